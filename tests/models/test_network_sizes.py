@@ -16,6 +16,7 @@ from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.commands import command
+from tests.ip_adapters import ENCODER, save_ip_adapter
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.tiny import tiny
 
@@ -78,6 +79,14 @@ def test_a_blank_pipeline_is_not_built_of_a_greedy_config(name: str, tmp_path: P
     settings = ModelSettings(path=str(folder))
     with pytest.raises(ModelError, match="the largest values are"):
         weights_of(settings, source_of(settings)).configs(is_built=True)
+
+
+def test_an_image_encoder_of_a_greedy_config_is_not_built(tmp_path: Path) -> None:
+    adapter = save_ip_adapter(tmp_path)
+    file = tmp_path / ENCODER / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_size": 10**7, "patch_size": 1}))
+    with pytest.raises(ModelError, match=r"image_encoder/config\.json.*image_size 10000000"):
+        framefleet.load_model(tiny("sd"), ip_adapter=adapter)
 
 
 @pytest.mark.parametrize("key", ["solver_order", "num_train_timesteps", "lower_order_final"])

@@ -44,7 +44,7 @@ def check_sizes(
     """
     stored: Counter[str] = Counter()
     for file in filter(is_weights, sizes):
-        stored[file.partition("/")[0]] += sizes[file]
+        stored[file.rpartition("/")[0]] += sizes[file]
     for component in components:
         several = component.class_name == CONTROLNETS
         class_name = "ControlNetModel" if several else component.class_name
