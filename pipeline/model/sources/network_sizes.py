@@ -56,7 +56,7 @@ def check_sizes(
                 largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                 values = ", ".join(f"{key} {value}" for key, value in largest)
                 raise ModelError(
-                    f"{where}/{name}/config.json: a {class_name} of these values {said}, and "
+                    f"{where}/{name}/config.json: {class_name} with these values {said}, and "
                     f"its weights have {stored[name]:,} bytes; the largest values are {values}",
                     "correct the config, or download the model again",
                 )
