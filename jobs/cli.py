@@ -47,7 +47,6 @@ from framefleet.pipeline.guards.public import keep_secrets
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -43,6 +43,15 @@ Sweeps = Annotated[
         "'eta={from: 0, to: 1, step: 0.1}'; repeatable: every combination is rendered.",
     ),
 ]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers to start.")]
+NumSteps = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Number of denoising steps of every row, whatever the table says."),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Render only the first N rows of the table.", metavar="N")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes, only errors.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),
@@ -51,5 +60,6 @@ StorageSets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
 ]
+SummaryAsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON object at the end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: a line of JSON for each finding.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]

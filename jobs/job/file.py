@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import glob
+import itertools
+import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +23,7 @@ from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, publ
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
 
+log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
 _NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
 
@@ -139,7 +144,27 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             f"job file {path} is not a mapping",
             "write `table:`, `output:` and `model:` on lines of their own",
         )
+    _resolve_paths(values, path)
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
+
+
+def _resolve_paths(values: dict[str, Any], job: Path) -> None:
+    """Have table, output and model start in the job file's folder, or in the current one if they are there.
+
+    A model that is in neither is one of the hub.
+    """
+    for key in ("table", "output", "model"):
+        at, name = (values[key], "path") if isinstance(values.get(key), dict) else (values, key)
+        given = at.get(name)
+        if not isinstance(given, str) or not given or "://" in given or given.startswith(("~", "/")):
+            continue
+        parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(given).parts)
+        stem = str(Path(*parts))  # before the first wildcard
+        is_here = os.path.lexists(stem)
+        if os.path.lexists(job.parent / stem) or not (is_here or key == "model"):
+            at[name] = str(job.parent / given)
+        elif is_here and job.parent.resolve() != Path.cwd():
+            log.warning("%s: %s is in the current folder, not beside the job file", key, given)
 
 
 def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import folder_of
 
+_KERNEL = ("/proc/", "/sys/")
 _OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}
 
 
@@ -31,10 +32,21 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
     store = Store(place, job.storage_options, outage_s=outage_s)
     if "://" not in place and (file := _file_on_the_way(place)):
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
+    if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
+        raise JobError(f"the output {place} is the kernel's, which keeps no files", "choose another output")
     wrong = _not_apart(job.table, place) if is_own and job.table is not None else None
     if wrong and not store.list(RECORDS):
         raise wrong
     return store
+
+
+def files_of_others(store: Store) -> str | None:
+    """Return a file that lies in a local folder which is no output yet, if one does."""
+    folder = store.url_of("")
+    if "://" in folder or not os.path.isdir(folder) or is_output(store):
+        return None
+    names = (name for name in sorted(os.listdir(folder)) if not name.startswith((".", "_")))
+    return next((name for name in names if name != "tables"), None)  # of rows that Python gave
 
 
 def is_output(store: Store) -> bool:

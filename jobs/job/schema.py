@@ -1,7 +1,8 @@
 """The job file: YAML, or options of the command line, in; one checked `Job` out.
 
-Relative paths in it are relative to the folder in which the command runs. A key without a value (`null`)
-means its default, but below `defaults:`, where it is a value.
+`table`, `output` and `model` of a file are relative to its folder (see `file.py`), other paths to the folder
+in which the command runs. A key without a value (`null`) means its default, but below `defaults:`, where it
+is a value.
 """
 
 from __future__ import annotations

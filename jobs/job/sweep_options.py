@@ -1,4 +1,4 @@
-"""From `--prompt`, `--seeds` and `--sweep` to what `--set` would say: keys of the job's `sweep`."""
+"""From options with names of their own (`--prompt`, `--sweep`, `--steps`) to what `--set` would say."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def sweep_sets(prompts: Sequence[str], seeds: str | None, sweeps: Sequence[str])
     of_prompts = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
     of_seeds = [] if seeds is None else [_set_of(f"seed={seeds}")]
     return [*of_prompts, *of_seeds, *map(_set_of, sweeps)]
+
+
+def short_sets(workers: int | None, steps: int | None) -> list[str]:
+    """Return `--workers` and `--steps` as `--set` has them."""
+    given = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _set_of(sweep: str) -> str:

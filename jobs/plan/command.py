@@ -9,6 +9,7 @@ import typer
 from framefleet.jobs.options import (
     JobFile,
     ModelPlace,
+    NumSteps,
     OutputPlace,
     Prompts,
     Seeds,
@@ -16,6 +17,7 @@ from framefleet.jobs.options import (
     Sweeps,
     TablePlace,
     Verbose,
+    Workers,
 )
 from framefleet.jobs.show.console import reporting
 
@@ -28,6 +30,8 @@ def plan_command(
     sweeps: Sweeps = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
+    workers: Workers = None,
+    steps: NumSteps = None,
     sets: Sets = None,
     hollow: Annotated[
         bool,
@@ -56,9 +60,10 @@ def plan_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import is_training, load_job, load_job_as
         from framefleet.jobs.job.schema import TrainJob
-        from framefleet.jobs.job.sweep_options import sweep_sets
+        from framefleet.jobs.job.sweep_options import short_sets, sweep_sets
 
-        given = [*sweep_sets(prompts or [], seeds, sweeps or []), *(sets or [])]
+        swept = sweep_sets(prompts or [], seeds, sweeps or [])
+        given = [*swept, *short_sets(workers, steps), *(sets or [])]
         if is_training(job, given):
             training = load_job_as(TrainJob, job, given, table=table, model=model, output=output)
             from framefleet.jobs.plan.shown_training import show_train_plan

@@ -6,14 +6,19 @@ import typer
 
 from framefleet.jobs.options import (
     JobFile,
+    Limit,
     ModelPlace,
+    NumSteps,
     OutputPlace,
     Prompts,
+    Quiet,
     Seeds,
     Sets,
+    SummaryAsJson,
     Sweeps,
     TablePlace,
     Verbose,
+    Workers,
 )
 from framefleet.jobs.show.console import reporting
 
@@ -26,7 +31,12 @@ def render_command(
     sweeps: Sweeps = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
+    workers: Workers = None,
+    steps: NumSteps = None,
+    limit: Limit = None,
     sets: Sets = None,
+    as_json: SummaryAsJson = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Render every row of a table that has no record yet. Run it again to go on after an interruption.
@@ -36,11 +46,12 @@ def render_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.job.sweep_options import sweep_sets
+        from framefleet.jobs.job.sweep_options import short_sets, sweep_sets
 
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
-        loaded = load_job(job, [*swept, *(sets or [])], table=table, model=model, output=output)
+        given = [*swept, *short_sets(workers, steps), *(sets or [])]
+        loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.render.shown import show_render  # takes seconds: a mistake is told before
 
-        code = show_render(loaded)
+        code = show_render(loaded, limit=limit, as_json=as_json, quiet=quiet)
     raise typer.Exit(code)

@@ -31,6 +31,7 @@ from framefleet.jobs.render.rows_kept import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS, ROWS
@@ -62,14 +63,18 @@ def render(
     return render_job(asked, Callback(on_progress))
 
 
-def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
+def render_job(
+    job: Job, watch: Watch, *, only: Collection[str] | None = None, limit: int | None = None
+) -> Summary:
     """Do what `render` promises, telling `watch` about it; with drafts first, if the job has them.
 
     only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
-    of failures of other rows stays.
+    of failures of other rows stays. limit: of the table's first rows only those without a record.
     """
     if job.draft is None:
-        return render_rows(job, watch, only=only)
+        return render_rows(job, watch, only=only, limit=limit)
+    if limit is not None:
+        raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
     from framefleet.jobs.render.drafts import render_drafted  # it imports this file
 
     return render_drafted(job, watch, only=only)
@@ -80,6 +85,7 @@ def render_rows(
     watch: Watch,
     *,
     only: Collection[str] | None = None,
+    limit: int | None = None,
     table: str | None = None,
     spent: Spent = _NOTHING,
 ) -> Summary:
@@ -109,6 +115,8 @@ def render_rows(
                 gone = mark_done(resolved, index, watch)
                 wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
                 write_rows(resolved, index, lock)
+                if limit is not None:
+                    only = [row_id for _, row_id in index.pending_in(0, limit)]
                 if only is not None:
                     index.leave_only(only)
                 is_new_to_see = index.counts().pending > 0

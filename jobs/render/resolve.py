@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from framefleet.jobs.job.model import OpenedModel, open_model
-from framefleet.jobs.job.output import media_of, open_output
+from framefleet.jobs.job.output import files_of_others, media_of, open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
 from framefleet.pipeline.model.options.schema import Options
@@ -30,7 +31,7 @@ from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.tables.column_checks import as_argument
+from framefleet.pipeline.rows.tables.column_checks import as_argument, of_others
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table import folder_of
@@ -99,14 +100,22 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
     of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})
-    opened, plan = open_rows(
-        of_rows, model.spec, recipes, finder, loras, second_models, scores=[score.name for score in scores]
-    )
+    mistakes = Mistakes()
+    with mistakes.noted():
+        opened, plan = open_rows(
+            of_rows, model.spec, recipes, finder, loras, second_models, scores=[s.name for s in scores]
+        )
+    with mistakes.noted():
+        store, media = open_output(job), media_of(job, model.spec)
+    mistakes.report()
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
+    for column in of_others(plan.carried.names, plan.spec):
+        watch.say(f"note: column {column!r} is carried along; {plan.spec.class_name} takes no {column}")
     for column, name in plan.carried.renamed:
         watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
-    store, media = open_output(job), media_of(job, model.spec)
+    if others := files_of_others(store):
+        watch.say(f"note: the output {store.url_of('')} holds files of others, as {others}")
     wait_for(watch, f"reading the files of {model.settings.name}")
     files = {**model.weights.digests(), **model.adapter_files}
     batching = Batching(**job.batching.model_dump())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from dataclasses import asdict
 
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.gallery.gallery import gallery_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.audits import audit_line
-from framefleet.jobs.show.console import stderr
+from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.outputs.glance import Gone
@@ -17,13 +19,26 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import command
 
 
-def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
-    """Render; return the exit code. only: as of `render_job`."""
+def show_render(
+    job: Job,
+    *,
+    only: Collection[str] | None = None,
+    limit: int | None = None,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Render; return the exit code. only, limit: as of `render_job`. as_json: print the summary to stdout."""
     from framefleet.jobs.render.render import render_job
 
-    with watch_on(stderr) as watch:
-        summary = render_job(job, watch, only=only)
-    return show_ending(summary)
+    with watch_on(stderr, quiet=quiet) as watch:
+        summary = render_job(job, watch, only=only, limit=limit)
+    if as_json:
+        stdout.say(summary_json(summary))
+    return exit_code(summary) if quiet or as_json else show_ending(summary)
+
+
+def summary_json(summary: Summary) -> str:
+    return json.dumps(asdict(summary), default=lambda store: store.url_of(""))
 
 
 def show_ending(summary: Summary) -> int:

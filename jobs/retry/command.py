@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.options import JobOrOutput, Sets, Verbose
+from framefleet.jobs.options import JobOrOutput, Quiet, Sets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting
 
 _ErrorTypes = Annotated[
@@ -16,7 +16,12 @@ _ErrorTypes = Annotated[
 
 
 def retry_command(
-    job: JobOrOutput, error_types: _ErrorTypes = None, sets: Sets = None, verbose: Verbose = False
+    job: JobOrOutput,
+    error_types: _ErrorTypes = None,
+    sets: Sets = None,
+    as_json: SummaryAsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Render just the rows again that failed. `render` does too, with all others that have no record yet.
 
@@ -28,5 +33,5 @@ def retry_command(
         found = job_of(job, sets or [])
         from framefleet.jobs.retry.shown import show_retry
 
-        code = show_retry(found, error_types=frozenset(error_types or []))
+        code = show_retry(found, error_types=frozenset(error_types or []), as_json=as_json, quiet=quiet)
     raise typer.Exit(code)

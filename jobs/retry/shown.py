@@ -13,15 +13,15 @@ from framefleet.pipeline.outputs.stores.store import Store
 _MAX_MESSAGE = 200  # characters: a line or two
 
 
-def show_retry(job: Job, *, error_types: Collection[str]) -> int:
+def show_retry(job: Job, *, error_types: Collection[str], as_json: bool = False, quiet: bool = False) -> int:
     """Print what failed and render it again; return the exit code."""
     failed = failed_rows(job, error_types)
     for kind, count in failed.num_by_type.most_common():
         said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
-        stdout.say(f"{count:,} rows failed by {kind}, as: {said}")
+        (stderr if as_json else stdout).say(f"{count:,} rows failed by {kind}, as: {said}")
     if not failed.row_ids:
         kinds = f" by {', '.join(sorted(error_types))}" if error_types else ""
         store = Store(job.output, job.storage_options)
         stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
         return 0
-    return show_render(job, only=failed.row_ids)
+    return show_render(job, only=failed.row_ids, as_json=as_json, quiet=quiet)

@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from framefleet.jobs.show.standing import (
     Standing,
     TrainProgress,
 )
+from framefleet.jobs.show.watch import Callback, Watch
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -113,8 +115,10 @@ class Screen:
         self._live.update(picture(standing))
 
 
-def watch_on(console: EscapingConsole) -> Lines | Screen:
-    """Return what suits the console, as a context."""
+def watch_on(console: EscapingConsole, *, quiet: bool = False) -> AbstractContextManager[Watch]:
+    """Return what suits the console, as a context. quiet: says nothing."""
+    if quiet:
+        return nullcontext(Callback())
     return Screen(console) if console.is_terminal else Lines(console)
 
 

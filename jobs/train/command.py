@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
+from framefleet.jobs.options import (
+    JobFile,
+    ModelPlace,
+    OutputPlace,
+    Quiet,
+    Sets,
+    SummaryAsJson,
+    TablePlace,
+    Verbose,
+)
 from framefleet.jobs.show.console import reporting
 
 
@@ -12,6 +21,8 @@ def train_command(
     model: ModelPlace = None,
     output: OutputPlace = None,
     sets: Sets = None,
+    as_json: SummaryAsJson = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
@@ -26,4 +37,4 @@ def train_command(
         loaded = load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output)
         from framefleet.jobs.train.shown import show_train  # takes seconds: a mistake is told before
 
-        show_train(loaded)
+        show_train(loaded, as_json=as_json, quiet=quiet)

@@ -24,6 +24,7 @@ from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.assembled import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.sources.network_sizes import check_sizes
 from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -46,6 +47,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     spec = inspect_model(folder)
     check_dtype(settings.dtype, spec.components)
     options, components = settings.options, components_in(folder)
+    sizes = {file: (folder / file).stat().st_size for file in digests}
+    check_sizes(folder, components, sizes, where=str(folder), is_built=True)
     adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
         spec = with_ip_adapter(spec, options)

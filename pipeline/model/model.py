@@ -42,6 +42,10 @@ class Model:
     environment: Mapping[str, Any]
     attention: Attention | None = None
 
+    def __repr__(self) -> str:
+        settings = self.settings
+        return f"Model({settings.path!r}, {self.spec.class_name}, device={settings.device!r})"
+
     def denoisers(self) -> dict[str, nn.Module]:
         return self.networks(DENOISERS)
 

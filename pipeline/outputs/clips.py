@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.extras import Extras
 from framefleet.pipeline.outputs.frames.frames import Pictures
@@ -49,6 +50,10 @@ class Clip:
     extras: Extras = field(default_factory=Extras)
     num_prompt_tokens: int | None = None
     is_prompt_cut: bool | None = None
+
+    def __repr__(self) -> str:
+        prompt = shown(self.request.arguments.get("prompt", ""))
+        return f"Clip({prompt}, seed={self.request.seed}, row_id={self.row_id[:8]!r})"
 
     @property
     def frames(self) -> Pictures | None:

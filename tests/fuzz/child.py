@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import typer
 
+from framefleet.jobs.show import console
 from tests.fuzz.case import Case
 
 MEMORY_BYTES = 3 << 30  # beside what the parent holds already
 LIMIT_S = 60.0
 MARK = "was-run"
+RAW_EXCEPTION = "an exception holds raw control characters"
+# What a terminal acts on, or shows as something else: controls but line ends and tabs, and turned text.
+RAW = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,13 @@ def _memory(column: int) -> int:
     return int(Path("/proc/self/statm").read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _reported(error: BaseException, report: Callable[[BaseException], int] = console._report) -> int:
+    """Report an error as a command does, and mark one whose own text would reach a terminal raw."""
+    if RAW.search(str(error)):
+        print(RAW_EXCEPTION)
+    return report(error)
+
+
 def _waited(pid: int, deadline: float) -> tuple[int | None, resource.struct_rusage]:
     while time.monotonic() < deadline:
         done, status, usage = os.wait4(pid, os.WNOHANG)
@@ -93,7 +107,8 @@ def _be_child(case: Case, folder: Path, log: Path) -> None:
 
 def _code_of(case: Case) -> int:
     try:
-        case.run()
+        with mock.patch.object(console, "_report", _reported):
+            case.run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except typer.Exit as ended:  # of a call of the Python API

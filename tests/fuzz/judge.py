@@ -6,10 +6,8 @@ import re
 import signal
 
 from tests.fuzz.case import Case
-from tests.fuzz.child import Outcome
+from tests.fuzz.child import RAW, RAW_EXCEPTION, Outcome
 
-# What a terminal acts on, or shows as something else: controls but line ends and tabs, and turned text.
-RAW = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 MAX_PEAK_BYTES = 2 << 30
 TRACEBACK = "Traceback (most recent call last)"
 UNREACHABLE = "the hub does not answer"  # a name of the hub is no mistake; nothing is fetched in these tests
@@ -25,6 +23,8 @@ def defect(case: Case, outcome: Outcome) -> str | None:
         return f"crash ({signal.Signals(-outcome.code).name})"
     if TRACEBACK in outcome.printed:
         return "traceback"
+    if RAW_EXCEPTION in outcome.printed:
+        return "raw control character in an exception"
     if RAW.search(outcome.printed):
         return "raw control character"
     if outcome.code == 3 and UNREACHABLE in outcome.printed:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import re
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def original() -> dict[str, Tensor]:
 def saved(tensors: dict[str, Tensor], folder: Path) -> Path:
     torch.save({"state_dict": tensors}, folder / "model.ckpt")
     return folder / "model.ckpt"
+
+
+def test_a_zip_that_cannot_be_read_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    many_disks = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 9)  # zipfile refuses to say whether it is one
+    (tmp_path / "model.ckpt").write_bytes(bytes(100) + many_disks + b"PK\x05\x06" + bytes(18))
+    ended = command("model", "convert", tmp_path / "model.ckpt", tmp_path / "out")
+    assert ended.exit_code == 2
+    assert "model.ckpt is damaged" in ended.stderr and "hint: fetch it again" in ended.stderr
 
 
 @pytest.mark.parametrize("variant", long_but(UNETS, "videocrafter1-t2v-1024", "dynamicrafter-512"))

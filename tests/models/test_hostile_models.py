@@ -179,7 +179,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "layers without end": (config("transformer/config.json", num_layers=10**12), "modules|cannot be loaded"),
     "no layers": (config("transformer/config.json", num_layers="two"), "cannot be loaded"),
     "heads of nothing": (config(ENCODER, num_heads=0), "cannot be loaded|has no weight"),
-    "widths of nobody": (config(ENCODER, d_model=2**40), "cannot be loaded"),
+    "widths of nobody": (config(ENCODER, d_model=2**40), "takes at least .* bytes"),
     "a tokenizer of numbers": (config("tokenizer/tokenizer_config.json", extra_ids=[3]), "cannot be loaded"),
     "a boundary of text": (index(boundary_ratio="half"), "and not a number"),
     # weights

@@ -71,8 +71,12 @@ def test_progress_is_shown_where_it_is_wanted(model: Model, capsys: pytest.Captu
     [
         ({"prompt": PROMPT}, "request 0 is {'prompt': 'a <b>red</b> ball bounces'}, of type dict"),
         (PROMPT, "request 0 is 'a <b>red</b> ball bounces', of type str"),
-        (Request(arguments={"prmpt": "a"}), r"request 0, {'prmpt': 'a'}: the table has no column 'prompt'"),
-        (Request(arguments={"prompt": 5}), r"request 0, {'prompt': 5}: column 'prompt' holds int64"),
+        (Request(arguments={"prmpt": "a"}), r"takes no argument 'prmpt'\nhint: did you mean 'prompt'"),
+        (Request(arguments={"seed": 1}), r"request 0 has no 'prompt'\nhint: add it to `arguments`"),
+        (
+            Request(arguments={"prompt": 5}),
+            r"request 0, .* 'prompt' holds int64.*\nhint: give text",
+        ),
     ],
 )
 def test_what_was_passed_in_place_of_a_request_is_told(model: Model, given: Any, told: str) -> None:
@@ -89,6 +93,12 @@ def test_what_was_passed_in_place_of_model_batching_and_job_is_told(model: Model
         framefleet.render(5)  # type: ignore[arg-type]
     with pytest.raises(JobError, match=r"job is \[\], of type list"):
         framefleet.train([])  # type: ignore[arg-type]
+
+
+def test_a_model_and_a_clip_are_shown_in_one_line(model: Model) -> None:
+    (clip,) = Renderer(model).render([Request(arguments={"prompt": PROMPT, "num_inference_steps": 1})])
+    assert len(repr(model)) < 200 and "WanPipeline" in repr(model)
+    assert len(repr([clip])) < 200 and PROMPT in repr([clip])
 
 
 def test_every_option_of_a_model_has_its_type_in_python() -> None:

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from typer.main import get_command
 
 import framefleet
+from framefleet.cluster.progress import AuditFigures, Summary
 from framefleet.jobs.cli import app, model_app, shapes_app
+from framefleet.jobs.render.shown import summary_json
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +128,29 @@ def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(
     assert ended.exit_code == 3
     assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache" in ended.stderr
     assert "HF_HUB_OFFLINE" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["render", "train", "retry"])
+def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
+    options = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}
+    assert {"--json", "--quiet"} <= options
+
+
+def test_a_summary_is_one_json_object() -> None:
+    audits = AuditFigures(num_equal=3)
+    summary = Summary(done=2, failed=1, elapsed_s=3.0, mean_batch=None, audits=audits, store=Store("/out"))
+    values = json.loads(summary_json(replace(summary, drafts=summary)))
+    assert (values["done"], values["audits"]["num_equal"], values["drafts"]["failed"]) == (2, 3, 1)
+    assert values["store"] == values["drafts"]["store"] == "/out"
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    asked = {
+        "_FRAMEFLEET_COMPLETE": "complete_bash",
+        "COMP_WORDS": "framefleet render --st",
+        "COMP_CWORD": "2",
+    }
+    assert run(**asked).stdout.split() == ["--steps"]
 
 
 def test_an_unknown_command_ends_with_2() -> None:

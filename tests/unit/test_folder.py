@@ -130,3 +130,9 @@ def test_what_killed_writers_left_is_swept_and_what_is_being_written_is_not(tmp_
     os.utime(left, (0, time.time() - 3600))
     assert store.sweep() == 1
     assert sorted(os.listdir(left.parent)) == [fresh.name, "one.mp4"]
+
+
+def test_a_link_that_leads_nowhere_has_no_details(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "b.mp4").symlink_to("nowhere")
+    assert list(Store(str(tmp_path)).details("")) == ["a.mp4"]

@@ -9,6 +9,7 @@ import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
+from framefleet.jobs.job.sweep_options import short_sets
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -31,14 +32,41 @@ def refusal(folder: Path, text: str, *sets: str) -> JobError:
 
 def test_three_keys_make_a_job(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, LEAST))
-    assert (job.table, job.output, job.model.path) == ("prompts.csv", "out", "folder")
-    assert (job.batching.mode, job.fleet.workers, job.on_invalid) == ("exact", "auto", "fail")
+    assert (job.table, job.output) == (str(tmp_path / "prompts.csv"), str(tmp_path / "out"))
+    assert (job.model.path, job.batching.mode, job.fleet.workers, job.on_invalid) == (
+        "folder",
+        "exact",
+        "auto",
+        "fail",
+    )
 
 
 def test_options_alone_make_the_same_job(tmp_path: Path) -> None:
-    by_options = load_job(None, table="prompts.csv", output="out", model="folder")
+    table, output = str(tmp_path / "prompts.csv"), str(tmp_path / "out")
+    by_options = load_job(None, table=table, output=output, model="folder")
     assert by_options == load_job(write(tmp_path, LEAST))
-    assert by_options == job_from_mapping({"table": "prompts.csv", "output": "out", "model": "folder"})
+    assert by_options == job_from_mapping({"table": table, "output": output, "model": "folder"})
+
+
+def test_paths_of_a_file_start_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    path = write(tmp_path / "jobs", LEAST)
+    (tmp_path / "jobs" / "prompts.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    job = load_job("jobs/job.yaml")
+    assert (job.table, job.output, job.model.path) == ("jobs/prompts.csv", "jobs/out", "folder")
+    (tmp_path / "out").mkdir()  # of earlier runs
+    assert load_job(path).output == "out"
+    assert "output: out is in the current folder" in caplog.text
+    assert load_job(path, table="t.csv").table == "t.csv"  # what is typed starts where it is typed
+
+
+def test_short_options_are_settings() -> None:
+    sets = short_sets(workers=2, steps=4)
+    job = load_job(None, sets, table="t", model="m", output="o")
+    assert job.fleet.workers == 2 and job.overrides == {"num_inference_steps": 4}
 
 
 def test_a_set_value_is_yaml_and_wins_over_the_file(tmp_path: Path) -> None:
@@ -181,7 +209,7 @@ def test_a_hostile_job_file_is_refused_in_our_words(text: str, tmp_path: Path) -
     kept = "".join(line for line in LEAST.splitlines(True) if line[:6] != text[:6])
     said = HOSTILE[text]
     if said is None:
-        assert load_job(write(tmp_path, kept + text)).output == "2024-13-45"
+        assert load_job(write(tmp_path, kept + text)).output == str(tmp_path / "2024-13-45")
         return
     error = refusal(tmp_path, kept + text)
     assert said in error.problem + error.fix

@@ -67,9 +67,15 @@ def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: Pipelin
 
 def test_names_of_other_programs_are_told_with_ours_and_all_at_once(wan: PipelineSpec) -> None:
     schema = pa.schema([("caption", pa.string())])
-    with pytest.raises(JobError, match=r"defaults\.steps, defaults\.cfg_scale: rows have no such") as caught:
-        plan_rows(schema, wan, defaults={"prompt": "a", "steps": 4, "cfg_scale": 3})
-    assert caught.value.fix == "did you mean 'num_inference_steps'?; did you mean 'guidance_scale'?"
+    with pytest.raises(JobError, match=r"defaults\.steps: rows have no such argument") as caught:
+        plan_rows(
+            schema,
+            wan,
+            columns={"seed": "sead"},
+            defaults={"prompt": "a", "steps": 4, "cfg_scale": 3, "height": 33},
+        )
+    for said in ("the column 'sead'", "'num_inference_steps'?", "'guidance_scale'?", "defaults.height is 33"):
+        assert said in caught.value.problem
     with pytest.raises(JobError) as caught:
         plan_rows(schema, wan, columns={"caption": "prompt"})
     assert caught.value.fix == "write it the other way round: `columns: {prompt: caption}`"

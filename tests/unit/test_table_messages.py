@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import files_of_others, open_output
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
+from framefleet.pipeline.rows.tables.column_checks import of_others
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
@@ -158,6 +159,26 @@ def test_what_others_call_an_argument_is_told_when_it_is_carried(
     assert plan_rows(schema, wan).lookalikes == ((column, argument),)
 
 
+def test_a_column_that_other_pipelines_take_is_reported(wan: PipelineSpec) -> None:
+    assert of_others(["image", "note", "strength", "prompt"], wan) == ["image", "strength"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fix"),
+    [
+        ("t.json", b'[{"prompt": "a"}]', "one JSON array"),
+        ("t.parquet", b"prompt,seed\na,1\n", "give it the ending of what it is"),
+        ("t.csv", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
+        ("t.xlsx", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
+    ],
+)
+def test_another_kind_of_file_is_named(
+    name: str, content: bytes, fix: str, tmp_path: Path, wan: PipelineSpec
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert fix in refused(tmp_path / name, wan).fix
+
+
 TEXTS = {
     "t.csv": '\ufeffprompt;seed\r\n\r\na;1\r\n"b\r\nc";x\r\n\r\nd;y\r\n',
     "t.jsonl": '\n{"prompt": "a"}\n\n{"prompt": "b", "seed": "x"}\n\n{"prompt": "c", "seed": "y"}\n',
@@ -216,6 +237,20 @@ def test_an_output_where_a_file_is_says_which(
     (tmp_path / "t.csv").write_text("prompt\na fox\n")
     with pytest.raises(JobError, match=r"cannot be a folder: .*t\.csv is a file"):
         open_output(job_from_mapping({"table": "t.csv", "output": output, "model": "m"}))
+
+
+def test_an_output_below_proc_is_refused_before_anything_starts() -> None:
+    with pytest.raises(JobError, match="keeps no files"):
+        open_output(job_from_mapping({"table": "t.csv", "output": "/proc/out", "model": "m"}))
+
+
+def test_a_folder_with_files_of_others_is_known_from_an_output(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert files_of_others(store) is None
+    (tmp_path / "letter.txt").write_text("mine")
+    assert files_of_others(store) == "letter.txt"
+    store.write("job.json", b"{}")
+    assert files_of_others(store) is None
 
 
 def test_a_local_output_that_cannot_be_made_is_no_bucket() -> None:

@@ -36,10 +36,20 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
 
 def load_ip_adapter(pipe: Any, files: IpAdapterFiles) -> None:
     """Load it as a plain call would, from a folder of the hashed files alone."""
+    from framefleet.pipeline.model.sources.components import Component
+    from framefleet.pipeline.model.sources.network_sizes import check_sizes
     from framefleet.pipeline.model.sources.sealed import sealed  # imports torch
 
     adapter = files.adapter
     names = {"weight_name": adapter.weights, "image_encoder_folder": adapter.image_encoder}
+    encoder = Component(
+        name=adapter.image_encoder,
+        library="transformers",
+        class_name="CLIPVisionModelWithProjection",
+        loader="transformers",
+    )
+    sizes = {file: (files.folder / file).stat().st_size for file in adapter.files}
+    check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
     with sealed(files.folder, adapter.files) as place:
         pipe.load_ip_adapter(str(place), subfolder="", local_files_only=True, **names)
     pipe.set_ip_adapter_scale(adapter.scale)

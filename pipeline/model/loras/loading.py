@@ -65,7 +65,7 @@ def check_loras_fit(files: Mapping[str, LoraFile], weights: Weights, spec: Pipel
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
     _refuse_without_support(files, spec.pipeline_class)
     if files:
-        blank = blank_pipeline(weights.configs(), weights.config_files, weights.components, spec)
+        blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
         load_loras(blank, files)
 
 

@@ -46,7 +46,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((folder / file).resolve())
         try:
-            with alone(), _bounded(folder):
+            with alone(), bounded_modules(folder):
                 yield place
         except FramefleetError:
             raise
@@ -58,7 +58,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def _bounded(folder: Path) -> Iterator[None]:
+def bounded_modules(folder: Path) -> Iterator[None]:
     """Raise ModelError where this thread makes a network of more parts than any has."""
     count, thread = itertools.count(), threading.get_ident()
 

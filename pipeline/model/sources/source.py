@@ -21,6 +21,9 @@ from framefleet.pipeline.model.sources.headers import read_first
 from framefleet.pipeline.model.sources.integrity import list_files
 from framefleet.pipeline.model.specs.model_index import INDEXES
 
+_HUB_PAGE = re.compile(
+    r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/tree/([\w./-]+?))?/?(?:[?#].*)?"
+)
 HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -118,7 +121,9 @@ def open_source(
 
 
 def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
-    """Return the path and the revision of `org/name@revision`; of anything else what is given."""
+    """Return the path and the revision of `org/name@revision`, or of its page; else what is given."""
+    if page := _HUB_PAGE.fullmatch(path):
+        path = "@".join(filter(None, page.groups()))
     match = HUB_ID.fullmatch(path)
     if match is None or os.path.exists(os.path.expanduser(path)):
         return path, revision

@@ -23,6 +23,7 @@ from framefleet.pipeline.model.sources.model_lock import (
     parse_lock,
     read_lock,
 )
+from framefleet.pipeline.model.sources.network_sizes import check_sizes
 from framefleet.pipeline.model.sources.selection import is_weights, select
 from framefleet.pipeline.model.sources.source import Source, list_folder
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES, index_file, parse_index
@@ -49,13 +50,16 @@ class Weights:
         """All but the weights."""
         return [file for file in self.files if not is_weights(file)]
 
-    def configs(self) -> Path:
+    def configs(self, *, is_built: bool = False) -> Path:
         """Return a folder of this machine that holds all but the weights.
 
-        Raises ModelError for configs that lead a library to code, to the network or to other files.
+        Raises ModelError for configs that lead a library to code, to the network or to other files, and for
+        those that ask for far more memory than their weights take; is_built: see `check_sizes`.
         """
         folder = self.source.fetch(self.config_files)
         check_configs(folder, self.config_files)
+        sizes = {file: self.source.files[file].size for file in self.files}
+        check_sizes(folder, self.components, sizes, where=self.source.name, is_built=is_built)
         return folder
 
     def digests(self) -> dict[str, str]:

@@ -105,7 +105,10 @@ def check_values(configs: _Configs, components: _Components, where: str) -> None
     configs: by component, and model_index.json as "index". components: library and class of each.
     """
     for component, config in configs.items():
-        for key, rule in OTHERS.get(component, NETWORK).items():
+        rules = OTHERS.get(component, NETWORK)
+        if component == "scheduler":  # which makes lists and tables of whatever length it is given
+            rules = {key: _NUMBER for key, value in config.items() if type(value) is int} | dict(rules)
+        for key, rule in rules.items():
             value = config.get(key)
             if value is None or rule.allows(value, rule.forms):
                 continue

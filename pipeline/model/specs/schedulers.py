@@ -130,7 +130,8 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     known = DIFFUSION | FLOW_MATCHING | STOCHASTIC | named | {spec.scheduler_class}
     if name in known:
         return name, {}
-    near = nearest(name, [*SHORT_NAMES, *known], most=3, cutoff=0.5)
+    usable = [known for known in sorted(named) if _refusal(known, {}, spec) is None]
+    near = nearest(name, [*_usable_names(spec), *usable], most=3, cutoff=0.5)
     raise UserError(
         f"no scheduler is named {shown(name)}",
         f"did you mean {', '.join(near)}?" if near else _usable(spec),
@@ -201,12 +202,13 @@ def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
 
 def _usable(spec: PipelineSpec) -> str:
     """Return the fix: the short names that do work for this model."""
-    names = []
-    for name, (class_name, changes) in SHORT_NAMES.items():
-        if _refusal(class_name, changes, spec) is None:
-            names.append(name)
+    names = _usable_names(spec)
     others = f"use one of {', '.join(names)}; or " if names else ""
     return f"{others}leave it out for the model's own {spec.scheduler_class}"
+
+
+def _usable_names(spec: PipelineSpec) -> list[str]:
+    return [name for name, found in SHORT_NAMES.items() if _refusal(*found, spec) is None]
 
 
 def _missing_packages(class_name: str) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, check_file_size, foreign, read_first
 from framefleet.pipeline.models.conversion.safetensors_file import DTYPES
 from framefleet.pipeline.models.conversion.stand_ins import STAND_INS
@@ -117,8 +117,12 @@ def _open_file(path: Path) -> Checkpoint:
         raise ModelError(f"{path} is no checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
     try:
         return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+    except FramefleetError:
+        raise
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}", "check who may read it, and its disk") from error
+    except Exception as error:  # zipfile, torch and safetensors have many for a broken or hostile file
+        raise ModelError(f"{path} is damaged: {str(error)[:_LONGEST]}", "fetch it again") from error
 
 
 def _open_safetensors(path: Path) -> Checkpoint:

@@ -105,7 +105,9 @@ class Folder:
             yield from (Path(at, name) for name in names)
 
     def details(self, folder: str) -> dict[str, Stored]:
-        return {path: self.stat(path) for path in self.list(folder)}
+        """Return what `stat` says of each file; a link that leads nowhere is none."""
+        paths = (path for path in self.list(folder) if (self.root / path).exists())
+        return {path: self.stat(path) for path in paths}
 
     def stat(self, path: str) -> Stored:
         found = (self.root / path).stat()

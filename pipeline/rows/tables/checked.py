@@ -17,8 +17,9 @@ from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.row_inputs import Finder
-from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.row_plan import meanings, plan_rows, required_arguments
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 
 
@@ -41,6 +42,14 @@ def checked(
     is_argument = "fps" in called.settable()  # some have an own, in a table too
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
+    known = meanings(called, recipe)
+    for name in sorted(cells.keys() - known.keys() - called.parameters.keys()):
+        raise TableError(
+            f"request {index}: {called.class_name} takes no argument {name!r}", argument_meant(name, known)
+        )
+    for name in required_arguments(called, recipe):
+        if cells.get(name) is None and name not in called.defaults():
+            raise TableError(f"request {index} has no {name!r}", f"add it to `arguments`: {{{name!r}: ...}}")
     table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)
     try:
         plan = plan_rows(
@@ -48,7 +57,10 @@ def checked(
         )
     except TableError as error:
         given = shown(dict(request.arguments))
-        raise TableError(f"request {index}, {given}: {error.problem}", error.fix) from None
+        problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
+        raise TableError(
+            f"request {index}, {given}: {problem}", fix.replace("write the column as", "give")
+        ) from None
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])

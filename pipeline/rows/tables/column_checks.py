@@ -30,6 +30,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("init_image", "input_image", "image_path", "first_frame"), "image"),
     **dict.fromkeys(("init_video", "input_video", "video_path"), "video"),
 }
+_OTHERS = {*_ELSEWHERE.values(), "control_image", "last_image", "mask", "mask_image", "strength"}
 _LISTED = 20  # columns in a message
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",
@@ -130,6 +131,11 @@ def check_required(
 def as_argument(column: str, argument: str) -> str:
     """Return what makes an argument of a column that is only named like one."""
     return f"if it is {argument}, write `columns: {{{argument}: {_spelled(column)}}}`"
+
+
+def of_others(carried: Iterable[str], spec: PipelineSpec) -> list[str]:
+    """Return carried columns that are arguments of other pipelines, and of this one under no name."""
+    return [name for name in carried if name in _OTHERS and name not in spec.parameters]
 
 
 def _spelled(column: str) -> str:

@@ -32,6 +32,8 @@ STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _CSV_ROW = re.compile(r"Row #(\d+): ?")
+_HEAD_BYTES = 16
+_ARRAY = "it is one JSON array: write each of its objects on a line of its own, e.g. with `jq -c '.[]'`"
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
 
 
@@ -245,13 +247,26 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
         lzma.LZMAError,
         zlib.error,
     ) as error:
-        fixes: dict[TableFormat, str] = {
-            "jsonl": "every line must be one JSON object",
-            "parquet": "write the file again; it may be cut short",
-        }
         said = _numbered(str(error), file, first_row)
-        fix = fixes.get(file.format, "quote cells that hold commas, quotes or line breaks")
-        raise TableError(f"{file.name} cannot be read{where}: {said}", fix) from error
+        raise TableError(f"{file.name} cannot be read{where}: {said}", _fix(file)) from error
+
+
+def _fix(file: FileToRead) -> str:
+    """Return what helps: by how the file begins, which may be that of another kind of file."""
+    head = b""
+    if file.content.seekable() and not file.compression:
+        file.content.seek(0)
+        head = (file.content.read(_HEAD_BYTES) or b"").strip()
+    if head.startswith(b"PK"):
+        return "it is a spreadsheet or a zip: save the sheet as CSV"
+    if file.format == "parquet" and head and head.decode("utf-8", "replace").split("\n")[0].isprintable():
+        return "it is text: give it the ending of what it is, e.g. .csv or .jsonl"
+    if file.format == "jsonl":
+        is_array = head.startswith(b"[")
+        return _ARRAY if is_array else "every line must be one JSON object"
+    if file.format == "parquet":
+        return "write the file again; it may be cut short"
+    return "quote cells that hold commas, quotes or line breaks"
 
 
 def _numbered(said: str, file: FileToRead, first_row: int) -> str:

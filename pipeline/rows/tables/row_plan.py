@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
@@ -101,14 +102,17 @@ def plan_rows(
     """
     finder = finder or NoInputs()
     targets = meanings(spec, recipe)
-    read = _read_columns(columns or {}, targets, schema)
+    mistakes = Mistakes()
+    read = _read_columns(columns or {}, targets, schema, mistakes)
+    is_read = not mistakes.found
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
     shown = argument_fields(own_arguments, taken=reserved)
     told = reserved if is_picks(schema.names) else ()  # of clips that others rendered
     kept = pa.schema([field for field in schema if field.name not in told])
     carried = carried_columns(kept, read, targets, taken={*reserved, *shown.names})
     unread = [name for name in schema.names if name not in read.values()]
-    check_carried(unread, spec)
+    with mistakes.noted():
+        check_carried(unread, spec)
     read = {target: column for target, column in read.items() if target not in (overrides or {})}
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
@@ -117,9 +121,12 @@ def plan_rows(
         for name, kind in targets.items()
     }
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
-    base, special = _defaults(defaults or {}, overrides or {}, targets, checks, spec, own=own)
+    base, special = _defaults(defaults or {}, overrides or {}, targets, checks, spec, mistakes, own=own)
     required = required_arguments(spec, recipe)
-    check_required(required, read, base, columns=schema.names)
+    with mistakes.noted():
+        if is_read:  # else what is missing follows from the mistakes
+            check_required(required, read, base, columns=schema.names)
+    mistakes.report()
     return RowPlan(
         readers=tuple(
             Reader(
@@ -171,27 +178,28 @@ def _is_argument(target: str, spec: PipelineSpec) -> bool:
 
 
 def _read_columns(
-    columns: Mapping[str, str], targets: Mapping[str, ArgumentKind], schema: pa.Schema
+    columns: Mapping[str, str], targets: Mapping[str, ArgumentKind], schema: pa.Schema, mistakes: Mistakes
 ) -> dict[str, str]:
     """Return the columns that have a meaning, by what they mean."""
     for target, column in columns.items():
-        if target not in targets:
-            is_turned = target in schema.names and column in targets
-            raise JobError(
-                f"columns.{target}: there is no argument {target!r}",
-                f"write it the other way round: `columns: {{{column}: {target}}}`"
-                if is_turned
-                else argument_meant(target, targets),
-            )
-        if column not in schema.names:
-            raise JobError(
-                f"columns.{target} names the column {column!r}, and the table has none of that name",
-                did_you_mean(column, schema.names),
-            )
+        with mistakes.noted():
+            if target not in targets:
+                is_turned = target in schema.names and column in targets
+                turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
+                raise JobError(
+                    f"columns.{target}: there is no argument {target!r}",
+                    turned if is_turned else argument_meant(target, targets),
+                )
+            if column not in schema.names:
+                raise JobError(
+                    f"columns.{target} names the column {column!r}, and the table has none of that name",
+                    did_you_mean(column, schema.names),
+                )
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
-        check_type(schema.field(column), target, targets[target])
+        with mistakes.noted():
+            check_type(schema.field(column), target, targets[target])
     return read
 
 
@@ -201,6 +209,7 @@ def _defaults(
     targets: Mapping[str, ArgumentKind],
     checks: Mapping[str, Callable[[Any], Any]],
     spec: PipelineSpec,
+    mistakes: Mistakes,
     *,
     own: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -211,24 +220,19 @@ def _defaults(
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
     special: dict[str, Any] = {}
-    wrong: list[tuple[str, str]] = []  # where, and the fix: all of them are told at once
     for name, value in {**defaults, **overrides}.items():
         section = "overrides" if name in overrides else "defaults"
-        if name in ("recipe", "fps") and not _is_argument(name, spec):
-            place = "recipe" if name == "recipe" else "media.fps"
-            raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
-        if name not in targets:
-            fix = plumbing_fix(name) if name in spec.parameters else argument_meant(name, targets)
-            wrong.append((f"{section}.{name}", fix))
-            continue
         arguments.pop(name, None)
-        if value is not None:
-            place_of = arguments if _is_argument(name, spec) else special
-            place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
-    if wrong:
-        places, fixes = zip(*wrong, strict=True)
-        what = "no such argument" if len(wrong) == 1 else "no such arguments"
-        raise JobError(f"{', '.join(places)}: rows have {what}", "; ".join(dict.fromkeys(fixes)))
+        with mistakes.noted():
+            if name in ("recipe", "fps") and not _is_argument(name, spec):
+                place = "recipe" if name == "recipe" else "media.fps"
+                raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
+            if name not in targets:
+                fix = plumbing_fix(name) if name in spec.parameters else argument_meant(name, targets)
+                raise JobError(f"{section}.{name}: rows have no such argument", fix)
+            if value is not None:
+                place_of = arguments if _is_argument(name, spec) else special
+                place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
     return arguments, special
 
 

@@ -1,0 +1,154 @@
+"""Refuse networks that their configs make far larger than their weights, before anybody builds them.
+
+A config of one kilobyte can ask for tables and layers of any size. How large they get is for the class of a
+network to say, so it is built on the meta device first, where tensors take no memory. Where its numbers are
+large, a process whose memory is bounded does that, as lists and NumPy's arrays take memory there too.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
+from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.model.specs.model_index import read_object
+from framefleet.pipeline.model.specs.several import CONTROLNETS
+
+_MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
+_MAX_SILENCE_S = 180.0  # imports take most of it
+# A weight is built in 4 bytes and may be stored in one. Tables that no file holds, of positions, take less.
+_TIMES_STORED, _MAX_TABLES_BYTES = 4, 2 << 30
+# The largest number of a config squared; of transformers, which have thousands of words, its two largest
+# multiplied. Only what is above is built in a process of its own, which takes seconds to start.
+_SMALL = 20_000_000
+
+
+def check_sizes(
+    folder: Path, components: Iterable[Component], sizes: Mapping[str, int], *, where: str, is_built: bool
+) -> None:
+    """Raise ModelError for a config whose network takes far more bytes than its weights.
+
+    folder: of the configs. sizes: of the model's files. where: what to call the model. is_built: this process
+    is about to build the networks, so small numbers are looked at too.
+    """
+    stored: Counter[str] = Counter()
+    for file in filter(is_weights, sizes):
+        stored[file.rpartition("/")[0]] += sizes[file]
+    for component in components:
+        several = component.class_name == CONTROLNETS
+        class_name = "ControlNetModel" if several else component.class_name
+        for name in component.folders if component.has_weights else ():
+            path = folder / name / "config.json"
+            config = read_object(path) if path.is_file() else {}
+            most = _TIMES_STORED * stored[name] + _MAX_TABLES_BYTES
+            if said := _said(component.library, class_name, config, most, is_built=is_built):
+                largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
+                values = ", ".join(f"{key} {value}" for key, value in largest)
+                raise ModelError(
+                    f"{where}/{name}/config.json: {class_name} with these values {said}, and "
+                    f"its weights have {stored[name]:,} bytes; the largest values are {values}",
+                    "correct the config, or download the model again",
+                )
+
+
+def _said(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
+    first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
+    if first * (first if library == "diffusers" else second) > _SMALL:
+        try:
+            return _said_in_sandbox(library, name, config, most)
+        except Ended as error:  # not kept: another time there may be more memory
+            return f"cannot be built ({error})"
+    return _said_here(library, name, config, most) if is_built else None
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers of a config, each with its key."""
+    if type(value) is int:
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _numbers(part, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _numbers(part, key)
+
+
+@kept(TypeAdapter(str | None))
+def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+    """Return why a network is too large; None where it is not, or where it cannot be built at all."""
+    box = Sandbox(__name__, max_silence_s=_MAX_SILENCE_S)
+    try:
+        box.send(json.dumps([library, class_name, config, most]).encode())
+        said: str | None = json.loads(box.receive())
+    finally:
+        box.end()
+    return said
+
+
+def main() -> None:
+    serve(_answer)
+
+
+def _answer(connection: Connection) -> None:
+    asked = json.loads(connection.recv_bytes())
+    class_of(*asked[:2])  # imported before memory is bounded
+    bound_memory(_MAX_BYTES)
+    connection.send_bytes(json.dumps(_said_here(*asked)).encode())
+
+
+def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+    """Return why a network is too large: a tensor, or all of them, take more than `most` bytes.
+
+    None where it is not, or where it cannot be built: whoever loads it says so, in the library's words.
+    """
+    try:
+        _build(library, class_name, config, most)
+    except MemoryError as error:
+        return str(error) or f"takes more than {_MAX_BYTES >> 30} GiB"
+    except Exception:
+        pass
+    return None
+
+
+def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) -> None:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from framefleet.pipeline.model.sources.sealed import bounded_modules
+
+    class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
+        """Looks at what each operation returns: tables are not always buffers."""
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor):
+                _check(made.untyped_storage().nbytes(), most)
+            return made
+
+    found = class_of(library, class_name)
+    with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
+        if hasattr(found, "from_config"):  # of diffusers
+            network = found.from_config(config)
+        else:
+            network = found(found.config_class.from_dict(config))
+    _check(sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers())), most)
+
+
+def _check(size: int, most: int) -> None:
+    if size > most:
+        raise MemoryError(f"takes at least {size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
