@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.extras import Extras
 from framefleet.pipeline.outputs.frames.frames import Pictures
@@ -52,8 +52,8 @@ class Clip:
     is_prompt_cut: bool | None = None
 
     def __repr__(self) -> str:
-        prompt = shown(self.request.arguments.get("prompt", ""))
-        return f"Clip({prompt}, seed={self.request.seed}, row_id={self.row_id[:8]!r})"
+        prompt = self.request.arguments.get("prompt", "")
+        return f"Clip({reprlib.repr(prompt)}, seed={self.request.seed}, row_id={self.row_id[:8]!r})"
 
     @property
     def frames(self) -> Pictures | None:
