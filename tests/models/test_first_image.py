@@ -86,7 +86,7 @@ def test_a_model_that_changed_after_the_rows_check_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"image_model": None}, "text_to_image_to_video needs it|every row needs an image_model|no column"),
+        ({"image_model": None}, "needs it|needs an image_model|has no 'image_model'"),
         ({"image_model": "wan"}, "WanPipeline does not make images from text alone"),
         ({"image_model": "fluxx"}, "declares no second model 'fluxx'.*\n.*did you mean 'flux'"),
         ({"image": "a.png"}, "image"),

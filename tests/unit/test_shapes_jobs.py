@@ -24,10 +24,10 @@ def test_a_shipped_job_is_valid_and_writes_under_its_own_name(file: Path) -> Non
 
 
 def test_the_jobs_are_one_tree_that_grows_from_the_blank_model() -> None:
-    jobs = {job.output: job for job in map(job_of, FILES)}
-    for job in jobs.values():
+    jobs = {f"shapes/{file.stem}": job_of(file) for file in FILES}
+    for name in jobs:
         begun = set[str]()
-        while not job.model.path.endswith(BLANK):
-            assert job.output not in begun
-            begun.add(job.output)
-            job = jobs[job.model.path.removesuffix("/model")]
+        while (path := jobs[name].model.path) != BLANK:
+            assert name not in begun
+            begun.add(name)
+            name = path.removesuffix("/model")

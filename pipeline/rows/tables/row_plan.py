@@ -232,6 +232,7 @@ def _defaults(
                 raise JobError(f"{section}.{name}: rows have no such argument", fix)
             if value is not None:
                 place_of = arguments if _is_argument(name, spec) else special
+                place_of[name] = value  # one that is refused is not missing too
                 place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
     return arguments, special
 
