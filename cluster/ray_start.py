@@ -6,7 +6,7 @@ import logging
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from framefleet.pipeline.guards.sandbox import ending
 log = logging.getLogger(__name__)
 
 _services: Any = ray._private.services
+_node: Any = ray._private.node
 # For Ray's raylet to be there, in one try after the other. Ray's own limit is the first.
 PATIENCE_S = (30.0, 60.0, 120.0)
 RETRY_AFTER_S = 2.0  # then twice as long
+_VITAL = ("gcs_server", "raylet")  # of its processes
 # The raylet insists on an agent, with which it ends, and on its ports. This one ends when the raylet does.
 _PORTS = ("metrics-agent-port", "metrics_export_port", "dashboard_agent_listen_port")
 _NO_AGENT = ("--dashboard_agent_command=sh -c cat", *(f"--{port}=1" for port in _PORTS))
@@ -29,12 +31,12 @@ _NO_AGENT = ("--dashboard_agent_command=sh -c cat", *(f"--{port}=1" for port in 
 
 def start_ray(options: dict[str, Any]) -> None:
     """Call `ray.init` with `options`, up to three times. Raises what the last try raised."""
-    log_file = Path(options["_temp_dir"], "session_latest/logs/raylet.err")
+    logs = Path(options["_temp_dir"], "session_latest/logs")
     for number, patience_s in enumerate(PATIENCE_S, start=1):
         is_last = number == len(PATIENCE_S)
         try:
             # As Ray itself would have it, in the end: another version may want what we leave out.
-            with _watched(log_file, patience_s, is_lean=not is_last):
+            with _watched(logs, patience_s, is_lean=not is_last):
                 ray.init(address="local", **options)
             return
         except Exception as error:  # Ray's own for a node that is not up in time is just this class
@@ -45,10 +47,14 @@ def start_ray(options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _watched(log_file: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
-    """Have `ray.init` start what we want and wait as we do: it has no setting for either. End what fails."""
+def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
+    """Have `ray.init` start what we want and wait as we do: it has no setting for either. End what fails.
+
+    Ray's own waits take 30 s each, for a process that is dead too.
+    """
     start, get_node = _services.start_ray_process, _services.get_node
-    processes: list[subprocess.Popen[bytes]] = []
+    get_port = _node.wait_for_persisted_port
+    processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_process(command: list[str], name: str, *more: Any, **settings: Any) -> Any:
         if name == "raylet":
@@ -63,25 +69,38 @@ def _watched(log_file: Path, patience_s: float, *, is_lean: bool) -> Iterator[No
                 variables["RAY_enable_metrics_collection"] = "0"
             settings["env_updates"] = variables | (settings.get("env_updates") or {})
         found = start(command, name, *more, **settings)
-        processes.append(found.process)
+        processes[name] = found.process
         return found
 
-    def find_node(address: str, node_id: str) -> Any:  # Ray's own waits 30 s for a raylet, dead or alive
-        client, ends_at = _services.GcsClient(address=address), time.monotonic() + patience_s
-        while not _knows(client, node_id):
-            if (code := processes[-1].poll()) is not None:
-                said = log_file.read_text(errors="replace").partition("*** StackTrace")[0].splitlines()[-6:]
-                raise ChildProcessError("\n".join([f"its raylet ended with {ending(code)}", *said]))
+    def wait(name: str, is_ready: Callable[[], bool]) -> None:
+        ends_at = time.monotonic() + patience_s
+        while not is_ready():
+            for started, process in processes.items():
+                if started in _VITAL and (code := process.poll()) is not None:
+                    said = _last_lines(logs, started)
+                    raise ChildProcessError("\n".join([f"its {started} ended with {ending(code)}", *said]))
             if time.monotonic() > ends_at:
-                raise TimeoutError(f"its raylet was not ready after {patience_s:.0f} s")
+                raise TimeoutError(f"its {name} was not ready after {patience_s:.0f} s")
             time.sleep(0.1)
+
+    def find_node(address: str, node_id: str) -> Any:
+        client = _services.GcsClient(address=address)
+        wait("raylet", lambda: _knows(client, node_id))
         return get_node(address, node_id)
 
-    changes: list[Any] = [(_services, "start_ray_process", start_process), (_services, "get_node", find_node)]
+    def find_port(folder: str, node_id: str, name: str, **_: Any) -> Any:
+        wait("gcs_server", Path(folder, f"{name}_{node_id}").exists)
+        return get_port(folder, node_id, name)
+
+    changes: list[Any] = [
+        (_services, "start_ray_process", start_process),
+        (_services, "get_node", find_node),
+        (_node, "wait_for_persisted_port", find_port),
+    ]
     if is_lean:
         changes.append((_services, "start_api_server", lambda *_, **__: ("", None)))
         for name in ("start_monitor", "start_log_monitor"):
-            changes.append((ray._private.node.Node, name, lambda _: None))
+            changes.append((_node.Node, name, lambda _: None))
     with ExitStack() as stack:
         for change in changes:
             stack.enter_context(replaced(*change))
@@ -89,10 +108,15 @@ def _watched(log_file: Path, patience_s: float, *, is_lean: bool) -> Iterator[No
             yield
         except BaseException:
             ray.shutdown()
-            for process in processes:  # what is below the raylet ends with it
+            for process in processes.values():  # what is below the raylet ends with it
                 process.kill()
                 process.wait()
             raise
+
+
+def _last_lines(logs: Path, name: str) -> list[str]:
+    text = (logs / f"{name}.err").read_text(errors="replace")
+    return text.partition("*** StackTrace")[0].splitlines()[-6:]
 
 
 def _knows(client: Any, node_id: str) -> bool:
