@@ -37,16 +37,20 @@ def room_bytes(device: str) -> int:
     return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
+class NoWorkspace(OutOfMemory):
+    """A call ended well, and torch caught that memory ran out meanwhile."""
+
+
 @contextmanager
 def whole_workspaces() -> Iterator[None]:
-    """Raise OutOfMemory after a block in which torch caught that memory ran out.
+    """Raise NoWorkspace after a block in which torch caught that memory ran out.
 
     Where a convolution gets no workspace, torch takes another algorithm, whose bits may differ.
     """
     before = _num_ooms()
     yield
     if _num_ooms() > before:
-        raise OutOfMemory("memory ran out for a workspace, and other kernels were used")
+        raise NoWorkspace("memory ran out for a workspace, and other kernels were used")
 
 
 def _num_ooms() -> int:

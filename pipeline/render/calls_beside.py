@@ -43,15 +43,16 @@ class CallsBeside:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self._model.text_encoders(), self._encoders))
             _time(self._timed, seconds, stack, self._device)
-            for name, method in {**self._timed, **self.shared}.items():
-                stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+            _retry({**self._timed, **self.shared}, second_try, stack)
             yield
 
     @contextmanager
-    def clocked(self, seconds: _Seconds) -> Iterator[None]:
-        """Put nothing but clocks around the calls of a row that runs alone."""
+    def clocked(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
+        """Put nothing but clocks and second tries around the calls of a row that runs alone."""
         with self._idle.seeing(self._others), ExitStack() as stack:
-            _time({**self._timed, **self.shared}, seconds, stack, self._device)
+            methods = {**self._timed, **self.shared}
+            _time(methods, seconds, stack, self._device)
+            _retry(methods, second_try, stack)
             yield
 
     def _called_alone(self, methods: Methods, mode: Mode) -> Collection[str]:
@@ -66,6 +67,11 @@ def _time(methods: Methods, seconds: _Seconds, stack: ExitStack, device: str) ->
     for name, method in methods.items():
         stopwatch = timed(method.seconds, seconds, device)
         stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+
+
+def _retry(methods: Methods, second_try: Around, stack: ExitStack) -> None:
+    for name, method in methods.items():
+        stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
 
 
 def methods_beside(model: Model) -> Methods:

@@ -324,8 +324,8 @@ class Renderer:
 
     def _clocked(self, row: RenderRow) -> Rendered:
         """Render a row by a plain call that can be left before each forward, and gone on with elsewhere."""
-        with self._beside.clocked(self._seconds), self._batcher.parking():
-            return self._plain(row)
+        with self._beside.clocked(self._seconds, self._second_try), self._batcher.parking():
+            return self._plain.once(row)
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         """Render a row by a plain call with nothing at all around it."""

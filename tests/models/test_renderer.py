@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render import recipe_call
 from framefleet.pipeline.render.fused.batching import Batching, Mode
+from framefleet.pipeline.render.outcome import with_frames
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 
@@ -292,6 +293,30 @@ def test_a_call_that_torch_made_with_other_kernels_for_want_of_memory_is_made_ag
     assert all(np.array_equal(clip.frames, _plain(model, clip.request)) for clip in clips)  # type: ignore[union-attr]
     assert refused[0] >= 2, "for one row and for several"
     assert {clip.batch_size for clip in clips} == {1.0}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("max_rows", [1, 4])
+def test_so_is_the_decode_of_a_row_that_runs_alone_and_a_plain_call(
+    max_rows: int, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(memory, "_num_ooms", lambda: min(1, len(called)))
+
+    def other_kernels(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called.append(1)
+        output = original(*args, **kwargs)
+        return (output[0] + 1,) if len(called) == 1 else output
+
+    expected = _plain(model, _request(3))
+    renderer = Renderer(model, Batching(max_rows=max_rows), audit=Audit(every=0))
+    with intercept({"vae": model.pipe.vae}, other_kernels, method="decode"):
+        plain = with_frames(renderer.render_plainly(_request(3), "0"))
+        assert len(called) == 2
+        called.clear()
+        (alone,) = renderer.render([_request(3)])
+        assert len(called) == 2
+    assert np.array_equal(plain.frames, expected)  # type: ignore[union-attr]
+    assert np.array_equal(alone.frames, expected)  # type: ignore[union-attr]
 
 
 def test_out_of_memory_above_three_rows_leaves_every_clip_as_it_is(model: Model) -> None:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 import torch
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.memory import NoWorkspace, free_memory, whole_workspaces
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames.rendered import Rendered
@@ -43,6 +44,16 @@ class PlainCalls:
         self._told: set[str] = set()
 
     def __call__(self, row: RenderRow) -> Rendered:
+        """Render a row from its beginning; again if torch took other kernels for want of memory."""
+        try:
+            with whole_workspaces():
+                return self.once(row)
+        except NoWorkspace:
+            log.info("row %s is rendered again by a plain call: memory ran out for a workspace", row.row_id)
+        free_memory()
+        return self.once(row)
+
+    def once(self, row: RenderRow) -> Rendered:
         """Render a row from its beginning. Rows that are under way find all as it was."""
         is_own = self._call.is_own(row)
         if is_own:
