@@ -50,9 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-model_app = typer.Typer(help="Look at a model, lock it, verify it.", no_args_is_help=True)
+model_app = typer.Typer(help="Inspect, lock, verify or convert a model.", no_args_is_help=True)
 shapes_app = typer.Typer(
-    help="Make the clips that the demo's model is trained on, and measure what it renders.",
+    help="Make the training clips of the demo's model, and measure what it renders.",
     no_args_is_help=True,
 )
 app.add_typer(model_app, name="model")

@@ -8,45 +8,49 @@ from typing import Annotated
 import typer
 
 JobFile = Annotated[
-    Path | None, typer.Argument(metavar="JOB.YAML", help="The job file; without one, give the options.")
+    Path | None, typer.Argument(metavar="JOB.YAML", help="Job file. Without one, give the options below.")
 ]
 JobOrOutput = Annotated[
     str,
-    typer.Argument(
-        metavar="OUTPUT|JOB.YAML", help="An output, whose job.json says the rest; or the job file."
-    ),
+    typer.Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file."),
 ]
 OutputToRead = Annotated[
     str,
-    typer.Argument(metavar="OUTPUT", help="The output to look at: a folder, or a URL as s3://bucket/run-7."),
+    typer.Argument(metavar="OUTPUT", help="Output to read: a folder or a URL, e.g. s3://bucket/run-7."),
 ]
 TablePlace = Annotated[
-    str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
+    str | None,
+    typer.Option("--table", help="Table of rows: a Parquet, CSV or JSONL file, folder, glob or URL."),
 ]
 ModelPlace = Annotated[
-    str | None, typer.Option("--model", help="A diffusers pipeline: folder, org/name of the hub, or URL.")
+    str | None, typer.Option("--model", help="Diffusers pipeline: a folder, a hub id (org/name) or a URL.")
 ]
-OutputPlace = Annotated[str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")]
+OutputPlace = Annotated[
+    str | None, typer.Option("--output", help="Folder or URL to write to, e.g. s3://bucket/run-7.")
+]
 Prompts = Annotated[
     list[str] | None,
-    typer.Option("--prompt", help="A prompt, in place of a table; repeatable. {name} is a word of --sweep."),
+    typer.Option(
+        "--prompt", help="Prompt to render without a table; repeatable. {name} stands for a value of --sweep."
+    ),
 ]
 Seeds = Annotated[
-    str | None, typer.Option("--seeds", metavar="0-63", help="The seeds of each prompt or row; or as 1,5,9.")
+    str | None,
+    typer.Option("--seeds", metavar="0-63", help="Seeds of each prompt or row, e.g. 0-63 or 1,5,9."),
 ]
 Sweeps = Annotated[
     list[str] | None,
     typer.Option(
         "--sweep",
         metavar="NAME=VALUES",
-        help="What an argument goes through, as guidance_scale=1,3,5 or prompt=@prompts.txt or "
-        "'eta={from: 0, to: 1, step: 0.1}'; repeatable: every combination is rendered.",
+        help="Values to sweep, e.g. guidance_scale=1,3,5 or prompt=@prompts.txt or "
+        "'eta={from: 0, to: 1, step: 0.1}'; repeatable. Every combination is rendered.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers to start.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Number of workers to start.")]
 NumSteps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Number of denoising steps of every row, whatever the table says."),
+    typer.Option("--steps", min=1, help="Number of denoising steps of every row. Overrides the table."),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Render only the first N rows of the table.", metavar="N")
@@ -54,12 +58,22 @@ Limit = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes, only errors.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the job file, e.g. fleet.workers=2; repeatable."
+    ),
 ]
 StorageSets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set an option of the store, e.g. storage_options.endpoint_url=...; repeatable.",
+    ),
 ]
-SummaryAsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON object at the end.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines: a line of JSON for each finding.")]
+SummaryAsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object at the end, for programs.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON for each finding, for programs.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]

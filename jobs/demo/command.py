@@ -14,15 +14,22 @@ from framefleet.jobs.show.console import reporting
 def demo_command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WORDS", help="Prompts, each in quotes; without any, a shipped table."),
+        typer.Argument(
+            metavar="WORDS", help="Prompts, each in quotes. Without prompts, the shipped table is rendered."
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option("--output", help="Folder to write.")] = Path("demo-output"),
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="TxHxW", help="Frames, height and width of your clips: 33x64x64."),
+        typer.Option(
+            "--size", metavar="TxHxW", help="Frames, height and width of your clips, e.g. 33x64x64."
+        ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="Clips of each prompt: seeds 0, 1, 2, ...")
+        int,
+        typer.Option(
+            "--seeds", min=1, max=1000, help="Number of clips of each prompt, with the seeds 0, 1, 2, ..."
+        ),
     ] = 4,
     verbose: Verbose = False,
 ) -> None:

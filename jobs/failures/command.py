@@ -9,12 +9,14 @@ import typer
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Traceback = Annotated[bool, typer.Option("--traceback", help="Show where each was raised.")]
+_Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of each error.")]
 _ErrorTypes = Annotated[
     list[str] | None,
-    typer.Option("--error", metavar="TYPE", help="Only rows of this error, as OutOfMemory; repeatable."),
+    typer.Option(
+        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
+    ),
 ]
-_Limit = Annotated[int, typer.Option("--limit", min=1, help="How many rows of each type are shown.")]
+_Limit = Annotated[int, typer.Option("--limit", min=1, help="Number of rows to show for each type of error.")]
 
 
 def failures_command(
@@ -26,7 +28,7 @@ def failures_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """List the rows that failed: which, why, what to do, how often and where they were tried.
+    """List the rows that failed, with the reason, the fix, the number of attempts and the workers.
 
     Needs no cluster and no model. Exit code 0, whether there are some or none.
     """

@@ -8,7 +8,9 @@ import typer
 
 
 def schema_command(
-    train: Annotated[bool, typer.Option("--train", help="Of a training's job, not of a render job.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Print the schema of a training job instead.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of a job file, for editors."""
     import json

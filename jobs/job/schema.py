@@ -45,7 +45,7 @@ class SecondModelSection(Strict):
         default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
     )
     allow_pickle: bool = Field(
-        default=_MODEL.allow_pickle, description="Load pickles of tensors where there are no safetensors."
+        default=_MODEL.allow_pickle, description="Allow pickles of tensors where there are no safetensors."
     )
     dtype: DType = Field(
         default=_MODEL.dtype,

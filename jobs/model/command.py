@@ -11,14 +11,14 @@ from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting
 
 _ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A pipeline folder, org/name of the hub, or a URL.")
+    str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
 ]
-_Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub model: branch, tag or commit.")]
+_Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
 _LockFile = Annotated[
-    Path | None, typer.Option("--lock", help="The lock file; without it, the one in the model's folder.")
+    Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
 ]
 _AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Take pickles of tensors where there are no safetensors.")
+    bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
 
 
@@ -26,13 +26,16 @@ def lock_command(
     model: _ModelArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", help="Where to write; without it, into the folder, or else here."),
+        typer.Option(
+            "--output",
+            help="File to write. Default: in the model's folder if it is local, else in the current folder.",
+        ),
     ] = None,
     revision: _Revision = None,
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write model.lock.json: size and SHA-256 of every file that is loaded. `render` then refuses others."""
+    """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
     with reporting(verbose=verbose):
         from framefleet.jobs.model.shown import show_lock
 
@@ -46,7 +49,7 @@ def verify_command(
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read every file that is loaded and compare it with the lock, and with the hub's digests."""
+    """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
     with reporting(verbose=verbose):
         from framefleet.jobs.model.shown import show_verify
 
@@ -55,27 +58,30 @@ def verify_command(
 
 def convert_command(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="The authors' .ckpt or .safetensors, or its folder.")
+        Path, typer.Argument(metavar="CHECKPOINT", help="Original .ckpt or .safetensors file, or its folder.")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The pipeline folder to write; a new one.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Pipeline folder to write. Must not exist yet.")
+    ],
     variant: Annotated[
-        str | None, typer.Option("--variant", help="Which model it is, where its tensors do not tell.")
+        str | None, typer.Option("--variant", help="Name of the model, if its tensors do not show it.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="fp32, fp16 or bf16; without it, as in the checkpoint.")
+        str | None,
+        typer.Option("--dtype", help="Dtype to write: fp32, fp16 or bf16. Default: as in the checkpoint."),
     ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="What tensors do not tell, as vae.norm_num_groups=8; or where an encoder lies that the "
-            "checkpoint lacks, as text_encoder=DIR. Repeatable.",
+            help="Set what the tensors do not show, e.g. vae.norm_num_groups=8, or the place of an encoder "
+            "that the checkpoint lacks, e.g. text_encoder=DIR; repeatable.",
         ),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Turn a checkpoint that diffusers does not load into a pipeline folder. Holds no two copies of it."""
+    """Convert a checkpoint that diffusers cannot load into a pipeline folder. Needs memory for one copy."""
     with reporting(verbose=verbose):
         from framefleet.jobs.model.convert import show_convert
 
@@ -83,7 +89,7 @@ def convert_command(
 
 
 def list_command(verbose: Verbose = False) -> None:
-    """Print the models that are known by name: native values, memory, licence."""
+    """List the known models with their native values, memory and licence."""
     with reporting(verbose=verbose):
         from framefleet.jobs.model.list import show_list
 
@@ -96,7 +102,7 @@ def info_command(
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
-    """Print what a model is made of and what it renders. Fetches small files and headers only."""
+    """Show what a model consists of and what it renders. Fetches only small files and headers."""
     with reporting(verbose=verbose):
         from framefleet.jobs.model.shown import show_info
 

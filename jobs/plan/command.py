@@ -35,22 +35,27 @@ def plan_command(
     sets: Sets = None,
     hollow: Annotated[
         bool,
-        typer.Option("--hollow", help="Also call the pipeline, without weights, for each shape."),
+        typer.Option("--hollow", help="Also call the pipeline, without weights, once for each shape."),
     ] = False,
     probe: Annotated[
         bool,
         typer.Option(
-            "--probe", help="The same; then render some rows of each shape here, and predict what all take."
+            "--probe",
+            help="Do the same, then render some rows of each shape here and predict what all rows take.",
         ),
     ] = False,
     price: Annotated[
-        float | None, typer.Option("--price", help="Of one GPU for one hour, for --probe.", min=0)
+        float | None, typer.Option("--price", help="Price of one GPU for one hour, for --probe.", min=0)
     ] = None,
     gpu_memory: Annotated[
         str | None,
-        typer.Option("--gpu-memory", metavar="24GB", help="Of the GPU that will render; unset: this one's."),
+        typer.Option(
+            "--gpu-memory",
+            metavar="24GB",
+            help="Memory of the GPU that will render, e.g. 24GB. Default: this machine's.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Writes nothing.

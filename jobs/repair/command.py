@@ -9,7 +9,7 @@ import typer
 from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
 
 
 def repair_command(
@@ -19,7 +19,7 @@ def repair_command(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Read every file of an output, take out what is damaged, and render again what is then missing.
+    """Read every file of an output, remove what is damaged, and render what is missing.
 
     Exit codes are those of `render`; with --dry-run 0: all is well, 1: something is to be repaired.
     """

@@ -10,33 +10,37 @@ import typer
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_RecordedOutput = Annotated[str, typer.Argument(help="The output that holds the record.")]
-_RowId = Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")]
-MovedModel = Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")]
+_RecordedOutput = Annotated[str, typer.Argument(help="Output that holds the record.")]
+_RowId = Annotated[str, typer.Argument(help="row_id, as in the record and the name of the clip.")]
+MovedModel = Annotated[str | None, typer.Option("--model", help="New place of the model, if it has moved.")]
 MovedLoras = Annotated[
     list[str] | None,
-    typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
+    typer.Option("--lora", metavar="NAME=PLACE", help="New place of a LoRA, if it has moved; repeatable."),
 ]
 MovedIpAdapter = Annotated[
-    str | None, typer.Option("--ip-adapter", help="Where the IP-adapter is now, if it moved.")
+    str | None, typer.Option("--ip-adapter", help="New place of the IP-adapter, if it has moved.")
 ]
 MovedSecondModels = Annotated[
     list[str] | None,
-    typer.Option("--second-model", metavar="NAME=PLACE", help="Where a second model is now; repeatable."),
+    typer.Option(
+        "--second-model",
+        metavar="NAME=PLACE",
+        help="New place of a second model, if it has moved; repeatable.",
+    ),
 ]
 OwnRecipe = Annotated[
-    str | None, typer.Option("--recipe", help="Your recipe, as module:function, if the row is of one.")
+    str | None, typer.Option("--recipe", help="Your recipe as module:function, if the row uses one.")
 ]
 ReadableRoots = Annotated[
     list[str] | None,
-    typer.Option("--root", help="Where its images and videos may be read, if not publicly; repeatable."),
+    typer.Option("--root", help="Folder or URL from which its images and videos may be read; repeatable."),
 ]
 AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Load pickles of tensors where there are no safetensors.")
+    bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
 _Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
 _Script = Annotated[
-    bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
+    bool, typer.Option("--script", help="Print a script that renders the row with torch and diffusers alone.")
 ]
 
 
@@ -55,7 +59,7 @@ def replay_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Render one row again from its record and compare. Exit code 0: the same frames and sound; 1: others.
+    """Render one row again from its record and compare. Exit code 0: equal frames and sound; 1: other.
 
     The output is not trusted: code, pickles and places on private networks are yours to name.
     """

@@ -11,9 +11,11 @@ from framefleet.jobs.show.console import reporting
 
 _Price = Annotated[
     float | None,
-    typer.Option("--price", min=0.0, help="Of a GPU hour, in any currency, as 2.5: adds the cost."),
+    typer.Option(
+        "--price", min=0.0, help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost."
+    ),
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON, and write nothing.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, and write nothing.")]
 
 
 def report_command(
@@ -23,7 +25,7 @@ def report_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Tell what an output cost and how it went: report.html and report.json in the output.
+    """Write report.html and report.json into an output: throughput, failures, cost and more.
 
     Rows by state, throughput, batch sizes, time of workers, idle time, failures, cost, environment, model.
     Reads the records, from anywhere; needs no cluster.

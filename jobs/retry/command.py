@@ -11,7 +11,9 @@ from framefleet.jobs.show.console import reporting
 
 _ErrorTypes = Annotated[
     list[str] | None,
-    typer.Option("--error", metavar="TYPE", help="Only rows of this error, as OutOfMemory; repeatable."),
+    typer.Option(
+        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
+    ),
 ]
 
 
@@ -23,7 +25,7 @@ def retry_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render just the rows again that failed. `render` does too, with all others that have no record yet.
+    """Render only the rows that failed. `render` does this too, with all other rows that have no record yet.
 
     Exit codes are those of `render`.
     """

@@ -9,20 +9,31 @@ import typer
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Output = Annotated[str, typer.Argument(help="The output whose clips are measured: a folder or a URL.")]
+_Output = Annotated[str, typer.Argument(help="Output whose clips to measure: a folder or a URL.")]
 _Scores = Annotated[
     list[str] | None,
-    typer.Option("--scores", help="By commas, as sharpness,my_scores:colourful; unset: framefleet's."),
+    typer.Option(
+        "--scores",
+        help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. Default: all built-in scores.",
+    ),
 ]
 _Similarity = Annotated[
     str | None,
-    typer.Option("--similarity", metavar="FOLDER", help="A CLIP model: how near clips are to prompts."),
+    typer.Option(
+        "--similarity", metavar="FOLDER", help="CLIP model that measures how well clips match their prompts."
+    ),
 ]
 _Where = Annotated[
-    str | None, typer.Option("--where", metavar="SQL", help='Only clips for which it is true, as "seed < 8".')
+    str | None,
+    typer.Option(
+        "--where", metavar="SQL", help='Measure only clips for which this is true, e.g. "seed < 8".'
+    ),
 ]
-_Again = Annotated[bool, typer.Option("--again", help="Also clips that have these scores already.")]
-_Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Clips at once; unset: one a core.")]
+_Again = Annotated[bool, typer.Option("--again", help="Measure clips that already have these scores, too.")]
+_Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Number of clips to measure at once. Default: one for each core."),
+]
 
 
 def score_command(

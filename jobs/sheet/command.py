@@ -10,27 +10,35 @@ import typer
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Still = Annotated[Path, typer.Option("--to", "-o", help="The picture to write: .png, .jpg or .webp.")]
-_Moving = Annotated[Path, typer.Option("--to", "-o", help="What to write: .mp4, .mkv, .gif or .webp.")]
+_Still = Annotated[Path, typer.Option("--to", "-o", help="Picture to write: .png, .jpg or .webp.")]
+_Moving = Annotated[Path, typer.Option("--to", "-o", help="File to write: .mp4, .mkv, .gif or .webp.")]
 _Rows = Annotated[
-    str | None, typer.Option("--rows", metavar="COLUMN", help="Whose values stand at the left.")
+    str | None, typer.Option("--rows", metavar="COLUMN", help="Column whose values are on the left.")
 ]
 _Columns = Annotated[
-    str | None, typer.Option("--columns", metavar="COLUMN", help="Whose values stand on top.")
+    str | None, typer.Option("--columns", metavar="COLUMN", help="Column whose values are at the top.")
 ]
 _Where = Annotated[
-    str | None, typer.Option("--where", metavar="SQL", help='Which records, as "guidance_scale < 5".')
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help='Include only records for which this is true, e.g. "guidance_scale < 5".',
+    ),
 ]
 _Captions = Annotated[
     list[str] | None,
-    typer.Option("--caption", metavar="COLUMN", help="What is told below each clip; repeatable."),
+    typer.Option("--caption", metavar="COLUMN", help="Column to show below each clip; repeatable."),
 ]
-_Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many clips at most.")]
+_Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of clips.")]
 _GridTile = Annotated[int, typer.Option("--tile", min=16, max=2048, help="Width of a clip in pixels.")]
 _SheetTile = Annotated[
     int | None,
     typer.Option(
-        "--tile", min=16, max=2048, help="Width of a clip in pixels. Unset: 480 of three frames, 192 of one."
+        "--tile",
+        min=16,
+        max=2048,
+        help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
     ),
 ]
 
@@ -47,7 +55,7 @@ def sheet_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw clips of an output into one picture: three frames of each, in the order of the table.
+    """Draw the clips of an output in one picture: three frames of each, in the order of the table.
 
     With --rows and --columns, one frame of each by what columns say: --rows prompt --columns seed.
     """
@@ -75,7 +83,7 @@ def grid_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw clips of an output side by side, playing in step: --rows prompt --columns seed."""
+    """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import set_values
         from framefleet.jobs.sheet.choice import ClipChoice

@@ -9,11 +9,10 @@ import typer
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Watch = Annotated[
-    bool, typer.Option("--watch", "-w", help="Show it again every few seconds, until it ends.")
-]
+_Watch = Annotated[bool, typer.Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
 _Every = Annotated[
-    float, typer.Option("--every", min=1.0, metavar="SECONDS", help="How often, with --watch.")
+    float,
+    typer.Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes of --watch."),
 ]
 
 
@@ -25,7 +24,7 @@ def status_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Tell how far an output is: rows done, failed and left, rate, time left, workers, last errors.
+    """Show the progress of an output: rows done, failed and left, rate, time left, workers and last errors.
 
     Reads the output's files, from anywhere; needs no cluster. --watch ends when no driver is at work.
     """

@@ -19,15 +19,16 @@ from framefleet.jobs.replay.command import (
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.verify.choice import SAMPLE, RowChoice
 
-_Output = Annotated[str, typer.Argument(help="The output to look at: a folder or a URL.")]
-_Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests; render nothing.")]
-_Sample = Annotated[int, typer.Option("--sample", min=1, help="How many rows are rendered again.")]
-_Seed = Annotated[int, typer.Option("--seed", help="Another number takes other rows.")]
+_Output = Annotated[str, typer.Argument(help="Output to read: a folder or a URL.")]
+_Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests. Render nothing.")]
+_Sample = Annotated[int, typer.Option("--sample", min=1, help="Number of rows to render again.")]
+_Seed = Annotated[int, typer.Option("--seed", help="Random seed for choosing which rows to check.")]
 _RowIds = Annotated[
-    list[str] | None, typer.Option("--row", metavar="ROW_ID", help="This row, and no sample; repeatable.")
+    list[str] | None,
+    typer.Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
 _ByFleet = Annotated[
-    bool, typer.Option("--fleet", help="Render by a fleet, as job.json says or --set fleet.address=...")
+    bool, typer.Option("--fleet", help="Render on a fleet, as in job.json or --set fleet.address=...")
 ]
 
 
@@ -49,7 +50,7 @@ def verify_command(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Check an output: render some rows again and compare them, or --files: every file by its digest.
+    """Check an output: render some rows again and compare. With --files, check the digest of every file.
 
     Exit code 0: all is well, every row bit-exact. 1: not all; each row's verdict says what is wrong: its
     record, its file or its pixels. 2: no row could be rendered.
