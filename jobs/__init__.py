@@ -2,3 +2,6 @@
 
 Imports `framefleet.cluster` and `framefleet.pipeline`; nothing imports this folder back.
 """
+
+if __name__ == "jobs":  # from the root of a clone: a second copy, whose classes are not the first one's
+    raise ImportError("import it as framefleet.jobs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -70,3 +71,12 @@ def test_a_report_is_asked_for_what_it_takes_to_repeat_it() -> None:
 def test_a_folder_has_a_readme_that_draws_its_flow(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     assert text.startswith("# ") and "->" in text and "first" in text.lower()
+
+
+@pytest.mark.parametrize("name", ["pipeline", "cluster", "jobs"])
+def test_a_package_has_no_second_copy_under_its_short_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    with pytest.raises(ImportError, match=f"import it as framefleet.{name}"):
+        importlib.import_module(f"{name}.errors")
