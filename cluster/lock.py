@@ -29,6 +29,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 FORMER_LOCK = "driver.lock"  # of earlier versions
 BEAT_S = 10.0
+FIRST_PAUSE_S = 0.05  # before the lock is tried again; then twice as long
 EXPIRY_S = 30.0  # three beats: one may be lost, one late
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,10 @@ class DriverLock:
     def _take(self) -> None:
         if self._wait_until_abandoned(FORMER_LOCK):
             self._store.delete(FORMER_LOCK)
-        while not self._take_next():
-            pass
+        pause_s = FIRST_PAUSE_S
+        while not self._take_next():  # another was quicker, or the store's listing lags
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._beat_s)
         finish_replacing(self._store, self, self._unfinished())
         self.seal()  # before the first beat: one that comes late must not take the seal back
         self.check()
@@ -104,7 +107,7 @@ class DriverLock:
 
     def still_ours(self) -> bool:
         """Tell whether the newest epoch is this driver's."""
-        if epochs_of(self._store)[-1:] != [self.epoch]:
+        if max(epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
             return False
         held = parse_holder(self._read(self._path) or b"")
         return held is not None and held.owner == self._ours.owner

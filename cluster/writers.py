@@ -13,7 +13,7 @@ from typing import Any, Literal
 from framefleet.cluster.messages import Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
-from framefleet.pipeline.outputs.parts.pending import announce
+from framefleet.pipeline.outputs.parts.pending import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.scores.scorer import score_clip
 
@@ -88,4 +88,6 @@ class Writers:
         held.doing = "storing"
         announce(store, encoded.record, had_company=clip.had_company, scores=scored.values)
         record = store_clip(store, encoded)
+        if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
+            announce(store, encoded.record, had_company=clip.had_company, scores=scored.values)
         return StoredRow(record=record, had_company=clip.had_company, scored=scored)

@@ -13,7 +13,7 @@ from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, Ex
 from framefleet.jobs.export.clips import CLIPS_AT_ONCE
 from framefleet.jobs.export.folder_shard import check_folder
 from framefleet.jobs.export.picks import picked
-from framefleet.jobs.export.plan import claim_place, plan_of
+from framefleet.jobs.export.plan import claim_place, parts_to_export, plan_of
 from framefleet.jobs.export.selection import Selection
 from framefleet.jobs.export.shard import Target, feature_of
 from framefleet.jobs.export.write import write_shards
@@ -21,18 +21,23 @@ from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What is there in the end, also of earlier runs. left_out: rows whose clips are damaged."""
+    """What is there in the end, also of earlier runs.
+
+    left_out: rows whose clips are damaged. num_newer_parts: of records, which came after the export began.
+    """
 
     place: Store
     num_rows: int
     num_bytes: int
     num_shards: int
     left_out: tuple[Damage, ...] = ()
+    num_newer_parts: int = 0
 
 
 def export(
@@ -76,12 +81,19 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
     """Do what `export` promises, telling `watch` about it."""
     _check_apart(store, place)
     wait_for(watch, "reading the records")
-    selection = Selection(store, choice)
+    parts = parts_to_export(store, place)
+    if num_newer := len(live_parts(store)) - len(parts):
+        watch.say(
+            f"note: {num_newer:,} parts of records are newer than this export, and left out; "
+            "export to another place to have them"
+        )
+    selection = Selection(store, choice, parts)
     plan = plan_of(selection)
     feature = feature_of(plan.endings)
     if choice.format == "hf":
         check_folder(plan.endings, feature, selection.schema)
-    claim_place(place, choice, plan)
+    claim_place(place, choice, plan, parts)
+    sweep_beside(place)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
@@ -96,6 +108,7 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
         num_bytes=plan.num_bytes,
         num_shards=len(plan.shards),
         left_out=tuple(damages),
+        num_newer_parts=num_newer,
     )
 
 

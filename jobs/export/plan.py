@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -20,7 +21,9 @@ from framefleet.jobs.export.choice import ExportChoice
 from framefleet.jobs.export.selection import Selection
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -71,7 +74,17 @@ def plan_of(selection: Selection) -> ExportPlan:
     return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
 
 
-def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan) -> None:
+def parts_to_export(store: Store, place: Store) -> list[Part]:
+    """Return the parts of records that there are; of an export that was begun, those that there were then."""
+    parts = live_parts(store)
+    try:
+        then = SEALED.validate_python(read_json(place, _PLAN, _KIND, fix=_OTHER).get("parts"))
+    except (FileNotFoundError, ValueError):  # none was begun, or by an earlier version
+        return parts
+    return [part for part in parts if is_sealed(part, then)]
+
+
+def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part]) -> None:
     """Make an empty place this export's, unless it is already. Raises JobError for another's."""
     rows = hashlib.sha256("".join(shard.sha256 for shard in plan.shards).encode()).hexdigest()
     ours = choice.said() | {"num_rows": plan.num_rows, "rows": rows}
@@ -81,7 +94,8 @@ def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan) -> None:
         if place.list(""):
             raise JobError(f"{place.url_of('')} holds other files", _OTHER) from None
         theirs = ours
-        content = json.dumps(ours | {"framefleet": framefleet.__version__}, indent=2, ensure_ascii=False)
+        said = ours | {"parts": sealed_of(parts), "framefleet": framefleet.__version__}
+        content = json.dumps(said, indent=2, ensure_ascii=False)
         try:
             place.create(_PLAN, content.encode() + b"\n")
         except StoreConflict:  # another run was quicker

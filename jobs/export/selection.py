@@ -13,6 +13,7 @@ from framefleet.jobs.export.choice import ExportChoice
 from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES
@@ -40,12 +41,15 @@ class Piece:
 
 
 class Selection:
-    """The records of an output that are chosen, in the order in which they were committed."""
+    """The records of an output that are chosen, in the order in which they were committed.
 
-    def __init__(self, store: Store, choice: ExportChoice) -> None:
+    parts: those that were there when the export began; the output may grow.
+    """
+
+    def __init__(self, store: Store, choice: ExportChoice, parts: Sequence[Part]) -> None:
         """Raises JobError for columns and conditions that its records do not have, and where it has none."""
-        self._store, self._choice = store, choice
-        known = record_schema_of(store)
+        self._store, self._choice, self._parts = store, choice, parts
+        known = record_schema_of(store, parts)
         if not store.list(RECORDS):
             raise no_records(store)
         if choice.where is not None:
@@ -61,7 +65,7 @@ class Selection:
     def pieces(self, columns: Sequence[str] = ()) -> Iterator[Piece]:
         """Yield the chosen records: these columns, and those of `CLIP_COLUMNS`."""
         names = dict.fromkeys((*columns, *CLIP_COLUMNS))
-        tables = records_where(self._store, names, self._choice.where)
+        tables = records_where(self._store, names, self._choice.where, self._parts)
         return self._cut(self._picked(table).select(list(names)) for table in tables)
 
     def _picked(self, table: pa.Table) -> pa.Table:

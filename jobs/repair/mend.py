@@ -8,7 +8,7 @@ be read are kept aside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -18,6 +18,7 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import Damage, DamageKind, beside_parts, damaged_records, strays
 from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.pending import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, set_aside
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
@@ -61,9 +62,12 @@ def mend(
             for path in aside:
                 set_aside(store, path, hold)
         num_rows = _take_back(store, index, hold)
-        # That of a row without a record may be named by the render that comes, or by who took over meanwhile.
-        unnamed = (damage.path for damage in map(note, strays(store, index)) if _is_spare(damage, index))
+        # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
+        intents: set[str] = set()
+        unnamed = _spare(map(note, strays(store, index)), index, intents)
         num_swept = _sweep(store, hold, chain(late, unnamed))
+        if hold:
+            disown(store, intents)
     return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
 
 
@@ -77,9 +81,15 @@ def _take_back(store: Store, index: ClipIndex, hold: Hold | None) -> int:
     return num_rows
 
 
-def _is_spare(damage: Damage, index: ClipIndex) -> bool:
-    """Tell whether a stray is of a row whose record names another file."""
-    return damage.kind == "stray" and damage.row_id is not None and index.has(damage.row_id)
+def _spare(damages: Iterable[Damage], index: ClipIndex, intents: set[str]) -> Iterator[str]:
+    """Yield strays of rows whose records name other files; fill `intents` for those of other rows."""
+    for damage in damages:
+        if damage.kind != "stray" or damage.row_id is None:
+            continue
+        if index.has(damage.row_id):
+            yield damage.path
+        else:
+            intents.add(intent_to_sweep(damage.path, damage.row_id))
 
 
 def _sweep(store: Store, hold: Hold | None, paths: Iterator[str]) -> int:

@@ -6,13 +6,14 @@ A condition is about one row: it opens no file, asks no network and sees no othe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where_process import FOUND, WRONG
@@ -23,15 +24,18 @@ _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
 
 
-def records_where(store: Store, names: Iterable[str], condition: str | None) -> Iterator[pa.Table]:
+def records_where(
+    store: Store, names: Iterable[str], condition: str | None, parts: Sequence[Part] | None = None
+) -> Iterator[pa.Table]:
     """Yield an output's records for which a condition is true, or all, as `record_tables` does.
 
     names: columns to read, of which an output need not have all; what the condition asks comes behind them.
+    parts: as of `record_schema_of`.
     """
-    schema = record_schema_of(store)
+    schema = record_schema_of(store, parts)
     asked = columns_in(condition, schema) if condition is not None else []
     columns = [name for name in dict.fromkeys([*names, *asked]) if name in schema.names]
-    tables = record_tables(store, columns)
+    tables = record_tables(store, columns, parts)
     return tables if condition is None else rows_where(tables, condition)
 
 

@@ -53,6 +53,22 @@ def test_webdataset_reads_clips_records_and_prompts(tmp_path: Path, records: lis
     assert samples[6]["json"]["sharpness"] is None  # JSON has no NaN
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_that_goes_on_holds_what_was_there_when_it_began(
+    format: ExportFormat, tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    whole = files(exported(tmp_path, format, shard_rows=3))
+    killed = exported(tmp_path, format, "killed", shard_rows=3)
+    last = sorted(files(killed))[-1]
+    (killed / last).unlink()
+    rendered(Store(str(tmp_path / "out")), 8, carried={"new": ["x"] * 8})
+    result = command("export", tmp_path / "out", killed, "--format", format, "--shard-rows", "3")
+    assert files(killed) == whole
+    assert "3 parts of records are newer than this export" in result.output
+    again = framefleet.export(str(tmp_path / "out"), str(tmp_path / "again"), format=format)
+    assert again.num_rows == 8
+
+
 def test_parquet_holds_the_clips_of_its_rows(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     folder = exported(tmp_path, "parquet", shard_rows=4)
     assert sorted(files(folder)) == ["shard-000000.parquet", "shard-000001.parquet"]
@@ -187,8 +203,8 @@ def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: 
     with pytest.raises(JobError, match="where is seed > 2 there and seed > 1 here"):
         exported(tmp_path, "parquet", where="seed > 1")
     rendered(Store(str(tmp_path / "out")), 9)
-    with pytest.raises(JobError, match="num_rows is 4 there and 6 here"):
-        exported(tmp_path, "parquet", where="seed > 2")
+    again = framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format="parquet", where="seed > 2")
+    assert (again.num_rows, again.num_newer_parts) == (4, 3)
 
 
 def test_places_that_hold_something_else_are_left_alone(

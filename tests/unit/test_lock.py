@@ -198,6 +198,22 @@ def test_epochs_go_on_from_the_parts_where_somebody_cleared_the_locks(store: Sto
         assert ours.epoch == 8
 
 
+def test_a_store_whose_listing_lags_is_asked_less_and_less_often(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, shown_at = [0], time.monotonic() + 3
+    listed = Store.list
+
+    def lagging(store: Store, folder: str) -> list[str]:
+        asked[0] += 1
+        return [path for path in listed(store, folder) if time.monotonic() > shown_at]
+
+    monkeypatch.setattr(Store, "list", lagging)
+    with DriverLock(store) as lock:
+        assert lock.epoch == 1
+    assert asked[0] < 40
+
+
 def test_a_store_that_fails_for_a_moment_does_not_end_the_beating(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

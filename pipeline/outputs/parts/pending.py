@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs.media.clip_names import (
+    TAG,
     clip_path,
     extras_path,
     preview_path,
@@ -42,6 +43,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 PENDING = "pending"
 _NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}})\.json", re.ASCII)
+_TAG = re.compile(rf"-([0-9a-f]{{{TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
 _NUM_READERS = 4  # clips in memory at once
 _PLACES = pa.schema([FIRST_FIELDS.field(name) for name in ("row_id", "uri")])
@@ -101,6 +103,12 @@ def disown(store: Store, paths: Iterable[str]) -> None:
     """
     with ThreadPoolExecutor(_NUM_READERS) as writers:
         list(writers.map(lambda path: store.write(path, b""), paths))
+
+
+def intent_to_sweep(path: str, row_id: str) -> str:
+    """Return the path of an intent that has a file of a row swept once the row's record names another."""
+    tag = _TAG.search(path)
+    return f"{PENDING}/{row_id}-{tag[1] if tag else '0' * TAG}.json"
 
 
 def intents_in(store: Store) -> list[Intent]:

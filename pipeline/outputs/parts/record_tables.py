@@ -40,12 +40,12 @@ _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 _MAX_SCORES = 500  # columns; SQLite's tables have at most 2,000
 
 
-def record_schema_of(store: Store) -> pa.Schema:
+def record_schema_of(store: Store, parts: Sequence[Part] | None = None) -> pa.Schema:
     """Return every column that some record has: carried ones, ours, arguments, scores.
 
-    Where parts differ in a type it is one that holds both, if need be text.
+    Where parts differ in a type it is one that holds both, if need be text. parts: unset, all that count.
     """
-    return _Columns.of(store, live_parts(store)).all
+    return _Columns.of(store, live_parts(store) if parts is None else parts).all
 
 
 def taken_columns(store: Store) -> frozenset[str]:
@@ -53,15 +53,17 @@ def taken_columns(store: Store) -> frozenset[str]:
     return _Columns.of(store, live_parts(store)).taken
 
 
-def record_tables(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def record_tables(
+    store: Store, columns: Sequence[str] | None = None, parts: Sequence[Part] | None = None
+) -> Iterator[pa.Table]:
     """Yield the records that count, some thousand at a time, oldest first; of doubled rows the last alone.
 
     columns: in this order; None is all of `record_schema_of`; null where a part lacks one. Scores of
     `scores/` are joined by row_id and media_sha256, of several the newest. Raises JobError for a column that
     nothing here has. Each part is read twice: of some 25 bytes of memory a record it first tells which of
-    doubles is the last.
+    doubles is the last. parts: as of `record_schema_of`.
     """
-    parts = live_parts(store)
+    parts = live_parts(store) if parts is None else parts
     known = _Columns.of(store, parts)
     schema = known.all if columns is None else _chosen(store, known.all, columns)
     paths = _paths(parts)
@@ -91,7 +93,7 @@ class _Columns:
         return _united([self.records, self.scores])
 
     @classmethod
-    def of(cls, store: Store, parts: list[Part]) -> _Columns:
+    def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:
         there = _schemas_of(store, parts)
         ours = [_our_field(field) for field in _united(there)] or list(RECORD_FIELDS)
         told = (field.name for schema in there for field in schema if not is_score(field))
@@ -106,11 +108,11 @@ class _Columns:
         return cls(records=pa.schema(ours), scores=pa.schema(scores), taken=taken)
 
 
-def _paths(parts: list[Part]) -> list[str]:
+def _paths(parts: Sequence[Part]) -> list[str]:
     return [part.path for part in parts]
 
 
-def _schemas_of(store: Store, parts: list[Part]) -> list[pa.Schema]:
+def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     """Return the columns of parts. All parts of a run have those of its first, unless they replace others."""
     found = []
     for run, of_run in groupby(sorted(parts), lambda part: part.run):

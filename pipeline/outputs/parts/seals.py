@@ -29,7 +29,7 @@ MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for e
 
 # By run, the first and the last of each stretch of its parts' numbers.
 Sealed = Mapping[str, list[tuple[int, int]]]
-_SEALED = TypeAdapter(dict[str, list[tuple[int, int]]])
+SEALED = TypeAdapter(dict[str, list[tuple[int, int]]])
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,12 @@ class Seal:
 
     def is_late(self, part: Part) -> bool:
         """Tell whether a part came after its epoch had ended."""
-        if not 0 < part.epoch < self.epoch:
-            return False
-        return not any(first <= part.number <= last for first, last in self.sealed.get(part.run, ()))
+        return 0 < part.epoch < self.epoch and not is_sealed(part, self.sealed)
+
+
+def is_sealed(part: Part, sealed: Sealed) -> bool:
+    """Tell whether a part is among these."""
+    return any(first <= part.number <= last for first, last in sealed.get(part.run, ()))
 
 
 def epoch_path(epoch: int) -> str:
@@ -78,7 +81,7 @@ def _read_sealed(store: Store, epoch: int) -> Sealed | None:
     """Return what a driver sealed; None before it did, and where nobody can read it."""
     try:
         written = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
-        return _SEALED.validate_python(written["sealed"] if isinstance(written, dict) else None)
+        return SEALED.validate_python(written["sealed"] if isinstance(written, dict) else None)
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
@@ -92,15 +95,16 @@ def live_parts(store: Store) -> list[Part]:
 
 def seal_now(store: Store, epoch: int) -> Sealed:
     """Return what a driver of this epoch seals. Only for who has that epoch, and no part yet."""
-    return _sealed(part for part in live_parts(store) if 0 < part.epoch < epoch)
+    return sealed_of(part for part in live_parts(store) if 0 < part.epoch < epoch)
 
 
 def seal_of(store: Store, epoch: int) -> Sealed:
     """Return the parts that the driver of this epoch has written, for it to seal as it ends."""
-    return _sealed(part for part in live_parts(store) if part.epoch == epoch)
+    return sealed_of(part for part in live_parts(store) if part.epoch == epoch)
 
 
-def _sealed(parts: Iterable[Part]) -> Sealed:
+def sealed_of(parts: Iterable[Part]) -> Sealed:
+    """Return parts, which are in order, as a seal has them."""
     by_run = groupby(parts, lambda part: part.run)
     return {run: _stretches([part.number for part in found]) for run, found in by_run}
 
