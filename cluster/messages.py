@@ -34,7 +34,6 @@ class WorkerSetup:
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
     scores: what is measured of every clip, beside the denoising.
-    largest: the largest of the rows that were known by then, to be rehearsed.
     """
 
     model: ModelSettings
@@ -50,7 +49,6 @@ class WorkerSetup:
     num_writers: int = 2
     checkpoint_every_s: float = 0.0
     scores: tuple[ClipScore, ...] = ()
-    largest: Request | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

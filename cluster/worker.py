@@ -46,12 +46,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 # From when on a report says that rows come no further: long forwards are told too, and mean nothing.
 _STILL_S = 2.0
-LOGGERS = (
-    "framefleet.cluster.keeper",
-    "framefleet.pipeline.render.half_done",
-    "framefleet.pipeline.render.rehearsal",
-    place_trial.__name__,
-)
+LOGGERS = ("framefleet.cluster.keeper", "framefleet.pipeline.render.half_done", place_trial.__name__)
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -197,9 +192,6 @@ class Worker:
                 audit=self._setup.audit,
                 probes=self._setup.store,
             )
-            if self._setup.largest:
-                self._doing = "rehearsing the largest row"
-                renderer.rehearse(self._setup.largest)
             self._renderer = renderer
             self._loaded.set()
             while self._take(renderer):

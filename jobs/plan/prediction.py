@@ -35,7 +35,7 @@ class Tried:
     num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
     beside. once: before the pace is found, of each worker. text: of one that is new. num_bytes: of one clip.
     mean_batch: rows of a forward. num_rendered: rows that were rendered to know it. audit: of one row;
-    nothing where rows are not batched. peak_bytes: of memory, the model and the kinds before it included.
+    nothing where rows are not batched.
     """
 
     name: str
@@ -48,7 +48,6 @@ class Tried:
     mean_batch: float
     num_rendered: int
     audit: Took = Took()
-    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,11 +196,11 @@ def show_probed(probed: Probed, table: str) -> None:
 
 def _show_prediction(found: Prediction) -> None:
     table = Table("rendered here", box=box.SIMPLE_HEAD)
-    for heading in ("rows", "s a row", "rows a forward", "bytes a clip", "memory"):
+    for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
         table.add_column(heading, justify="right")
     for kind in found.kinds:
         numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
-        table.add_row(kind.name, *numbers, *map(bytes_text, (kind.num_bytes, kind.peak_bytes)))
+        table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
     stdout.print(table)
     cost = "" if found.cost is None else f", price {found.cost:,.2f}"
     stdout.say(

@@ -107,7 +107,6 @@ class _Stream:
             num_bytes=num_bytes,
             mean_batch=sum(clip.batch_size for clip in then) / len(then),
             num_rendered=len(first) + len(then),
-            peak_bytes=max(clip.peak_memory_bytes for clip in then),
         )
 
     def _renderer(self) -> Renderer:

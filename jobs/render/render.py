@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,7 @@ def render_rows(
         with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
             is_early = is_new and not _may_name_more(job)
-
-            def begin(survey: Survey) -> None:
-                start.begin(setup_of(resolved, survey), resolved.spec.class_name)
-
+            begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
             survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             for line in survey.unusual_lines(resolved.plan.spec):
@@ -148,7 +146,7 @@ def _render_pending(
     watch.say(_counts_line(resolved, survey, index))
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
-        work = work_of(resolved, index, lock, run=run, survey=survey)
+        work = work_of(resolved, index, lock, run=run)
         work = replace(work, spent=work.spent + elsewhere)
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
@@ -209,12 +207,10 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     return ", ".join(parts)
 
 
-def work_of(
-    resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str, survey: Survey | None = None
-) -> Work:
+def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
     work = Work(
-        setup=setup_of(resolved, survey),
+        setup=setup_of(resolved),
         faults=resolved.job.retries,
         table=resolved.table,
         rows=resolved.rows,
@@ -236,7 +232,7 @@ def _adoption(resolved: ResolvedJob, setup: WorkerSetup, index: RowIndex) -> Ado
     return find_adoptable(setup, left, model_digest=resolved.identity.model_digest)
 
 
-def setup_of(resolved: ResolvedJob, survey: Survey | None = None) -> WorkerSetup:
+def setup_of(resolved: ResolvedJob) -> WorkerSetup:
     """Return what a worker needs of it."""
     return WorkerSetup(
         model=resolved.model,
@@ -251,5 +247,4 @@ def setup_of(resolved: ResolvedJob, survey: Survey | None = None) -> WorkerSetup
         keep_embeddings=resolved.job.keep_embeddings,
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
         scores=resolved.scores,
-        largest=survey.largest if survey else None,
     )

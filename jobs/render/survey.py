@@ -12,13 +12,12 @@ from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.native_size import far_from_native, num_values
+from framefleet.pipeline.model.specs.native_size import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -37,8 +36,7 @@ class Survey:
 
     shapes: how many valid rows have each. examples: arguments of one row of each. invalid: the first of the
     rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
-    are to be probed. cut_prompts: rows whose prompts are too long, if asked. largest: the row of
-    the most pixels, in all its frames.
+    are to be probed. cut_prompts: rows whose prompts are too long, if asked.
     """
 
     num_rows: int = 0
@@ -49,7 +47,6 @@ class Survey:
     examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     probed: Shapes | None = None
     cut_prompts: CutPrompts | None = None
-    largest: Request | None = None
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
         """Count some rows, those after the last."""
@@ -64,8 +61,6 @@ class Survey:
         for shape, row in {row.shape: row for row in valid}.items():
             if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
                 self.examples[shape] = row.common.request.arguments
-                if not self.largest or num_values(self.largest.arguments) < num_values(self.examples[shape]):
-                    self.largest = row.request()
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
@@ -99,7 +94,7 @@ def survey_rows(
     *,
     probed: Shapes | None = None,
     cut_prompts: CutPrompts | None = None,
-    when_sound: Callable[[Survey], None] | None = None,
+    when_sound: Callable[[], None] | None = None,
 ) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen.
 
@@ -115,7 +110,7 @@ def survey_rows(
         watch.show(Checked(num_rows=survey.num_rows))
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
         if when_sound and is_sound and survey.shapes:
-            when_sound(survey)
+            when_sound()
     survey.find_places(resolved.table)
     return survey
 

@@ -40,7 +40,6 @@ from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
-from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
@@ -124,8 +123,6 @@ class Renderer:
         remembers = self.batching.remember and self.batching.max_rows > 1
         self._places = Places(probes) if remembers else None
         self._charges = Charges(self.idle)
-        place = partial(surroundings, model, self.batching)
-        self._rehearsal = Rehearsal(model.environment["device"], place, self._rehearsed)
         self._learn_anew()
 
     @property
@@ -202,12 +199,6 @@ class Renderer:
         row = RenderRow(row_id, request, is_alone=True)
         return self._ended(self._plain_task(row), row)
 
-    def rehearse(self, request: Request) -> None:
-        """Find out, on a GPU and before the first row, whether a row this large fits: see `Rehearsal`."""
-        is_own = self._call.is_own(RenderRow("", request))  # a recipe that may do anything
-        if not is_own and not self._encoders.parked:  # which a plain call brings back
-            self._rehearsal(request)
-
     def set_apart(self, kind: str, why: str = DIFFERED) -> None:
         """Render rows of this kind by plain calls from now on. why: what is known of them."""
         if kind not in self._auditor.apart:
@@ -236,8 +227,6 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
-            if error := self._rehearsal.refusal(row.request):
-                return self._given_out([failure_of(error, row)])
             if row.is_doubtful or row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
@@ -346,9 +335,6 @@ class Renderer:
         if isinstance(task.error, Spoiled):
             raise task.error
         return self._outcome(task, row)
-
-    def _rehearsed(self, request: Request) -> Exception | None:
-        return self._plain_task(RenderRow("rehearsal", request)).error
 
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""

@@ -127,12 +127,6 @@ def test_where_a_kernel_breaks_the_context_its_process_is_blamed_and_no_row(
     assert (num_wrong, set(blamed.split(", ")), raised) == ("0", {"worker"}, "")
 
 
-def test_a_rehearsal_finds_what_does_not_fit_before_a_row_is_denoised() -> None:
-    process = start("-m", "tests.standin.rehearsed", stderr=subprocess.STDOUT)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
-
-
 def on_stand_in(*arguments: str) -> None:
     options = ("-q", "-n", "0", "-p", "no:cacheprovider")
     process = start(

@@ -7,9 +7,7 @@ import os
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -20,16 +18,12 @@ from framefleet.cluster.messages import Hello, Loading
 from framefleet.cluster.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import setup_of
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.model import load_model
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.tiny import tiny
 
@@ -135,15 +129,11 @@ def test_a_model_is_not_loaded_where_rows_would_kill_the_process(
         load_model(tiny("wan"), device="cpu", dtype={"default": "fp32", "transformer": "bf16"})
 
 
-def resolved(folder: Path, rows: list[dict[str, Any]]) -> ResolvedJob:
-    table = write_table(folder / "t.parquet", rows)
+def worker(folder: Path) -> Worker:
+    table = write_table(folder / "t.parquet", prompt_rows(1))
     model = {"path": str(tiny("wan")), "dtype": "bf16", "device": "cpu"}
     values = job_values(table, folder / "out", address=None) | {"model": model}
-    return resolve_job(job_from_mapping(values), Callback())
-
-
-def worker(folder: Path) -> Worker:
-    return Worker(setup_of(resolved(folder, prompt_rows(1))))
+    return Worker(setup_of(resolve_job(job_from_mapping(values), Callback())))
 
 
 def started(worker: Worker) -> Hello:
@@ -160,19 +150,6 @@ def test_a_worker_on_a_sick_machine_is_refused_before_it_gets_rows(
         started(worker(tmp_path))
     lost = cause_of_loss(RayTaskError("start", "", caught.value), is_ready=False)
     assert (lost.kind, lost.error) == ("refused", caught.value)
-
-
-def test_a_worker_rehearses_the_largest_row_that_is_known_before_it_gets_any(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sizes = [(16, 16), (32, 48), (32, 16)]
-    rows = [row | {"height": h, "width": w} for row, (h, w) in zip(prompt_rows(3), sizes, strict=True)]
-    rehearsed: list[Request] = []
-    monkeypatch.setattr(Renderer, "rehearse", lambda _, request: rehearsed.append(request))
-    job = resolved(tmp_path, rows)
-    with closing(RowIndex()) as index:
-        started(Worker(setup_of(job, survey_rows(job, index, Callback()))))
-    assert [request.arguments["prompt"] for request in rehearsed] == [rows[1]["prompt"]]
 
 
 def test_a_worker_tells_its_driver_of_the_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

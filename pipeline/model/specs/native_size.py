@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,15 +27,6 @@ def far_from_native(spec: PipelineSpec, arguments: Mapping[str, Any]) -> str | N
         f"{shape_text(*asked)} is {often} the {what} of the model's own size, "
         f"{shape_text(*native)} ({SHAPE_ORDER}): clips may repeat, tear or be noise"
     )
-
-
-def num_values(arguments: Mapping[str, Any]) -> int:
-    """Return frames x height x width, as far as a row gives them: which of two rows takes more memory."""
-    return math.prod(number for number in _size(arguments) if number)
-
-
-def asked_shape(arguments: Mapping[str, Any]) -> str:
-    return shape_text(*_size(arguments))
 
 
 def _size(arguments: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
