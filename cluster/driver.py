@@ -314,6 +314,7 @@ class Driver:
                         is_apart=self._audits.is_apart(request),
                         is_audited=self._audits.is_due(leased.row.row_id, request),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
+                        largest=self._work.largest,
                     )
                 )
         self._audits.leased(worker, found)

@@ -95,6 +95,7 @@ class Worker:
         self._renderer: Renderer | None = None
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
+        self._has_rehearsed = False  # of the render thread's
 
     def start(self) -> Hello | Loading:
         """Load the model; raise what prevents that, or that clips are stored as asked.
@@ -250,6 +251,9 @@ class Worker:
                 return False
             self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
             self._rendering |= {row.assignment.row_id for row in taken}
+        if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
+            renderer.rehearse(largest)
+        self._has_rehearsed |= bool(taken)
         for row in taken:
             self._submit(row, renderer)
         return True

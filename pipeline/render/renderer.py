@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
@@ -40,6 +41,7 @@ from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
@@ -120,8 +122,8 @@ class Renderer:
         )
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
-        remembers = self.batching.remember and self.batching.max_rows > 1
-        self._places = Places(probes) if remembers else None
+        self._places = Places(probes) if self.batching.remember else None
+        self._rehearsal = Rehearsal(model, self._places, self._rehearsed)
         self._charges = Charges(self.idle)
         self._learn_anew()
 
@@ -194,6 +196,16 @@ class Renderer:
         self._auditor.order(row_id, is_audited)
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
 
+    def rehearse(self, request: Request) -> None:
+        """Find out what memory the largest row takes, before any other is submitted; see `Rehearsal`.
+
+        request: was checked already. Those with a recipe of their own, and those on a CPU, are not rehearsed.
+        """
+        if not self._call.is_own(RenderRow("", request)):
+            with self.idle.waiting("rehearsal"):
+                self._rehearsal.make(request)
+            self._learn_anew()
+
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
         """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
         row = RenderRow(row_id, request, is_alone=True)
@@ -227,6 +239,10 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
+            try:
+                self._rehearsal.check(row.request)
+            except OutOfMemory as error:
+                return self._given_out([failure_of(error, row)])
             if row.is_doubtful or row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
@@ -336,6 +352,15 @@ class Renderer:
             raise task.error
         return self._outcome(task, row)
 
+    def _rehearsed(self, request: Request) -> Exception | None:
+        """Make the plain call of a request for its own sake; return why it failed."""
+        row = RenderRow("rehearsal", request, is_alone=True)
+        task = RowTask(partial(self._plain, row))
+        task.run()
+        if isinstance(task.error, Spoiled):
+            raise task.error
+        return failure_of(task.error, row).error if task.error else None
+
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
         task = RowTask(partial(self._plain, row))
@@ -437,8 +462,15 @@ class Renderer:
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
         model, batching, places = self.model, self.batching, self._places
-        findings = Findings(places, surroundings(model, batching)) if places else None
+        is_batched = places and batching.max_rows > 1
+        findings = Findings(places, surroundings(model, batching)) if is_batched else None
         self.forwards = Forwards(
-            model.denoisers(), batching, model.attention, self._watch, findings, self._beside.shared
+            model.denoisers(),
+            batching,
+            model.attention,
+            self._watch,
+            findings,
+            self._beside.shared,
+            self._rehearsal.num_fitting,
         )
         self._batcher = Batcher(self.forwards, busy=self.idle.busy)

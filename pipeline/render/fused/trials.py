@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,15 @@ from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
 
+# From one row's call, or None for the largest row's, to how many rows there is memory for; None: not known.
+NumFitting = Callable[[Call | None], int | None]
+
 
 class Trials:
     """Remembers, by shape, which sizes pay and what they pin.
 
     company: which calls may share. findings: what is known from other processes, and where this one's are
-    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph.
+    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph. num_fitting: see `NumFitting`.
     """
 
     def __init__(
@@ -41,10 +44,11 @@ class Trials:
         findings: Findings,
         *,
         is_compiled: bool,
+        num_fitting: NumFitting,
     ) -> None:
         self._methods, self._batching, self._company = methods, batching, company
         self._findings = findings
-        self._is_compiled = is_compiled
+        self._is_compiled, self._num_fitting = is_compiled, num_fitting
         self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
         self._plans: dict[Kind, Plan] = {}
 
@@ -55,7 +59,7 @@ class Trials:
         """
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
-        sizes = [self._known_sizes(call) or self._new_sizes() for call in calls if call.batch]
+        sizes = [self._known_sizes(call) or self._new_sizes(call) for call in calls if call.batch]
         return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
     def next_size(self, call: Call, waiting: int) -> int:
@@ -109,16 +113,18 @@ class Trials:
 
     def _sizes_of(self, call: Call) -> Sizes:
         known = self._known_sizes(call)
-        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes())
+        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes(call))
 
     def _known_sizes(self, call: Call) -> Sizes | None:
         look = self._company.look(call)
-        if look not in self._sizes and self._findings.tell(look, sizes := self._new_sizes()):
+        if look not in self._sizes and self._findings.tell(look, sizes := self._new_sizes(call)):
             self._sizes[look] = sizes
         return self._sizes.get(look)
 
-    def _new_sizes(self) -> Sizes:
-        return Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
+    def _new_sizes(self, call: Call | None = None) -> Sizes:
+        max_rows, num_fitting = self._batching.max_rows, self._num_fitting(call)
+        most = max_rows if num_fitting is None else min(max_rows, num_fitting)
+        return Sizes(most, min_gain=self._batching.min_gain)
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
         if known := self._plans.get(self._kind(calls)):

@@ -43,12 +43,27 @@ class Pins(Strict):
     modules: list[str]
 
 
+class RowMemory(Strict):
+    """What one row held on a GPU, as a rehearsal measured it.
+
+    machine: the GPU's name, and torch's version. peak_bytes: at most, the model included. step_bytes: of one
+    forward of a denoiser beside what was there before, 0 where that is not known; step_values: in the tensors
+    that it was called with.
+    """
+
+    machine: str
+    peak_bytes: Annotated[int, Field(gt=0)]
+    step_bytes: Annotated[int, Field(ge=0)]
+    step_values: Annotated[int, Field(gt=0)]
+
+
 class Found(Strict):
-    """All of it, once for each number of rows; pins also for each mix of LoRAs."""
+    """All of it, once for each number of rows; pins also for each mix of LoRAs; memory for each machine."""
 
     format: Literal[1] = 1
     sizes: list[BatchSize] = Field(default_factory=list)
     pins: list[Pins] = Field(default_factory=list)
+    memory: list[RowMemory] = Field(default_factory=list)
 
 
 _FOUND = TypeAdapter(Found)
@@ -58,7 +73,12 @@ def united(older: Found, newer: Found) -> Found:
     """Return what both say, and of what both speak of, what the newer says."""
     sizes = {size.rows: size for size in (*older.sizes, *newer.sizes)}
     pins = {(p.rows, *p.loras, None, *p.differing): p for p in (*older.pins, *newer.pins)}
-    return Found(sizes=[sizes[rows] for rows in sorted(sizes)], pins=list(pins.values()))
+    memory = {found.machine: found for found in (*older.memory, *newer.memory)}
+    return Found(
+        sizes=[sizes[rows] for rows in sorted(sizes)],
+        pins=list(pins.values()),
+        memory=list(memory.values()),
+    )
 
 
 def to_bytes(found: Found) -> bytes:
