@@ -140,6 +140,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
 def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
     largest = survey.largest(resolved.spec.preset, resolved.model.options)
+    is_on_cpu = wanted.gpu_memory is None and _is_on_cpu(job)
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
     audit = Audit(**job.audit.model_dump())
     return JobPlan(
@@ -168,16 +169,16 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
             resolved.spec.preset,
             largest.arguments if largest else {},
             gpu_memory=wanted.gpu_memory,
-            is_on_cpu=wanted.gpu_memory is None and _is_on_cpu(job),
+            is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,
-            measured_bytes=_measured_bytes(resolved, largest) if largest else None,
+            measured_bytes=_measured_bytes(resolved, largest) if largest and not is_on_cpu else None,
         ),
     )
 
 
 def _measured_bytes(resolved: ResolvedJob, largest: Request) -> int | None:
     """Return what workers found that the largest row holds, on any kind of GPU."""
-    if not resolved.batching.remember or _is_on_cpu(resolved.job):
+    if not resolved.batching.remember:
         return None
     name = memory_name(resolved.identity.model_digest, resolved.model, rehearsed(largest))
     found = Places(resolved.store).read(name)

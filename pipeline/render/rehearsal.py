@@ -49,7 +49,7 @@ class Rehearsal:
         name = memory_name(self._model.digest, self._model.settings, request)
         known = (self._places.read(name) if self._places else None) or Found()
         found = next((memory for memory in known.memory if memory.machine == machine), None)
-        if found is None or found.peak_bytes > room_bytes(self._device):
+        if found is None or found.peak_bytes - found.held_bytes > self._free_bytes():
             with on_device(self._device):
                 found = self._measured(request, machine)
             if found and self._places:
@@ -70,13 +70,16 @@ class Rehearsal:
         if memory is None or not memory.step_bytes:
             return None
         share = _num_values(call.leaves) / memory.step_values if call else 1.0
-        free = room_bytes(self._device) - torch.cuda.memory_allocated(self._device)
-        return max(1, int(free / max(1.0, memory.step_bytes * share)))
+        return max(1, int(self._free_bytes() / max(1.0, memory.step_bytes * share)))
+
+    def _free_bytes(self) -> int:
+        return room_bytes(self._device) - torch.cuda.memory_allocated(self._device)
 
     def _measured(self, request: Request, machine: str) -> RowMemory | None:
         free_memory()
         self.num_made += 1
-        peak, step, values = 0, 0, 1
+        held = torch.cuda.memory_allocated(self._device)
+        peak, step, values = held, 0, 1
 
         def measure(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             nonlocal peak, step, values
@@ -101,6 +104,7 @@ class Rehearsal:
             return RowMemory(
                 machine=machine,
                 peak_bytes=peak,
+                held_bytes=held,
                 step_bytes=step if is_step_alone else 0,
                 step_values=values,
             )

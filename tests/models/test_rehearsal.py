@@ -66,7 +66,7 @@ assert all(isinstance(clip, Clip) for clip in largest.render(many))
 """
 TOO_LARGE = """
 measured = renderer()._rehearsal._memory
-gpus.devices[0].capacity = (torch.cuda.memory_allocated() + measured.peak_bytes) // 2
+gpus.devices[0].capacity = measured.peak_bytes - (measured.peak_bytes - torch.cuda.memory_allocated()) // 8
 full = renderer(remember=True)
 assert full._rehearsal.num_made == 1  # what is remembered says that it does not fit
 called = []
@@ -78,12 +78,69 @@ smaller = replace(rows()[0], arguments={**rows()[0].arguments, "num_frames": 1})
 (clip,) = full.render([smaller])
 assert isinstance(clip, Clip) and called, clip
 """
-PROGRAMS = {"bits": BITS, "capacity": CAPACITY, "too large": TOO_LARGE}
+# A worker's first row is a small one of the job's two sizes; then the card is too small for the large one.
+JOB = """
+from contextlib import closing
+from pathlib import Path
+from framefleet import plan
+from framefleet.cluster.messages import Assignment, Loading
+from framefleet.cluster.worker import Worker
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import setup_of
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import job_values, prompt_rows, write_table
+
+table = prompt_rows(3)
+for row, frames in zip(table, (1, 5, 1)):
+    row["num_frames"] = frames
+values = job_values(write_table(Path("FOLDER/t.parquet"), table), "FOLDER/out")
+values["model"] = {"path": str(tiny("wan")), "dtype": "fp32", "device": "cuda"}
+assert plan(values, gpu_memory="24GB").memory.measured_gb is None
+
+def told(largest, requests, room=None):
+    worker = Worker(setup_of(resolved))
+    while isinstance(worker.start(), Loading):
+        pass
+    held.append(torch.cuda.memory_allocated())
+    if room:
+        gpus.devices[0].capacity = held[-1] + room
+    given = [
+        Assignment(row_id=str(number), request=one, attempt=1, largest=largest)
+        for number, one in enumerate(requests)
+    ]
+    reports = [worker.exchange(given)]
+    while sum(len(report.rendered) + len(report.failed) for report in reports) < len(given):
+        reports.append(worker.exchange(()))
+    reports.append(worker.exchange((), drain=True))
+    worker._render.join()
+    failed = [failed for report in reports for failed in report.failed]
+    return [stored for report in reports for stored in report.rendered], failed
+
+with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    survey = survey_rows(resolved, index, Callback())
+    small, large = (row.request() for row in survey.examples.values())
+    largest = survey.largest(resolved.spec.preset, resolved.model.options)
+    assert largest == large and large.arguments["num_frames"] == 5
+    held = []
+    rendered, failed = told(largest, [small])
+    assert len(rendered) == 1 and not failed, failed
+    memory = plan(values, gpu_memory="24GB").memory
+    assert memory.measured_gb > 1 and memory.fits, memory
+    row_bytes = round((memory.measured_gb - 1) * 1e9) - held[0]
+    rendered, failed = told(largest, [small, large], room=row_bytes * 7 // 8)
+    assert [(one.row_id, one.blame, one.is_final) for one in failed] == [("1", "memory", False)], failed
+    assert failed[0].room > 0 and "rehearsal" in failed[0].message, failed
+    assert [stored.record.row_id for stored in rendered] == ["0"]
+"""
+PROGRAMS = {"bits": BITS, "capacity": CAPACITY, "too large": TOO_LARGE, "job": JOB}
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_the_largest_row_is_rehearsed_once_and_says_what_fits(program: str) -> None:
-    process = start("-c", BEGIN + program)
+def test_the_largest_row_is_rehearsed_once_and_says_what_fits(program: str, tmp_path: Path) -> None:
+    process = start("-c", BEGIN + program.replace("FOLDER", str(tmp_path)))
     printed, said = process.communicate()
     assert process.returncode == 0, (printed, said)
 

@@ -46,13 +46,14 @@ class Pins(Strict):
 class RowMemory(Strict):
     """What one row held on a GPU, as a rehearsal measured it.
 
-    machine: the GPU's name, and torch's version. peak_bytes: at most, the model included. step_bytes: of one
-    forward of a denoiser beside what was there before, 0 where that is not known; step_values: in the tensors
-    that it was called with.
+    machine: the GPU's name, and torch's version. peak_bytes: at most, held_bytes of the model included.
+    step_bytes: of one forward of a denoiser beside what was there before, 0 where that is not known;
+    step_values: in the tensors that it was called with.
     """
 
     machine: str
     peak_bytes: Annotated[int, Field(gt=0)]
+    held_bytes: Annotated[int, Field(ge=0)]
     step_bytes: Annotated[int, Field(ge=0)]
     step_values: Annotated[int, Field(gt=0)]
 
