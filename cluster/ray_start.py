@@ -19,6 +19,8 @@ from framefleet.pipeline.guards.sandbox import ending
 log = logging.getLogger(__name__)
 
 _services: Any = ray._private.services
+_node: Any = ray._private.node
+_NEEDED = ("gcs_server", "raylet")  # without which there is no Ray
 # For Ray's raylet to be there, in one try after the other. Ray's own limit is the first.
 PATIENCE_S = (30.0, 60.0, 120.0)
 RETRY_AFTER_S = 2.0  # then twice as long
@@ -29,12 +31,12 @@ _NO_AGENT = ("--dashboard_agent_command=sh -c cat", *(f"--{port}=1" for port in 
 
 def start_ray(options: dict[str, Any]) -> None:
     """Call `ray.init` with `options`, up to three times. Raises what the last try raised."""
-    log_file = Path(options["_temp_dir"], "session_latest/logs/raylet.err")
+    logs = Path(options["_temp_dir"], "session_latest/logs")
     for number, patience_s in enumerate(PATIENCE_S, start=1):
         is_last = number == len(PATIENCE_S)
         try:
             # As Ray itself would have it, in the end: another version may want what we leave out.
-            with _watched(log_file, patience_s, is_lean=not is_last):
+            with _watched(logs, patience_s, is_lean=not is_last):
                 ray.init(address="local", **options)
             return
         except Exception as error:  # Ray's own for a node that is not up in time is just this class
@@ -45,10 +47,12 @@ def start_ray(options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _watched(log_file: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
+def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
     """Have `ray.init` start what we want and wait as we do: it has no setting for either. End what fails."""
     start, get_node = _services.start_ray_process, _services.get_node
+    wait_for_port = _node.wait_for_persisted_port
     processes: list[subprocess.Popen[bytes]] = []
+    needed: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_process(command: list[str], name: str, *more: Any, **settings: Any) -> Any:
         if name == "raylet":
@@ -64,24 +68,45 @@ def _watched(log_file: Path, patience_s: float, *, is_lean: bool) -> Iterator[No
             settings["env_updates"] = variables | (settings.get("env_updates") or {})
         found = start(command, name, *more, **settings)
         processes.append(found.process)
+        if name in _NEEDED:
+            needed[name] = found.process
         return found
+
+    def check() -> None:
+        for name, process in needed.items():
+            if (code := process.poll()) is not None:
+                said = (logs / f"{name}.err").read_text(errors="replace")
+                last = said.partition("*** StackTrace")[0].splitlines()[-6:]
+                raise ChildProcessError("\n".join([f"its {name} ended with {ending(code)}", *last]))
+
+    def find_port(*where: Any, **_: Any) -> int:  # which gcs_server writes; Ray's own waits 30 s, as below
+        ends_at = time.monotonic() + patience_s
+        while True:
+            check()
+            try:
+                return int(wait_for_port(*where, timeout_ms=100))
+            except RuntimeError:
+                if time.monotonic() > ends_at:
+                    raise
 
     def find_node(address: str, node_id: str) -> Any:  # Ray's own waits 30 s for a raylet, dead or alive
         client, ends_at = _services.GcsClient(address=address), time.monotonic() + patience_s
         while not _knows(client, node_id):
-            if (code := processes[-1].poll()) is not None:
-                said = log_file.read_text(errors="replace").partition("*** StackTrace")[0].splitlines()[-6:]
-                raise ChildProcessError("\n".join([f"its raylet ended with {ending(code)}", *said]))
+            check()
             if time.monotonic() > ends_at:
                 raise TimeoutError(f"its raylet was not ready after {patience_s:.0f} s")
             time.sleep(0.1)
         return get_node(address, node_id)
 
-    changes: list[Any] = [(_services, "start_ray_process", start_process), (_services, "get_node", find_node)]
+    changes: list[Any] = [
+        (_services, "start_ray_process", start_process),
+        (_services, "get_node", find_node),
+        (_node, "wait_for_persisted_port", find_port),
+    ]
     if is_lean:
         changes.append((_services, "start_api_server", lambda *_, **__: ("", None)))
         for name in ("start_monitor", "start_log_monitor"):
-            changes.append((ray._private.node.Node, name, lambda _: None))
+            changes.append((_node.Node, name, lambda _: None))
     with ExitStack() as stack:
         for change in changes:
             stack.enter_context(replaced(*change))

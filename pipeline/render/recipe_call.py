@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import Around
+from framefleet.pipeline.memory import whole_workspaces
 from framefleet.pipeline.model.loras.asked import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
@@ -84,7 +86,8 @@ class RecipeCall:
                 mode=model.spec.picture_mode,
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        with working_on([row.adapters]):
+        # A plain call has no watch around its networks' calls: it is watched as a whole.
+        with working_on([row.adapters]), whole_workspaces() if pipelines else nullcontext():
             output = recipe.render(pipe, replace(request, arguments=opened))
         rendered: Rendered = self._second_try("frames", self._rendered, output, pipe)
         return rendered

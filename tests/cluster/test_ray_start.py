@@ -14,12 +14,12 @@ from framefleet.cluster import ray_start
 from framefleet.cluster.connection import connect
 from framefleet.pipeline.errors import FleetError
 
-# It is no raylet until it was started a number of times; it logs as one does, stack trace and all.
+# It is no process of Ray's until it was started a number of times; it logs as one does, stack trace and all.
 SICK = """#!/bin/sh
 echo >> {tries}
-[ $(wc -l < {tries}) -gt {num_sick} ] && exec {raylet} "$@"
+[ $(wc -l < {tries}) -gt {num_sick} ] && exec {program} "$@"
 for word; do case "$word" in --log_dir=*) logs="${{word#--log_dir=}}";; esac; done
-printf 'C: Timed out waiting for it\\n*** StackTrace Information ***\\n/bin/x\\n' > "$logs/raylet.err"
+printf 'C: Timed out waiting for it\\n*** StackTrace Information ***\\n/bin/x\\n' > "$logs/{name}.err"
 {end}
 """
 
@@ -30,24 +30,28 @@ def tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tries"
 
 
-def make_sick(tries: Path, monkeypatch: pytest.MonkeyPatch, *, num_sick: int, end: str) -> None:
-    services = ray._private.services  # type: ignore[attr-defined]
-    text = SICK.format(tries=tries, num_sick=num_sick, end=end, raylet=services.RAYLET_EXECUTABLE)
-    script = tries.with_name("raylet")
+def make_sick(
+    tries: Path, monkeypatch: pytest.MonkeyPatch, *, num_sick: int, end: str, name: str = "raylet"
+) -> None:
+    services, constant = ray._private.services, f"{name.upper()}_EXECUTABLE"
+    program = getattr(services, constant)
+    text = SICK.format(tries=tries, num_sick=num_sick, end=end, program=program, name=name)
+    script = tries.with_name(name)
     script.write_text(text)
     script.chmod(0o700)
-    monkeypatch.setattr(services, "RAYLET_EXECUTABLE", str(script))
+    monkeypatch.setattr(services, constant, str(script))
 
 
-def test_a_start_whose_raylet_is_killed_is_tried_again(
-    tries: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_start_of_which_a_process_is_killed_is_tried_again(
+    name: str, tries: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_sick(tries, monkeypatch, num_sick=1, end="kill -KILL $$")
+    make_sick(tries, monkeypatch, num_sick=1, end="kill -KILL $$", name=name)
     before = time.monotonic()
     with caplog.at_level(logging.WARNING), connect(None, num_cpus=1):
         assert time.monotonic() - before < min(ray_start.PATIENCE_S)  # nobody waited for the dead one
         assert ray.is_initialized()
-    assert "its raylet ended with SIGKILL" in caplog.text
+    assert f"its {name} ended with SIGKILL" in caplog.text
     assert "Timed out waiting for it" in caplog.text
     assert "StackTrace" not in caplog.text
     assert len(tries.read_text().splitlines()) == 2
