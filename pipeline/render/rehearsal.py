@@ -41,9 +41,7 @@ class Rehearsal:
         self.num_made = 0
 
     def make(self, request: Request) -> None:
-        """Find out what such a row takes here, unless that is known. On a CPU nothing is done."""
-        if not self._device.startswith("cuda"):
-            return
+        """Find out what such a row takes here, unless that is known."""
         request, environment = rehearsed(request), self._model.environment
         machine = f"{environment['gpu']}, torch {environment['torch']}"
         name = memory_name(self._model.digest, self._model.settings, request)

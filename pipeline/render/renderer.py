@@ -201,7 +201,8 @@ class Renderer:
 
         request: was checked already. Those with a recipe of their own, and those on a CPU, are not rehearsed.
         """
-        if not self._call.is_own(RenderRow("", request)):
+        is_on_gpu = self.model.environment["device"].startswith("cuda")
+        if is_on_gpu and not self._call.is_own(RenderRow("", request)):
             with self.idle.waiting("rehearsal"):
                 self._rehearsal.make(request)
             self._learn_anew()

@@ -99,7 +99,7 @@ from framefleet.pipeline.errors import OutOfMemory
 from tests.standin.faulted import rows
 from tests.tiny import tiny
 
-model = load_model(tiny("wan"), dtype="fp32", device="cuda")
+model = load_model(tiny("wan"), dtype="fp32", device="cuda", matmul="default")
 renderer = Renderer(model, Batching(max_rows=1), audit=Audit(every=0))
 request = renderer._check(rows()[0], 0)[0]
 

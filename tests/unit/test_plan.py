@@ -170,7 +170,7 @@ def test_a_card_is_told_with_the_fewest_options_that_fit(name: str, card: str, s
         (
             30.0,
             "measured 31.0 GB, of 24.0 GB of the GPU: it does not fit; the fastest that fits is "
-            "`model: {vae_tiling: true}` (or `model: {offload: model}`)",
+            "`model: {offload: model}` (or `model: {vae_tiling: true, dtype: bf16}`)",
         ),
     ],
 )
