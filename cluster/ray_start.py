@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,8 @@ def start_ray(options: dict[str, Any]) -> None:
 def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
     """Have `ray.init` start what we want and wait as we do: it has no setting for either. End what fails."""
     start, get_node = _services.start_ray_process, _services.get_node
-    wait_for_port = _node.wait_for_persisted_port
-    processes: list[subprocess.Popen[bytes]] = []
-    needed: dict[str, subprocess.Popen[bytes]] = {}
+    get_port = _node.wait_for_persisted_port
+    processes: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def start_process(command: list[str], name: str, *more: Any, **settings: Any) -> Any:
         if name == "raylet":
@@ -67,27 +66,23 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
                 variables["RAY_enable_metrics_collection"] = "0"
             settings["env_updates"] = variables | (settings.get("env_updates") or {})
         found = start(command, name, *more, **settings)
-        processes.append(found.process)
-        if name in _NEEDED:
-            needed[name] = found.process
+        processes.append((name, found.process))
         return found
 
     def check() -> None:
-        for name, process in needed.items():
-            if (code := process.poll()) is not None:
-                said = (logs / f"{name}.err").read_text(errors="replace")
-                last = said.partition("*** StackTrace")[0].splitlines()[-6:]
-                raise ChildProcessError("\n".join([f"its {name} ended with {ending(code)}", *last]))
+        for name, process in processes:
+            if name in _NEEDED and (code := process.poll()) is not None:
+                said = Path(logs, f"{name}.err").read_text(errors="replace").partition("*** StackTrace")[0]
+                said = "\n".join([f"its {name} ended with {ending(code)}", *said.splitlines()[-6:]])
+                raise ChildProcessError(said)
 
     def find_port(*where: Any, **_: Any) -> int:  # which gcs_server writes; Ray's own waits 30 s, as below
         ends_at = time.monotonic() + patience_s
-        while True:
+        while time.monotonic() < ends_at:
             check()
-            try:
-                return int(wait_for_port(*where, timeout_ms=100))
-            except RuntimeError:
-                if time.monotonic() > ends_at:
-                    raise
+            with suppress(RuntimeError):
+                return int(get_port(*where, timeout_ms=100))
+        raise TimeoutError(f"its gcs_server was not ready after {patience_s:.0f} s")
 
     def find_node(address: str, node_id: str) -> Any:  # Ray's own waits 30 s for a raylet, dead or alive
         client, ends_at = _services.GcsClient(address=address), time.monotonic() + patience_s
@@ -98,11 +93,8 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
             time.sleep(0.1)
         return get_node(address, node_id)
 
-    changes: list[Any] = [
-        (_services, "start_ray_process", start_process),
-        (_services, "get_node", find_node),
-        (_node, "wait_for_persisted_port", find_port),
-    ]
+    changes: list[Any] = [(_services, "start_ray_process", start_process), (_services, "get_node", find_node)]
+    changes.append((_node, "wait_for_persisted_port", find_port))
     if is_lean:
         changes.append((_services, "start_api_server", lambda *_, **__: ("", None)))
         for name in ("start_monitor", "start_log_monitor"):
@@ -114,7 +106,7 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
             yield
         except BaseException:
             ray.shutdown()
-            for process in processes:  # what is below the raylet ends with it
+            for _, process in processes:  # what is below the raylet ends with it
                 process.kill()
                 process.wait()
             raise

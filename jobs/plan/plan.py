@@ -29,9 +29,9 @@ from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
+from framefleet.pipeline.render.remembered.found import Found, memory_name
 from framefleet.pipeline.render.remembered.places import Places
-from framefleet.pipeline.render.remembered.rehearsed import memory_name, rehearsed
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
@@ -178,11 +178,9 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
 
 def _measured_bytes(resolved: ResolvedJob, largest: Request) -> int | None:
     """Return what workers found that the largest row holds, on any kind of GPU."""
-    if not resolved.batching.remember:
-        return None
-    name = memory_name(resolved.identity.model_digest, resolved.model, rehearsed(largest))
-    found = Places(resolved.store).read(name)
-    return max((memory.peak_bytes for memory in found.memory), default=None) if found else None
+    name = memory_name(resolved.identity.model_digest, resolved.model, one_step(largest))
+    found = Places(resolved.store).read(name) or Found()
+    return max((memory.peak_bytes for memory in found.memory), default=None)
 
 
 def _is_on_cpu(job: Job) -> bool:

@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
@@ -49,7 +48,7 @@ from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_watch import Meddled, RowWatch
 from framefleet.pipeline.render.second_try import second_try
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
@@ -123,7 +122,7 @@ class Renderer:
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         self._places = Places(probes) if self.batching.remember else None
-        self._rehearsal = Rehearsal(model, self._places, self._rehearsed)
+        self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.idle)
         self._learn_anew()
 
@@ -197,14 +196,10 @@ class Renderer:
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
 
     def rehearse(self, request: Request) -> None:
-        """Find out what memory the largest row takes, before any other is submitted; see `Rehearsal`.
-
-        request: was checked already. Those with a recipe of their own, and those on a CPU, are not rehearsed.
-        """
-        is_on_gpu = self.model.environment["device"].startswith("cuda")
-        if is_on_gpu and not self._call.is_own(RenderRow("", request)):
-            with self.idle.waiting("rehearsal"):
-                self._rehearsal.make(request)
+        """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
+        row = RenderRow("rehearsal", one_step(request), is_alone=True)
+        if self.model.environment["device"].startswith("cuda") and not self._call.is_own(row):
+            self._rehearsal.make(row)
             self._learn_anew()
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
@@ -240,9 +235,7 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
-            try:
-                self._rehearsal.check(row.request)
-            except OutOfMemory as error:
+            if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
             if row.is_doubtful or row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
@@ -353,15 +346,6 @@ class Renderer:
             raise task.error
         return self._outcome(task, row)
 
-    def _rehearsed(self, request: Request) -> Exception | None:
-        """Make the plain call of a request for its own sake; return why it failed."""
-        row = RenderRow("rehearsal", request, is_alone=True)
-        task = RowTask(partial(self._plain, row))
-        task.run()
-        if isinstance(task.error, Spoiled):
-            raise task.error
-        return failure_of(task.error, row).error if task.error else None
-
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
         task = RowTask(partial(self._plain, row))
@@ -463,15 +447,10 @@ class Renderer:
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
         model, batching, places = self.model, self.batching, self._places
-        is_batched = places and batching.max_rows > 1
-        findings = Findings(places, surroundings(model, batching)) if is_batched else None
+        places = places if batching.max_rows > 1 else None
+        where = surroundings(model, batching) if places else ""
+        findings = Findings(places, where, self._rehearsal.num_fitting)
         self.forwards = Forwards(
-            model.denoisers(),
-            batching,
-            model.attention,
-            self._watch,
-            findings,
-            self._beside.shared,
-            self._rehearsal.num_fitting,
+            model.denoisers(), batching, model.attention, self._watch, findings, self._beside.shared
         )
         self._batcher = Batcher(self.forwards, busy=self.idle.busy)

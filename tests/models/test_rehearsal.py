@@ -12,8 +12,7 @@ import torch
 
 from framefleet import Audit, Batching, Renderer, load_model
 from framefleet.pipeline.render.probe.probe import input_shape
-from framefleet.pipeline.render.remembered.rehearsed import rehearsed
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, one_step
 from tests.standin.faulted import rows
 from tests.tiny import tiny
 from tests.warm.process import start
@@ -27,10 +26,14 @@ from tests.standin.install import install
 gpus = install(1)
 from framefleet import Audit, Batching, Clip, Renderer, load_model
 from framefleet.pipeline.errors import OutOfMemory
+from framefleet.pipeline.render.rehearsal import Rehearsal
 from tests.standin.faulted import plain, rows
 from tests.tiny import tiny
 
 model = load_model(tiny("wan"), dtype="fp32", device="cuda")
+made = []
+measure = Rehearsal._measured
+Rehearsal._measured = lambda self, *given: (made.append(self), measure(self, *given))[1]
 
 def renderer(**batching):
     found = Renderer(model, Batching(min_gain=0, **batching), audit=Audit(every=0))
@@ -44,11 +47,10 @@ first = renderer()
 ended = {str(clip.request.seed): clip for clip in first.render(rows())}
 assert {seed: clip.frames_sha256 for seed, clip in ended.items()} == expected
 assert any(clip.had_company for clip in ended.values())
-assert 0 < first.idle.seconds()["rehearsal"] < first.idle.elapsed_s
-assert first._rehearsal.num_made == 1
+assert made == [first._rehearsal]
 again = renderer()
-assert again._rehearsal.num_made == 0 and again._rehearsal._memory == first._rehearsal._memory
-assert renderer(remember=False)._rehearsal.num_made == 1
+assert len(made) == 1 and again._rehearsal._memory == first._rehearsal._memory
+assert renderer(remember=False)._rehearsal is made[1]
 """
 CAPACITY = """
 measured = renderer()._rehearsal._memory
@@ -68,7 +70,7 @@ TOO_LARGE = """
 measured = renderer()._rehearsal._memory
 gpus.devices[0].capacity = measured.peak_bytes - (measured.peak_bytes - torch.cuda.memory_allocated()) // 8
 full = renderer(remember=True)
-assert full._rehearsal.num_made == 1  # what is remembered says that it does not fit
+assert full._rehearsal in made  # what is remembered says that it does not fit
 called = []
 model.denoisers()["transformer"].register_forward_pre_hook(lambda *_: called.append(1))
 failures = list(full.render(rows()))
@@ -148,7 +150,7 @@ def test_the_largest_row_is_rehearsed_once_and_says_what_fits(program: str, tmp_
 def test_nothing_is_rehearsed_on_a_cpu() -> None:
     renderer = Renderer(load_model(tiny("wan"), dtype="fp32"), Batching(), audit=Audit(every=0))
     renderer.rehearse(renderer._check(rows()[0], 0)[0])
-    assert renderer._rehearsal.num_made == 0
+    assert renderer._rehearsal._memory is None
     assert not Path(os.environ["FRAMEFLEET_CACHE"], "probes", "memory").exists()
 
 
@@ -158,8 +160,8 @@ def test_nothing_is_rehearsed_on_a_cpu() -> None:
 )
 def test_a_rehearsal_takes_one_step_and_is_of_the_rows_shape(given: dict[str, Any], steps: int) -> None:
     request = Request(arguments={"height": 64, "sigmas": [1.0, 0.5], "prompt": "a red ball", **given})
-    made = rehearsed(request)
+    made = one_step(request)
     assert made.arguments.get("num_inference_steps") == steps
     assert "sigmas" not in made.arguments
     other = Request(arguments=json.loads(json.dumps({**request.arguments, "prompt": "another"})), seed=7)
-    assert input_shape(rehearsed(other)) == input_shape(made)
+    assert input_shape(one_step(other)) == input_shape(made)

@@ -64,8 +64,7 @@ def row_size(row: Mapping[str, Any], preset: Preset | None, options: Options) ->
     """Return what grows with the memory that a row takes: to compare rows of one model."""
     if preset:
         return peak_gb(preset, way_of(options), row)
-    sizes = [row.get(name) or 1 for name in (*FRAME_PARAMETERS, "height", "width")]
-    return float(prod(size for size in sizes if isinstance(size, int)))
+    return float(prod(row.get(name) or 1 for name in (*FRAME_PARAMETERS, "height", "width")))
 
 
 def peak_gb(preset: Preset, way: Way, row: Mapping[str, Any] | None = None) -> float:

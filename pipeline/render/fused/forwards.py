@@ -24,7 +24,7 @@ from framefleet.pipeline.render.fused.methods import Method, Methods
 from framefleet.pipeline.render.fused.pins import Plan
 from framefleet.pipeline.render.fused.timing import clocked
 from framefleet.pipeline.render.fused.traces import traced
-from framefleet.pipeline.render.fused.trials import NumFitting, Trials
+from framefleet.pipeline.render.fused.trials import Trials
 from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.second_try import second_try
 
@@ -35,7 +35,6 @@ class Forwards:
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
     watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
     other processes, and where this one's are kept. beside: what rows call beside denoisers and may share too.
-    num_fitting: how many rows a denoiser's forward has memory for.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class Forwards:
         watch: StateWatch | None = None,
         findings: Findings | None = None,
         beside: Methods | None = None,
-        num_fitting: NumFitting = lambda _: None,
     ) -> None:
         self._denoisers = modules
         self.methods = {name: Method(module) for name, module in modules.items()} | dict(beside or {})
@@ -57,12 +55,7 @@ class Forwards:
         self._company = Company()
         self._second_try = second_try(lambda: None)  # others are parked: they hold what they will hold
         self._trials = Trials(
-            self.methods,
-            batching,
-            self._company,
-            findings or Findings(),
-            is_compiled=self._is_compiled,
-            num_fitting=lambda call: num_fitting(call) if call is None or self.is_denoising(call) else None,
+            self.methods, batching, self._company, findings or Findings(), is_compiled=self._is_compiled
         )
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:

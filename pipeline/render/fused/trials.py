@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,15 +25,12 @@ from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
 
-# From one row's call, or None for the largest row's, to how many rows there is memory for; None: not known.
-NumFitting = Callable[[Call | None], int | None]
-
 
 class Trials:
     """Remembers, by shape, which sizes pay and what they pin.
 
     company: which calls may share. findings: what is known from other processes, and where this one's are
-    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph. num_fitting: see `NumFitting`.
+    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph.
     """
 
     def __init__(
@@ -44,11 +41,10 @@ class Trials:
         findings: Findings,
         *,
         is_compiled: bool,
-        num_fitting: NumFitting,
     ) -> None:
         self._methods, self._batching, self._company = methods, batching, company
         self._findings = findings
-        self._is_compiled, self._num_fitting = is_compiled, num_fitting
+        self._is_compiled = is_compiled
         self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
         self._plans: dict[Kind, Plan] = {}
 
@@ -122,8 +118,7 @@ class Trials:
         return self._sizes.get(look)
 
     def _new_sizes(self, call: Call | None = None) -> Sizes:
-        max_rows, num_fitting = self._batching.max_rows, self._num_fitting(call)
-        most = max_rows if num_fitting is None else min(max_rows, num_fitting)
+        most = min(filter(None, (self._batching.max_rows, self._findings.num_fitting(call))))
         return Sizes(most, min_gain=self._batching.min_gain)
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:

@@ -6,13 +6,18 @@ own, so that a wrong one, or one that somebody made up, costs time and no bit.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.render.probe.probe import input_shape
+from framefleet.pipeline.request import Request
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
 MAX_FILE_BYTES = 2**20
@@ -80,6 +85,13 @@ def united(older: Found, newer: Found) -> Found:
         pins=list(pins.values()),
         memory=list(memory.values()),
     )
+
+
+def memory_name(model_digest: str, settings: ModelSettings, request: Request) -> str:
+    """Return what the memory of a request is kept as, see `Places`: by model, options and shape."""
+    options = settings.options.model_dump(mode="json")
+    said = [model_digest, asked(settings.dtype), options, input_shape(request)]
+    return f"memory/{hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]}"
 
 
 def to_bytes(found: Found) -> bytes:
