@@ -63,6 +63,7 @@ class Driver:
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
+        self._largest = work.largest
         self._has_failed = False
         self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
@@ -288,6 +289,8 @@ class Driver:
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
         self._tally.lost(event.worker)
+        if event.kind == "died" or event.suspects:
+            self._largest = None  # its rehearsal may be why, which must not be charged to other rows again
         given_up = self._dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
         for row in given_up:
             self._give_up(row)
@@ -314,6 +317,7 @@ class Driver:
                         is_apart=self._audits.is_apart(request),
                         is_audited=self._audits.is_due(leased.row.row_id, request),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
+                        largest=self._largest,
                     )
                 )
         self._audits.leased(worker, found)

@@ -76,7 +76,8 @@ class Assignment:
     """One row to render now.
 
     is_apart: an audit found rows of its kind to differ in company. is_audited: if it is batched, it is
-    compared with a plain call. has_checkpoint: it is half-done already.
+    compared with a plain call. has_checkpoint: it is half-done already. largest: the row of the job that
+    takes most memory, which a worker rehearses before its first row.
     """
 
     row_id: str
@@ -85,6 +86,7 @@ class Assignment:
     is_apart: bool = False
     is_audited: bool = False
     has_checkpoint: bool = False
+    largest: Request | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

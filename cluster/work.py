@@ -9,6 +9,7 @@ from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.settings import FaultPolicy
+from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -20,7 +21,7 @@ class Work:
 
     rows: reads the table's rows. index: every valid one, with those that have a record marked done.
     run: names the parts of this run; never used before. adoption: clips that earlier runs left. spent: by
-    earlier runs. gpus_per_worker: that money is counted by.
+    earlier runs. gpus_per_worker: that money is counted by. largest: the row that takes most memory.
     """
 
     setup: WorkerSetup
@@ -34,6 +35,7 @@ class Work:
     budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)
     gpus_per_worker: float = 1.0
+    largest: Request | None = None
 
     def over_budget(self, spent: Spent) -> str | None:
         """Return what is said where the budget is spent; None while some is left. spent: by this run."""

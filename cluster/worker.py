@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 # From when on a report says that rows come no further: long forwards are told too, and mean nothing.
 _STILL_S = 2.0
-LOGGERS = ("framefleet.cluster.keeper", "framefleet.pipeline.render.half_done", place_trial.__name__)
+_LOGGING = ("cluster.keeper", "pipeline.render.half_done", "pipeline.render.rehearsal")
+LOGGERS = (*(f"framefleet.{name}" for name in _LOGGING), place_trial.__name__)
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -95,6 +96,7 @@ class Worker:
         self._renderer: Renderer | None = None
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
+        self._has_rehearsed = False  # of the render thread's
 
     def start(self) -> Hello | Loading:
         """Load the model; raise what prevents that, or that clips are stored as asked.
@@ -250,6 +252,9 @@ class Worker:
                 return False
             self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
             self._rendering |= {row.assignment.row_id for row in taken}
+        if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
+            renderer.rehearse(largest)
+        self._has_rehearsed |= bool(taken)
         for row in taken:
             self._submit(row, renderer)
         return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ class Request:
         import torch
 
         return torch.Generator("cpu").manual_seed(self.seed)
+
+
+def one_step(request: Request) -> Request:
+    """Return the request with a single step; with `strength`, with as many as leave one."""
+    arguments = {k: value for k, value in request.arguments.items() if k not in ("timesteps", "sigmas")}
+    if "num_inference_steps" in arguments:
+        arguments["num_inference_steps"] = ceil(1 / (arguments.get("strength") or 1))
+    return replace(request, arguments=arguments)
 
 
 def clip_fps(*rates: float | None) -> float:

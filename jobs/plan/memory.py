@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,13 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import (
+    FIXED_GB,
     OFFLOADS,
-    OffloadWay,
     Way,
     activations_gb,
     decoding_gb,
     peak_gb,
+    way_of,
     ways_for,
 )
 from framefleet.pipeline.model.settings import ModelSettings
@@ -32,9 +33,9 @@ class Memory:
     """What one row of the largest shape takes, in gigabytes.
 
     weights_gb: of all components. activations_gb: of the denoiser; None where the model's widths are not
-    known. decoding_gb: of the decoder. peak_gb: at once, with the job's options. has_gb: of the place; None:
-    not known. place: the GPU, or this machine. ways: those that fit and need no option for nothing, the
-    fastest first.
+    known. decoding_gb: of the decoder. peak_gb: at once, with the job's options. measured_gb: the same, as a
+    worker's rehearsal found it; None: there was none. has_gb: of the place; None: not known. place: the GPU,
+    or this machine. ways: those that fit and need no option for nothing, the fastest first.
     """
 
     weights_gb: float
@@ -44,11 +45,13 @@ class Memory:
     place: str
     ways: tuple[Way, ...] = ()
     decoding_gb: float = 0.0
+    measured_gb: float | None = None
 
     @property
     def fits(self) -> bool | None:
-        """Whether it does; None where that is not known."""
-        return None if self.has_gb is None else self.peak_gb <= self.has_gb
+        """Whether it does, by what was measured if anything was; None where that is not known."""
+        peak_gb = self.peak_gb if self.measured_gb is None else self.measured_gb
+        return None if self.has_gb is None else peak_gb <= self.has_gb
 
 
 def read_memory(text: str | int) -> int:
@@ -63,16 +66,19 @@ def memory_of(
     settings: ModelSettings,
     weights: Weights,
     preset: Preset | None,
-    shapes: Iterable[Mapping[str, Any]],
+    largest: Mapping[str, Any],
     *,
     gpu_memory: int | None,
     is_on_cpu: bool,
     share: float = 1.0,
+    measured_bytes: int | None = None,
 ) -> Memory:
-    """Return the estimate.
+    """Return the estimate, beside what was measured.
 
-    shapes: arguments of one row of each. gpu_memory: of a card, in bytes. share: what a worker has of it.
+    largest: arguments of the largest row. gpu_memory: of a card, in bytes. share: what a worker has of it.
+    measured_bytes: what such a row held at once.
     """
+    measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
     place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu, share=share)
     if preset is None:
         found = sum(weights.source.files[file].size for file in weights.files if is_weights(file)) / GB
@@ -82,17 +88,20 @@ def memory_of(
             peak_gb=found,
             has_gb=has_gb,
             place=place,
+            measured_gb=measured_gb,
         )
     as_loaded = _with_dtype(preset, settings, is_on_cpu=is_on_cpu)
-    own = _way(settings)
-    largest = max(shapes, key=lambda row: peak_gb(as_loaded, own, row), default={})
+    own = way_of(settings.options)
+    computed_gb = peak_gb(as_loaded, own, largest)
+    missed_gb = 0.0 if measured_gb is None else measured_gb - computed_gb  # with other options, as much
     return Memory(
         weights_gb=sum(as_loaded.weights_gb().values()),
         activations_gb=activations_gb(as_loaded, largest),
-        peak_gb=peak_gb(as_loaded, own, largest),
+        peak_gb=computed_gb,
+        measured_gb=measured_gb,
         has_gb=has_gb,
         place=place,
-        ways=tuple(_fitting(as_loaded, has_gb, largest)) if has_gb else (),
+        ways=tuple(_fitting(as_loaded, has_gb - missed_gb, largest)) if has_gb else (),
         decoding_gb=decoding_gb(as_loaded, largest, tiling=own.vae_tiling),
     )
 
@@ -127,10 +136,3 @@ def _costs_less(one: Way, other: Way) -> bool:
     """Whether all that one needs the other needs too, or more of it."""
     values = [(OFFLOADS.index(way.offload), way.vae_tiling, way.dtype is not None) for way in (one, other)]
     return all(mine <= its for mine, its in zip(*values, strict=True))
-
-
-def _way(settings: ModelSettings) -> Way:
-    asked = settings.options.offload
-    kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
-    offload: OffloadWay = kind if kind in OFFLOADS else "none"
-    return Way(offload=offload, vae_tiling=settings.options.vae_tiling)

@@ -29,6 +29,9 @@ from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
+from framefleet.pipeline.render.remembered.found import Found, memory_name
+from framefleet.pipeline.render.remembered.places import Places
+from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
@@ -136,6 +139,8 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
 
 def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
+    largest = survey.largest(resolved.spec.preset, resolved.model.options)
+    is_on_cpu = wanted.gpu_memory is None and _is_on_cpu(job)
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
     audit = Audit(**job.audit.model_dump())
     return JobPlan(
@@ -162,12 +167,20 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
             resolved.model,
             resolved.weights,
             resolved.spec.preset,
-            survey.examples.values(),
+            largest.arguments if largest else {},
             gpu_memory=wanted.gpu_memory,
-            is_on_cpu=wanted.gpu_memory is None and _is_on_cpu(job),
+            is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,
+            measured_bytes=_measured_bytes(resolved, largest) if largest and not is_on_cpu else None,
         ),
     )
+
+
+def _measured_bytes(resolved: ResolvedJob, largest: Request) -> int | None:
+    """Return what workers found that the largest row holds, on any kind of GPU."""
+    name = memory_name(resolved.identity.model_digest, resolved.model, one_step(largest))
+    found = Places(resolved.store).read(name) or Found()
+    return max((memory.peak_bytes for memory in found.memory), default=None)
 
 
 def _is_on_cpu(job: Job) -> bool:

@@ -167,6 +167,8 @@ def memory_line(memory: Memory) -> str:
     else:
         parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
     said = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    if memory.measured_gb is not None:
+        said += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:
         return f"{said}; there is no GPU here to compare with: --gpu-memory 24GB"
     said += f", of {_size(memory.has_gb)} of {memory.place}"

@@ -147,7 +147,8 @@ def _render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
-        work = replace(work, spent=work.spent + elsewhere)
+        largest = survey.largest(resolved.spec.preset, resolved.model.options)
+        work = replace(work, spent=work.spent + elsewhere, largest=largest)
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.options.footprint import row_size
+from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.native_size import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
+from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -34,7 +37,7 @@ MAX_EXAMPLES = 10_000  # a table may have a size for each row
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. examples: arguments of one row of each. invalid: the first of the
+    shapes: how many valid rows have each. examples: one row of each. invalid: the first of the
     rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
     are to be probed. cut_prompts: rows whose prompts are too long, if asked.
     """
@@ -44,7 +47,7 @@ class Survey:
     invalid: list[InvalidRow] = field(default_factory=list)
     places: dict[int, str] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    examples: dict[str, IdentifiedRow] = field(default_factory=dict)
     probed: Shapes | None = None
     cut_prompts: CutPrompts | None = None
 
@@ -60,17 +63,23 @@ class Survey:
             self.cut_prompts.add(valid)
         for shape, row in {row.shape: row for row in valid}.items():
             if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
-                self.examples[shape] = row.common.request.arguments
+                self.examples[shape] = row
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
 
     def unusual_lines(self, spec: PipelineSpec) -> list[str]:
         """Return which sizes are far from those that the model knows."""
-        found = ((shape, far_from_native(spec, row)) for shape, row in self.examples.items())
+        examples = self.examples.items()
+        found = ((shape, far_from_native(spec, row.common.request.arguments)) for shape, row in examples)
         lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
+
+    def largest(self, preset: Preset | None, options: Options) -> Request | None:
+        """Return the row that takes most memory, by its shape."""
+        rows = (row.request() for row in self.examples.values())
+        return max(rows, key=lambda row: row_size(row.arguments, preset, options), default=None)
 
     def find_places(self, table: RowSource) -> None:
         """Find where the rows of `invalid` stand."""

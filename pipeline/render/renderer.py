@@ -40,6 +40,7 @@ from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
@@ -47,7 +48,7 @@ from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_watch import Meddled, RowWatch
 from framefleet.pipeline.render.second_try import second_try
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
@@ -120,8 +121,8 @@ class Renderer:
         )
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
-        remembers = self.batching.remember and self.batching.max_rows > 1
-        self._places = Places(probes) if remembers else None
+        self._places = Places(probes) if self.batching.remember else None
+        self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.idle)
         self._learn_anew()
 
@@ -194,6 +195,14 @@ class Renderer:
         self._auditor.order(row_id, is_audited)
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
 
+    def rehearse(self, request: Request) -> None:
+        """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
+        row = RenderRow("rehearsal", one_step(request), is_alone=True)
+        is_alike = not self._call.is_own(row) and not self._encoders.parked  # a plain call brings these back
+        if is_alike and self.model.environment["device"].startswith("cuda"):
+            self._rehearsal.make(row)
+            self._learn_anew()
+
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
         """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
         row = RenderRow(row_id, request, is_alone=True)
@@ -227,6 +236,8 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
+            if error := self._rehearsal.refusal(row.request):
+                return self._given_out([failure_of(error, row)])
             if row.is_doubtful or row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
@@ -437,7 +448,9 @@ class Renderer:
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
         model, batching, places = self.model, self.batching, self._places
-        findings = Findings(places, surroundings(model, batching)) if places else None
+        places = places if batching.max_rows > 1 else None
+        where = surroundings(model, batching) if places else ""
+        findings = Findings(places, where, self._rehearsal.num_fitting)
         self.forwards = Forwards(
             model.denoisers(), batching, model.attention, self._watch, findings, self._beside.shared
         )

@@ -185,6 +185,7 @@ def _memory() -> dict[str, Any]:
         "max_memory_reserved": lambda device=None: _device(device).peak,
         "reset_peak_memory_stats": lambda device=None: setattr(_device(device), "peak", used(device)),
         "memory_stats": lambda device=None: {"num_ooms": _device(device).num_ooms},
+        "memory_stats_as_nested_dict": lambda device=None: {"num_ooms": _device(device).num_ooms},
         "mem_get_info": lambda device=None: (_device(device).free, _device(device).capacity),
         "set_per_process_memory_fraction": set_fraction,
     }

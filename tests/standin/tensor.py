@@ -96,7 +96,8 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
     try:
         return _mapped(outside, func(*_mapped(_inside, args), **own))
     except (IndexError, RuntimeError) as error:
-        if func not in _LOOKS_UP or "out of" not in str(error):
+        is_memory = isinstance(error, torch.OutOfMemoryError)
+        if is_memory or func not in _LOOKS_UP or "out of" not in str(error):
             raise
         gpus.sticky = ASSERT
         raise torch.AcceleratorError(ASSERT) from None

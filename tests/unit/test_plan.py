@@ -158,14 +158,37 @@ def test_a_card_is_told_with_the_fewest_options_that_fit(name: str, card: str, s
     preset = next(preset for preset in PRESETS if preset.name == name)
     settings = ModelSettings(path="unread")
     unread = cast(Weights, None)  # of models with a preset
-    found = memory_of(settings, unread, preset, [{}], gpu_memory=read_memory(card), is_on_cpu=False)
+    found = memory_of(settings, unread, preset, {}, gpu_memory=read_memory(card), is_on_cpu=False)
     assert memory_line(found).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("measured_gb", "said"),
+    [
+        (None, "of 24.0 GB of the GPU: it does not fit; the fastest that fits is"),
+        (22.0, "measured 23.0 GB, of 24.0 GB of the GPU"),
+        (
+            30.0,
+            "measured 31.0 GB, of 24.0 GB of the GPU: it does not fit; the fastest that fits is "
+            "`model: {offload: model}` (or `model: {vae_tiling: true, dtype: bf16}`)",
+        ),
+    ],
+)
+def test_what_was_measured_decides_whether_a_row_fits(measured_gb: float | None, said: str) -> None:
+    preset = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
+    settings, unread = ModelSettings(path="unread"), cast(Weights, None)
+    measured = None if measured_gb is None else round(measured_gb * GB)
+    found = memory_of(
+        settings, unread, preset, {}, gpu_memory=24 * GB, is_on_cpu=False, measured_bytes=measured
+    )
+    assert said in memory_line(found)
+    assert found.fits == (measured_gb == 22.0)
 
 
 def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
     preset = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
     settings, unread = ModelSettings(path="unread"), cast(Weights, None)
-    found = memory_of(settings, unread, preset, [{}], gpu_memory=10 * GB, is_on_cpu=False, share=0.5)
+    found = memory_of(settings, unread, preset, {}, gpu_memory=10 * GB, is_on_cpu=False, share=0.5)
     assert found.has_gb == 5.0
     assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(found)
 

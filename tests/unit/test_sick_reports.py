@@ -49,6 +49,7 @@ class Played:
     hand: list[Assignment] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     explained: list[bool] = field(default_factory=list)
+    rehearsing: set[int] = field(default_factory=set)  # numbers of workers that were given the largest row
 
     def grow(self, num_rows: int) -> None:
         """There is one at a time."""
@@ -66,6 +67,7 @@ class Played:
 
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         self.hand += assignments
+        self.rehearsing |= {self.number for assignment in assignments if assignment.largest}
 
     def end(self, worker: str, cause: Cause) -> Lost:
         return Lost(worker=worker, reason=cause.reason, kind=cause.kind, suspects=cause.suspects)
@@ -113,8 +115,9 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
 def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]:
     fleet = Played(resolved.identity.model_digest, list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
-        survey_rows(resolved, index, Callback())
+        survey = survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+        work = replace(work, largest=survey.largest(None, resolved.model.options))
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 
@@ -149,6 +152,11 @@ def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goe
     summary, fleet = run(resolved, *[failed("memory")] * 2)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert len(fleet.lost) == 1
+
+
+def test_after_a_death_no_worker_rehearses_as_that_may_have_been_why(resolved: ResolvedJob) -> None:
+    _, fleet = run(resolved, failed("memory"), failed("host"), failed("worker"), failed("host"))
+    assert (len(fleet.lost), fleet.rehearsing) == (4, {0, 1, 2})
 
 
 def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any, Literal
 
 from framefleet.pipeline.model.families.decoders import DECODERS
 from framefleet.pipeline.model.families.preset import BYTES, Preset
+from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
@@ -49,6 +50,21 @@ class Way:
 
 # Fastest first; tiles change pixels along their edges, offloading changes none.
 MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for tiles in (False, True))
+
+
+def way_of(options: Options) -> Way:
+    """Return what a job asks for."""
+    asked = options.offload
+    kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
+    offload: OffloadWay = kind if kind in OFFLOADS else "none"
+    return Way(offload=offload, vae_tiling=options.vae_tiling)
+
+
+def row_size(row: Mapping[str, Any], preset: Preset | None, options: Options) -> float:
+    """Return what grows with the memory that a row takes: to compare rows of one model."""
+    if preset:
+        return peak_gb(preset, way_of(options), row)
+    return float(prod(row.get(name) or 1 for name in (*FRAME_PARAMETERS, "height", "width")))
 
 
 def peak_gb(preset: Preset, way: Way, row: Mapping[str, Any] | None = None) -> float:

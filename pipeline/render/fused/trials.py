@@ -55,7 +55,7 @@ class Trials:
         """
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
-        sizes = [self._known_sizes(call) or self._new_sizes() for call in calls if call.batch]
+        sizes = [self._known_sizes(call) or self._new_sizes(call) for call in calls if call.batch]
         return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
     def next_size(self, call: Call, waiting: int) -> int:
@@ -109,16 +109,17 @@ class Trials:
 
     def _sizes_of(self, call: Call) -> Sizes:
         known = self._known_sizes(call)
-        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes())
+        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes(call))
 
     def _known_sizes(self, call: Call) -> Sizes | None:
         look = self._company.look(call)
-        if look not in self._sizes and self._findings.tell(look, sizes := self._new_sizes()):
+        if look not in self._sizes and self._findings.tell(look, sizes := self._new_sizes(call)):
             self._sizes[look] = sizes
         return self._sizes.get(look)
 
-    def _new_sizes(self) -> Sizes:
-        return Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
+    def _new_sizes(self, call: Call | None = None) -> Sizes:
+        most = min(filter(None, (self._batching.max_rows, self._findings.num_fitting(call))))
+        return Sizes(most, min_gain=self._batching.min_gain)
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
         if known := self._plans.get(self._kind(calls)):

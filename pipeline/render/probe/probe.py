@@ -39,7 +39,7 @@ class Shapes:
     num_others: int = 0
 
     def add(self, index: int, request: Request) -> None:
-        shape = _shape_of(request)
+        shape = input_shape(request)
         if shape not in self.first and len(self.first) == MAX_SHAPES:
             self.num_others += 1
         else:
@@ -112,7 +112,7 @@ def _own_shape(request: Request, spec: PipelineSpec) -> Request:
     return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if _decides(v)})
 
 
-def _shape_of(request: Request) -> str:
+def input_shape(request: Request) -> str:
     """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
     arguments = {name: _in_shape(value) for name, value in request.arguments.items()}
     return canonical_json([arguments, request.scheduler, request.recipe])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 
+from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.fused.kinds import Kind
 from framefleet.pipeline.render.fused.sizes import Sizes
 from framefleet.pipeline.render.remembered.found import BatchSize, Found, Pins, Worth, united
@@ -21,7 +22,14 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 class Findings:
     """Of one model in its surroundings. Without places nothing is known, and nothing kept."""
 
-    def __init__(self, places: Places | None = None, surroundings: str = "") -> None:
+    def __init__(
+        self,
+        places: Places | None = None,
+        surroundings: str = "",
+        num_fitting: Callable[[Call | None], int | None] = lambda _: None,
+    ) -> None:
+        """num_fitting: how many rows a forward like this call has memory for, if that is known."""
+        self.num_fitting = num_fitting
         self._places = places
         self._surroundings = surroundings
         self._known: OrderedDict[str, Found] = OrderedDict()
