@@ -85,7 +85,7 @@ Qwen-Image 2.1, Open-Sora's DC-AE). Denoising and decoding come one after the ot
 *all* takes the sum of all weights, *model* the largest component with what it computes, *group* the held part
 (of a text encoder its largest layer; an autoencoder counts whole). {fixed:g} GB is added for CUDA and its
 workspaces, and a row fits where the total is at most the card's. Fragmentation and other programs are not in
-it: near the limit, try. What a worker has measured, `framefleet plan` shows next to this ([plan.md](plan.md)).
+it: near the limit, try. What a worker measured, `framefleet plan` shows next to this ([plan.md](plan.md)).
 
 ## What people report
 
