@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from framefleet.jobs.export.picks import Pick
 from framefleet.pipeline.errors import JobError
 
 ExportFormat = Literal["webdataset", "parquet", "hf"]
@@ -16,6 +15,14 @@ ExportFormat = Literal["webdataset", "parquet", "hf"]
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
 _MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about as many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """What somebody says of a row; None where nothing is said."""
+
+    stars: int | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

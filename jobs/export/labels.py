@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.jobs.export.picks import Pick
+from framefleet.jobs.export.choice import Pick
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.parts.parts import rows_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from framefleet.jobs.export.choice import Pick
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import ROW_ID
@@ -15,14 +15,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 28  # half a million choices with prompts and notes
 _MAX_STARS = 5  # as the gallery has it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
-    """What somebody says of a row; None where nothing is said."""
-
-    stars: int | None = None
-    note: str | None = None
 
 
 def picked(
