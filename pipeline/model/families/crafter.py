@@ -19,8 +19,6 @@ _FROM_IMAGE = TrainingInput(layout="frame_by_frame", unprompted={"guidance_scale
 
 _VIDEOCRAFTER2_T2V_512 = Preset(
     name="videocrafter2-t2v-512",
-    models=(),
-    inputs=("text",),
     pipelines=("VideoCrafterPipeline",),
     match=dict(
         unet=dict(use_temporal_conv=True, in_channels=4, cross_attention_dim=1024, sample_size=[40, 64])
@@ -107,7 +105,6 @@ VIDEOCRAFTER = Family(
 
 _DYNAMICRAFTER_512 = Preset(
     name="dynamicrafter-512",
-    models=(),
     inputs=("image",),
     pipelines=("DynamiCrafterPipeline",),
     match=dict(unet=dict(cross_attention_dim=1024, sample_size=[40, 64], default_fps=24)),

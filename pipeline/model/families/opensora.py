@@ -29,7 +29,6 @@ OPENSORA = Family(
         # github.com/hpcaitech/Open-Sora configs/diffusion/inference/256px.py and high_compression.py
         Preset(
             name="open-sora-v2",
-            models=(),
             inputs=("text", "image", "video"),
             pipelines=("OpenSoraPipeline",),
             match=dict(
@@ -52,7 +51,6 @@ OPENSORA = Family(
         ),
         Preset(
             name="open-sora-v2-dc-ae",
-            models=(),
             inputs=("text", "image", "video"),
             pipelines=("OpenSoraPipeline",),
             match=dict(

@@ -16,8 +16,6 @@ _TWO_PARTS = (
 # The demo's, trained here: jobs/shapes/README.md.
 SHAPES_MODEL = Preset(
     name="framefleet-shapes",
-    models=(),
-    inputs=("text",),
     pipelines=("WanPipeline",),
     match=dict(transformer=dict(num_layers=6, in_channels=24, ffn_dim=704, text_dim=128)),
     arguments=dict(
