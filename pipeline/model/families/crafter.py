@@ -5,8 +5,6 @@ they are told lies in the config that a folder is converted with (models/crafter
 Their checkpoints become folders by `framefleet model convert`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, TrainingInput

@@ -1,7 +1,5 @@
 """Flux 1, and Flux.2 with its smaller Klein."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, TrainingInput, redrawn

@@ -1,7 +1,5 @@
 """HunyuanVideo and FramePack, HunyuanVideo 1.5 and HunyuanImage 2.1."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, TrainingInput

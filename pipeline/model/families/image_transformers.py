@@ -1,7 +1,5 @@
 """Transformers that render images, of authors with a family or two."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 

@@ -1,7 +1,5 @@
 """Open-Sora v2, which diffusers lacks: from text, images and videos."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 

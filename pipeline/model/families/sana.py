@@ -1,7 +1,5 @@
 """SANA and SANA-Sprint, for images, and SANA-Video."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family

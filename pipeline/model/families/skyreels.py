@@ -4,8 +4,6 @@ Configs of the networks: diffusers' script convert_skyreelsv2_to_diffusers. Size
 the docstrings of its pipelines; sizes of the 720P models: README of github.com/SkyworkAI/SkyReels-V2.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, Sibling

@@ -1,7 +1,5 @@
 """Stable Diffusion 1, XL and 3, Stable Video Diffusion, and what was made of 1.5."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput, redrawn

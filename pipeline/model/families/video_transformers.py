@@ -1,7 +1,5 @@
 """Transformers that render videos, of authors with one family."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.preset import Preset
 

@@ -1,7 +1,5 @@
 """Wan 2.1 and 2.2: from text, from an image, over a video."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
