@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from framefleet.pipeline.errors import FleetError
@@ -72,9 +71,7 @@ class Machines:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stopped.set()
         self._thread.join(_STOP_S)
 

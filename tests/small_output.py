@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,18 @@ def rendered(
     format: MediaFormat = "mp4",
     rows_in_a_part: int = 3,
     carried: dict[str, Sequence[Any]] | None = None,
+    frames_of: Callable[[int, int], Frames] = frames_of,
 ) -> list[dict[str, Any]]:
-    """Commit rows with their clips; return their records. carried: columns, a value for each row."""
+    """Commit rows with their clips; return their records. carried: columns, a value for each row.
+
+    frames_of: the clip of a row, of so many frames.
+    """
     columns = pa.table({name: list(values) for name, values in (carried or {}).items()})
     schema = record_schema(columns.schema)
     writer = PartWriter(store, "records", schema, run=new_run(1))
     records = []
     for number in range(num_rows):
-        values = _stored(store, number, format)
+        values = _stored(store, number, format, frames_of)
         writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values)
         records.append(values)
         if writer.rows_waiting == rows_in_a_part:
@@ -54,7 +58,9 @@ def rendered(
     return records
 
 
-def _stored(store: Store, number: int, format: MediaFormat) -> dict[str, Any]:
+def _stored(
+    store: Store, number: int, format: MediaFormat, frames_of: Callable[[int, int], Frames]
+) -> dict[str, Any]:
     prompt = f"{PROMPT} {number}"
     frames = None if format in SOUNDS else frames_of(number, 1 if format == "png" else 3)
     sound = Audio(samples=np.full((1, 800), number / 100, np.float32), sample_rate=8000)

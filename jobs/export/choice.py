@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,19 +13,34 @@ from framefleet.pipeline.errors import JobError
 ExportFormat = Literal["webdataset", "parquet", "hf"]
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
+ALL_COLUMNS = ("all",)
+_MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about as many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """What somebody says of a row; None where nothing is said."""
+
+    stars: int | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportChoice:
-    """where: a condition in SQL. picks: only these rows. columns: of the records; None is all.
+    """where: a condition in SQL. picks: only these rows. columns: of the records; None is the lean set.
 
-    shard_rows, shard_mb: a shard ends with whichever comes first; of clips, in megabytes.
+    caption: a template over columns. validation: share of the prompts in the validation split; None: no
+    split. near_duplicates: largest Hamming distance between the hashes of two near duplicates; None keeps
+    them. shard_rows, shard_mb: a shard ends with whichever comes first; of clips, in megabytes.
     """
 
     format: ExportFormat
     where: str | None = None
-    picks: frozenset[str] | None = None
+    picks: Mapping[str, Pick] | None = None
     columns: tuple[str, ...] | None = None
+    caption: str | None = None
+    validation: float | None = None
+    near_duplicates: int | None = None
     shard_rows: int = SHARD_ROWS
     shard_mb: int = SHARD_MB
 
@@ -34,14 +51,30 @@ class ExportChoice:
             if getattr(self, name) < 1:
                 raise JobError(f"{name} is {getattr(self, name)}", "use a whole number from 1 up")
 
+        if self.validation is not None and not 0 < self.validation < 1:
+            raise JobError(f"validation is {self.validation}", "use a share between 0 and 1, e.g. 0.05")
+        if self.near_duplicates is not None and not 0 <= self.near_duplicates <= _MAX_DISTANCE:
+            raise JobError(
+                f"near_duplicates is {self.near_duplicates}",
+                f"use 0 (equal hashes) to {_MAX_DISTANCE}; 4 to 8 finds clips that look the same",
+            )
+
     def said(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""
-        picks = None if self.picks is None else "".join(sorted(self.picks)).encode()
+        picks = None if self.picks is None else "".join(map(_pick_text, sorted(self.picks.items()))).encode()
         return {
             "format": self.format,
             "where": self.where,
             "picks": None if picks is None else hashlib.sha256(picks).hexdigest(),
-            "columns": None if self.columns is None else list(self.columns),
+            "columns": "lean" if self.columns is None else list(self.columns),
+            "caption": self.caption,
+            "validation": self.validation,
+            "near_duplicates": self.near_duplicates,
             "shard_rows": self.shard_rows,
             "shard_mb": self.shard_mb,
         }
+
+
+def _pick_text(labelled: tuple[str, Pick]) -> str:
+    row_id, pick = labelled
+    return row_id if pick == Pick() else json.dumps([row_id, pick.stars, pick.note])

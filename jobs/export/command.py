@@ -21,10 +21,36 @@ _Where = Annotated[
     typer.Option("--where", metavar="SQL", help='Only rows for which it is true, as "sharpness > 0.4".'),
 ]
 _Picks = Annotated[
-    str | None, typer.Option("--picks", metavar="PICKS.JSONL", help="Only rows that it names by row_id.")
+    str | None,
+    typer.Option(
+        "--picks",
+        metavar="PICKS.JSONL",
+        help="Only rows that it names by row_id. Its stars and notes become columns.",
+    ),
 ]
 _Columns = Annotated[
-    list[str] | None, typer.Option("--columns", help="Of the records, by commas; all of them without it.")
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        metavar="A,B|all",
+        help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, labels).",
+    ),
+]
+_Caption = Annotated[
+    str | None,
+    typer.Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
+]
+_Validation = Annotated[
+    float | None,
+    typer.Option("--validation", metavar="SHARE", help="Share of the prompts for a validation split."),
+]
+_NearDuplicates = Annotated[
+    int | None,
+    typer.Option(
+        "--near-duplicates",
+        metavar="BITS",
+        help="Leave out clips that look like an earlier one: hashes differ in at most BITS of 64, e.g. 6.",
+    ),
 ]
 _ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="The most rows of a shard.")]
 _ShardMb = Annotated[int, typer.Option("--shard-mb", min=1, help="The most megabytes of clips of a shard.")]
@@ -41,6 +67,9 @@ def export_command(
     where: _Where = None,
     picks: _Picks = None,
     columns: _Columns = None,
+    caption: _Caption = None,
+    validation: _Validation = None,
+    near_duplicates: _NearDuplicates = None,
     shard_rows: _ShardRows = SHARD_ROWS,
     shard_mb: _ShardMb = SHARD_MB,
     push: _Push = None,
@@ -64,6 +93,9 @@ def export_command(
             where=where,
             picks=picks,
             columns=[name.strip() for text in columns for name in text.split(",")] if columns else None,
+            caption=caption,
+            validation=validation,
+            near_duplicates=near_duplicates,
             shard_rows=shard_rows,
             shard_mb=shard_mb,
             push=push,

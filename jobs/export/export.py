@@ -5,17 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
 from framefleet.jobs.export.clips import CLIPS_AT_ONCE
 from framefleet.jobs.export.folder_shard import check_folder
+from framefleet.jobs.export.near_duplicates import (
+    Comparison,
+    NearDuplicate,
+    check_dedup,
+    find_near_duplicates,
+)
 from framefleet.jobs.export.picks import picked
-from framefleet.jobs.export.plan import claim_place, parts_to_export, plan_of
+from framefleet.jobs.export.plan import ExportPlan, claim_place, parts_to_export, plan_of
 from framefleet.jobs.export.selection import Selection
 from framefleet.jobs.export.shard import Target, feature_of
+from framefleet.jobs.export.split import SPLITS
 from framefleet.jobs.export.write import write_shards
 from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -27,9 +34,11 @@ from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What is there in the end, also of earlier runs.
+    """What is there in the end, also of earlier runs. left_out: rows whose clips are damaged.
 
-    left_out: rows whose clips are damaged. num_newer_parts: of records, which came after the export began.
+    columns: of each row; columns_left_out: of the records. splits: rows of train and validation, {} without
+    a split. near_duplicates: rows left out because an earlier one looks the same; num_not_compared: clips
+    without frames to compare, which stay. num_newer_parts: of records, which came after the export began.
     """
 
     place: Store
@@ -37,6 +46,11 @@ class Exported:
     num_bytes: int
     num_shards: int
     left_out: tuple[Damage, ...] = ()
+    columns: tuple[str, ...] = ()
+    columns_left_out: tuple[str, ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    num_not_compared: int = 0
     num_newer_parts: int = 0
 
 
@@ -47,7 +61,10 @@ def export(
     format: ExportFormat,
     where: str | None = None,
     picks: str | Path | Collection[str] | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] | Literal["all"] | None = None,
+    caption: str | None = None,
+    validation: float | None = None,
+    near_duplicates: int | None = None,
     shard_rows: int = SHARD_ROWS,
     shard_mb: int = SHARD_MB,
     storage_options: Mapping[str, Any] | None = None,
@@ -58,16 +75,23 @@ def export(
 
     format: webdataset (tar shards), parquet (clips in a column) or hf (what `datasets.load_dataset` opens).
     where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
-    saves it. columns: of the records; None is all. to_options: of `to`, where they are others than the
-    output's storage_options. The same call goes on after an interruption. Rows whose clips are damaged are
-    left out, and told. Raises JobError where `to` holds something else.
+    saves it, whose stars and notes become columns. columns: of the records; "all"; None is what a trainer
+    needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt},
+    {style}". validation: this share of the prompts goes to a validation split, with all their rows.
+    near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
+    many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
+    storage_options. The same call goes on after an interruption. Rows whose clips are damaged are left out,
+    and reported. Raises JobError where `to` holds something else.
     """
     options = dict(storage_options or {})
     choice = ExportChoice(
         format=format,
         where=where,
         picks=picked(picks, options),
-        columns=None if columns is None else tuple(columns),
+        columns=(columns,) if isinstance(columns, str) else None if columns is None else tuple(columns),
+        caption=caption,
+        validation=validation,
+        near_duplicates=near_duplicates,
         shard_rows=shard_rows,
         shard_mb=shard_mb,
     )
@@ -80,6 +104,8 @@ def export(
 def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch) -> Exported:
     """Do what `export` promises, telling `watch` about it."""
     _check_apart(store, place)
+    if choice.near_duplicates is not None:
+        check_dedup()
     wait_for(watch, "reading the records")
     parts = parts_to_export(store, place)
     if num_newer := len(live_parts(store)) - len(parts):
@@ -88,6 +114,10 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
             "export to another place to have them"
         )
     selection = Selection(store, choice, parts)
+    compared = Comparison()
+    if choice.near_duplicates is not None:
+        compared = find_near_duplicates(store, selection, choice.near_duplicates, watch)
+        selection.leave_out([duplicate.row_id for duplicate in compared.duplicates])
     plan = plan_of(selection)
     feature = feature_of(plan.endings)
     if choice.format == "hf":
@@ -99,17 +129,37 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
     ):
         target = Target(
-            place=place, columns=selection.columns, feature=feature, scratch=Path(scratch), copiers=readers
+            place=place,
+            columns=selection.columns,
+            added=frozenset(selection.added),
+            feature=feature,
+            scratch=Path(scratch),
+            copiers=readers,
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
+    left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     return Exported(
         place=place,
-        num_rows=plan.num_rows - len(damages),
+        num_rows=plan.num_rows - len(left_out),
         num_bytes=plan.num_bytes,
         num_shards=len(plan.shards),
-        left_out=tuple(damages),
+        left_out=left_out,
+        columns=selection.columns,
+        columns_left_out=selection.left_out,
+        splits=_splits(plan, damages) if choice.validation is not None else {},
+        near_duplicates=compared.duplicates,
+        num_not_compared=compared.num_without_frames,
         num_newer_parts=num_newer,
     )
+
+
+def _splits(plan: ExportPlan, damages: Mapping[int, Sequence[Damage]]) -> dict[str, int]:
+    """Return the rows of each split that are there."""
+    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
+    for number, shard in enumerate(plan.shards):
+        assert shard.split is not None
+        counts[shard.split] += shard.num_rows - len(damages.get(number, ()))
+    return counts
 
 
 def _check_apart(store: Store, place: Store) -> None:

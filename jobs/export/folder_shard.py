@@ -40,18 +40,18 @@ def _names_files(kind: pa.DataType) -> bool:
 class FolderShard:
     """Clips go first, then `metadata.parquet`: until it is there, nothing names them."""
 
-    def __init__(self, target: Target, number: int) -> None:
-        self._target, self._number = target, number
+    def __init__(self, target: Target, name: str) -> None:
+        self._target, self._name = target, name
         self._file = target.scratch / "metadata.parquet"
         self._writer: pq.ParquetWriter | None = None
 
     @staticmethod
-    def path_of(number: int) -> str:
-        return f"{_folder(number)}/metadata.parquet"
+    def path_of(name: str) -> str:
+        return f"{_folder(name)}/metadata.parquet"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         target, names = self._target, file_names(rows)
-        paths = [f"{_folder(self._number)}/{name}" for name in names]
+        paths = [f"{_folder(self._name)}/{name}" for name in names]
         list(target.copiers.map(target.place.write, paths, clips))
         taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
         table = own_columns(rows, target.columns, taken=taken)
@@ -63,9 +63,11 @@ class FolderShard:
     def finish(self) -> None:
         assert self._writer is not None
         self._writer.close()
-        self._target.place.upload(self.path_of(self._number), self._file)
+        self._target.place.upload(self.path_of(self._name), self._file)
         self._file.unlink()
 
 
-def _folder(number: int) -> str:
-    return f"data/{number:06}"
+def _folder(name: str) -> str:
+    """Return data/000000, or data/train/000000: `datasets` reads the split from the path."""
+    split, _, number = name.partition("-")
+    return f"data/{number}" if split == "shard" else f"data/{split}/{number}"

@@ -16,14 +16,14 @@ _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 class ParquetShard:
     """A row group is what is added at one time. `datasets` and the hub show the clips by their feature."""
 
-    def __init__(self, target: Target, number: int) -> None:
-        self._target, self._name = target, self.path_of(number)
+    def __init__(self, target: Target, name: str) -> None:
+        self._target, self._name = target, self.path_of(name)
         self._file = target.scratch / self._name
         self._writer: pq.ParquetWriter | None = None
 
     @staticmethod
-    def path_of(number: int) -> str:
-        return f"shard-{number:06}.parquet"
+    def path_of(name: str) -> str:
+        return f"{name}.parquet"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         feature = self._target.feature

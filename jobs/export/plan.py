@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter
 import framefleet
 from framefleet.jobs.export.choice import ExportChoice
 from framefleet.jobs.export.selection import Selection
+from framefleet.jobs.export.split import Split
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.parts.part_names import Part
@@ -35,8 +37,13 @@ _KIND = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """Its rows, by number, and which: SHA-256 over their row_ids and digests."""
+    """Its rows, by number, and which: SHA-256 over their row_ids and digests.
 
+    name: the split and the shard's number in it, e.g. train-000000; shard-000000 where split is None.
+    """
+
+    name: str
+    split: Split | None
     num_rows: int
     num_bytes: int
     sha256: str
@@ -61,6 +68,7 @@ class ExportPlan:
 def plan_of(selection: Selection) -> ExportPlan:
     """Read the records once; what a shard is depends on nothing else. Raises JobError if none is chosen."""
     shards, endings = [], set()
+    of_split: Counter[Split | None] = Counter()
     for _, pieces in groupby(selection.pieces(), key=lambda piece: piece.shard):
         num_rows, num_bytes, digest = 0, 0, hashlib.sha256()
         for piece in pieces:
@@ -68,7 +76,17 @@ def plan_of(selection: Selection) -> ExportPlan:
             rows = piece.rows.select(["row_id", "uri", "path", "bytes"]).to_pylist()
             num_rows, num_bytes = num_rows + len(rows), num_bytes + sum(row["bytes"] for row in rows)
             endings |= {"".join(PurePosixPath(recorded_path(row, RECORDS)).suffixes) for row in rows}
-        shards.append(PlannedShard(num_rows=num_rows, num_bytes=num_bytes, sha256=digest.hexdigest()))
+            split = piece.split
+        shards.append(
+            PlannedShard(
+                name=f"{split or 'shard'}-{of_split[split]:06}",
+                split=split,
+                num_rows=num_rows,
+                num_bytes=num_bytes,
+                sha256=digest.hexdigest(),
+            )
+        )
+        of_split[split] += 1
     if not shards:
         raise JobError("no row is chosen", "loosen where, or take picks of this output")
     return ExportPlan(shards=tuple(shards), endings=frozenset(endings))

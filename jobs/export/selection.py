@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.jobs.export.choice import ExportChoice
+from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
+from framefleet.jobs.export.columns import lean_columns
+from framefleet.jobs.export.labels import PROMPT_COLUMN, CaptionTemplate, Labels, prompt_of
+from framefleet.jobs.export.split import SPLITS, Split, split_of
 from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
@@ -27,9 +30,10 @@ _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Some rows of a shard, in their order."""
+    """Some rows of a shard, in their order. split: None where there is none."""
 
     shard: int
+    split: Split | None
     rows: pa.Table
 
     def digest(self, digest: hashlib._Hash) -> None:
@@ -54,28 +58,68 @@ class Selection:
             raise no_records(store)
         if choice.where is not None:
             check_where(known, choice.where)
-        names = choice.columns if choice.columns is not None else tuple(known.names)
+        self._labels = Labels(
+            picks=choice.picks or {},
+            template=None
+            if choice.caption is None
+            else CaptionTemplate.parse(choice.caption, {*known.names, PROMPT_COLUMN}),
+            adds_prompt=choice.columns is None and PROMPT_COLUMN not in known.names,
+        )
+        kept = self._kept(known.names)
+        self.schema = pa.schema([known.field(name) for name in kept])
+        self.added = self._labels.names
+        self.columns = (*map(self._labels.renamed, kept), *self.added)
+        self.left_out = tuple(name for name in known.names if name not in kept)
+        self._texts = tuple(name for name in (PROMPT_COLUMN, "arguments") if name in known.names)
+        self._duplicates: pa.Array = pa.array([], pa.string())
+
+    def leave_out(self, row_ids: Collection[str]) -> None:
+        """Choose none of these rows."""
+        self._duplicates = pa.array(row_ids, pa.string())
+
+    def pieces(self, *, is_whole: bool = False) -> Iterator[Piece]:
+        """Yield the chosen rows: `CLIP_COLUMNS` of each. is_whole: also `columns`, and those of prompts."""
+        next_shard = 0
+        for split in (None,) if self._choice.validation is None else SPLITS:
+            for piece in self._cut(self._tables(split, is_whole), split, next_shard):
+                next_shard = piece.shard + 1
+                yield piece
+
+    def _kept(self, known: Sequence[str]) -> list[str]:
+        """Return the columns of the records that are handed on."""
+        asked = self._choice.columns
+        if asked is None:
+            names = lean_columns(self._store, self._parts)
+        else:
+            names = tuple(known) if asked == ALL_COLUMNS else asked
         for name in names:
-            if name not in known.names:
-                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known.names))
-        self.columns = tuple(dict.fromkeys(("row_id", *names)))
-        self.schema = pa.schema([known.field(name) for name in self.columns])
-        self.captions = tuple(name for name in ("prompt", "arguments") if name in known.names)
+            if name not in known and name not in self._labels.names:
+                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known))
+        return [name for name in dict.fromkeys(("row_id", *names)) if name in known]
 
-    def pieces(self, columns: Sequence[str] = ()) -> Iterator[Piece]:
-        """Yield the chosen records: these columns, and those of `CLIP_COLUMNS`."""
-        names = dict.fromkeys((*columns, *CLIP_COLUMNS))
-        tables = records_where(self._store, names, self._choice.where, self._parts)
-        return self._cut(self._picked(table).select(list(names)) for table in tables)
+    def _tables(self, split: Split | None, is_whole: bool) -> Iterator[pa.Table]:
+        template = self._labels.template
+        whole = (*self.schema.names, *(template.columns if template else ())) if is_whole else ()
+        texts = self._texts if is_whole or split else ()
+        names = dict.fromkeys((*CLIP_COLUMNS, *texts, *(name for name in whole if name != PROMPT_COLUMN)))
+        for table in records_where(self._store, names, self._choice.where, self._parts):
+            rows = self._chosen(table, split).select(list(names))
+            yield self._labels.add_to(rows) if is_whole else rows
 
-    def _picked(self, table: pa.Table) -> pa.Table:
-        if self._choice.picks is None:
+    def _chosen(self, table: pa.Table, split: Split | None) -> pa.Table:
+        if self._choice.picks is not None:
+            table = table.filter(pc.is_in(table["row_id"], pa.array(self._choice.picks, pa.string())))
+        table = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
+        if split is None or self._choice.validation is None:
             return table
-        return table.filter(pc.is_in(table["row_id"], pa.array(self._choice.picks, pa.string())))
+        rows = table.select(["row_id", *self._texts]).to_pylist()
+        # A row without a prompt has nothing in common with others.
+        prompts = [prompt_of(row) or row["row_id"] for row in rows]
+        return table.filter([split_of(prompt, self._choice.validation) == split for prompt in prompts])
 
-    def _cut(self, tables: Iterator[pa.Table]) -> Iterator[Piece]:
+    def _cut(self, tables: Iterator[pa.Table], split: Split | None, shard: int) -> Iterator[Piece]:
         """Yield pieces that end where a shard does: by rows and bytes alone, so always the same ones."""
-        shard = num_rows = num_bytes = 0
+        num_rows = num_bytes = 0
         for table in tables:
             start = in_piece = 0
             sizes = table["bytes"].to_pylist()
@@ -85,13 +129,13 @@ class Selection:
                     num_rows and num_bytes + size > self._choice.shard_mb * 1_000_000
                 )
                 if end > start and (is_full or end - start == _PIECE_ROWS or in_piece + size > _PIECE_BYTES):
-                    yield Piece(shard=shard, rows=table.slice(start, end - start))
+                    yield Piece(shard=shard, split=split, rows=table.slice(start, end - start))
                     start, in_piece = end, 0
                 if is_full:
                     shard, num_rows, num_bytes = shard + 1, 0, 0
                 num_rows, num_bytes, in_piece = num_rows + 1, num_bytes + size, in_piece + size
             if start < len(sizes):
-                yield Piece(shard=shard, rows=table.slice(start))
+                yield Piece(shard=shard, split=split, rows=table.slice(start))
 
     def _check_size(self, table: pa.Table, place: int, size: int) -> None:
         if not 0 <= size <= MAX_CLIP_BYTES:

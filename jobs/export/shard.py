@@ -24,13 +24,14 @@ _FEATURES: dict[Feature, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where shards go and what they have in common. columns: of the records, as they are named there.
+    """Where shards go and what they have in common. columns: of each row. added: those the export made.
 
     scratch: a folder for what is under way. copiers: threads, where a shard is many files.
     """
 
     place: Store
     columns: tuple[str, ...]
+    added: frozenset[str]
     feature: Feature
     scratch: Path
     copiers: ThreadPoolExecutor
@@ -39,11 +40,11 @@ class Target:
 class ShardWriter(Protocol):
     """One shard. Of one that is not finished no reader sees anything that it takes for data."""
 
-    def __init__(self, target: Target, number: int) -> None:
-        """Begin it."""
+    def __init__(self, target: Target, name: str) -> None:
+        """Begin it. name: its split and number, e.g. shard-000000 or train-000000."""
 
     @staticmethod
-    def path_of(number: int) -> str:
+    def path_of(name: str) -> str:
         """Return where it is, or its last file, when it is finished."""
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:

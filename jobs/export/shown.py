@@ -58,7 +58,8 @@ def show_export(
         exported = export_chosen(Store(output, theirs), place, chosen, watch)
         url = hub.push(place, watch) if hub else None
     if chosen.picks is not None and chosen.where is None:
-        _tell_unknown(len(chosen.picks) - exported.num_rows - len(exported.left_out))
+        found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+        _tell_unknown(len(chosen.picks) - found)
     _show(exported, format)
     if url:
         stdout.say(url)
@@ -79,6 +80,22 @@ def _show(exported: Exported, format: ExportFormat) -> None:
         stderr.say(
             "put them back and run this again; or `framefleet repair` the output, and export it elsewhere"
         )
+    for duplicate in exported.near_duplicates[:_MAX_SHOWN]:
+        stderr.say(
+            f"row {duplicate.row_id} is left out: near duplicate of {duplicate.kept} "
+            f"({duplicate.distance} of 64 bits differ)"
+        )
+    if len(exported.near_duplicates) > _MAX_SHOWN:
+        stderr.say(f"... {len(exported.near_duplicates):,} near duplicates in all")
+    if exported.num_not_compared:
+        stderr.say(f"{exported.num_not_compared:,} clips have no frames to compare, and are not left out")
+    if exported.columns_left_out:
+        stderr.say(
+            f"{len(exported.columns_left_out)} columns of the records are left out; --columns all adds them"
+        )
+    for split, num_rows in exported.splits.items():
+        hint = "" if num_rows else ": too few prompts for this --validation"
+        stderr.say(f"{split}: {num_rows:,} rows{hint}")
     shards = "1 shard" if exported.num_shards == 1 else f"{exported.num_shards:,} shards"
     stderr.say(f"{exported.num_rows:,} clips in {shards}; {_READ_BY[format]}")
     stdout.say(exported.place.url_of(""))

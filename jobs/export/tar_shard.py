@@ -13,22 +13,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet.jobs.export.labels import CAPTION, prompt_of
 from framefleet.jobs.export.shard import Target, file_names
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.records import told_arguments
 
 
 class TarShard:
     """Members have no owner and no time: equal rows give equal bytes."""
 
-    def __init__(self, target: Target, number: int) -> None:
-        self._target, self._name = target, self.path_of(number)
+    def __init__(self, target: Target, name: str) -> None:
+        self._target, self._name = target, self.path_of(name)
         self._file = target.scratch / self._name
         self._tar = tarfile.open(self._file, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     @staticmethod
-    def path_of(number: int) -> str:
-        return f"shard-{number:06}.tar"
+    def path_of(name: str) -> str:
+        return f"{name}.tar"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         values = rows_of(rows, "records")
@@ -36,7 +36,8 @@ class TarShard:
             told = {column: row[column] for column in self._target.columns}
             self._write(name, clip)
             self._write(f"{row['row_id']}.json", json.dumps(_plain(told), ensure_ascii=False).encode())
-            self._write(f"{row['row_id']}.txt", _prompt(row).encode("utf-8", "replace"))
+            text = row[CAPTION] if CAPTION in self._target.added else prompt_of(row)
+            self._write(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
 
     def finish(self) -> None:
         self._tar.close()
@@ -47,14 +48,6 @@ class TarShard:
         member = tarfile.TarInfo(name)
         member.size = len(content)
         self._tar.addfile(member, io.BytesIO(content))
-
-
-def _prompt(row: dict[str, Any]) -> str:
-    """Return what the row was rendered from; "" where that is no text."""
-    prompt = row.get("prompt")
-    if prompt is None:  # of a version without the column
-        prompt = told_arguments(row).get("prompt")
-    return prompt if isinstance(prompt, str) else ""
 
 
 def _plain(value: Any) -> Any:

@@ -32,21 +32,18 @@ _KINDS: dict[ExportFormat, type[ShardWriter]] = {
 
 def write_shards(
     store: Store, selection: Selection, choice: ExportChoice, plan: ExportPlan, target: Target, watch: Watch
-) -> list[Damage]:
-    """Write the shards that are not there yet; return what had to be left out."""
+) -> dict[int, list[Damage]]:
+    """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
     kind = _KINDS[choice.format]
-    done = _done(target, [kind.path_of(number) for number in range(len(plan.shards))])
+    done = _done(target, [kind.path_of(shard.name) for shard in plan.shards])
     before = sum(plan.shards[number].num_rows for number in done)
     pace = ClipsPace("exported", total=plan.num_rows, before=before, watch=watch)
-    columns = (*selection.columns, *selection.captions)
-    pieces = (piece for piece in selection.pieces(columns) if piece.shard not in done)
-    damages: list[Damage] = []
-    written = set()
+    pieces = (piece for piece in selection.pieces(is_whole=True) if piece.shard not in done)
+    damages: dict[int, list[Damage]] = {}
     clips = read_clips(store, pieces, target.copiers)
     for number, read in groupby(clips, key=lambda pair: pair[0].shard):
-        damages += _write_shard(kind, number, read, plan, target, pace)
-        written.add(number)
-    if len(done | written) != len(plan.shards):
+        damages[number] = _write_shard(kind, number, read, plan, target, pace)
+    if len(done | damages.keys()) != len(plan.shards):
         raise _changed()
     return damages
 
@@ -75,7 +72,7 @@ def _write_shard(
         damages += [clip for clip in found if isinstance(clip, Damage)]
         clips = [clip for clip in found if isinstance(clip, bytes)]
         if clips:
-            shard = kind(target, number) if shard is None else shard
+            shard = kind(target, plan.shards[number].name) if shard is None else shard
             shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
         pace.add(len(found), sum(map(len, clips)))
     if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:

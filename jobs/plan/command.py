@@ -20,6 +20,7 @@ from framefleet.jobs.options import (
     Workers,
 )
 from framefleet.jobs.show.console import reporting
+from framefleet.pipeline.errors import JobError
 
 
 def plan_command(
@@ -32,6 +33,10 @@ def plan_command(
     output: OutputPlace = None,
     workers: Workers = None,
     steps: NumSteps = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N"),
+    ] = None,
     sets: Sets = None,
     hollow: Annotated[
         bool,
@@ -70,6 +75,8 @@ def plan_command(
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
         if is_training(job, given):
+            if limit is not None:
+                raise JobError("--limit: the job is a training", "leave it out")
             training = load_job_as(TrainJob, job, given, table=table, model=model, output=output)
             from framefleet.jobs.plan.shown_training import show_train_plan
 
@@ -81,5 +88,5 @@ def plan_command(
         from framefleet.jobs.plan.shown import show_plan
 
         card = None if gpu_memory is None else read_memory(gpu_memory)
-        wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+        wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
         show_plan(loaded, wanted, as_json=as_json)

@@ -21,7 +21,7 @@ from framefleet.jobs.plan.workers import gpus_here
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.draft_job import draft_job, keep_of, most_kept
-from framefleet.jobs.render.render import setup_of
+from framefleet.jobs.render.render import check_limit, setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -48,6 +48,7 @@ class JobPlan:
     them. hollow: what the pipeline said to one row of each shape; prediction: what the rest would take;
     None: not asked. audits: None: there are none. gone: clips of records that are not there. drafts: those
     of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which.
+    limit: rows that were read, from the first of the table; None is all.
     """
 
     table: str
@@ -76,6 +77,7 @@ class JobPlan:
     drafts: JobPlan | None = None
     most_kept: int | None = None
     keep: str | None = None
+    limit: int | None = None
 
 
 def plan(
@@ -85,16 +87,18 @@ def plan(
     probe: bool = False,
     price: float | None = None,
     gpu_memory: str | int | None = None,
+    limit: int | None = None,
 ) -> JobPlan:
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
     job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
     probe: render some rows of each shape here, and predict what the rest takes. price: of one GPU for one
-    hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". Raises
-    FramefleetError as `render` would, but for rows that cannot be rendered: those are counted.
+    hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". limit: plan
+    only the first rows of the table, as `render --limit` renders them. Raises FramefleetError as
+    `render` would, but for rows that cannot be rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
-    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
     return plan_job(job_as(Job, job), Callback(), wanted)
 
 
@@ -106,6 +110,7 @@ class PlanOptions:
     probe: bool = False
     price: float | None = None
     gpu_memory: int | None = None
+    limit: int | None = None
 
 
 def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
@@ -113,6 +118,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
     wanted = wanted or PlanOptions()
     if job.draft is None:
         return _plan_of(job, watch, wanted)
+    check_limit(job, wanted.limit)
     drafts = _plan_of(draft_job(job), watch, wanted)
     full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
     keep = keep_of(job)
@@ -125,7 +131,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         is_called = wanted.hollow or wanted.probe
         probed = Shapes() if is_called else None
         with closing(CutPrompts(resolved.weights.configs())) as cut:
-            survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut)
+            survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
         hollow = _hollow(resolved, survey.probed, watch) if survey.probed else None
         is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
@@ -134,7 +140,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         if wanted.probe and is_sound and index.counts().pending:
             num_audits = found.audits.num_audits if found.audits else 0.0
             prediction = _prediction(resolved, index, watch, wanted, num_audits=num_audits)
-        return replace(found, hollow=hollow, prediction=prediction, gone=gone)
+        return replace(found, hollow=hollow, prediction=prediction, gone=gone, limit=wanted.limit)
 
 
 def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:

@@ -73,7 +73,8 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
 def _show(plan: JobPlan) -> None:
     preset = f", preset {plan.preset}" if plan.preset else ""
     options = "".join(f", {name}: {_text(value)}" for name, value in plan.options.items())
-    stdout.say(f"sweep:  {plan.sweep}" if plan.sweep else f"table:  {plan.table}")
+    first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
+    stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
     stdout.print(_counts(plan))

@@ -73,8 +73,7 @@ def render_job(
     """
     if job.draft is None:
         return render_rows(job, watch, only=only, limit=limit)
-    if limit is not None:
-        raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
+    check_limit(job, limit)
     from framefleet.jobs.render.drafts import render_drafted  # it imports this file
 
     return render_drafted(job, watch, only=only)
@@ -123,6 +122,12 @@ def render_rows(
                 with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
                     summary = _render_pending(resolved, survey, index, lock, watch, start, only, spent)
                 return replace(summary, gone=gone, store=resolved.store)
+
+
+def check_limit(job: Job, limit: int | None) -> None:
+    """Raise JobError where the first rows cannot be chosen: drafts decide which rows are rendered."""
+    if limit is not None and job.draft is not None:
+        raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
 
 
 def _may_name_more(job: Job) -> bool:

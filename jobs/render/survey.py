@@ -104,14 +104,18 @@ def survey_rows(
     probed: Shapes | None = None,
     cut_prompts: CutPrompts | None = None,
     when_sound: Callable[[], None] | None = None,
+    limit: int | None = None,
 ) -> Survey:
-    """Read the whole table, put its valid rows into `index`, and return what was seen.
+    """Read the table, put its valid rows into `index`, and return what was seen.
 
     probed: gets the rows that are to be probed, one of each shape. cut_prompts: gets all rows. when_sound:
-    called as soon as some rows were read and none has to be corrected.
+    called as soon as some rows were read and none has to be corrected. limit: rows to read, from the first.
     """
     survey = Survey(probed=probed, cut_prompts=cut_prompts)
     for first, batch in resolved.table.batches():
+        if limit is not None and first >= limit:
+            break
+        batch = batch if limit is None else batch.slice(0, limit - first)
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)
         index.add((row.index, row.row_id) for row in rows if isinstance(row, IdentifiedRow))

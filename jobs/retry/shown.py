@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.shown import show_render
+from framefleet.jobs.render.shown import show_render, summary_json
 from framefleet.jobs.retry.retry import failed_rows
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.pipeline.outputs.stores.store import Store
@@ -18,10 +19,14 @@ def show_retry(job: Job, *, error_types: Collection[str], as_json: bool = False,
     failed = failed_rows(job, error_types)
     for kind, count in failed.num_by_type.most_common():
         said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
-        (stderr if as_json else stdout).say(f"{count:,} rows failed by {kind}, as: {said}")
+        if not quiet:
+            (stderr if as_json else stdout).say(f"{count:,} rows failed by {kind}, as: {said}")
     if not failed.row_ids:
         kinds = f" by {', '.join(sorted(error_types))}" if error_types else ""
         store = Store(job.output, job.storage_options)
-        stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+        if not quiet:
+            stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+        if as_json:
+            stdout.say(summary_json(Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)))
         return 0
     return show_render(job, only=failed.row_ids, as_json=as_json, quiet=quiet)

@@ -1,7 +1,5 @@
 """Text that a person or a file gave, in; checked values out: the base of all of them."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict
 
 

@@ -79,3 +79,24 @@ def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_clus
     assert sorted(row["tag"] for row in records_of(out)) == ["row 0", "row 1", "row 2"]
     assert records_of(out, "failures") == []
     assert "nothing to retry" in command("retry", out, *said).stderr
+
+
+def test_a_retry_prints_json_and_is_quiet(tmp_path: Path, ray_cluster: str) -> None:
+    out, broken = tmp_path / "out", tmp_path / "broken"
+    rows = [row | {"broken": str(broken)} for row in prompt_rows(2)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    recipe = "tests.faults:raises_while"
+    values = job_values(table, out, address=ray_cluster, retries={"attempts": 1}, recipe=recipe)
+    broken.touch()
+    job = write_job(tmp_path / "job.yaml", values)
+    assert command("render", job, "--quiet").exit_code == 1
+    retry = ("retry", out, "--json", *at(ray_cluster), "--set", f"recipe={recipe}")
+    failed = command(*retry, "--quiet")
+    assert (failed.exit_code, json.loads(failed.stdout)["failed"]) == (1, 2)
+    assert all("ValueError: broken" in line for line in failed.stderr.splitlines()), "errors alone"
+    broken.unlink()
+    retried = command(*retry)
+    assert (retried.exit_code, json.loads(retried.stdout)["done"]) == (0, 2)
+    assert "2 rows failed by ValueError" in retried.stderr
+    nothing = command(*retry, "--quiet")
+    assert (nothing.exit_code, json.loads(nothing.stdout)["done"], nothing.stderr) == (0, 0, "")

@@ -69,3 +69,23 @@ def test_a_training_of_a_render_jobs_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "job.json").write_text("{}")
     with pytest.raises(JobError, match="holds clips of a render job"):
         framefleet.plan_training(training_job(tmp_path))
+
+
+def test_a_plan_of_the_first_rows_reads_no_others(tmp_path: Path) -> None:
+    rows = [*prompt_rows(3, height=16), *prompt_rows(2, height=32), *prompt_rows(1, height=-1)]
+    job = write_job(
+        tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
+    )
+    whole = command("plan", job)
+    assert whole.exit_code == 2 and "row 5" in whole.stderr
+    first = command("plan", job, "--limit", "4")
+    assert first.exit_code == 0, first.stderr
+    assert "t.parquet, the first 4 rows" in first.stdout.replace("\n", "")
+    plan = framefleet.plan(job, limit=4)
+    assert (plan.num_rows, plan.counts.pending, [*plan.shapes.values()]) == (4, 4, [3, 1])
+
+
+def test_a_training_has_no_first_rows_to_plan(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    ended = command("plan", training_job(tmp_path), "--limit", "2")
+    assert (ended.exit_code, "--limit: the job is a training" in ended.stderr) == (2, True)

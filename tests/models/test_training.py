@@ -27,6 +27,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.reports import read_losses
+from tests.commands import command
 from tests.compiled import without_kernels
 from tests.jobs import write_table
 from tests.tiny import tiny
@@ -339,3 +340,14 @@ def test_compiled_blocks_learn_the_same_by_rounding(
     assert graphs, "it compiles"
     compiled = trained_weights(folder / "compiled")
     assert all(torch.allclose(compiled[name], value, atol=1e-4) for name, value in undisturbed.items())
+
+
+def test_the_command_prints_json_and_is_quiet(folder: Path) -> None:
+    job = training_job(folder, "printed")
+    ended = command("train", job, "--json")
+    assert ended.exit_code == 0, ended.output
+    values = json.loads(ended.stdout)
+    assert (values["steps"], values["steps_done"]) == (6, 6)
+    assert "6/6" in ended.stderr
+    quiet = command("train", job, "--quiet")
+    assert (quiet.exit_code, quiet.stdout.strip(), quiet.stderr) == (0, values["result"], "")

@@ -118,13 +118,22 @@ def test_colours_are_left_out_when_not_wanted(tmp_path: Path) -> None:
     assert "\x1b[3" not in run("render", "nowhere.yaml", cwd=tmp_path, FORCE_COLOR="1", NO_COLOR="1").stderr
 
 
-def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "model",
+    [
+        "Wan-AI/Wan2.1",
+        "https://huggingface.co/Wan-AI/Wan2.1",
+        "https://hf.co/Wan-AI/Wan2.1/?library=diffusers",
+        "https://huggingface.co/Wan-AI/Wan2.1/tree/main",
+    ],
+)
+def test_offline_a_hub_model_or_its_page_that_is_not_in_the_cache_ends_with_3(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "c"))
-    ended = command("plan", "--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1")
+    ended = command("plan", "--table", "t.csv", "--output", "o", "--model", model)
     assert ended.exit_code == 3
     assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache" in ended.stderr
     assert "HF_HUB_OFFLINE" in ended.stderr

@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_webdataset_reads_clips_records_and_prompts(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     import webdataset
 
-    exported(tmp_path, "webdataset", shard_rows=3)
+    exported(tmp_path, "webdataset", shard_rows=3, columns="all")
     shards = str(tmp_path / "to" / "shard-{000000..000002}.tar")
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == [record["row_id"] for record in records]
@@ -86,7 +86,7 @@ def test_datasets_opens_videos_with_all_columns(
 ) -> None:
     import datasets
 
-    folder = exported(tmp_path, format, shard_rows=3)
+    folder = exported(tmp_path, format, shard_rows=3, columns="all")
     loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.features["video"] == datasets.Video()
     plain = loaded.cast_column("video", datasets.Video(decode=False))  # decoding wants torchcodec
@@ -161,7 +161,7 @@ def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str
         names = tar.getnames()
         told = [json.load(tar.extractfile(name)) for name in names if name.endswith(".json")]  # type: ignore[arg-type]
     assert [name[:32] for name in names[::3]] == [chosen[0], chosen[2]]
-    assert [list(row) for row in told] == [["row_id", "sharpness", "seed"]] * 2
+    assert [list(row) for row in told] == [["row_id", "sharpness", "seed", "stars"]] * 2
 
 
 def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,21 @@ def test_an_unknown_name_is_refused_with_the_nearest(sd: PipelineSpec) -> None:
     with pytest.raises(UserError, match="eulr") as caught:
         resolve_scheduler("eulr", sd)
     assert "euler" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "name", ["eulr", "euler_kara", "flow_eulr", "unpic", "ddimm", "FlowMatchEulr", "dpm"]
+)
+def test_each_scheduler_that_is_suggested_is_taken(sd: PipelineSpec, wan: PipelineSpec, name: str) -> None:
+    for spec in (sd, wan):
+        with pytest.raises(UserError) as caught:
+            resolve_scheduler(name, spec)
+        suggested = re.findall(
+            r"\w+", re.split(r"did you mean|use one of", caught.value.fix)[1].split(";")[0]
+        )
+        assert suggested
+        for other in suggested:
+            assert resolve_scheduler(other, spec).class_name
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Models that errors name as examples of what can do what another one cannot."""
 
-from __future__ import annotations
-
 FROM_IMAGE_TO_IMAGE = "DynamiCrafter, Open-Sora, or a Wan folder for first and last frames"
 WITH_LAST_IMAGE = "a first-and-last-frame model, as Wan2.1-FLF2V"
 IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"

@@ -1,7 +1,5 @@
 """What autoencoders take and give that their configs do not say, by class: several families share one."""
 
-from __future__ import annotations
-
 # They take pictures, so a clip is a batch of them; the others take clips.
 OF_PICTURES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder", "AutoencoderTiny", "AutoencoderDC")
 # Their `decode` ends with a clamp to [-1, 1], and pixels beyond give no gradient.

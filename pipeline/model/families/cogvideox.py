@@ -1,7 +1,5 @@
 """CogVideoX 2B, 5B and 1.5: from text, from an image, over a video."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 

@@ -5,8 +5,6 @@ they are told lies in the config that a folder is converted with (models/crafter
 Their checkpoints become folders by `framefleet model convert`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, TrainingInput
@@ -19,8 +17,6 @@ _FROM_IMAGE = TrainingInput(layout="frame_by_frame", unprompted={"guidance_scale
 
 _VIDEOCRAFTER2_T2V_512 = Preset(
     name="videocrafter2-t2v-512",
-    models=(),
-    inputs=("text",),
     pipelines=("VideoCrafterPipeline",),
     match=dict(
         unet=dict(use_temporal_conv=True, in_channels=4, cross_attention_dim=1024, sample_size=[40, 64])
@@ -107,7 +103,6 @@ VIDEOCRAFTER = Family(
 
 _DYNAMICRAFTER_512 = Preset(
     name="dynamicrafter-512",
-    models=(),
     inputs=("image",),
     pipelines=("DynamiCrafterPipeline",),
     match=dict(unet=dict(cross_attention_dim=1024, sample_size=[40, 64], default_fps=24)),

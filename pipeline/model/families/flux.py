@@ -1,7 +1,5 @@
 """Flux 1, and Flux.2 with its smaller Klein."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, TrainingInput, redrawn
@@ -19,7 +17,6 @@ FLUX = Family(
         Preset(
             name="flux.1-dev",
             models=("black-forest-labs/FLUX.1-dev",),
-            inputs=("text",),
             pipelines=("FluxPipeline", "FluxModularPipeline"),
             match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=True)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=3.5),
@@ -33,7 +30,6 @@ FLUX = Family(
         Preset(
             name="flux.1-schnell",
             models=("black-forest-labs/FLUX.1-schnell",),
-            inputs=("text",),
             pipelines=("FluxPipeline", "FluxModularPipeline"),
             match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=False)),
             arguments=dict(

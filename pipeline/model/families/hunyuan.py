@@ -1,7 +1,5 @@
 """HunyuanVideo and FramePack, HunyuanVideo 1.5 and HunyuanImage 2.1."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, TrainingInput
@@ -18,7 +16,6 @@ HUNYUANVIDEO = Family(
         Preset(
             name="hunyuanvideo",
             models=("hunyuanvideo-community/HunyuanVideo",),
-            inputs=("text",),
             pipelines=("HunyuanVideoPipeline",),
             match=dict(transformer=dict(num_layers=20, num_single_layers=40, in_channels=16)),
             arguments=dict(
@@ -39,7 +36,6 @@ HUNYUANVIDEO = Family(
         # layers for pictures and clean frames.
         Preset(
             name="framepack",
-            models=(),
             inputs=("image",),
             pipelines=("HunyuanVideoFramepackPipeline",),
             match=dict(transformer=dict(num_layers=20, num_single_layers=40, has_clean_x_embedder=True)),
@@ -67,7 +63,6 @@ HUNYUANVIDEO = Family(
 _480P = Preset(
     name="hunyuanvideo-1.5-480p-t2v",
     models=("hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",),
-    inputs=("text",),
     pipelines=("HunyuanVideo15Pipeline",),
     match=dict(transformer=dict(num_layers=54, target_size=640)),
     arguments=dict(height=480, width=848, num_frames=121, num_inference_steps=50),
@@ -105,7 +100,6 @@ HUNYUANVIDEO_1_5 = Family(
 _BASE = Preset(
     name="hunyuanimage-2.1",
     models=("hunyuanvideo-community/HunyuanImage-2.1-Diffusers",),
-    inputs=("text",),
     pipelines=("HunyuanImagePipeline",),
     match=dict(transformer=dict(num_layers=20, num_attention_heads=28, guidance_embeds=False)),
     arguments=dict(height=2048, width=2048, num_inference_steps=50),

@@ -1,7 +1,5 @@
 """Transformers that render images, of authors with a family or two."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 
@@ -12,7 +10,6 @@ AURA_FLOW = Family(
         Preset(
             name="auraflow",
             models=("fal/AuraFlow",),
-            inputs=("text",),
             pipelines=("AuraFlowPipeline",),
             match=dict(transformer=dict(num_mmdit_layers=4, num_single_dit_layers=32)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=3.5),
@@ -59,7 +56,6 @@ ERNIE_IMAGE = Family(
         Preset(
             name="ernie-image",
             models=("baidu/ERNIE-Image",),
-            inputs=("text",),
             pipelines=("ErnieImagePipeline",),
             match=dict(transformer=dict(hidden_size=4096, num_layers=36)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=4.0),
@@ -83,7 +79,6 @@ GLM_IMAGE = Family(
         Preset(
             name="glm-image",
             models=("zai-org/GLM-Image",),
-            inputs=("text",),
             pipelines=("GlmImagePipeline",),
             match=dict(transformer=dict(num_layers=30, prior_vq_quantizer_codebook_size=16384)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=1.5),
@@ -105,7 +100,6 @@ HIDREAM = Family(
         Preset(
             name="hidream-i1",
             models=("HiDream-ai/HiDream-I1-Full",),
-            inputs=("text",),
             pipelines=("HiDreamImagePipeline",),
             match=dict(transformer=dict(num_layers=16, num_single_layers=32, num_attention_heads=20)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=5.0),
@@ -133,7 +127,6 @@ KREA2 = Family(
         Preset(
             name="krea-2-turbo",
             models=("krea/Krea-2-Turbo",),
-            inputs=("text",),
             pipelines=("Krea2Pipeline",),
             match=dict(
                 transformer=dict(num_layers=28, num_attention_heads=48), index=dict(is_distilled=True)
@@ -149,8 +142,6 @@ KREA2 = Family(
         ),
         Preset(
             name="krea-2",
-            models=(),
-            inputs=("text",),
             pipelines=("Krea2Pipeline",),
             match=dict(transformer=dict(num_layers=28, num_attention_heads=48)),
             arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=4.5),
@@ -172,7 +163,6 @@ LUMINA2 = Family(
         Preset(
             name="lumina-image-2",
             models=("Alpha-VLLM/Lumina-Image-2.0",),
-            inputs=("text",),
             pipelines=("Lumina2Pipeline",),
             match=dict(transformer=dict(num_layers=26, hidden_size=2304)),
             arguments=dict(height=1024, width=1024, num_inference_steps=30, guidance_scale=4.0),
@@ -193,7 +183,6 @@ PIXART = Family(
         Preset(
             name="pixart-sigma-xl-1024",
             models=("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",),
-            inputs=("text",),
             pipelines=("PixArtSigmaPipeline",),
             match=dict(transformer=dict(num_layers=28, sample_size=128)),
             arguments=dict(height=1024, width=1024, num_inference_steps=20, guidance_scale=4.5),

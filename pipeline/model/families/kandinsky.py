@@ -5,8 +5,6 @@ Kandinsky5I2VPipeline. Configs: github.com/kandinskylab/kandinsky-5 configs/conf
 config_5s_i2v_pro_20b.yaml, `dit_params`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family

@@ -1,7 +1,5 @@
 """LTX-Video and LTX-2: from text and from an image, LTX-2 with sound."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 

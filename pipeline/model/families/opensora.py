@@ -1,7 +1,5 @@
 """Open-Sora v2, which diffusers lacks: from text, images and videos."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
@@ -29,7 +27,6 @@ OPENSORA = Family(
         # github.com/hpcaitech/Open-Sora configs/diffusion/inference/256px.py and high_compression.py
         Preset(
             name="open-sora-v2",
-            models=(),
             inputs=("text", "image", "video"),
             pipelines=("OpenSoraPipeline",),
             match=dict(
@@ -52,7 +49,6 @@ OPENSORA = Family(
         ),
         Preset(
             name="open-sora-v2-dc-ae",
-            models=(),
             inputs=("text", "image", "video"),
             pipelines=("OpenSoraPipeline",),
             match=dict(

@@ -36,8 +36,6 @@ class Preset:
     """
 
     name: str
-    models: tuple[str, ...]
-    inputs: tuple[str, ...]
     pipelines: tuple[str, ...]
     match: Mapping[str, Mapping[str, Any]]
     arguments: Mapping[str, Scalar]
@@ -46,6 +44,8 @@ class Preset:
     token: tuple[int, int, int]
     width: int
     licence: str
+    models: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("text",)
     joined: bool = False
     fps: float | None = None
     dtype: DTypeName = "bf16"

@@ -1,7 +1,5 @@
 """Qwen-Image, its editing kind, and 2.1."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, redrawn

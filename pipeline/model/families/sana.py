@@ -1,7 +1,5 @@
 """SANA and SANA-Sprint, for images, and SANA-Video."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family
@@ -14,7 +12,6 @@ SANA = Family(
         Preset(
             name="sana-1.6b",
             models=("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",),
-            inputs=("text",),
             pipelines=("SanaPipeline",),
             match=dict(transformer=dict(num_layers=20, num_attention_heads=70, sample_size=32)),
             arguments=dict(height=1024, width=1024, num_inference_steps=20, guidance_scale=4.5),
@@ -57,7 +54,6 @@ SANA_SPRINT = Family(
 _480P = Preset(
     name="sana-video-2b-480p",
     models=("Efficient-Large-Model/SANA-Video_2B_480p_diffusers",),
-    inputs=("text",),
     pipelines=("SanaVideoPipeline",),
     match=dict(transformer=dict(num_layers=20, in_channels=16, sample_size=30)),
     arguments=dict(height=480, width=832, frames=81, num_inference_steps=50, guidance_scale=6.0),

@@ -4,8 +4,6 @@ Configs of the networks: diffusers' script convert_skyreelsv2_to_diffusers. Size
 the docstrings of its pipelines; sizes of the 720P models: README of github.com/SkyworkAI/SkyReels-V2.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, Sibling
@@ -14,7 +12,6 @@ from framefleet.pipeline.model.families.preset import Preset
 _LARGE = Preset(
     name="skyreels-v2-t2v-14b",
     models=("Skywork/SkyReels-V2-T2V-14B-540P-Diffusers", "Skywork/SkyReels-V2-T2V-14B-720P-Diffusers"),
-    inputs=("text",),
     pipelines=("SkyReelsV2Pipeline",),
     match=dict(transformer=dict(num_layers=40, in_channels=16)),
     arguments=dict(height=544, width=960, num_frames=97, num_inference_steps=50, guidance_scale=6.0),

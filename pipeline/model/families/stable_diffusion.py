@@ -1,7 +1,5 @@
 """Stable Diffusion 1, XL and 3, Stable Video Diffusion, and what was made of 1.5."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput, redrawn
@@ -26,7 +24,6 @@ STABLE_DIFFUSION = Family(
         Preset(
             name="sdxl-turbo",
             models=("stabilityai/sdxl-turbo",),
-            inputs=("text",),
             pipelines=("StableDiffusionXLPipeline",),
             match=dict(
                 unet=dict(in_channels=4, cross_attention_dim=2048),
@@ -45,7 +42,6 @@ STABLE_DIFFUSION = Family(
         Preset(
             name="sd-turbo",
             models=("stabilityai/sd-turbo",),
-            inputs=("text",),
             pipelines=("StableDiffusionPipeline",),
             match=dict(
                 unet=dict(in_channels=4, cross_attention_dim=1024),
@@ -64,7 +60,6 @@ STABLE_DIFFUSION = Family(
         Preset(
             name="sdxl",
             models=("stabilityai/stable-diffusion-xl-base-1.0",),
-            inputs=("text",),
             pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLModularPipeline"),
             match=dict(unet=dict(sample_size=128, in_channels=4, cross_attention_dim=2048)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=5.0),
@@ -80,7 +75,6 @@ STABLE_DIFFUSION = Family(
         Preset(
             name="sd1.5",
             models=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
-            inputs=("text",),
             pipelines=("StableDiffusionPipeline",),
             match=dict(unet=dict(sample_size=64, in_channels=4, cross_attention_dim=768)),
             arguments=dict(height=512, width=512, num_inference_steps=50, guidance_scale=7.5),
@@ -106,7 +100,6 @@ STABLE_DIFFUSION_3 = Family(
         Preset(
             name="sd3.5-large",
             models=("stabilityai/stable-diffusion-3.5-large",),
-            inputs=("text",),
             pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
             match=dict(transformer=dict(num_layers=38, in_channels=16)),
             arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=3.5),
@@ -124,7 +117,6 @@ STABLE_DIFFUSION_3 = Family(
         Preset(
             name="sd3-medium",
             models=("stabilityai/stable-diffusion-3-medium-diffusers",),
-            inputs=("text",),
             pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
             match=dict(transformer=dict(num_layers=24, pos_embed_max_size=192)),
             arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=7.0),
@@ -152,7 +144,6 @@ LATENT_CONSISTENCY = Family(
         Preset(
             name="lcm-dreamshaper-v7",
             models=("SimianLuo/LCM_Dreamshaper_v7",),
-            inputs=("text",),
             pipelines=("LatentConsistencyModelPipeline",),
             match=dict(unet=dict(cross_attention_dim=768, time_cond_proj_dim=256)),
             arguments=dict(height=768, width=768, num_inference_steps=4, guidance_scale=8.0),
@@ -183,8 +174,6 @@ ANIMATEDIFF = Family(
     presets=(
         Preset(
             name="animatediff",
-            models=(),
-            inputs=("text",),
             pipelines=("AnimateDiffPipeline",),
             match=dict(
                 unet=dict(cross_attention_dim=768),

@@ -1,7 +1,5 @@
 """Transformers that render videos, of authors with one family."""
 
-from __future__ import annotations
-
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.preset import Preset
 
@@ -17,7 +15,6 @@ ALLEGRO = Family(
         Preset(
             name="allegro",
             models=("rhymes-ai/Allegro",),
-            inputs=("text",),
             pipelines=("AllegroPipeline",),
             match=dict(transformer=dict(num_layers=32, in_channels=4)),
             arguments=dict(
@@ -46,7 +43,6 @@ ANYFLOW = Family(
         Preset(
             name="anyflow-wan2.1-t2v-14b",
             models=("nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers",),
-            inputs=("text",),
             pipelines=("AnyFlowPipeline",),
             match=dict(transformer=dict(num_layers=40, in_channels=16)),
             arguments=dict(height=480, width=832, num_frames=33, num_inference_steps=4, guidance_scale=1.0),
@@ -134,7 +130,6 @@ MOCHI = Family(
         Preset(
             name="mochi-1-preview",
             models=("genmo/mochi-1-preview",),
-            inputs=("text",),
             pipelines=("MochiPipeline",),
             match=dict(transformer=dict(num_layers=48, in_channels=12)),
             arguments=dict(height=480, width=848, num_frames=85, num_inference_steps=28, guidance_scale=3.5),

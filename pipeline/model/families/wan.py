@@ -1,7 +1,5 @@
 """Wan 2.1 and 2.2: from text, from an image, over a video."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
@@ -16,8 +14,6 @@ _TWO_PARTS = (
 # The demo's, trained here: jobs/shapes/README.md.
 SHAPES_MODEL = Preset(
     name="framefleet-shapes",
-    models=(),
-    inputs=("text",),
     pipelines=("WanPipeline",),
     match=dict(transformer=dict(num_layers=6, in_channels=24, ffn_dim=704, text_dim=128)),
     arguments=dict(

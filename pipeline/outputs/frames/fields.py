@@ -1,7 +1,5 @@
 """What outputs of diffusers call frames, maps of a picture, and sound. Imports no NumPy."""
 
-from __future__ import annotations
-
 CLIPS = ("frames", "video")
 IMAGES = ("images", "image", "rgb")  # of these the first dimension is a batch
 # Of these a clip shows a picture where there are no frames; they are kept beside it in any case.
