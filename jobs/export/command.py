@@ -10,22 +10,26 @@ from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output to hand on: a folder or a URL.")]
-_To = Annotated[str, typer.Argument(metavar="DEST", help="Where it goes: an empty folder, or a URL.")]
+_Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
+_To = Annotated[str, typer.Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
 _Format = Annotated[
     ExportFormat,
-    typer.Option("--format", help="Tar shards, Parquet with the clips in it, or a folder for `datasets`."),
+    typer.Option(
+        "--format", help="Format: tar shards, Parquet with the clips in it, or a folder for `datasets`."
+    ),
 ]
 _Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="SQL", help='Only rows for which it is true, as "sharpness > 0.4".'),
+    typer.Option(
+        "--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'
+    ),
 ]
 _Picks = Annotated[
     str | None,
     typer.Option(
         "--picks",
         metavar="PICKS.JSONL",
-        help="Only rows that it names by row_id. Its stars and notes become columns.",
+        help="File of row_ids to export. Its stars and notes become columns.",
     ),
 ]
 _Columns = Annotated[
@@ -52,12 +56,15 @@ _NearDuplicates = Annotated[
         help="Leave out clips that look like an earlier one: hashes differ in at most BITS of 64, e.g. 6.",
     ),
 ]
-_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="The most rows of a shard.")]
-_ShardMb = Annotated[int, typer.Option("--shard-mb", min=1, help="The most megabytes of clips of a shard.")]
-_Push = Annotated[
-    str | None, typer.Option("--push", metavar="ORG/NAME", help="Then push DEST to this dataset of the hub.")
+_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="Maximum number of rows of a shard.")]
+_ShardMb = Annotated[
+    int, typer.Option("--shard-mb", min=1, help="Maximum size of the clips of a shard, in megabytes.")
 ]
-_Private = Annotated[bool, typer.Option("--private", help="Make a new dataset of the hub a private one.")]
+_Push = Annotated[
+    str | None,
+    typer.Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset of the hub afterwards."),
+]
+_Private = Annotated[bool, typer.Option("--private", help="Create the dataset of the hub as private.")]
 
 
 def export_command(

@@ -39,7 +39,7 @@ def render_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render every row of a table that has no record yet. Run it again to go on after an interruption.
+    """Render every row of a table that has no record yet. Run it again to continue after an interruption.
 
     Exit codes: 0 every row has a record; 1 some rows failed, clips are gone, or the budget is spent; 2 bad
     job, table or model; 3 fleet or store lost; 70 a defect of framefleet; 129, 130 or 143 interrupted.

@@ -46,7 +46,7 @@ def score_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the clips of an output, and add the scores to its records. Run it again to go on.
+    """Measure the clips of an output, and add the scores to its records. Run it again to continue.
 
     Needs no cluster. Exit code 1: clips are damaged and have no scores, or a score failed.
     """

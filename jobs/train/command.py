@@ -25,7 +25,7 @@ def train_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
+    """Train or fine-tune a model on a table of videos. Run it again to continue after an interruption.
 
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a defect of framefleet;
     129, 130 or 143 interrupted.
