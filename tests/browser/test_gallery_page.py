@@ -201,9 +201,10 @@ def test_filters_say_what_is_searched_and_keep_the_focus(shown: Shown) -> None:
 
 def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     page = shown.go("#view=grid&x=seed&y=guidance_scale")
-    assert page.locator(".axis-x bdi").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
+    assert page.locator(".axis-x bdi").all_inner_texts() == list("0123")
+    assert page.inner_text(".axes") == "guidance_scale ↓  seed →"
     down = [label.replace("\u200b", "") for label in page.locator(".axis-y").all_inner_texts()]
-    assert down == ["guidance_scale 1", "guidance_scale 4"]
+    assert down == ["1", "4"]
     assert page.locator(".tile").count() == 8
     assert "1 of 3: a red ball" in page.inner_text("#page")
     shown.press("]", "ArrowDown", "ArrowRight")
@@ -219,6 +220,54 @@ def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Brows
     axes = [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")]
     assert axes == ["seed", "guidance_scale", "prompt"]
     page.close()
+
+
+def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path: Path) -> None:
+    write_gallery(write_output(tmp_path, ROWS, positions=[(7 * number) % 24 for number in range(24)]))
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go()
+    rows = page.evaluate("app.select().then(rows => [...rows].map(row => app.records.at(row, 'row_indices')))")
+    assert rows == [f"[{position}]" for position in range(24)]
+    page.evaluate("app.change({view: 'grid', page: 'prompt'})")
+    page.wait_for_selector("body[data-view=grid] .axes")
+    pages = page.evaluate("app.crossed.pages")
+    for query in ("seed=3", "guidance_scale=4 seed=2", "sharpness>1"):
+        shown.search(query)
+        left = page.evaluate("app.crossed.pages")
+        assert left == [prompt for prompt in pages if prompt in left]
+    shown.search("")
+    page.click("#page-after")
+    until(page, "document.getElementById('page').textContent.startsWith('2 of 3')")
+    second = page.inner_text("#page").partition(": ")[2]
+    shown.search(f'prompt="{second}"')
+    assert page.inner_text("#page") == f"1 of 1: {second}"
+    shown.search("")
+    assert page.inner_text("#page") == f"2 of 3: {second}"
+    page.close()
+
+
+def test_a_grid_never_begins_with_a_score(opened: Browser, tmp_path: Path) -> None:
+    rows = [{"prompt": "a ball", "seed": 7, "label": "ab"[number % 2]} for number in range(30)]
+    rows = [row | {"sharpness": number % 5 / 10} for number, row in enumerate(rows)]
+    write_gallery(write_output(tmp_path, rows))
+    page = opened.new_page()
+    Shown(page, tmp_path).go("#view=grid")
+    assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == ["label", "", ""]
+    page.close()
+
+
+def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
+    page = shown.go("#view=grid&x=seed&y=guidance_scale")
+    until(page, "document.querySelectorAll('video.ready').length === 8")
+    page.evaluate("document.querySelectorAll('video').forEach((video, n) => { video.currentTime = n / 9; })")
+    page.wait_for_timeout(2500)
+    times = "(v => Math.max(...v) - Math.min(...v))([...document.querySelectorAll('video')].map(v => v.currentTime))"
+    apart = []
+    for _ in range(11):
+        apart.append(page.evaluate(times))
+        page.wait_for_timeout(90)
+    assert sorted(apart)[5] < 0.15
 
 
 def test_all_is_done_with_keys(shown: Shown) -> None:

@@ -3,7 +3,7 @@
 
 const GAP = 10;
 const CAPTION = 44; // pixels: two lines
-const LABEL_X = 30;
+const LABEL_X = 46; // two lines: what the axes are, and the values across
 const LABEL_Y = () => (innerWidth < 700 ? 86 : 132);
 
 /** Return the layout of rows side by side, in their order. */
@@ -34,11 +34,12 @@ function listLayout(app, rows, make, height) {
   };
 }
 
-/** Return rows by the values of columns: {across, down, pages, cells}, numbers in their order. */
-async function crossed(rows, columnX, columnY, columnPage) {
+/** Return rows by the values of columns: {across, down, pages, cells}; numbers by size, texts in the table's order. */
+async function crossed(table, rows, columnX, columnY, columnPage) {
   const columns = [columnX, columnY, columnPage];
   await Promise.all(columns.map((column) => column?.all()));
-  const [across, down, pages] = columns.map((column) => valuesOf(column, rows));
+  const order = await table.inOrder();
+  const [across, down, pages] = columns.map((column) => valuesOf(column, rows, order));
   const places = [across, down, pages].map((values) => new Map(values.map((value, place) => [value, place])));
   const cells = new Map(); // "page/row/column" -> rows
   for (const row of rows) {
@@ -50,11 +51,15 @@ async function crossed(rows, columnX, columnY, columnPage) {
   return { across, down, pages, cells };
 }
 
-function valuesOf(column, rows) {
+function valuesOf(column, rows, order) {
   if (!column) return [null];
   const values = new Set();
   for (const row of rows) values.add(column.at(row));
-  if (column.kind !== "number") return [...values]; // as the rows have them
+  if (column.kind !== "number") {
+    const all = new Set(); // in an order that no filter and no sorting changes
+    for (const row of order) if (values.has(column.at(row))) all.add(column.at(row));
+    return [...all];
+  }
   return [...values].sort((one, other) => (one === null) - (other === null) || Number(one) - Number(other));
 }
 
@@ -63,9 +68,10 @@ function gridLayout(app, { across, down, cells }, page, columnX, columnY) {
   const width = app.size;
   const at = (row, column) => cells.get(`${page}/${row}/${column}`) ?? null;
   return {
-    numRows: down.length, numColumns: across.length, width, height: Math.round(width / app.aspect), gap: 6, left: LABEL_Y(), top: LABEL_X,
-    columnLabel: (column) => (columnX ? `${columnX.name} ${shown(across[column])}` : ""),
-    rowLabel: (row) => (columnY ? `${columnY.name} ${shown(down[row])}` : ""),
+    numRows: down.length, numColumns: across.length, width, height: Math.round(width / app.aspect), gap: 6, left: LABEL_Y(), top: LABEL_X, isTogether: true,
+    title: [columnY && `${columnY.name} ↓`, columnX && `${columnX.name} →`].filter(Boolean).join("  "),
+    columnLabel: (column) => (columnX ? shown(across[column]) : ""),
+    rowLabel: (row) => (columnY ? shown(down[row]) : ""),
     itemAt: (row, column) => at(row, column)?.[0] ?? null,
     find(item) {
       for (let row = 0; row < down.length; row++) {

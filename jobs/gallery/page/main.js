@@ -109,7 +109,7 @@ class App {
       select.value = chosen;
     };
     const own = this.table === this.records ? [{ name: "stars" }] : [];
-    fill(byId("sort"), [...columns, ...own], this.state.sort, "as rendered");
+    fill(byId("sort"), [...columns, ...own], this.state.sort, "table order");
     const axes = columns.filter((column) => column.distinct > 1);
     for (const axis of ["x", "y", "page"]) fill(byId(`axis-${axis}`), axes, this.state[axis], "–");
     byId("direction").textContent = this.state.down ? "↓" : "↑";
@@ -159,7 +159,7 @@ class App {
   async select() {
     const picked = this.state.view === "picks" ? [{ not: false, name: "stars", operator: ">", value: "0" }] : [];
     const isKnown = this.table.has(this.state.sort) || (this.state.sort === "stars" && this.table === this.records);
-    const sort = isKnown ? { name: this.state.sort, isDown: this.state.down !== "" } : null;
+    const sort = { name: isKnown ? this.state.sort : null, isDown: this.state.down !== "" };
     return select(this.table, [...picked, ...this.terms], sort, (name) => this.columnOf(name));
   }
 
@@ -167,18 +167,20 @@ class App {
     if (this.state.view === "failures") return listLayout(this, rows, (row) => failureItem(this, row), 84);
     if (this.state.view !== "grid") return flowLayout(this, rows);
     const [x, y, page] = ["x", "y", "page"].map((axis) => this.records.column(this.state[axis]) ?? null);
-    this.crossed = await crossed(rows, x, y, page);
-    this.pageNumber = Math.min(this.pageNumber ?? 0, this.crossed.pages.length - 1);
+    this.crossed = await crossed(this.records, rows, x, y, page);
+    this.pageNumber = Math.max(0, this.crossed.pages.indexOf(this.pageValue)); // the same one, whatever is filtered
     byId("page").textContent = page && rows.length ? `${this.pageNumber + 1} of ${this.crossed.pages.length}: ${shown(this.crossed.pages[this.pageNumber])}` : "";
     for (const button of [byId("page-before"), byId("page-after")]) button.hidden = !page;
-    return gridLayout(this, this.crossed, Math.max(0, this.pageNumber), x, y);
+    return gridLayout(this, this.crossed, this.pageNumber, x, y);
   }
 
-  /** Choose axes where none are: seed, then arguments, then others whose values come again; pages by prompt. */
+  /** Choose axes where none are: seed, then arguments, then the user's columns, all of few values; pages by prompt. */
   chooseAxes() {
     const { state, records } = this;
-    const rank = ({ name, role, distinct }) => (name === "seed" ? 0 : (role === "argument" ? 1 : 2) + (2 * distinct > records.numRows ? 2 : 0));
-    const columns = [...records.columns.values()].filter((column) => column.varies && column.distinct > 1 && column.role !== "record");
+    const rank = ({ name, role }) => (name === "seed" ? 0 : role === "argument" ? 1 : 2);
+    const isScore = ({ kind, values }) => kind === "number" && values.some(([value]) => value !== null && !Number.isInteger(Number(value)));
+    const isAxis = (column) => column.distinct > 1 && column.values && (column.role === "argument" || (column.role === "carried" && 2 * column.distinct <= records.numRows && !isScore(column)));
+    const columns = [...records.columns.values()].filter(isAxis);
     const may = columns.sort((one, other) => rank(one) - rank(other)).map((column) => column.name);
     const free = (...taken) => may.find((name) => name !== "prompt" && !taken.includes(name)) ?? may.find((name) => !taken.includes(name)) ?? "";
     const isFirst = !state.x && !state.y;
@@ -193,7 +195,7 @@ class App {
 
   turnPage(by) {
     const numPages = this.crossed?.pages.length ?? 1;
-    this.pageNumber = (this.pageNumber + by + numPages) % numPages;
+    this.pageValue = this.crossed?.pages[(this.pageNumber + by + numPages) % numPages];
     this.relayout();
   }
 
@@ -303,7 +305,7 @@ class App {
     on("filters", "click", () => this.toggleFilters());
     on("sort", "change", () => this.change({ sort: byId("sort").value }));
     on("direction", "click", () => this.change({ down: this.state.down ? "" : "1" }));
-    for (const axis of ["x", "y", "page"]) on(`axis-${axis}`, "change", () => { this.pageNumber = 0; this.change({ [axis]: byId(`axis-${axis}`).value }); });
+    for (const axis of ["x", "y", "page"]) on(`axis-${axis}`, "change", () => { this.change({ [axis]: byId(`axis-${axis}`).value }); });
     on("page-before", "click", () => this.turnPage(-1));
     on("page-after", "click", () => this.turnPage(1));
     on("size", "input", () => { this.state.size = byId("size").value; this.relayout(); });

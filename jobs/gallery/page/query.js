@@ -51,7 +51,7 @@ function testOf({ operator, value }, kind) {
   }
 }
 
-/** Return the rows that answer all terms, in order. columnOf: a column by its name, of the page's own too. */
+/** Return the rows that answer all terms, by a column or in the table's order (sort.name is null). columnOf: a column by its name, of the page's own too. */
 async function select(table, terms, sort, columnOf) {
   const mask = new Uint8Array(table.numRows).fill(1);
   const isChoice = (term) => term.operator === "=" && !term.not;
@@ -62,10 +62,9 @@ async function select(table, terms, sort, columnOf) {
     const columns = term.name === null ? searched(table) : [columnOf(term.name)];
     await keep(mask, columns, (column) => testOf(term, column.kind), term.not);
   }
-  const rows = Int32Array.from({ length: mask.reduce((sum, one) => sum + one, 0) });
-  let place = 0;
-  mask.forEach((isIn, row) => { if (isIn) rows[place++] = row; });
-  return sort ? sorted(rows, columnOf(sort.name), sort.isDown) : rows;
+  const rows = (await table.inOrder()).filter((row) => mask[row]);
+  if (sort.name) return sorted(rows, columnOf(sort.name), sort.isDown);
+  return sort.isDown ? rows.reverse() : rows;
 }
 
 function anyOf(tests) {
@@ -95,8 +94,7 @@ async function sorted(rows, column, isDown) {
   const sign = isDown ? -1 : 1;
   return rows.sort((one, other) => {
     const [a, b] = [rank[one], rank[other]];
-    if (a === b) return one - other;
-    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) ? (Number.isNaN(b) ? one - other : 1) : -1;
+    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
     return sign * (a - b);
   });
 }

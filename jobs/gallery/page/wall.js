@@ -25,6 +25,7 @@ class Wall {
     const { numRows, numColumns, width, height, gap, left, top } = layout;
     this.tall = top + numRows * (height + gap) + gap;
     this.scroll = Math.min(this.tall, MAX_HEIGHT);
+    this.player.isTogether = Boolean(layout.isTogether);
     this.canvas = element("div", { className: "canvas", style: { height: `${this.scroll}px`, minWidth: layout.columnLabel ? `${left + numColumns * (width + gap) + gap}px` : "" } });
     if (layout.columnLabel) this.canvas.append(this.labels());
     this.root.replaceChildren(this.canvas);
@@ -36,7 +37,8 @@ class Wall {
 
   labels() {
     const { numColumns, width, gap, left, top, columnLabel } = this.layout;
-    const labels = element("div", { className: "axis-x", style: { height: `${top}px` }, "aria-hidden": "true" });
+    const labels = element("div", { className: "axis-x", style: { height: `${top}px` }, "aria-hidden": "true" },
+      element("span", { className: "axes", textContent: this.layout.title }));
     for (let column = 0; column < numColumns; column++) {
       const at = { left: `${left + column * (width + gap) + gap}px`, width: `${width}px` };
       labels.append(element("bdi", { dir: "auto", textContent: columnLabel(column), title: columnLabel(column), style: at }));
