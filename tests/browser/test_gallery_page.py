@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -268,6 +269,14 @@ def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
         apart.append(page.evaluate(times))
         page.wait_for_timeout(90)
     assert sorted(apart)[5] < 0.15
+
+
+def test_the_header_says_what_this_is(shown: Shown) -> None:
+    page = shown.go()
+    assert page.inner_text("#title") == shown.folder.name
+    model, date, done, failed = page.locator("#about bdi").all_inner_texts()
+    assert (model, done, failed) == ("folder", "24 done", "7 failed")
+    assert (datetime.now(UTC).date() - datetime.fromisoformat(date).date()).days in (0, 1)
 
 
 def test_all_is_done_with_keys(shown: Shown) -> None:
