@@ -279,6 +279,87 @@ def test_the_header_says_what_this_is(shown: Shown) -> None:
     assert (datetime.now(UTC).date() - datetime.fromisoformat(date).date()).days in (0, 1)
 
 
+def test_clips_of_several_aspect_ratios_fill_their_lines(opened: Browser, tmp_path: Path) -> None:
+    def shaped(clip: Clip) -> Clip:
+        height, width = ((48, 64), (36, 64), (64, 36), (64, 64), (28, 66))[int(clip.row_id, 16) % 5]
+        return replace(clip, pixels=to_pixels(np.zeros((9, height, width, 3), np.uint8)))
+
+    write_gallery(write_output(tmp_path, ROWS, change=shaped))
+    page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
+    shown = Shown(page, tmp_path)
+    shown.go()
+    lines = page.evaluate("app.wall.layout.lines")
+    for line in lines[:-1]:
+        assert 1150 < line["lefts"][-1] + line["widths"][-1] <= 1200 and line["height"] < 300
+    frame = page.locator(".tile .frame").nth(2).bounding_box()
+    assert frame and frame["width"] / frame["height"] == pytest.approx(36 / 64, abs=0.02)
+    rows = []
+    for _ in range(24):
+        rows.append(page.evaluate("app.wall.activeItem"))
+        shown.press("ArrowRight")
+    assert rows == list(range(24))
+    for _ in range(24):
+        shown.press("ArrowLeft")
+    assert page.evaluate("app.wall.activeItem") == 0
+    page.close()
+
+
+def test_an_unknown_column_is_an_error_with_near_names(shown: Shown) -> None:
+    page = shown.go()
+    for query, near in (("guidence_scale>2", "guidance_scale"), ("guidance=4", "guidance_scale")):
+        shown.search(query)
+        assert f"Did you mean {near}?" in page.inner_text("#wall")
+        assert page.get_attribute("#search", "aria-invalid") == "true"
+    assert shown.search('"guidance=4"') == "0 of 24 clips"
+    assert shown.search("red") == "8 of 24 clips" and page.get_attribute("#search", "aria-invalid") == "false"
+
+
+def test_each_press_of_t_changes_the_colours(shown: Shown) -> None:
+    page = shown.go()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    seen = [page.evaluate(ground)]
+    for _ in range(4):
+        shown.press("t")
+        seen.append(page.evaluate(ground))
+    assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
+
+
+def test_escape_closes_filters_and_keys_reach_clips_again(shown: Shown) -> None:
+    page = shown.go()
+    shown.press("f", "Escape")
+    assert page.is_hidden("#filter-panel")
+    shown.press("ArrowRight", "c")
+    assert page.evaluate("app.marked") == [1]
+    shown.press("f")
+    page.locator("#filter-panel input[type=checkbox]").first.focus()
+    shown.press("Escape", "c")
+    assert page.is_hidden("#filter-panel") and page.evaluate("app.marked") == []
+
+
+def test_nothing_is_outlined_before_a_key_is_pressed(shown: Shown) -> None:
+    page = shown.go()
+    outline = "getComputedStyle(document.querySelector('.tile.active')).outlineStyle"
+    assert page.evaluate(outline) == "none"
+    shown.press("ArrowRight")
+    assert page.evaluate(outline) == "solid"
+
+
+def test_each_button_that_is_a_symbol_has_a_title(shown: Shown) -> None:
+    page = shown.go("#view=grid&x=seed&y=guidance_scale")
+    shown.press("f")
+    symbols = "[...document.querySelectorAll('button')].filter(b => !/[a-z]/i.test(b.textContent) && !b.title)"
+    assert page.evaluate(f"{symbols}.map(button => button.outerHTML)") == []
+
+
+def test_a_phone_shows_which_page_of_the_grid_it_is(opened: Browser, output: Path) -> None:
+    page = opened.new_page(viewport=PHONE)  # type: ignore[arg-type]
+    Shown(page, output).go("#view=grid")
+    for button in ("page-before", "page", "page-after"):
+        box = page.locator(f"#{button}").bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+    page.close()
+
+
 def test_all_is_done_with_keys(shown: Shown) -> None:
     page = shown.go()
     shown.press("ArrowRight", "ArrowRight", "s", "ArrowLeft", "5")

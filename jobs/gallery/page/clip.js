@@ -28,7 +28,7 @@ function factsOf(app, row, names = {}) {
 function clipTile(app, row, { isBare = false, numMore = 0 } = {}) {
   const frame = element("div", { className: "frame" });
   const star = element("button", { className: "star", tabIndex: -1, title: "Star (s)", textContent: "★" });
-  const mark = element("button", { className: "mark", tabIndex: -1, title: "Mark for comparing (c)", textContent: "⇄" });
+  const mark = element("button", { className: "mark", tabIndex: -1, title: "Mark for comparing (c): up to four clips, then press v", textContent: "⇄" });
   const tile = element("div", { className: "tile", role: "option", id: `tile-${row}` }, frame, mark, star);
   star.onclick = (event) => { event.stopPropagation(); app.star(row); };
   mark.onclick = (event) => { event.stopPropagation(); app.mark(row); };
@@ -46,7 +46,7 @@ async function fillTile(app, row, tile, frame, isBare) {
   tile.clip = { path, preview, kind: kindOf(path) };
   const still = preview ?? (tile.clip.kind === "image" ? path : null);
   if (still) frame.prepend(element("img", { src: urlOf(still), alt: "", decoding: "async", draggable: false, onerror: (event) => event.target.remove() }));
-  if (tile.clip.kind === "audio") frame.prepend(element("span", { className: "sound", textContent: "♪" }));
+  if (tile.clip.kind === "audio") frame.prepend(element("span", { className: "sound", textContent: "♪", title: "Sound: press Space to play" }));
   if (tile.clip.kind === "file") frame.append(element("span", { className: "badge", textContent: path ? path.slice(path.indexOf(".") + 1) : "no clip" }));
   const [prompt, facts] = [table.at(row, "prompt") ?? table.at(row, "row_id"), factsOf(app, row)];
   tile.setAttribute("aria-label", `${prompt}, ${facts}`);

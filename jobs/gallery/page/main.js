@@ -7,7 +7,6 @@ const VIEWS = ["clips", "grid", "picks", "failures"];
 const TYPING_MS = 60; // of rest, before what is typed on is looked for
 const MAX_FACTS = 3;
 const NEVER_FACTS = new Set(["prompt", "negative_prompt", "row_id", "height", "width", "num_frames"]);
-const THEMES = ["auto", "light", "dark"];
 
 class App {
   async start() {
@@ -140,6 +139,7 @@ class App {
     const turn = (this.turn = Symbol("turn"));
     const { view } = this.state;
     byId("wall").ariaBusy = "true";
+    byId("search").ariaInvalid = "false";
     document.body.dataset.view = view;
     for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.view === view));
     if (view === "grid") this.chooseAxes();
@@ -164,6 +164,7 @@ class App {
     const picked = this.state.view === "picks" ? [{ not: false, name: "stars", operator: ">", value: "0" }] : [];
     const isKnown = this.table.has(this.state.sort) || (this.state.sort === "stars" && this.table === this.records);
     const sort = { name: isKnown ? this.state.sort : null, isDown: this.state.down !== "" };
+    checkColumns(this.terms, [...this.table.columns.keys(), ...(this.table === this.records ? ["stars", "note"] : [])]);
     return select(this.table, [...picked, ...this.terms], sort, (name) => this.columnOf(name));
   }
 
@@ -174,7 +175,7 @@ class App {
     this.crossed = await crossed(this.records, rows, x, y, page);
     this.pageNumber = Math.max(0, this.crossed.pages.indexOf(this.pageValue)); // the same one, whatever is filtered
     byId("page").textContent = page && rows.length ? `${this.pageNumber + 1} of ${this.crossed.pages.length}: ${shown(this.crossed.pages[this.pageNumber])}` : "";
-    for (const button of [byId("page-before"), byId("page-after")]) button.hidden = !page;
+    byId("pages").hidden = !page || !rows.length;
     return gridLayout(this, this.crossed, this.pageNumber, x, y);
   }
 
@@ -220,7 +221,14 @@ class App {
 
   failed(error) {
     byId("status").textContent = error.message;
-    this.look();
+    byId("wall").ariaBusy = "false";
+    if (!(error instanceof QueryError)) return this.look();
+    this.layoutAgain = null;
+    this.wall.clear();
+    this.wall.layout = null;
+    byId("search").ariaInvalid = "true";
+    byId("status").textContent = "0 found";
+    byId("wall").replaceChildren(element("p", { className: "nothing", role: "alert", textContent: error.message }));
   }
 
   /** See whether a newer gallery was written. */
@@ -285,7 +293,9 @@ class App {
   }
 
   nextTheme() {
-    this.state.theme = THEMES[(THEMES.indexOf(this.state.theme) + 1) % THEMES.length];
+    const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const other = (this.state.theme === "auto" ? system : this.state.theme) === "dark" ? "light" : "dark";
+    this.state.theme = other === system ? "auto" : other;
     document.documentElement.dataset.theme = this.state.theme;
     this.writeHash();
   }
@@ -325,6 +335,7 @@ class App {
     for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     for (const id of ["details", "compare"]) on(id, "close", () => byId("wall").focus());
     on("details", "close", () => byId("details").replaceChildren()); // its clip plays no more
+    for (const event of ["keydown", "pointerdown"]) document.addEventListener(event, () => { document.body.dataset.used = "yes"; }, { once: true, capture: true });
     document.addEventListener("keydown", (event) => pressed(this, event));
     addEventListener("hashchange", () => { this.readHash(); this.drawFrame(); this.show(); });
   }
