@@ -162,8 +162,8 @@ class Wall {
     row += down;
     column += right;
     if (isWrapped && right && (column < 0 || column >= numColumns)) {
-      row += Math.sign(right);
-      column = right < 0 ? this.layout.numColumns - 1 : 0;
+      const next = row + Math.sign(right);
+      if (next >= 0 && next < numRows) [row, column] = [next, right < 0 ? this.layout.numColumns - 1 : 0];
     }
     row = Math.max(0, Math.min(numRows - 1, row));
     column = Math.max(0, Math.min(this.layout.numColumns - 1, column));
