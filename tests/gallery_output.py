@@ -79,7 +79,10 @@ def write_output(
     for number, row in enumerate(rows):
         arguments = {name: value for name, value in row.items() if name not in ("seed", *CARRIED.names)}
         clip = change(clip_of(number, arguments, seed=row.get("seed", number)))
-        record = replace(store_clip(store, encode_clip(clip, media or Media())), row_indices=(positions[number] if positions else number,))
+        record = replace(
+            store_clip(store, encode_clip(clip, media or Media())),
+            row_indices=(positions[number] if positions else number,),
+        )
         carried = [[row.get("label", f"row {number}")], [row.get("sharpness", number / 10)]]
         records.add(pa.record_batch(carried, schema=CARRIED), values_of(record))
     records.flush()

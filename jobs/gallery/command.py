@@ -26,7 +26,8 @@ def gallery_command(
 ) -> None:
     """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
 
-    Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local outputs.
+    Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local
+    outputs.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.gallery.shown import show_gallery

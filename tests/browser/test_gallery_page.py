@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +229,9 @@ def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path
     page = opened.new_page()
     shown = Shown(page, tmp_path)
     shown.go()
-    rows = page.evaluate("app.select().then(rows => [...rows].map(row => app.records.at(row, 'row_indices')))")
+    rows = page.evaluate(
+        "app.select().then(rows => [...rows].map(row => app.records.at(row, 'row_indices')))"
+    )
     assert rows == [f"[{position}]" for position in range(24)]
     page.evaluate("app.change({view: 'grid', page: 'prompt'})")
     page.wait_for_selector("body[data-view=grid] .axes")
@@ -263,10 +266,11 @@ def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
     until(page, "document.querySelectorAll('video.ready').length === 8")
     page.evaluate("document.querySelectorAll('video').forEach((video, n) => { video.currentTime = n / 9; })")
     page.wait_for_timeout(2500)
-    times = "(v => Math.max(...v) - Math.min(...v))([...document.querySelectorAll('video')].map(v => v.currentTime))"
+    times = "[...document.querySelectorAll('video')].map(video => video.currentTime)"
     apart = []
     for _ in range(11):
-        apart.append(page.evaluate(times))
+        at = page.evaluate(times)
+        apart.append(max(at) - min(at))
         page.wait_for_timeout(90)
     assert sorted(apart)[5] < 0.15
 
@@ -321,7 +325,7 @@ def test_each_press_of_t_changes_the_colours(shown: Shown) -> None:
     for _ in range(4):
         shown.press("t")
         seen.append(page.evaluate(ground))
-    assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
+    assert all(one != other for one, other in pairwise(seen))
 
 
 def test_escape_closes_filters_and_keys_reach_clips_again(shown: Shown) -> None:
@@ -347,7 +351,9 @@ def test_nothing_is_outlined_before_a_key_is_pressed(shown: Shown) -> None:
 def test_each_button_that_is_a_symbol_has_a_title(shown: Shown) -> None:
     page = shown.go("#view=grid&x=seed&y=guidance_scale")
     shown.press("f")
-    symbols = "[...document.querySelectorAll('button')].filter(b => !/[a-z]/i.test(b.textContent) && !b.title)"
+    symbols = (
+        "[...document.querySelectorAll('button')].filter(b => !/[a-z]/i.test(b.textContent) && !b.title)"
+    )
     assert page.evaluate(f"{symbols}.map(button => button.outerHTML)") == []
 
 
