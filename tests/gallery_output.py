@@ -67,18 +67,22 @@ def write_output(
     media: Media | None = None,
     failures: Sequence[str] = (),
     run: str = "r1",
+    positions: Sequence[int] | None = None,
     change: Callable[[Clip], Clip] = lambda clip: clip,
 ) -> Store:
     """Write what a job of these rows leaves. rows: arguments, and `seed`. failures: their messages.
 
-    change: makes other clips of those that move.
+    change: makes other clips of those that move. positions: of the rows in the table.
     """
     store = Store(str(folder))
     records = PartWriter(store, RECORDS, record_schema(CARRIED), run=run)
     for number, row in enumerate(rows):
         arguments = {name: value for name, value in row.items() if name not in ("seed", *CARRIED.names)}
         clip = change(clip_of(number, arguments, seed=row.get("seed", number)))
-        record = replace(store_clip(store, encode_clip(clip, media or Media())), row_indices=(number,))
+        record = replace(
+            store_clip(store, encode_clip(clip, media or Media())),
+            row_indices=(positions[number] if positions else number,),
+        )
         carried = [[row.get("label", f"row {number}")], [row.get("sharpness", number / 10)]]
         records.add(pa.record_batch(carried, schema=CARRIED), values_of(record))
     records.flush()

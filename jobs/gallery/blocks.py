@@ -192,7 +192,8 @@ def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -
                 column.values = None
                 break
     known = [value for value in values if value is not None]
-    if column.kind == "number" and known:
-        least, most = (known := sorted(map(float, known)))[0], known[-1]
+    if column.kind in ("number", "time") and known:
+        known = list(map(float, known)) if column.kind == "number" else known
+        least, most = min(known), max(known)
         column.least = least if column.least is None else min(column.least, least)
         column.most = most if column.most is None else max(column.most, most)

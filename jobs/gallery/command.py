@@ -6,26 +6,28 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Output = Annotated[str, typer.Argument(help="The output to look at: a folder or a URL.")]
-_X = Annotated[str | None, typer.Option("--x", metavar="COLUMN", help="What the grid has across, as seed.")]
-_Y = Annotated[str | None, typer.Option("--y", metavar="COLUMN", help="What it has down, as guidance_scale.")]
-_Previews = Annotated[bool, typer.Option("--previews", help="Also make the stills of clips that have none.")]
+_X = Annotated[str | None, typer.Option("--x", metavar="COLUMN", help="Column across the grid, e.g. seed.")]
+_Y = Annotated[
+    str | None, typer.Option("--y", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")
+]
+_Previews = Annotated[bool, typer.Option("--previews", help="Make a still for each clip that has none.")]
 
 
 def gallery_command(
-    output: _Output,
+    output: OutputToRead,
     x: _X = None,
     y: _Y = None,
     previews: _Previews = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write a page into the output to look at its clips, filter, compare and choose them; print where it is.
+    """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
 
-    A file for the browser, from a folder, a bucket or any web server. `render` writes it for local outputs.
+    Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local
+    outputs.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.gallery.shown import show_gallery

@@ -219,10 +219,10 @@ def _short(name: str) -> str:
 
 
 def mean_rate(throughput: Throughput) -> float:
-    """Return rows in the unit of time that its chart has, from the first column to the last."""
+    """Return rows in the unit of time that its chart has, from the start of the first row to the last end."""
     unit_s, _ = rate_unit(throughput.bin_s)
     rows = sum(one.rows for one in throughput.bins)
-    return rows * unit_s / (throughput.bin_s * len(throughput.bins))
+    return rows * unit_s / (throughput.wall_s or throughput.bin_s * len(throughput.bins))
 
 
 def rate_unit(bin_s: int) -> tuple[int, str]:

@@ -5,6 +5,7 @@ Whatever records say is escaped, and shortened where it has no bounds.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
@@ -14,6 +15,7 @@ from typing import Any
 from framefleet.jobs.failures.failures import FailedRow
 from framefleet.jobs.report.charts import (
     MAX_BARS,
+    SERIES,
     bars_chart,
     batches_chart,
     mean_rate,
@@ -31,13 +33,15 @@ from framefleet.pipeline.text import escaped
 _STYLE = Path(__file__).with_name("page.css")
 _MAX_TEXT = 400  # characters of a cell
 _FIRST_KEYS = ("gpu", "driver", "torch", "cuda", "diffusers", "transformers", "attention", "python")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page_of(report: Report) -> str:
-    """Return the page."""
+def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
+    """Return the page. stills: prompts and WebP pictures of the newest clips."""
     title = html_text(report.output.rstrip("/").rpartition("/")[2] or report.output)
-    body = "\n".join([*_top(report, title), *_charts(report), *_tables(report), _foot(report)])
+    body = "\n".join(
+        [*_top(report, title), _stills(stills), *_charts(report), *_tables(report), _foot(report)]
+    )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -65,11 +69,23 @@ def bytes_told(count: float) -> str:
 def _top(report: Report, title: str) -> Iterator[str]:
     models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
     yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
+    facts = list(_facts(report))
     tiles = "".join(
         f'<div class="{"tile bad" if is_bad else "tile"}"><b>{html_text(value)}</b>{_small(name)}</div>'
-        for name, value, is_bad in _facts(report)
+        for name, value, is_bad in facts
     )
-    yield f'<div class="tiles">{tiles}</div>'
+    # As many columns as leave the last line the fullest, so that no tile is alone in it.
+    columns = max((6, 5, 4), key=lambda count: ((len(facts) - 1) % count + 1) / count)
+    yield f'<div class="tiles" style="--columns: {columns}">{tiles}</div>'
+
+
+def _stills(stills: Sequence[tuple[str, bytes]]) -> str:
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/webp;base64,{b64encode(still).decode()}">'
+        f"<figcaption>{html_text(prompt)}</figcaption></figure>"
+        for prompt, still in stills
+    )
+    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else ""
 
 
 def _small(text: str) -> str:
@@ -88,9 +104,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield "rows left", f"{rows.left:,}", False
     yield "rows failed", f"{rows.failed:,}", rows.failed > 0
     yield "rows refused as invalid", f"{rows.invalid:,}", rows.invalid > 0
-    if seconds := _wall_s(report):
+    if seconds := report.throughput.wall_s:
         yield "from the first row to the last", duration(seconds), False
-        yield "rows per minute in that time", f"{rows.done / seconds * 60:,.3g}", False
+    if report.throughput.bins:
+        _, per = rate_unit(report.throughput.bin_s)
+        yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
     yield "of clips to watch", duration(clips.seconds), False
     yield "in clips", bytes_told(clips.num_bytes), False
     if clips.mean_batch:
@@ -111,11 +129,6 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
             yield "per clip", f"{cost.per_clip:,.4g}", False
 
 
-def _wall_s(report: Report) -> float:
-    first, last = report.throughput.started, report.throughput.finished
-    return (last - first).total_seconds() if first and last else 0.0
-
-
 def _charts(report: Report) -> Iterator[str]:
     work, clips = report.work, report.clips
     yield '<div class="charts">'
@@ -132,7 +145,8 @@ def _charts(report: Report) -> Iterator[str]:
         idle = list(work.idle.items())[:MAX_BARS]
         told = [_seconds_told(seconds) for _, seconds in idle]
         note = "Seconds in which a model had nothing to do, by what it waited for."
-        yield _card("Idle time", note, bars_chart(idle, told, what="Idle seconds", series=[3] * len(idle)))
+        series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
+        yield _card("Idle time", note, bars_chart(idle, told, what="Idle seconds", series=series))
     if beside := _beside(report):
         told = [_seconds_told(seconds) for _, seconds in beside]
         note = "Seconds of threads that encode and store clips while the model goes on."

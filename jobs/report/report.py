@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 import framefleet
 from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
 from framefleet.jobs.render.claimed import find_claim
@@ -26,7 +28,9 @@ from framefleet.jobs.report.values import (
 from framefleet.jobs.status.status import Status, StatusReader
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORDS, told_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 
 PAGE, VALUES = "report.html", "report.json"  # in the output
@@ -34,6 +38,7 @@ _MAX_FAILURES = 20  # messages that are shown
 _MAX_WORKERS = 200  # of the JSON: the busiest
 _MAX_ENVIRONMENTS = 20  # of the most rows; models too
 _MAX_CAUSES = 20
+_MAX_STILLS, _MAX_STILL = 8, 1 << 16  # of the page; bytes of one
 
 
 def report(
@@ -59,7 +64,7 @@ def write_report(store: Store, found: Report) -> None:
     """Put both files into an output."""
     from framefleet.jobs.report.page import page_of  # imports matplotlib
 
-    store.write(PAGE, page_of(found).encode("utf-8", "replace"))
+    store.write(PAGE, page_of(found, _stills(store)).encode("utf-8", "replace"))
     store.write(VALUES, found.to_json().encode("utf-8", "replace"))
 
 
@@ -84,6 +89,23 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
         environments=_environments(figures),
         models=_models(figures),
     )
+
+
+def _stills(store: Store) -> list[tuple[str, bytes]]:
+    """Return prompts and previews of the newest clips; a clip without a preview is left out."""
+    names = ["finished_at", "row_id", "uri", "path", "preview_path", "arguments"]
+    newest: list[pa.Table] = []
+    for table in record_tables(store, names):
+        joined = pa.concat_tables([*newest, table])
+        newest = [joined.sort_by([("finished_at", "descending")]).slice(0, _MAX_STILLS)]
+    stills = []
+    for row in newest[0].drop_columns(["finished_at"]).to_pylist() if newest else ():
+        try:
+            still = store.read(preview_path(recorded_path(row, RECORDS)), _MAX_STILL)
+        except (JobError, FileNotFoundError):  # not ours, or never made
+            continue
+        stills.append((str(told_arguments(row).get("prompt", row["row_id"])), still))
+    return stills
 
 
 def _figures(store: Store) -> Figures:

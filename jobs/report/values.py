@@ -45,6 +45,10 @@ class Throughput:
     bin_s: int
     bins: tuple[Bin, ...]
 
+    @property
+    def wall_s(self) -> float:
+        return (self.finished - self.started).total_seconds() if self.started and self.finished else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTime:

@@ -6,8 +6,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,9 +203,10 @@ def test_filters_say_what_is_searched_and_keep_the_focus(shown: Shown) -> None:
 
 def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     page = shown.go("#view=grid&x=seed&y=guidance_scale")
-    assert page.locator(".axis-x bdi").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
+    assert page.locator(".axis-x bdi").all_inner_texts() == list("0123")
+    assert page.inner_text(".axes") == "guidance_scale ↓  seed →"
     down = [label.replace("\u200b", "") for label in page.locator(".axis-y").all_inner_texts()]
-    assert down == ["guidance_scale 1", "guidance_scale 4"]
+    assert down == ["1", "4"]
     assert page.locator(".tile").count() == 8
     assert "1 of 3: a red ball" in page.inner_text("#page")
     shown.press("]", "ArrowDown", "ArrowRight")
@@ -218,6 +221,148 @@ def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Brows
     Shown(page, tmp_path).go("#view=grid")
     axes = [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")]
     assert axes == ["seed", "guidance_scale", "prompt"]
+    page.close()
+
+
+def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path: Path) -> None:
+    write_gallery(write_output(tmp_path, ROWS, positions=[(7 * number) % 24 for number in range(24)]))
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go()
+    rows = page.evaluate(
+        "app.select().then(rows => [...rows].map(row => app.records.at(row, 'row_indices')))"
+    )
+    assert rows == [f"[{position}]" for position in range(24)]
+    page.evaluate("app.change({view: 'grid', page: 'prompt'})")
+    page.wait_for_selector("body[data-view=grid] .axes")
+    pages = page.evaluate("app.crossed.pages")
+    for query in ("seed=3", "guidance_scale=4 seed=2", "sharpness>1"):
+        shown.search(query)
+        left = page.evaluate("app.crossed.pages")
+        assert left == [prompt for prompt in pages if prompt in left]
+    shown.search("")
+    page.click("#page-after")
+    until(page, "document.getElementById('page').textContent.startsWith('2 of 3')")
+    second = page.inner_text("#page").partition(": ")[2]
+    shown.search(f'prompt="{second}"')
+    assert page.inner_text("#page") == f"1 of 1: {second}"
+    shown.search("")
+    assert page.inner_text("#page") == f"2 of 3: {second}"
+    page.close()
+
+
+def test_a_grid_never_begins_with_a_score(opened: Browser, tmp_path: Path) -> None:
+    rows = [{"prompt": "a ball", "seed": 7, "label": "ab"[number % 2]} for number in range(30)]
+    rows = [row | {"sharpness": number % 5 / 10} for number, row in enumerate(rows)]
+    write_gallery(write_output(tmp_path, rows))
+    page = opened.new_page()
+    Shown(page, tmp_path).go("#view=grid")
+    assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == ["label", "", ""]
+    page.close()
+
+
+def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
+    page = shown.go("#view=grid&x=seed&y=guidance_scale")
+    until(page, "document.querySelectorAll('video.ready').length === 8")
+    page.evaluate("document.querySelectorAll('video').forEach((video, n) => { video.currentTime = n / 9; })")
+    page.wait_for_timeout(2500)
+    times = "[...document.querySelectorAll('video')].map(video => video.currentTime)"
+    apart = []
+    for _ in range(11):
+        at = page.evaluate(times)
+        apart.append(max(at) - min(at))
+        page.wait_for_timeout(90)
+    assert sorted(apart)[5] < 0.15
+
+
+def test_the_header_says_what_this_is(shown: Shown) -> None:
+    page = shown.go()
+    assert page.inner_text("#title") == shown.folder.name
+    model, date, done, failed = page.locator("#about bdi").all_inner_texts()
+    assert (model, done, failed) == ("folder", "24 done", "7 failed")
+    assert (datetime.now(UTC).date() - datetime.fromisoformat(date).date()).days in (0, 1)
+
+
+def test_clips_of_several_aspect_ratios_fill_their_lines(opened: Browser, tmp_path: Path) -> None:
+    def shaped(clip: Clip) -> Clip:
+        height, width = ((48, 64), (36, 64), (64, 36), (64, 64), (28, 66))[int(clip.row_id, 16) % 5]
+        return replace(clip, pixels=to_pixels(np.zeros((9, height, width, 3), np.uint8)))
+
+    write_gallery(write_output(tmp_path, ROWS, change=shaped))
+    page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
+    shown = Shown(page, tmp_path)
+    shown.go()
+    lines = page.evaluate("app.wall.layout.lines")
+    for line in lines[:-1]:
+        assert 1150 < line["lefts"][-1] + line["widths"][-1] <= 1200 and line["height"] < 300
+    frame = page.locator(".tile .frame").nth(2).bounding_box()
+    assert frame and frame["width"] / frame["height"] == pytest.approx(36 / 64, abs=0.02)
+    rows = []
+    for _ in range(24):
+        rows.append(page.evaluate("app.wall.activeItem"))
+        shown.press("ArrowRight")
+    assert rows == list(range(24))
+    for _ in range(24):
+        shown.press("ArrowLeft")
+    assert page.evaluate("app.wall.activeItem") == 0
+    page.close()
+
+
+def test_an_unknown_column_is_an_error_with_near_names(shown: Shown) -> None:
+    page = shown.go()
+    for query, near in (("guidence_scale>2", "guidance_scale"), ("guidance=4", "guidance_scale")):
+        shown.search(query)
+        assert f"Did you mean {near}?" in page.inner_text("#wall")
+        assert page.get_attribute("#search", "aria-invalid") == "true"
+    assert shown.search('"guidance=4"') == "0 of 24 clips"
+    assert shown.search("red") == "8 of 24 clips" and page.get_attribute("#search", "aria-invalid") == "false"
+
+
+def test_each_press_of_t_changes_the_colours(shown: Shown) -> None:
+    page = shown.go()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    seen = [page.evaluate(ground)]
+    for _ in range(4):
+        shown.press("t")
+        seen.append(page.evaluate(ground))
+    assert all(one != other for one, other in pairwise(seen))
+
+
+def test_escape_closes_filters_and_keys_reach_clips_again(shown: Shown) -> None:
+    page = shown.go()
+    shown.press("f", "Escape")
+    assert page.is_hidden("#filter-panel")
+    shown.press("ArrowRight", "c")
+    assert page.evaluate("app.marked") == [1]
+    shown.press("f")
+    page.locator("#filter-panel input[type=checkbox]").first.focus()
+    shown.press("Escape", "c")
+    assert page.is_hidden("#filter-panel") and page.evaluate("app.marked") == []
+
+
+def test_nothing_is_outlined_before_a_key_is_pressed(shown: Shown) -> None:
+    page = shown.go()
+    outline = "getComputedStyle(document.querySelector('.tile.active')).outlineStyle"
+    assert page.evaluate(outline) == "none"
+    shown.press("ArrowRight")
+    assert page.evaluate(outline) == "solid"
+
+
+def test_each_button_that_is_a_symbol_has_a_title(shown: Shown) -> None:
+    page = shown.go("#view=grid&x=seed&y=guidance_scale")
+    shown.press("f")
+    symbols = (
+        "[...document.querySelectorAll('button')].filter(b => !/[a-z]/i.test(b.textContent) && !b.title)"
+    )
+    assert page.evaluate(f"{symbols}.map(button => button.outerHTML)") == []
+
+
+def test_a_phone_shows_which_page_of_the_grid_it_is(opened: Browser, output: Path) -> None:
+    page = opened.new_page(viewport=PHONE)  # type: ignore[arg-type]
+    Shown(page, output).go("#view=grid")
+    for button in ("page-before", "page", "page-after"):
+        box = page.locator(f"#{button}").bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
     page.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -11,13 +12,16 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.jobs.report.charts import mean_rate, rate_unit
 from framefleet.jobs.report.figures import MAX_BINS, Timeline
 from framefleet.jobs.report.page import bytes_told
 from framefleet.pipeline.outputs.parts.records import Record
 from tests.commands import command
+from tests.gallery_output import write_output as write_gallery_output
 from tests.outputs import write_driver, write_output
 from tests.rows import NOON, failure, record
 
+_CHARTS = ("Time of workers", "Idle time")
 HOSTILE = "\x1b[31m</style><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{a}{b}$\ud7ff"
 
 
@@ -201,3 +205,24 @@ def test_any_span_has_bins_that_fit_a_chart_and_hold_every_row(span_s: int) -> N
 
 def test_bytes_are_told_in_units() -> None:
     assert [bytes_told(count) for count in (0, 999, 1_234_567, 5e15)] == ["0 B", "999 B", "1.23 MB", "5 PB"]
+
+
+def test_the_page_has_one_rate_and_the_newest_clips(tmp_path: Path) -> None:
+    prompts = [{"prompt": f"ball {number} <b>", "seed": number} for number in range(10)]
+    folder = tmp_path / "out"
+    write_gallery_output(folder, prompts)
+    found = framefleet.report(str(folder))
+    page = (folder / "report.html").read_text("utf-8")
+    unit, rate = rate_unit(found.throughput.bin_s)[1], f"{mean_rate(found.throughput):,.3g}"
+    assert f"<b>{rate}</b><span>rows per {unit}</span>" in page and f"Mean {rate} rows per {unit}" in page
+    assert page.count("data:image/webp;base64,") == 8
+    assert "ball 9 &lt;b&gt;" in page and "ball 1 " not in page
+
+
+def test_an_idle_cause_has_one_colour_in_all_charts(tmp_path: Path) -> None:
+    write_output(tmp_path, rows())
+    framefleet.report(str(tmp_path))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    workers, idle = (page.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0] for title in _CHARTS)
+    colours = [set(re.findall(r"var\(--series-(\d)\)", chart)) for chart in (workers, idle)]
+    assert colours == [{"0", "1", "2"}, {"1", "2"}]

@@ -4,6 +4,8 @@
 const PLAYED = { mp4: "video", webm: "video", png: "image", webp: "image", gif: "image", flac: "audio", wav: "audio" };
 const MAX_PLAYING = 40; // browsers refuse more players (Chrome on phones: 40), and eyes do not follow them
 const AT_ONCE_MS = 6; // of a frame's 16 go to beginning and ending players, milliseconds each
+const STEP_MS = 50; // between looks at whether clips of a grid are in sync
+const MAX_DRIFT_S = 0.08; // two frames at 25 per second; each correction costs a seek
 const TILE_COLUMNS = ["row_id", "path", "preview_path", "prompt", "num_frames", "fps"];
 
 const SHORT_NAMES = { guidance_scale: "guidance", num_inference_steps: "steps" }; // in captions, which have no room
@@ -26,7 +28,7 @@ function factsOf(app, row, names = {}) {
 function clipTile(app, row, { isBare = false, numMore = 0 } = {}) {
   const frame = element("div", { className: "frame" });
   const star = element("button", { className: "star", tabIndex: -1, title: "Star (s)", textContent: "★" });
-  const mark = element("button", { className: "mark", tabIndex: -1, title: "Mark for comparing (c)", textContent: "⇄" });
+  const mark = element("button", { className: "mark", tabIndex: -1, title: "Mark for comparing (c): up to four clips, then press v", textContent: "⇄" });
   const tile = element("div", { className: "tile", role: "option", id: `tile-${row}` }, frame, mark, star);
   star.onclick = (event) => { event.stopPropagation(); app.star(row); };
   mark.onclick = (event) => { event.stopPropagation(); app.mark(row); };
@@ -44,7 +46,7 @@ async function fillTile(app, row, tile, frame, isBare) {
   tile.clip = { path, preview, kind: kindOf(path) };
   const still = preview ?? (tile.clip.kind === "image" ? path : null);
   if (still) frame.prepend(element("img", { src: urlOf(still), alt: "", decoding: "async", draggable: false, onerror: (event) => event.target.remove() }));
-  if (tile.clip.kind === "audio") frame.prepend(element("span", { className: "sound", textContent: "♪" }));
+  if (tile.clip.kind === "audio") frame.prepend(element("span", { className: "sound", textContent: "♪", title: "Sound: press Space to play" }));
   if (tile.clip.kind === "file") frame.append(element("span", { className: "badge", textContent: path ? path.slice(path.indexOf(".") + 1) : "no clip" }));
   const [prompt, facts] = [table.at(row, "prompt") ?? table.at(row, "row_id"), factsOf(app, row)];
   tile.setAttribute("aria-label", `${prompt}, ${facts}`);
@@ -81,6 +83,8 @@ class Player {
     this.paused = new WeakSet(); // tiles, by their own
     this.sound = new Audio();
     this.tasks = [];
+    this.isTogether = false; // one clock for all
+    setInterval(() => { if (this.isTogether) this.keepStep(); }, STEP_MS);
     this.observer = new IntersectionObserver((entries) => this.seen(entries), { root, threshold: 0.4 });
   }
 
@@ -138,12 +142,26 @@ class Player {
   }
 
   run(tile) {
+    if (tile.video?.ended && this.isTogether) return; // it waits for the longest
     tile.video?.play().catch(() => {}); // taken out of view before it began
   }
 
   rest(tile) {
     tile.isWanted = false;
     tile.video?.pause();
+  }
+
+  /** Keep clips in step with the longest of them. Shorter ones wait at their end, and all begin again together. */
+  keepStep() {
+    const videos = [...this.inView].filter((tile) => tile.isWanted && tile.video?.readyState > 1).map((tile) => tile.video);
+    if (!videos.length) return;
+    const leader = videos.reduce((one, other) => (other.duration > one.duration ? other : one));
+    for (const video of videos) {
+      const time = leader.ended ? 0 : leader.currentTime;
+      const isBehind = Math.abs(video.currentTime - Math.min(time, video.duration)) > MAX_DRIFT_S && !video.seeking;
+      if (leader.ended || isBehind) video.currentTime = time;
+      if (leader.ended || (isBehind && time < video.duration)) video.play().catch(() => {});
+    }
   }
 
   soon(task) {
@@ -161,7 +179,7 @@ class Player {
 
   open(tile) {
     if (tile.video || tile.isBroken) return;
-    const video = element("video", { muted: true, loop: true, playsInline: true, preload: "auto", disablePictureInPicture: true, tabIndex: -1, "aria-hidden": "true" });
+    const video = element("video", { muted: true, loop: !this.isTogether, playsInline: true, preload: "auto", disablePictureInPicture: true, tabIndex: -1, "aria-hidden": "true" });
     video.onloadeddata = () => video.classList.add("ready");
     video.onerror = () => { tile.isBroken = true; this.stop(tile); tile.classList.add("unplayable"); };
     video.src = urlOf(tile.clip.path);

@@ -11,7 +11,7 @@ async function showCompare(app, rows) {
   const stages = records.map((values) => stageOf(app, values));
   const videos = stages.map((stage, number) => ({ video: stage, fps: records[number].get("fps") || 16 })).filter(({ video }) => video.tagName === "VIDEO");
   for (const { video } of videos) Object.assign(video, { controls: false, loop: false, autoplay: false });
-  const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close", onclick: () => dialog.close() });
+  const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close", title: "Close (Esc)", onclick: () => dialog.close() });
   const together = new Together(videos);
   dialog.together = together;
   dialog.onclose = () => together.end();

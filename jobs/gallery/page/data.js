@@ -92,6 +92,17 @@ class Table {
     this.columns = new Map(columns.map((told) => [told.name, new Column(told, rows, blockRows)]));
   }
 
+  /** Return all rows by their first position in the table; those of equal positions as they were finished. */
+  async inOrder() {
+    const column = this.column("row_indices"); // as text: "[3, 17]"
+    if (!column || this.order) return (this.order ??= Int32Array.from({ length: this.numRows }, (_, row) => row));
+    await column.all();
+    const position = new Float64Array(this.numRows).fill(Infinity);
+    column.each((value) => parseInt(String(value).slice(1), 10), (row, value) => { if (value >= 0) position[row] = value; });
+    const order = Int32Array.from(position, (_, row) => row);
+    return (this.order = order.sort((one, other) => (position[one] === position[other] ? one - other : position[one] - position[other])));
+  }
+
   has(name) {
     return this.columns.has(name);
   }

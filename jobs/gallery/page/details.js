@@ -10,7 +10,7 @@ async function showDetails(app, table, row) {
   dialog.row = row;
   const isClip = table === app.records;
   const path = isClip ? values.get("path") : null;
-  const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close", onclick: () => dialog.close() });
+  const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close", title: "Close (Esc)", onclick: () => dialog.close() });
   dialog.replaceChildren(close,
     isClip ? element("div", { className: "stage" }, stageOf(app, values)) : null,
     isClip ? element("div", { className: "hands" }, starsOf(app, values.get("row_id")), noteOf(app, values.get("row_id"))) : null,

@@ -10,7 +10,7 @@ function drawFilters(app, panel) {
     const columns = [...app.table.columns.values()].filter((column) => column.role === role && column.varies);
     return columns.length ? element("section", {}, element("h2", { textContent: title }), ...columns.map((column) => filterOf(app, column))) : null;
   });
-  const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close filters", onclick: () => app.toggleFilters(false) });
+  const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close filters", title: "Close (Esc)", onclick: () => app.toggleFilters(false) });
   panel.replaceChildren(close, ...groups.filter(Boolean));
   panel.table = app.table;
   updateFilters(app, panel);

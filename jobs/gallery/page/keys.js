@@ -4,6 +4,7 @@
 /** Do what a key means: in a dialog, on the wall, or anywhere on the page. */
 function pressed(app, event) {
   const isTyping = event.target.matches("input:not([type=checkbox], [type=range]), textarea, select");
+  if (event.key === "Escape" && !byId("filter-panel").hidden && !document.querySelector("dialog[open]") && event.target.id !== "search") return app.toggleFilters(false);
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping) {
     if (event.key === "Escape" && isTyping && event.target.id !== "note") byId("wall").focus();
     return;

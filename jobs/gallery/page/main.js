@@ -7,7 +7,6 @@ const VIEWS = ["clips", "grid", "picks", "failures"];
 const TYPING_MS = 60; // of rest, before what is typed on is looked for
 const MAX_FACTS = 3;
 const NEVER_FACTS = new Set(["prompt", "negative_prompt", "row_id", "height", "width", "num_frames"]);
-const THEMES = ["auto", "light", "dark"];
 
 class App {
   async start() {
@@ -90,6 +89,10 @@ class App {
   drawFrame() {
     const { records, failures, manifest } = this;
     const name = outputOf(this).split("/").filter(Boolean).pop() ?? manifest.output;
+    const models = this.records.column("model")?.values?.map(([model]) => shown(model).split("/").filter(Boolean).pop() ?? "") ?? [];
+    const date = this.records.column("finished_at")?.most?.slice(0, 10);
+    const about = [models.slice(0, 2).join(", ") + (models.length > 2 ? ` and ${models.length - 2} more` : ""), date, `${count(records.numRows)} done`, `${count(failures.numRows)} failed`];
+    byId("about").replaceChildren(...about.filter(Boolean).map((text) => element("bdi", { textContent: text })));
     document.title = `${name} – framefleet gallery`;
     byId("title").textContent = name;
     byId("title").title = `${manifest.output}\n${count(records.numRows)} clips, written ${manifest.writtenAt}`;
@@ -109,7 +112,7 @@ class App {
       select.value = chosen;
     };
     const own = this.table === this.records ? [{ name: "stars" }] : [];
-    fill(byId("sort"), [...columns, ...own], this.state.sort, "as rendered");
+    fill(byId("sort"), [...columns, ...own], this.state.sort, "table order");
     const axes = columns.filter((column) => column.distinct > 1);
     for (const axis of ["x", "y", "page"]) fill(byId(`axis-${axis}`), axes, this.state[axis], "–");
     byId("direction").textContent = this.state.down ? "↓" : "↑";
@@ -136,6 +139,7 @@ class App {
     const turn = (this.turn = Symbol("turn"));
     const { view } = this.state;
     byId("wall").ariaBusy = "true";
+    byId("search").ariaInvalid = "false";
     document.body.dataset.view = view;
     for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.view === view));
     if (view === "grid") this.chooseAxes();
@@ -159,7 +163,8 @@ class App {
   async select() {
     const picked = this.state.view === "picks" ? [{ not: false, name: "stars", operator: ">", value: "0" }] : [];
     const isKnown = this.table.has(this.state.sort) || (this.state.sort === "stars" && this.table === this.records);
-    const sort = isKnown ? { name: this.state.sort, isDown: this.state.down !== "" } : null;
+    const sort = { name: isKnown ? this.state.sort : null, isDown: this.state.down !== "" };
+    checkColumns(this.terms, [...this.table.columns.keys(), ...(this.table === this.records ? ["stars", "note"] : [])]);
     return select(this.table, [...picked, ...this.terms], sort, (name) => this.columnOf(name));
   }
 
@@ -167,18 +172,20 @@ class App {
     if (this.state.view === "failures") return listLayout(this, rows, (row) => failureItem(this, row), 84);
     if (this.state.view !== "grid") return flowLayout(this, rows);
     const [x, y, page] = ["x", "y", "page"].map((axis) => this.records.column(this.state[axis]) ?? null);
-    this.crossed = await crossed(rows, x, y, page);
-    this.pageNumber = Math.min(this.pageNumber ?? 0, this.crossed.pages.length - 1);
+    this.crossed = await crossed(this.records, rows, x, y, page);
+    this.pageNumber = Math.max(0, this.crossed.pages.indexOf(this.pageValue)); // the same one, whatever is filtered
     byId("page").textContent = page && rows.length ? `${this.pageNumber + 1} of ${this.crossed.pages.length}: ${shown(this.crossed.pages[this.pageNumber])}` : "";
-    for (const button of [byId("page-before"), byId("page-after")]) button.hidden = !page;
-    return gridLayout(this, this.crossed, Math.max(0, this.pageNumber), x, y);
+    byId("pages").hidden = !page || !rows.length;
+    return gridLayout(this, this.crossed, this.pageNumber, x, y);
   }
 
-  /** Choose axes where none are: seed, then arguments, then others whose values come again; pages by prompt. */
+  /** Choose axes where none are: seed, then arguments, then the user's columns, all of few values; pages by prompt. */
   chooseAxes() {
     const { state, records } = this;
-    const rank = ({ name, role, distinct }) => (name === "seed" ? 0 : (role === "argument" ? 1 : 2) + (2 * distinct > records.numRows ? 2 : 0));
-    const columns = [...records.columns.values()].filter((column) => column.varies && column.distinct > 1 && column.role !== "record");
+    const rank = ({ name, role }) => (name === "seed" ? 0 : role === "argument" ? 1 : 2);
+    const isScore = ({ kind, values }) => kind === "number" && values.some(([value]) => value !== null && !Number.isInteger(Number(value)));
+    const isAxis = (column) => column.distinct > 1 && column.values && (column.role === "argument" || (column.role === "carried" && 2 * column.distinct <= records.numRows && !isScore(column)));
+    const columns = [...records.columns.values()].filter(isAxis);
     const may = columns.sort((one, other) => rank(one) - rank(other)).map((column) => column.name);
     const free = (...taken) => may.find((name) => name !== "prompt" && !taken.includes(name)) ?? may.find((name) => !taken.includes(name)) ?? "";
     const isFirst = !state.x && !state.y;
@@ -193,7 +200,7 @@ class App {
 
   turnPage(by) {
     const numPages = this.crossed?.pages.length ?? 1;
-    this.pageNumber = (this.pageNumber + by + numPages) % numPages;
+    this.pageValue = this.crossed?.pages[(this.pageNumber + by + numPages) % numPages];
     this.relayout();
   }
 
@@ -214,7 +221,14 @@ class App {
 
   failed(error) {
     byId("status").textContent = error.message;
-    this.look();
+    byId("wall").ariaBusy = "false";
+    if (!(error instanceof QueryError)) return this.look();
+    this.layoutAgain = null;
+    this.wall.clear();
+    this.wall.layout = null;
+    byId("search").ariaInvalid = "true";
+    byId("status").textContent = "0 found";
+    byId("wall").replaceChildren(element("p", { className: "nothing", role: "alert", textContent: error.message }));
   }
 
   /** See whether a newer gallery was written. */
@@ -279,7 +293,9 @@ class App {
   }
 
   nextTheme() {
-    this.state.theme = THEMES[(THEMES.indexOf(this.state.theme) + 1) % THEMES.length];
+    const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const other = (this.state.theme === "auto" ? system : this.state.theme) === "dark" ? "light" : "dark";
+    this.state.theme = other === system ? "auto" : other;
     document.documentElement.dataset.theme = this.state.theme;
     this.writeHash();
   }
@@ -303,7 +319,7 @@ class App {
     on("filters", "click", () => this.toggleFilters());
     on("sort", "change", () => this.change({ sort: byId("sort").value }));
     on("direction", "click", () => this.change({ down: this.state.down ? "" : "1" }));
-    for (const axis of ["x", "y", "page"]) on(`axis-${axis}`, "change", () => { this.pageNumber = 0; this.change({ [axis]: byId(`axis-${axis}`).value }); });
+    for (const axis of ["x", "y", "page"]) on(`axis-${axis}`, "change", () => { this.change({ [axis]: byId(`axis-${axis}`).value }); });
     on("page-before", "click", () => this.turnPage(-1));
     on("page-after", "click", () => this.turnPage(1));
     on("size", "input", () => { this.state.size = byId("size").value; this.relayout(); });
@@ -319,6 +335,7 @@ class App {
     for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     for (const id of ["details", "compare"]) on(id, "close", () => byId("wall").focus());
     on("details", "close", () => byId("details").replaceChildren()); // its clip plays no more
+    for (const event of ["keydown", "pointerdown"]) document.addEventListener(event, () => { document.body.dataset.used = "yes"; }, { once: true, capture: true });
     document.addEventListener("keydown", (event) => pressed(this, event));
     addEventListener("hashchange", () => { this.readHash(); this.drawFrame(); this.show(); });
   }

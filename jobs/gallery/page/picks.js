@@ -58,7 +58,7 @@ class Picks {
 
 /** Return the lines of picks.jsonl: the starred rows, best first. */
 async function picksTable(table, picks) {
-  const rows = await select(table, [{ name: "stars", operator: ">", value: "0" }], null, (name) => picks.column(name, table));
+  const rows = await select(table, [{ name: "stars", operator: ">", value: "0" }], { name: null }, (name) => picks.column(name, table));
   const lines = [];
   for (const row of rows) lines.push(await pickLine(table, picks, row));
   return lines.sort((one, other) => other.stars - one.stars).map(({ line }) => `${line}\n`).join("");

@@ -13,10 +13,34 @@ function parseQuery(text, isColumn) {
       terms.push({ not: dash === "-", name: column, operator, value: unquoted(value), text: whole });
     } else {
       const word = dash ? whole.slice(1) : whole;
-      terms.push({ not: dash === "-", name: null, operator: ":", value: unquoted(word), text: whole });
+      const unknown = /^[\p{L}_][\p{L}\p{N}_.]*$/u.test(name ?? "") && !value.startsWith("//") ? name : null;
+      terms.push({ not: dash === "-", name: null, operator: ":", value: unquoted(word), text: whole, unknown });
     }
   }
   return terms;
+}
+
+class QueryError extends Error {}
+
+/** Throws QueryError for a term that asks a column that is not there. */
+function checkColumns(terms, names) {
+  const wrong = terms.find((term) => term.unknown);
+  if (!wrong) return;
+  const asked = wrong.unknown.toLowerCase();
+  const far = new Map(names.map((name) => [name, name.toLowerCase().includes(asked) ? 0 : distance(asked, name.toLowerCase())]));
+  const near = names.filter((name) => far.get(name) <= Math.max(1, asked.length / 3)).sort((one, other) => far.get(one) - far.get(other)).slice(0, 3);
+  throw new QueryError(`No column is named ${wrong.unknown}. ${near.length ? `Did you mean ${near.join(" or ")}?` : "Filters lists the columns."} To search for this text, put it in quotes: "${wrong.text}"`);
+}
+
+/** Return how many letters to insert, delete or replace. */
+function distance(one, other) {
+  let last = [...other, ""].map((_, place) => place);
+  for (let row = 1; row <= one.length; row++) {
+    const next = [row];
+    for (let place = 1; place <= other.length; place++) next.push(Math.min(last[place] + 1, next[place - 1] + 1, last[place - 1] + (one[row - 1] !== other[place - 1])));
+    last = next;
+  }
+  return last[other.length];
 }
 
 /** Return a term as it is typed. */
@@ -51,7 +75,7 @@ function testOf({ operator, value }, kind) {
   }
 }
 
-/** Return the rows that answer all terms, in order. columnOf: a column by its name, of the page's own too. */
+/** Return the rows that answer all terms, by a column or in the table's order (sort.name is null). columnOf: a column by its name, of the page's own too. */
 async function select(table, terms, sort, columnOf) {
   const mask = new Uint8Array(table.numRows).fill(1);
   const isChoice = (term) => term.operator === "=" && !term.not;
@@ -62,10 +86,9 @@ async function select(table, terms, sort, columnOf) {
     const columns = term.name === null ? searched(table) : [columnOf(term.name)];
     await keep(mask, columns, (column) => testOf(term, column.kind), term.not);
   }
-  const rows = Int32Array.from({ length: mask.reduce((sum, one) => sum + one, 0) });
-  let place = 0;
-  mask.forEach((isIn, row) => { if (isIn) rows[place++] = row; });
-  return sort ? sorted(rows, columnOf(sort.name), sort.isDown) : rows;
+  const rows = (await table.inOrder()).filter((row) => mask[row]);
+  if (sort.name) return sorted(rows, columnOf(sort.name), sort.isDown);
+  return sort.isDown ? rows.reverse() : rows;
 }
 
 function anyOf(tests) {
@@ -95,8 +118,7 @@ async function sorted(rows, column, isDown) {
   const sign = isDown ? -1 : 1;
   return rows.sort((one, other) => {
     const [a, b] = [rank[one], rank[other]];
-    if (a === b) return one - other;
-    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) ? (Number.isNaN(b) ? one - other : 1) : -1;
+    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
     return sign * (a - b);
   });
 }

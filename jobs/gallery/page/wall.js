@@ -6,7 +6,8 @@ const MAX_HEIGHT = 15e6; // pixels; browsers have no taller elements, beyond it 
 
 /**
  * Draws a layout: {numRows, numColumns, width, height (of a cell), gap, left, top, itemAt(row, column),
- * make(item, row, column), columnLabel(column), rowLabel(row)}. itemAt: null where there is nothing.
+ * make(item, row, column), columnLabel(column), rowLabel(row)}. itemAt: null where there is nothing. With `lines` (each
+ * with top, height, lefts and widths; `end` below them) rows have heights and widths of their own.
  */
 class Wall {
   constructor(root, player) {
@@ -23,8 +24,9 @@ class Wall {
     this.clear();
     this.layout = layout;
     const { numRows, numColumns, width, height, gap, left, top } = layout;
-    this.tall = top + numRows * (height + gap) + gap;
+    this.tall = top + (layout.end ?? numRows * (height + gap)) + gap;
     this.scroll = Math.min(this.tall, MAX_HEIGHT);
+    this.player.isTogether = Boolean(layout.isTogether);
     this.canvas = element("div", { className: "canvas", style: { height: `${this.scroll}px`, minWidth: layout.columnLabel ? `${left + numColumns * (width + gap) + gap}px` : "" } });
     if (layout.columnLabel) this.canvas.append(this.labels());
     this.root.replaceChildren(this.canvas);
@@ -36,7 +38,8 @@ class Wall {
 
   labels() {
     const { numColumns, width, gap, left, top, columnLabel } = this.layout;
-    const labels = element("div", { className: "axis-x", style: { height: `${top}px` }, "aria-hidden": "true" });
+    const labels = element("div", { className: "axis-x", style: { height: `${top}px` }, "aria-hidden": "true" },
+      element("span", { className: "axes", textContent: this.layout.title }));
     for (let column = 0; column < numColumns; column++) {
       const at = { left: `${left + column * (width + gap) + gap}px`, width: `${width}px` };
       labels.append(element("bdi", { dir: "auto", textContent: columnLabel(column), title: columnLabel(column), style: at }));
@@ -54,6 +57,27 @@ class Wall {
     this.rows.delete(number);
   }
 
+  topOf(row) {
+    return this.layout.lines ? (this.layout.lines[row]?.top ?? 0) : row * (this.layout.height + this.layout.gap);
+  }
+
+  heightOf(row) {
+    return this.layout.lines?.[row]?.height ?? this.layout.height;
+  }
+
+  /** Return the row at a height of the wall, by halves. */
+  rowAt(y) {
+    const { lines, height, gap } = this.layout;
+    if (!lines) return Math.floor(y / (height + gap));
+    let [low, high] = [0, lines.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (lines[middle].top <= y) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
   /** How far the wall is scrolled, in its own pixels, which may be more than the browser has. */
   get offset() {
     const room = this.scroll - this.root.clientHeight;
@@ -62,11 +86,11 @@ class Wall {
 
   draw() {
     if (!this.layout) return;
-    const { numRows, numColumns, width, height, gap, left, top } = this.layout;
-    const first = Math.max(0, Math.floor((this.offset - top - OVERSCAN) / (height + gap)));
-    const last = Math.min(numRows - 1, Math.ceil((this.offset + this.root.clientHeight + OVERSCAN) / (height + gap)));
-    const from = Math.max(0, Math.floor((this.root.scrollLeft - left - OVERSCAN) / (width + gap)));
-    const to = Math.min(numColumns - 1, Math.ceil((this.root.scrollLeft + this.root.clientWidth + OVERSCAN) / (width + gap)));
+    const { numRows, numColumns, width, gap, left, top, lines } = this.layout;
+    const first = Math.max(0, this.rowAt(this.offset - top - OVERSCAN));
+    const last = Math.min(numRows - 1, this.rowAt(this.offset + this.root.clientHeight + OVERSCAN) + 1);
+    const from = lines ? 0 : Math.max(0, Math.floor((this.root.scrollLeft - left - OVERSCAN) / (width + gap)));
+    const to = lines ? numColumns - 1 : Math.min(numColumns - 1, Math.ceil((this.root.scrollLeft + this.root.clientWidth + OVERSCAN) / (width + gap)));
     for (const number of [...this.rows.keys()]) if (number < first || number > last) this.remove(number);
     const shift = this.root.scrollTop - this.offset;
     for (let number = first; number <= last; number++) this.drawRow(number, from, to, shift);
@@ -74,7 +98,8 @@ class Wall {
   }
 
   drawRow(number, from, to, shift) {
-    const { width, height, gap, left, top, itemAt, make, rowLabel } = this.layout;
+    const { width, gap, left, top, lines, itemAt, make, rowLabel } = this.layout;
+    const height = this.heightOf(number);
     if (!this.rows.has(number)) {
       const row = element("div", { className: "row", role: "presentation", style: { height: `${height}px` } });
       if (rowLabel) row.append(element("bdi", { className: "axis-y", dir: "auto", textContent: rowLabel(number).replaceAll("_", "_\u200b"), title: rowLabel(number), "aria-hidden": "true", style: { width: `${left}px` } }));
@@ -82,7 +107,7 @@ class Wall {
       this.rows.set(number, { element: row, cells: new Map() });
     }
     const row = this.rows.get(number);
-    row.element.style.top = `${top + gap + number * (height + gap) + shift}px`;
+    row.element.style.top = `${top + gap + this.topOf(number) + shift}px`;
     for (const [column, tile] of row.cells) {
       if (column < from || column > to) { this.player.forget(tile); tile.remove(); row.cells.delete(column); }
     }
@@ -92,7 +117,8 @@ class Wall {
       if (item === null) continue;
       const tile = make(item, number, column);
       tile.item = item;
-      Object.assign(tile.style, { left: `${left + gap + column * (width + gap)}px`, width: `${width}px`, height: `${height}px` });
+      const line = lines?.[number];
+      Object.assign(tile.style, { left: `${line ? line.lefts[column] : left + gap + column * (width + gap)}px`, width: `${line ? line.widths[column] : width}px`, height: `${height}px` });
       row.element.append(tile);
       row.cells.set(column, tile);
     }
@@ -130,16 +156,17 @@ class Wall {
 
   /** Go from tile to tile, over the ends of rows where they go on; return whether there was one. */
   move(down, right) {
-    const { numRows, numColumns, itemAt, isWrapped } = this.layout;
+    const { numRows, itemAt, isWrapped, lines } = this.layout;
     let { row, column } = this.active;
+    const numColumns = (right && lines?.[row]?.widths.length) || this.layout.numColumns;
     row += down;
     column += right;
     if (isWrapped && right && (column < 0 || column >= numColumns)) {
-      row += Math.sign(right);
-      column = right < 0 ? numColumns - 1 : 0;
+      const next = row + Math.sign(right);
+      if (next >= 0 && next < numRows) [row, column] = [next, right < 0 ? this.layout.numColumns - 1 : 0];
     }
     row = Math.max(0, Math.min(numRows - 1, row));
-    column = Math.max(0, Math.min(numColumns - 1, column));
+    column = Math.max(0, Math.min(this.layout.numColumns - 1, column));
     while (isWrapped && column > 0 && itemAt(row, column) === null) column--;
     const isMoved = row !== this.active.row || column !== this.active.column;
     this.active = { row, column };
@@ -154,9 +181,9 @@ class Wall {
 
   /** Scroll so that the active tile is in view. */
   reveal() {
-    const { width, height, gap, left, top } = this.layout;
-    const above = this.active.row * (height + gap);
-    const below = top + above + height + 2 * gap - this.root.clientHeight;
+    const { width, gap, left, top } = this.layout;
+    const above = this.topOf(this.active.row);
+    const below = top + above + this.heightOf(this.active.row) + 2 * gap - this.root.clientHeight;
     const wanted = Math.min(Math.max(this.offset, below), above);
     if (wanted !== this.offset) {
       const room = this.tall - this.root.clientHeight;
