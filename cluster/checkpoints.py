@@ -13,9 +13,9 @@ from functools import partial
 
 from framefleet.cluster.beside import Beside
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.stores.store import Store
 
-CHECKPOINTS = "checkpoints"
 _NAME = re.compile(rf"{CHECKPOINTS}/([0-9a-f]{{32}})\.safetensors")
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,10 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.apart import note_apart, path_of
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending import path_of_intent
 from framefleet.pipeline.outputs.parts.records import (
-    CLAIM,
-    FAILURES,
-    RECORDS,
     FailureRecord,
     Record,
     failure_schema,

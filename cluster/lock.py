@@ -21,8 +21,8 @@ from typing import Any
 from framefleet.cluster.holder import HELD, Holder, moment, parse_holder, this_process, told_of
 from framefleet.cluster.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_names import parts_in
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now, seal_of
 from framefleet.pipeline.outputs.stores.store import Store

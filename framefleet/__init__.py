@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.progress import Progress, Summary
     from framefleet.jobs.export.export import export
-    from framefleet.jobs.failures.failures import FailedRow, failures
+    from framefleet.jobs.failures.failures import failures
     from framefleet.jobs.gallery.gallery import gallery
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.plan.training import TrainPlan, plan_training
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.model import Model, load_model
     from framefleet.pipeline.outputs.clips import Clip, Failure
+    from framefleet.pipeline.outputs.failed_rows import FailedRow
+    from framefleet.pipeline.outputs.output import Output, open_output
+    from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.audit.settings import Audit
     from framefleet.pipeline.render.fused.batching import Batching
@@ -56,6 +59,8 @@ __all__ = [
     "Inputs",
     "JobPlan",
     "Model",
+    "Output",
+    "OutputCounts",
     "Progress",
     "Renderer",
     "Report",
@@ -69,6 +74,7 @@ __all__ = [
     "gallery",
     "grid",
     "load_model",
+    "open_output",
     "plan",
     "plan_training",
     "render",
@@ -88,12 +94,14 @@ _HOMES = {
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
     "Drawn": "framefleet.jobs.sheet.sheet",
-    "FailedRow": "framefleet.jobs.failures.failures",
+    "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
     "Model": "framefleet.pipeline.model.model",
+    "Output": "framefleet.pipeline.outputs.output",
+    "OutputCounts": "framefleet.pipeline.outputs.row_counts",
     "Progress": "framefleet.cluster.progress",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Report": "framefleet.jobs.report.values",
@@ -107,6 +115,7 @@ _HOMES = {
     "failures": "framefleet.jobs.failures.failures",
     "grid": "framefleet.jobs.sheet.sheet",
     "load_model": "framefleet.pipeline.model.model",
+    "open_output": "framefleet.pipeline.outputs.output",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",
     "render": "framefleet.jobs.render.render",

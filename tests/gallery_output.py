@@ -14,15 +14,10 @@ import pyarrow as pa
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
-    FAILURES,
-    RECORDS,
-    record_schema,
-    values_of,
-)
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from tests.rows import NOON, failure
@@ -89,7 +84,8 @@ def write_output(
     failed = PartWriter(store, FAILURES, FAILURE_FIELDS, run=run)
     for number, message in enumerate(failures):
         arguments = json.dumps({"prompt": f"failed {number}"})
-        failed.add(None, values_of(failure(row_id=f"{number:032x}", message=message, arguments=arguments)))
+        row_id = f"{2**64 + number:032x}"  # of no record
+        failed.add(None, values_of(failure(row_id=row_id, message=message, arguments=arguments)))
     failed.flush()
     store.write("job.json", b'{"job": {}}')
     return store

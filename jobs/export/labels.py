@@ -12,8 +12,9 @@ import pyarrow as pa
 from framefleet.jobs.export.choice import Pick
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.records import RECORDS, told_arguments
+from framefleet.pipeline.outputs.parts.records import told_arguments
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
 

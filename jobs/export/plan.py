@@ -22,9 +22,9 @@ from framefleet.jobs.export.choice import ExportChoice
 from framefleet.jobs.export.selection import Selection
 from framefleet.jobs.export.split import Split
 from framefleet.pipeline.errors import JobError, StoreConflict
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.parts.part_names import Part
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store

@@ -13,12 +13,12 @@ from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.jobs.export.columns import lean_columns
 from framefleet.jobs.export.labels import PROMPT_COLUMN, CaptionTemplate, Labels, prompt_of
 from framefleet.jobs.export.split import SPLITS, Split, split_of
-from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
@@ -55,7 +55,7 @@ class Selection:
         self._store, self._choice, self._parts = store, choice, parts
         known = record_schema_of(store, parts)
         if not store.list(RECORDS):
-            raise no_records(store)
+            raise Output(store).no_records()
         if choice.where is not None:
             check_where(known, choice.where)
         self._labels = Labels(

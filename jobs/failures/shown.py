@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
-from framefleet.jobs.failures.failures import FailedRow, all_failed_rows, output_at
 from framefleet.jobs.show.console import stderr, stdout
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.text import command, escaped
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
@@ -21,7 +21,7 @@ _MAX_TYPES = 50  # types of errors that are shown; rows may have made up any num
 
 def print_failures(output: str, storage_options: Mapping[str, Any], error_types: Collection[str]) -> None:
     """Print a line of JSON for each."""
-    for row in _chosen(output_at(output, storage_options, may_be_drafts=True), error_types):
+    for row in _chosen(Output.open(output, storage_options), error_types):
         values = asdict(row) | {"failed_at": row.failed_at.isoformat()}
         stdout.say(json.dumps(values))
 
@@ -35,10 +35,10 @@ def show_failures(
     traceback: bool,
 ) -> None:
     """Print them by type, the most frequent first, so many of each; and how to try them again."""
-    store = output_at(output, storage_options, may_be_drafts=True)
-    counts, shown = _grouped(_chosen(store, error_types), limit)
+    opened = Output.open(output, storage_options)
+    counts, shown = _grouped(_chosen(opened, error_types), limit)
     if not counts:
-        stderr.say(f"no row of {store.url_of('')} failed")
+        stderr.say(f"no row of {opened.url} failed")
         return
     for kind, count in counts.most_common(_MAX_TYPES):
         stdout.say(Text(f"{one_line(kind)}: {count:,} {'row' if count == 1 else 'rows'}", style="bold red"))
@@ -46,11 +46,11 @@ def show_failures(
             _show(row, traceback=traceback)
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
-    stderr.say(f"to try them again: {command('retry', store.url_of(''))}")
+    stderr.say(f"to try them again: {command('retry', opened.url)}")
 
 
-def _chosen(store: Store, error_types: Collection[str]) -> Iterator[FailedRow]:
-    return (row for row in all_failed_rows(store) if not error_types or row.error_type in error_types)
+def _chosen(output: Output, error_types: Collection[str]) -> Iterator[FailedRow]:
+    return (row for row in output.failures() if not error_types or row.error_type in error_types)
 
 
 def _grouped(rows: Iterator[FailedRow], limit: int) -> tuple[Counter[str], dict[str, list[FailedRow]]]:

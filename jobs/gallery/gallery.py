@@ -27,15 +27,13 @@ from pydantic import TypeAdapter
 from framefleet.jobs.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.gallery.stills import make_stills
-from framefleet.jobs.job.output import is_output, no_output
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.parts.record_tables import SCORES
-from framefleet.pipeline.outputs.parts.records import CLAIM, FAILURES, RECORDS
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, GALLERY, RECORDS, SCORES
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
-GALLERY = "gallery"
 _PAGE = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
     f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
@@ -68,10 +66,7 @@ def gallery(
 
 def output_to_show(output: str, storage_options: Mapping[str, Any] | None) -> Store:
     """Return the store of an output. Raises JobError where there is none: nothing is written there."""
-    store = Store(output, storage_options)
-    if not is_output(store):
-        raise no_output(store)
-    return store
+    return Output.open_rendered(output, storage_options).store
 
 
 def write_gallery(

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
 from framefleet.jobs.gallery.gallery import write_gallery
-from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 
 _EVERY_S = 15.0

@@ -12,17 +12,11 @@ import pyarrow as pa
 
 from framefleet.jobs.gallery.blocks import Role
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.failed_rows import failed_tables
+from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
-from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
-    FAILURES,
-    RECORD_FIELDS,
-    RECORDS,
-    told_arguments,
-)
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_ARGUMENTS = 200  # that have columns: no call has as many, and rows may have made up any number of names
@@ -38,7 +32,7 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
     for table in record_tables(store, list(columns)):
         rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()
         if previews is None and any(row["preview_path"] is None for row in rows):
-            previews = set(store.list("previews"))  # made later, or by a worker that was cut off
+            previews = set(store.list(PREVIEWS))  # made later, or by a worker that was cut off
         places = [_places(row, previews or set()) for row in rows]
         for number, name in enumerate(("path", "preview_path")):
             at = table.column_names.index(name)
@@ -48,10 +42,10 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
 
 
 def shown_failures(store: Store) -> Iterator[pa.Table]:
-    """Yield what failed, part by part, with every scalar argument as a column."""
+    """Yield the rows that failed and have no record, with every scalar argument as a column."""
     named: set[str] = set()
-    for part in parts_in(store, FAILURES):
-        yield _with_arguments(read_part(store, part.path, FAILURE_FIELDS), named)
+    for table in failed_tables(store):
+        yield _with_arguments(table, named)
 
 
 def roles_in(table: pa.Table) -> dict[str, Role]:

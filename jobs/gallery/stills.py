@@ -10,11 +10,11 @@ from itertools import islice
 from typing import Any
 
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF, recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def make_stills(store: Store) -> int:
     """Store a preview of every clip that has none; return how many. A clip that is damaged gets none."""
-    there = set(store.list("previews"))
+    there = set(store.list(PREVIEWS))
     missing = ((clip, record) for clip, record in _clips(store) if preview_path(clip) not in there)
     num_made = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:

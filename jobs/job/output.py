@@ -12,9 +12,10 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
+from framefleet.pipeline.outputs.layout import RECORDS, TABLES
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.media.provenance import open_signing
-from framefleet.pipeline.outputs.parts.records import CLAIM, RECORDS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import folder_of
@@ -23,7 +24,7 @@ _KERNEL = ("/proc/", "/sys/")
 _OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}
 
 
-def open_output(job: TableJob, place: str | None = None) -> Store:
+def store_of_job(job: TableJob, place: str | None = None) -> Store:
     """Return the job's output, or another place that it writes to: one that other processes see too."""
     is_own, place = place is None, job.output if place is None else place
     if place.startswith("memory://"):
@@ -43,21 +44,10 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
 def files_of_others(store: Store) -> str | None:
     """Return a file that lies in a local folder which is no output yet, if one does."""
     folder = store.url_of("")
-    if "://" in folder or not os.path.isdir(folder) or is_output(store):
+    if "://" in folder or not os.path.isdir(folder) or Output(store).is_begun:
         return None
     names = (name for name in sorted(os.listdir(folder)) if not name.startswith((".", "_")))
-    return next((name for name in names if name != "tables"), None)  # of rows that Python gave
-
-
-def is_output(store: Store) -> bool:
-    """Tell whether a driver has begun to write here, or rows are done."""
-    return store.exists(CLAIM) or bool(store.list("drivers") or store.list(RECORDS))
-
-
-def no_output(store: Store) -> JobError:
-    """Return what is said of a place that is not one."""
-    place = store.url_of("")
-    return JobError(f"{place} is not an output: it has neither {CLAIM} nor records", "check the path")
+    return next((name for name in names if name != TABLES), None)  # of rows that Python gave
 
 
 def _not_apart(table: str, output: str) -> JobError | None:

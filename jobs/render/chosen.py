@@ -12,13 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.jobs.job.output import below, open_output
+from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.where import check_where
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
@@ -27,7 +27,6 @@ from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.scores.choice import Draft, Keep, kept_drafts
 from framefleet.pipeline.scores.score import score_fields
 
-CHOSEN = "chosen"  # the folder below the output
 _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
 
@@ -107,7 +106,7 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: 
                     writer.write_batch(_chosen(batch, first, rows, kept, schema, seed))
         with open(file, "rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        store, path = open_output(job), f"{CHOSEN}/{digest[:16]}.parquet"
+        store, path = store_of_job(job), f"{CHOSEN}/{digest[:16]}.parquet"
         if not store.exists(path):
             store.upload(path, file)
     return below(job, path)

@@ -11,8 +11,8 @@ from typing import Any
 
 import framefleet
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, find_claim, read_claim
-from framefleet.jobs.render.own_tables import TABLES, is_table_of_drafts
+from framefleet.jobs.render.claimed import Claim, find_claim, read_claim
+from framefleet.jobs.render.own_tables import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -21,9 +21,9 @@ from framefleet.pipeline.model.ip_adapter.files import IpAdapter
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.provenance import certificate_sha256
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import inputs_in
@@ -46,7 +46,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
             raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output")
         return None
     differences = differences_of(theirs.model_dump(), _description(resolved))
-    if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):
+    if differences and not (resolved.store.list(RECORDS) or resolved.store.list(CLIPS)):
         return None  # a run that got no further: nothing is lost
     if differences:
         raise JobError(
@@ -74,7 +74,7 @@ def claim(resolved: ResolvedJob) -> None:
         for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    resolved.store.write(RENDER, content.encode())
+    resolved.store.write(CLAIM, content.encode())
 
 
 def _is_whole(store: Store) -> bool:

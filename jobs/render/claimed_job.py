@@ -14,8 +14,9 @@ from typing import Any
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed import claim_of
-from framefleet.jobs.render.own_tables import DRAFTS, is_table_of_drafts
+from framefleet.jobs.render.own_tables import is_table_of_drafts
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import DRAFTS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import setting
 

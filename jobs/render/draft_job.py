@@ -12,9 +12,9 @@ import pyarrow as pa
 from framefleet.jobs.job.output import below
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.chosen import check_choice
-from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.jobs.render.resolve import names_of, resolve_job
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.layout import DRAFTS
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.scores.choice import Keep, check_keep
 from framefleet.pipeline.scores.score import OWN_SCORES

@@ -15,7 +15,7 @@ from dataclasses import replace
 from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.spent_before import spent_before
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.claim import check_claim
@@ -40,7 +40,7 @@ def render_drafted(job: Job, watch: Watch, *, only: Collection[str] | None) -> S
     _check_in_full(job, drafts, keep, watch)
     watch.say(f"drafts: {drafts.output}")
     drafted = render_rows(drafts, watch, only=only, spent=_spent(job))
-    ended = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, drafts=drafted, store=open_output(job))
+    ended = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, drafts=drafted, store=store_of_job(job))
     if drafted.over_budget:
         return replace(ended, over_budget=drafted.over_budget)
     wait_for(watch, "choosing among the drafts")
@@ -56,7 +56,7 @@ def render_drafted(job: Job, watch: Watch, *, only: Collection[str] | None) -> S
 
 def _spent(job: Job) -> Spent:
     """Return what was spent on one of the two outputs, where the other's run has to know."""
-    return Spent() if job.budget == JobBudget() else spent_before(open_output(job))
+    return Spent() if job.budget == JobBudget() else spent_before(store_of_job(job))
 
 
 def _check_in_full(job: Job, drafts: Job, keep: Keep, watch: Watch) -> None:

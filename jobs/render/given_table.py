@@ -13,12 +13,12 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from framefleet.jobs.job.file import job_as, load_job
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.own_tables import TABLES
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import USERINFO, public_url
 from framefleet.pipeline.model.specs.refused import shown
+from framefleet.pipeline.outputs.layout import TABLES
 
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
 _TAKEN = "give a pandas or Arrow table, a list of dicts, a dict of lists, a list of prompts, or a path"
@@ -40,7 +40,7 @@ def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
     content = sink.getvalue().to_pybytes()
     name = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.parquet"
     asked = _job_of(job, name)
-    store = open_output(asked)
+    store = store_of_job(asked)
     if not store.exists(name):
         store.write(name, content)
     inputs = asked.inputs.model_copy(update={"base": asked.inputs.base or os.getcwd()})

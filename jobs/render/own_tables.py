@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-TABLES, DRAFTS = "tables", "drafts"  # folders below the output
+from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
+
 _GIVEN = re.compile(rf"/{TABLES}/[0-9a-f]{{32}}\.parquet")
 
 

@@ -22,7 +22,7 @@ from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
 from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.job.file import job_as
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.given_table import with_table
@@ -32,9 +32,9 @@ from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
-from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
@@ -94,7 +94,7 @@ def render_rows(
     spent: of the job's budget on another output.
     """
     with Start(job.fleet, job.retries) as start:
-        is_new = not open_output(job).list(RECORDS)  # so that there is something to do
+        is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
         if is_new:
             start.import_libraries(device=job.model.device, threads=job.model.threads)
         with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:

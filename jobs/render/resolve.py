@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from framefleet.jobs.job.model import OpenedModel, open_model
-from framefleet.jobs.job.output import files_of_others, media_of, open_output
+from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch, wait_for
@@ -106,7 +106,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             of_rows, model.spec, recipes, finder, loras, second_models, scores=[s.name for s in scores]
         )
     with mistakes.noted():
-        store, media = open_output(job), media_of(job, model.spec)
+        store, media = store_of_job(job), media_of(job, model.spec)
     mistakes.report()
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")

@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.parts.records import ROWS, row_schema
+from framefleet.pipeline.outputs.layout import ROWS
+from framefleet.pipeline.outputs.parts.records import row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store

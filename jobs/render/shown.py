@@ -14,7 +14,7 @@ from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.outputs.glance import Gone
-from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import command
 

@@ -17,8 +17,9 @@ from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.native_size import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
+from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
-from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
+from framefleet.pipeline.outputs.parts.records import invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -10,19 +10,19 @@ from typing import Any
 
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.progress import Progress, Summary
-from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.job.file import set_values
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed import RENDER, claim_in_parts
+from framefleet.jobs.render.claimed import claim_in_parts
 from framefleet.jobs.render.claimed_job import is_job_file, job_of
-from framefleet.jobs.render.drafts_beside import damage_below, drafts_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.repair.mend import Mended, mend
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.verify.files import job_damage
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.damage import Damage, damage_of_drafts
+from framefleet.pipeline.outputs.layout import CLAIM
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.replace_part import set_aside
 from framefleet.pipeline.outputs.parts.seals import Hold
@@ -71,8 +71,8 @@ def repair_job(
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
     repaired = _mended(store, watch, found, open_job)
-    if drafts := drafts_of(store):
-        of_drafts = _mended(drafts, watch, lambda damage: found(damage_below(damage)), open_job)
+    if drafts := Output(store).drafts:
+        of_drafts = _mended(drafts.store, watch, lambda damage: found(damage_of_drafts(damage)), open_job)
         repaired = replace(repaired, drafts=of_drafts)
     return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
 
@@ -99,8 +99,8 @@ def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:
 
 def _store(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str]) -> Store:
     if _is_output(job):
-        return output_at(str(job), set_values(sets).get("storage_options"), may_be_drafts=True)
-    return open_output(job_of(job, sets))
+        return Output.open(str(job), set_values(sets).get("storage_options")).store
+    return store_of_job(job_of(job, sets))
 
 
 def put_back(store: Store, hold: Hold) -> bool:
@@ -113,11 +113,11 @@ def put_back(store: Store, hold: Hold) -> bool:
     text = job_in_parts(store)
     if text is None or claim_in_parts(store) is None:
         raise JobError(
-            f"{store.url_of(RENDER)}: {damage.reason}, and no part of records/ holds it",
+            f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it",
             "put it back as it was, or choose another output",
         )
     hold.check()
-    if store.exists(RENDER):
-        set_aside(store, RENDER, hold)
-    store.write(RENDER, text.encode())
+    if store.exists(CLAIM):
+        set_aside(store, CLAIM, hold)
+    store.write(CLAIM, text.encode())
     return True

@@ -9,7 +9,7 @@ from framefleet.jobs.render.shown import show_ending
 from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.verify.damages_shown import DamageList
-from framefleet.pipeline.outputs.parts.replace_part import DAMAGED
+from framefleet.pipeline.outputs.layout import DAMAGED
 
 if TYPE_CHECKING:
     from framefleet.jobs.repair.repair import Repaired

@@ -12,7 +12,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.failures.failures import FailedRow
 from framefleet.jobs.report.charts import (
     MAX_BARS,
     SERIES,
@@ -28,6 +27,7 @@ from framefleet.jobs.report.values import Report
 from framefleet.jobs.show.audits import share_text
 from framefleet.jobs.show.headline import duration
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.failed_rows import FailedRow
 from framefleet.pipeline.text import escaped
 
 _STYLE = Path(__file__).with_name("page.css")
@@ -102,6 +102,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     yield f"rows done{of}", f"{rows.done:,}", False
     if rows.left:
         yield "rows left", f"{rows.left:,}", False
+    if rows.former:
+        yield "clips of rows no longer in the table", f"{rows.former:,}", False
     yield "rows failed", f"{rows.failed:,}", rows.failed > 0
     yield "rows refused as invalid", f"{rows.invalid:,}", rows.invalid > 0
     if seconds := report.throughput.wall_s:

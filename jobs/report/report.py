@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 import framefleet
-from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
 from framefleet.jobs.render.claimed import find_claim
 from framefleet.jobs.report.figures import COLUMNS, COMPUTE, MAX_NAMES, THE_REST, Figures, WorkerTime
 from framefleet.jobs.report.values import (
@@ -28,9 +27,13 @@ from framefleet.jobs.report.values import (
 from framefleet.jobs.status.status import Status, StatusReader
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORDS, told_arguments
+from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.outputs.row_counts import OutputCounts
 from framefleet.pipeline.outputs.stores.store import Store
 
 PAGE, VALUES = "report.html", "report.json"  # in the output
@@ -53,7 +56,7 @@ def report(
     price: of a GPU hour, in any currency. write: False writes nothing. Needs no cluster. Raises JobError
     where there is no output, or its records are not ours.
     """
-    store = output_at(output, storage_options)
+    store = Output.open_rendered(output, storage_options).store
     found = report_of(store, price=price)
     if write:
         write_report(store, found)
@@ -72,12 +75,12 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
     """Return what its records tell; memory does not grow with them."""
     figures, gpus = _figures(store), _gpus_per_worker(store)
     by_type, failures = _failures(store)
-    work, status = _work(figures), StatusReader(store).status()
+    work, status = _work(figures), StatusReader(Output(store)).status()
     return Report(
         framefleet=framefleet.__version__,
         made_at=datetime.now(UTC).replace(microsecond=0),
         output=store.url_of(""),
-        rows=_rows(status, done=figures.num_rows, failed=by_type.total()),
+        rows=_rows(status, Output(store).counts()),
         clips=_clips(figures),
         throughput=_throughput(figures),
         work=work,
@@ -117,15 +120,19 @@ def _figures(store: Store) -> Figures:
     return figures
 
 
-def _rows(status: Status, *, done: int, failed: int) -> RowsByState:
-    total = None if status.num_rows is None else max(status.num_rows, done + failed)
+def _rows(status: Status, counts: OutputCounts) -> RowsByState:
+    done, failed = counts.done, counts.failed
+    told = None if status.num_rows is None else max(status.num_rows, done + failed)
+    total = told if counts.rows is None else counts.rows
     left = None if total is None else total - done - failed
-    return RowsByState(total=total, done=done, failed=failed, invalid=status.num_invalid, left=left)
+    return RowsByState(
+        total=total, done=done, failed=failed, invalid=status.num_invalid, left=left, former=counts.former
+    )
 
 
 def _audits(status: Status, figures: Figures) -> AuditedRows:
     said, by_remark = status.audits, dict(figures.remarks.most_common())
-    share = said.most_wrong / status.num_done if said and status.num_done else None
+    share = said.most_wrong / figures.num_rows if said and figures.num_rows else None
     return AuditedRows(said=said, wrong_share=share, by_remark=by_remark)
 
 
@@ -183,7 +190,7 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
     by_type: Counter[str] = Counter()
     alike: Counter[tuple[str, str]] = Counter()
     last: dict[tuple[str, str], FailedRow] = {}
-    for row in failed_rows_of(store):
+    for row in failed_rows(store):
         kind = row.error_type if row.error_type in by_type or len(by_type) < MAX_NAMES else THE_REST
         by_type[kind] += 1
         message = (kind, row.message)

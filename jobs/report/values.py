@@ -9,19 +9,23 @@ from datetime import datetime
 from typing import Any
 
 from framefleet.cluster.progress import AuditFigures
-from framefleet.jobs.failures.failures import FailedRow
 from framefleet.jobs.report.figures import Bin, WorkerTime
+from framefleet.pipeline.outputs.failed_rows import FailedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsByState:
-    """Rows by state. total, left: None where no driver told how many there are."""
+    """Rows by state. total = done + failed + left; None, as `left`, where nobody wrote down the table's rows.
+
+    former: with a record, but no longer in the table.
+    """
 
     total: int | None
     done: int
     failed: int
     invalid: int
     left: int | None
+    former: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

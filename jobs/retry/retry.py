@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,15 @@ from typing import Any
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed_job import job_of
-from framefleet.jobs.render.draft_job import draft_job
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.parts.part_names import parts_in
-from framefleet.pipeline.outputs.parts.parts import rows_in_part
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, FAILURES, fields_named
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store
-
-_READ = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
 
 
 @dataclass(slots=True)
 class FailedRows:
-    """What is in failures/, of drafts too. examples: one message for each type of error."""
+    """Rows that failed, of drafts too. examples: one message for each type of error."""
 
     num_by_type: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -44,27 +39,19 @@ def retry(
     these errors, as "OutOfMemory". sets: as "fleet.workers=2". Raises as `render` does.
     """
     resolved = job_of(job, sets)
-    failed = failed_rows(resolved, error_types)
+    failed = rows_to_retry(resolved, error_types)
     if not failed.row_ids:
         store = Store(resolved.output, resolved.storage_options)
         return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
     return render_job(resolved, Callback(on_progress), only=failed.row_ids)
 
 
-def failed_rows(job: Job, error_types: Collection[str] = ()) -> FailedRows:
+def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
     """Return what failed of a job and of its drafts, of these types or of all."""
     found = FailedRows()
-    for place in (job, draft_job(job)) if job.draft else (job,):
-        for row in _failures_of(Store(place.output, place.storage_options)):
-            kind = row["error_type"]
-            if not error_types or kind in error_types:
-                found.num_by_type[kind] += 1
-                found.examples.setdefault(kind, row["message"])
-                found.row_ids.add(row["row_id"])
+    for row in Output(Store(job.output, job.storage_options)).failures():
+        if not error_types or row.error_type in error_types:
+            found.num_by_type[row.error_type] += 1
+            found.examples.setdefault(row.error_type, row.message)
+            found.row_ids.add(row.row_id)
     return found
-
-
-def _failures_of(store: Store) -> Iterator[Mapping[str, Any]]:
-    for part in parts_in(store, FAILURES):
-        for rows in rows_in_part(store, part.path, _READ):
-            yield from rows

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.shown import show_render, summary_json
-from framefleet.jobs.retry.retry import failed_rows
+from framefleet.jobs.retry.retry import rows_to_retry
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -16,7 +16,7 @@ _MAX_MESSAGE = 200  # characters: a line or two
 
 def show_retry(job: Job, *, error_types: Collection[str], as_json: bool = False, quiet: bool = False) -> int:
     """Print what failed and render it again; return the exit code."""
-    failed = failed_rows(job, error_types)
+    failed = rows_to_retry(job, error_types)
     for kind, count in failed.num_by_type.most_common():
         said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
         if not quiet:

@@ -15,26 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.progress import Unscored
-from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.jobs.score.clips import ScoredClip, scored_clips
 from framefleet.jobs.show.clips_pace import ClipsPace
 from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import RECORDS, SCORES
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
-from framefleet.pipeline.outputs.parts.record_tables import (
-    SCORES,
-    record_schema_of,
-    record_tables,
-    taken_columns,
-)
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     FIRST_FIELDS,
     RECORD_FIELDS,
-    RECORDS,
     fields_named,
 )
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
@@ -122,7 +117,7 @@ def score_output(
 ) -> ScoreSummary:
     """Do what `score` promises, telling `watch` about it."""
     if not parts_in(store, RECORDS):
-        raise no_records(store)
+        raise Output(store).no_records()
     asked = list(names) or ([] if similarity else list(OWN_SCORES))
     scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
     load_scores(scores)

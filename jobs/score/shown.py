@@ -9,7 +9,7 @@ from framefleet.jobs.score.score import score_output
 from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import watch_on
-from framefleet.pipeline.outputs.parts.record_tables import SCORES
+from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.stores.store import Store
 
 

@@ -15,8 +15,8 @@ from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store

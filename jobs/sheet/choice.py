@@ -12,9 +12,10 @@ from typing import Any
 from framefleet.jobs.sheet.axes import Placed, Sides, note_value, placed, side_names, side_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
-from framefleet.pipeline.outputs.parts.records import RECORDS, told_arguments
+from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import records_where

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.sheet.choice import Chosen, ClipChoice, chosen_of
 from framefleet.jobs.sheet.clips import MAX_SHOWN_BYTES, SmallClip, more_than_shown, small_clip
 from framefleet.pipeline.errors import JobError
@@ -20,6 +19,7 @@ from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
@@ -64,7 +64,7 @@ def sheet(
     """
     path = checked_path(to, STILLS, tile)
     choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
-    return draw_sheet(output_at(output, storage_options), path, choice, tile=tile)
+    return draw_sheet(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
 
 
 def grid(
@@ -85,7 +85,7 @@ def grid(
     """
     path = checked_path(to, MOVING, tile)
     choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
-    return draw_grid(output_at(output, storage_options), path, choice, tile=tile)
+    return draw_grid(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
 
 
 def draw_sheet(

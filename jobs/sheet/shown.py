@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.sheet.choice import ClipChoice
 from framefleet.jobs.sheet.sheet import MOVING, STILLS, Drawn, OnClip, checked_path, draw_grid, draw_sheet
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import wait_for
+from framefleet.pipeline.outputs.output import Output
 
 
 def show_sheet(
     output: str, storage_options: Mapping[str, Any], to: Path, choice: ClipChoice, *, tile: int | None
 ) -> None:
     """Draw a contact sheet; print where it is, and what did not fit."""
-    path, store = checked_path(to, STILLS, tile), output_at(output, storage_options)
+    path, store = checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
     _show(lambda told: draw_sheet(store, path, choice, tile=tile, told=told))
 
 
@@ -27,7 +27,7 @@ def show_grid(
     output: str, storage_options: Mapping[str, Any], to: Path, choice: ClipChoice, *, tile: int
 ) -> None:
     """Draw a grid that plays; print where it is, and what did not fit."""
-    path, store = checked_path(to, MOVING, tile), output_at(output, storage_options)
+    path, store = checked_path(to, MOVING, tile), Output.open_rendered(output, storage_options).store
     _show(lambda told: draw_grid(store, path, choice, tile=tile, told=told))
 
 

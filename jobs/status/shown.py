@@ -13,7 +13,6 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.failures.shown import one_line
 from framefleet.jobs.show.audits import audit_line
 from framefleet.jobs.show.console import stdout
@@ -21,18 +20,19 @@ from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import bar_and, workers_table
 from framefleet.jobs.status.driver import DriverSeen
 from framefleet.jobs.status.status import Status, StatusReader
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.text import command
 
 
 def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print how far an output is, once."""
-    reader = StatusReader(output_at(output, storage_options, may_be_drafts=True))
+    reader = StatusReader(Output.open(output, storage_options))
     _print(reader.status(), as_json=as_json)
 
 
 def watch_status(output: str, storage_options: Mapping[str, Any], *, every_s: float, as_json: bool) -> None:
     """Print it every so often, until no driver is at work; on a terminal in one place."""
-    reader = StatusReader(output_at(output, storage_options, may_be_drafts=True))
+    reader = StatusReader(Output.open(output, storage_options))
     if as_json or not stdout.is_terminal:
         for status in _statuses(reader, every_s):
             _print(status, as_json=as_json, is_brief=True)
@@ -87,6 +87,7 @@ def _counts_of(status: Status) -> str:
         (status.num_failed, "failed"),
         (status.num_invalid, "invalid"),
         (status.num_left or 0, "left"),
+        (status.num_former, "done that are no longer in the table"),
     ):
         if count:
             parts.append(f"{count:,} {what}")

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from framefleet.cluster.holder import parse_holder
 from framefleet.cluster.progress import AuditFigures, Progress, WorkerState
-from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
-from framefleet.jobs.render.drafts_beside import drafts_of
 from framefleet.jobs.status.driver import DriverSeen, DriverState, driver_of
-from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import parts_in
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
-    FAILURES,
-    INVALID,
-    INVALID_FIELDS,
-    RECORDS,
-    fields_named,
-)
+from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
+from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 
+_Read = TypeVar("_Read")
 _LAST = 3  # failures that are told; `framefleet failures` has all
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # whose word counts
 _MOST = 10**12  # rows that anybody may have: files are anybody's
@@ -78,10 +69,10 @@ class AuditReader:
 class Status:
     """How far an output is.
 
-    num_rows: that its newest driver had to see to, distinct and valid ones, those done before too; None
-    where none told. num_left: of these. rows_per_s: of the newest run. eta_s: None where none is at work, or
-    it would be a guess. last_failures: the newest first. audits: what they say of rows done, in all runs;
-    None where nothing is known. drafts: the same of its drafts, where there are any.
+    num_rows: of the table, distinct and valid ones; None where nobody wrote them down. num_done, num_failed
+    and num_left add up to it. num_former: have a record, but are no longer in the table. rows_per_s: of the
+    newest run. eta_s: None where no driver is at work, or it would be a guess. last_failures: the newest
+    first. audits: of all rows with a record; None where nothing is known. drafts: the same of its drafts.
     """
 
     output: str
@@ -95,6 +86,7 @@ class Status:
     driver: DriverSeen
     workers: tuple[WorkerState, ...]
     last_failures: tuple[FailedRow, ...]
+    num_former: int = 0
     audits: AuditFigures | None = None
     drafts: Status | None = None
 
@@ -110,71 +102,68 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     While a driver renders, what it told last (at most some ten seconds ago); else what is counted in the
     output. Raises JobError where there is no output.
     """
-    return StatusReader(output_at(output, storage_options, may_be_drafts=True)).status()
+    return StatusReader(Output.open(output, storage_options)).status()
 
 
 class StatusReader:
-    """Reads the status of one output again and again, and counts again only what has changed."""
+    """Reads the status of one output again and again, and reads again only what has changed."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._counted: dict[str, tuple[tuple[str, ...], int]] = {}  # by folder: its parts, their rows
-        self._last: tuple[tuple[str, ...], tuple[FailedRow, ...]] = ((), ())
+    def __init__(self, output: Output) -> None:
+        self._output, store = output, output.store
+        self._counts = _Cached(store, (ROWS, RECORDS, FAILURES), output.counts)
+        self._num_invalid = _Cached(store, (INVALID,), lambda: sum(map(len, output.invalid_rows())))
+        self._last_failures = _Cached(
+            store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
+        )
         self._drafts: StatusReader | None = None
         self._audits = AuditReader(store)
 
     def status(self) -> Status:
-        driver = driver_of(self._store)
+        driver = driver_of(self._output.store)
         told, is_at_work = driver.progress, driver.state in _AT_WORK
         num_rows = told.before + told.total if told else None
+        num_former = 0
         if told and is_at_work:
             done, failed = told.before + told.done, told.failed
         else:
-            done, failed = self._count(RECORDS), self._count(FAILURES)
+            counts = self._counts.value()
+            done, failed, num_former = counts.done, counts.failed, counts.former
+            num_rows = num_rows if counts.rows is None else counts.rows
         return Status(
-            output=self._store.url_of(""),
+            output=self._output.url,
             num_rows=num_rows,
             num_done=done,
             num_failed=failed,
-            num_invalid=self._count(INVALID),
+            num_invalid=self._num_invalid.value(),
             num_left=None if num_rows is None else max(0, num_rows - done - failed),
             rows_per_s=told.rows_per_s if told else None,
             eta_s=told.eta_s if told and is_at_work else None,
             driver=driver,
             workers=told.workers if told and is_at_work else (),
-            last_failures=self._last_failures(),
-            audits=self._audits.figures(done),
+            last_failures=self._last_failures.value(),
+            num_former=num_former,
+            audits=self._audits.figures(done + num_former),
             drafts=self._of_drafts(),
         )
 
     def _of_drafts(self) -> Status | None:
-        if self._drafts is None and (drafts := drafts_of(self._store)):
+        if self._drafts is None and (drafts := self._output.drafts):
             self._drafts = StatusReader(drafts)
         return self._drafts.status() if self._drafts else None
 
-    def _count(self, folder: str) -> int:
-        """Return how many rows the parts of a folder hold; read anew only if there are others."""
-        paths = tuple(self._store.list(folder))
-        if folder not in self._counted or self._counted[folder][0] != paths:
-            self._counted[folder] = paths, _num_rows(self._store, folder)
-        return self._counted[folder][1]
 
-    def _last_failures(self) -> tuple[FailedRow, ...]:
-        paths = tuple(self._store.list(FAILURES))
-        if paths != self._last[0]:
-            self._last = paths, tuple(islice(failed_rows_of(self._store), _LAST))
-        return self._last[1]
+class _Cached(Generic[_Read]):
+    """What is read of some folders, read again once a file of theirs has changed."""
 
+    def __init__(self, store: Store, folders: tuple[str, ...], read: Callable[[], _Read]) -> None:
+        self._store, self._folders, self._read = store, folders, read
+        self._known: tuple[object, _Read] | None = None
 
-def _num_rows(store: Store, folder: str) -> int:
-    if folder == RECORDS:
-        return sum(map(len, record_tables(store, ["row_id"])))
-    fields = INVALID_FIELDS if folder == INVALID else FAILURE_FIELDS
-    key = fields_named(fields, fields.names[0])  # row_index or row_id, by which rows are told apart
-    found: set[Any] = set()
-    for part in parts_in(store, folder):
-        found.update(read_part(store, part.path, key).column(0).to_pylist())
-    return len(found)
+    def value(self) -> _Read:
+        seen = [self._store.details(folder) for folder in self._folders]
+        if self._known is None or self._known[0] != seen:
+            self._known = seen, self._read()
+        return self._known[1]
 
 
 def _is_sound(told: Progress) -> bool:

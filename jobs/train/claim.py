@@ -10,7 +10,7 @@ from typing import Any
 
 import framefleet
 from framefleet.jobs.render.claim import flat, public_location
-from framefleet.jobs.render.claimed import RENDER, TRAINING, read_training_claim
+from framefleet.jobs.render.claimed import read_training_claim
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -18,6 +18,7 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.results.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
 from framefleet.pipeline.training.results.finish import read_finished
@@ -52,7 +53,7 @@ def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
 
     workers: None where it is not known yet how many there will be.
     """
-    if resolved.store.exists(RENDER):
+    if resolved.store.exists(CLAIM):
         raise JobError(f"{resolved.store.url_of('')} holds clips of a render job", "choose another output")
     ours = _description(resolved, workers or 0)
     if workers is None:

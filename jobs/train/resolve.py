@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefleet.jobs.job.model import OpenedModel, open_model
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, UserError
@@ -82,7 +82,7 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
     base = job.inputs.base or table_folder(job.table, table.schema)
     inputs = Inputs(job.inputs.roots, job.storage_options, base=base)
     samples = _samples(job, spec, buckets[0], inputs)
-    store = open_output(job)
+    store = store_of_job(job)
     watch.say(f"reading the files of {model.settings.name}")
     files = model.weights.digests()
     return ResolvedTraining(
@@ -94,7 +94,7 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
         columns=columns,
         buckets=buckets,
         store=store,
-        prepared=store if job.train.prepared is None else open_output(job, job.train.prepared),
+        prepared=store if job.train.prepared is None else store_of_job(job, job.train.prepared),
         inputs=inputs,
         samples=samples,
     )

@@ -9,13 +9,13 @@ from functools import cache, partial
 import numpy as np
 
 from framefleet.jobs.job.output import below
-from framefleet.jobs.render.chosen import CHOSEN
 from framefleet.jobs.render.claimed_job import claimed_job
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.replay.two_clips import Again
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.layout import CHOSEN, SCRATCH
 from framefleet.pipeline.outputs.media.media import (
     decode,
     decode_audio,
@@ -28,7 +28,6 @@ from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.recorded_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 
-SCRATCH = ".verify"  # below the output, where every machine can write; hidden from readers of data
 # In place of formats with loss, whose files do not say which frames were rendered.
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "c2pa": None}
 

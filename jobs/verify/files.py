@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from framefleet.jobs.render.claim import differences_of
-from framefleet.jobs.render.claimed import RENDER, claim_in_parts, read_claim
-from framefleet.jobs.render.drafts_beside import damage_below, drafts_of
+from framefleet.jobs.render.claimed import claim_in_parts, read_claim
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex
-from framefleet.pipeline.outputs.damage import Damage, beside_parts, damaged_records, strays
+from framefleet.pipeline.outputs.damage import Damage, beside_parts, damage_of_drafts, damaged_records, strays
+from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import parts_in
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
     """Read every file of an output, and of its drafts; yield what is wrong, as it is found."""
-    drafts = drafts_of(store)
-    if drafts is None or parts_in(store, RECORDS) or store.exists(RENDER):
+    drafts = Output(store).drafts
+    if drafts is None or parts_in(store, RECORDS) or store.exists(CLAIM):
         yield from _damages_in(store, watch)
     if drafts:
-        yield from map(damage_below, _damages_in(drafts, watch))
+        yield from map(damage_of_drafts, _damages_in(drafts.store, watch))
 
 
 def _damages_in(store: Store, watch: Watch) -> Iterator[Damage]:
@@ -41,9 +41,9 @@ def job_damage(store: Store) -> Damage | None:
     try:
         claim = read_claim(store)
     except FileNotFoundError:
-        return Damage(kind="job", path=RENDER, reason="it is not there")
+        return Damage(kind="job", path=CLAIM, reason="it is not there")
     except JobError as error:
-        return Damage(kind="job", path=RENDER, reason=error.problem)
+        return Damage(kind="job", path=CLAIM, reason=error.problem)
     try:
         told = claim_in_parts(store)
     except JobError:  # of a part, whose damage is told as such
@@ -51,6 +51,4 @@ def job_damage(store: Store) -> Damage | None:
     differences = differences_of(told.model_dump(), claim.model_dump()) if told else []
     if not differences:
         return None
-    return Damage(
-        kind="job", path=RENDER, reason=f"of another job than the records; {differences[0].strip()}"
-    )
+    return Damage(kind="job", path=CLAIM, reason=f"of another job than the records; {differences[0].strip()}")

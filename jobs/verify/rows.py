@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from framefleet.jobs.render.claimed import claim_of
-from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.jobs.replay.compare import Compared, compare
 from framefleet.jobs.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.replay.replay import Replayer, environment_differences, media_again
@@ -19,12 +18,12 @@ from framefleet.jobs.verify.choice import RowChoice
 from framefleet.jobs.verify.sample import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.damage import Damage, look_at
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import find_record, read_records, record_in, rows_of
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
-    FAILURES,
-    RECORDS,
     Record,
     fields_named,
     record_of,
@@ -66,7 +65,7 @@ def verified_rows(
     store = Store(output, given.storage_options)
     records = _chosen(store, choice)
     if not records:
-        raise no_records(store)
+        raise Output(store).no_records()
     if choice.by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:

@@ -28,10 +28,10 @@ _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "ye
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
     quiet_libraries()
-    from framefleet.jobs.failures.failures import output_at
     from framefleet.jobs.verify.files import damages_of
+    from framefleet.pipeline.outputs.output import Output
 
-    store = output_at(output, storage_options, may_be_drafts=True)
+    store = Output.open(output, storage_options).store
     damages = DamageList(as_json=as_json)
     with watch_on(stderr) as watch:
         for damage in damages_of(store, watch):

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.replay.compare import Likeness
 from framefleet.jobs.replay.recorded_row import NOTHING, Given
 from framefleet.jobs.show.watch import Callback
@@ -15,6 +14,7 @@ from framefleet.jobs.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.verify.files import damages_of
 from framefleet.jobs.verify.rows import VerifiedRow, verified_rows
 from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.output import Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def verify(
     """
     watch, output = Callback(), str(output)
     if files:
-        store = output_at(output, given.storage_options, may_be_drafts=True)
+        store = Output.open(str(output), given.storage_options).store
         return Verified(damages=tuple(damages_of(store, watch)))
     choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)
     return Verified(rows=tuple(verified_rows(output, choice, given, sets, watch)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import APART
 from framefleet.pipeline.outputs.stores.store import Store
-
-_FOLDER = "apart"
 
 
 def note_apart(store: Store, kind: str) -> None:
@@ -17,8 +16,8 @@ def note_apart(store: Store, kind: str) -> None:
 
 def noted_apart(store: Store) -> set[str]:
     """Return the paths of the kinds that were noted."""
-    return set(store.list(_FOLDER))
+    return set(store.list(APART))
 
 
 def path_of(kind: str) -> str:
-    return f"{_FOLDER}/{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"
+    return f"{APART}/{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from framefleet.pipeline.outputs.layout import EXTRAS, PREVIEWS
+
 _SCHEMA = """
 PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
 PRAGMA synchronous = OFF;
@@ -87,11 +89,11 @@ class ClipIndex:
     def names(self, path: str, row_id: str) -> bool:
         """Tell whether a record of this row names a file, or the clip that a preview is of."""
         self._db.execute(_SEAL)
-        if path.startswith("previews/"):
+        if path.startswith(f"{PREVIEWS}/"):
             query = "SELECT 1 FROM records WHERE id = ? AND substr(clip, 1, instr(clip, '.')) = ?"
             stem = (_tail(path, row_id) or "").removesuffix("webp")
             return self._db.execute(query, (bytes.fromhex(row_id), stem)).fetchone() is not None
-        column = "extras" if path.startswith("extras/") else "clip"
+        column = "extras" if path.startswith(f"{EXTRAS}/") else "clip"
         query = f"SELECT 1 FROM records WHERE id = ? AND {column} = ?"
         return self._db.execute(query, (bytes.fromhex(row_id), _tail(path, row_id))).fetchone() is not None
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
+from framefleet.pipeline.outputs.layout import CLIPS, DRAFTS, EXTRAS, PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import rows_in_part
-from framefleet.pipeline.outputs.parts.pending import intents_in
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
+from framefleet.pipeline.outputs.parts.pending import announced_rows
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.recorded_files import (
     FileState,
@@ -30,7 +31,7 @@ from framefleet.pipeline.outputs.recorded_files import (
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
-_FOLDERS = [*(f"{kind}/{number:02x}" for number in range(256) for kind in ("clips", "previews")), "extras"]
+_FOLDERS = [*(f"{kind}/{number:02x}" for number in range(256) for kind in (CLIPS, PREVIEWS)), EXTRAS]
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes", "media_sha256")
@@ -98,6 +99,11 @@ def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, lis
     return indexed, damages
 
 
+def damage_of_drafts(damage: Damage) -> Damage:
+    """Return damage among drafts, named as the file of the output that they lie in."""
+    return replace(damage, path=f"{DRAFTS}/{damage.path}")
+
+
 def beside_parts(store: Store) -> Iterator[Damage]:
     """Yield what lies in records/ and is not read, and parts that are gone."""
     live = {part.path for part in live_parts(store)}
@@ -112,7 +118,7 @@ def beside_parts(store: Store) -> Iterator[Damage]:
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, previews/ and extras/ that no record of `index` names."""
-    uncommitted = {intent.row_id for intent in intents_in(store)}
+    uncommitted = announced_rows(store)
     for path in _listed(store):
         row_id = row_named_by(path)
         if row_id is None:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import CLIPS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.stores.store import Store
 
 # Looked at: 256 requests of a store that lists a thousand files in some 50 ms, and 20 MB of memory.
@@ -84,5 +85,5 @@ class Glance:
     def _gone(self, store: Store, folder: str) -> list[str]:
         """Return the clips of a folder that are not there as they were noted."""
         noted = self._sizes[folder]
-        there = store.details(f"clips/{folder}") if noted else {}
+        there = store.details(f"{CLIPS}/{folder}") if noted else {}
         return [path for path, size in noted.items() if path not in there or there[path].size != size]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import NoFile, StoreError
+from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.parts.unreadable import is_unreadable
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
@@ -61,7 +61,7 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     if sha256 is None:
         return None
     path = record.get("extra_outputs_path") or extras_path(record["row_id"])
-    if not path.startswith("extras/") or row_named_by(path) != record["row_id"]:
+    if not path.startswith(f"{EXTRAS}/") or row_named_by(path) != record["row_id"]:
         raise not_ours(RECORDS, f"the arrays of {record['row_id']} are at {path!r}")
     return RecordedFile(path=path, sha256=sha256, size=None)
 

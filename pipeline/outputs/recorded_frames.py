@@ -7,8 +7,8 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.recorded_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 

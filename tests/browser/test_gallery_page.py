@@ -423,7 +423,7 @@ def test_picks_are_exported_as_a_table_and_kept(shown: Shown, tmp_path: Path) ->
 def test_what_failed_has_its_own_view(shown: Shown) -> None:
     page = shown.go("#view=failures")
     assert shown.status == "7 failed rows"
-    assert "out of memory" in page.inner_text(".failure >> nth=0")
+    assert "out of memory" in page.inner_text(".failure >> nth=6")
     page.click(".failure >> nth=0")
     until(page, "document.getElementById('details').innerText.includes('Traceback')")
 

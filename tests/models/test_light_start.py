@@ -16,9 +16,10 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import RECORDS, record_schema, values_of
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import TELLING_IMPORTS
 from tests.jobs import ROOT, job_values, prompt_rows, write_job, write_table

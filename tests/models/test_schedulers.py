@@ -18,7 +18,7 @@ from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.frames.fields import CLIPS
+from framefleet.pipeline.outputs.frames.fields import VIDEO_FIELDS
 from tests.conformance.plain import plain_calls
 from tests.long import long_but
 from tests.mixed import SCHEDULERS
@@ -116,7 +116,7 @@ def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> No
     generator = torch.Generator().manual_seed(1)
     output = pipe(output_type="np", generator=generator, **(smallest_call(name) | size))
     if spec.kind == "video":
-        clips = np.asarray(next(getattr(output, name) for name in CLIPS if hasattr(output, name)))
+        clips = np.asarray(next(getattr(output, name) for name in VIDEO_FIELDS if hasattr(output, name)))
         assert clips.shape[-4:] == (num_frames, height, width, 3)
     else:
         assert output.images[0].shape == (height, width, 3)

@@ -27,7 +27,7 @@ from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.shown import ending_lines, exit_code
 from framefleet.jobs.repair import repair
-from framefleet.jobs.retry.retry import failed_rows
+from framefleet.jobs.retry.retry import rows_to_retry
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
@@ -170,18 +170,19 @@ def test_drafts_that_failed_are_found_and_only_they_are_tried(tmp_path: Path) ->
     job = job_with(tmp_path, NONE_KEPT)
     drafted(job, without="a2")
     fail(draft_job(job), "e" * 32)
-    assert failed_rows(job).row_ids == {"e" * 32}
-    ended = render_drafted(job, Callback(), only=failed_rows(job).row_ids)
+    assert rows_to_retry(job).row_ids == {"e" * 32}
+    ended = render_drafted(job, Callback(), only=rows_to_retry(job).row_ids)
     assert ended.drafts is not None and ended.drafts.done == 0  # a2 did not fail, and waits
 
 
 def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
     job = draft_job(job_with(tmp_path))
-    rows = drafted(job_with(tmp_path))
-    for row_id in (NOBODY, rows["a1"].row_id):
+    rows = drafted(job_with(tmp_path), without="a2")
+    waiting = rows["a2"].row_id
+    for row_id in (NOBODY, waiting, rows["a1"].row_id):
         fail(job, row_id)
     render_rows(job, Callback(), only={NOBODY, rows["a1"].row_id})
-    assert failed_rows(job).row_ids == {NOBODY}
+    assert rows_to_retry(job).row_ids == {waiting}  # nobody is no longer in the table
 
 
 def test_drafts_that_were_tried_again_are_known_in_full(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from framefleet.cluster.checkpoints import CHECKPOINTS, checkpoint_path
+from framefleet.cluster.checkpoints import checkpoint_path
 from framefleet.cluster.driver import Driver
 from framefleet.cluster.events import Event, Leaving, Ready, Reported
 from framefleet.cluster.fleet import Fleet
@@ -28,6 +28,7 @@ from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -11,10 +11,11 @@ import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.claimed import RENDER, read_claim
+from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
@@ -23,9 +24,9 @@ from tests.made_up_workers import Workers, hello_of, render_by
 from tests.rows import record
 
 LOSSES: dict[str, Callable[[Store], None]] = {
-    "deleted": lambda store: store.delete(RENDER),
-    "cut short": lambda store: store.write(RENDER, store.read(RENDER, 100)),
-    "empty": lambda store: store.write(RENDER, b""),
+    "deleted": lambda store: store.delete(CLAIM),
+    "cut short": lambda store: store.write(CLAIM, store.read(CLAIM, 100)),
+    "empty": lambda store: store.write(CLAIM, b""),
 }
 
 
@@ -66,12 +67,12 @@ def test_without_job_json_and_parts_that_tell_no_job_is_let_in(
 
 def test_an_earlier_version_wrote_down_the_encoder_that_is_now_left_open(resolved: ResolvedJob) -> None:
     render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
-    text = resolved.store.read(RENDER).decode()
+    text = resolved.store.read(CLAIM).decode()
     for crf, encoder, is_ours in [("null", "null", True), ("18", "null", True), ("20", "null", False)]:
         told = text.replace('"crf": 18', f'"crf": {crf}').replace(
             '"encoder": "libx264"', f'"encoder": {encoder}'
         )
-        resolved.store.write(RENDER, told.encode())
+        resolved.store.write(CLAIM, told.encode())
         if is_ours:
             assert check_claim(resolved)
         else:

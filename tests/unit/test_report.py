@@ -15,7 +15,7 @@ import framefleet
 from framefleet.jobs.report.charts import mean_rate, rate_unit
 from framefleet.jobs.report.figures import MAX_BINS, Timeline
 from framefleet.jobs.report.page import bytes_told
-from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from tests.commands import command
 from tests.gallery_output import write_output as write_gallery_output
 from tests.outputs import write_driver, write_output
@@ -23,6 +23,11 @@ from tests.rows import NOON, failure, record
 
 _CHARTS = ("Time of workers", "Idle time")
 HOSTILE = "\x1b[31m</style><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{a}{b}$\ud7ff"
+
+
+def lost(digit: str) -> FailureRecord:
+    """Return the failure of a row that has no record."""
+    return failure(row_id=digit * 32)
 
 
 def rows(count: int = 6) -> list[Record]:
@@ -63,7 +68,7 @@ class Tags(HTMLParser):
 
 
 def test_records_are_summed_by_state_worker_and_cause(tmp_path: Path) -> None:
-    store = write_output(tmp_path, rows(), [failure(), failure(row_id="1" * 32)], num_invalid=1)
+    store = write_output(tmp_path, rows(), [lost("e"), lost("f")], num_invalid=1)
     write_driver(store, ended=True)
     found = framefleet.report(str(tmp_path), write=False)
     assert (found.rows.total, found.rows.done, found.rows.failed, found.rows.left) == (12, 6, 2, 4)
@@ -114,7 +119,7 @@ def test_both_files_are_written_and_json_can_be_printed_instead(tmp_path: Path) 
 
 
 def test_the_page_asks_no_network_and_shows_its_numbers_as_text(tmp_path: Path) -> None:
-    write_output(tmp_path, rows(), [failure()])
+    write_output(tmp_path, rows(), [lost("f")])
     framefleet.report(str(tmp_path), price=2.5)
     page = Tags((tmp_path / "report.html").read_text())
     assert not {"script", "img", "link", "iframe", "object"} & page.tags
@@ -133,7 +138,7 @@ def test_the_page_asks_no_network_and_shows_its_numbers_as_text(tmp_path: Path) 
 
 def test_a_page_is_small_and_names_who_has_no_name(tmp_path: Path) -> None:
     adopted = record(7, worker="", compute_s=3.0, idle_s=1.0)
-    store = write_output(tmp_path, [*rows(), adopted], [failure()], job={"fleet": {"gpus_per_worker": 0}})
+    store = write_output(tmp_path, [*rows(), adopted], [lost("f")], job={"fleet": {"gpus_per_worker": 0}})
     write_driver(store, ended=True)
     framefleet.report(str(tmp_path), price=36.0)
     page = (tmp_path / "report.html").read_text()

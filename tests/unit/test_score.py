@@ -19,15 +19,11 @@ from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.media.clip_names import clip_path
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import (
-    SCORES,
-    record_schema_of,
-    record_tables,
-    taken_columns,
-)
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.score import OWN_SCORES

@@ -15,9 +15,10 @@ import pytest
 
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_of, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_records
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import epoch_path, gone_parts, newest_seal, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store

@@ -12,7 +12,6 @@ import pytest
 import framefleet
 from framefleet.cluster.holder import HELD, parse_holder, told_of
 from framefleet.cluster.lock import DriverLock
-from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.status import shown
 from framefleet.jobs.status.driver import driver_of
 from framefleet.jobs.status.shown import headline_of
@@ -145,4 +144,4 @@ def test_the_word_of_a_driver_of_any_number_of_workers_fits_its_file() -> None:
 
 def test_the_store_is_asked_for_an_output_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="check the path"):
-        output_at(str(tmp_path / "nowhere"), None)
+        framefleet.open_output(str(tmp_path / "nowhere"))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
-from framefleet.jobs.job.output import files_of_others, open_output
+from framefleet.jobs.job.output import files_of_others, store_of_job
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -129,15 +129,15 @@ def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
     job = job_from_mapping({"table": table, "output": output, "model": "m"})
     if is_refused:
         with pytest.raises(JobError, match="lie in each other"):
-            open_output(job)
+            store_of_job(job)
     else:
-        open_output(job)
+        store_of_job(job)
 
 
 def test_an_output_of_an_earlier_version_may_hold_its_table(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     (tmp_path / "records/part-1.parquet").write_bytes(b"")
-    open_output(job_from_mapping({"table": str(tmp_path), "output": str(tmp_path), "model": "m"}))
+    store_of_job(job_from_mapping({"table": str(tmp_path), "output": str(tmp_path), "model": "m"}))
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_an_output_where_a_file_is_says_which(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("prompt\na fox\n")
     with pytest.raises(JobError, match=r"cannot be a folder: .*t\.csv is a file"):
-        open_output(job_from_mapping({"table": "t.csv", "output": output, "model": "m"}))
+        store_of_job(job_from_mapping({"table": "t.csv", "output": output, "model": "m"}))
 
 
 def test_an_output_below_proc_is_refused_before_anything_starts() -> None:
     with pytest.raises(JobError, match="keeps no files"):
-        open_output(job_from_mapping({"table": "t.csv", "output": "/proc/out", "model": "m"}))
+        store_of_job(job_from_mapping({"table": "t.csv", "output": "/proc/out", "model": "m"}))
 
 
 def test_a_folder_with_files_of_others_is_known_from_an_output(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 _HOOKS = "torch cannot compile blocks that diffusers put hooks on"
 # What was tried and fails with diffusers 0.42 and torch 2.13.
-APART = (
+_APART = (
     ("compile", "cache", _HOOKS),
     ("compile", "layerwise_casting", _HOOKS),
     ("compile", "offload group", _HOOKS),
@@ -91,7 +91,7 @@ def _check_together(options: Options) -> None:
         "offload group": group,
         "offload.disk": group and group.disk,
     }
-    for one, other, reason in APART:
+    for one, other, reason in _APART:
         if used[one] and used[other]:
             raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
 

@@ -24,7 +24,7 @@ from framefleet.pipeline.model.specs.pipeline_call import (
 )
 from framefleet.pipeline.model.specs.several import NETS, has_controlnets, num_nets
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
-from framefleet.pipeline.outputs.frames.fields import CLIPS, MAPS, PICTURES, SOUND
+from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -167,7 +167,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     family = family_of(class_name)
     is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
     has_length = any(name in parameters for name in geometry.FRAME_PARAMETERS)
-    video = family.fps is not None or has_length or not returns.isdisjoint(CLIPS)
+    video = family.fps is not None or has_length or not returns.isdisjoint(VIDEO_FIELDS)
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     return PipelineSpec(

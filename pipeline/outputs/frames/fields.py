@@ -1,8 +1,8 @@
 """What outputs of diffusers call frames, maps of a picture, and sound. Imports no NumPy."""
 
-CLIPS = ("frames", "video")
+VIDEO_FIELDS = ("frames", "video")
 IMAGES = ("images", "image", "rgb")  # of these the first dimension is a batch
 # Of these a clip shows a picture where there are no frames; they are kept beside it in any case.
 MAPS = ("prediction", "depth", "normals")
-PICTURES = (*CLIPS, *IMAGES)
+PICTURES = (*VIDEO_FIELDS, *IMAGES)
 SOUND = ("audio", "audios", "sound")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
+from framefleet.pipeline.outputs.layout import CLIPS, EXTRAS, PREVIEWS
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 
@@ -26,18 +27,18 @@ _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
 
 def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
     """Where a row's clip lies in the output; 256 folders keep listings short."""
-    return f"clips/{row_id[:2]}/{_stem(row_id, tag)}{suffix}"
+    return f"{CLIPS}/{row_id[:2]}/{_stem(row_id, tag)}{suffix}"
 
 
 def extras_path(row_id: str, tag: str = "") -> str:
     """Where arrays lie that a row's pipeline returned beside its clip."""
-    return f"extras/{_stem(row_id, tag)}.safetensors"
+    return f"{EXTRAS}/{_stem(row_id, tag)}.safetensors"
 
 
 def preview_path(clip: str) -> str:
     """Return where the preview lies of the clip at a path, as `clip_path` has it."""
-    folder, _, name = clip.removeprefix("clips/").rpartition("/")
-    return f"previews/{folder}/{name.partition('.')[0]}.webp"
+    folder, _, name = clip.removeprefix(f"{CLIPS}/").rpartition("/")
+    return f"{PREVIEWS}/{folder}/{name.partition('.')[0]}.webp"
 
 
 def _stem(row_id: str, tag: str) -> str:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.outputs.layout import PENDING, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import (
     TAG,
     clip_path,
@@ -41,7 +42,6 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
-PENDING = "pending"
 _NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}})\.json", re.ASCII)
 _TAG = re.compile(rf"-([0-9a-f]{{{TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
@@ -115,6 +115,12 @@ def intents_in(store: Store) -> list[Intent]:
     """Return all that was announced and neither committed nor swept."""
     named = (_NAME.fullmatch(path) for path in store.list(PENDING))
     return [Intent(name[0], name["row_id"], name["tag"]) for name in named if name]
+
+
+def announced_rows(store: Store) -> set[str]:
+    """Return the rows of intents whose clips may be adopted: those that were disowned say nothing."""
+    named = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(PENDING).items())
+    return {name["row_id"] for name, size in named if name and size}
 
 
 def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:
@@ -195,7 +201,7 @@ def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
     done: list[str] = []
     for record in _records_of(store, set(of_rows)):
         mine = of_rows[record["row_id"]]
-        strays += _strays(record, {"", *(intent.tag for intent in mine)}, store.url_of("records"))
+        strays += _strays(record, {"", *(intent.tag for intent in mine)}, store.url_of(RECORDS))
         done += [intent.path for intent in mine]
     if done:
         hold.check()

@@ -17,22 +17,16 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    RECORD_FIELDS,
-    RECORDS,
-    fields_named,
-    is_score,
-)
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, fields_named, is_score
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
-SCORES = "scores"  # the folder
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
 _PARTS_AHEAD = 16  # whole ones, of up to 64 MiB where rows are that large

@@ -13,13 +13,11 @@ import pyarrow as pa
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.request import each_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
-# Folders below the output.
-RECORDS, FAILURES, INVALID, ROWS = "records", "failures", "invalid", "rows"
-CLAIM = "job.json"  # what an output was made with
 
 ARROW_TYPES = {
     str: pa.string(),

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import DAMAGED
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path
 from framefleet.pipeline.outputs.parts.parts import NUM_READERS
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
-DAMAGED = "damaged"  # the folder that they are kept in
 _MAX_BYTES = 1 << 30  # as of a part
 
 

@@ -19,11 +19,10 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS
 from framefleet.pipeline.outputs.parts.part_names import Part, part_of, parts_in
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 
-DRIVERS = "drivers"
 _PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)
 MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from framefleet.pipeline.errors import NoFile, StoreError
-from framefleet.pipeline.outputs.parts.records import CLAIM
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.stores.store import Store
 
 

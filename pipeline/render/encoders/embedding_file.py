@@ -21,14 +21,14 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.hooks.tree import unflatten
 from framefleet.pipeline.render.fused.calls import digest_of
 
-Output = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` returns them
+Encoded = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` returns them
 
 PLAIN: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
 LIBRARIES = ("transformers", "diffusers")
 METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
 
 
-def embedding_bytes(key: str, output: Output) -> bytes | None:
+def embedding_bytes(key: str, output: Encoded) -> bytes | None:
     """Return the file that holds `output` under `key`; None where it is not of what a file can hold."""
     leaves, structure = output
     tensors: dict[str, Tensor] = {}
@@ -40,7 +40,7 @@ def embedding_bytes(key: str, output: Output) -> bytes | None:
     return safetensors.torch.save(tensors, {METADATA: f"{_sha256(body)} {body}"})
 
 
-def from_bytes(key: str, content: bytes) -> Output:
+def from_bytes(key: str, content: bytes) -> Encoded:
     """Return what `embedding_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
     try:
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])

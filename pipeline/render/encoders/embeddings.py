@@ -23,7 +23,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.stores.soon import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.encoders.embedding_file import Output, embedding_bytes, from_bytes, name_of
+from framefleet.pipeline.render.encoders.embedding_file import Encoded, embedding_bytes, from_bytes, name_of
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Embeddings:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
         self._waiting: deque[tuple[Future[None], int]] = deque()
 
-    def find(self, call: tuple[Hashable, ...]) -> Output | None:
+    def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
         """Return the output of a call, on the model's device; None where it is not kept, damaged, or late.
 
         call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by
@@ -70,7 +70,7 @@ class Embeddings:
         leaves, structure = found
         return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
-    def _read(self, key: str) -> Output | None:
+    def _read(self, key: str) -> Encoded | None:
         try:
             return from_bytes(key, self._store.read(_path(key)))
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class Embeddings:
             self._store.delete(_path(key))
             return None
 
-    def keep(self, call: tuple[Hashable, ...], output: Output, *, is_instead: bool = False) -> None:
+    def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
         """Have an output written, soon. Raises StoreError when an earlier one could not be.
 
         is_instead: in place of an entry that is wrong.
@@ -92,7 +92,7 @@ class Embeddings:
             writing = self._writer.submit(self._write, self._key(call), output, is_instead=is_instead)
             self._waiting.append((writing, size))
 
-    def _write(self, key: str, output: Output, *, is_instead: bool) -> None:
+    def _write(self, key: str, output: Encoded, *, is_instead: bool) -> None:
         content = embedding_bytes(key, output)
         if content is None:
             return

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.encoders.embedding_file import Output
+from framefleet.pipeline.render.encoders.embedding_file import Encoded
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
 from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
@@ -58,7 +58,7 @@ class Memo:
         self._forget()
         return unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
-    def _keep(self, key: tuple[Hashable, ...], output: Output, found: Output | None) -> None:
+    def _keep(self, key: tuple[Hashable, ...], output: Encoded, found: Encoded | None) -> None:
         """Have what was encoded written. found: what was kept of the same call, by another run."""
         assert self._kept is not None
         is_equal = found is not None and found[1] == output[1] and are_equal(found[0], output[0])

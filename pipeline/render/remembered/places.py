@@ -16,6 +16,7 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.sources.cache import cache_folder
+from framefleet.pipeline.outputs.layout import PROBES
 from framefleet.pipeline.outputs.stores.soon import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.remembered.found import MAX_FILE_BYTES, Found, found_in, to_bytes, united
@@ -23,7 +24,6 @@ from framefleet.pipeline.render.remembered.found import MAX_FILE_BYTES, Found, f
 log = logging.getLogger(__name__)
 
 # In an output: hidden, as what is nobody's data; readers of Parquet skip such names.
-_FOLDER = ".probes"
 # Drivers, and machines' other work, change: what is as old is found anew. Thousands of shapes have a few MB.
 KEPT_S = 30 * 24 * 3600
 MAX_FILES = 10_000
@@ -35,10 +35,10 @@ class Places:
     """Read one after another until one knows, and all written; of several writers at once the last wins."""
 
     def __init__(self, output: Store | None = None) -> None:
-        self._cache = cache_folder() / _FOLDER.lstrip(".")
+        self._cache = cache_folder() / PROBES.lstrip(".")
         stores = [(Store(str(self._cache)), "")]
         if output is not None:
-            stores.append((output, f"{_FOLDER}/"))
+            stores.append((output, f"{PROBES}/"))
         self._stores = stores
         self.num_confirmed = 0  # batch sizes that were read here, and proven
         self._soon = Soon("probes-read")

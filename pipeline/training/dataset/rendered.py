@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.parts.records import RECORDS, are_records
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.table import folder_of
 
 VIDEO, PATH, ARGUMENTS = "uri", "path", "arguments"  # columns

@@ -1,0 +1,44 @@
+"""What lies where in an output: who writes it, who may delete it, and what makes it count.
+
+The driver is the process that has the lock: that of `render`, `retry` or `repair`. Only what a part in
+records/ names is committed; all else is found again, made again or swept.
+
+    path                          written by         deleted by      counts
+    job.json                      driver, once       nobody          its job goes on here; parts repeat it
+    train.json                    training, once     nobody          as job.json, of a training
+    drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
+    rows/part-*.parquet           driver, at start   driver          always: the table as it was last read
+    records/part-*.parquet        driver             driver, repair  unless late (parts/seals.py); last wins
+    failures/part-*.parquet       driver             driver          for rows without a record
+    invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
+    scores/part-*.parquet         score              nobody          for the clips that they name; last wins
+    clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
+    extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
+    previews/<2 hex>/<row_id>*    worker, gallery    driver, repair  never: made from its clip
+    pending/<row_id>-<tag>.json   worker             driver          until its row has a record
+    checkpoints/<row_id>*         worker             driver          until its row has ended
+    apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
+    drafts/                       driver of drafts   -               an output of its own
+    chosen/<digest>.parquet       driver             nobody          the table of rows that drafts chose
+    tables/<digest>.parquet       Python             nobody          the job's table
+    embeddings/, .probes/         worker             anybody         never: computed again
+    damaged/<path>                repair             anybody         never: kept for people to look at
+    .verify/<run>/                verify             verify          never
+    gallery/, report.html, .json  gallery, report    anybody         never: made again
+"""
+
+from __future__ import annotations
+
+CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
+DRIVERS, ROWS, RECORDS, FAILURES, INVALID, SCORES = (
+    "drivers",
+    "rows",
+    "records",
+    "failures",
+    "invalid",
+    "scores",
+)
+CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
+PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
+DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"
+EMBEDDINGS, PROBES, DAMAGED, SCRATCH, GALLERY = "embeddings", ".probes", "damaged", ".verify", "gallery"

@@ -1,0 +1,157 @@
+"""An output: where the clips, records and failures of a job are. Whoever looks at one asks it here.
+
+layout.py lists what lies where, who writes it and what makes it count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, TypeAdapter
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.claim_file import find_claim_as
+from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.layout import CLAIM, DRAFTS, DRIVERS, INVALID, RECORDS, ROWS
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.recorded_frames import recorded_frames
+from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.where import columns_in, rows_where
+
+
+class _Drafted(BaseModel):
+    draft: Any = None
+
+
+class _Claimed(BaseModel):
+    job: _Drafted
+
+
+_CLAIMED = TypeAdapter(_Claimed)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output, read at any time: of a run that goes on it shows what is committed so far.
+
+    store: its files. Every method reads them anew, and raises StoreError where they cannot be read, and
+    JobError for a file that framefleet did not write, or that is damaged.
+    """
+
+    store: Store
+
+    @classmethod
+    def open(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
+        """Return the output at a path or URL. Raises JobError where there is none, not even drafts of one.
+
+        storage_options: what fsspec takes.
+        """
+        found = cls(Store(place, storage_options))
+        if not found.is_begun and found.drafts is None:
+            raise JobError(
+                f"{found.url} is not an output: it has neither {CLAIM} nor records", "check the path"
+            )
+        return found
+
+    @classmethod
+    def open_rendered(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
+        """Do what `open` does, and raise JobError where drafts are all there is."""
+        found = cls.open(place, storage_options)
+        if not found.is_begun:
+            raise found.no_records()
+        return found
+
+    @property
+    def url(self) -> str:
+        """Where it lies, without credentials."""
+        return self.store.url_of("")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a driver has begun to render rows in full, or some are done."""
+        return self.store.exists(CLAIM) or bool(self.store.list(DRIVERS) or self.store.list(RECORDS))
+
+    @property
+    def drafts(self) -> Output | None:
+        """The output of its drafts; None where it has none, or they are of another job."""
+        drafts = Output(self.store.below(DRAFTS))
+        if not (drafts.store.list(DRIVERS) or parts_in(drafts.store, RECORDS)):
+            return None
+        try:
+            claim = find_claim_as(self.store, _CLAIMED)
+        except JobError:  # `verify` reports it as damage, and `repair` puts it back
+            return None
+        return None if claim is not None and claim.job.draft is None else drafts
+
+    def counts(self) -> OutputCounts:
+        """Return how many rows are done, failed and left; memory does not grow with them."""
+        return count_rows(self.store)
+
+    def records(
+        self, columns: Sequence[str] | None = None, *, where: str | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the records, oldest first, some thousand at a time; of a row that has two, the last.
+
+        columns: unset, all, scores and columns of the table too. where: a condition on a record in SQL, as
+        "sharpness > 0.4". Raises JobError for a column that no record has.
+        """
+        if where is None:
+            return record_tables(self.store, columns)
+        schema = record_schema_of(self.store)
+        wanted = list(schema.names if columns is None else columns)
+        asked = dict.fromkeys([*wanted, *columns_in(where, schema)])
+        found = rows_where(record_tables(self.store, list(asked)), where)
+        return (table.select(wanted) for table in found)
+
+    def failures(self) -> Iterator[FailedRow]:
+        """Yield the rows that failed and have no record, the newest first; its drafts before its own rows."""
+        if drafts := self.drafts:
+            yield from (replace(row, is_draft=True) for row in failed_rows(drafts.store))
+        yield from failed_rows(self.store)
+
+    def rows(self) -> Iterator[pa.Table]:
+        """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.
+
+        As the table was when it was last rendered, in its order. Earlier versions did not write them.
+        """
+        yield from _all_columns(self.store, ROWS)
+
+    def invalid_rows(self) -> Iterator[pa.Table]:
+        """Yield the rows that were left out by `on_invalid: skip`: their columns, row_index, reason, fix."""
+        yield from _all_columns(self.store, INVALID)
+
+    def frames(self, record: Mapping[str, Any]) -> Frames:
+        """Return the frames of a record's clip: uint8 RGB (T, H, W, 3).
+
+        record: with row_id, uri, path, bytes and media_sha256. Raises StoreError where the clip is gone, and
+        JobError where it is not what was committed.
+        """
+        return recorded_frames(self.store, record)
+
+    def no_records(self) -> JobError:
+        """Return the error for an output in which no row is done."""
+        if drafts := self.drafts:
+            return JobError(
+                f"{self.url} has drafts, and no row in full so far",
+                f"drafts are an output of their own: give {drafts.url}",
+            )
+        return JobError(f"{self.store.url_of(RECORDS)} has no records", "give the output of a render job")
+
+
+def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Output:
+    """Return an output, for everything that is in it. Raises JobError where there is none.
+
+    output: a path or URL. storage_options: what fsspec takes.
+    """
+    return Output.open(output, storage_options)
+
+
+def _all_columns(store: Store, folder: str) -> Iterator[pa.Table]:
+    return (read_part(store, part.path, None) for part in parts_in(store, folder))
