@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from framefleet.cluster.holder import parse_holder
-from framefleet.cluster.progress import AuditFigures, Progress, WorkerState
+from framefleet.cluster.driver.holder import parse_holder
+from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
 from framefleet.jobs.render.drafts_beside import drafts_of
 from framefleet.jobs.status.driver import DriverSeen, DriverState, driver_of
