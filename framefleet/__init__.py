@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from framefleet.cluster.progress import Progress, Summary
+    from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.export.export import export
     from framefleet.jobs.failures.failures import failures
     from framefleet.jobs.gallery.gallery import gallery
@@ -100,15 +100,15 @@ _HOMES = {
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
     "Model": "framefleet.pipeline.model.model",
+    "Progress": "framefleet.cluster.driver.progress",
     "Output": "framefleet.pipeline.outputs.output",
     "OutputCounts": "framefleet.pipeline.outputs.row_counts",
-    "Progress": "framefleet.cluster.progress",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Report": "framefleet.jobs.report.values",
     "Request": "framefleet.pipeline.request",
     "Status": "framefleet.jobs.status.status",
     "Store": "framefleet.pipeline.outputs.stores.store",
-    "Summary": "framefleet.cluster.progress",
+    "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.gallery.gallery",

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, cast
 
-from framefleet.cluster.doubtful_rows import finish_taking_back
-from framefleet.cluster.driver import Driver
-from framefleet.cluster.events import Event, Ready, Reported
-from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
-from framefleet.cluster.progress import Summary
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.recall import finish_taking_back
+from framefleet.cluster.fleet.events import Event, Ready, Reported
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import setup_of, work_of

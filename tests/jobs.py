@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from framefleet.cluster.holder import Holder, parse_holder
+from framefleet.cluster.driver.holder import Holder, parse_holder
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.store import Store

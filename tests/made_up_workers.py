@@ -13,13 +13,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from framefleet.cluster.doubtful_rows import finish_taking_back
-from framefleet.cluster.driver import Driver
-from framefleet.cluster.events import Event, Ready, Reported
-from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport
-from framefleet.cluster.progress import Summary
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.recall import finish_taking_back
+from framefleet.cluster.fleet.events import Event, Ready, Reported
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import mark_done, survey_rows

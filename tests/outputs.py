@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.cluster.holder import Holder, this_process
-from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.cluster.driver.holder import Holder, this_process
+from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter, row_ids_of
 from framefleet.pipeline.outputs.parts.records import (

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.cluster.budget import JobBudget
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.driver.budget import JobBudget
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.feeding import Pending, pending_rows
-from framefleet.cluster.warm.start import may_fork
+from framefleet.cluster.driver.feed import Pending, pending_rows
+from framefleet.cluster.fleet.warm.start import may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from framefleet.cluster.budget import HOUR_S
+from framefleet.cluster.driver.budget import HOUR_S
 
 # The last records, the gallery, and Ray's end.
 ENDING_S = 3.0

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-from framefleet.cluster.warm import server
-from framefleet.cluster.warm.start import environment_of_imports
+from framefleet.cluster.fleet.warm import server
+from framefleet.cluster.fleet.warm.start import environment_of_imports
 from framefleet.jobs.plan.prediction import Took
 
 COMMAND_S = 1.5  # of the command, before anything is begun beside it

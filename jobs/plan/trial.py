@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from framefleet.cluster.messages import WorkerSetup
+from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.plan.kinds import RowKind, calls_of
 from framefleet.jobs.plan.prediction import Took, Tried
 from framefleet.jobs.show.watch import Watch, wait_for

@@ -12,9 +12,9 @@ from collections.abc import Collection
 from contextlib import closing
 from dataclasses import replace
 
-from framefleet.cluster.budget import JobBudget, Spent
-from framefleet.cluster.progress import Summary
-from framefleet.cluster.spent_before import spent_before
+from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.spending import spent_before
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts

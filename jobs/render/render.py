@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.adoption import Adoption, find_adoptable
-from framefleet.cluster.budget import JobBudget, Spent
-from framefleet.cluster.doubtful_rows import finish_taking_back
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import WorkerSetup
-from framefleet.cluster.progress import Progress, Summary
-from framefleet.cluster.spent_before import spent_before
-from framefleet.cluster.start import Start
-from framefleet.cluster.stop import Stop
-from framefleet.cluster.work import Work
+from framefleet.cluster.driver.adoption import Adoption, find_adoptable
+from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.recall import finish_taking_back
+from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.stop import Stop
+from framefleet.cluster.driver.work import Work
+from framefleet.cluster.fleet.start import Start
+from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
@@ -174,7 +174,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
     if num_found := len(work.adoption.finished):
         watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
     start.begin(work.setup, resolved.spec.class_name)
-    from framefleet.cluster.driver import Driver  # imports Ray
+    from framefleet.cluster.driver.driver import Driver  # imports Ray
 
     awaited = Awaited(what="starting Ray", since=time.monotonic())
     with Stop() as stop, start:  # the fleet ends before another driver may have the lock

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict
 
-from framefleet.cluster.progress import Summary
+from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.gallery.gallery import gallery_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.audits import audit_line

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.jobs.job.file import set_values
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job

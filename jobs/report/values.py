@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from framefleet.cluster.progress import AuditFigures
+from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.report.figures import Bin, WorkerTime
 from framefleet.pipeline.outputs.failed_rows import FailedRow
 

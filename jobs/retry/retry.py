@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed_job import job_of
 from framefleet.jobs.render.render import render_job

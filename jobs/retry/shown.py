@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from framefleet.cluster.progress import Summary
+from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.shown import show_render, summary_json
 from framefleet.jobs.retry.retry import rows_to_retry

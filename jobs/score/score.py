@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.cluster.progress import Unscored
+from framefleet.cluster.driver.progress import Unscored
 from framefleet.jobs.score.clips import ScoredClip, scored_clips
 from framefleet.jobs.show.clips_pace import ClipsPace
 from framefleet.jobs.show.standing import ClipsProgress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from framefleet.cluster.progress import AuditFigures
+from framefleet.cluster.driver.progress import AuditFigures
 
 _ASKED = 0.1  # the share of rows that is proposed where audits say less
 _VAGUE = 0.5  # of the rows: to know that no more than these are wrong helps nobody

@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from framefleet.cluster.stop import SIGNALS
+from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.public import HIDDEN, is_secret_name, public_text

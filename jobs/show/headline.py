@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from framefleet.cluster.progress import Progress
+from framefleet.cluster.driver.progress import Progress
 from framefleet.jobs.show.standing import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 

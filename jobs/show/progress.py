@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.standing import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from framefleet.cluster.progress import Progress
+from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.training.reports import Preparing
 
 

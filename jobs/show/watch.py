@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from framefleet.cluster.progress import Progress
+from framefleet.cluster.driver.progress import Progress
 from framefleet.jobs.show.standing import Awaited, ClipsProgress, Standing, TrainProgress
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from framefleet.cluster.holder import Holder, parse_holder
-from framefleet.cluster.progress import Progress
+from framefleet.cluster.driver.holder import Holder, parse_holder
+from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 

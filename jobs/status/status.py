@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from framefleet.cluster.holder import parse_holder
-from framefleet.cluster.progress import AuditFigures, Progress, WorkerState
+from framefleet.cluster.driver.holder import parse_holder
+from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.jobs.status.driver import DriverSeen, DriverState, driver_of
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS

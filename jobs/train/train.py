@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.training import Trainers
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.training import Trainers
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.show.standing import TrainProgress

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.audits_simulated [--jobs 200] [--every 1000] [--at-most 0.01] [--old]
 
-The schedule, the index of rows and what follows from an audit are those of a driver (`cluster/audits.py`).
+The schedule, the index of rows and what follows from an audit are a driver's (`cluster/driver/audits.py`).
 What is made up: rows end in the order of the table, all are batched, and an audit finds a row as it is.
 --old: the schedule of earlier versions, for comparison: the first row of a kind, then one in `every` by
 counting, and an equal audit proved all rows before it. "late": the wrong rows are the last ones of the table.
@@ -21,11 +21,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from framefleet import Audit, Batching, Request
-from framefleet.cluster.adoption import Adoption
-from framefleet.cluster.audits import Audits
-from framefleet.cluster.doubtful_rows import TakenBack
-from framefleet.cluster.progress import AuditFigures
-from framefleet.cluster.tally import Tally
+from framefleet.cluster.driver.adoption import Adoption
+from framefleet.cluster.driver.audits import Audits
+from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.cluster.driver.recall import TakenBack
+from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL, is_doubtful, with_remark

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.cluster.feeding import pending_rows
+from framefleet.cluster.driver.feed import pending_rows
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

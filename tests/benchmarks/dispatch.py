@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import framefleet
-from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
-from framefleet.cluster.progress import Progress
-from framefleet.cluster.settings import FleetSettings
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Progress
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job

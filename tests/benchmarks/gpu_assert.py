@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
-from framefleet.cluster.blame import culprit_of
-from framefleet.cluster.dispatcher import Dispatcher, Row
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
+from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.outcome import with_frames
 from tests.benchmarks.command_line import parsed, parser_of

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from framefleet import Audit, Batching, Clip, Failure, Renderer, Request
-from framefleet.cluster.blame import culprit_of
+from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.memory import free_memory
 from tests.benchmarks.command_line import parsed, parser_of
 from tests.benchmarks.real_rows import KINDS, pipeline_of

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from framefleet import Request
-from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media

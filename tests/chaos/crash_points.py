@@ -28,9 +28,9 @@ from typing import Any, cast
 import torch
 
 import framefleet
-from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.work import Work
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.work import Work
+from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.render import render as render_module
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.verify.files import damages_of

@@ -17,7 +17,7 @@ LOOK = """
 import json, os, stat, sys
 from pathlib import Path
 import grpc, psutil, ray
-from framefleet.cluster.connection import connect
+from framefleet.cluster.fleet.connection import connect
 
 with connect(None, num_cpus=1):
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])

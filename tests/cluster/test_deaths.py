@@ -10,8 +10,8 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
-from framefleet.cluster.connection import connect
-from framefleet.cluster.losses import cause_of_loss
+from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.losses import cause_of_loss
 
 
 class Dying:

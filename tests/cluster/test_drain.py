@@ -152,7 +152,7 @@ def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
 
 def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: Path) -> None:
     job = slow_job(tmp_path, prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
-    process = start_render(job, is_cold=True)  # whose workers are forks of `cluster/warm`, not of the tests'
+    process = start_render(job, is_cold=True)  # whose workers are forks of `fleet/warm/`, not of the tests'
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
     pids = {int(line) for line in forwards_file(tmp_path).read_text().split()}
     assert {os.getsid(pid) for pid in pids} == pids, "Ray kills what is in the session of one that ended"

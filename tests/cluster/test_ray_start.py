@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from framefleet.cluster import ray_start
-from framefleet.cluster.connection import connect
+from framefleet.cluster.fleet import ray_start
+from framefleet.cluster.fleet.connection import connect
 from framefleet.pipeline.errors import FleetError
 
 # Fails until it was started a number of times, logging as the real one does, with a stack trace.

@@ -13,7 +13,7 @@ import pytest
 import s3fs
 
 import framefleet
-from framefleet.cluster.progress import Progress
+from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.faulty_s3 import Fault, faulty_s3

@@ -17,8 +17,8 @@ import pyarrow.fs
 import pytest
 import s3fs
 
-from framefleet.cluster.holder import this_process
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.holder import this_process
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record

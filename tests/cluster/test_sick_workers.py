@@ -16,10 +16,11 @@ from typing import Any, cast
 import pytest
 
 import framefleet
-from framefleet.cluster.events import Event, Lost, Ready, Reported
-from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.messages import Hello, Loading, WorkerReport, WorkerSetup
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.settings import ModelSettings

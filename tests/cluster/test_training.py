@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 import yaml
 
-from framefleet.cluster.settings import FleetSettings
-from framefleet.cluster.training import Trainers
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.training import Trainers
 from framefleet.jobs.train.train import train
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.stores.store import Store

@@ -15,7 +15,7 @@ _IMPORT = re.compile(r"^\s*from (?P<module>framefleet[\w.]*) import (?P<names>[\
 
 
 def lost_modules(house: House) -> Iterator[Finding]:
-    """Yield dotted names, as `cluster.lock`, whose module or name is gone."""
+    """Yield dotted names, as `cluster.driver.lock`, whose module or name is gone."""
 
     def problem(_path: str, match: re.Match[str]) -> str | None:
         is_there = match[0].endswith((".py", ".md")) or _resolves(house, match[0])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from framefleet import Audit, Request, load_model
-from framefleet.cluster.progress import Summary
+from framefleet.cluster.driver.progress import Summary
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from framefleet import Request, Store
-from framefleet.cluster.messages import Assignment, StoredRow, WorkerSetup
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.worker.messages import Assignment, StoredRow, WorkerSetup
+from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores import soon

@@ -85,8 +85,8 @@ JOB = """
 from contextlib import closing
 from pathlib import Path
 from framefleet import plan
-from framefleet.cluster.messages import Assignment, Loading
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.worker.messages import Assignment, Loading
+from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import resolve_job

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from framefleet.cluster.dispatcher import Dispatcher, GivenUp, Row
-from framefleet.cluster.hosts import Hosts
-from framefleet.cluster.settings import FaultPolicy
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.hosts import Hosts
 
 IDLE_S = 1.0  # a worker that got nothing asks again after so long
 START_S = 30.0  # a new worker in the place of a dead one

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from framefleet.cluster.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
-from framefleet.cluster.settings import FaultPolicy
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 
 ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
 

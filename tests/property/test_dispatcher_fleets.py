@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, Row
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from tests.property.simulation import Fleet, Outcome, Simulation
 
 LEASES_PER_WORKER = 2

@@ -12,8 +12,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefleet.cluster.holder import Holder
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.holder import Holder
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request
-from framefleet.cluster.blame import culprit_of
+from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.outputs.frames import pixels
 from framefleet.pipeline.render.fused import exact, forwards, pins
 from framefleet.pipeline.render.half_done import journal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.cluster.dispatcher import Dispatcher, Lease, LeaseSize, Row
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, Lease, LeaseSize, Row
 
 MACHINE = "machine"
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from framefleet import Audit, Batching
-from framefleet.cluster.progress import AuditFigures
+from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.audits import plan_audits
 from framefleet.jobs.show.audits import audit_line, share_text

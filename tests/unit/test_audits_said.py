@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.cluster.progress import AuditFigures, Summary
+from framefleet.cluster.driver.progress import AuditFigures, Summary
 from framefleet.jobs.render.shown import ending_lines
 from framefleet.jobs.replay.replay import environment_differences
 from framefleet.jobs.report.page import page_of

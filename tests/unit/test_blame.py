@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from framefleet.cluster.blame import culprit_of
+from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreError
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.adoption import Adoption
-from framefleet.cluster.budget import JobBudget, Spent
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.progress import Summary
-from framefleet.cluster.spent_before import spent_before
-from framefleet.cluster.tally import Tally
+from framefleet.cluster.driver.adoption import Adoption
+from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render import render
 from framefleet.jobs.render.resolve import resolve_job

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.repair.mend import Mended, mend
 from framefleet.jobs.repair.repair import put_back
 from framefleet.jobs.show.watch import Callback

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.cluster.holder import parse_holder, this_process
+from framefleet.cluster.driver.holder import parse_holder, this_process
 from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.render.claimed import read_training_claim
 from framefleet.jobs.shapes.evaluate import evaluate

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize, QueueCounts, Row
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize, QueueCounts, Row
 from tests.unit.dispatching import dispatcher_with, ids, lease
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, QueueCounts, Row
-from framefleet.cluster.settings import FaultPolicy
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, QueueCounts, Row
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from tests.unit.dispatching import dispatcher_with, ids, join, lease, prove
 
 proven = partial(dispatcher_with, is_proven=True)

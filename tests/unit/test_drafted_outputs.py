@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.progress import Summary
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan import shown

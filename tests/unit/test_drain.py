@@ -15,14 +15,14 @@ from typing import Any, cast
 
 import pytest
 
-from framefleet.cluster.checkpoints import checkpoint_path
-from framefleet.cluster.driver import Driver
-from framefleet.cluster.events import Event, Leaving, Ready, Reported
-from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
-from framefleet.cluster.progress import Summary
-from framefleet.cluster.stop import Stop
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.stop import Stop
+from framefleet.cluster.fleet.events import Event, Leaving, Ready, Reported
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.worker.checkpointer import checkpoint_path
+from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

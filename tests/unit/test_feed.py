@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.feeding import Pending, pending_rows
-from framefleet.cluster.lease import Row
-from framefleet.cluster.settings import FaultPolicy
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

@@ -11,13 +11,12 @@ import ray
 from pydantic import ValidationError
 
 import framefleet
-from framefleet.cluster import connection, ray_start
-from framefleet.cluster.actors import modules_to_ship
-from framefleet.cluster.connection import connect
-from framefleet.cluster.hello import check_gpus, check_hello
-from framefleet.cluster.messages import Hello
-from framefleet.cluster.settings import FleetSettings
-from framefleet.cluster.tally import Tally
+from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.fleet import connection, ray_start
+from framefleet.cluster.fleet.actors import check_gpus, check_hello, modules_to_ship
+from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.render.shown import idle_lines
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint

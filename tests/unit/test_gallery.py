@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.demo.prepare import MODEL
 from framefleet.jobs.gallery import blocks, refresh
 from framefleet.jobs.gallery.blocks import TableBlocks, in_blocks, script

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.cluster.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind
-from framefleet.cluster.settings import FaultPolicy
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind
 from framefleet.pipeline.errors import ModelError
 
 

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from framefleet.cluster.inbox import Inbox
-from framefleet.cluster.messages import Assignment
+from framefleet.cluster.worker.inbox import Inbox
+from framefleet.cluster.worker.messages import Assignment
 from framefleet.pipeline.request import Request
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.holder import Holder, parse_holder, this_process
-from framefleet.cluster.lock import FORMER_LOCK, DriverLock
+from framefleet.cluster.driver.holder import Holder, parse_holder, this_process
+from framefleet.cluster.driver.lock import FORMER_LOCK, DriverLock
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
@@ -91,7 +91,7 @@ def test_the_counter_rises(store: Store) -> None:
 
 CHILD = """
 import sys, time
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.outputs.stores.store import Store
 with DriverLock(Store(sys.argv[1])):
     print("held", flush=True)

@@ -9,9 +9,9 @@ import pytest
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
-from framefleet.cluster import losses
-from framefleet.cluster.listening import Listening
-from framefleet.cluster.losses import address_in, cause_of_death, cause_of_loss
+from framefleet.cluster.fleet import losses
+from framefleet.cluster.fleet.fleet import Listening
+from framefleet.cluster.fleet.losses import address_in, cause_of_death, cause_of_loss
 from framefleet.pipeline.errors import ModelError
 
 HEAD = (

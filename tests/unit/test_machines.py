@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster import machines as machines_module
-from framefleet.cluster.machines import Machine, Machines, room
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
-from framefleet.cluster.shares import machines_in_words, shares
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.fleet import machines as machines_module
+from framefleet.cluster.fleet.machines import Machine, Machines, room
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.shares import machines_in_words, shares
 from framefleet.pipeline.errors import FleetError
 
 HEAD = Machine(node_id="h", host="head", address="10.0.0.1")

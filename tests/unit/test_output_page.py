@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.rows_kept import write_rows

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, Row
-from framefleet.cluster.hosts import Hosts
-from framefleet.cluster.messages import Failed, WorkerReport
-from framefleet.cluster.oversized_rows import NEW_PROCESS_S, SLACK_BYTES
-from framefleet.cluster.settings import FaultPolicy
-from framefleet.cluster.sick import cause_to_end
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.hosts import Hosts
+from framefleet.cluster.dispatch.oversized_rows import NEW_PROCESS_S, SLACK_BYTES
+from framefleet.cluster.driver.health import cause_to_end
+from framefleet.cluster.worker.messages import Failed, WorkerReport
 from framefleet.pipeline.errors import OutOfMemory
 from tests.unit.dispatching import lease
 

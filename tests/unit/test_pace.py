@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from framefleet.cluster.pace import Point, TimeLeft, eta_s
-from framefleet.cluster.tally import Tally
+from framefleet.cluster.driver.pace import Point, TimeLeft, eta_s
+from framefleet.cluster.driver.tally import Tally
 
 
 def batches(count: int, *, size: int, each_s: float = 10.0, since: float = 0.0) -> list[Point]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.adoption import Adoption, find_adoptable
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.adoption import Adoption, find_adoptable
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.apart import note_apart
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip

@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 from ray.exceptions import RayTaskError
 
-from framefleet.cluster.losses import cause_of_loss
-from framefleet.cluster.messages import Hello, Loading
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.fleet.losses import cause_of_loss
+from framefleet.cluster.worker.messages import Hello, Loading
+from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import resolve_job

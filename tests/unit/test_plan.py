@@ -9,7 +9,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
-from framefleet.cluster.settings import FleetSettings
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import duration, headline
 from framefleet.jobs.show.progress import (

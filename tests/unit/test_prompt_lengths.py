@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from transformers import ByT5Tokenizer
 
-from framefleet.cluster.feeding import Pending, by_prompt_lengths
-from framefleet.cluster.lease import Row
+from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.driver.feed import Pending, by_prompt_lengths
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.counted_apart import CountedApart

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_of, parts_in
@@ -222,10 +222,10 @@ def test_parts_sort_as_they_were_written(store: Store) -> None:
 
 FROZEN = """
 import sys, time
-from framefleet.cluster import holder
+from framefleet.cluster.driver import holder
 holder.this_machine = lambda: "another machine"
-from framefleet.cluster.commit import Committer
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.commit import Committer
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter

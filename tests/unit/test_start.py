@@ -8,10 +8,11 @@ from typing import Any, Self, cast
 
 import pytest
 
-from framefleet.cluster import fleet as fleet_module
-from framefleet.cluster.messages import WorkerSetup
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
-from framefleet.cluster.start import Start
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.fleet import fleet as fleet_module
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.start import Start
+from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.settings import ModelSettings
 

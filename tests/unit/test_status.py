@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.cluster.holder import HELD, parse_holder, told_of
-from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.driver.holder import HELD, parse_holder, told_of
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.status import shown
 from framefleet.jobs.status.driver import driver_of
 from framefleet.jobs.status.shown import headline_of

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from framefleet.cluster.stop import SIGNALS, Notice, Stop
+from framefleet.cluster.driver.stop import SIGNALS, Stop
+from framefleet.cluster.worker.worker import Notice
 from framefleet.jobs.show.console import reporting
 
 

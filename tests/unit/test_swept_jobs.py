@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.feeding import pending_rows
+from framefleet.cluster.driver.feed import pending_rows
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.claimed_job import claimed_job, job_of

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.settings import FleetSettings
-from framefleet.cluster.warm import server, start
-from framefleet.cluster.warm.relay import main as relay
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.warm import server, start
+from framefleet.cluster.fleet.warm.relay import main as relay
 
 SCRIPT = "import os, sys; print(sys.argv[1], os.getcwd(), os.environ['OWN'], 'kept' in vars(os)); sys.exit(7)"
 SERVER = """
 import os, socket
-from framefleet.cluster.warm import server
+from framefleet.cluster.fleet.warm import server
 os.kept = True
 asked, relay = server.serve_forks(socket.socket(fileno=os.dup(0)), server.read_on_import(os.environ))
 server.run(asked.arguments, relay)

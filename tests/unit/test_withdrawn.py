@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.commit import Committer
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.progress import Summary
+from framefleet.cluster.driver.commit import Committer
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback

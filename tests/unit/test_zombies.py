@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.commit import Committer
-from framefleet.cluster.fleet import Event
-from framefleet.cluster.holder import Holder
-from framefleet.cluster.messages import Assignment
+from framefleet.cluster.driver.commit import Committer
+from framefleet.cluster.driver.holder import Holder
+from framefleet.cluster.fleet.fleet import Event
+from framefleet.cluster.worker.messages import Assignment
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -97,7 +97,7 @@ def test_rows_whose_clips_all_wait_for_their_records_need_no_worker(
 ) -> None:
     with monkeypatch.context() as killed:
         killed.setattr(PartWriter, "flush", lambda writer: [])
-        killed.setattr("framefleet.cluster.commit._forget", lambda store, intents: None)
+        killed.setattr("framefleet.cluster.driver.commit._forget", lambda store, intents: None)
         render_by(workers_of(resolved, 1), resolved)
     second = workers_of(resolved, 2)
     assert render_by(second, resolved).num_adopted == NUM_ROWS

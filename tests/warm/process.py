@@ -40,7 +40,7 @@ PROGRAMS = (
     "monitor.py",
     "dashboard.py",
     "tests.benchmarks.training",
-    "cluster.warm.server",
+    "cluster.fleet.warm.server",
     "framefleet",
     "examples/pick.py",
     "examples/read_back.py",

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 # What drivers, workers and processes that run tests import. Not Ray, whose workers crash if it was imported
 # before the fork.
-import framefleet.cluster.worker
+import framefleet.cluster.worker.worker
 import framefleet.jobs.cli
 import framefleet.jobs.render.claim
 import framefleet.jobs.show.progress

@@ -1,10 +1,11 @@
 """Which parts count: a driver that takes an output over writes down what it found, and no more is let in.
 
-Each driver has a file of its own, `drivers/<epoch>.json`, which nobody else writes; `cluster/lock.py` says
-how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began and, once it
-has ended, its own: what is sealed and not there is gone. A part that lands after the next driver has begun,
-of one that was frozen or cut off in the middle of a request, is *late*: its rows are somebody else's by then,
-so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are of seals.
+Each driver has a file of its own, `drivers/<epoch>.json`, which nobody else writes; `cluster/driver/lock.py`
+says how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began and, once
+it has ended, its own: what is sealed and not there is gone. A part that lands after the next driver has
+begun, of one that was frozen or cut off in the middle of a request, is *late*: its rows are somebody else's
+by then, so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are
+of seals.
 """
 
 from __future__ import annotations

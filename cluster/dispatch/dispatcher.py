@@ -1,0 +1,289 @@
+"""Rows go in, reports of workers go in; leases, and the rows to give up on, come out.
+
+Knows no Ray, no clock and no disk: `now` is any steadily growing number of seconds. Remembers the rows that
+wait or are leased, never those that ended, so it stays small however long the table is.
+
+When a worker dies
+- Each row in its hands that may be why is struck, and all go back, before all fresh rows. They go to
+  workers on other machines first, then to others on the same one.
+- It is a death of the row too if a row was done on that machine before. Until then the machine may be why,
+  and nothing that happens there counts against a row: else some bad machines could hand good rows around.
+- A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
+  else. Machines that have done no row get other rows first, as long as any wait.
+- A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
+  last. So a row that merely stood beside a killer never is: the killer dies alone too, the others finish.
+  A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
+  alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
+
+When a row runs out of memory on its own, see `OversizedRows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
+from framefleet.cluster.dispatch.oversized_rows import OversizedRows
+from framefleet.cluster.dispatch.waiting import Entry, Waiting, Whereabouts
+
+__all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
+
+
+@dataclass(slots=True)
+class Seat:
+    """What one live worker holds."""
+
+    rows: dict[str, Entry] = field(default_factory=dict)  # by row_id, in the order of leasing
+    open_rows: dict[int, int] = field(default_factory=dict)  # lease_id: rows of it that have not ended
+    shape: str | None = None  # of its last lease
+    done_shape: str | None = None  # of the row that it did last
+    alone: bool = False
+    room: int = 0  # bytes of memory that a row has here
+    num_leases: int = 0  # that it has had
+    last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
+
+
+class Dispatcher:
+    """Decides which worker renders which row next.
+
+    window: rows that may wait at once (those in the workers' hands come on top).
+    """
+
+    def __init__(
+        self,
+        faults: FaultPolicy | None = None,
+        *,
+        window: int = 4096,
+        leases_per_worker: int = 2,
+        size: LeaseSize | None = None,
+    ) -> None:
+        self._window = window
+        self._faults = faults or FaultPolicy()
+        self._leases_per_worker = leases_per_worker
+        self._size = size or LeaseSize()
+        self._held: set[str] = set()  # row_ids that wait or are leased
+        self._waiting = Waiting(self._faults)
+        self._oversized = OversizedRows()
+        self._seats: dict[str, Seat] = {}
+        self._live: dict[str, Whereabouts] = {}  # where those with a seat are
+        self._proven: set[str] = set()  # machines that have done a row
+        self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
+        self._paces = Paces()
+        self._closed = False
+        self._num_leases = self._num_done = self._num_failed = 0
+
+    @property
+    def room(self) -> int:
+        """How many more rows may wait."""
+        return 0 if self._closed else max(0, self._window - self._num_waiting)
+
+    @property
+    def finished(self) -> bool:
+        return self._closed and not self._held
+
+    @property
+    def counts(self) -> QueueCounts:
+        waiting = self._num_waiting
+        leased = len(self._held) - waiting
+        return QueueCounts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
+
+    def add(self, row: Row) -> None:
+        """Take the next row of the table; call only while there is `room`."""
+        assert not self._closed, f"row {row.row_id} was added after close()"
+        assert row.row_id not in self._held, f"row {row.row_id} was added twice"
+        self._held.add(row.row_id)
+        self._waiting.add(Entry(row))
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Give the rows that wait the shapes that they are now known to have; leased ones keep theirs.
+
+        reshaped: the same rows in the same order, with other shapes.
+        """
+        self._waiting.regroup(reshaped)
+
+    def close(self) -> None:
+        """The table is exhausted."""
+        self._closed = True
+
+    def reopen(self) -> None:
+        """Rows that were done are to be rendered again: there is more to add."""
+        self._closed = False
+
+    def join(self, worker: str, *, at: Whereabouts = (), room: int = 0) -> None:
+        """The worker is ready. Name a new process anew: reports are told apart by worker and row only.
+
+        at: where it is, the widest first; what is there too may fail for the same reason. room: bytes
+        of memory that a row has there.
+        """
+        assert worker not in self._seats, f"worker {worker} joined twice"
+        self._seats[worker] = Seat(room=room)
+        self._live[worker] = (*at, worker)
+
+    def lease(self, worker: str, now: float) -> Lease | None:
+        """Return the next rows for this worker, None when there are none for it right now.
+
+        None too for a worker that was given up.
+        """
+        seat = self._seats.get(worker)
+        if seat is None or seat.alone or len(seat.open_rows) >= self._leases_per_worker:
+            return None
+        is_new = not seat.num_leases
+        if entry := self._oversized.take(room=seat.room, largest=self._largest, is_new=is_new, now=now):
+            return self._grant(worker, [entry], now, alone=is_new)
+        suspects, live = self._waiting.suspects, self._live
+        are_due = self._is_proven(worker) or len(suspects) == len(self._waiting)
+        if suspects and are_due and suspects.shape_for(worker, live) is not None:
+            if not seat.rows:
+                self._emptying.discard(worker)
+                return self._grant(worker, suspects.take(worker, live, limit=1), now, alone=True)
+            if worker in self._emptying or len(self._emptying) < len(suspects):
+                self._emptying.add(worker)
+                return None
+        self._emptying.discard(worker)
+        patience = len(live) * self._leases_per_worker  # about one turn of the whole fleet
+        entries = self._waiting.take(
+            worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
+        )
+        return self._grant(worker, entries, now, alone=False) if entries else None
+
+    def done(self, worker: str, row_id: str, now: float) -> bool:
+        """Return whether this outcome counts. If not, it is stale and must not be committed.
+
+        Stale: the row is not in this worker's hands (any more). The first outcome of the holder wins.
+        """
+        entry = self._release(worker, row_id)
+        if entry is None:
+            return False
+        seat = self._seats[worker]
+        self._paces.saw(entry.row.shape, seconds=now - seat.last_end)
+        seat.last_end, seat.done_shape = now, entry.row.shape
+        self._proven.add(self._live[worker][0])
+        self._held.remove(row_id)
+        self._oversized.fits(entry.row.shape)
+        self._num_done += 1
+        return True
+
+    def failed(self, worker: str, row_id: str, error: object, *, retry: bool = True) -> GivenUp | None:
+        """Send the row to another worker, or return it when it is given up; stale reports change nothing.
+
+        It comes back to a worker where it failed only once it has failed on every live one.
+        """
+        entry = self._release(worker, row_id)
+        if entry is None:
+            return None
+        entry.errors += ((worker, error),)
+        entry.tried |= {worker}
+        if not retry:
+            return self._give_up(entry, "its error would come again on every worker")
+        if self._faults.gives_up(len(entry.errors)):
+            return self._give_up(entry, f"it failed {len(entry.errors)} times")
+        self._waiting.put_back(entry)
+        return None
+
+    def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
+        """The row ran out of memory on its own; return it if it would do so everywhere.
+
+        Else it is tried elsewhere, or in a new process: end this one. room: bytes of memory that it had.
+        """
+        seat = self._seats.get(worker)
+        is_new = seat is not None and seat.alone and seat.num_leases == 1
+        entry = self._release(worker, row_id)
+        if seat is None or entry is None:
+            return None
+        seat.room = room
+        entry.errors += ((worker, error),)
+        if self._oversized.is_final(entry.row.shape, room=room, largest=self._largest, is_new=is_new):
+            return self._give_up(entry, "it ran out of memory on its own, where there is most of it")
+        self._oversized.add(entry, room=room, now=now)
+        return None
+
+    def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
+        """Take rows back that were not rendered (drained, out of memory): no attempt is spent."""
+        for row_id in row_ids:
+            entry = self._release(worker, row_id)
+            if entry is not None:
+                self._waiting.put_back(entry)
+
+    def in_hand(self) -> dict[str, int]:
+        """Return how many rows each worker has, of those that have any."""
+        return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}
+
+    def lost(self, worker: str, *, suspects: Collection[str] | None = None, why: str = "") -> list[GivenUp]:
+        """The worker is gone; return the rows quarantined for it. With nothing in its hands it just left.
+
+        suspects: those of its rows that may be the cause, if not all. why: what is known of it.
+        """
+        is_proven = self._is_proven(worker)
+        seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
+        self._emptying.discard(worker)
+        named = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
+        blamed = named if is_proven else []
+        given_up = []
+        for row_id, entry in seat.rows.items():
+            entry.tried |= set(places)
+            entry.strikes += row_id in named
+            entry.deaths += row_id in blamed
+            if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=len(blamed) == 1):
+                reason = f"its worker died {entry.deaths} times while rendering it"
+                given_up.append(self._give_up(entry, f"{reason}; the last time: {why}" if why else reason))
+            else:
+                self._waiting.put_back(entry)
+        return given_up
+
+    def seconds_per_row(self, worker: str, row_ids: Iterable[str]) -> float | None:
+        """Return what each of these rows of the worker's takes; None if it has done none of their kind."""
+        seat = self._seats.get(worker)
+        shapes = {seat.rows[row_id].row.shape for row_id in row_ids if row_id in seat.rows} if seat else set()
+        if seat is None or shapes != {seat.done_shape}:
+            return None
+        return self._paces.seconds_per_row(shapes.pop())
+
+    def _is_proven(self, worker: str) -> bool:
+        """Tell whether a row was done on this worker's machine."""
+        return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
+
+    def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
+        seat = self._seats[worker]
+        if not seat.rows:
+            seat.last_end = now
+        seat.num_leases += 1
+        self._num_leases += 1
+        for entry in entries:
+            entry.lease_id = self._num_leases
+            seat.rows[entry.row.row_id] = entry
+        seat.open_rows[self._num_leases] = len(entries)
+        seat.shape, seat.alone = entries[0].row.shape, alone
+        rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
+        return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
+
+    @property
+    def _num_waiting(self) -> int:
+        return len(self._waiting) + len(self._oversized)
+
+    @property
+    def _largest(self) -> int:
+        return max((seat.room for seat in self._seats.values()), default=0)
+
+    def _lease_rows(self, shape: str) -> int:
+        slots = len(self._seats) * self._leases_per_worker
+        share = -(-len(self._waiting) // slots) if self._closed else None
+        return self._size.rows(seconds_per_row=self._paces.seconds_per_row(shape), share=share)
+
+    def _release(self, worker: str, row_id: str) -> Entry | None:
+        """Take the row out of the worker's hands; None when it is not there."""
+        seat = self._seats.get(worker)
+        entry = seat.rows.pop(row_id, None) if seat else None
+        if seat is None or entry is None:
+            return None
+        seat.open_rows[entry.lease_id] -= 1
+        if not seat.open_rows[entry.lease_id]:
+            del seat.open_rows[entry.lease_id]
+            seat.alone = False
+        return entry
+
+    def _give_up(self, entry: Entry, reason: str) -> GivenUp:
+        self._held.remove(entry.row.row_id)
+        self._num_failed += 1
+        return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)

@@ -1,0 +1,95 @@
+"""What a job says below `retries:`: how many errors, deaths and faults it tolerates, and for how long."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
+
+_ROWS_TO_BLAME = 4
+_STALL_FACTOR = 10
+_SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned
+_SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
+
+
+class FaultPolicy(Strict):
+    """When a row, a worker or the whole run is given up."""
+
+    attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
+    worker_deaths: int = Field(
+        default=3,
+        ge=1,
+        description="Deaths of its workers, the last with nothing beside it, after which a row goes to "
+        "failures/; raise it where machines are taken away often.",
+    )
+    faults: int = Field(
+        default=3,
+        ge=1,
+        description="Faults in a row of one machine, or of one worker, with no row done in between, after "
+        "which it is no longer used.",
+    )
+    stall_s: float = Field(
+        default=1800,  # a first forward may be compiled for many minutes
+        gt=0,
+        description="A worker whose rows have not come further for so long is ended; sooner where it is "
+        "known how long such rows take.",
+    )
+
+    drain_s: float = Field(  # two steps of the largest videos, then clips and a gigabyte a row to upload
+        default=120,
+        ge=0,
+        description="How long, after Ctrl-C, SIGTERM or SIGHUP, workers have to store what is done.",
+    )
+    checkpoint_every_s: float = Field(  # at most a gigabyte of a row of ten minutes: 2 MB/s for each GPU
+        default=600,
+        ge=0,
+        description="How often rows under way are kept half-done in checkpoints/, so that a worker's death "
+        "costs no more of them; 0: never.",
+    )
+    store_outage_s: float = Field(
+        default=OUTAGE_S,
+        ge=0,
+        description="How long the output, the table or images and videos may be out of reach before the "
+        "job ends.",
+    )
+
+    def gives_up(self, num_errors: int) -> bool:
+        return num_errors >= self.attempts
+
+    def suspects(self, num_strikes: int) -> bool:
+        """Tell whether a row whose workers died is to run alone from now on."""
+        return num_strikes >= _SUSPECT_DEATHS
+
+    def quarantines(self, num_deaths: int, *, is_alone: bool) -> bool:
+        """is_alone: nothing else was in the worker's hands when it died last."""
+        return is_alone and num_deaths >= self.worker_deaths
+
+    def blocks(self, num_faults: int) -> bool:
+        """Tell whether a machine, or a worker, had enough faults in a row."""
+        return num_faults >= self.faults
+
+    def despairs(self, num_deaths: int, *, is_proven: bool) -> bool:
+        """Tell whether workers die of something else than of a row. No row was done between these deaths.
+
+        is_proven: rows were done on that machine before.
+        """
+        # There one row is given up after `worker_deaths`. Elsewhere none is: once each that was struck runs
+        # alone, they take turns.
+        to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else _SUSPECT_DEATHS + _ROWS_TO_BLAME
+        return num_deaths > max(self.faults, to_blame)
+
+    @property
+    def longest_writing_s(self) -> float:
+        """How long a clip may be on its way from its frames to the store."""
+        return self.stall_s + self.store_outage_s
+
+    def longest_still_s(self, seconds_per_row: float | None, *, num_rows: int) -> float:
+        """Return how long the rows of a worker may come no further.
+
+        seconds_per_row: that the worker needed for such rows, if it has done any. num_rows: of a forward.
+        """
+        if seconds_per_row is None:
+            return self.stall_s
+        # One row alone, as a plain call, may take as long as all rows of a forward together.
+        return min(self.stall_s, max(_SHORTEST_STALL_S, _STALL_FACTOR * num_rows * seconds_per_row))

@@ -1,0 +1,189 @@
+"""Faults of workers go in; which of them, and which machines, are used no longer comes out. Pure, no clock.
+
+The machine is blamed first. A worker that has a fault is started again, after a rest that doubles each time.
+After `retries.faults` in a row, with no row done in between, its machine is blocked: no worker is started
+there any more; or, where others on the same machine are at work, that worker alone is not replaced.
+
+A death may be the row's doing. One for which a row is given up is not held against the machine. Others count
+when a row was done elsewhere meanwhile; else the machine may be sound and its rows bad: more are borne, and
+most of all on a machine that has done rows before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.pipeline.errors import FramefleetError
+
+# died: the process ended, or hung, and its rows may be why. machine: what no row does to it.
+# refused: every further start there would say the same, as without the model's files.
+# silent: out of reach, it may live on. gone: the machine itself, and the next may be better.
+LossKind = Literal["died", "machine", "refused", "silent", "gone"]
+
+REST_S = 1.0  # after a first fault, then twice as long each time
+MAX_REST_S = 60.0
+# A machine that is cut off is Ray's until Ray notices, 65 s later by its defaults: a worker that is started
+# there meanwhile would be as lost. Where there is no other machine, it is not waited for.
+SILENT_REST_S = 70.0
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Faults in a row. since: how many rows all machines had done when it began."""
+
+    faults: int = 0
+    deaths: int = 0
+    since: int = 0
+
+    def add(self, kind: LossKind, *, is_explained: bool, num_done: int) -> None:
+        if not self.deaths:
+            self.since = num_done
+        self.deaths += 1
+        self.faults += kind != "died" or not is_explained
+
+    def is_over(self, kind: LossKind, policy: FaultPolicy, *, num_done: int, is_proven: bool) -> bool:
+        """Tell whether this is enough. num_done: rows of all machines. is_proven: one was done here."""
+        if kind == "refused" or policy.despairs(self.deaths, is_proven=is_proven):
+            return True
+        return policy.blocks(self.faults) and (kind != "died" or num_done > self.since)
+
+
+@dataclass(slots=True)
+class _Place:
+    """A machine, or one worker of the fleet. name: for people."""
+
+    name: str
+    streak: _Streak = field(default_factory=_Streak)
+    rests_until: float = 0.0
+    is_proven: bool = False  # a row was done there
+    unused: str | None = None  # why it is used no longer
+    error: FramefleetError | None = None  # of ours, if that is why
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The worker may be started again, not before `until`."""
+
+    until: float
+
+
+class Hosts:
+    """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced."""
+
+    def __init__(self, policy: FaultPolicy) -> None:
+        self._policy = policy
+        self._hosts: dict[str, _Place] = {}
+        self._workers: dict[str, _Place] = {}
+        self._at: dict[str, str] = {}  # the machine of each worker that lives
+        self._num_done = 0
+
+    def placed(self, worker: str, host: str, name: str) -> None:
+        """A process of the worker is on this machine. name: the machine's, for people."""
+        self._hosts.setdefault(host, _Place(name))
+        self._at[worker] = host
+
+    def done(self, worker: str) -> None:
+        """The worker has rendered a row: it is sound, and so is its machine."""
+        self._num_done += 1
+        self.cleared(worker)
+        for place in self._places_of(worker):
+            place.rests_until, place.is_proven = 0.0, True
+
+    def cleared(self, worker: str) -> None:
+        """Its faults in a row were not its own."""
+        for place in self._places_of(worker):
+            place.streak = _Streak()
+
+    def left(self, worker: str) -> None:
+        """The worker has gone, and nothing was wrong with it."""
+        self._at.pop(worker, None)
+
+    def fault(
+        self,
+        worker: str,
+        reason: str,
+        *,
+        kind: LossKind,
+        now: float,
+        is_explained: bool = False,
+        error: FramefleetError | None = None,
+    ) -> Rest | None:
+        """The worker's process is gone; return when another may be started, or None if none is to be.
+
+        is_explained: a row is given up for it. error: ours, if that is the reason.
+        """
+        host = self._at.pop(worker, "")
+        if kind == "gone":
+            return Rest(now + REST_S)
+        own, place = self._worker(worker), self._hosts.get(host)
+        for each in (own, place):
+            if each:
+                each.streak.add(kind, is_explained=is_explained, num_done=self._num_done)
+        if guilty := self._guilty(own, place, host, kind):
+            guilty.unused, guilty.error = reason, error
+            if guilty is own:
+                return None
+            own.streak = _Streak()  # it may do better elsewhere
+        rest = min(MAX_REST_S, REST_S * 2 ** max(0, own.streak.deaths - 1))
+        if place:
+            place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)
+        return Rest(now + rest)
+
+    def to_avoid(self, now: float) -> tuple[list[str], dict[str, float]]:
+        """Return the machines that are blocked, and those that rest with until when."""
+        blocked = [host for host, place in self._hosts.items() if place.unused]
+        rests = {host: place.rests_until for host, place in self._hosts.items() if not place.unused}
+        return blocked, {host: until for host, until in rests.items() if until > now}
+
+    def is_blocked(self, host: str) -> bool:
+        return host in self._hosts and self._hosts[host].unused is not None
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """What is used no longer, each with its reason, in words."""
+        places = [*self._hosts.values(), *self._workers.values()]
+        return tuple(f"{place.name} is no longer used: {place.unused}" for place in places if place.unused)
+
+    @property
+    def error(self) -> FramefleetError | None:
+        """The one error of ours for which all that is unused is so, if there is one; it names them."""
+        unused = [place for place in (*self._hosts.values(), *self._workers.values()) if place.unused]
+        errors = [place.error for place in unused]
+        if not errors or errors[0] is None or any(type(error) is not type(errors[0]) for error in errors):
+            return None
+        names = ", ".join(place.name for place in unused)
+        return type(errors[0])(f"{errors[0].problem} (on {names})", errors[0].fix)
+
+    def name_of(self, worker: str) -> str | None:
+        """Return the name of the machine that the worker is on."""
+        host = self._host_of(worker)
+        return host.name if host else None
+
+    def _guilty(self, own: _Place, place: _Place | None, host: str, kind: LossKind) -> _Place | None:
+        """Return what is to be used no longer: a machine, but for one where other workers are well."""
+        is_proven = (place or own).is_proven
+        is_own, is_its = (
+            each is not None
+            and each.streak.is_over(kind, self._policy, num_done=self._num_done, is_proven=is_proven)
+            for each in (own, place)
+        )
+        if place and (kind == "refused" or ((is_own or is_its) and not self._has_sound(host))):
+            return place
+        return own if is_own else None
+
+    def _worker(self, worker: str) -> _Place:
+        return self._workers.setdefault(worker, _Place(worker))
+
+    def _places_of(self, worker: str) -> list[_Place]:
+        """Return the worker and its machine."""
+        host = self._host_of(worker)
+        return [self._worker(worker), *([host] if host else [])]
+
+    def _host_of(self, worker: str) -> _Place | None:
+        return self._hosts.get(self._at.get(worker, ""))
+
+    def _has_sound(self, host: str) -> bool:
+        """Tell whether another worker is on this machine that had no fault of late."""
+        return any(at == host and not self._worker(other).streak.deaths for other, at in self._at.items())

@@ -1,0 +1,161 @@
+"""Rows wait here, and leave in the order in which a given worker should get them.
+
+Three lines. *Suspects* leave one by one, for a worker that is empty. *Returned* rows (failed, put back, or
+their worker died) go before all fresh ones. *Fresh* rows go shape by shape: a worker stays with the shape it
+renders already, so that forwards fuse, until the oldest fresh row was passed over too often.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.lease import Row
+
+
+@dataclass(slots=True)
+class Entry:
+    """A row and what has happened to it so far."""
+
+    row: Row
+    errors: tuple[tuple[str, object], ...] = ()
+    deaths: int = 0
+    strikes: int = 0  # deaths, and those on machines that had done no row yet
+    tried: frozenset[str] = frozenset()  # where it failed, or its worker did
+    lease_id: int = 0  # of its last lease
+
+    @property
+    def attempts(self) -> int:
+        return len(self.errors) + self.deaths
+
+
+Whereabouts = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
+
+
+class Returned:
+    """Rows that came back, first come first served, each for the live workers farthest from where it failed:
+    on other machines, or else of other names.
+
+    Grouped by those places, so that a worker that fails everything skips its failures in one step.
+    """
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[frozenset[str], deque[Entry]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, entry: Entry) -> None:
+        self._groups.setdefault(entry.tried, deque()).append(entry)
+        self._count += 1
+
+    def shape_for(self, worker: str, live: Mapping[str, Whereabouts]) -> str | None:
+        """Return the shape of the row that is next for this worker, None when there is no row for it."""
+        tried = self._group_for(worker, live)
+        return None if tried is None else self._groups[tried][0].row.shape
+
+    def take(self, worker: str, live: Mapping[str, Whereabouts], *, limit: int) -> list[Entry]:
+        """Remove the next row for this worker and those of its shape right behind it."""
+        tried = self._group_for(worker, live)
+        if tried is None:
+            return []
+        group = self._groups[tried]
+        taken = [group.popleft()]
+        while group and len(taken) < limit and group[0].row.shape == taken[0].row.shape:
+            taken.append(group.popleft())
+        self._count -= len(taken)
+        if group:
+            self._groups.move_to_end(tried)  # the groups take turns
+        else:
+            del self._groups[tried]
+        return taken
+
+    def _group_for(self, worker: str, live: Mapping[str, Whereabouts]) -> frozenset[str] | None:
+        for tried in self._groups:
+            own = _distance(live[worker], tried)
+            if own == len(live[worker]) or all(_distance(other, tried) <= own for other in live.values()):
+                return tried
+        return None
+
+
+def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
+    return sum(place not in tried for place in places)
+
+
+class Waiting:
+    """All waiting rows. Every operation takes constant time per row, whatever waits."""
+
+    def __init__(self, faults: FaultPolicy) -> None:
+        self._faults = faults
+        self.suspects = Returned()
+        self.returned = Returned()
+        self._line: OrderedDict[str, Entry] = OrderedDict()  # fresh rows, oldest first
+        self._by_shape: dict[str, deque[Entry]] = {}  # the same rows
+        self._passed_over = 0  # leases in a row that left the oldest fresh row where it is
+
+    def __len__(self) -> int:
+        return len(self._line) + len(self.returned) + len(self.suspects)
+
+    def add(self, entry: Entry) -> None:
+        self._line[entry.row.row_id] = entry
+        self._by_shape.setdefault(entry.row.shape, deque()).append(entry)
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Replace the fresh rows, in their order, by the same ones with other shapes."""
+        entries = list(self._line.values())
+        self._by_shape.clear()
+        for entry, row in zip(entries, reshaped([entry.row for entry in entries]), strict=True):
+            entry.row = row
+            self._by_shape.setdefault(row.shape, deque()).append(entry)
+
+    def put_back(self, entry: Entry) -> None:
+        (self.suspects if self._faults.suspects(entry.strikes) else self.returned).append(entry)
+
+    def take(
+        self,
+        worker: str,
+        live: Mapping[str, Whereabouts],
+        *,
+        rendering: str | None,
+        patience: int,
+        size: Callable[[str], int],
+    ) -> list[Entry]:
+        """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
+
+        rendering: the shape the worker is at.
+        patience: the oldest fresh row is passed over by at most so many leases that start with a fresh row.
+        """
+        shape = self.returned.shape_for(worker, live)
+        entries: list[Entry] = []
+        if shape is not None:
+            limit = size(shape)
+            entries = self.returned.take(worker, live, limit=limit)
+        else:
+            shape = self._fresh_shape(rendering, patience)
+            limit = 0 if shape is None else size(shape)
+        if shape is not None:
+            entries += self._take_fresh(shape, limit - len(entries))
+        return entries
+
+    def _fresh_shape(self, rendering: str | None, patience: int) -> str | None:
+        if rendering in self._by_shape and self._passed_over < patience:
+            return rendering
+        return self._oldest_shape()
+
+    def _oldest_shape(self) -> str | None:
+        return next(iter(self._line.values())).row.shape if self._line else None
+
+    def _take_fresh(self, shape: str, limit: int) -> list[Entry]:
+        if limit < 1 or shape not in self._by_shape:
+            return []
+        self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
+        queue = self._by_shape[shape]
+        taken = [queue.popleft() for _ in range(min(limit, len(queue)))]
+        for entry in taken:
+            del self._line[entry.row.row_id]
+        if not queue:
+            del self._by_shape[shape]
+        return taken

@@ -1,0 +1,1 @@
+"""The one process of a job that decides: table in, records out."""

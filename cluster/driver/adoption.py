@@ -1,0 +1,58 @@
+"""Clips that an earlier run finished and could not commit: they are taken over, and not rendered again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from framefleet.cluster.worker.messages import StoredRow, WorkerSetup
+from framefleet.pipeline.outputs.apart import noted_apart, path_of
+from framefleet.pipeline.outputs.parts.pending import FinishedClip, Intent, finished_clips
+from framefleet.pipeline.outputs.parts.records import public_arguments
+from framefleet.pipeline.render.audit.audited import kind_of
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.scores.scorer import Scored
+
+
+@dataclass(slots=True)
+class Adoption:
+    """finished: clips by row_id. apart: kinds of which none is taken that had company."""
+
+    finished: dict[str, FinishedClip] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
+    model: str = ""
+
+    def take(self, row_id: str, request: Request) -> StoredRow | None:
+        """Return a row's clip, once. What the request knows is taken from there: an intent is anybody's."""
+        found = self.finished.pop(row_id, None)
+        if found is None or (found.had_company and self.is_apart(kind_of(request))):
+            return None
+        record = replace(
+            found.record,
+            arguments=public_arguments(request.arguments),
+            seed=request.seed,
+            scheduler=request.scheduler,
+            recipe=request.recipe,
+            model=self.model,
+        )
+        return StoredRow(record=record, had_company=found.had_company, scored=Scored(values=found.scores))
+
+    def is_apart(self, kind: str) -> bool:
+        """Tell whether rows of this kind were found wrong when they were batched, in this run or before."""
+        return bool(self.apart) and path_of(kind) in self.apart
+
+    def refuse(self, kind: str) -> None:
+        """Take no clip of this kind any more that had company."""
+        self.apart.add(path_of(kind))
+
+
+def find_adoptable(setup: WorkerSetup, intents: Iterable[Intent], *, model_digest: str) -> Adoption:
+    """Return what of these clips is there, whole, and of the job's model. Reads their bytes.
+
+    intents: of rows of the table that have no record.
+    """
+    finished = finished_clips(setup.store, intents, setup.media.suffix)
+    ours = (found for found in finished if found.record.model_digest == model_digest)
+    return Adoption(
+        {found.record.row_id: found for found in ours}, noted_apart(setup.store), setup.model.name
+    )

@@ -1,0 +1,163 @@
+"""The audits of a job: which rows are due, what records say of the others, what follows where one differs."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+
+from framefleet.cluster.dispatch.dispatcher import Dispatcher
+from framefleet.cluster.driver.checkpoints import HalfDoneRows
+from framefleet.cluster.driver.commit import Committer
+from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.driver.work import Work
+from framefleet.cluster.worker.messages import Assignment, StoredRow
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
+from framefleet.pipeline.render.audit.remarks import EQUAL, UNREPEATABLE, batched, remark_of, with_remark
+from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
+from framefleet.pipeline.request import Request
+
+log = logging.getLogger(__name__)
+
+
+class Audits:
+    """Decides for all workers, as their rows are one job's. Kinds found wrong before stay apart."""
+
+    def __init__(
+        self,
+        work: Work,
+        committer: Committer,
+        checkpoints: HalfDoneRows,
+        dispatcher: Dispatcher,
+        tally: Tally,
+    ) -> None:
+        audit = work.setup.audit
+        self._is_on = audit.is_on(work.setup.batching.mode)
+        odds = audit.odds(work.index.counts().pending) if self._is_on else None
+        self._schedule = AuditSchedule(odds)
+        self._due: set[str] = set()  # of the rows that wait or are leased
+        self._num_equal: Counter[str] = Counter()  # by kind
+        self._num_differing = 0  # kinds, found in this run
+        self._num_unaudited = 0  # batched rows with a record
+        self._num_unknown = 0  # of these, rows that no schedule counts
+        self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
+        self._adoption = work.adoption
+        self._committer, self._checkpoints = committer, checkpoints
+        self._dispatcher, self._tally = dispatcher, tally
+
+    def is_apart(self, request: Request) -> bool:
+        """Tell whether rows like this one are rendered by plain calls."""
+        return self._adoption.is_apart(kind_of(request))
+
+    def choose(self, row_id: str, request: Request) -> None:
+        """Decide whether a row is audited; once for each, in the order of the table."""
+        kind = kind_of(request)
+        if not self._adoption.is_apart(kind) and self._schedule.is_due(kind, row_id):
+            self._due.add(row_id)
+
+    def is_due(self, row_id: str, request: Request) -> bool:
+        """Tell whether a row that is leased now is audited: it was chosen, or stands for one that was."""
+        kind = kind_of(request)
+        if self._adoption.is_apart(kind) or self._schedule.is_settled(kind):
+            return False
+        if row_id not in self._due and self._schedule.pays(kind):
+            self._due.add(row_id)
+        return row_id in self._due
+
+    def adopted(self, stored: StoredRow, request: Request) -> Record:
+        """Do what `ended` does, for a clip of an earlier run: nobody here could choose it for an audit."""
+        is_compared = remark_of(stored.record.environment) == EQUAL
+        self._num_unknown += stored.had_company and not is_compared
+        return self.ended(stored.record, request, had_company=stored.had_company)
+
+    def ended(self, record: Record, request: Request, *, had_company: bool) -> Record:
+        """Note a row that has a record now; return what that says."""
+        was_due, kind = self._was_due(record.row_id), kind_of(request)
+        if not had_company:
+            if was_due and not self._adoption.is_apart(kind):
+                self._schedule.owe(kind)
+            return record
+        remark = remark_of(record.environment)
+        if remark == EQUAL or not self._is_on:
+            return record
+        self._num_unaudited += 1
+        if remark == UNREPEATABLE or self._schedule.is_settled(kind):
+            return with_remark(record, UNREPEATABLE)
+        if was_due:  # there was no memory for its plain call
+            self._schedule.miss(kind)
+        return with_remark(record, batched(self._num_equal[kind]))
+
+    def given_up(self, row_id: str, request: Request) -> None:
+        """A row has failed for good: another one is audited, if it was to be."""
+        if self._was_due(row_id):
+            self._schedule.owe(kind_of(request))
+
+    def leased(self, worker: str, assignments: Iterable[Assignment]) -> None:
+        """Note who batches rows of which kind; beyond `MAX_KINDS` any worker may."""
+        for assignment in assignments:
+            kind = kind_of(assignment.request)
+            if not assignment.is_apart and (kind in self._workers or len(self._workers) < MAX_KINDS):
+                self._workers.setdefault(kind, set()).add(worker)
+
+    def spoiled(self, worker: str, audited: Audited) -> set[str]:
+        """Return the workers whose processes are not to be trusted after an audit, which this one made.
+
+        What made rows differ may still be there, in code or in state that no comparison shows. So plain calls
+        of such rows are made in new processes.
+        """
+        if audited.verdict != "differs":
+            return set()
+        return {worker, *self._workers.pop(audited.kind, ())}
+
+    def follow(self, worker: str, audited: Audited) -> int:
+        """Heed what became of an audit; return how many rows are to be rendered again for it."""
+        self._tally.audited(audited)
+        kind = audited.kind
+        log.log(level_of(audited), "%s: %s", worker, told(audited))
+        if self._adoption.is_apart(kind):
+            return 0  # known by now: it was under way
+        if audited.verdict == "equal":
+            self._num_equal[kind] += 1
+            return 0
+        self._schedule.settle(kind)
+        if audited.verdict == "unrepeatable":
+            return 0
+        self._num_differing += 1
+        self._num_equal.pop(kind, None)
+        self._adoption.refuse(kind)
+        self._checkpoints.drop()  # of rows that had company, maybe of this kind
+        return self._take_back(kind)
+
+    def figures(self) -> AuditFigures | None:
+        """Return what audits say of this run's rows so far; None where there are to be none."""
+        if not self._is_on:
+            return None
+        most_wrong = self._schedule.most_wrong(num_differing=self._num_differing)
+        return AuditFigures(
+            num_equal=self._num_equal.total(),
+            num_unaudited=self._num_unaudited,
+            most_wrong=min(most_wrong + self._num_unknown, self._num_unaudited),
+        )
+
+    def _was_due(self, row_id: str) -> bool:
+        was_due = row_id in self._due
+        self._due.discard(row_id)
+        return was_due
+
+    def _take_back(self, kind: str) -> int:
+        found = self._committer.withdraw(kind)
+        if found.num_rows:
+            log.warning("rows of %s: %s that had a record are rendered again", kind, found.num_rows)
+            self._num_unaudited -= found.num_rows - found.num_before
+            self._tally.withdrawn(found.num_rows, num_bytes=found.num_bytes, num_before=found.num_before)
+            self._dispatcher.reopen()
+        if found.num_elsewhere:
+            log.warning(
+                "rows of %s: %s that are not in the table keep their records, and may be wrong; to have them "
+                "rendered again, put them back into the table",
+                kind,
+                found.num_elsewhere,
+            )
+        return found.num_rows

@@ -1,0 +1,90 @@
+"""Half-done rows of an output, a file for each: which there are, as its driver knows, until they are deleted.
+
+They save time and decide nothing: a row whose file is lost, damaged or of another machine begins again, and
+one that a worker wrote late, cut off from its driver, is as good as any. The renderer tells whether it fits.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from framefleet.cluster.driver.task_queue import TaskQueue
+from framefleet.cluster.worker.checkpointer import checkpoint_path
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.layout import CHECKPOINTS
+from framefleet.pipeline.outputs.stores.store import Store
+
+_NAME = re.compile(rf"{CHECKPOINTS}/([0-9a-f]{{32}})\.safetensors")
+
+log = logging.getLogger(__name__)
+
+
+class HalfDoneRows:
+    """The rows that have a checkpoint. Deletes beside whoever asks for it.
+
+    is_whole: whether what this run renders is all that is to be; if not, those of other rows stay.
+    """
+
+    def __init__(self, store: Store, *, is_whole: bool = True) -> None:
+        self._store, self._is_whole = store, is_whole
+        self._there: set[str] = set()
+        self._ended: list[str] = []
+        self._deleting = TaskQueue("checkpoints")
+        self._were_there = False
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._there
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def find(self, is_pending: Callable[[str], bool | None]) -> None:
+        """Look what earlier runs left. is_pending: False of a row that has a record; its checkpoint goes."""
+        for path in self._store.list(CHECKPOINTS):
+            if named := _NAME.fullmatch(path):
+                self.add(named[1])
+        if self._is_whole:
+            self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
+
+    def add(self, row_id: str) -> None:
+        """A worker has written one."""
+        self._were_there = True
+        self._there.add(row_id)
+
+    def ended(self, row_id: str) -> None:
+        """The row has no use for its own any more, as soon as its record is written."""
+        if row_id in self._there:
+            self._ended.append(row_id)
+
+    def committed(self) -> None:
+        """The records of rows that ended are written, or will be in a moment: their clips are stored."""
+        self.drop(self._ended)
+        self._ended = []
+
+    def drop(self, row_ids: Iterable[str] | None = None) -> None:
+        """Have these, or all, used no more, and deleted in a while."""
+        gone = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
+        self._there.difference_update(gone)
+        for row_id in gone:
+            self._deleting.do(partial(self._delete, checkpoint_path(row_id)))
+
+    def close(self, *, is_complete: bool) -> None:
+        """Leave what is not deleted yet to the next run; where all rows have ended, delete the rest too."""
+        if not is_complete:
+            self._deleting.leave(after_s=0)
+            return
+        self._deleting.close()
+        if self._is_whole and self._were_there:  # also what workers wrote of rows that ended elsewhere
+            try:
+                self._store.delete_all(CHECKPOINTS)
+            except StoreError as error:
+                log.warning("could not delete %s: %s", self._store.url_of(CHECKPOINTS), error)
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._store.delete(path)
+        except StoreError as error:  # the next run will
+            log.warning("could not delete %s: %s", self._store.url_of(path), error)

@@ -1,0 +1,205 @@
+"""From finished rows to parts: what this module has flushed is done, whatever happens next."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.cluster.dispatch.dispatcher import GivenUp
+from framefleet.cluster.driver.feed import Pending
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.recall import TakenBack, take_back
+from framefleet.cluster.driver.task_queue import TaskQueue
+from framefleet.cluster.worker.messages import Failed, WorkerSetup
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.apart import note_apart, path_of
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.pending import path_of_intent
+from framefleet.pipeline.outputs.parts.records import (
+    FailureRecord,
+    Record,
+    failure_schema,
+    public_arguments,
+    record_schema,
+    values_of,
+)
+from framefleet.pipeline.outputs.parts.seals import delete_late
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.argument_columns import argument_values
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
+
+# What may wait while the output cannot be written and workers still can; then the driver waits too.
+_MAX_WAITING = 1024
+_CLEANING_S = 5.0  # in the end, and no longer
+
+log = logging.getLogger(__name__)
+
+
+class Committer:
+    """Writes the records and failures of one run. The only writer of an output: it holds the lock.
+
+    In a thread of its own: while the output does not answer, the driver goes on to hear its workers.
+    """
+
+    def __init__(
+        self,
+        setup: WorkerSetup,
+        carried: pa.Schema,
+        index: RowIndex,
+        lock: DriverLock,
+        *,
+        run: str,
+        arguments: pa.Schema,
+    ) -> None:
+        """carried: the columns of the table that go into records as they are. arguments: those for these."""
+        self._setup = setup
+        self._index = index
+        self._lock = lock
+        self._run = run
+        job = _job_of(setup.store)
+        self._arguments = arguments
+        records = record_schema(carried, arguments, score_fields(setup.scores))
+        failures = failure_schema(carried, arguments)
+        self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
+        self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
+        self._intents: list[str] = []  # of the rows that wait for their part
+        self._writing = TaskQueue("commit")  # whose the three are
+        self._is_asked = False  # to see what is due
+        self._num_flushed = self._num_told = 0
+        self._cleaner = TaskQueue("pending")
+        self._owed_kinds: set[str] = set()  # that are to be noted as apart
+
+    def done(
+        self,
+        record: Record,
+        pending: Pending,
+        *,
+        worker: str,
+        scores: Mapping[str, ScoreValue] | None = None,
+    ) -> None:
+        indices = tuple(self._index.positions(record.row_id))
+        record = dataclasses.replace(record, row_indices=indices, worker=worker)
+        self._writing.do(partial(self._add, record, pending, scores or {}))
+
+    def withdraw(self, kind: str) -> TakenBack:
+        """Let doubtful rows of this kind have no record any more, and their clips not be adopted.
+
+        The kind is written down first: what fails after that is done by whoever holds the output next.
+        """
+        self._owed_kinds.add(kind)
+        self._note_owed()
+        self.flush()
+        self._cleaner.wait()  # what it deletes is written anew
+        apart = {path_of(kind) for kind in self._owed_kinds}
+        found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
+        self._owed_kinds.clear()
+        return found
+
+    def _note_owed(self) -> None:
+        for kind in self._owed_kinds:
+            note_apart(self._setup.store, kind)
+
+    def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
+        """Note a row that is not tried again; return what is noted."""
+        request, row_id = pending.request, row.row.row_id
+        last = row.errors[-1][1] if row.errors else None
+        failure = FailureRecord(
+            row_id=row_id,
+            row_indices=tuple(self._index.positions(row_id)),
+            error_type=last.error_type if isinstance(last, Failed) else "WorkerDied",
+            message=last.message if isinstance(last, Failed) else row.reason,
+            traceback=last.traceback if isinstance(last, Failed) else "",
+            attempts=row.attempts,
+            arguments=public_arguments(request.arguments),
+            seed=request.seed,
+            scheduler=request.scheduler,
+            recipe=request.recipe,
+            model=self._setup.model.name,
+            workers=tuple(worker for worker, _ in row.errors),
+            failed_at=datetime.now(UTC),
+        )
+        self._writing.do(partial(self._failures.add, pending.carried, self._columns(failure, pending)))
+        return failure
+
+    def flush_due(self, now: float) -> bool:
+        """See that what has waited long enough, or is enough, is written; tell whether some has been.
+
+        Raises what kept it from that.
+        """
+        self._writing.check()
+        if self._writing.num_waiting > _MAX_WAITING:
+            self._writing.wait()
+        if not self._is_asked:
+            self._is_asked = True
+            self._writing.do(partial(self._flush_due, now))
+        before, self._num_told = self._num_told, self._num_flushed
+        return self._num_told > before
+
+    def flush(self) -> None:
+        """Write everything. Raises StoreError when another driver has taken the output over."""
+        self._writing.do(self._flush)
+        self._writing.wait()
+
+    def close(self) -> None:
+        """Write everything, and end."""
+        try:
+            self._note_owed()  # where that failed before, before any more of these rows are written
+            self._writing.do(self._flush)
+            self._writing.close()
+        finally:
+            self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
+
+    def _add(self, record: Record, pending: Pending, scores: Mapping[str, ScoreValue]) -> None:
+        columns = self._columns(record, pending) | score_cells(self._setup.scores, scores)
+        self._records.add(pending.carried, columns)
+        self._intents.append(path_of_intent(record))
+
+    def _columns(self, row: Record | FailureRecord, pending: Pending) -> dict[str, Any]:
+        return argument_values(pending.request.arguments, self._arguments) | values_of(row)
+
+    def _flush_due(self, now: float) -> None:
+        self._is_asked = False
+        if self._records.due(now) or self._failures.due(now):
+            self._flush()
+
+    def _flush(self) -> None:
+        self._lock.check()
+        written = self._records.flush()
+        self._failures.flush()
+        self._confirm(written)
+        done, self._intents = self._intents, []
+        self._cleaner.do(partial(_forget, self._setup.store, done))
+        self._num_flushed += 1
+
+    def _confirm(self, written: list[str]) -> None:
+        """Raise StoreError where parts came too late to count, and delete them."""
+        try:
+            self._lock.check()
+        except StoreError:
+            if self._lock.lost.is_set():
+                delete_late(self._setup.store, written)
+            raise
+
+
+def _forget(store: Store, intents: list[str]) -> None:
+    """Delete intents of rows that have a record now."""
+    try:
+        store.delete_many(intents)
+    except StoreError as error:  # the next driver finds them
+        log.warning("%s", error)
+
+
+def _job_of(store: Store) -> str:
+    """Return what the output was claimed with, which each part repeats; "" where nobody claimed it."""
+    try:
+        return store.read(CLAIM).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,335 @@
+"""The one process that decides: joins table, dispatcher, fleet and commits, until every row has ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
+from framefleet.cluster.driver.audits import Audits
+from framefleet.cluster.driver.checkpoints import HalfDoneRows
+from framefleet.cluster.driver.commit import Committer
+from framefleet.cluster.driver.feed import Feed, Pending
+from framefleet.cluster.driver.health import Storing, cause_to_end
+from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.stop import Stop, wait_for_rows
+from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.driver.work import Work
+from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Starting
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.losses import Cause
+from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
+from framefleet.pipeline.errors import ModelError, StoreError, UserError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.parts.records import Record
+
+log = logging.getLogger(__name__)
+
+# Often enough to commit in time and to show progress, rare enough to cost nothing.
+WAIT_S = 0.5
+# A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
+LEASE_S = 30.0
+MAX_LEASE_ROWS = 64
+
+
+class Driver:
+    """Renders the pending rows of one job."""
+
+    def __init__(
+        self, work: Work, *, on_progress: Callable[[Progress], None], stop: Stop | None = None
+    ) -> None:
+        """stop: says when to end before everything is done."""
+        self._work = work
+        self._stop = stop or Stop()
+        self._on_progress = on_progress
+        min_rows = work.setup.batching.max_rows
+        size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
+        self._dispatcher = Dispatcher(work.faults, size=size)
+        counts = work.index.counts()
+        self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
+        plan, index = work.rows.plan, work.index
+        carried = plan.carried.schema(work.table.schema)
+        self._committer = Committer(
+            work.setup, carried, index, work.lock, run=work.run, arguments=plan.argument_fields
+        )
+        self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
+        self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
+        self._feed = Feed(work, self._dispatcher, self._adopts)
+        self._pending = self._feed.pending
+        self._storing = Storing()
+        self._leaving: set[str] = set()  # workers that are to hand back their rows
+        self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
+        self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
+        self._largest = work.largest
+        self._has_failed = False
+        self._over_budget: str | None = None
+        self._attention: dict[str, str] = {}
+
+    def run(self, fleet: Fleet) -> Summary:
+        """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
+
+        Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
+        """
+        fleet.grow(self._work.index.counts().pending)
+        try:
+            self._checkpoints.find(self._work.index.is_pending)
+            self._feed.fill()
+            while not (self._dispatcher.finished or self._is_ending):
+                self._turn(fleet)
+                self._feed.regroup()
+                self._feed.fill()
+            self._drain(fleet)
+        except UserError:  # of the table, or of one machine: the other workers and the store are well
+            self._has_failed = True
+            self._drain(fleet)
+            raise
+        finally:
+            self._close()
+            self._told()
+        summary = self._tally.summary(time.monotonic())
+        if self._is_ending:
+            log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
+        return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
+
+    def _close(self) -> None:
+        """Commit what is done, whatever ended it; then end what goes on beside."""
+        if self._stop.is_urgent:
+            log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
+        is_complete = False
+        try:
+            self._committer.close()
+            self._checkpoints.committed()
+            is_complete = self._dispatcher.finished
+        finally:
+            self._checkpoints.close(is_complete=is_complete)
+            self._feed.close()
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether all workers are to hand back what they have."""
+        return self._stop.is_asked or self._has_failed or self._over_budget is not None
+
+    def _turn(self, fleet: Fleet) -> None:
+        """Follow what happens for a moment."""
+        events = fleet.wait(WAIT_S)
+        self._work.lock.check_seen()
+        for event in events:
+            self._follow(event, fleet)
+        if self._committer.flush_due(time.monotonic()):
+            self._checkpoints.committed()
+        self._tally.unused(fleet.unused)
+        self._on_progress(self._told())
+        self._heed_budget()
+
+    def _told(self) -> Progress:
+        """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
+        progress = replace(self._tally.progress(time.monotonic()), audits=self._audits.figures())
+        self._work.lock.tell(progress)
+        return progress
+
+    def _heed_budget(self) -> None:
+        if not (self._is_ending or self._dispatcher.finished):
+            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
+
+    def _drain(self, fleet: Fleet) -> None:
+        """Have all workers hand back what they have; wait for it, but not for ever."""
+        limit_s = self._work.faults.drain_s
+        wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
+
+    def _adopts(self, row_id: str, pending: Pending) -> bool:
+        """Commit a row whose clip an earlier run left; tell whether there is one."""
+        stored = self._work.adoption.take(row_id, pending.request)
+        if stored is None:
+            self._audits.choose(row_id, pending.request)
+            return False
+        record = self._audits.adopted(stored, pending.request)
+        self._committer.done(record, pending, worker=record.worker, scores=stored.scored.values)
+        self._committer.flush_due(time.monotonic())
+        self._tally.adopted(record.bytes)
+        return True
+
+    def _follow(self, event: Event, fleet: Fleet) -> None:
+        if isinstance(event, Lost):
+            self._lose(event, fleet)
+            return
+        if isinstance(event, Starting):
+            self._tally.starting(event.doing)
+            return
+        if isinstance(event, Leaving):
+            self._leave(event.worker, "its machine is to go")
+            return
+        if isinstance(event, Ready):
+            cause = self._refused(event)
+            if cause is None:
+                self._dispatcher.join(event.worker, at=event.at, room=event.hello.room)
+                self._tally.joined(event.worker, event.hello.node)
+        else:
+            self._take(event.worker, event.report, fleet)
+            cause = self._sick(event.worker, event.report)
+        if cause and cause.is_able:
+            self._faulty.setdefault(event.worker, cause)
+            self._leave(event.worker, cause.reason)
+            cause = None
+        if cause is None:
+            self._go_on(event.worker, fleet)
+        else:
+            self._lose(fleet.end(event.worker, cause), fleet)
+
+    def _go_on(self, worker: str, fleet: Fleet) -> None:
+        """Give a worker more to do; one that is to go hands back its rows, and then goes."""
+        if not (self._is_ending or worker in self._leaving):
+            fleet.exchange(worker, self._assignments(worker))
+        elif worker in self._dispatcher.in_hand():
+            fleet.drain(worker)
+        elif cause := self._faulty.pop(worker, None):
+            self._lose(fleet.end(worker, cause), fleet)
+        else:
+            self._dispatcher.lost(worker)
+            self._tally.drained(worker)
+            fleet.retire(worker, is_replaced=not self._is_ending)
+
+    def _leave(self, worker: str, reason: str) -> None:
+        if worker not in self._leaving:
+            self._leaving.add(worker)
+            log.warning("%s: %s; its rows go on elsewhere", worker, reason)
+
+    def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
+        """Note what a worker reports about its rows."""
+        self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
+        self._tally.remembered(worker, report.num_remembered)
+        if report.prompt_lengths:
+            self._feed.heed_lengths(report.prompt_lengths)
+        for audited in report.audited:
+            if num_again := self._audits.follow(worker, audited):
+                fleet.grow(self._work.index.counts().pending + num_again)
+            for other in self._audits.spoiled(worker, audited):
+                self._spoiled.add(other)
+                self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
+        for rendered in report.rendered:
+            self._note_attention(worker, rendered.record)
+            self._finish(worker, rendered)
+            fleet.rendered(worker)
+            self._storing.stored(worker, now=time.monotonic())
+        for failed in report.failed:
+            self._fail(worker, failed, fleet)
+        for row_id in report.saved if worker not in self._spoiled else ():
+            self._note_checkpoint(row_id)
+        for row_id in report.handed_back:
+            self._dispatcher.put_back(worker, [row_id])
+            self._tally.returned(worker)
+        for remark in report.remarks:
+            log.warning("%s: %s", worker, remark)
+        if report.is_leaving:
+            self._leave(worker, "it was told to end")
+
+    def _note_checkpoint(self, row_id: str) -> None:
+        """Use it when the row is given out again, unless it ended or is not to be trusted."""
+        pending = self._pending.get(row_id)
+        self._checkpoints.add(row_id)
+        if pending is None or self._audits.is_apart(pending.request):
+            self._checkpoints.drop([row_id])
+
+    def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
+        """Return why a worker is to end that reports what is not its rows' doing, or hangs."""
+        setup, faults, silent_s = self._work.setup, self._work.faults, report.store_silent_s
+        is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
+        # What is compiled may be compiled anew for any batch size, in minutes.
+        is_known = report.still_s and not setup.model.options.compile
+        pace = self._dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
+        longest_still_s = faults.longest_still_s(pace, num_rows=setup.batching.max_rows)
+        unexplained = tuple(failed for failed in report.failed if failed.row_id in self._pending)
+        report = replace(report, failed=unexplained)  # of others we know that they would fail everywhere
+        return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
+
+    def _finish(self, worker: str, rendered: StoredRow) -> None:
+        record, pending = rendered.record, self._pending.get(rendered.record.row_id)
+        is_doubtful = rendered.had_company and pending and self._audits.is_apart(pending.request)
+        if pending and (is_doubtful or worker in self._spoiled):
+            self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
+            self._tally.returned(worker)
+        elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
+            pending = self._pending.pop(record.row_id)
+            record = self._audits.ended(record, pending.request, had_company=rendered.had_company)
+            self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
+            self._tally.unscored(record.row_id, rendered.scored.errors)
+            self._tally.done(worker, record.batch_size, record.bytes)
+            self._checkpoints.ended(record.row_id)
+
+    def _note_attention(self, worker: str, record: Record) -> None:
+        """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
+        if not self._work.setup.model.options.attention:
+            return
+        backend = parse_json(record.environment).get("attention")
+        if backend and self._attention.get(worker) != backend:
+            self._attention[worker] = backend
+            log.info("%s: attention backend %s", worker, backend)
+
+    def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
+        if failed.blame == "output":
+            raise StoreError(
+                failed.message, "when the output can be written again, run the same command to go on"
+            )
+        log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
+        if failed.blame not in ("row", "memory"):
+            return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
+        self._tally.returned(worker)
+        if failed.blame == "memory":
+            room, now = failed.room, time.monotonic()
+            given_up = self._dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
+            if given_up is not None:
+                fleet.cleared(worker)
+        else:
+            self._checkpoints.drop([failed.row_id])  # it may be what failed
+            given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
+        if given_up is not None:
+            self._give_up(given_up)
+
+    def _lose(self, event: Lost, fleet: Fleet) -> None:
+        self._tally.lost(event.worker)
+        if event.kind == "died" or event.suspects:
+            self._largest = None  # its rehearsal may be why, which must not be charged to other rows again
+        given_up = self._dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
+        for row in given_up:
+            self._give_up(row)
+        fleet.replace(event, is_explained=bool(given_up))
+
+    def _give_up(self, row: GivenUp) -> None:
+        pending = self._pending.pop(row.row.row_id)
+        self._audits.given_up(row.row.row_id, pending.request)
+        failure = self._committer.given_up(row, pending)
+        self._checkpoints.ended(row.row.row_id)
+        self._tally.failed(f"{failure.error_type}: {failure.message}")
+
+    def _assignments(self, worker: str) -> list[Assignment]:
+        """Lease to the worker all that it may have now."""
+        found = []
+        while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
+            for leased in lease.rows:
+                request = self._pending[leased.row.row_id].request
+                found.append(
+                    Assignment(
+                        row_id=leased.row.row_id,
+                        request=request,
+                        attempt=leased.attempt,
+                        is_apart=self._audits.is_apart(request),
+                        is_audited=self._audits.is_due(leased.row.row_id, request),
+                        has_checkpoint=leased.row.row_id in self._checkpoints,
+                        largest=self._largest,
+                    )
+                )
+        self._audits.leased(worker, found)
+        self._tally.leased(worker, len(found), now=time.monotonic())
+        return found
+
+    def _refused(self, event: Ready) -> Cause | None:
+        """Return why a worker is to end whose machine has another model."""
+        if event.hello.model_digest == self._work.rows.identity.model_digest:
+            return None
+        error = ModelError(
+            f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
+            "put the same model on every machine of the cluster",
+        )
+        return Cause(reason=error.problem, kind="refused", error=error)

@@ -1,0 +1,128 @@
+"""From the table to the dispatcher's window, as far as there is room: what waits, and what is grouped how."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.cluster.dispatch.dispatcher import Dispatcher
+from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.driver.work import Work
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.counted_apart import CountedApart
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What the driver keeps of a row while it is being rendered."""
+
+    request: Request
+    carried: pa.RecordBatch  # one row
+
+
+class Feed:
+    """Reads the table, and once more for rows that are to be rendered again.
+
+    pending: the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
+    """
+
+    def __init__(self, work: Work, dispatcher: Dispatcher, adopts: Callable[[str, Pending], bool]) -> None:
+        self.pending: dict[str, Pending] = {}
+        self._work, self._dispatcher, self._adopts = work, dispatcher, adopts
+        self._rows = self._pass()
+        self._prompt_lengths: CountedApart | None = None
+
+    def fill(self) -> None:
+        """Take as many rows as there is room for."""
+        while room := self._dispatcher.room:
+            rows = list(islice(self._rows, room))
+            for row in self._reshaped([row for row in rows if not self._is_adopted(row)]):
+                assert isinstance(row.payload, Pending)
+                self.pending[row.row_id] = row.payload
+                self._dispatcher.add(row)
+            if len(rows) == room:
+                continue
+            if not self._work.index.reopen():
+                self._dispatcher.close()
+                return
+            self._rows = self._pass()
+
+    def heed_lengths(self, lengths: bytes) -> None:
+        """Forwards were seen to be as long as prompts. lengths: a pickled `PromptLengths`."""
+        if not self._prompt_lengths:
+            self._prompt_lengths = CountedApart(lengths)
+
+    def regroup(self) -> None:
+        """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
+        if self._prompt_lengths and self._prompt_lengths.becomes_ready():
+            log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
+            self._dispatcher.regroup(self._reshaped)
+
+    def close(self) -> None:
+        if self._prompt_lengths:
+            self._prompt_lengths.close()
+
+    def _pass(self) -> Iterator[Row]:
+        """Read what is to be rendered from the table, from its beginning."""
+        return pending_rows(self._work.table, self._work.rows, self._work.index)
+
+    def _is_adopted(self, row: Row) -> bool:
+        assert isinstance(row.payload, Pending)
+        return self._adopts(row.row_id, row.payload)
+
+    def _reshaped(self, rows: list[Row]) -> list[Row]:
+        """Tell rows apart by the lengths of their prompts too, where forwards are as long as these."""
+        return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
+
+
+def pending_rows(table: RowSource, rows: TableRows, index: RowIndex) -> Iterator[Row]:
+    """Yield every row that is still to render. Raises TableError when the table is not what it was.
+
+    rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
+    one that the index has for its position.
+    """
+    num_yielded = 0
+    for first, batch in table.batches():
+        row_ids = dict(index.pending_in(first, batch.num_rows))
+        if not row_ids:
+            continue
+        carried = rows.plan.carried.of(batch)
+        for row in rows.read(first, batch, only=row_ids):
+            if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
+                raise _changed(table, f"row {row.index} is another")
+            num_yielded += 1
+            payload = Pending(row.request(), carried.slice(row.index - first, 1))
+            yield Row(row_id=row.row_id, shape=row.shape, payload=payload)
+    if num_yielded < index.counts().pending:
+        raise _changed(table, "rows are gone")
+
+
+def by_prompt_lengths(
+    rows: list[Row], lengths: Callable[[Sequence[Mapping[str, Any]]], list[tuple[int, ...]] | None]
+) -> list[Row]:
+    """Return the rows with the lengths of their prompts as part of their shapes, where they are counted.
+
+    lengths: from rows' arguments; None where they are not.
+    """
+    payloads = [row.payload for row in rows]
+    counted = lengths([payload.request.arguments for payload in payloads if isinstance(payload, Pending)])
+    if counted is None:
+        return rows
+    return [replace(row, shape=f"{row.shape} {own}") for row, own in zip(rows, counted, strict=True)]
+
+
+def _changed(table: RowSource, what: str) -> TableError:
+    return TableError(
+        f"table {table.location} was changed while the job ran: {what}", "run the same command again"
+    )

@@ -1,0 +1,210 @@
+"""In: the store of one output. Out: the right to write there, held by one driver at a time.
+
+Each driver that takes an output over creates the file of the next epoch, `drivers/<epoch>.json`; of several
+that try one wins. The newest epoch holds the output, and nobody writes or deletes another's file: so a driver
+that was frozen finds out that it lost the lock, and can do no harm to it. In its own file a driver raises a
+counter every few seconds. It is replaced at once where its file or its machine says that it is gone, and
+otherwise once its counter has stood still by our own clock. What the replaced one still does after a `check`
+is sealed out: see `outputs/parts/seals.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from framefleet.cluster.driver.holder import HELD, Holder, moment, parse_holder, this_process, told_of
+from framefleet.cluster.driver.progress import Progress
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now, seal_of
+from framefleet.pipeline.outputs.stores.store import Store
+
+FORMER_LOCK = "driver.lock"  # of earlier versions
+BEAT_S = 10.0
+FIRST_PAUSE_S = 0.05  # before the lock is tried again; then twice as long
+EXPIRY_S = 30.0  # three beats: one may be lost, one late
+
+log = logging.getLogger(__name__)
+
+
+class DriverLock:
+    """Holds the output within a `with` block. Entering raises JobError when another driver writes there.
+
+    epoch: of this driver. lost: set as soon as it is seen that another driver has the output.
+    """
+
+    def __init__(
+        self, store: Store, *, owner: str | None = None, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S
+    ) -> None:
+        self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
+        self._ours = this_process(owner or uuid.uuid4().hex)
+        self._told: Progress | None = None
+        self.epoch = 0
+        self.lost = threading.Event()
+        self._released = threading.Event()
+        self._writing = threading.Lock()
+        self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
+
+    def __enter__(self) -> DriverLock:
+        HELD.add(self._ours.owner)
+        try:
+            self._take()
+        except BaseException:
+            HELD.discard(self._ours.owner)
+            raise
+        self._beating.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        try:
+            self._beating.join(self._beat_s)
+            if self._beating.is_alive():  # in an outage, which would be waited for here too
+                log.warning("could not release %s: it does not answer", self._store.url_of(self._path))
+            elif self.still_ours():
+                own = seal_of(self._store, self.epoch)
+                sealed = {**(self._ours.sealed or {}), **own}
+                self._write(ended=True, left_nothing=kind is None, sealed=sealed)
+        except StoreError as failed:  # must not hide what ended the block; the next driver takes over
+            log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
+        finally:
+            HELD.discard(self._ours.owner)
+
+    def _take(self) -> None:
+        if self._wait_until_abandoned(FORMER_LOCK):
+            self._store.delete(FORMER_LOCK)
+        pause_s = FIRST_PAUSE_S
+        while not self._take_next():  # another was quicker, or the store's listing lags
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._beat_s)
+        finish_replacing(self._store, self, self._unfinished())
+        self.seal()  # before the first beat: one that comes late must not take the seal back
+        self.check()
+
+    def _unfinished(self) -> set[int]:
+        """Return the epochs since the last driver that left nothing to be finished."""
+        found = set[int]()
+        for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
+            held = parse_holder(self._read(epoch_path(epoch)) or b"")
+            if held and held.left_nothing:
+                break
+            found.add(epoch)
+        return found
+
+    @property
+    def _path(self) -> str:
+        return epoch_path(self.epoch)
+
+    def still_ours(self) -> bool:
+        """Tell whether the newest epoch is this driver's."""
+        if max(epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
+            return False
+        held = parse_holder(self._read(self._path) or b"")
+        return held is not None and held.owner == self._ours.owner
+
+    def check(self) -> None:
+        """Raise StoreError if another driver has taken the output."""
+        if not self.still_ours():
+            self.lost.set()
+        self.check_seen()
+
+    def check_seen(self) -> None:
+        """Raise StoreError if it was seen that another driver has taken the output; asks nobody."""
+        if self.lost.is_set():
+            raise StoreError(
+                f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
+                "this driver was out of touch for too long",
+                "if no other driver writes to this output, run the same command again",
+            )
+
+    def seal(self) -> None:
+        """Write down which parts of earlier epochs are there; again after some were replaced."""
+        self._write(sealed=seal_now(self._store, self.epoch))
+
+    def tell(self, progress: Progress) -> None:
+        """Have the next beat say how far the job is; asks and waits for nobody."""
+        self._told = told_of(progress)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return self._store.read(path, MAX_DRIVER_BYTES)
+        except FileNotFoundError:
+            return None
+
+    def _write(self, **changed: Any) -> None:
+        with self._writing:
+            self._ours = replace(self._ours, progress=self._told, beat_at=moment(), **changed)
+            self._store.write(self._path, self._ours.to_bytes())
+
+    def _take_next(self) -> bool:
+        """Wait until the newest driver is gone, and try to be the next; tell whether that worked."""
+        # Where somebody has cleared drivers/, parts still tell how far epochs went.
+        newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
+        self._wait_until_abandoned(epoch_path(newest))
+        self.epoch = newest + 1
+        try:
+            self._store.create(self._path, self._ours.to_bytes())
+        except StoreConflict:
+            return False
+        return self.still_ours()
+
+    def _wait_until_abandoned(self, path: str) -> bool:
+        """Return when the driver that wrote `path` is surely gone, and whether there was one; or JobError."""
+        held = self._read(path)
+        if held is None:
+            return False
+        holder = parse_holder(held)
+        if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
+            self._watch(path, held)
+        elif not holder.is_gone():
+            raise self._refusal(holder)
+        return True
+
+    def _watch(self, path: str, held: bytes) -> None:
+        """Return when a counter has stood still for long enough, or its driver says that it ended."""
+        log.warning(
+            "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
+            self._store.url_of(path),
+            self._expiry_s,
+        )
+        deadline = time.monotonic() + self._expiry_s
+        while time.monotonic() < deadline:
+            time.sleep(min(self._beat_s / 2, self._expiry_s / 10))
+            now = self._read(path)
+            holder = parse_holder(now or b"")
+            if now is None or (holder and holder.is_gone()):
+                return
+            if now != held:
+                raise self._refusal(holder)
+
+    def _refusal(self, holder: Holder | None) -> JobError:
+        who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
+        return JobError(
+            f"{self._store.url_of('')} is being written by {who}",
+            "wait for it to end, stop it, or choose another output",
+        )
+
+    def _beat(self) -> None:
+        """Raise the counter until released; stop when another driver has the output."""
+        while not self._released.wait(self._beat_s):
+            try:
+                if not self.still_ours():
+                    self.lost.set()
+                    return
+                self._write(beat=self._ours.beat + 1)
+            except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
+                log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
+
+
+def _newest_part(store: Store) -> int:
+    return max((part.epoch for part in parts_in(store, RECORDS)), default=0)

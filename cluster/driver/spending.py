@@ -1,0 +1,42 @@
+"""From an output to what earlier runs spent: time, as their drivers said, and bytes, as its records do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pyarrow.compute as pc
+
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.holder import parse_holder
+from framefleet.pipeline.outputs.parts.parts import tables_by_part
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
+from framefleet.pipeline.outputs.stores.store import Store
+
+_FIELDS = fields_named(FIRST_FIELDS, "bytes")
+
+
+def spent_before(store: Store) -> Spent:
+    """Return what all drivers of an output said last that they had spent, and the bytes of its clips.
+
+    A driver that was killed said so a beat before. Records could not tell: clips of one run are adopted by
+    the next, days later, and `repair` writes parts of many runs anew. Their bytes are those that are there.
+    """
+    num_bytes = sum(pc.sum(records["bytes"]).as_py() or 0 for _, records in tables_by_part(store, _FIELDS))
+    return sum(_said(store), Spent(num_bytes=num_bytes))
+
+
+def _said(store: Store) -> Iterator[Spent]:
+    """Yield the time that each driver said it took, as far as anybody can read that; files are anybody's."""
+    for epoch in epochs_of(store):
+        try:
+            holder = parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
+        except FileNotFoundError:
+            continue
+        if holder and (told := holder.progress) and _are_seconds(told.elapsed_s, told.worker_s):
+            yield Spent(elapsed_s=told.elapsed_s, worker_s=told.worker_s)
+
+
+def _are_seconds(*values: float) -> bool:
+    return all(math.isfinite(value) and value >= 0 for value in values)

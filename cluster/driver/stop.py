@@ -1,0 +1,110 @@
+"""Signals that ask this process to end, put off until what it does can be left: of a driver, of a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType, TracebackType
+from typing import Self
+
+# Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TELL_EVERY_S = 5.0
+log = logging.getLogger(__name__)
+
+
+class Stop:
+    """As a context: the first signal sets `is_asked`, Ctrl-C again `is_urgent`, a third is not put off.
+
+    The first goes where it would have gone when the context ends, unless an error ends it. Only Ctrl-C
+    hastens: others come twice from who sends them, as from a kernel and a shell when a terminal goes. Signals
+    that this process ignores (SIGHUP under nohup) or leaves to the system stay so, and so do all in threads.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[int] = []
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        # Where each signal's number arrives: a handler is called once for two that come while Ray waits.
+        self._numbers: tuple[socket.socket, socket.socket] | None = None
+        self._former_fd = -1
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            self._handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+            self._numbers = socket.socketpair()
+            for end in self._numbers:
+                end.setblocking(False)
+            self._former_fd = signal.set_wakeup_fd(self._numbers[1].fileno(), warn_on_full_buffer=False)
+        for number in self._handlers:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._so_far()
+        if self._numbers:
+            signal.set_wakeup_fd(self._former_fd)
+            for end in self._numbers:
+                end.close()
+            self._numbers = None
+        if error is None:
+            self.check()
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self._so_far())
+
+    @property
+    def is_urgent(self) -> bool:
+        return len(self._so_far()) > 1
+
+    def check(self) -> None:
+        """Let a signal that was put off go where it would have gone: mostly, KeyboardInterrupt is raised."""
+        if asked := self._so_far():
+            self._handlers[asked[0]](asked[0], None)
+
+    def _so_far(self) -> list[int]:
+        """Return the signals that count."""
+        with contextlib.suppress(BlockingIOError):
+            for number in self._numbers[0].recv(4096) if self._numbers else b"":
+                if number in self._handlers and (not self._asked or number == signal.SIGINT):
+                    self._asked.append(number)
+        return self._asked
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if len(self._so_far()) > 2:
+            self._handlers[number](number, frame)
+
+
+def wait_for_rows(
+    turn: Callable[[], None], in_hand: Callable[[], Mapping[str, int]], stop: Stop, *, limit_s: float
+) -> None:
+    """Take turns until no worker has rows, the limit has passed, or Ctrl-C came again.
+
+    turn: follows what happens for a moment. in_hand: how many rows each worker has that has any.
+    """
+    began = told = time.monotonic()
+    if left := in_hand():
+        log.warning(
+            "workers have %.0f s to store what is done of %s rows; Ctrl-C again goes at once",
+            limit_s,
+            sum(left.values()),
+        )
+    while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
+        if now - told >= TELL_EVERY_S:
+            told = now
+            waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
+            log.warning("waiting for rows of %s since %.0f s", waiting, now - began)
+        turn()
+        left = in_hand()
+    if left:
+        log.warning("%s rows under way are not waited for", sum(left.values()))

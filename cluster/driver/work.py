@@ -1,0 +1,42 @@
+"""What a driver is given to do, as plain values. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.driver.adoption import Adoption
+from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table_rows import TableRows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A job, resolved and checked: all that the driver needs.
+
+    rows: reads the table's rows. index: every valid one, with those that have a record marked done.
+    run: names the parts of this run; never used before. adoption: clips that earlier runs left. spent: by
+    earlier runs. gpus_per_worker: that money is counted by. largest: the row that takes most memory.
+    """
+
+    setup: WorkerSetup
+    faults: FaultPolicy
+    table: RowSource
+    rows: TableRows
+    index: RowIndex
+    run: str
+    lock: DriverLock
+    adoption: Adoption = field(default_factory=Adoption)
+    budget: JobBudget = field(default_factory=JobBudget)
+    spent: Spent = field(default_factory=Spent)
+    gpus_per_worker: float = 1.0
+    largest: Request | None = None
+
+    def over_budget(self, spent: Spent) -> str | None:
+        """Return what is said where the budget is spent; None while some is left. spent: by this run."""
+        return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)

@@ -1,0 +1,1 @@
+"""Ray: the cluster's machines, and the processes of workers on them."""

@@ -1,0 +1,159 @@
+"""The processes of a fleet's workers, as Ray's actors: made, asked, ended. One call of each is under way."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.util.placement_group import NODE_ID_LABEL_KEY
+
+import framefleet
+from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
+from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.scores.score import ClipScore
+
+
+class Actor:
+    """One process with one worker, whose `start` and `exchange` it passes on. `ps` shows its name."""
+
+    def __init__(self, pickled: bytes, folder: str | None) -> None:
+        """pickled: a class of workers, the setup of this one. folder: where modules of a recipe may be."""
+        if folder is not None and folder not in sys.path:
+            sys.path.append(folder)  # last, as in the driver
+        worker_class, setup = ray.cloudpickle.loads(pickled)
+        self._worker, self._device = worker_class(setup), setup.model.device
+
+    def place(self) -> str:
+        """Return the id of the machine, as soon as there is one."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def start(self) -> Hello | Loading:
+        answer: Hello | Loading = self._worker.start()
+        if isinstance(answer, Hello):
+            check_gpus(answer, ray.get_gpu_ids(), self._device)
+        return answer
+
+    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
+        report: WorkerReport = self._worker.exchange(assignments)
+        return report
+
+    def drain(self) -> WorkerReport:
+        report: WorkerReport = self._worker.exchange((), drain=True)
+        return report
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place for a worker; each process that takes it has a name of its own.
+
+    since: when its state began. asked_at: when its call did. Both as `Listening` counts.
+    """
+
+    number: int
+    state: Literal["to start", "pending", "loading", "ready"] = "to start"
+    since: float = 0.0
+    asked_at: float = 0.0
+    num_starts: int = 0
+    host: str | None = None
+    has_rendered: bool = False
+    starts_at: float = 0.0
+    avoids_until: float = 0.0  # then a machine that rests now may have it too
+    actor: Any = None
+
+    @property
+    def name(self) -> str:
+        return f"worker-{self.number}"
+
+    @property
+    def worker(self) -> str:
+        return self.name + (f".{self.num_starts}" if self.num_starts > 1 else "")
+
+
+class Actors:
+    """options: what Ray is told of every actor. folder: where modules of the user's may be, if any."""
+
+    def __init__(
+        self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup, *, folder: str | None
+    ) -> None:
+        self._options = options
+        self._arguments = ray.cloudpickle.dumps((worker_class, setup)), folder
+        self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
+        self._calls: dict[Any, Slot] = {}  # by object ref
+
+    def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
+        """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
+        slot.num_starts += 1
+        slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
+        where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
+        options = self._options | {"label_selector": where}
+        slot.actor = self._class.options(**options).remote(*self._arguments)
+        self._ask(slot, slot.actor.place.remote(), now)
+
+    def start(self, slot: Slot, *, now: float) -> None:
+        self._ask(slot, slot.actor.start.remote(), now)
+
+    def exchange(self, slot: Slot, assignments: Sequence[Assignment], *, now: float) -> None:
+        self._ask(slot, slot.actor.exchange.remote(tuple(assignments)), now)
+
+    def drain(self, slot: Slot, *, now: float) -> None:
+        self._ask(slot, slot.actor.drain.remote(), now)
+
+    def answered(self, timeout_s: float) -> list[tuple[Slot, Any]]:
+        """Return which calls have ended, with their refs, as soon as one has."""
+        refs = list(self._calls)
+        if not refs:
+            time.sleep(timeout_s)
+            return []
+        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        return [(self._calls.pop(ref), ref) for ref in ready]
+
+    def asked(self) -> list[Slot]:
+        """Return the slots whose calls are under way."""
+        return list(self._calls.values())
+
+    def end(self, slot: Slot) -> None:
+        """End the process; cut off rather than dead, it would go on rendering."""
+        self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
+        ray.kill(slot.actor)
+
+    def _ask(self, slot: Slot, ref: Any, now: float) -> None:
+        slot.asked_at = now
+        self._calls[ref] = slot
+
+
+def modules_to_ship(named: Iterable[Recipe | ClipScore]) -> list[str]:
+    """Return the file or package folder of each that is not installed, so not on other machines."""
+    tops = {one.function.__module__.partition(".")[0] for one in named if one.is_own}
+    paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]
+    own = [path for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]
+    return [str(path.parent if path.name == "__init__.py" else path) for path in own]
+
+
+def check_gpus(hello: Hello, given: Collection[object], device: str) -> None:
+    """Raise FleetError for a worker that took the CPU though Ray gave it GPUs. device: as the job says.
+
+    It would render other bits, and take hours.
+    """
+    if given and device == "auto" and hello.environment.get("device") == "cpu":
+        raise FleetError(
+            f"Ray gave the worker on {hello.node} a GPU, and torch {hello.environment['torch']} finds none",
+            "run nvidia-smi there, and install a torch that is built for its CUDA; or set model.device: cpu",
+        )
+
+
+def check_hello(worker: str, hello: Hello) -> None:
+    """Raise FleetError for a worker that runs another build of framefleet than this process."""
+    if (hello.version, hello.fingerprint) != (framefleet.__version__, source_fingerprint()):
+        raise FleetError(
+            f"{worker} on {hello.node} runs framefleet {hello.version}, another build than this one "
+            f"({framefleet.__version__})",
+            "install the same version on every machine of the cluster",
+        )

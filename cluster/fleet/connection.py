@@ -1,0 +1,254 @@
+"""In: the address of a Ray cluster, or none. Out: this process connected to it, or to one of its own.
+
+A cluster of our own lives as long as the connection and is nobody else's: it listens on loopback, every call
+needs a token of this process, and only its owner can enter its folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
+
+from framefleet.cluster.fleet.ray_start import replaced, start_ray
+from framefleet.pipeline.errors import FleetError
+
+log = logging.getLogger(__name__)
+
+# Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
+OBJECT_STORE_BYTES = 128 * 2**20
+CONNECT_S = 5.0
+# Paths of sockets have 103 bytes on a Mac and 107 on Linux; Ray's names below its folder take 68.
+MAX_FOLDER = 35
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
+TOKENS = "docs/clusters.md"
+_START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
+# Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
+# or sent SIGTERM), and ends this process where another cluster answers in the head's place.
+# Ray Serve asks in this way too:
+# https://github.com/ray-project/ray/blob/master/python/ray/serve/_private/cluster_node_info_cache.py
+_ALIVE = 0  # GcsNodeInfo.ALIVE
+_LIMIT_S = 5.0
+
+
+class Head:
+    """That of the cluster which this process has joined."""
+
+    def __init__(self) -> None:
+        address = ray.get_runtime_context().gcs_address
+        self._client = ray._raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return all machines, as `ray.nodes()` does, and whether each is to go soon: `Draining`."""
+        draining = self._client.get_draining_nodes(timeout=_LIMIT_S)
+        return [
+            {
+                "NodeID": node_id.hex(),
+                "Alive": node.state == _ALIVE,
+                "Draining": node_id.hex() in draining,
+                "NodeManagerHostname": node.node_manager_hostname,
+                "NodeManagerAddress": node.node_manager_address,
+                "NodeManagerPort": node.node_manager_port,
+                "Resources": dict(node.resources_total),
+            }
+            for node_id, node in self._client.get_all_node_info(timeout=_LIMIT_S).items()
+        ]
+
+
+class _NoFolders(JobConfig):
+    """Keeps Ray from putting the driver's folders first on the path of its workers' imports.
+
+    Modules of a stranger beside a table would run in every worker. Ray has no option for it, but leaves them
+    out where the job has a `working_dir` (`ray/_private/worker.py:connect`).
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+@dataclass(slots=True)
+class Connection:
+    """keep_logs: of a cluster of our own, when it ends; for what they may explain. is_lost: it is gone."""
+
+    keep_logs: bool = False
+    is_lost: bool = False
+
+
+@contextmanager
+def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) -> Iterator[Connection]:
+    """Join the cluster at `address`, or start one here that gives `num_cpus`; bring `modules` to its workers.
+
+    At the end of the context the connection ends, and with it a cluster that was started here. Its logs are
+    deleted, unless a FleetError ends it. Raises FleetError.
+    """
+    check_unused()
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "job_config": _NoFolders(),
+        "runtime_env": {"py_modules": list(modules)} if modules else None,
+    }
+    connection = Connection()
+    with ExitStack() as stack:
+        if address is None:
+            folder = stack.enter_context(_own_folder(connection))
+            stack.enter_context(_environment(_settings_of_our_own(folder)))
+            options |= {
+                "num_cpus": num_cpus,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_temp_dir": str(folder / "ray"),  # which Ray opens to everybody: below the one it cannot
+            }
+        else:
+            _check_address(address)
+        stack.callback(ray.shutdown, wait_for_processes=True)
+        try:
+            _start(address, options)
+            yield connection
+        except FleetError:
+            connection.keep_logs = True
+            raise
+
+
+def check_unused() -> None:
+    """Raise FleetError where this process uses Ray already: it would be shut down with ours."""
+    if ray.is_initialized():
+        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+
+
+def _start(address: str | None, options: dict[str, Any]) -> None:
+    constants = ray._private.ray_constants
+    try:
+        with (
+            _own_signals(),
+            # Else its table of jobs, which all users of a cluster see, has the command line with its secrets.
+            replaced(ray._private.utils, "get_entrypoint_name", lambda: "framefleet"),
+            # Whether other machines may join one of our own. If not, all of Ray listens on loopback alone.
+            replaced(constants, "ENABLE_RAY_CLUSTER", address is not None and constants.ENABLE_RAY_CLUSTER),
+        ):
+            if address is None:
+                start_ray(options)
+            else:
+                ray.init(address=address, **options)
+    except Exception as error:  # Ray's own for a node that is not up in time is just this class
+        if address is not None and _wants_token(error):
+            raise FleetError(
+                f"the Ray cluster at {address} wants a token, and this process has none or another",
+                f"set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see {TOKENS}",
+            ) from error
+        if address is None:
+            raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
+        raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
+
+
+def _wants_token(error: BaseException | None) -> bool:
+    """Tell whether an error, or what led to it, is of authentication: Ray hides it in a ConnectionError."""
+    while error is not None:
+        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def _own_folder(connection: Connection) -> Iterator[Path]:
+    """Yield a new folder that only its owner can enter; it goes when the context ends, or keeps the logs."""
+    parent = tempfile.gettempdir()
+    if len(parent) + len("/framefleet-12345678") > MAX_FOLDER:
+        parent = "/tmp"
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="framefleet-", dir=parent))
+    except OSError as error:
+        raise FleetError(
+            f"Ray's folder cannot be made in {parent}: {error.strerror}", "set TMPDIR to a short path"
+        ) from error
+    try:
+        yield folder
+    finally:
+        (folder / "token").unlink(missing_ok=True)
+        if connection.keep_logs:
+            log.warning("Ray's logs of this run are kept in %s", folder / "ray/session_latest/logs")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
+    """Return the environment in which Ray starts a cluster of our own; None removes a variable."""
+    settings: dict[str, str | None] = {
+        # Workers of ours have an environment of their own: those that wait for others would take seconds.
+        NO_IDLE_WORKERS: os.environ.get(NO_IDLE_WORKERS, "0"),
+        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),  # to Ray's makers
+        "RAY_AUTH_MODE": None,  # unset, Ray turns tokens on for what it starts
+    }
+    if not any(os.environ.get(name) for name in TOKEN_VARIABLES):
+        file = folder / "token"
+        file.touch(mode=0o600)
+        file.write_text(_token(), encoding="ascii")
+        settings["RAY_AUTH_TOKEN_PATH"] = str(file)
+    return settings
+
+
+@cache
+def _token() -> str:
+    """One for all clusters that this process starts: Ray reads it once."""
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Set these variables for this process and for what it starts, until the context ends."""
+    before = {name: os.environ.get(name) for name in settings}
+    _set(settings)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handler of SIGTERM: ray.init puts its own there, which ends the process at once."""
+    handler = signal.getsignal(signal.SIGTERM)
+    # What is started inherits it and outlives its terminal, as Ray has it outlive Ctrl-C: the driver ends it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _check_address(address: str) -> None:
+    """Raise FleetError where nothing answers: ray.init would wait for it, deaf to signals."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        return  # "auto" and ray:// are Ray's own to find
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise FleetError(f"no Ray cluster answers at {address}: {error}", "check fleet.address") from error

@@ -1,0 +1,349 @@
+"""Worker actors on a Ray cluster: started, asked, replaced when they die. Decides nothing about rows.
+
+A worker always has one call under way: `place`, then `start` until it is ready, then `exchange`. What comes
+of it is an event. Each is answered within a second or so, but for the first: a silent worker is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.hosts import Hosts
+from framefleet.cluster.fleet.actors import Actors, Slot, check_hello, modules_to_ship
+from framefleet.cluster.fleet.connection import Head, connect
+from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Reported, Starting
+from framefleet.cluster.fleet.losses import Cause, cause_of_loss
+from framefleet.cluster.fleet.machines import Machines
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.shares import machines_in_words, shares
+from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
+from framefleet.cluster.worker.worker import Worker
+from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.guards.public import public_text
+
+log = logging.getLogger(__name__)
+
+# Until a first row is done libraries are loaded, in calls that may keep all of Python waiting.
+LOADING_SILENCE_S = 120.0
+
+
+class Listening:
+    """A clock that stands while this process does not listen: stopped, or busy elsewhere.
+
+    now: any steadily growing seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.seconds = 0.0
+        self._last = now
+
+    def tick(self, now: float, *, at_most: float) -> float:
+        """Count what passed since the last tick, but at most so much; return all that was counted."""
+        self.seconds += min(now - self._last, at_most)
+        self._last = now
+        return self.seconds
+
+
+class Fleet:
+    """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
+
+    worker_class: what the actors do; anything with Worker's `start` and `exchange`.
+    """
+
+    def __init__(
+        self,
+        settings: FleetSettings,
+        setup: WorkerSetup,
+        faults: FaultPolicy,
+        *,
+        worker_class: type[Any] = Worker,
+        python: str | None = None,
+    ) -> None:
+        """python: the command that starts a worker's; None for this process's own."""
+        self._settings, self._setup = settings, setup
+        self._worker_class, self._python = worker_class, python
+        self._hosts = Hosts(faults)
+        self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
+        self._resting: list[Slot] = []
+        self._losses: dict[str, Slot] = {}  # by the process that is gone, until it is decided what follows
+        self._num_slots = self._num_rows = 0
+        self._clock = Listening(time.monotonic())
+        self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
+        self._num_looks = 0
+        self._told_room = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        modules = modules_to_ship([*self._setup.recipes.values(), *self._setup.scores])
+        with ExitStack() as stack:  # __exit__ is not called when entering fails
+            self._connection = stack.enter_context(
+                connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
+            )
+            own = ray.get_runtime_context().get_node_id()
+            self._machines = stack.enter_context(Machines(own, look=Head().nodes))
+            self._shares = shares(self._settings, self._machines.alive)
+            self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
+            options = self._shares.options(threads=self._setup.model.threads, python=self._python)
+            folder = os.getcwd() if modules else None
+            self._actors = Actors(options, self._worker_class, self._setup, folder=folder)
+            self.grow(1)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for slot in self._slots.values():
+                if self._connection.is_lost:
+                    slot.actor.__ray_terminate__.remote()  # goes to the worker itself, and `kill` to the head
+                else:
+                    ray.kill(slot.actor)
+        finally:
+            self._stack.__exit__(kind, error, trace)
+
+    def grow(self, num_rows: int) -> None:
+        """Start the workers that so many rows have work for, as far as there are machines for them."""
+        self._was_ready = self._clock.seconds
+        self._num_rows = num_rows
+        self._fill()
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        """Hand rows to a worker that has just been heard of, and wait for its next report."""
+        self._actors.exchange(self._slots[worker], assignments, now=self._clock.seconds)
+
+    def drain(self, worker: str) -> None:
+        """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
+        self._actors.drain(self._slots[worker], now=self._clock.seconds)
+
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        """End a worker that has handed back all its rows."""
+        slot = self._slots[worker]
+        self._forget(slot)
+        self._hosts.left(slot.name)
+        if is_replaced:
+            self._start(slot)
+
+    def rendered(self, worker: str) -> None:
+        """The worker has done a row: what went wrong before says nothing any more."""
+        self._slots[worker].has_rendered = True
+        self._hosts.done(self._slots[worker].name)
+
+    def cleared(self, worker: str) -> None:
+        """A row is given up: what went wrong on the worker before was that row's doing."""
+        self._hosts.cleared(self._slots[worker].name)
+
+    def end(self, worker: str, cause: Cause) -> Lost:
+        """End a worker that is of no use any more; say so to `replace` as of one that was lost."""
+        return self._lose(self._slots[worker], cause)
+
+    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+        """Have another process in its place, if that may help. is_explained: a row was given up for it."""
+        slot, unused = self._losses.pop(lost.worker), self._hosts.unused
+        rest = self._hosts.fault(
+            slot.name,
+            lost.reason,
+            kind=lost.kind,
+            now=time.monotonic(),
+            is_explained=is_explained,
+            error=lost.error,
+        )
+        if rest:
+            slot.state, slot.host, slot.starts_at = "to start", None, rest.until
+            self._resting.append(slot)
+        for place in set(self._hosts.unused) - set(unused):
+            log.warning("%s", place)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Workers and machines that are used no longer, each with its reason."""
+        return self._hosts.unused
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
+        self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
+        self._check_cluster()
+        self._check_readiness()
+        self._start_rested()
+        self._check_left()
+        events = [self._event(slot, ref) for slot, ref in self._actors.answered(timeout_s)]
+        return [*self._leaving(), *(event for event in events if event is not None), *self._silent()]
+
+    def _leaving(self) -> list[Leaving]:
+        """Return whose machines are to go."""
+        going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
+        ready = [slot for slot in self._slots.values() if slot.state == "ready"]
+        return [Leaving(slot.worker) for slot in ready if slot.host in going]
+
+    def _start_rested(self) -> None:
+        """Start what has rested, and what could not be placed while a machine rested."""
+        now = time.monotonic()
+        for slot in [slot for slot in self._resting if slot.starts_at <= now]:
+            self._resting.remove(slot)
+            self._start(slot)
+        for slot in [s for s in self._slots.values() if s.state == "pending" and 0 < s.avoids_until <= now]:
+            self._forget(slot)
+            self._start(slot)
+
+    def _fill(self) -> None:
+        """Have as many workers as were asked for, or as there is room for, but no more than rows."""
+        blocked, _ = self._hosts.to_avoid(time.monotonic())
+        wanted = min(self._shares.num_workers(self._machines.alive, but=blocked), self._num_rows)
+        while self._num_slots < wanted:
+            self._start(Slot(self._num_slots))
+            self._num_slots += 1
+        has_room = self._shares.room(self._machines.alive)
+        if wanted > has_room and not self._told_room:
+            self._told_room = True
+            log.warning(
+                "%s workers were asked for, and there is room for %s: each takes %s, the cluster has %s; "
+                "the others start when there is more",
+                wanted,
+                has_room,
+                self._shares,
+                machines_in_words(self._machines.alive),
+            )
+
+    def _start(self, slot: Slot) -> None:
+        blocked, resting = self._hosts.to_avoid(time.monotonic())
+        avoided, slot.avoids_until = blocked, 0.0
+        if resting and self._shares.room(self._machines.alive, but=[*blocked, *resting]):
+            avoided, slot.avoids_until = [*blocked, *resting], max(resting.values())
+        self._actors.make(slot, now=self._clock.seconds, but=avoided)
+        self._slots[slot.worker] = slot
+
+    def _event(self, slot: Slot, ref: Any) -> Event | None:
+        try:
+            answer = ray.get(ref)
+        except RayError as error:
+            return self._failed(slot, error)
+        if isinstance(answer, str):
+            return self._place(slot, answer)
+        if isinstance(answer, Loading):
+            self._actors.start(slot, now=self._clock.seconds)
+            return Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")
+        if isinstance(answer, Hello):
+            return self._welcome(slot, answer)
+        return Reported(slot.worker, answer)
+
+    def _place(self, slot: Slot, host: str) -> Event | None:
+        """Note where the worker is, and have it load its model, unless nothing is to run there any more."""
+        machine = self._machines.find(node_id=host)
+        slot.host = host
+        self._hosts.placed(slot.name, host, machine.name if machine else host[:8])
+        if self._hosts.is_blocked(host):
+            self._forget(slot)
+            self._start(slot)
+            return None
+        slot.state, slot.since = "loading", self._clock.seconds
+        self._actors.start(slot, now=self._clock.seconds)
+        return Starting(slot.worker, f"starting a worker on {self._hosts.name_of(slot.name)}")
+
+    def _welcome(self, slot: Slot, hello: Hello) -> Event:
+        try:
+            check_hello(self._at(slot), hello)
+        except FleetError as error:
+            return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
+        slot.state = "ready"
+        at = (slot.host, slot.name) if slot.host else (slot.name,)
+        return Ready(slot.worker, hello, at)
+
+    def _failed(self, slot: Slot, error: RayError) -> Lost:
+        cause = cause_of_loss(error, is_ready=slot.state == "ready")
+        machine = self._machines.find(address=cause.address)
+        if machine and slot.host is None:  # it ended before it could say where it was
+            self._hosts.placed(slot.name, machine.node_id, machine.name)
+        return self._lose(slot, cause)
+
+    def _silent(self) -> list[Lost]:
+        """Give up the workers that have not answered for too long."""
+        lost, now = [], self._clock.seconds
+        for slot in self._actors.asked():
+            if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
+                reason = f"its model was not loaded after {now - slot.since:.0f} s (fleet.ready_timeout_s)"
+                lost.append(self._lose(slot, Cause(reason=reason, kind="machine")))
+            elif now - slot.asked_at > self._patience_s(slot):
+                reason = f"it has not answered for {now - slot.asked_at:.0f} s"
+                lost.append(self._lose(slot, Cause(reason=reason, kind="silent")))
+        return lost
+
+    def _patience_s(self, slot: Slot) -> float:
+        """Return how long a call may go unanswered."""
+        if slot.state == "pending":
+            return math.inf  # there may be no room for it yet
+        if not slot.has_rendered:
+            return max(LOADING_SILENCE_S, self._settings.silence_s)
+        return self._settings.silence_s
+
+    def _lose(self, slot: Slot, cause: Cause) -> Lost:
+        reason = public_text(cause.reason)
+        log.warning("%s is lost: %s", self._at(slot), reason)
+        self._connection.keep_logs = True
+        self._forget(slot)
+        self._losses[slot.worker] = slot
+        return Lost(
+            worker=slot.worker, reason=reason, kind=cause.kind, suspects=cause.suspects, error=cause.error
+        )
+
+    def _forget(self, slot: Slot) -> None:
+        del self._slots[slot.worker]
+        self._actors.end(slot)
+
+    def _at(self, slot: Slot) -> str:
+        host = self._hosts.name_of(slot.name)
+        return f"{slot.worker} on {host}" if host else slot.worker
+
+    def _check_cluster(self) -> None:
+        """Raise FleetError when the cluster is lost; use what has joined it."""
+        now = self._clock.seconds
+        if self._machines.num_looks != self._num_looks:
+            self._num_looks, self._heard = self._machines.num_looks, now
+            self._fill()
+        try:
+            self._machines.check(silent_s=now - self._heard, limit_s=self._settings.silence_s)
+        except FleetError:
+            self._connection.is_lost = True
+            raise
+
+    def _check_left(self) -> None:
+        """Raise FramefleetError when no worker can be started any more."""
+        blocked, _ = self._hosts.to_avoid(time.monotonic())
+        placed = any(slot.state != "pending" for slot in self._slots.values())
+        if placed or ((self._slots or self._resting) and not self._are_all(blocked)):
+            return
+        unused = "\n".join(self._hosts.unused)
+        raise self._hosts.error or FleetError(
+            f"no machine is left that can render\n{unused}",
+            "look for the cause there, then run the same command to go on",
+        )
+
+    def _are_all(self, blocked: Sequence[str]) -> bool:
+        """Tell whether every machine that has room for a worker is one of these."""
+        return bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
+
+    def _check_readiness(self) -> None:
+        now = self._clock.seconds
+        if any(slot.state == "ready" for slot in self._slots.values()):
+            self._was_ready = now
+        if (waited_s := now - self._was_ready) <= self._settings.ready_timeout_s:
+            return
+        states = Counter(slot.state for slot in [*self._slots.values(), *self._resting])
+        raise FleetError(
+            f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
+            f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
+            f"{self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
+            "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
+        )

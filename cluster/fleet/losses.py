@@ -1,0 +1,123 @@
+"""In: what Ray raised for a call. Out: why the worker is lost, and what that says of machine and rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from framefleet.cluster.dispatch.hosts import LossKind
+from framefleet.cluster.worker.blame import culprit_of
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.model.environment import lines_beginning
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FIELD = re.compile(r"\t\w+: ")  # class_name, actor_id, pid, ip: known, or nothing to people
+_ADDRESS = re.compile(r"^\tip: (\S+)$", re.MULTILINE)
+_HEADS = ("The actor died unexpectedly before finishing this task", "The actor died because of an error")
+_MEMORY = re.compile(r"Memory on the node \(IP: [^,]*, ID: [^)]*\) was (\S+) used / (\S+) limit")
+_DETAIL = re.compile(r"Worker exit detail: (.*?)(?: There are some potential root| Some common causes|$)")
+_PID = re.compile(r"^\tpid: (\d+)$", re.MULTILINE)
+_CRASH = re.compile(r"\*\*\* (SIG\w+) received")
+_SUDDEN = "connection error code 2"
+_MAX_CHARACTERS = 400
+_GONE = ("node has died", "node was terminated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """suspects: of the worker's rows, as in `Lost`. address: of its machine, if Ray names one.
+
+    is_able: the worker can hand its rows back first.
+    """
+
+    reason: str
+    kind: LossKind
+    suspects: tuple[str, ...] | None = None
+    error: FramefleetError | None = None
+    address: str | None = None
+    is_able: bool = False
+
+
+def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
+    """is_ready: the worker had loaded its model."""
+    if isinstance(error, RayTaskError):
+        return _raised(error, is_ready=is_ready)
+    text = str(error)
+    reason, address = cause_of_death(text), address_in(text)
+    if is_of_its_machine(text):
+        return Cause(reason=reason, kind="gone", suspects=(), address=address)
+    if isinstance(error, ActorUnavailableError):  # its link, or the Ray of its machine
+        return Cause(reason=f"out of reach: {reason}", kind="silent", suspects=(), address=address)
+    return Cause(reason=reason, kind="died" if is_ready else "machine", address=address)
+
+
+def _raised(error: RayTaskError, *, is_ready: bool) -> Cause:
+    """The worker raised, outside of any row: as it started, or as its thread that renders ended."""
+    cause = error.cause if isinstance(error.cause, Exception) else error
+    ours = cause if isinstance(cause, FramefleetError) else None
+    if ours and not is_ready:
+        return Cause(reason=ours.problem, kind="refused", error=ours)  # ours say what must change
+    reason, culprit = f"{type(cause).__name__}: {cause}", culprit_of(cause)
+    if culprit.blame == "row" and is_ready:
+        return Cause(reason=reason, kind="died")
+    return Cause(reason=reason, kind="machine", suspects=() if culprit.blame == "host" else None, error=ours)
+
+
+def cause_of_death(text: str) -> str:
+    """Return what killed a worker, from the text of a RayError: its last line may be a link to read."""
+    text = _ANSI.sub("", text)
+    if memory := _MEMORY.search(text):
+        used, limit = memory.groups()
+        return f"Ray ended it, as the machine ran out of memory: {used} of {limit} in use"
+    lines = [line for line in text.splitlines() if line.strip() and not _FIELD.match(line)]
+    said = " ".join(line.strip() for line in lines if not line.startswith(_HEADS))
+    said = said or " ".join(text.split())
+    if detail := _DETAIL.search(said):
+        said = detail.group(1)
+    if is_of_its_machine(said):
+        return "its machine is gone: Ray has lost touch with it"
+    if _SUDDEN in said:
+        return _sudden_death(text)
+    return _shortened(said)
+
+
+def _sudden_death(text: str) -> str:
+    """Return the signal that ended a process of this machine. Ray's log of it names each but SIGKILL."""
+    pid, node = _PID.search(text), ray._private.worker._global_node
+    if not (pid and node and node.node_ip_address == address_in(text)):
+        return "its process ended without a word: killed (as by the kernel, out of memory), or crashed"
+    for log_file in Path(node.get_logs_dir_path()).glob(f"*_{pid.group(1)}.log"):
+        if crash := _CRASH.search(log_file.read_text(errors="replace")):
+            return f"its process crashed with {crash.group(1)}"
+    num_killed = _num_oom_kills() - _OOM_KILLS_BEFORE
+    return f"its process was killed (SIGKILL); out-of-memory kills by this kernel meanwhile: {num_killed}"
+
+
+def _num_oom_kills() -> int:
+    return sum(int(line.split()[1]) for line in lines_beginning("/proc/vmstat", ("oom_kill ",)))
+
+
+_OOM_KILLS_BEFORE = _num_oom_kills()
+
+
+def is_of_its_machine(text: str) -> bool:
+    """Tell whether a RayError is of the machine, and not of the worker alone."""
+    return any(words in text for words in _GONE)
+
+
+def address_in(text: str) -> str | None:
+    """Return the address of the machine that a RayError names, if it names one."""
+    found = _ADDRESS.search(_ANSI.sub("", text))
+    return found.group(1) if found else None
+
+
+def _shortened(text: str) -> str:
+    """Keep the beginning and the end: a traceback has its error last."""
+    if len(text) <= _MAX_CHARACTERS:
+        return text
+    half = _MAX_CHARACTERS // 2
+    return f"{text[:half]} … {text[-half:]}"

@@ -1,0 +1,65 @@
+"""What a job says below `fleet:`: which machines render. Does not import Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from framefleet.pipeline.guards.strict import Strict
+
+# They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
+_ENOUGH_CPUS = 4
+
+
+class FleetSettings(Strict):
+    """Which machines render, and how much of them each worker takes."""
+
+    address: str | None = Field(
+        default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
+    )
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
+    )
+    # A worker renders on one GPU: more would be paid for and idle.
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="At most 1, as a worker renders on one GPU; 0.5: two workers share one. auto: 1 "
+        "where the cluster has GPUs.",
+    )
+    cpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="CPU cores that Ray sets aside for each worker; as many clips are encoded at once, and "
+        "never less than two. auto: a GPU's share of its machine's, up to 4; 1 where there is no GPU.",
+    )
+    ready_timeout_s: float = Field(
+        default=600,
+        gt=0,
+        description="How long to go without any worker that is ready, and how long one may load its model.",
+    )
+    silence_s: float = Field(
+        # `exchange` answers each second; a machine under load, or a collection of garbage, may be late.
+        default=12,  # so that rows are under way elsewhere within 15 s of a cut link
+        ge=5,
+        description="A worker or a cluster that has not answered for so long is given up: its rows move.",
+    )
+
+    @property
+    def paid_gpus(self) -> float:
+        """How many GPUs of a worker are paid for: one, or the worker itself, unless the job says how many."""
+        return 1 if self.gpus_per_worker == "auto" else self.gpus_per_worker or 1
+
+    @property
+    def num_cpus(self) -> int:
+        """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
+        workers = 0 if self.workers == "auto" else self.workers
+        return max(os.cpu_count() or 1, int(workers * self.worker_cpus() + 1))
+
+    def worker_cpus(self, nodes: Iterable[tuple[float, float]] = (), *, gpus_per_worker: float = 0) -> float:
+        """Return the cores of one worker, which each of these machines has. nodes: cores and GPUs."""
+        if self.cpus_per_worker != "auto":
+            return self.cpus_per_worker
+        shares = [(cpus - 1) / gpus * gpus_per_worker for cpus, gpus in nodes if gpus and gpus_per_worker]
+        return max(1, min(_ENOUGH_CPUS, *map(int, shares))) if shares else 1

@@ -1,0 +1,105 @@
+"""A fleet on its way beside what its driver still checks: Ray starts, a first worker loads its model.
+
+Ends with the first of its contexts, whatever became of the driver's part.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
+from framefleet.cluster.worker.messages import WorkerSetup
+
+if TYPE_CHECKING:
+    from framefleet.cluster.fleet.fleet import Fleet
+
+LOOK_S = 0.5  # between two looks, as a person sees it
+
+
+class Start:
+    """Begun in steps, as it becomes sure that there is work. The first may be left out."""
+
+    def __init__(self, settings: FleetSettings, faults: FaultPolicy) -> None:
+        self._settings, self._faults = settings, faults
+        self._warm: Warm | None = None
+        self._thread: threading.Thread | None = None
+        self._is_there, self._is_over = threading.Event(), threading.Event()
+        self._fleet: Fleet | None = None
+        self._error: BaseException | None = None  # of the start, or what the context ends by
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def import_libraries(self, *, device: str, threads: int) -> None:
+        """Begin to import what workers need, where they can be forks of one process. From the main thread."""
+        if self._warm is None and may_fork(self._settings, device=device):
+            self._warm = self._stack.enter_context(warm(threads=threads))
+
+    def begin(self, setup: WorkerSetup, pipeline: str) -> None:
+        """Begin to start Ray and one worker, unless that was begun. pipeline: the class of its model's."""
+        if self._thread is not None:
+            _keep_sigterm()
+            return
+        self.import_libraries(device=setup.model.device, threads=setup.model.threads)
+        if self._warm:
+            self._warm.prepare(pipeline)
+        self._thread = threading.Thread(target=self._run, args=(setup,), name="start", daemon=True)
+        self._stack.push(self._end)
+        self._thread.start()
+
+    def fleet(self, waiting: Callable[[], None]) -> Fleet:
+        """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
+        while not self._is_there.wait(LOOK_S):
+            waiting()
+            _keep_sigterm()
+        _keep_sigterm()
+        if self._fleet is None:
+            assert self._error is not None
+            raise self._error
+        return self._fleet
+
+    def _run(self, setup: WorkerSetup) -> None:
+        """Be there as long as the fleet: what Ray starts ends with the thread that started it."""
+        try:
+            from framefleet.cluster.fleet.fleet import Fleet  # imports Ray
+
+            python = self._warm.py_executable if self._warm else None
+            with Fleet(self._settings, setup, self._faults, python=python) as self._fleet:
+                self._is_there.set()
+                self._is_over.wait()
+                if self._error is not None:
+                    raise self._error
+        except BaseException as error:  # a thread has no caller: raised where the fleet is asked for
+            self._error = error
+        finally:
+            self._is_there.set()
+
+    def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._thread is not None
+        self._is_there.wait()
+        self._error = error
+        self._is_over.set()
+        self._thread.join()
+        if self._error is not error and self._error is not None:
+            raise self._error
+
+
+def _keep_sigterm() -> None:
+    """Put this process's handler back: Ray, which starts in another thread, has put one that aborts there."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

@@ -1,0 +1,84 @@
+"""In: whether workers may be forks here. Out: the command by which Ray starts their Python, warm.
+
+Importing torch and diffusers takes each process eight seconds of a core. Without a GPU they are imported
+once, beside everything else that a start needs; CUDA does not bear being forked, so with one nothing changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import framefleet
+from framefleet.cluster.fleet.settings import FleetSettings
+
+_HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
+# Files of the drivers of NVIDIA (also under WSL) and AMD.
+_GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Where workers come from, as Ray's `runtime_env` takes it."""
+
+    py_executable: str
+    _server: socket.socket
+
+    def prepare(self, pipeline: str) -> None:
+        """Have a pipeline imported as well."""
+        with contextlib.suppress(OSError):  # it has died: workers start cold
+            self._server.sendall(f"{pipeline}\n".encode())
+
+
+def may_fork(fleet: FleetSettings, *, device: str) -> bool:
+    """Tell whether workers run on this machine, under Linux, and meet no GPU."""
+    is_here = fleet.address is None and sys.platform == "linux"
+    return is_here and (device == "cpu" or not any(map(os.path.exists, _GPUS)))
+
+
+def environment_of_imports(*, threads: int) -> dict[str, str]:
+    """Return the environment of a process that imports what workers need. threads: as of `warm`."""
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _HOME])
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+
+
+@contextmanager
+def warm(*, threads: int) -> Iterator[Warm]:
+    """Yield workers-to-be: a process that imports what they need, and ends with the context.
+
+    threads: of torch in each, which libraries read while they are imported.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="framefleet-"))
+    place = folder / "socket"
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+            listener.listen()
+            socket.send_fds(ours, [b"."], [listener.fileno()])
+            server = subprocess.Popen(
+                # -P: a module in the working folder must not take the place of one of ours
+                [sys.executable, "-P", "-m", f"{__package__}.server"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # a worker that starts cold says what is wrong
+                start_new_session=True,  # Ctrl-C in a terminal is the driver's to follow
+                env=environment_of_imports(threads=threads),
+            )
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        relay = Path(__file__).with_name("relay.py")
+        command = (sys.executable, "-IS", str(relay), str(place))
+        yield Warm(" ".join(map(shlex.quote, command)), ours)

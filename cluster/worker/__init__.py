@@ -1,0 +1,1 @@
+"""One worker, and what it and the driver send each other."""

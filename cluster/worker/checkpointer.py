@@ -1,0 +1,92 @@
+"""Half-done rows of one worker, to the store and back: written beside the rendering."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.layout import CHECKPOINTS
+from framefleet.pipeline.outputs.stores.store import Store
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
+    from framefleet.pipeline.render.renderer import Renderer
+
+_MAX_HEADER_BYTES = 32 << 20  # it has a hundred bytes for each call of a denoiser
+
+log = logging.getLogger(__name__)
+
+
+def checkpoint_path(row_id: str) -> str:
+    return f"{CHECKPOINTS}/{row_id}.safetensors"
+
+
+class Told(Protocol):
+    """Hears of each row once its checkpoint is written, or was not to be: from any thread."""
+
+    def __call__(self, row_id: str, *, is_saved: bool, is_over: bool) -> None: ...
+
+
+class Checkpointer:
+    """Reads and writes checkpoints. every_s: between two of a row that goes on; 0: none."""
+
+    def __init__(self, store: Store, told: Told, *, every_s: float, num_threads: int) -> None:
+        self._store, self._told, self._every_s = store, told, every_s
+        self._writing = ThreadPoolExecutor(num_threads, "keep")
+        self._reading = ThreadPoolExecutor(num_threads, "fetch")
+        self._under_way: list[Future[None]] = []  # writes
+        self._since: dict[str, float] = {}  # when each row of the renderer began, or was saved last
+
+    def read(self, row_id: str) -> bytes | None:
+        """Return what is kept of a row; None, and the reason in the log, where it cannot be had."""
+        from framefleet.pipeline.render.half_done.journal import MAX_KEPT_BYTES
+
+        try:  # of a larger file, its beginning, which the renderer refuses
+            return self._store.read(checkpoint_path(row_id), MAX_KEPT_BYTES + _MAX_HEADER_BYTES)
+        except (FileNotFoundError, StoreError) as error:
+            log.warning("row %s begins again, as its checkpoint cannot be read: %s", row_id, error)
+            return None
+
+    def fetch(self, row_id: str) -> Future[bytes | None]:
+        """Begin to `read`."""
+        return self._reading.submit(self.read, row_id)
+
+    def begun(self, row_id: str) -> None:
+        self._since[row_id] = time.monotonic()
+
+    def ended(self, row_id: str) -> None:
+        self._since.pop(row_id, None)
+
+    def look(self, renderer: Renderer) -> None:
+        """Between two steps: save rows whose time has come, unless earlier ones are still being written."""
+        now = time.monotonic()
+        due = {row_id for row_id, since in self._since.items() if now - since >= self._every_s}
+        if not (self._every_s and due and all(write.done() for write in self._under_way)):
+            return
+        self._under_way.clear()
+        self._since.update(dict.fromkeys(due, now))
+        for row in renderer.save():
+            if row.row_id in due:
+                self.keep(row, is_over=False)
+
+    def keep(self, row: HalfDone, *, is_over: bool) -> None:
+        """Write what there is of a row. is_over: this worker renders it no more."""
+        self._under_way.append(self._writing.submit(self._keep, row, is_over))
+
+    def keep_now(self, row: HalfDone) -> None:
+        """Write what there is of a row that failed, and wait for it."""
+        self._keep(row, False)
+
+    def _keep(self, row: HalfDone, is_over: bool) -> None:
+        is_saved = False
+        try:
+            if (content := row.checkpoint) is not None:
+                self._store.write(checkpoint_path(row.row_id), content)
+                is_saved = True
+        except (StoreError, MemoryError) as error:  # it begins again, then
+            log.warning("row %s: its checkpoint could not be written: %s", row.row_id, error)
+        finally:
+            self._told(row.row_id, is_saved=is_saved, is_over=is_over)

@@ -1,0 +1,312 @@
+"""One worker: rows come in, clips go to the store, reports go out. Knows no Ray; an actor wraps it.
+
+One thread renders; `Writers` encode and upload beside it, so that the GPU does not wait for either.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from framefleet.cluster.worker.checkpointer import Checkpointer
+from framefleet.cluster.worker.inbox import Arrived, Inbox
+from framefleet.cluster.worker.messages import (
+    Assignment,
+    Failed,
+    Hello,
+    Loading,
+    StoredRow,
+    WorkerReport,
+    WorkerSetup,
+)
+from framefleet.cluster.worker.writers import Writers
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.model import place_trial
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.media.av_file import check_encoder
+from framefleet.pipeline.outputs.media.provenance import check_signing
+from framefleet.pipeline.render.audit.audited import Audited, kind_of
+from framefleet.pipeline.scores.score import load_scores
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
+    from framefleet.pipeline.render.renderer import Renderer
+
+log = logging.getLogger(__name__)
+
+# How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
+_POLL_S = 1.0
+# From when on a report says that rows come no further: long forwards are told too, and mean nothing.
+_STILL_S = 2.0
+_LOGGING = ("cluster.worker.checkpointer", "pipeline.render.half_done", "pipeline.render.rehearsal")
+LOGGERS = (*(f"framefleet.{name}" for name in _LOGGING), place_trial.__name__)
+_MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
+
+
+class Remarks(logging.Handler):
+    """Keeps warnings of these loggers until they are taken. From any thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: deque[str] = deque(maxlen=_MAX_KEPT)
+
+    def listen(self) -> None:
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.append(public_text(record.getMessage())[:_MAX_LENGTH])
+
+    def take(self) -> tuple[str, ...]:
+        return tuple(self._texts.popleft() for _ in range(len(self._texts)))
+
+
+class Notice:
+    """That this process was sent SIGTERM. Its driver is told, and drains it; the sender kills later on."""
+
+    def __init__(self) -> None:
+        self.is_given = False
+
+    def heed(self) -> None:
+        """From the main thread: calls of Ray's actors run there."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_given = True  # and no more here: other code of this thread may hold any lock
+
+
+class Worker:
+    """Holds one model for its life."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._news = threading.Condition()  # guards the nine below, and the inbox
+        self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
+        self._rendering: set[str] = set()  # those that the renderer has
+        self._rendered: list[StoredRow] = []
+        self._failed: list[Failed] = []
+        self._audited: list[Audited] = []
+        self._saved: list[str] = []
+        self._handed_back: list[str] = []
+        self._is_drained = False  # or about to be
+        self._broken: BaseException | None = None
+        self._writers = Writers(setup, self._report)
+        self._checkpointer = Checkpointer(
+            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
+        )
+        self._inbox = Inbox(self._checkpointer.fetch, self._wake)
+        self._remarks = Remarks()
+        self._notice = Notice()
+        self._told_lengths = False
+        self._loaded = threading.Event()
+        self._renderer: Renderer | None = None
+        self._render: threading.Thread | None = None
+        self._doing = "importing libraries"
+        self._has_rehearsed = False  # of the render thread's
+
+    def start(self) -> Hello | Loading:
+        """Load the model; raise what prevents that, or that clips are stored as asked.
+
+        To be called again while it is loading.
+        """
+        if self._render is None:
+            check_encoder(self._setup.media)
+            check_signing(self._setup.media)
+            self._notice.heed()
+            self._remarks.listen()
+            # torch's number of threads belongs to the thread that renders: the model is loaded there too.
+            self._render = threading.Thread(target=self._run, name="render", daemon=True)
+            self._render.start()
+        if not self._loaded.wait(_POLL_S):
+            return Loading(self._doing)
+        if self._renderer is None:
+            assert self._broken is not None
+            raise self._broken
+        self._writers.start()
+        return Hello.of(self._renderer.model)
+
+    def exchange(self, assignments: Sequence[Assignment], *, drain: bool = False) -> WorkerReport:
+        """Take new rows; return what became of earlier ones, as soon as there is news or after a second.
+
+        drain: hand back all rows as soon as they can be left, and take no more, from now on.
+        """
+        with self._news:
+            for assignment in assignments:
+                reads = self._renderer.read_ahead(assignment.request) if self._renderer else []
+                self._inbox.add(assignment, reads)
+            self._is_drained |= drain
+            self._news.notify_all()
+            self._news.wait_for(self._has_news, timeout=_POLL_S)
+            if self._broken is not None:
+                raise self._broken
+            report = WorkerReport(
+                rendered=tuple(self._rendered),
+                failed=tuple(self._failed),
+                audited=tuple(self._audited),
+                saved=tuple(self._saved),
+                handed_back=tuple(self._handed_back),
+                is_leaving=self._notice.is_given,
+                remarks=self._remarks.take(),
+                prompt_lengths=self._news_of_lengths(),
+                num_remembered=self._renderer.num_remembered if self._renderer else 0,
+                **self._times(),
+                **self._stillness(),
+                store_silent_s=self._setup.store.silent_s,
+                **self._writers.slowest(),
+            )
+            for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
+                told.clear()
+        return report
+
+    def _times(self) -> dict[str, Any]:
+        idle = self._renderer.idle if self._renderer else None
+        return {"idle": idle.seconds(), "elapsed_s": idle.elapsed_s} if idle else {}
+
+    def _stillness(self) -> dict[str, Any]:
+        """Return for how long the rows that are rendered came no further, and which these are."""
+        still_s = self._renderer.idle.still_s() if self._renderer else 0.0
+        if still_s < _STILL_S:
+            return {}
+        return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def _has_news(self) -> bool:
+        rows = self._rendered or self._failed or self._saved or self._handed_back
+        return bool(rows or self._audited or self._broken)
+
+    def _news_of_lengths(self) -> bytes | None:
+        """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
+        lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
+        self._told_lengths |= lengths is not None
+        return pickle.dumps(lengths) if lengths else None
+
+    def _run(self) -> None:
+        try:
+            # On the worker alone: the driver, which sends this class, needs no torch.
+            from framefleet.pipeline.render.renderer import Renderer
+
+            model = self._load()
+            load_scores(self._setup.scores)
+            renderer = Renderer(
+                model,
+                self._setup.batching,
+                recipes=self._setup.recipes,
+                inputs=self._setup.inputs,
+                embeddings=self._setup.store if self._setup.keep_embeddings else None,
+                second_models=self._setup.second_models,
+                audit=self._setup.audit,
+                probes=self._setup.store,
+            )
+            self._renderer = renderer
+            self._loaded.set()
+            while self._take(renderer):
+                self._deliver(renderer.step(), renderer)
+                self._checkpointer.look(renderer)
+            self._hand_back(renderer)
+        except BaseException as error:  # a thread has no caller: handed to the one who asks next
+            log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
+            with self._news:
+                self._broken = error
+                self._news.notify_all()
+            self._loaded.set()
+
+    def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
+        """Pass on what became of rows."""
+        if audited := renderer.take_audits():
+            with self._news:
+                self._audited += audited
+                self._news.notify_all()
+        from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
+
+        for outcome in outcomes:
+            self._checkpointer.ended(outcome.row_id)
+            with self._news:
+                self._rendering.discard(outcome.row_id)
+            if isinstance(outcome, Clip):
+                with renderer.idle.waiting(self._writers.cause):
+                    self._writers.put(outcome, attempt=self._attempts[outcome.row_id])
+            elif isinstance(outcome, Failure):
+                if outcome.half_done:  # who tries it next goes on from there, so it is stored first
+                    self._checkpointer.keep_now(outcome.half_done)
+                room = room_bytes(renderer.model.environment["device"])
+                self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
+            else:
+                self._checkpointer.keep(outcome, is_over=True)
+
+    def _load(self) -> Model:
+        from framefleet.pipeline.model.load import load
+
+        self._doing = "loading the model"
+        return load(self._setup.model, self._setup.model_files)
+
+    def _take(self, renderer: Renderer) -> bool:
+        """Give the renderer as many rows as it can work on; wait for one when it has none.
+
+        Return whether to go on.
+        """
+        with self._news:
+            while not self._is_drained:
+                taken = self._inbox.take(renderer.capacity - renderer.num_active)
+                if taken or renderer.num_active:
+                    break
+                with renderer.idle.waiting("inputs" if self._inbox else "rows"):
+                    self._news.wait()
+            else:
+                return False
+            self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
+            self._rendering |= {row.assignment.row_id for row in taken}
+        if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
+            renderer.rehearse(largest)
+        self._has_rehearsed |= bool(taken)
+        for row in taken:
+            self._submit(row, renderer)
+        return True
+
+    def _submit(self, row: Arrived, renderer: Renderer) -> None:
+        assignment = row.assignment
+        if assignment.is_apart:
+            renderer.set_apart(kind_of(assignment.request))
+        checkpoint = row.checkpoint.result() if row.checkpoint else None
+        self._checkpointer.begun(assignment.row_id)
+        renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)
+
+    def _hand_back(self, renderer: Renderer) -> None:
+        """Take rows to where they can be left, and give them up, until all is stored."""
+        with self._news:
+            self._handed_back += [assignment.row_id for assignment in self._inbox.take_all()]
+            self._news.notify_all()
+        self._deliver(renderer.drain(), renderer)
+        with renderer.idle.waiting("uploads"), self._news:
+            self._news.wait_for(lambda: not self._attempts)
+
+    def _report(self, news: StoredRow | Failed) -> None:
+        with self._news:
+            if isinstance(news, StoredRow):
+                row_id = news.record.row_id
+                self._rendered.append(news)
+            else:
+                row_id = news.row_id
+                self._failed.append(news)
+            self._attempts.pop(row_id, None)
+            self._news.notify_all()
+
+    def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+        with self._news:
+            if is_saved:
+                self._saved.append(row_id)
+            if is_over:
+                self._attempts.pop(row_id, None)
+                self._handed_back.append(row_id)
+            self._news.notify_all()

@@ -1,0 +1,93 @@
+"""Clips of one worker, to the store: encoded, scored and uploaded beside the rendering, by threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from queue import Queue
+from typing import Any, Literal
+
+from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.parts.pending import announce, path_of_intent
+from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.pipeline.scores.scorer import score_clip
+
+# Writers that wait cost nothing, and the store is waited for longer than the CPU.
+_MIN_WRITERS = 2
+# Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
+_MAX_QUEUED = 4
+
+
+@dataclass(slots=True)
+class _Held:
+    """A clip that a writer has, since when, and what it does with it."""
+
+    row_id: str
+    since: float = field(default_factory=time.monotonic)
+    doing: Literal["encoding", "scoring", "storing"] = "encoding"
+
+
+class Writers:
+    """Each has one clip at a time."""
+
+    def __init__(self, setup: WorkerSetup, told: Callable[[StoredRow | Failed], None]) -> None:
+        """told: hears what became of each clip, from any of their threads."""
+        self._setup, self._told = setup, told
+        self.num = max(_MIN_WRITERS, setup.num_writers)
+        self._clips: Queue[tuple[Clip, int]] = Queue(_MAX_QUEUED)
+        self._held: tuple[_Held, ...] = ()
+        self._lock = threading.Lock()  # of changes of it
+
+    def start(self) -> None:
+        for number in range(self.num):
+            threading.Thread(target=self._run, name=f"write-{number}", daemon=True).start()
+
+    def put(self, clip: Clip, *, attempt: int) -> None:
+        """Hand them a clip; wait while they are behind."""
+        self._clips.put((clip, attempt))
+
+    @property
+    def cause(self) -> str:
+        """What most of them are about, as a cause of idle time."""
+        num_storing = sum(held.doing == "storing" for held in self._held)
+        return "uploads" if 2 * num_storing > self.num else "writers"
+
+    def slowest(self) -> dict[str, Any]:
+        """Return for a report how long one of them has had its clip, and whether it is being scored."""
+        held = min(self._held, key=lambda held: held.since, default=None)
+        if held is None:
+            return {}
+        scoring = held.row_id if held.doing == "scoring" else None
+        return {"writing_s": time.monotonic() - held.since, "scoring": scoring}
+
+    def _run(self) -> None:
+        while True:
+            clip, attempt = self._clips.get()
+            held = _Held(clip.row_id)
+            with self._lock:
+                self._held = (*self._held, held)
+            try:
+                news: StoredRow | Failed = self._stored(clip, attempt, held)
+            except Exception as error:  # the row's own failure, or the store's: the driver decides
+                news = Failed.of(clip.row_id, error, traceback.format_exc())
+            with self._lock:
+                self._held = tuple(other for other in self._held if other is not held)
+            self._told(news)
+
+    def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
+        store = self._setup.store
+        encoded = encode_clip(clip, self._setup.media)
+        encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
+        held.doing = "scoring"
+        scored = score_clip(self._setup.scores, clip.frames, values_of(encoded.record))
+        held.doing = "storing"
+        announce(store, encoded.record, had_company=clip.had_company, scores=scored.values)
+        record = store_clip(store, encoded)
+        if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
+            announce(store, encoded.record, had_company=clip.had_company, scores=scored.values)
+        return StoredRow(record=record, had_company=clip.had_company, scored=scored)

@@ -1,0 +1,117 @@
+"""Which half-done rows a worker stores, and when; and what it does where the store fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from framefleet.cluster.worker.checkpointer import Checkpointer, checkpoint_path
+from framefleet.cluster.worker.worker import LOGGERS, Remarks
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.half_done.half_done import HalfDone
+from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.request import Request
+
+OLD, YOUNG = "a" * 32, "b" * 32
+REQUEST = cast(Request, None)  # which no checkpointer looks at
+
+
+class Renders:
+    """In place of a renderer with two rows under way: counts how often they are saved."""
+
+    num_saves = 0
+
+    def save(self) -> list[HalfDone]:
+        self.num_saves += 1
+        return [HalfDone(row_id, REQUEST, b"half") for row_id in (OLD, YOUNG)]
+
+
+class Told:
+    """Notes what is told, and waits for it."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, bool, bool]] = []
+        self._news = threading.Condition()
+
+    def __call__(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+        with self._news:
+            self.rows.append((row_id, is_saved, is_over))
+            self._news.notify_all()
+
+    def wait(self) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: self.rows, timeout=10)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr("framefleet.cluster.worker.checkpointer.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_row_is_stored_once_it_is_as_old_as_the_interval(tmp_path: Path, clock: list[float]) -> None:
+    store, told, renderer = Store(str(tmp_path)), Told(), Renders()
+    checkpointer = Checkpointer(store, told, every_s=10, num_threads=1)
+    checkpointer.begun(OLD)
+    clock[0] = 9.0
+    checkpointer.begun(YOUNG)
+    checkpointer.look(cast(Renderer, renderer))
+    assert not renderer.num_saves
+    clock[0] = 11.0
+    checkpointer.look(cast(Renderer, renderer))
+    checkpointer.look(cast(Renderer, renderer))
+    told.wait()
+    assert renderer.num_saves == 1
+    assert told.rows == [(OLD, True, False)]
+    assert store.read(checkpoint_path(OLD)) == checkpointer.read(OLD) == b"half"
+
+
+def test_without_an_interval_nothing_is_stored_before_a_drain(tmp_path: Path, clock: list[float]) -> None:
+    renderer, told = Renders(), Told()
+    checkpointer = Checkpointer(Store(str(tmp_path)), told, every_s=0, num_threads=1)
+    checkpointer.begun(OLD)
+    clock[0] = 1e6
+    checkpointer.look(cast(Renderer, renderer))
+    assert not renderer.num_saves
+    checkpointer.keep(HalfDone(OLD, REQUEST, b"half"), is_over=True)
+    told.wait()
+    assert told.rows == [(OLD, True, True)]
+
+
+def test_a_row_that_cannot_be_stored_is_handed_back_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "checkpoints").touch()  # where there should be a folder
+    told = Told()
+    checkpointer = Checkpointer(Store(str(tmp_path)), told, every_s=0, num_threads=1)
+    checkpointer.keep(HalfDone(OLD, REQUEST, b"half"), is_over=True)
+    told.wait()
+    assert told.rows == [(OLD, False, True)]
+    assert f"row {OLD}: its checkpoint could not be written" in caplog.text
+
+
+def test_a_checkpoint_that_is_gone_is_told_and_the_row_begins_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Checkpointer(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD) is None
+    assert f"row {OLD} begins again" in caplog.text
+
+
+def test_what_a_worker_says_of_half_done_rows_is_there_for_its_driver(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    remarks = Remarks()
+    remarks.listen()
+    for name in LOGGERS:
+        request.addfinalizer(partial(logging.getLogger(name).removeHandler, remarks))
+    Checkpointer(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD)
+    logging.getLogger(f"{LOGGERS[1]}.hand_over").warning("row %s begins again", YOUNG)
+    first, second = remarks.take()
+    assert OLD in first and YOUNG in second
+    assert remarks.take() == ()

@@ -1,0 +1,218 @@
+"""What the driver makes of what workers report of faults, with a fleet that plays them; no Ray is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from threading import Event as Signal
+from typing import cast
+
+import pyarrow as pa
+import pytest
+
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.losses import Cause
+from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
+from framefleet.cluster.worker.worker import Worker
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import setup_of, work_of
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.scores.score import ClipScore
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.rows import RECORD
+from tests.unit.test_encode_clip import CLIP
+
+NUM_ROWS = 6
+ONE_DONE = WorkerReport(elapsed_s=-1)  # says that a row was done: deaths on its machine count from then on
+
+
+@dataclass
+class Played:
+    """One worker after another: those with a report send it first, the last one renders all."""
+
+    digest: str
+    reports: list[WorkerReport]
+    unused: tuple[str, ...] = ()
+    number: int = 0
+    is_ready: bool = False
+    hand: list[Assignment] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    explained: list[bool] = field(default_factory=list)
+    rehearsing: set[int] = field(default_factory=set)  # numbers of workers that were given the largest row
+
+    def grow(self, num_rows: int) -> None:
+        """There is one at a time."""
+
+    def rendered(self, worker: str) -> None:
+        """It is well."""
+
+    def cleared(self, worker: str) -> None:
+        """It was not at fault."""
+
+    def drain(self, worker: str) -> None:
+        """It hands back all but the row that failed."""
+        handed_back = tuple(assignment.row_id for assignment in self.hand[1:])
+        self.reports.insert(0, WorkerReport(handed_back=handed_back))
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        self.hand += assignments
+        self.rehearsing |= {self.number for assignment in assignments if assignment.largest}
+
+    def end(self, worker: str, cause: Cause) -> Lost:
+        return Lost(worker=worker, reason=cause.reason, kind=cause.kind, suspects=cause.suspects)
+
+    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+        self.lost.append(lost)
+        self.explained.append(is_explained)
+        self.number, self.is_ready, self.hand = self.number + 1, False, []
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        worker = f"worker-0.{self.number}"
+        if not self.is_ready:
+            self.is_ready = True
+            hello = Hello(
+                version="", fingerprint="", model_digest=self.digest, environment={}, node="", pid=0
+            )
+            return [Ready(worker, hello, ("machine", "worker-0"))]
+        if self.reports[:1] == [ONE_DONE]:
+            del self.reports[0]
+            return [Reported(worker, WorkerReport(rendered=(_stored(self.hand.pop(0)),)))]
+        if self.reports:
+            report, first = self.reports.pop(0), self.hand[0].row_id
+            failed = tuple(replace(failed, row_id=first) for failed in report.failed)
+            rendering = tuple(first for _ in report.rendering)
+            scoring = report.scoring and first
+            return [Reported(worker, replace(report, failed=failed, rendering=rendering, scoring=scoring))]
+        stored = tuple(map(_stored, self.hand))
+        self.hand = []
+        return [Reported(worker, WorkerReport(rendered=stored))]
+
+
+def _stored(row: Assignment) -> StoredRow:
+    return StoredRow(record=replace(RECORD, row_id=row.row_id, attempt=row.attempt))
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
+    folder = tmp_path_factory.mktemp("job")
+    table = write_table(folder / "t.parquet", prompt_rows(NUM_ROWS))
+    values = job_values(table, folder / "out", retries={"stall_s": 30})
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        yield resolved
+
+
+def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]:
+    fleet = Played(resolved.identity.model_digest, list(reports))
+    with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+        survey = survey_rows(resolved, index, Callback())
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+        work = replace(work, largest=survey.largest(None, resolved.model.options))
+        return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
+
+
+def failed(blame: str) -> WorkerReport:
+    one = Failed(row_id="", error_type="OSError", message="bad", traceback="", why="it is sick")
+    return WorkerReport(failed=(replace(one, blame=cast("Failed", blame)),))  # type: ignore[arg-type]
+
+
+def test_a_machine_at_fault_costs_no_row_anything_however_often(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, *[failed("host")] * 10)
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    assert {(lost.kind, lost.suspects) for lost in fleet.lost} == {("machine", ())}
+    assert fleet.lost[0].reason == "OSError: bad (it is sick)"
+
+
+def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, ONE_DONE, *[failed("worker")] * 3)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert fleet.explained == [False, False, True]
+    assert all(len(lost.suspects or ()) == 1 for lost in fleet.lost)
+
+
+def test_a_row_that_runs_out_of_memory_alone_is_tried_in_a_new_process(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, failed("memory"))
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    assert [(lost.kind, lost.suspects) for lost in fleet.lost] == [("machine", ())]
+
+
+def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goes_on(
+    resolved: ResolvedJob,
+) -> None:
+    summary, fleet = run(resolved, *[failed("memory")] * 2)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert len(fleet.lost) == 1
+
+
+def test_after_a_death_no_worker_rehearses_as_that_may_have_been_why(resolved: ResolvedJob) -> None:
+    _, fleet = run(resolved, failed("memory"), failed("host"), failed("worker"), failed("host"))
+    assert (len(fleet.lost), fleet.rehearsing) == (4, {0, 1, 2})
+
+
+def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
+    with pytest.raises(StoreError, match="bad"):
+        run(resolved, failed("output"))
+
+
+def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: ResolvedJob) -> None:
+    hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, scoring="it")
+    summary, fleet = run(resolved, ONE_DONE, *[hung] * 3)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
+    assert "a function of `scores` has not returned for" in fleet.lost[0].reason
+
+
+def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJob) -> None:
+    begun, goes_on = Signal(), Signal()
+
+    def hangs(frames: object, record: object) -> float:
+        begun.set()
+        goes_on.wait(60)
+        return 1.0
+
+    hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
+    worker = Worker(replace(setup_of(resolved), scores=(hanging,)))
+    worker._writers.start()
+    worker._writers.put(CLIP, attempt=1)
+    assert begun.wait(60)
+    report = worker.exchange([])
+    assert (report.scoring, report.writing_s > 0, report.rendered) == (CLIP.row_id, True, ())
+    goes_on.set()
+    while not (report := worker.exchange([])).rendered:
+        assert not report.failed
+    assert (report.scoring, report.writing_s) == (None, 0.0)
+    assert report.rendered[0].scored.values == {"hangs": 1.0}
+
+
+def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1))
+    assert (summary.done, summary.failed, fleet.lost[0].kind) == (NUM_ROWS, 0, "machine")
+    assert "being encoded or stored" in fleet.lost[0].reason
+
+
+def test_the_next_run_is_told_what_this_one_spent(resolved: ResolvedJob) -> None:
+    before = spent_before(resolved.store)
+    summary, _ = run(resolved, replace(failed("host"), elapsed_s=5.0))
+    spent = spent_before(resolved.store)
+    assert spent.worker_s == before.worker_s + 5.0
+    assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)
+
+
+def test_rows_that_come_no_further_end_their_worker_and_others_wait_on(resolved: ResolvedJob) -> None:
+    still = WorkerReport(still_s=29, rendering=("it",))
+    hung = WorkerReport(still_s=31, rendering=("it",))
+    summary, fleet = run(resolved, still, hung)
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    (lost,) = fleet.lost
+    assert (lost.kind, lost.reason) == ("died", "it hung: no progress for 31 s with 1 rows")
+    assert len(lost.suspects or ()) == 1
