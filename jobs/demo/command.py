@@ -1,14 +1,15 @@
-"""`framefleet demo`, as it is typed."""
+"""`framefleet demo`: what is typed, and what it prints."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from framefleet.jobs.options import Verbose
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stderr, stdout
 
 
 def demo_command(
@@ -39,7 +40,31 @@ def demo_command(
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.demo.shown import show_demo
-
         code = show_demo(output, words or [], size, num_seeds=seeds)
     raise typer.Exit(code)
+
+
+def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, *, num_seeds: int = 1) -> int:
+    """Render the demo, or one's own words; print where everything is; return the exit code.
+
+    size: of one's own, as "9x64x64". num_seeds: clips of each prompt.
+    """
+    from framefleet.jobs.demo.pictures import draw_pictures
+    from framefleet.jobs.demo.prepare import prepare_demo
+    from framefleet.jobs.demo.vocabulary import hint_about
+    from framefleet.jobs.gallery.gallery import INDEX
+    from framefleet.jobs.render.command import show_render
+    from framefleet.jobs.shapes.size import read_size
+
+    job = prepare_demo(output, words, read_size(size) if size else None, num_seeds=num_seeds)
+    for hint in filter(None, map(hint_about, words)):
+        stderr.say(f"hint: {hint}")
+    if words and num_seeds > 1:
+        stderr.say(f"each prompt {num_seeds} times, from other noise (--seeds 1: once)")
+    code = show_render(job)
+    places = {"clips": output / "clips", **draw_pictures(output)}
+    if (page := output / INDEX).exists():
+        places["gallery"] = page
+    for name, place in places.items():
+        stdout.say(f"{name + ':':<15}{place}")
+    return code

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
-from framefleet.jobs.export.columns import lean_columns
 from framefleet.jobs.export.labels import PROMPT_COLUMN, CaptionTemplate, Labels, prompt_of
 from framefleet.jobs.export.split import SPLITS, Split, split_of
 from framefleet.pipeline.errors import JobError
@@ -18,11 +17,16 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import check_where, records_where
+
+# Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
+_LEAN = frozenset({"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s"})
+
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
@@ -145,3 +149,20 @@ class Selection:
                 f"the clip of {row_id} has {size:,} bytes",
                 f"clips of up to {MAX_CLIP_BYTES:,} bytes are handed on; leave it out by where",
             )
+
+
+def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
+    """Return the columns about the clip itself: prompt, seed, size, scores, and labels from the user's table.
+
+    Of framefleet's own columns and the pipeline's arguments only those of `_LEAN`, so no model's place and
+    no machine's name. Reads the records once. A column without any value is left out.
+    """
+    names = record_schema_of(store, parts).names
+    maybe = [name for name in names if name not in RECORD_FIELDS.names or name in _LEAN]
+    filled: set[str] = set()
+    arguments: set[str] = set()
+    for table in record_tables(store, [*maybe, "arguments"], parts):
+        filled |= {name for name in maybe if table[name].null_count < len(table)}
+        for text in table["arguments"].unique().to_pylist():
+            arguments |= told_arguments({"arguments": text}).keys()
+    return tuple(name for name in maybe if name in filled and (name in _LEAN or name not in arguments))

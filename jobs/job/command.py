@@ -1,4 +1,4 @@
-"""`framefleet schema`, as it is typed."""
+"""`framefleet schema`: what is typed, and what it prints."""
 
 from __future__ import annotations
 

@@ -1,10 +1,15 @@
-"""`framefleet plan`, as it is typed."""
+"""`framefleet plan`: what is typed, and what it prints."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
 from framefleet.jobs.options import (
     JobFile,
@@ -19,8 +24,25 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.console import reporting
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.show.audits import share_text
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.pipeline.errors import JobError, TableError
+
+if TYPE_CHECKING:
+    from framefleet.jobs.job.schema import Job, TrainJob
+    from framefleet.jobs.plan.arguments import Argument
+    from framefleet.jobs.plan.audits import AuditPlan
+    from framefleet.jobs.plan.memory import Memory
+    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+    from framefleet.jobs.plan.prediction import Prediction
+    from framefleet.jobs.plan.training import TrainPlan
+    from framefleet.pipeline.render.probe.probe import Probed
+
+
+MAX_SHAPES_SHOWN = 30  # a screenful
+_MAX_VALUE = 40  # characters
+_MAX_NAMES = 20  # of columns that are carried
 
 
 def plan_command(
@@ -78,15 +100,252 @@ def plan_command(
             if limit is not None:
                 raise JobError("--limit: the job is a training", "leave it out")
             training = load_job_as(TrainJob, job, given, table=table, model=model, output=output)
-            from framefleet.jobs.plan.shown_training import show_train_plan
 
             show_train_plan(training, probe=probe, as_json=as_json)
             return
         loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
         from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: a mistake is told before
-        from framefleet.jobs.plan.shown import show_plan
 
         card = None if gpu_memory is None else read_memory(gpu_memory)
         wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
         show_plan(loaded, wanted, as_json=as_json)
+
+
+def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
+    """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    from framefleet.jobs.plan.plan import plan_job
+    from framefleet.jobs.render.survey import check_valid_rows
+    from framefleet.jobs.show.progress import watch_on
+
+    if wanted.probe:
+        quiet_libraries()
+    with watch_on(stderr) as watch:
+        plan = plan_job(job, watch, wanted)
+    if as_json:
+        stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
+    else:
+        if plan.drafts:
+            stdout.say("drafts, of every row:")
+            _show(plan.drafts)
+            if plan.drafts.prediction:
+                _show_prediction(plan.drafts.prediction)
+            stdout.say(f"in full, at most {plan.most_kept:,} rows of these: {plan.keep}")
+        _show(plan)
+        if plan.drafts and wanted.probe:
+            stdout.say("predicted are drafts alone: which rows are rendered in full is not known before")
+    check_valid_rows(
+        plan.invalid,
+        num_bad=plan.num_invalid,
+        num_rows=plan.num_rows,
+        table=plan.table,
+        on_invalid=job.on_invalid,
+        verb="rendered",
+    )
+    if not as_json:
+        for line in plan.invalid:
+            stdout.say(f"left out: {line}")
+    if plan.hollow:
+        show_probed(plan.hollow, plan.table)
+    if plan.prediction and not as_json:
+        _show_prediction(plan.prediction)
+
+
+def _show(plan: JobPlan) -> None:
+    from framefleet.jobs.render.command import gone_line
+
+    preset = f", preset {plan.preset}" if plan.preset else ""
+    options = "".join(f", {name}: {_text(value)}" for name, value in plan.options.items())
+    first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
+    stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
+    stdout.say(f"output: {plan.output}")
+    stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
+    stdout.print(_counts(plan))
+    if plan.gone:
+        stdout.say(gone_line(plan.gone, plan.output))
+    stdout.print(_arguments(plan.arguments))
+    for line in _carried_lines(plan):
+        stdout.say(line)
+    stdout.print(_shapes(plan.shapes))
+    for line in plan.unusual:
+        stdout.say(f"unusual: {line}")
+    if plan.audits:
+        stdout.say(audits_line(plan.audits, plan.counts.pending))
+    if row := plan.first_cut:
+        stdout.say(
+            f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, which renders them "
+            f"without their end; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
+        )
+    stdout.say(memory_line(plan.memory))
+
+
+def _counts(plan: JobPlan) -> Table:
+    counts = plan.counts
+    numbers = {
+        "rows": plan.num_rows,
+        "invalid": plan.num_invalid,
+        "duplicates": counts.duplicates,
+        "distinct": counts.distinct,
+        "done": counts.done,
+        "pending": counts.pending,
+    }
+    return counted("", "rows", numbers)
+
+
+def _arguments(arguments: Iterable[Argument]) -> Table:
+    """Return every argument: where it comes from, and what it is in rows that give none."""
+    table = Table("argument", "from", "else", box=box.SIMPLE_HEAD)
+    for argument in arguments:
+        value = "" if argument.value is None else _text(argument.value)
+        said = f"{value} ({argument.origin})" if value and argument.origin else value or argument.origin
+        if argument.column is None:
+            table.add_row(argument.name, said, "")
+        else:
+            table.add_row(argument.name, f"column {argument.column}", said)
+    return table
+
+
+def _carried_lines(plan: JobPlan) -> list[str]:
+    from framefleet.pipeline.rows.tables.column_checks import as_argument
+
+    named = [name for name, _ in plan.lookalikes]
+    others = [name for name in plan.carried if name not in named]
+    more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
+    lines = [f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}"] if others else []
+    return lines + [
+        f"carried, though named like an argument: {column}; {as_argument(column, argument)}"
+        for column, argument in plan.lookalikes
+    ]
+
+
+def _shapes(shapes: Mapping[str, int]) -> Table:
+    from framefleet.pipeline.shape import SHAPE_ORDER
+
+    shown = dict(list(shapes.items())[:MAX_SHAPES_SHOWN])
+    hidden = len(shapes) - len(shown)
+    if hidden:
+        shown[f"{hidden:,} other shapes"] = sum(shapes.values()) - sum(shown.values())
+    return counted(f"shape ({SHAPE_ORDER})", "rows", shown)
+
+
+def counted(key: str, value: str, numbers: Mapping[str, int]) -> Table:
+    """Return a table of names and numbers."""
+    table = Table(key, box=box.SIMPLE_HEAD)
+    table.add_column(value, justify="right")
+    for name, number in numbers.items():
+        table.add_row(name, f"{number:,}")
+    return table
+
+
+def audits_line(audits: AuditPlan, num_pending: int) -> str:
+    """Return how many rows are rendered twice, to compare, and what is known then."""
+    share, wrong = share_text(audits.share), share_text(audits.most_wrong / num_pending)
+    return (
+        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows ({share}) are rendered "
+        f"once more, alone, if all are batched; if these are equal, at most {audits.most_wrong:,} rows "
+        f"({wrong}) are wrong, at 95 % confidence"
+    )
+
+
+def memory_line(memory: Memory) -> str:
+    """Return whether a row of the largest shape fits, and what to do where it does not."""
+    parts = f"weights {_size(memory.weights_gb)}"
+    if memory.activations_gb is None:
+        parts += ", and what the denoiser computes with, which is not known of this model"
+    else:
+        parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
+    said = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    if memory.measured_gb is not None:
+        said += f", measured {_size(memory.measured_gb)}"
+    if memory.has_gb is None:
+        return f"{said}; there is no GPU here to compare with: --gpu-memory 24GB"
+    said += f", of {_size(memory.has_gb)} of {memory.place}"
+    if memory.fits:
+        return said
+    if not memory.ways:
+        return f"{said}: it does not fit; use a smaller size or model"
+    first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)
+    also = f" (or {', '.join(others)})" if others else ""
+    return f"{said}: it does not fit; the fastest that fits is {first}{also}"
+
+
+def _size(gb: float) -> str:
+    from framefleet.jobs.plan.memory import GB
+    from framefleet.pipeline.guards.units import bytes_text
+
+    return bytes_text(gb * GB)
+
+
+def show_probed(probed: Probed, table: str) -> None:
+    """Say what the pipeline takes; raise TableError for what it refuses."""
+    for line in probed.unknown:
+        stderr.say(f"not called: {line}")
+    if probed.refused:
+        lines = "\n".join(f"{problem}; {fix}" for problem, fix in probed.refused)
+        problem = f"table {table}: rows of {len(probed.refused)} shapes would fail\n{lines}"
+        raise TableError(problem, "correct them")
+    stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
+
+
+def _show_prediction(found: Prediction) -> None:
+    from framefleet.jobs.show.headline import duration
+    from framefleet.pipeline.guards.units import bytes_text
+
+    table = Table("rendered here", box=box.SIMPLE_HEAD)
+    for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
+        table.add_column(heading, justify="right")
+    for kind in found.kinds:
+        numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
+        table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
+    stdout.print(table)
+    cost = "" if found.cost is None else f", price {found.cost:,.2f}"
+    stdout.say(
+        f"predicted: {found.num_rows:,} rows in {duration(found.elapsed_s)} with {found.num_workers:,} "
+        f"workers as fast as this machine: {found.worker_s / 3600:,.2f} hours of workers, "
+        f"{bytes_text(found.num_bytes)}{cost}"
+    )
+    if found.audits_s:
+        stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
+    if found.num_guessed:
+        stdout.say(f"{found.num_guessed:,} rows are of further shapes, and taken as these")
+
+
+def _text(value: Any) -> str:
+    from framefleet.pipeline.guards.json_text import canonical_json
+
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
+
+
+def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
+    """Print what training a job would do."""
+    from framefleet.jobs.plan.training import plan_train_job
+    from framefleet.jobs.show.progress import watch_on
+
+    quiet_libraries()
+    with watch_on(stderr) as watch:
+        plan = plan_train_job(job, watch, probe=probe)
+    if as_json:
+        stdout.say(json.dumps(asdict(plan) | {"elapsed_s": plan.elapsed_s}, ensure_ascii=False))
+    else:
+        _show_training(plan)
+
+
+def _show_training(plan: TrainPlan) -> None:
+    from framefleet.jobs.show.headline import duration
+    from framefleet.pipeline.shape import SHAPE_ORDER
+
+    stdout.say(f"table:  {plan.table}")
+    stdout.say(f"output: {plan.output}")
+    stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
+    stdout.print(counted(f"bucket ({SHAPE_ORDER})", "rows", plan.buckets))
+    for bucket, count in plan.unused.items():
+        stdout.say(f"never used: {count:,} rows of {bucket}: a batch is of one size")
+    workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"
+    stdout.say(
+        f"{plan.steps:,} steps of {plan.rows_per_step:,} rows with {workers}: {plan.epochs:.3g} epochs of "
+        f"{plan.num_rows:,} rows"
+    )
+    stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
+    if plan.seconds_per_step is not None and plan.elapsed_s is not None:
+        stdout.say(f"predicted: {plan.seconds_per_step:.3g} s a step here, {duration(plan.elapsed_s)} in all")

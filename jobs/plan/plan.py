@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.driver.feed import Pending, pending_rows
-from framefleet.cluster.fleet.warm.start import may_fork
+from framefleet.cluster.fleet.warm import server
+from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.audits import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, memory_of, read_memory
-from framefleet.jobs.plan.prediction import Prediction
+from framefleet.jobs.plan.prediction import Prediction, Took
 from framefleet.jobs.plan.workers import gpus_here
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
@@ -34,6 +39,10 @@ from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
+
+COMMAND_S = 1.5  # of the command, before anything is begun beside it
+# Ray's own processes and the driver's share in them, on a core of a cloud machine.
+RAY = Took(wall_s=5.0, cpu_s=9.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +216,6 @@ def _prediction(
     """Render some rows of each kind, and tell what the rest takes."""
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
-    from framefleet.jobs.plan.starting import starting_s, time_imports
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
     from framefleet.jobs.plan.workers import num_workers_of
 
@@ -232,3 +240,30 @@ def _prediction(
         price=wanted.price if wanted.price is not None else job.budget.price,
         gpus_per_worker=job.fleet.paid_gpus,
     )
+
+
+def starting_s(imports: Took, *, is_beside: bool, num_cores: int) -> float:
+    """Return it. is_beside: workers are forks of one process, which imports while Ray starts."""
+    if not is_beside:
+        return COMMAND_S + RAY.wall_s + imports.wall_s
+    return COMMAND_S + max(RAY.wall_s, imports.wall_s, (RAY + imports).cpu_s / num_cores)
+
+
+def time_imports(*, threads: int) -> Took:
+    """Have a process import what a worker does."""
+    before, began = _cpu_s(), time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-P", "-c", f"from {server.__name__} import import_all; import_all()"],
+        env=environment_of_imports(threads=threads),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what libraries say as they are imported; a worker says it too
+        check=True,
+    )
+    return Took(wall_s=time.perf_counter() - began, cpu_s=_cpu_s() - before)
+
+
+def _cpu_s() -> float:
+    """Return what processes took that this one started, and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import torch
 
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.plan.memory import GB
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.jobs.train.claim import as_begun, check_output
 from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training
 from framefleet.jobs.train.survey import survey_training
+from framefleet.jobs.train.train import training_of
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.reports import Step, TrainingReport
+from framefleet.pipeline.training.run import run_training
+from framefleet.pipeline.training.task import TrainingRow
 from framefleet.pipeline.training.tasks import trained_component
+from framefleet.pipeline.training.world import World
+
+NUM_STEPS = 6  # the first finds kernels and makes the optimizer's moments
+
 
 # Of each weight that is trained, in fp32: itself, its gradient, and two moments of AdamW.
 TRAINED_COPIES = 4
@@ -118,6 +131,39 @@ def _weights_gb(resolved: ResolvedTraining) -> float:
 
 
 def _seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
-    from framefleet.jobs.plan.training_trial import seconds_per_step  # imports torch
 
     return seconds_per_step(resolved, rows, watch)
+
+
+def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
+    """Return the median of some steps, of one worker. resolved: with an output that is thrown away."""
+    wait_for(watch, "training a few steps")
+    device = resolved.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    few = TrainingRows(_first(rows, resolved))
+    settings = resolved.job.train.model_copy(
+        update={"steps": NUM_STEPS, "checkpoint_every": NUM_STEPS + 1, "samples": [], "sample_every": None}
+    )
+    training = replace(training_of(resolved, few), settings=settings, samples=())
+    times: list[float] = []
+
+    def tell(report: TrainingReport) -> None:
+        if isinstance(report, Step):
+            times.append(time.perf_counter())
+
+    model = replace(training.model, device=device)
+    run_training(replace(training, model=model), World(rank=0, size=1, device=torch.device(device)), tell)
+    return median(after - before for before, after in pairwise(times))
+
+
+def _first(rows: TrainingRows, resolved: ResolvedTraining) -> Iterator[TrainingRow]:
+    """Yield the rows of the first steps: what is trained on is encoded before, which takes its time."""
+    batches = Batches.of(rows, resolved.job.train, world_size=1)
+    wanted = {
+        position
+        for step in range(NUM_STEPS)
+        for micro in range(resolved.job.train.accumulation)
+        for position in batches.rows_of(step, micro, 0)
+    }
+    return (rows[position] for position in sorted(wanted))

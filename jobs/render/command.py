@@ -1,6 +1,11 @@
-"""`framefleet render`, as it is typed."""
+"""`framefleet render`: what is typed, and what it prints."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,7 +25,16 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.audits import audit_line
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job
+    from framefleet.pipeline.outputs.glance import Gone
+    from framefleet.pipeline.outputs.stores.store import Store
 
 
 def render_command(
@@ -51,7 +65,128 @@ def render_command(
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
         loaded = load_job(job, given, table=table, model=model, output=output)
-        from framefleet.jobs.render.shown import show_render  # takes seconds: a mistake is told before
 
         code = show_render(loaded, limit=limit, as_json=as_json, quiet=quiet)
     raise typer.Exit(code)
+
+
+def show_render(
+    job: Job,
+    *,
+    only: Collection[str] | None = None,
+    limit: int | None = None,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Render; return the exit code. only, limit: as of `render_job`. as_json: print the summary to stdout."""
+    from framefleet.jobs.render.render import render_job
+    from framefleet.jobs.show.progress import watch_on
+
+    with watch_on(stderr, quiet=quiet) as watch:
+        summary = render_job(job, watch, only=only, limit=limit)
+    if as_json:
+        stdout.say(summary_json(summary))
+    return exit_code(summary) if quiet or as_json else show_ending(summary)
+
+
+def summary_json(summary: Summary) -> str:
+    return json.dumps(asdict(summary), default=lambda store: store.url_of(""))
+
+
+def show_ending(summary: Summary) -> int:
+    """Say how a job has ended, its drafts first; return the exit code."""
+    for ended, prefix in ((summary.drafts, "drafts: "), (summary, "")):
+        if ended is not None:
+            assert ended.store is not None  # of every summary that `render_job` returns
+            for line in ending_lines(ended, ended.store):
+                stderr.say(f"{prefix}{line}")
+    return exit_code(summary)
+
+
+def exit_code(summary: Summary) -> int:
+    """Return 1 where not every row has a clip."""
+    is_short = summary.over_budget or summary.failed or summary.gone or summary.num_parts_gone
+    return 1 if is_short or (summary.drafts and exit_code(summary.drafts)) else 0
+
+
+def ending_lines(summary: Summary, store: Store) -> list[str]:
+    """Return what is said when a job has ended."""
+    from framefleet.jobs.gallery.gallery import gallery_of
+    from framefleet.jobs.show.headline import duration
+
+    if not summary.done and not summary.failed:
+        is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
+        lines = ["nothing to do: every row has a record"] if is_all else []
+        if summary.is_none_kept:
+            lines = ["no draft was kept: `draft.keep` takes none of those that are there"]
+    else:
+        batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
+        lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
+        if summary.num_adopted:
+            lines.append(
+                f"{summary.num_adopted:,} of them were not rendered: an earlier run left their clips"
+            )
+        if summary.num_remembered:
+            lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
+    lines += idle_lines(summary)
+    lines += _audit_lines(summary)
+    lines += _unscored_lines(summary)
+    lines += summary.unused
+    lines.append(f"records: {store.url_of(RECORDS)}")
+    if summary.gone:
+        lines.append(gone_line(summary.gone, store.url_of("")))
+    if summary.over_budget:
+        lines.append(f"stopped: {summary.over_budget}")
+        lines.append("what is done is kept; to go on, raise the budget and run the same command again")
+    if summary.failed:
+        lines.append(
+            f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
+        )
+    if gallery := gallery_of(store):
+        lines.append(f"gallery: {gallery}")
+    return lines
+
+
+def gone_line(gone: Gone, output: str) -> str:
+    """Return what is said of clips of an output that are gone."""
+    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were looked for"
+    return (
+        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, as "
+        f"{gone.example}; `{command('repair', output)}` renders them again"
+    )
+
+
+def idle_lines(summary: Summary) -> list[str]:
+    """Return how long models had nothing to do, and the causes that are a thousandth of the time or more."""
+    if not summary.idle:
+        return []
+    causes = [f"{cause} {part:.1%}" for cause, part in summary.idle.items() if part >= 0.001]
+    return [f"idle: {', '.join([f'{sum(summary.idle.values()):.1%} of the time of workers', *causes])}"]
+
+
+def _audit_lines(summary: Summary) -> list[str]:
+    """Return what audits found, if it is anything to know of."""
+    lines = [
+        f"audit: rows of {kind} differ in company from plain calls: each was rendered by a plain call"
+        for kind in summary.apart
+    ]
+    if summary.num_again:
+        lines.append(f"audit: {summary.num_again:,} rows of these had a record, and were rendered again")
+    lines += [
+        f"audit: rows of {kind} cannot be repeated: two plain calls of one differ"
+        for kind in summary.unrepeatable
+    ]
+    if lines:
+        lines.append("audit: see docs/exactness.md")
+    if summary.audits and summary.done:
+        prefix = "audit: of other kinds, " if summary.apart else "audit: "
+        lines.append(prefix + audit_line(summary.audits, summary.done))
+    return lines
+
+
+def _unscored_lines(summary: Summary) -> list[str]:
+    """Return which scores failed: their clips are there, and `framefleet score` tries again."""
+    return [
+        f"scores: {failed.num:,} clips have no {name}, as {failed.example}"
+        for name, failed in summary.unscored.items()
+    ]

@@ -1,13 +1,15 @@
-"""`framefleet score`, as it is typed."""
+"""`framefleet score`: what is typed, and what it prints."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from framefleet.jobs.options import StorageSets, Verbose
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stderr
+from framefleet.pipeline.outputs.layout import SCORES
 
 _Output = Annotated[str, typer.Argument(help="Output whose clips to measure: a folder or a URL.")]
 _Scores = Annotated[
@@ -52,7 +54,6 @@ def score_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.score.shown import show_score
 
         code = show_score(
             output,
@@ -64,3 +65,25 @@ def score_command(
             storage_options=storage_options(sets or []),
         )
     raise typer.Exit(code)
+
+
+def show_score(output: str, scores: Sequence[str], *, storage_options: dict[str, Any], **how: Any) -> int:
+    """Score an output; return the exit code."""
+    from framefleet.jobs.score.score import score_output
+    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.progress import watch_on
+    from framefleet.pipeline.outputs.stores.store import Store
+
+    store = Store(output, storage_options)
+    with watch_on(stderr) as watch:
+        found = score_output(store, scores, watch, **how)
+    if not found.done and not found.num_damaged:
+        stderr.say("nothing to do: every clip has these scores")
+    else:
+        stderr.say(f"{found.done:,} clips scored in {duration(found.elapsed_s)}: {', '.join(found.columns)}")
+        stderr.say(f"scores: {store.url_of(SCORES)}")
+    for name, failed in found.unscored.items():
+        stderr.say(f"{failed.num:,} clips have no {name}, as {failed.example}")
+    if found.num_damaged:
+        stderr.say(f"{found.num_damaged:,} clips are damaged and have no scores, as {found.damage}")
+    return 1 if found.num_damaged or found.unscored else 0

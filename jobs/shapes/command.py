@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
 from framefleet.jobs.options import StorageSets, Verbose
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.pipeline.errors import JobError
+
+if TYPE_CHECKING:
+    from framefleet.jobs.shapes.evaluate import Score
+    from framefleet.jobs.shapes.size import Size
+
 
 _Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 _Sizes = Annotated[
@@ -41,7 +53,6 @@ def dataset_command(
     """Draw clips of moving shapes, with captions in English and Chinese, and a table of them."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.shapes.shown import show_dataset
 
         show_dataset(
             output,
@@ -63,8 +74,6 @@ def model_command(
 ) -> None:
     """Write the untrained pipeline from which `framefleet train` makes the demo's model."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.shapes.shown import show_model
-
         show_model(folder, seed=seed)
 
 
@@ -100,18 +109,15 @@ def prompts_command(
     """Write a table of prompts for `render`, each with all settings. `evaluate` judges the clips."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.shapes.captions import LANGUAGES
-        from framefleet.jobs.shapes.prompts import GUIDANCE_SCALES, NUM_INFERENCE_STEPS
-        from framefleet.jobs.shapes.shown import show_prompts
 
         show_prompts(
             file,
             scenes=scenes,
             seed=seed,
             new=new,
-            languages=languages or LANGUAGES,
-            guidance_scales=guidance or GUIDANCE_SCALES,
-            num_inference_steps=steps or NUM_INFERENCE_STEPS,
+            languages=languages or (),
+            guidance_scales=guidance or (),
+            num_inference_steps=steps or (),
             sizes=sizes or (),
             loras=loras or (),
             storage_options=storage_options(sets or []),
@@ -127,6 +133,137 @@ def evaluate_command(
     """Measure the clips by counting pixels, and print how often they show what was asked for."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.shapes.shown import show_evaluate
 
         show_evaluate(output, as_json=as_json, storage_options=storage_options(sets or []))
+
+
+def show_dataset(
+    output: str,
+    *,
+    clips: int,
+    seed: int = 0,
+    new_clips: int = 0,
+    sizes: Sequence[str] = (),
+    repeats: Sequence[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a dataset and print its table's place.
+
+    new_clips: how many of them have the new shape or the new colour. sizes: each as "9x64x64". repeats: each
+    as "star:4".
+    """
+    from framefleet.jobs.shapes.dataset import write_dataset
+
+    table = write_dataset(
+        output,
+        num_clips=clips,
+        seed=seed,
+        num_new=new_clips,
+        sizes=_sizes(sizes),
+        repeats=_repeats(repeats),
+        storage_options=storage_options,
+    )
+    stdout.say(table)
+
+
+def show_model(folder: Path, *, seed: int = 0) -> None:
+    """Write the untrained pipeline and print where."""
+    from framefleet.jobs.shapes.blank_model import write_blank_model
+
+    if folder.exists():
+        raise JobError(f"{folder} exists already", "give a new folder")
+    quiet_libraries()
+    write_blank_model(folder, seed=seed)
+    stdout.say(str(folder))
+
+
+def show_prompts(
+    file: str,
+    *,
+    scenes: int = 200,
+    seed: int = 0,
+    new: bool = False,
+    languages: Sequence[str] = (),
+    guidance_scales: Sequence[float] = (),
+    num_inference_steps: Sequence[int] = (),
+    sizes: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a table of held-out prompts for `render`; print its place. Of what is empty, the usual values."""
+    from framefleet.jobs.shapes.captions import LANGUAGES
+    from framefleet.jobs.shapes.prompts import (
+        GUIDANCE_SCALES,
+        NUM_INFERENCE_STEPS,
+        prompt_rows,
+        write_prompts,
+    )
+    from framefleet.jobs.shapes.scene import new_scenes
+
+    rows = prompt_rows(
+        num_scenes=scenes,
+        seed=seed,
+        among=new_scenes() if new else None,
+        languages=languages or LANGUAGES,
+        guidance_scales=guidance_scales or GUIDANCE_SCALES,
+        num_inference_steps=num_inference_steps or NUM_INFERENCE_STEPS,
+        sizes=_sizes(sizes),
+        loras=loras,
+    )
+    stdout.say(write_prompts(file, rows, storage_options))
+
+
+def show_evaluate(
+    output: str, *, as_json: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Print how often the clips of a render job show what was asked, for people or for machines."""
+    from framefleet.jobs.shapes.evaluate import evaluate
+
+    scores = evaluate(output, storage_options)
+    if as_json:
+        print(json.dumps([_flat(score) for score in scores], indent=2))
+    else:
+        stdout.print(_table(scores))
+
+
+def _sizes(texts: Sequence[str]) -> list[Size]:
+    from framefleet.jobs.shapes.size import SIZE, read_size
+
+    return [read_size(text) for text in texts] or [SIZE]
+
+
+def _repeats(texts: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for text in texts:
+        word, _, count = text.partition(":")
+        if not count.isdecimal():
+            raise JobError(f"--repeats {text!r}: it has no count", "write it as star:4")
+        if word in counts:
+            raise JobError(f"--repeats {text!r}: {word} is given twice", "leave one of them out")
+        counts[word] = int(count)
+    return counts
+
+
+def _flat(score: Score) -> dict[str, Any]:
+    values = asdict(score)
+    return {**values.pop("settings"), "size": str(score.settings.size), **values}
+
+
+def _table(scores: Sequence[Score]) -> Table:
+    # The box has a space between columns; with more, 80 are not enough for a terminal.
+    from framefleet.jobs.shapes.evaluate import ATTRIBUTES
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    with_loras = any(score.settings.lora for score in scores)
+    for name in (*(("lora",) if with_loras else ()), "lang.", "size"):
+        table.add_column(name, no_wrap=True)
+    for name in ("steps", "guidance", "clips", *(f"{name}\n%" for name in (*ATTRIBUTES, "all"))):
+        table.add_column(name, justify="right")
+    for score in scores:
+        asked = score.settings
+        shares = (f"{100 * getattr(score, name):.1f}" for name in (*ATTRIBUTES, "all"))
+        lora = (asked.lora or "none",) if with_loras else ()
+        guidance = f"{asked.guidance_scale:g}"
+        numbers = (str(asked.num_inference_steps), guidance, str(score.num_clips))
+        table.add_row(*lora, asked.language, str(asked.size), *numbers, *shares)
+    return table

@@ -1,6 +1,10 @@
-"""`framefleet train`, as it is typed."""
+"""`framefleet train`: what is typed, and what it prints."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from framefleet.jobs.options import (
     JobFile,
@@ -12,7 +16,11 @@ from framefleet.jobs.options import (
     TablePlace,
     Verbose,
 )
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
+
+if TYPE_CHECKING:
+    from framefleet.jobs.job.schema import TrainJob
 
 
 def train_command(
@@ -35,6 +43,27 @@ def train_command(
         from framefleet.jobs.job.schema import TrainJob
 
         loaded = load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output)
-        from framefleet.jobs.train.shown import show_train  # takes seconds: a mistake is told before
 
         show_train(loaded, as_json=as_json, quiet=quiet)
+
+
+def show_train(job: TrainJob, *, as_json: bool = False, quiet: bool = False) -> None:
+    """Train; print where the weights are, or the whole summary as JSON."""
+    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.progress import watch_on
+
+    quiet_libraries()
+    from framefleet.jobs.train.train import train_job
+
+    with watch_on(stderr, quiet=quiet) as watch:
+        summary = train_job(job, watch)
+    if as_json:
+        stdout.say(json.dumps(asdict(summary)))
+        return
+    if quiet:
+        pass
+    elif summary.steps_done:
+        stderr.say(f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}")
+    else:
+        stderr.say(f"nothing to do: all {summary.steps:,} steps are trained")
+    stdout.say(summary.result)

@@ -1,10 +1,15 @@
-"""`framefleet verify`, as it is typed."""
+"""`framefleet verify`: what is typed, and what it prints."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from framefleet.jobs.options import AsJson, Sets, Verbose
 from framefleet.jobs.replay.command import (
@@ -15,9 +20,22 @@ from framefleet.jobs.replay.command import (
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
+    said_of,
+    unforged,
 )
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.verify.choice import SAMPLE, RowChoice
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.jobs.replay.recorded_row import Given
+    from framefleet.jobs.verify.choice import RowChoice
+    from framefleet.jobs.verify.rows import VerifiedRow
+
+
+_STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
+
 
 _Output = Annotated[str, typer.Argument(help="Output to read: a folder or a URL.")]
 _Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests. Render nothing.")]
@@ -58,7 +76,6 @@ def verify_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values
         from framefleet.jobs.replay.recorded_row import Given
-        from framefleet.jobs.verify.shown import show_damages, show_verified
 
         given = Given(
             model=model,
@@ -76,3 +93,79 @@ def verify_command(
             choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
             is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
     raise typer.Exit(0 if is_well else 1)
+
+
+def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
+    """Read every file and print what is wrong; return whether all is well."""
+    from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.verify.damages_shown import DamageList
+
+    quiet_libraries()
+    from framefleet.jobs.verify.files import damages_of
+    from framefleet.pipeline.outputs.output import Output
+
+    store = Output.open(output, storage_options).store
+    damages = DamageList(as_json=as_json)
+    with watch_on(stderr) as watch:
+        for damage in damages_of(store, watch):
+            damages.add(damage)
+    damages.show()
+    if damages.num_damages:
+        stderr.say(f"`{command('repair', store.url_of(''))}` takes out what is damaged and renders it again")
+    else:
+        stderr.say(f"all is well: {store.url_of('')}")
+    return not damages.num_damages
+
+
+def show_verified(
+    output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool
+) -> bool:
+    """Render rows again and print how they compare; return whether all have the same bits."""
+    from framefleet.jobs.show.progress import watch_on
+
+    quiet_libraries()
+    from framefleet.jobs.verify.rows import verified_rows
+
+    verdicts, errors = Counter[str](), []
+    with watch_on(stderr) as watch:
+        for row in verified_rows(output, choice, given, sets, watch):
+            verdicts[row.compared.verdict] += 1
+            errors += [row.error] if row.error else []
+            if as_json:
+                stdout.say(json.dumps(_values(row), ensure_ascii=False))
+            else:
+                _show(row)
+    if as_json:
+        stdout.say(json.dumps({"num_rows": verdicts.total(), "verdicts": dict(verdicts)}))
+    if len(errors) == verdicts.total():
+        raise errors[0]
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
+    stderr.say(f"{verdicts.total():,} rows: {counts}")
+    return set(verdicts) == {"bit-exact"}
+
+
+def _show(row: VerifiedRow) -> None:
+    verdict, record = row.compared.verdict, row.record
+    line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
+    parts = ["", *said_of(row.compared), *([str(row.error)] if row.error else [])]
+    stdout.say(line.append(unforged(f"{', '.join(parts)}, rendered by {record.worker} on {record.node}")))
+    if row.compared.doubt:
+        stdout.say(unforged(f"  {row.compared.doubt}"))
+    for damage in row.damages:
+        stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
+    for name, then, now in row.differences:
+        stdout.say(unforged(f"  {name}: {then} then, {now} now"))
+
+
+def _values(row: VerifiedRow) -> dict[str, Any]:
+    """Return what --json tells of a row."""
+    return {
+        "row_id": row.record.row_id,
+        "worker": row.record.worker,
+        "node": row.record.node,
+        **asdict(row.compared),
+        "is_well": row.is_well,
+        "damages": [asdict(damage) for damage in row.damages],
+        "differences": [dict(zip(("name", "then", "now"), one, strict=True)) for one in row.differences],
+        "error": str(row.error) if row.error else None,
+    }

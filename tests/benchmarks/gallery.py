@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.shown import show_render
+from framefleet.jobs.render.command import show_render
 from tests.benchmarks.gallery_job import write_gallery_job
 from tests.benchmarks.results import tables
 from tests.browser.chromium import PHONE, WIDE, browser

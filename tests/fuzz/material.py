@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from framefleet.jobs.model.shown import show_lock
+from framefleet.jobs.model.command import show_lock
 from tests.crafter_originals import checkpoint
 from tests.loras import save_lora
 from tests.media_files import image_file, video_file

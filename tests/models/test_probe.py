@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet.jobs.plan.shown import show_probed
+from framefleet.jobs.plan.command import show_probed
 from framefleet.pipeline.model.sources.blank import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.source import open_source

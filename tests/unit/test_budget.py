@@ -17,8 +17,8 @@ from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render import render
+from framefleet.jobs.render.command import ending_lines, exit_code
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.shown import ending_lines, exit_code
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.units import bytes_text, read_bytes

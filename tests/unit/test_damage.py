@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.repair.mend import Mended, mend
-from framefleet.jobs.repair.repair import put_back
+from framefleet.jobs.repair.repair import Mended, mend, put_back
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.verify.files import damages_of
 from framefleet.pipeline.errors import StoreError

@@ -15,17 +15,18 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan import shown
+from framefleet.jobs.plan import plan
+from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.claimed_job import claimed_job
+from framefleet.jobs.render.command import ending_lines, exit_code
 from framefleet.jobs.render.draft_job import draft_job, keep_of, most_kept
 from framefleet.jobs.render.drafts import render_drafted
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.shown import ending_lines, exit_code
 from framefleet.jobs.repair import repair
 from framefleet.jobs.retry.retry import rows_to_retry
 from framefleet.jobs.show.watch import Callback
@@ -264,6 +265,6 @@ def test_an_output_in_a_folder_called_drafts_is_not_that_of_a_job_without(tmp_pa
 def test_a_plan_says_that_it_predicts_drafts_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shown, "plan_job", lambda job, *_: plan_job(job, Callback(), PlanOptions()))
-    shown.show_plan(job_with(tmp_path), PlanOptions(probe=True), as_json=False)
+    monkeypatch.setattr(plan, "plan_job", lambda job, *_: plan_job(job, Callback(), PlanOptions()))
+    show_plan(job_with(tmp_path), PlanOptions(probe=True), as_json=False)
     assert "predicted are drafts alone" in capsys.readouterr().out

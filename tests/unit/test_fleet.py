@@ -17,7 +17,7 @@ from framefleet.cluster.fleet.actors import check_gpus, check_hello, modules_to_
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello
-from framefleet.jobs.render.shown import idle_lines
+from framefleet.jobs.render.command import idle_lines
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe

@@ -13,11 +13,11 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
+from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
+from framefleet.jobs.plan.plan import COMMAND_S, RAY, starting_s
 from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
-from framefleet.jobs.plan.shown import memory_line
-from framefleet.jobs.plan.starting import COMMAND_S, RAY, starting_s
 from framefleet.jobs.plan.workers import num_workers_of
 from framefleet.jobs.render.draft_job import draft_job
 from framefleet.pipeline.errors import JobError

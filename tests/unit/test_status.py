@@ -12,9 +12,9 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.holder import HELD, parse_holder, told_of
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.status import shown
+from framefleet.jobs.status import command as status_module
+from framefleet.jobs.status.command import headline_of
 from framefleet.jobs.status.driver import driver_of
-from framefleet.jobs.status.shown import headline_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
@@ -119,7 +119,7 @@ def test_watching_ends_with_the_driver_and_counts_again_only_what_changed(
         assert seconds == 2.0
         write_driver(store, ended=True)
 
-    monkeypatch.setattr(shown.time, "sleep", sleep)
+    monkeypatch.setattr(status_module.time, "sleep", sleep)
     lines = command("status", tmp_path, "--watch", "--every", "2").stdout.splitlines()
     assert [line.partition(" rows")[0] for line in lines] == ["5/12", "1/12"]
 

@@ -58,7 +58,9 @@ def test_the_page_about_training_has_every_key() -> None:
 
 
 def test_the_curve_falls_as_the_losses_do() -> None:
-    picture = np.asarray(loss_curve([2.0 ** (-i / 20) for i in range(200)]).convert("RGB"))
+    picture = np.asarray(
+        Image.open(io.BytesIO(loss_curve([2.0 ** (-i / 20) for i in range(200)]))).convert("RGB")
+    )
     assert picture.shape == (CURVE_SIZE[1], CURVE_SIZE[0], 3)
     is_line = picture[..., 2].astype(int) - picture[..., 0] > 60
     heights = [np.nonzero(is_line[:, column])[0].mean() for column in (150, 500, 900)]
