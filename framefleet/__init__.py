@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.export.export import export
-    from framefleet.jobs.failures.failures import failures
-    from framefleet.jobs.gallery.gallery import gallery
+    from framefleet.jobs.keep.repair.repair import repair
+    from framefleet.jobs.keep.verify.verify import verify
+    from framefleet.jobs.look.failures.failures import failures
+    from framefleet.jobs.look.gallery.gallery import gallery
+    from framefleet.jobs.look.report.report import report
+    from framefleet.jobs.look.report.values import Report
+    from framefleet.jobs.look.score.score import score
+    from framefleet.jobs.look.sheet.sheet import Drawn, grid, sheet
+    from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
-    from framefleet.jobs.repair.repair import repair
-    from framefleet.jobs.report.report import report
-    from framefleet.jobs.report.values import Report
-    from framefleet.jobs.retry.retry import retry
-    from framefleet.jobs.score.score import score
-    from framefleet.jobs.sheet.sheet import Drawn, grid, sheet
-    from framefleet.jobs.status.status import Status, status
+    from framefleet.jobs.render.retry import retry
     from framefleet.jobs.train.train import train
-    from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.model import Model, load_model
     from framefleet.pipeline.outputs.clips import Clip, Failure
@@ -93,7 +93,7 @@ _HOMES = {
     "Batching": "framefleet.pipeline.render.fused.batching",
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
-    "Drawn": "framefleet.jobs.sheet.sheet",
+    "Drawn": "framefleet.jobs.look.sheet.sheet",
     "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
@@ -104,29 +104,29 @@ _HOMES = {
     "Output": "framefleet.pipeline.outputs.output",
     "OutputCounts": "framefleet.pipeline.outputs.row_counts",
     "Renderer": "framefleet.pipeline.render.renderer",
-    "Report": "framefleet.jobs.report.values",
+    "Report": "framefleet.jobs.look.report.values",
     "Request": "framefleet.pipeline.request",
-    "Status": "framefleet.jobs.status.status",
+    "Status": "framefleet.jobs.look.status.status",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
     "export": "framefleet.jobs.export.export",
-    "gallery": "framefleet.jobs.gallery.gallery",
-    "failures": "framefleet.jobs.failures.failures",
-    "grid": "framefleet.jobs.sheet.sheet",
+    "gallery": "framefleet.jobs.look.gallery.gallery",
+    "failures": "framefleet.jobs.look.failures.failures",
+    "grid": "framefleet.jobs.look.sheet.sheet",
     "load_model": "framefleet.pipeline.model.model",
     "open_output": "framefleet.pipeline.outputs.output",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",
     "render": "framefleet.jobs.render.render",
-    "repair": "framefleet.jobs.repair.repair",
-    "report": "framefleet.jobs.report.report",
-    "retry": "framefleet.jobs.retry.retry",
-    "score": "framefleet.jobs.score.score",
-    "sheet": "framefleet.jobs.sheet.sheet",
-    "status": "framefleet.jobs.status.status",
+    "repair": "framefleet.jobs.keep.repair.repair",
+    "report": "framefleet.jobs.look.report.report",
+    "retry": "framefleet.jobs.render.retry",
+    "score": "framefleet.jobs.look.score.score",
+    "sheet": "framefleet.jobs.look.sheet.sheet",
+    "status": "framefleet.jobs.look.status.status",
     "train": "framefleet.jobs.train.train",
-    "verify": "framefleet.jobs.verify.verify",
+    "verify": "framefleet.jobs.keep.verify.verify",
 }
 
 

@@ -12,10 +12,23 @@ from typing import Annotated
 import typer
 
 from framefleet.jobs.demo.command import demo_command
+from framefleet.jobs.demo.shapes.command import (
+    dataset_command,
+    evaluate_command,
+    model_command,
+    prompts_command,
+)
 from framefleet.jobs.export.command import export_command
-from framefleet.jobs.failures.command import failures_command
-from framefleet.jobs.gallery.command import gallery_command
 from framefleet.jobs.job.command import schema_command
+from framefleet.jobs.keep.repair.command import repair_command
+from framefleet.jobs.keep.replay.command import replay_command
+from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
+from framefleet.jobs.look.failures.command import failures_command
+from framefleet.jobs.look.gallery.command import gallery_command
+from framefleet.jobs.look.report.command import report_command
+from framefleet.jobs.look.score.command import score_command
+from framefleet.jobs.look.sheet.command import grid_command, sheet_command
+from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.model.command import (
     convert_command,
     info_command,
@@ -24,24 +37,10 @@ from framefleet.jobs.model.command import (
     verify_command,
 )
 from framefleet.jobs.plan.command import plan_command
-from framefleet.jobs.render.command import render_command
-from framefleet.jobs.repair.command import repair_command
-from framefleet.jobs.replay.command import replay_command
-from framefleet.jobs.report.command import report_command
-from framefleet.jobs.retry.command import retry_command
-from framefleet.jobs.score.command import score_command
-from framefleet.jobs.shapes.command import (
-    dataset_command,
-    evaluate_command,
-    model_command,
-    prompts_command,
-)
-from framefleet.jobs.sheet.command import grid_command, sheet_command
+from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
-from framefleet.jobs.status.command import status_command
 from framefleet.jobs.train.command import train_command
-from framefleet.jobs.verify.command import verify_command as verify_output_command
 from framefleet.pipeline.guards.public import keep_secrets
 
 app = typer.Typer(

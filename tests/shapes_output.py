@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from framefleet.jobs.shapes.drawing import draw
-from framefleet.jobs.shapes.scene import Scene
-from framefleet.jobs.shapes.size import Size
+from framefleet.jobs.demo.shapes.drawing import draw
+from framefleet.jobs.demo.shapes.scene import Scene
+from framefleet.jobs.demo.shapes.size import Size
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter

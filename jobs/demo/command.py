@@ -51,10 +51,10 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
     """
     from framefleet.jobs.demo.pictures import draw_pictures
     from framefleet.jobs.demo.prepare import prepare_demo
+    from framefleet.jobs.demo.shapes.size import read_size
     from framefleet.jobs.demo.vocabulary import hint_about
-    from framefleet.jobs.gallery.gallery import INDEX
+    from framefleet.jobs.look.gallery.gallery import INDEX
     from framefleet.jobs.render.command import show_render
-    from framefleet.jobs.shapes.size import read_size
 
     job = prepare_demo(output, words, read_size(size) if size else None, num_seeds=num_seeds)
     for hint in filter(None, map(hint_about, words)):

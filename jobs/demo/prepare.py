@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from framefleet.jobs.demo.shapes.captions import MAX_TOKENS
+from framefleet.jobs.demo.shapes.size import Size
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.shapes.captions import MAX_TOKENS
-from framefleet.jobs.shapes.size import Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.refused import Refused
@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.signature import ScalarKind
 from framefleet.pipeline.model.specs.spec import inspect_model
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
-MODEL = Path(__file__).parents[1] / "shapes" / "model"
+MODEL = Path(__file__).parent / "shapes" / "model"
 SMALLEST, LARGEST = Size(9, 64, 64), Size(33, 128, 128)  # what the model was trained for
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from framefleet.jobs.shapes.captions import (
+from framefleet.jobs.demo.shapes.captions import (
     CHINESE_COLORS,
     CHINESE_MOTIONS,
     CHINESE_SENTENCES,
@@ -13,7 +13,7 @@ from framefleet.jobs.shapes.captions import (
     ENGLISH_SENTENCES,
     ENGLISH_SHAPES,
 )
-from framefleet.jobs.shapes.scene import COLORS, MOTIONS, SHAPES
+from framefleet.jobs.demo.shapes.scene import COLORS, MOTIONS, SHAPES
 from framefleet.pipeline.guards.spelling import nearest
 
 _TYPO = 0.85  # gren is green, two is not to

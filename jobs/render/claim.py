@@ -10,8 +10,8 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
+from framefleet.jobs.job.claimed import Claim, find_claim, read_claim
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed import Claim, find_claim, read_claim
 from framefleet.jobs.render.own_tables import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError

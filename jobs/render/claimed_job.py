@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framefleet.jobs.job.claimed import claim_of
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed import claim_of
 from framefleet.jobs.render.own_tables import is_table_of_drafts
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DRAFTS

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from framefleet.jobs.options import (
     JobFile,
+    JobOrOutput,
     Limit,
     ModelPlace,
     NumSteps,
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
     from framefleet.jobs.job.schema import Job
     from framefleet.pipeline.outputs.glance import Gone
     from framefleet.pipeline.outputs.stores.store import Store
+
+
+_MAX_MESSAGE = 200  # characters: a line or two
+_ErrorTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
+    ),
+]
 
 
 def render_command(
@@ -111,7 +121,7 @@ def exit_code(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
-    from framefleet.jobs.gallery.gallery import gallery_of
+    from framefleet.jobs.look.gallery.gallery import gallery_of
     from framefleet.jobs.show.headline import duration
 
     if not summary.done and not summary.failed:
@@ -190,3 +200,47 @@ def _unscored_lines(summary: Summary) -> list[str]:
         f"scores: {failed.num:,} clips have no {name}, as {failed.example}"
         for name, failed in summary.unscored.items()
     ]
+
+
+def retry_command(
+    job: JobOrOutput,
+    error_types: _ErrorTypes = None,
+    sets: Sets = None,
+    as_json: SummaryAsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Render only the rows that failed. `render` does this too, with all other rows that have no record yet.
+
+    Exit codes are those of `render`.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.render.claimed_job import job_of
+
+        found = job_of(job, sets or [])
+
+        code = show_retry(found, error_types=frozenset(error_types or []), as_json=as_json, quiet=quiet)
+    raise typer.Exit(code)
+
+
+def show_retry(job: Job, *, error_types: Collection[str], as_json: bool = False, quiet: bool = False) -> int:
+    """Print what failed and render it again; return the exit code."""
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.render.command import show_render, summary_json
+    from framefleet.jobs.render.retry import rows_to_retry
+    from framefleet.pipeline.outputs.stores.store import Store
+
+    failed = rows_to_retry(job, error_types)
+    for kind, count in failed.num_by_type.most_common():
+        said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
+        if not quiet:
+            (stderr if as_json else stdout).say(f"{count:,} rows failed by {kind}, as: {said}")
+    if not failed.row_ids:
+        kinds = f" by {', '.join(sorted(error_types))}" if error_types else ""
+        store = Store(job.output, job.storage_options)
+        if not quiet:
+            stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+        if as_json:
+            stdout.say(summary_json(Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)))
+        return 0
+    return show_render(job, only=failed.row_ids, as_json=as_json, quiet=quiet)

@@ -20,10 +20,10 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

@@ -9,8 +9,8 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
+from framefleet.jobs.job.claimed import read_training_claim
 from framefleet.jobs.render.claim import flat, public_location
-from framefleet.jobs.render.claimed import read_training_claim
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from framefleet.jobs.gallery.gallery import write_gallery
+from framefleet.jobs.look.gallery.gallery import write_gallery
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels

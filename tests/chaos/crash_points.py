@@ -31,9 +31,9 @@ import framefleet
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.jobs.keep.verify.files import damages_of
 from framefleet.jobs.render import render as render_module
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.verify.files import damages_of
 from framefleet.pipeline.outputs.stores import folder as folder_module
 from framefleet.pipeline.outputs.stores.folder import _LEFT_AFTER_S, TEMPORARY, Folder
 from framefleet.pipeline.outputs.stores.store import Store

@@ -11,9 +11,9 @@ import torch
 
 import framefleet
 from framefleet import Request
-from framefleet.jobs.replay.recorded_row import Given
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from framefleet import Request
-from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.keep.replay.replay import replay
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.tiny import tiny

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import framefleet
-from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.frames.rendered import to_rendered
 from framefleet.pipeline.recipes.recipe import BUILT_IN

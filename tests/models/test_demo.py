@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from framefleet.jobs.demo.prepare import MODEL, PROMPTS, prepare_demo
-from framefleet.jobs.shapes.measure import measure
-from framefleet.jobs.shapes.prompts import prompt_rows
-from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.jobs.demo.shapes.measure import measure
+from framefleet.jobs.demo.shapes.prompts import prompt_rows
+from framefleet.jobs.demo.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.wan import SHAPES_MODEL
 from framefleet.pipeline.model.model import load_model

@@ -12,8 +12,8 @@ import diffusers
 import pytest
 from PIL import Image
 
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.known import FAMILIES, PRESETS, RENDERED, family_of

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 import framefleet
-from framefleet.jobs.replay.recorded_row import Given
-from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.blank import blank_pipeline

@@ -16,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from framefleet import Clip, Inputs, Request, load_model
+from framefleet.jobs.job.claimed import claim_of
 from framefleet.jobs.job.file import job_as, job_from_mapping
 from framefleet.jobs.job.schema import TrainJob
-from framefleet.jobs.render.claimed import claim_of
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.render.claimed_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.replay.recorded_row import Given
-from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.train.resolve import resolve_training
 from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, TableError

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import load
 
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.replay.recorded_row import Given
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from framefleet.jobs.job.claimed import read_claim
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError

@@ -15,8 +15,8 @@ from diffusers import ClassifierFreeGuidance, SkipLayerGuidance
 
 import framefleet
 from framefleet import Clip, Request, load_model
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.modular import fields_given
 from framefleet.pipeline.model.registry import class_named

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.stores.store import Store

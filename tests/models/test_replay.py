@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.jobs.replay.recorded_row import Given
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
 from tests.rendered import KINDS, rendered, run_script

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from framefleet.jobs.job.claimed import read_claim
 from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.replay.recorded_row import Given
-from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
 from tests.commands import command

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.script import replay_script
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.audio import audio_sha256, to_audio

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save
 
 import framefleet
-from framefleet.jobs.replay.compare import Compared, compare
-from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.replay.two_clips import Again
+from framefleet.jobs.keep.replay.compare import Compared, compare
+from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.outputs.damage import look_at
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256

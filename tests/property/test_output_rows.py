@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import framefleet
-from framefleet.jobs.gallery.rows import shown_failures
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.retry.retry import rows_to_retry
+from framefleet.jobs.look.gallery.rows import shown_failures
+from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import parts_in

@@ -10,11 +10,11 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.progress import AuditFigures, Summary
+from framefleet.jobs.keep.replay.replay import environment_differences
+from framefleet.jobs.look.report.page import page_of
+from framefleet.jobs.look.report.report import report_of
+from framefleet.jobs.look.status.command import show_status
 from framefleet.jobs.render.command import ending_lines
-from framefleet.jobs.replay.replay import environment_differences
-from framefleet.jobs.report.page import page_of
-from framefleet.jobs.report.report import report_of
-from framefleet.jobs.status.command import show_status
 from framefleet.pipeline.render.audit.remarks import EQUAL, batched, with_remark
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import record

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from framefleet.jobs.job.claimed import read_claim
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.claimed_job import claimed_job, job_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.stores.store import Store

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.repair.repair import Mended, mend, put_back
+from framefleet.jobs.keep.repair.repair import Mended, mend, put_back
+from framefleet.jobs.keep.verify.files import damages_of
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.verify.files import damages_of
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import glance
 from framefleet.pipeline.outputs.parts.seals import Hold

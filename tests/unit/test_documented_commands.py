@@ -20,7 +20,7 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.pipeline.outputs.parts.records import record_schema
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/shapes/README.md"]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/demo/shapes/README.md"]
 PROGRAMS = ("framefleet", "make", "python", "duckdb")
 PLACEHOLDER = "..."
 
@@ -112,5 +112,5 @@ def test_the_job_of_the_readme_is_one() -> None:
 
 def test_jobs_of_examples_and_shapes_are_files() -> None:
     named = {word for command in of("framefleet") for word in command if word.endswith(".yaml")}
-    jobs = {job if "/" in job else f"jobs/shapes/train/{job}" for job in named - PLACES}
+    jobs = {job if "/" in job else f"jobs/demo/shapes/train/{job}" for job in named - PLACES}
     assert jobs and not {job for job in jobs if not (ROOT / job).exists()}

@@ -15,6 +15,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.plan import plan
 from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
@@ -27,8 +28,7 @@ from framefleet.jobs.render.drafts import render_drafted
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.repair import repair
-from framefleet.jobs.retry.retry import rows_to_retry
+from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet.jobs.gallery import rows as gallery_rows
-from framefleet.jobs.report.report import report
-from framefleet.jobs.sheet import clips as small_clips
-from framefleet.jobs.sheet import sheet as sheets
-from framefleet.jobs.sheet.sheet import grid, sheet
+from framefleet.jobs.look.gallery import rows as gallery_rows
+from framefleet.jobs.look.report.report import report
+from framefleet.jobs.look.sheet import clips as small_clips
+from framefleet.jobs.look.sheet import sheet as sheets
+from framefleet.jobs.look.sheet.sheet import grid, sheet
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter

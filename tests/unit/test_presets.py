@@ -145,7 +145,9 @@ def test_list_prints_every_preset_with_its_model() -> None:
 
 def test_list_cuts_no_name_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "an-organisation-of-the-hub/" + "a-long-name-" * 9
-    monkeypatch.setattr("framefleet.pipeline.model.families.known.PRESETS", [replace(PRESETS[0], models=(name,))])
+    monkeypatch.setattr(
+        "framefleet.pipeline.model.families.known.PRESETS", [replace(PRESETS[0], models=(name,))]
+    )
     assert name in command("model", "list").output
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.report.charts import mean_rate, rate_unit
-from framefleet.jobs.report.figures import MAX_BINS, Timeline
-from framefleet.jobs.report.page import bytes_told
+from framefleet.jobs.look.report.charts import mean_rate, rate_unit
+from framefleet.jobs.look.report.figures import MAX_BINS, Timeline
+from framefleet.jobs.look.report.page import bytes_told
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from tests.commands import command
 from tests.gallery_output import write_output as write_gallery_output

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.verify import sample
-from framefleet.jobs.verify.sample import sample_rows
+from framefleet.jobs.keep.verify import sample
+from framefleet.jobs.keep.verify.sample import sample_rows
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store

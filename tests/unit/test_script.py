@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.integrity import model_digest

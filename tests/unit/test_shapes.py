@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from framefleet.jobs.shapes.captions import LANGUAGES, MAX_TOKENS, captions
-from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw, track_of
-from framefleet.jobs.shapes.measure import Measured, measure
-from framefleet.jobs.shapes.scene import (
+from framefleet.jobs.demo.shapes.captions import LANGUAGES, MAX_TOKENS, captions
+from framefleet.jobs.demo.shapes.drawing import OUTLINES, PALETTE, draw, track_of
+from framefleet.jobs.demo.shapes.measure import Measured, measure
+from framefleet.jobs.demo.shapes.scene import (
     COLORS,
     MOTIONS,
     NEW_COLORS,

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.jobs.shapes.captions import captions
-from framefleet.jobs.shapes.command import show_dataset, show_evaluate, show_prompts
-from framefleet.jobs.shapes.dataset import examples_of, write_dataset
-from framefleet.jobs.shapes.drawing import draw
-from framefleet.jobs.shapes.evaluate import ATTRIBUTES, Settings, evaluate
-from framefleet.jobs.shapes.prompts import prompt_rows
-from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
-from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.jobs.demo.shapes.captions import captions
+from framefleet.jobs.demo.shapes.command import show_dataset, show_evaluate, show_prompts
+from framefleet.jobs.demo.shapes.dataset import examples_of, write_dataset
+from framefleet.jobs.demo.shapes.drawing import draw
+from framefleet.jobs.demo.shapes.evaluate import ATTRIBUTES, Settings, evaluate
+from framefleet.jobs.demo.shapes.prompts import prompt_rows
+from framefleet.jobs.demo.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
+from framefleet.jobs.demo.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.parts import PartWriter

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs import shapes
+from framefleet.jobs.demo import shapes
 from framefleet.jobs.job.file import load_job_as
 from framefleet.jobs.job.schema import TrainJob
 

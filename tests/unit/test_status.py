@@ -12,9 +12,9 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.holder import HELD, parse_holder, told_of
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.status import command as status_module
-from framefleet.jobs.status.command import headline_of
-from framefleet.jobs.status.driver import driver_of
+from framefleet.jobs.look.status import command as status_module
+from framefleet.jobs.look.status.command import headline_of
+from framefleet.jobs.look.status.driver import driver_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.replay.recorded_row import Given, find_recorded, recipe_of
-from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.keep.replay.recorded_row import Given, find_recorded, recipe_of
+from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.commands import command

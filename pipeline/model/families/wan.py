@@ -11,7 +11,7 @@ _TWO_PARTS = (
     "use a Wan 2.1 text-to-video model",
 )
 
-# The demo's, trained here: jobs/shapes/README.md.
+# The demo's, trained here: jobs/demo/shapes/README.md.
 SHAPES_MODEL = Preset(
     name="framefleet-shapes",
     pipelines=("WanPipeline",),

@@ -1,0 +1,1 @@
+"""Commands that keep an output what it was: checked, mended, rendered again."""

@@ -1,0 +1,68 @@
+"""`framefleet repair`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
+from framefleet.jobs.show.console import reporting, stderr
+from framefleet.pipeline.outputs.layout import DAMAGED
+
+if TYPE_CHECKING:
+    from framefleet.jobs.keep.repair.repair import Repaired
+
+
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
+
+
+def repair_command(
+    job: JobOrOutput,
+    dry_run: _DryRun = False,
+    as_json: AsJson = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Read every file of an output, remove what is damaged, and render what is missing.
+
+    Exit codes are those of `render`; with --dry-run 0: all is well, 1: something is to be repaired.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        code = show_repair(job, dry_run=dry_run, as_json=as_json, sets=sets or [])
+    raise typer.Exit(code)
+
+
+def show_repair(job: str, *, dry_run: bool, as_json: bool, sets: Sequence[str]) -> int:
+    """Repair, and say what was wrong and what was done; return the exit code."""
+    from framefleet.jobs.keep.repair.repair import repair_job
+    from framefleet.jobs.keep.verify.damages_shown import DamageList
+    from framefleet.jobs.render.command import show_ending
+    from framefleet.jobs.show.progress import watch_on
+
+    damages = DamageList(as_json=as_json)
+    with watch_on(stderr) as watch:
+        repaired = repair_job(job, watch, dry_run=dry_run, sets=sets, found=damages.add)
+    damages.show()
+    for line in _done(repaired, dry_run=dry_run):
+        stderr.say(line)
+    for line in _done(repaired.drafts, dry_run=dry_run) if repaired.drafts else ():
+        stderr.say(f"drafts: {line}")
+    if repaired.summary is None:
+        return 1 if damages.num_damages else 0
+    return show_ending(repaired.summary)
+
+
+def _done(repaired: Repaired, *, dry_run: bool) -> Iterator[str]:
+    """Yield what was done, or would be."""
+    mended = repaired.mended
+    would = "would be " if dry_run else ""
+    if repaired.is_job_back:
+        yield f"job.json {would or 'was '}put back"
+    if mended.num_rows:
+        yield f"{mended.num_rows:,} records {would}taken out"
+    if mended.num_set_aside:
+        yield f"{mended.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/"
+    if mended.num_swept:
+        yield f"{mended.num_swept:,} files that nothing names {would}deleted"

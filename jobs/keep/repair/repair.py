@@ -1,0 +1,215 @@
+"""From an output without what is damaged in it, by an ordinary render, to all rows again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.jobs.job.claimed import claim_in_parts
+from framefleet.jobs.job.file import set_values
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.keep.verify.files import job_damage
+from framefleet.jobs.render.claimed_job import is_job_file, job_of
+from framefleet.jobs.render.render import render_job
+from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clip_index import ClipIndex
+from framefleet.pipeline.outputs.damage import (
+    Damage,
+    DamageKind,
+    beside_parts,
+    damage_of_drafts,
+    damaged_records,
+    strays,
+)
+from framefleet.pipeline.outputs.layout import CLAIM
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import job_in_parts
+from framefleet.pipeline.outputs.parts.pending import disown, intent_to_sweep
+from framefleet.pipeline.outputs.parts.replace_part import replace_part, set_aside
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.stores.store import Store
+
+_SWEPT_AT_ONCE = 1000  # files between two looks at the lock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any.
+
+    drafts: the same of the output of drafts, where there is one.
+    """
+
+    store: Store
+    mended: Mended
+    is_job_back: bool = False
+    summary: Summary | None = None
+    drafts: Repaired | None = None
+
+
+def repair(
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    dry_run: bool = False,
+    sets: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Repaired:
+    """Take out of an output what is damaged, and render what is then missing.
+
+    job: an output, whose job.json says the rest; or a job file, or its content. dry_run: change nothing, and
+    tell what would be. sets: as "fleet.workers=2". Raises as `render` does.
+    """
+    return repair_job(job, Callback(on_progress), dry_run=dry_run, sets=sets)
+
+
+def repair_job(
+    job: Job | str | Path | Mapping[str, Any],
+    watch: Watch,
+    *,
+    dry_run: bool = False,
+    sets: Sequence[str] = (),
+    found: Callable[[Damage], None] = lambda damage: None,
+) -> Repaired:
+    """Do what `repair` promises, telling `watch` about it. found: is told all that is wrong."""
+    store = _store(job, sets)
+    resolve = partial(job_of, job, sets)
+    open_job = None if dry_run else resolve
+    repaired = _mended(store, watch, found, open_job)
+    if drafts := Output(store).drafts:
+        of_drafts = _mended(drafts.store, watch, lambda damage: found(damage_of_drafts(damage)), open_job)
+        repaired = replace(repaired, drafts=of_drafts)
+    return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
+
+
+def _mended(
+    store: Store, watch: Watch, found: Callable[[Damage], None], resolve: Callable[[], Job] | None
+) -> Repaired:
+    """Take out of an output what is damaged; resolve: opens its job; None changes nothing."""
+    if damage := job_damage(store):
+        found(damage)
+    if resolve is None:
+        return Repaired(store=store, mended=mend(store, None, watch, found), is_job_back=damage is not None)
+    with DriverLock(store) as lock:
+        is_job_back = put_back(store, lock)
+        resolve()  # what it lacks is told before anything is taken out
+        mended = mend(store, lock, watch, found)
+        lock.seal()  # parts were replaced
+    return Repaired(store=store, mended=mended, is_job_back=is_job_back)
+
+
+def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:
+    return isinstance(job, str | Path) and not is_job_file(job)
+
+
+def _store(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str]) -> Store:
+    if _is_output(job):
+        return Output.open(str(job), set_values(sets).get("storage_options")).store
+    return store_of_job(job_of(job, sets))
+
+
+def put_back(store: Store, hold: Hold) -> bool:
+    """Write job.json anew if it is not what it was; return whether it was not. Only for who holds the output.
+
+    What is there is kept in damaged/. Raises JobError where no part holds it.
+    """
+    if (damage := job_damage(store)) is None:
+        return False
+    text = job_in_parts(store)
+    if text is None or claim_in_parts(store) is None:
+        raise JobError(
+            f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it",
+            "put it back as it was, or choose another output",
+        )
+    hold.check()
+    if store.exists(CLAIM):
+        set_aside(store, CLAIM, hold)
+    store.write(CLAIM, text.encode())
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mended:
+    """What was wrong, and what was done about it, or would be.
+
+    num_found: by kind. num_rows: that lost their record. num_set_aside: damaged parts, and files that cannot
+    be read, now in damaged/. num_swept: files that nothing named.
+    """
+
+    num_found: Mapping[DamageKind, int]
+    num_rows: int
+    num_set_aside: int
+    num_swept: int
+
+
+def mend(
+    store: Store, hold: Hold | None, watch: Watch, found: Callable[[Damage], None] = lambda damage: None
+) -> Mended:
+    """Read the whole output, and take out of it what is damaged. found: is told all that is wrong.
+
+    hold: of the output; None changes nothing, and returns what would be done.
+    """
+    counts: Counter[DamageKind] = Counter()
+
+    def note(damage: Damage) -> Damage:
+        counts[damage.kind] += 1
+        found(damage)
+        return damage
+
+    with closing(ClipIndex()) as index:
+        read = damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
+        aside = [damage.path for damage in map(note, read) if damage.kind in ("part", "unreadable")]
+        late = [damage.path for damage in map(note, beside_parts(store)) if damage.kind == "late"]
+        if hold:
+            for path in aside:
+                set_aside(store, path, hold)
+        num_rows = _take_back(store, index, hold)
+        # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
+        intents: set[str] = set()
+        unnamed = _spare(map(note, strays(store, index)), index, intents)
+        num_swept = _sweep(store, hold, chain(late, unnamed))
+        if hold:
+            disown(store, intents)
+    return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
+
+
+def _take_back(store: Store, index: ClipIndex, hold: Hold | None) -> int:
+    """Let no part name a row whose files are damaged, nor one that a later record names; return how many."""
+    num_rows, run = 0, new_run(hold.epoch) if hold else ""
+    for number, (path, row_ids) in enumerate(index.take_spare(), start=1):
+        num_rows += len(row_ids)
+        if hold:
+            replace_part(store, path, row_ids, run=run, number=number, hold=hold)
+    return num_rows
+
+
+def _spare(damages: Iterable[Damage], index: ClipIndex, intents: set[str]) -> Iterator[str]:
+    """Yield strays of rows whose records name other files; fill `intents` for those of other rows."""
+    for damage in damages:
+        if damage.kind != "stray" or damage.row_id is None:
+            continue
+        if index.has(damage.row_id):
+            yield damage.path
+        else:
+            intents.add(intent_to_sweep(damage.path, damage.row_id))
+
+
+def _sweep(store: Store, hold: Hold | None, paths: Iterator[str]) -> int:
+    """Delete files, some at once; return how many."""
+    num_swept = 0
+    while some := list(islice(paths, _SWEPT_AT_ONCE)):
+        num_swept += len(some)
+        if hold:
+            hold.check()
+            store.delete_many(some)
+    return num_swept

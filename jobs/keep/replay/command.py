@@ -1,0 +1,146 @@
+"""`framefleet replay`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.pipeline.errors import JobError
+
+if TYPE_CHECKING:
+    from framefleet.jobs.keep.replay.compare import Compared
+    from framefleet.jobs.keep.replay.recorded_row import Given
+
+
+_RecordedOutput = Annotated[str, typer.Argument(help="Output that holds the record.")]
+_RowId = Annotated[str, typer.Argument(help="row_id, as in the record and the name of the clip.")]
+MovedModel = Annotated[str | None, typer.Option("--model", help="New place of the model, if it has moved.")]
+MovedLoras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="NAME=PLACE", help="New place of a LoRA, if it has moved; repeatable."),
+]
+MovedIpAdapter = Annotated[
+    str | None, typer.Option("--ip-adapter", help="New place of the IP-adapter, if it has moved.")
+]
+MovedSecondModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--second-model",
+        metavar="NAME=PLACE",
+        help="New place of a second model, if it has moved; repeatable.",
+    ),
+]
+OwnRecipe = Annotated[
+    str | None, typer.Option("--recipe", help="Your recipe as module:function, if the row uses one.")
+]
+ReadableRoots = Annotated[
+    list[str] | None,
+    typer.Option("--root", help="Folder or URL from which its images and videos may be read; repeatable."),
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
+]
+_Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
+_Script = Annotated[
+    bool, typer.Option("--script", help="Print a script that renders the row with torch and diffusers alone.")
+]
+
+
+def replay_command(
+    output: _RecordedOutput,
+    row_id: _RowId,
+    model: MovedModel = None,
+    loras: MovedLoras = None,
+    ip_adapter: MovedIpAdapter = None,
+    second_models: MovedSecondModels = None,
+    recipe: OwnRecipe = None,
+    roots: ReadableRoots = None,
+    allow_pickle: AllowPickle = False,
+    save: _Save = None,
+    script: _Script = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render one row again from its record and compare. Exit code 0: equal frames and sound; 1: other.
+
+    The output is not trusted: code, pickles and places on private networks are yours to name.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import places, storage_options
+        from framefleet.jobs.keep.replay.recorded_row import Given
+
+        given = Given(
+            model=model,
+            loras=places(loras or [], "--lora"),
+            ip_adapter=ip_adapter,
+            second_models=places(second_models or [], "--second-model"),
+            recipe=recipe,
+            roots=tuple(roots or []),
+            allow_pickle=allow_pickle,
+            storage_options=storage_options(sets or []),
+        )
+        is_equal = True
+        if script:
+            show_script(output, row_id, given)
+        else:
+            is_equal = show_replay(output, row_id, given, save=save)
+    raise typer.Exit(0 if is_equal else 1)
+
+
+def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
+    """Render one row again and print what is equal; return whether frames and sound are."""
+    if save is not None and not save.parent.is_dir():
+        raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
+    quiet_libraries()
+    from framefleet.jobs.keep.replay.replay import replay
+
+    replayed = replay(output, row_id, given)
+    for name, then, now in replayed.digests:
+        outcome = Text("equal", style="green") if then == now else Text("different", style="red")
+        said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
+        stdout.say(Text(f"{name}: ").append(outcome).append(said))
+    for damage in replayed.damages:
+        stdout.say(Text("stored clip: ").append(damage.kind, style="red").append(f"  {damage.path}"))
+    if not replayed.is_equal:
+        said = ", ".join([replayed.compared.verdict, *said_of(replayed.compared)])
+        stdout.say(Text("verdict: ").append(said, style="red"))
+        if replayed.compared.doubt:
+            stdout.say(unforged(f"  {replayed.compared.doubt}"))
+    for name, then, now in replayed.differences:
+        stdout.say(unforged(f"{name}: {then} then, {now} now"))
+    if save is not None:
+        save.write_bytes(replayed.media)
+        stderr.say(f"clip: {save}")
+    return replayed.is_equal
+
+
+def said_of(compared: Compared) -> list[str]:
+    """Return what is said of a difference beside its verdict, in the order in which it is read."""
+    found = [" and ".join(compared.which)] if compared.which else []
+    if compared.share is not None:
+        found.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")
+        found.append(f"by {compared.max_levels:.3g} of 255 levels at most")
+    if compared.psnr_db is not None:
+        found.append(f"PSNR {compared.psnr_db:.1f} dB")
+    if compared.one_level_psnr_db is not None:
+        found.append(f"where one level everywhere is {compared.one_level_psnr_db:.1f} dB")
+    return found
+
+
+def unforged(text: str) -> str:
+    """Return text of records, which could forge lines, in one line."""
+    return text.replace("\n", "\\n")
+
+
+def show_script(output: str, row_id: str, given: Given) -> None:
+    """Print the script that renders one row again."""
+    quiet_libraries()
+    from framefleet.jobs.keep.replay.script import replay_script
+
+    print(replay_script(output, row_id, given), end="")

@@ -1,0 +1,201 @@
+"""From an output and a row_id to what its record and job.json say about the row, checked.
+
+The output may be somebody else's. What it names is opened where that can do no harm; the rest has to be said
+by whoever replays the row (docs/replay.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from framefleet.jobs.job.claimed import Claim, claim_of
+from framefleet.jobs.keep.replay.record_values import arguments_of, environment_of, options_of
+from framefleet.jobs.render.claimed_job import STORES, is_opened
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.ip_adapter.files import IpAdapter, ip_adapter_of
+from framefleet.pipeline.model.loras.asked import Lora, digests_in
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
+from framefleet.pipeline.request import Request, inputs_in, is_model
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.text import quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What is said by whoever replays a row, as no output is trusted with it.
+
+    model, ip_adapter, loras, second_models: where these are now, the latter two by name. recipe: one of a
+    module, which the record must name too. roots: folders and URLs below which images and videos may be read,
+    on private networks too. allow_pickle: load pickles of tensors. storage_options: as in the job.
+    """
+
+    model: str | None = None
+    loras: Mapping[str, str] = field(default_factory=dict)
+    ip_adapter: str | None = None
+    second_models: Mapping[str, str] = field(default_factory=dict)
+    recipe: str | None = None
+    roots: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+NOTHING = Given()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One committed row, as its record and job.json have it. second_models: that it names, by name."""
+
+    record: Record
+    claim: Claim
+    environment: Mapping[str, Any]
+    request: Request
+    model: ModelSettings
+    second_models: Mapping[str, ModelSettings]
+    inputs: Inputs
+    store: Store
+
+
+def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
+    """Return what is known about a committed row. Raises JobError when there is no record of it."""
+    store = Store(output, given.storage_options)
+    return recorded_of(store, claim_of(store), find_record(store, row_id), given)
+
+
+def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
+    """Return what is known about the row of a record."""
+    environment, arguments = environment_of(record), arguments_of(record)
+    named = filter(is_model, arguments.values())
+    return Recorded(
+        record=record,
+        claim=claim,
+        environment=environment.model_dump(exclude_none=True),
+        request=Request(
+            arguments=arguments,
+            seed=record.seed,
+            scheduler=record.scheduler,
+            recipe=record.recipe,
+            fps=record.fps,
+        ),
+        model=ModelSettings(
+            path=given.model or _place(record.model, "its model", "--model PLACE"),
+            allow_pickle=_pickles(claim.job.model.allow_pickle, "its model", given),
+            dtype=environment.dtype,
+            device=environment.device,
+            threads=environment.threads,
+            options=options_of(record, environment),
+            storage_options=dict(given.storage_options),
+            loras={name: _lora(name, digest, claim, given) for name, digest in digests_in(arguments).items()},
+            ip_adapter=_ip_adapter(claim, given),
+        ),
+        second_models={one["name"]: _second_model(one, claim, given) for one in named},
+        inputs=_inputs(arguments, given),
+        store=store,
+    )
+
+
+def _place(place: str, what: str, option: str) -> str:
+    """Return a place that an output names. Raises JobError for one that is not opened on its word."""
+    if is_opened(place):
+        return place
+    raise JobError(
+        f"the output says that {what} is at {place!r}, which is not opened on its word",
+        f"if that is right, give it as {option}",
+    )
+
+
+def _pickles(claimed: bool, what: str, given: Given) -> bool:
+    if claimed and not given.allow_pickle:
+        raise JobError(
+            f"{what} may be pickles, as the output says, and they can run code when they are opened",
+            "if you trust where it comes from, add --allow-pickle",
+        )
+    return given.allow_pickle
+
+
+def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
+    """Return a LoRA of the row, from where job.json or the caller says, with the record's content."""
+    if name not in claim.job.loras:
+        raise _unnamed(f"the LoRA {name!r}")
+    claimed, what = claim.job.loras[name], f"its LoRA {name!r}"
+    lora = Lora(
+        path=claimed.path,
+        revision=claimed.revision,
+        file=claimed.file,
+        component=claimed.component,
+        allow_pickle=_pickles(claimed.allow_pickle, what, given),
+        sha256=sha256,
+    )
+    if name in given.loras:
+        return replace(lora, path=given.loras[name], revision=None, file=None)
+    return replace(lora, path=_place(claimed.path, what, quoted("--lora", f"{name}=PLACE")))
+
+
+def _ip_adapter(claim: Claim, given: Given) -> IpAdapter | None:
+    """Return the job's IP-adapter, from where job.json or the caller says; its files are the model's."""
+    claimed, moved = claim.job.model.ip_adapter, given.ip_adapter
+    if claimed is None:
+        return None
+    place = moved or _place(claimed.path, "its IP-adapter", "--ip-adapter PLACE")
+    revision = None if moved else claimed.revision
+    return ip_adapter_of(claimed.model_dump() | {"path": place, "revision": revision})
+
+
+def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> ModelSettings:
+    """Return a second model of the row, from where job.json or the caller says."""
+    name = named["name"]
+    if name not in claim.job.second_models:
+        raise _unnamed(f"the second model {name!r}")
+    claimed, what = claim.job.second_models[name], f"its second model {name!r}"
+    moved = given.second_models.get(name)
+    return ModelSettings(
+        path=moved or _place(claimed.path, what, quoted("--second-model", f"{name}=PLACE")),
+        revision=None if moved else claimed.revision,
+        allow_pickle=_pickles(claimed.allow_pickle, what, given),
+        dtype=named.get("dtype", "auto"),
+        storage_options=dict(given.storage_options),
+    )
+
+
+def _unnamed(what: str) -> JobError:
+    return JobError(f"job.json does not name {what} of this row", "take job.json of this output")
+
+
+def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
+    """Return what may read the row's own images and videos.
+
+    They lie in folders and object stores wherever the record says: what is read there must have the record's
+    SHA-256. What is on the web is read from public addresses, and from the caller's roots.
+    """
+    uris = [named["uri"] for value in arguments.values() for named in inputs_in(value)]
+    own = [uri.rpartition("/")[0] or "/" for uri in uris if _is_stored(uri)]
+    return Inputs([*given.roots, *own], given.storage_options)
+
+
+def _is_stored(uri: str) -> bool:
+    scheme, mark, rest = uri.partition("://")
+    return (
+        uri.startswith("/") if not mark else scheme in STORES and "/" in rest.strip("/") and "::" not in uri
+    )
+
+
+def recipe_of(recorded: Recorded, given: Given) -> Recipe:
+    """Return the recipe of a row. Raises JobError for one of a module that nobody but the record names."""
+    name = recorded.request.recipe
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if given.recipe == name:
+        return find_recipe(name)
+    problem = f"row {recorded.record.row_id} was rendered by the recipe {name!r}"
+    if given.recipe is not None:
+        raise JobError(f"{problem}, not by {given.recipe!r}", "name that one, if it is yours")
+    raise JobError(
+        f"{problem}, and no code is run because a record names it",
+        f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",
+    )

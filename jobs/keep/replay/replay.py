@@ -1,0 +1,196 @@
+"""From an output and a row_id to the same row rendered once more, and what of it is equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.jobs.job.claimed import ClaimedMedia
+from framefleet.jobs.keep.replay.compare import Compared, compare, compared_digests
+from framefleet.jobs.keep.replay.record_values import environment_of
+from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
+from framefleet.jobs.keep.replay.two_clips import Again
+from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.load import load
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.damage import Damage, look_at
+from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import Record, values_of
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.render.audit.remarks import AUDIT
+from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.request import is_model
+from framefleet.pipeline.rows.tables.checked_again import check_again
+from framefleet.pipeline.text import quoted
+
+_UNKNOWN = "?"  # not recorded, so never said to differ
+_RECIPE = "recipe source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A row rendered again.
+
+    digests: (name, then, now), of what there is. differences: the same, of what the environment has become.
+    media: the file that it gives now, and its record. damages: of the files that are stored. compared: what
+    all this means.
+    """
+
+    digests: tuple[tuple[str, str | None, str | None], ...]
+    differences: tuple[tuple[str, str, str], ...]
+    media: bytes
+    record: Record
+    damages: tuple[Damage, ...]
+    compared: Compared
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether frames, sound and other arrays are, and the stored files those of the record.
+
+        A new file may differ from the stored one, e.g. by its codec's version.
+        """
+        return self.compared.verdict == "bit-exact"
+
+
+class Replayer:
+    """Renders recorded rows again, one after the other, in this process; keeps the model of the last."""
+
+    def __init__(self, given: Given = NOTHING) -> None:
+        """given: what the output is not trusted with."""
+        self._given = given
+        self._settings: ModelSettings | None = None
+        self._model: Model | None = None
+
+    def replay(self, recorded: Recorded) -> Replayed:
+        """Do what `replay` promises."""
+        recipe = recipe_of(recorded, self._given)
+        media = media_again(recorded.claim.job.media)
+        clip = self._render(recorded, recipe)
+        now = encode_clip(clip, media)
+        there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
+        here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
+        differences = tuple(_differences(there, here))
+        _, damages = look_at(recorded.store, values_of(recorded.record))
+        again = Again(record=now.record, media=media, frames=lambda: clip.frames, content=lambda: now.content)
+        return Replayed(
+            digests=tuple(compared_digests(recorded.record, now.record)),
+            differences=differences,
+            media=now.content,
+            record=now.record,
+            damages=tuple(damages),
+            compared=compare(recorded.store, recorded.record, again, damages=damages, changes=differences),
+        )
+
+    def _render(self, recorded: Recorded, recipe: Recipe) -> Clip:
+        second_models = open_second_models(recorded.second_models)
+        _check_second_models(recorded, second_models)
+        model = self._loaded(recorded.model)
+        check_files(recorded, model.digests, model.settings.name)
+        request = check_again(recorded.request, model.spec, recipe)
+        renderer = Renderer(
+            model,
+            Batching(max_rows=1),
+            recipes={recipe.name: recipe},
+            inputs=recorded.inputs,
+            second_models=second_models,
+            audit=Audit(every=0),
+        )
+        row_id = recorded.record.row_id
+        outcome = renderer.render_plainly(request, row_id)
+        if not isinstance(outcome, Clip):
+            raise _not_rendered(row_id, outcome.error)
+        return outcome
+
+    def _loaded(self, settings: ModelSettings) -> Model:
+        if self._model is None or settings != self._settings:
+            self._model = None  # before the next takes its memory
+            self._model, self._settings = load(settings), settings
+        return self._model
+
+
+def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
+    """Render one row again, in this process, and compare it with its record, and that with what is stored.
+
+    given: what the output is not trusted with. Raises JobError when there is no such record, or it is not one
+    that a row could have, and ModelError when files are not those of the record.
+    """
+    return Replayer(given).replay(find_recorded(output, row_id, given))
+
+
+def media_again(media: ClaimedMedia) -> Media:
+    """Return how clips are encoded once more, as job.json says of the first time.
+
+    Neither by NVENC nor signed: no equal bytes are to be expected of these, nor that they can be made.
+    """
+    encoder = None if media.encoder == "h264_nvenc" else media.encoder
+    return Media(**media.model_dump() | {"encoder": encoder, "c2pa": None})
+
+
+def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:
+    """Return (name, then, now) of what of the environment has become another."""
+    there, here = (environment_of(record).model_dump(exclude_none=True) for record in (then, now))
+    return tuple(_differences(there, here))
+
+
+def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
+    """Return what is said when nothing was rendered, which is not "other frames"."""
+    if isinstance(error, InputError):
+        return JobError(
+            error.problem,
+            "put the file back as it was when the row was rendered; "
+            "where it is on a private network, give its place as --root",
+        )
+    if isinstance(error, FramefleetError):
+        return error
+    said = JobError(
+        f"row {row_id} cannot be rendered again: {type(error).__name__}: {error}",
+        "see whether its record is as it was written, and the environment what it was",
+    )
+    said.__cause__ = error
+    return said
+
+
+def _check_second_models(recorded: Recorded, found: Mapping[str, SecondModel]) -> None:
+    for named in filter(is_model, recorded.request.arguments.values()):
+        if (model := found[named["name"]]).digest != named["digest"]:
+            raise ModelError(
+                f"the second model at {model.settings.name} is not the one that rendered this row",
+                f"give the folder of the one that did: {quoted('--second-model', named['name'] + '=PLACE')}",
+            )
+
+
+def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:
+    """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
+    if model_digest(digests) == recorded.record.model_digest:
+        return
+    changed = [file for file, _, _ in _differences(recorded.claim.model_files, digests)]
+    raise ModelError(
+        f"the model at {name} is not the one that rendered this row; other files: "
+        + ", ".join(changed[:5])
+        + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
+        "give the folder of the model that did, as --model",
+    )
+
+
+def _recipe_digest(recorded: Recorded) -> str | None:
+    """Return the digest of the recipe's source then; that of a row's own recipe is not kept."""
+    is_jobs = recorded.claim.job.recipe == recorded.request.recipe
+    return recorded.claim.recipe_digest if is_jobs else _UNKNOWN
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    names = sorted({*there, *here} - {AUDIT})  # what is known of a row is none of where it was rendered
+    return [
+        (name, str(there.get(name, "absent")), str(here.get(name, "absent")))
+        for name in names
+        if there.get(name) not in (here.get(name), _UNKNOWN)
+    ]

@@ -1,0 +1,255 @@
+"""From a record to a script that renders its row again with torch and diffusers alone, and compares.
+
+Models that diffusers lacks are imported from framefleet.
+
+Not covered: other recipes than `generate`, images and videos, schedules of guidance. Outputs beside
+frames and sound are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
+from framefleet.jobs.keep.replay.replay import check_files
+from framefleet.jobs.keep.replay.script_call import ScriptCall, script_call
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.environment import MAX_CPU_ISA
+from framefleet.pipeline.model.load import for_diffusers
+from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
+from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.model import source_of, weights_of
+from framefleet.pipeline.model.numerics import numerics_of
+from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.schema import ModelOffload
+from framefleet.pipeline.model.options.tuning import Setup, script_setup
+from framefleet.pipeline.model.registry import module_of
+from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.selection import SAFETENSORS
+from framefleet.pipeline.model.sources.source import Source
+from framefleet.pipeline.model.specs.dtypes import check_dtype
+from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.recipes.guidance_check import is_schedule
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import inputs_in
+from framefleet.pipeline.rows.tables.checked_again import check_again
+from framefleet.pipeline.text import quoted
+
+TEMPLATE = '''\
+"""Render row {row_id} again and compare what it made with the record."""
+
+# Made by framefleet {framefleet}. The clip was rendered with:
+{environment}
+
+import hashlib
+{os}import random
+import sys
+{variables}
+import numpy
+import torch
+{modules}{imports}
+
+MODEL = {model!r}  # model digest {model_digest}
+ARGUMENTS = {arguments}
+SEED = {seed}
+{digests}
+
+{numerics}
+{tf32}
+{loading}
+{loras}{guiders}{setup}
+pipe.set_progress_bar_config(disable=True)
+pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
+
+torch.manual_seed(SEED)
+numpy.random.seed(SEED % 2**32)
+random.seed(SEED)
+output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np")
+{checks}'''
+
+FRAMES_CHECK = """
+frames = {frames}  # (T, H, W, {channels})
+shape = "x".join(map(str, frames.shape))
+digest = hashlib.sha256(f"{dtype} {{shape}}\\n".encode() + frames.tobytes()).hexdigest()
+if digest != FRAMES_SHA256:
+    sys.exit(f"other frames: {{digest}} now, {{FRAMES_SHA256}} in the record")
+print(f"the same frames: {{digest}}")
+"""
+
+SOUND_CHECK = """
+sound = torch.as_tensor({sound}).float().cpu().numpy().reshape({channels}, -1)
+pcm = (sound.T.clip(-1, 1) * numpy.float32(32767)).round().astype("<i2")  # (samples, channels)
+line = f"int16 {{len(pcm)}}x{channels} {sample_rate}\\n"
+digest = hashlib.sha256(line.encode() + pcm.tobytes()).hexdigest()
+if digest != AUDIO_SHA256:
+    sys.exit(f"other sound: {{digest}} now, {{AUDIO_SHA256}} in the record")
+print(f"the same sound: {{digest}}")
+"""
+
+
+def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
+    """Return the script for one row. It exits with 0 when frames and sound are the record's, else with 1.
+
+    given: what the output is not trusted with; its values stand in the script as literals.
+    """
+    recorded = find_recorded(output, row_id, given)
+    if recorded.request.recipe != "generate":
+        raise JobError(
+            f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
+            "whose code a script of diffusers calls does not hold",
+            "use `framefleet replay` without --script",
+        )
+    arguments = recorded.request.arguments
+    unsaid = [name for name, value in arguments.items() if inputs_in(value) or is_schedule(name, value)]
+    if unsaid:
+        raise JobError(
+            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, "
+            "which a script of numbers and text does not hold",
+            "use `framefleet replay` without --script",
+        )
+    source = source_of(recorded.model)
+    if "://" in source.path:
+        raise JobError(
+            f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs",
+            "copy the model to a folder, and give that as --model",
+        )
+    weights = weights_of(recorded.model, source)
+    check_files(recorded, weights.digests(), source.name)
+    configs = weights.configs()
+    spec = inspect_model(configs)
+    request = check_again(recorded.request, spec, BUILT_IN["generate"])
+    check_dtype(recorded.model.dtype, spec.components)
+    check_options(recorded.model.options, spec, folder=configs, components=weights.components)
+    setup = _setup(recorded, spec, weights.components)
+    choice = resolve_scheduler(recorded.request.scheduler, spec)
+    call = script_call(
+        spec,
+        without_loras(request.arguments),
+        weights.components,
+        revision=source.revision,
+        dtype=repr(for_diffusers(recorded.environment["dtype"])),
+        is_safe=not recorded.model.allow_pickle,
+        quantization=setup.quantization,
+    )
+    return _filled(recorded, source, call, choice, setup)
+
+
+def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Component]) -> Setup:
+    steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
+    if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
+        options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
+    libraries = {component.name: component.library for component in components if component.has_weights}
+    return script_setup(options, libraries, device=recorded.model.device, steps=steps)
+
+
+def _filled(
+    recorded: Recorded, source: Source, call: ScriptCall, choice: SchedulerChoice, setup: Setup
+) -> str:
+    environment, model = recorded.environment, recorded.model
+    numerics = numerics_of(model.options, threads=model.threads, device=model.device)
+    isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
+    variables = {**numerics.variables, **({MAX_CPU_ISA: isa} if isa else {})}
+    return TEMPLATE.format(
+        row_id=recorded.record.row_id,
+        framefleet=_in_comment(recorded.claim.framefleet),
+        environment="\n".join(
+            f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
+        ),
+        modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
+        imports=_imports({call.class_name, choice.class_name, *setup.classes}),
+        model=source.path,
+        model_digest=recorded.record.model_digest,
+        loras=_loras(recorded),
+        arguments=_python(call.arguments),
+        seed=repr(recorded.request.seed),
+        digests="\n".join(_digests(recorded.record)),
+        os="import os\n" if variables else "",
+        variables="".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in variables.items()),
+        numerics="\n".join(map(str, numerics.settings())),
+        tf32=f"torch.backends.cuda.matmul.allow_tf32 = {bool(tf32)}\n" if tf32 is not None else "",
+        loading=call.loading,
+        guiders=call.guiders,
+        setup="\n".join(setup.lines),
+        scheduler=choice.class_name,
+        overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
+        checks="".join(_checks(recorded.record, call)),
+    )
+
+
+def _digests(record: Record) -> Iterator[str]:
+    if record.frames_sha256 is not None:
+        yield f"FRAMES_SHA256 = {record.frames_sha256!r}"
+    if record.audio_sha256 is not None:
+        yield f"AUDIO_SHA256 = {record.audio_sha256!r}"
+
+
+def _checks(record: Record, call: ScriptCall) -> Iterator[str]:
+    """Yield the lines that compare what the record has digests of."""
+    if record.frames_sha256 is not None:
+        is_float = (record.frames_format or "").endswith("float32")
+        kept = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
+        yield FRAMES_CHECK.format(
+            frames=kept.format(call.frames),
+            dtype="float32" if is_float else "uint8",
+            channels=4 if (record.frames_format or "").startswith("rgba") else 3,
+        )
+    if record.audio_sha256 is not None:
+        yield SOUND_CHECK.format(
+            sound=call.sound,
+            channels=repr(record.audio_channels),
+            sample_rate=repr(record.audio_sample_rate),
+        )
+
+
+def _in_comment(text: str) -> str:
+    """Return text that ends no comment: on one line, with nothing in it that does not show."""
+    return repr(text)[1:-1]
+
+
+def _imports(class_names: set[str]) -> str:
+    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
+    modules: dict[str, list[str]] = {}
+    for name in sorted(class_names):
+        modules.setdefault(module_of(name), []).append(name)
+    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
+
+
+def _loras(recorded: Recorded) -> str:
+    """Return the lines that load the row's LoRAs and switch them on."""
+    if not recorded.model.loras:
+        return ""
+    lines = [_loading(name, lora, recorded) for name, lora in sorted(recorded.model.loras.items())]
+    names, weights = zip(*adapters_in(recorded.request.arguments), strict=True)
+    lines.append(f"pipe.set_adapters({list(names)!r}, {list(weights)!r})")
+    lines.append("for part in pipe.components.values():")
+    lines.append("    if isinstance(part, torch.nn.Module):")
+    lines.append("        part.eval()  # adapters are made in training mode: a dropout would be on")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
+    lora = fetch_lora(name, lora, recorded.model.storage_options).lora
+    if "://" in lora.path:
+        raise JobError(
+            f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
+            f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}",
+        )
+    options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}
+    if lora.revision:
+        options["revision"] = lora.revision
+    if lora.component == "transformer_2":
+        options["load_into_transformer_2"] = True
+    if not str(lora.file).endswith(SAFETENSORS):
+        del options["use_safetensors"]
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"pipe.load_lora_weights({lora.path!r}, {given})  # SHA-256 {lora.sha256}"
+
+
+def _python(arguments: Mapping[str, Any]) -> str:
+    """Return the arguments as Python, one to a line; floats keep every bit."""
+    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
+    return f"{{\n{lines}}}"

@@ -1,0 +1,171 @@
+"""`framefleet verify`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from framefleet.jobs.keep.replay.command import (
+    AllowPickle,
+    MovedIpAdapter,
+    MovedLoras,
+    MovedModel,
+    MovedSecondModels,
+    OwnRecipe,
+    ReadableRoots,
+    said_of,
+    unforged,
+)
+from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
+from framefleet.jobs.options import AsJson, Sets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.jobs.keep.replay.recorded_row import Given
+    from framefleet.jobs.keep.verify.choice import RowChoice
+    from framefleet.jobs.keep.verify.rows import VerifiedRow
+
+
+_STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
+
+
+_Output = Annotated[str, typer.Argument(help="Output to read: a folder or a URL.")]
+_Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests. Render nothing.")]
+_Sample = Annotated[int, typer.Option("--sample", min=1, help="Number of rows to render again.")]
+_Seed = Annotated[int, typer.Option("--seed", help="Random seed for choosing which rows to check.")]
+_RowIds = Annotated[
+    list[str] | None,
+    typer.Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
+]
+_ByFleet = Annotated[
+    bool, typer.Option("--fleet", help="Render on a fleet, as in job.json or --set fleet.address=...")
+]
+
+
+def verify_command(
+    output: _Output,
+    files: _Files = False,
+    sample: _Sample = SAMPLE,
+    seed: _Seed = 0,
+    row_ids: _RowIds = None,
+    by_fleet: _ByFleet = False,
+    as_json: AsJson = False,
+    model: MovedModel = None,
+    loras: MovedLoras = None,
+    ip_adapter: MovedIpAdapter = None,
+    second_models: MovedSecondModels = None,
+    recipe: OwnRecipe = None,
+    roots: ReadableRoots = None,
+    allow_pickle: AllowPickle = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Check an output: render some rows again and compare. With --files, check the digest of every file.
+
+    Exit code 0: all is well, every row bit-exact. 1: not all; each row's verdict says what is wrong: its
+    record, its file or its pixels. 2: no row could be rendered.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import places, set_values
+        from framefleet.jobs.keep.replay.recorded_row import Given
+
+        given = Given(
+            model=model,
+            loras=places(loras or [], "--lora"),
+            ip_adapter=ip_adapter,
+            second_models=places(second_models or [], "--second-model"),
+            recipe=recipe,
+            roots=tuple(roots or []),
+            allow_pickle=allow_pickle,
+            storage_options=set_values(sets or []).get("storage_options", {}),
+        )
+        if files:
+            is_well = show_damages(output, given.storage_options, as_json=as_json)
+        else:
+            choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
+            is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
+    raise typer.Exit(0 if is_well else 1)
+
+
+def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
+    """Read every file and print what is wrong; return whether all is well."""
+    from framefleet.jobs.keep.verify.damages_shown import DamageList
+    from framefleet.jobs.show.progress import watch_on
+
+    quiet_libraries()
+    from framefleet.jobs.keep.verify.files import damages_of
+    from framefleet.pipeline.outputs.output import Output
+
+    store = Output.open(output, storage_options).store
+    damages = DamageList(as_json=as_json)
+    with watch_on(stderr) as watch:
+        for damage in damages_of(store, watch):
+            damages.add(damage)
+    damages.show()
+    if damages.num_damages:
+        stderr.say(f"`{command('repair', store.url_of(''))}` takes out what is damaged and renders it again")
+    else:
+        stderr.say(f"all is well: {store.url_of('')}")
+    return not damages.num_damages
+
+
+def show_verified(
+    output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool
+) -> bool:
+    """Render rows again and print how they compare; return whether all have the same bits."""
+    from framefleet.jobs.show.progress import watch_on
+
+    quiet_libraries()
+    from framefleet.jobs.keep.verify.rows import verified_rows
+
+    verdicts, errors = Counter[str](), []
+    with watch_on(stderr) as watch:
+        for row in verified_rows(output, choice, given, sets, watch):
+            verdicts[row.compared.verdict] += 1
+            errors += [row.error] if row.error else []
+            if as_json:
+                stdout.say(json.dumps(_values(row), ensure_ascii=False))
+            else:
+                _show(row)
+    if as_json:
+        stdout.say(json.dumps({"num_rows": verdicts.total(), "verdicts": dict(verdicts)}))
+    if len(errors) == verdicts.total():
+        raise errors[0]
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
+    stderr.say(f"{verdicts.total():,} rows: {counts}")
+    return set(verdicts) == {"bit-exact"}
+
+
+def _show(row: VerifiedRow) -> None:
+    verdict, record = row.compared.verdict, row.record
+    line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
+    parts = ["", *said_of(row.compared), *([str(row.error)] if row.error else [])]
+    stdout.say(line.append(unforged(f"{', '.join(parts)}, rendered by {record.worker} on {record.node}")))
+    if row.compared.doubt:
+        stdout.say(unforged(f"  {row.compared.doubt}"))
+    for damage in row.damages:
+        stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
+    for name, then, now in row.differences:
+        stdout.say(unforged(f"  {name}: {then} then, {now} now"))
+
+
+def _values(row: VerifiedRow) -> dict[str, Any]:
+    """Return what --json tells of a row."""
+    return {
+        "row_id": row.record.row_id,
+        "worker": row.record.worker,
+        "node": row.record.node,
+        **asdict(row.compared),
+        "is_well": row.is_well,
+        "damages": [asdict(damage) for damage in row.damages],
+        "differences": [dict(zip(("name", "then", "now"), one, strict=True)) for one in row.differences],
+        "error": str(row.error) if row.error else None,
+    }

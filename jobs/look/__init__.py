@@ -1,0 +1,1 @@
+"""Commands that show an output: how far it is, what failed, its clips and figures."""

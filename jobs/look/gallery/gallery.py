@@ -1,0 +1,190 @@
+"""From an output to the page in its folder `gallery/` that shows it, and is up to date after every call.
+
+    gallery/index.html, *.css, *.js    the page (`page/`)
+    gallery/manifest.js                how many rows, which columns, which blocks
+    gallery/data/<digest>.js           blocks: values of one column, named by what is in them
+    gallery/axes.json                  the axes that were asked for, so that the next call keeps them
+    gallery/version.js                 what an open page looks at, to see that there is more
+
+Written in such an order that a page finds all that its manifest names. Derived: it may be deleted. A page
+that is there may be anybody's, whose scripts would run: what stays of it was compared with ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from framefleet.jobs.look.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
+from framefleet.jobs.look.gallery.rows import roles_in, shown_failures, shown_records
+from framefleet.jobs.look.gallery.stills import make_stills
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, GALLERY, RECORDS, SCORES
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
+
+_PAGE = Path(__file__).with_name("page")
+INDEX, _MANIFEST, _VERSION, _AXES = (
+    f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
+)
+_BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
+_NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
+_MAX_CLAIM = 1 << 20  # bytes of job.json that count
+
+
+def gallery(
+    output: str | Path,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    previews: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a page that shows an output into its folder `gallery/`; return where its index.html is.
+
+    x, y: columns that its grid has as axes at first; None keeps those of the call before, "" takes them away.
+    previews: also make the stills that are missing.
+    Raises JobError for a column that is not there and a place that is no output, StoreError where that cannot
+    be read or written.
+    """
+    store = output_to_show(str(output), storage_options)
+    if previews:
+        make_stills(store)
+    return write_gallery(store, x=x, y=y)
+
+
+def output_to_show(output: str, storage_options: Mapping[str, Any] | None) -> Store:
+    """Return the store of an output. Raises JobError where there is none: nothing is written there."""
+    return Output.open_rendered(output, storage_options).store
+
+
+def write_gallery(
+    store: Store,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    is_ours: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> str:
+    """Do what `gallery` promises, for an output that is open.
+
+    is_ours: the page that is there was written here, and stays where no part has come, gone or changed since.
+    check: called before each block of rows, and before what is written counts; what it raises leaves the page
+    as it was.
+    """
+    axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
+    version = _version(store, axes)
+    there = set(store.list(GALLERY))
+    if is_ours and _is_of(version, store, there):
+        return store.url_of(INDEX)
+    with ThreadPoolExecutor(_NUM_WRITERS) as writers:
+        blocks = _Blocks(store, there, writers)
+        tables = {
+            "records": _blocks_of(shown_records(store), blocks, check),
+            "failures": _blocks_of(shown_failures(store), blocks, check),
+        }
+        names = [column["name"] for column in tables["records"]["columns"]]
+        for axis in filter(None, (x, y)):
+            _check_axis(axis, names, store)
+        for file in sorted(_PAGE.iterdir()):
+            _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
+        blocks.finish()
+    check()
+    told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
+    told |= {"output": store.url_of(""), "identity": _identity(store)}
+    told |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
+    text = json.dumps(told, separators=(",", ":"))
+    written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    if axes:
+        store.write(_AXES, canonical_json(axes).encode())
+    store.write(_MANIFEST, script("manifest", version, written_at, text))
+    store.write(_VERSION, script("newest", version))
+    store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
+    return store.url_of(INDEX)
+
+
+def gallery_of(store: Store) -> str | None:
+    """Return where an output's gallery is; None where it has none."""
+    return store.url_of(INDEX) if store.exists(INDEX) else None
+
+
+def _remembered(store: Store) -> dict[str, str]:
+    try:
+        return read_json(store, _AXES, TypeAdapter(dict[str, str]))
+    except (FileNotFoundError, JobError):  # the gallery is derived, and written anew as if it were the first
+        return {}
+
+
+def _version(store: Store, axes: Mapping[str, str]) -> str:
+    """Return what tells galleries apart: what they show, the page, the axes."""
+    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
+    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
+    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items())])
+    return hashlib.sha256(shown.encode()).hexdigest()[:20]
+
+
+def _is_of(version: str, store: Store, there: set[str]) -> bool:
+    if not {INDEX, _MANIFEST, _VERSION} <= there:
+        return False
+    return store.read(_VERSION) == script("newest", version)
+
+
+class _Blocks:
+    """The blocks of one gallery, written beside what is still read; those that are there as they are stay."""
+
+    def __init__(self, store: Store, there: set[str], writers: ThreadPoolExecutor) -> None:
+        self.named: set[str] = set()
+        self._store, self._there, self._writers = store, there, writers
+        self._written: list[Any] = []
+
+    def put(self, name: str, content: bytes) -> None:
+        path = f"{GALLERY}/data/{name}.js"
+        if path not in self.named:
+            while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
+                self._written.pop(0).result()
+            self._written.append(self._writers.submit(_put, self._store, path, content, self._there))
+        self.named.add(path)
+
+    def finish(self) -> None:
+        for written in self._written:
+            written.result()
+
+
+def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks, check: Callable[[], None]) -> dict[str, Any]:
+    found = TableBlocks(blocks.put)
+    for table in in_blocks(tables):
+        check()
+        found.add(table, roles_in(table))
+    return found.described()
+
+
+def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
+    """Write a file of the gallery, unless it is there as it is."""
+    if path not in there or store.read(path, len(content) + 1) != content:
+        store.write(path, content)
+
+
+def _check_axis(axis: str, names: Sequence[str], store: Store) -> None:
+    if axis not in names:
+        raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
+
+
+def _identity(store: Store) -> str:
+    """Return what tells outputs apart, also where they lie now: stars are kept under it."""
+    try:
+        told = store.read(CLAIM, _MAX_CLAIM)
+    except FileNotFoundError:
+        told = store.url_of("").encode()
+    return hashlib.sha256(told).hexdigest()[:16]

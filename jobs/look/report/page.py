@@ -1,0 +1,243 @@
+"""In: a report. Out: one page of HTML that holds all it shows, runs no script and asks no network.
+
+Whatever records say is escaped, and shortened where it has no bounds.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from framefleet.jobs.look.report.charts import (
+    MAX_BARS,
+    SERIES,
+    bars_chart,
+    batches_chart,
+    mean_rate,
+    rate_unit,
+    states_chart,
+    throughput_chart,
+    workers_chart,
+)
+from framefleet.jobs.look.report.values import Report
+from framefleet.jobs.show.audits import share_text
+from framefleet.jobs.show.headline import duration
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.pipeline.text import escaped
+
+_STYLE = Path(__file__).with_name("page.css")
+_MAX_TEXT = 400  # characters of a cell
+_FIRST_KEYS = ("gpu", "driver", "torch", "cuda", "diffusers", "transformers", "attention", "python")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
+    """Return the page. stills: prompts and WebP pictures of the newest clips."""
+    title = html_text(report.output.rstrip("/").rpartition("/")[2] or report.output)
+    body = "\n".join(
+        [*_top(report, title), _stills(stills), *_charts(report), *_tables(report), _foot(report)]
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}: report</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def html_text(value: object) -> str:
+    """Return a text for the page: without control characters, of a bounded length, escaped."""
+    text = escaped(str(value)).encode("utf-8", "replace").decode()
+    return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
+
+
+def bytes_told(count: float) -> str:
+    """Return 1,234,567 as 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} PB"
+
+
+def _top(report: Report, title: str) -> Iterator[str]:
+    models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
+    yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
+    facts = list(_facts(report))
+    tiles = "".join(
+        f'<div class="{"tile bad" if is_bad else "tile"}"><b>{html_text(value)}</b>{_small(name)}</div>'
+        for name, value, is_bad in facts
+    )
+    # As many columns as leave the last line the fullest, so that no tile is alone in it.
+    columns = max((6, 5, 4), key=lambda count: ((len(facts) - 1) % count + 1) / count)
+    yield f'<div class="tiles" style="--columns: {columns}">{tiles}</div>'
+
+
+def _stills(stills: Sequence[tuple[str, bytes]]) -> str:
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/webp;base64,{b64encode(still).decode()}">'
+        f"<figcaption>{html_text(prompt)}</figcaption></figure>"
+        for prompt, still in stills
+    )
+    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else ""
+
+
+def _small(text: str) -> str:
+    return f"<span>{html_text(text)}</span>"
+
+
+def _seconds_told(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
+    rows, clips, work = report.rows, report.clips, report.work
+    of = f", of {rows.total:,}" if rows.total and rows.total != rows.done else ""
+    yield f"rows done{of}", f"{rows.done:,}", False
+    if rows.left:
+        yield "rows left", f"{rows.left:,}", False
+    if rows.former:
+        yield "clips of rows no longer in the table", f"{rows.former:,}", False
+    yield "rows failed", f"{rows.failed:,}", rows.failed > 0
+    yield "rows refused as invalid", f"{rows.invalid:,}", rows.invalid > 0
+    if seconds := report.throughput.wall_s:
+        yield "from the first row to the last", duration(seconds), False
+    if report.throughput.bins:
+        _, per = rate_unit(report.throughput.bin_s)
+        yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
+    yield "of clips to watch", duration(clips.seconds), False
+    yield "in clips", bytes_told(clips.num_bytes), False
+    if clips.mean_batch:
+        yield "rows in a forward, mean", f"{clips.mean_batch:.1f}", False
+    if work.idle_share is not None:
+        yield "of the models' time idle", f"{work.idle_share:.1%}", False
+    unit = "GPU hours" if report.gpus_per_worker else "worker hours"
+    yield unit, f"{(work.busy_s + work.idle_s) / 3600 * (report.gpus_per_worker or 1):,.3g}", False
+    if clips.peak_memory_bytes:
+        yield "of memory in use, most", bytes_told(clips.peak_memory_bytes), False
+    if said := report.audits.said:
+        yield "audits, none wrong", f"{said.num_equal:,}", False
+    if report.audits.wrong_share is not None:
+        yield "of rows wrong at most, at 95 % confidence", share_text(report.audits.wrong_share), False
+    if cost := report.cost:
+        yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
+        if cost.per_clip is not None:
+            yield "per clip", f"{cost.per_clip:,.4g}", False
+
+
+def _charts(report: Report) -> Iterator[str]:
+    work, clips = report.work, report.clips
+    yield '<div class="charts">'
+    yield _card("Rows by state", _state_note(report), states_chart(report))
+    if report.throughput.bins:
+        yield _card("Throughput", _pace_note(report), throughput_chart(report.throughput))
+    if clips.batch_sizes:
+        yield _card(
+            "Batch sizes", "Rows by how many shared their forwards.", batches_chart(clips.batch_sizes)
+        )
+    if work.workers:
+        yield _card("Time of workers", _work_note(report), workers_chart(work))
+    if work.idle:
+        idle = list(work.idle.items())[:MAX_BARS]
+        told = [_seconds_told(seconds) for _, seconds in idle]
+        note = "Seconds in which a model had nothing to do, by what it waited for."
+        series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
+        yield _card("Idle time", note, bars_chart(idle, told, what="Idle seconds", series=series))
+    if beside := _beside(report):
+        told = [_seconds_told(seconds) for _, seconds in beside]
+        note = "Seconds of threads that encode and store clips while the model goes on."
+        yield _card(
+            "Beside the model", note, bars_chart(beside, told, what="Seconds", series=[4] * len(beside))
+        )
+    if report.failures_by_type:
+        types = list(report.failures_by_type.items())[:MAX_BARS]
+        told = [f"{count:,}" for _, count in types]
+        yield _card(
+            "Failures",
+            "Rows by type of error.",
+            bars_chart(types, told, what="Failures", series=[2] * len(types)),
+        )
+    yield "</div>"
+
+
+def _state_note(report: Report) -> str:
+    if report.rows.total is None:
+        return "How many rows the table has, no driver of this output told."
+    return f"{report.rows.total:,} distinct, valid rows in the table."
+
+
+def _pace_note(report: Report) -> str:
+    pace = report.throughput
+    _, unit = rate_unit(pace.bin_s)
+    return f"Mean {mean_rate(pace):,.3g} rows per {unit}, dashed. Each column is {duration(pace.bin_s)} wide."
+
+
+def _work_note(report: Report) -> str:
+    work = report.work
+    more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
+    estimate = " Computing is estimated, by the times of clips." if work.is_estimated else ""
+    return f"From a worker's first row on; loading the model is not counted.{more}{estimate}"
+
+
+def _beside(report: Report) -> list[tuple[str, float]]:
+    workers = report.work.workers
+    pairs = [("encoding", sum(w.encode_s for w in workers)), ("storing", sum(w.write_s for w in workers))]
+    return pairs if any(seconds for _, seconds in pairs) else []
+
+
+def _card(title: str, note: str, svg: str) -> str:
+    return f"<section><h2>{title}</h2><p>{html_text(note)}</p>{svg}</section>"
+
+
+def _tables(report: Report) -> Iterator[str]:
+    if report.failures:
+        rows = [
+            (f"{one.rows:,}", one.row.error_type, one.row.message, one.row.fix, _place(one.row))
+            for one in report.failures
+        ]
+        note = "By message. framefleet failures lists every row, framefleet retry renders them again."
+        yield _table("Rows that failed", note, ("rows", "error", "message", "what to do", "as row"), rows)
+    shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
+    yield _table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
+    models = [(one.model, one.digest, f"{one.rows:,}") for one in report.models]
+    yield _table(
+        "Model", "The digest is over all files that were loaded.", ("model", "digest", "rows"), models
+    )
+    for one in report.environments:
+        yield _table(
+            "Environment", f"{one.rows:,} rows.", ("what", "which"), _environment(one.values.items())
+        )
+
+
+def _place(row: FailedRow) -> str:
+    return f"{row.positions[0]:,}" if row.positions else row.row_id
+
+
+def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    told = {str(key): value if isinstance(value, str) else canonical_json(value) for key, value in values}
+    first = [key for key in _FIRST_KEYS if key in told]
+    return [(key, told[key]) for key in [*first, *sorted(told.keys() - set(first))][:60]]
+
+
+def _table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html_text(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    table = f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<section class="wide"><h2>{title}</h2><p>{html_text(note)}</p>{table}</section>'
+
+
+def _foot(report: Report) -> str:
+    made = f"{_moment(report.made_at)}, framefleet {html_text(report.framefleet)}"
+    return f"<footer>{made}. The same as JSON: report.json.</footer>"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,231 @@
+"""In: an output. Out: what is told of it, for Python; and `report.html` and `report.json` in the output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+import framefleet
+from framefleet.jobs.job.claimed import find_claim
+from framefleet.jobs.look.report.figures import COLUMNS, COMPUTE, MAX_NAMES, THE_REST, Figures, WorkerTime
+from framefleet.jobs.look.report.values import (
+    AuditedRows,
+    Clips,
+    Cost,
+    FailedAlike,
+    ModelTime,
+    Report,
+    RowsByState,
+    Throughput,
+    UsedEnvironment,
+    UsedModel,
+)
+from framefleet.jobs.look.status.status import Status, StatusReader
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.outputs.row_counts import OutputCounts
+from framefleet.pipeline.outputs.stores.store import Store
+
+PAGE, VALUES = "report.html", "report.json"  # in the output
+_MAX_FAILURES = 20  # messages that are shown
+_MAX_WORKERS = 200  # of the JSON: the busiest
+_MAX_ENVIRONMENTS = 20  # of the most rows; models too
+_MAX_CAUSES = 20
+_MAX_STILLS, _MAX_STILL = 8, 1 << 16  # of the page; bytes of one
+
+
+def report(
+    output: str,
+    *,
+    price: float | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    write: bool = True,
+) -> Report:
+    """Return what an output's records tell, and write report.html and report.json into it.
+
+    price: of a GPU hour, in any currency. write: False writes nothing. Needs no cluster. Raises JobError
+    where there is no output, or its records are not ours.
+    """
+    store = Output.open_rendered(output, storage_options).store
+    found = report_of(store, price=price)
+    if write:
+        write_report(store, found)
+    return found
+
+
+def write_report(store: Store, found: Report) -> None:
+    """Put both files into an output."""
+    from framefleet.jobs.look.report.page import page_of  # imports matplotlib
+
+    store.write(PAGE, page_of(found, _stills(store)).encode("utf-8", "replace"))
+    store.write(VALUES, found.to_json().encode("utf-8", "replace"))
+
+
+def report_of(store: Store, *, price: float | None = None) -> Report:
+    """Return what its records tell; memory does not grow with them."""
+    figures, gpus = _figures(store), _gpus_per_worker(store)
+    by_type, failures = _failures(store)
+    work, status = _work(figures), StatusReader(Output(store)).status()
+    return Report(
+        framefleet=framefleet.__version__,
+        made_at=datetime.now(UTC).replace(microsecond=0),
+        output=store.url_of(""),
+        rows=_rows(status, Output(store).counts()),
+        clips=_clips(figures),
+        throughput=_throughput(figures),
+        work=work,
+        audits=_audits(status, figures),
+        gpus_per_worker=gpus,
+        cost=None if price is None else _cost(price, work, gpus, figures.num_rows),
+        failures_by_type=dict(by_type.most_common()),
+        failures=failures,
+        environments=_environments(figures),
+        models=_models(figures),
+    )
+
+
+def _stills(store: Store) -> list[tuple[str, bytes]]:
+    """Return prompts and previews of the newest clips; a clip without a preview is left out."""
+    names = ["finished_at", "row_id", "uri", "path", "preview_path", "arguments"]
+    newest: list[pa.Table] = []
+    for table in record_tables(store, names):
+        joined = pa.concat_tables([*newest, table])
+        newest = [joined.sort_by([("finished_at", "descending")]).slice(0, _MAX_STILLS)]
+    stills = []
+    for row in newest[0].drop_columns(["finished_at"]).to_pylist() if newest else ():
+        try:
+            still = store.read(preview_path(recorded_path(row, RECORDS)), _MAX_STILL)
+        except (JobError, FileNotFoundError):  # not ours, or never made
+            continue
+        stills.append((str(told_arguments(row).get("prompt", row["row_id"])), still))
+    return stills
+
+
+def _figures(store: Store) -> Figures:
+    figures = Figures()
+    names = [*COLUMNS, *([COMPUTE] if COMPUTE in record_schema_of(store).names else [])]
+    for table in record_tables(store, names):
+        figures.add(table)
+    figures.timeline.settle()
+    return figures
+
+
+def _rows(status: Status, counts: OutputCounts) -> RowsByState:
+    done, failed = counts.done, counts.failed
+    told = None if status.num_rows is None else max(status.num_rows, done + failed)
+    total = told if counts.rows is None else counts.rows
+    left = None if total is None else total - done - failed
+    return RowsByState(
+        total=total, done=done, failed=failed, invalid=status.num_invalid, left=left, former=counts.former
+    )
+
+
+def _audits(status: Status, figures: Figures) -> AuditedRows:
+    said, by_remark = status.audits, dict(figures.remarks.most_common())
+    share = said.most_wrong / figures.num_rows if said and figures.num_rows else None
+    return AuditedRows(said=said, wrong_share=share, by_remark=by_remark)
+
+
+def _clips(figures: Figures) -> Clips:
+    return Clips(
+        num_bytes=figures.num_bytes,
+        seconds=figures.clip_s,
+        mean_batch=figures.batch_sum / figures.num_rows if figures.num_rows else None,
+        batch_sizes=dict(sorted(figures.batches.items())),
+        shapes=dict(figures.shapes.most_common()),
+        peak_memory_bytes=figures.peak_memory_bytes,
+    )
+
+
+def _throughput(figures: Figures) -> Throughput:
+    return Throughput(
+        started=_moment(figures.started),
+        finished=_moment(figures.finished),
+        bin_s=figures.timeline.width_s,
+        bins=figures.timeline.bins(),
+    )
+
+
+def _work(figures: Figures) -> ModelTime:
+    workers = sorted(figures.workers.values(), key=lambda one: (-(one.busy_s + one.idle_s), one.name))
+    return ModelTime(
+        busy_s=sum(one.busy_s for one in workers),
+        idle_s=sum(one.idle_s for one in workers),
+        idle=_idle(workers),
+        is_estimated=figures.num_estimated > 0,
+        num_workers=len(workers),
+        workers=tuple(workers[:_MAX_WORKERS]),
+    )
+
+
+def _idle(workers: Sequence[WorkerTime]) -> dict[str, float]:
+    """Return the seconds of all by cause, the most first."""
+    causes = {cause for one in workers for cause in one.idle}
+    sums = {cause: sum(one.idle.get(cause, 0.0) for one in workers) for cause in causes}
+    return dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES])
+
+
+def _environments(figures: Figures) -> tuple[UsedEnvironment, ...]:
+    found = figures.environments.most_common(_MAX_ENVIRONMENTS)
+    return tuple(UsedEnvironment(rows=rows, values=_values(text)) for text, rows in found)
+
+
+def _models(figures: Figures) -> tuple[UsedModel, ...]:
+    found = figures.models.most_common(_MAX_ENVIRONMENTS)
+    return tuple(UsedModel(rows=rows, model=model, digest=digest) for (model, digest), rows in found)
+
+
+def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
+    """Return how many rows failed by type of error, and by message as far as there are not too many."""
+    by_type: Counter[str] = Counter()
+    alike: Counter[tuple[str, str]] = Counter()
+    last: dict[tuple[str, str], FailedRow] = {}
+    for row in failed_rows(store):
+        kind = row.error_type if row.error_type in by_type or len(by_type) < MAX_NAMES else THE_REST
+        by_type[kind] += 1
+        message = (kind, row.message)
+        if message in last or len(last) < MAX_NAMES:
+            alike[message] += 1
+            last.setdefault(message, row)
+    shown = alike.most_common(_MAX_FAILURES)
+    return by_type, tuple(FailedAlike(rows=count, row=last[message]) for message, count in shown)
+
+
+def _gpus_per_worker(store: Store) -> float:
+    """Return what job.json says; 0 where it says nothing that can be."""
+    try:
+        claim = find_claim(store)
+    except JobError:
+        return 0.0
+    fleet = (claim.job.model_extra or {}).get("fleet") if claim else None
+    gpus = fleet.get("gpus_per_worker") if isinstance(fleet, Mapping) else None
+    return float(gpus) if isinstance(gpus, int | float) and 0 <= gpus <= 1024 else 0.0
+
+
+def _cost(price: float, work: ModelTime, gpus: float, done: int) -> Cost:
+    hours = (work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
+    per_clip = hours * price / done if done else None
+    return Cost(price_per_gpu_hour=price, gpu_hours=hours, total=hours * price, per_clip=per_clip)
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _values(text: str) -> Mapping[str, Any]:
+    """Return what JSON of a record says, or that it says nothing."""
+    try:
+        told = parse_json(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, Mapping) else {}

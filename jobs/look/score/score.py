@@ -1,0 +1,210 @@
+"""From an output to the scores of its clips, as parts beside its records. Goes on where it was left."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.cluster.driver.progress import Unscored
+from framefleet.jobs.look.score.clips import ScoredClip, scored_clips
+from framefleet.jobs.show.clips_pace import ClipsPace
+from framefleet.jobs.show.standing import ClipsProgress
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import RECORDS, SCORES
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    FIRST_FIELDS,
+    RECORD_FIELDS,
+    fields_named,
+)
+from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.where import records_where
+from framefleet.pipeline.scores.score import (
+    OWN_SCORES,
+    ClipScore,
+    load_scores,
+    open_scores,
+    score_cells,
+    score_fields,
+)
+
+_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+# What clips are found and compared by.
+_READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
+
+
+@dataclass(slots=True)
+class ScoreSummary:
+    """How a run of `score` ended. done: clips with new scores; columns: these.
+
+    num_damaged: clips that are not as they were committed; damage: the first of them. unscored: scores that
+    failed, by name; they are null.
+    """
+
+    columns: tuple[str, ...] = ()
+    done: int = 0
+    elapsed_s: float = 0.0
+    num_damaged: int = 0
+    damage: str | None = None
+    unscored: dict[str, Unscored] = field(default_factory=dict)
+
+    def add(self, clip: ScoredClip) -> None:
+        if clip.damage is not None:
+            self.num_damaged += 1
+            self.damage = self.damage or clip.damage
+            return
+        self.done += 1
+        for name, message in clip.scored.errors.items():
+            known = self.unscored.get(name) or Unscored(num=0, example=f"row {clip.row_id}: {message}")
+            self.unscored[name] = Unscored(num=known.num + 1, example=known.example)
+
+
+def score(
+    output: str | Path,
+    scores: Sequence[str] = (),
+    *,
+    similarity: str | Path | None = None,
+    where: str | None = None,
+    again: bool = False,
+    num_threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[ClipsProgress], None] | None = None,
+) -> ScoreSummary:
+    """Measure the clips of an output and add the scores to its records; return how that ended.
+
+    scores: "sharpness", ... or yours as "module:function", of frames, (T, H, W, 3) uint8, and a mapping of
+    what the record says, to a number; () is all of framefleet's. similarity: the folder of a CLIP model.
+    where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
+    clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
+    after an interruption. Raises FramefleetError.
+    """
+    return score_output(
+        Store(str(output), storage_options),
+        scores,
+        Callback(on_progress),
+        similarity=None if similarity is None else str(similarity),
+        where=where,
+        again=again,
+        num_threads=num_threads,
+    )
+
+
+def score_output(
+    store: Store,
+    names: Sequence[str],
+    watch: Watch,
+    *,
+    similarity: str | None = None,
+    where: str | None = None,
+    again: bool = False,
+    num_threads: int | None = None,
+) -> ScoreSummary:
+    """Do what `score` promises, telling `watch` about it."""
+    if not parts_in(store, RECORDS):
+        raise Output(store).no_records()
+    asked = list(names) or ([] if similarity else list(OWN_SCORES))
+    scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    load_scores(scores)
+    _check_free(store, scores)
+    wait_for(watch, "looking for clips without these scores")
+    known = set() if again else _known(store, scores)
+    left = _Left(store, scores, where, known, again)
+    total = sum(1 for _ in left.records(is_count=True))
+    started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
+    found = ScoreSummary(columns=tuple(score.name for score in scores))
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
+    writer = PartWriter(store, SCORES, schema, run=new_run(0))
+    clips = scored_clips(store, scores, left.records(), num_threads=num_threads or os.cpu_count() or 1)
+    try:
+        with closing(clips):  # type: ignore[type-var]  # a generator
+            for clip in clips:
+                found.add(clip)
+                if clip.damage is None:
+                    of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
+                    writer.add(None, of_clip | score_cells(scores, clip.scored.values))
+                if writer.due(time.monotonic()):
+                    writer.flush()
+                pace.add(1)
+    finally:
+        writer.flush()
+    found.elapsed_s = time.monotonic() - started
+    return found
+
+
+def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
+    """Raise JobError for a column of that name that can be no earlier run of the score."""
+    columns = record_schema_of(store)
+    taken = taken_columns(store) | _arguments_among(store, [score.name for score in scores])
+    for score in scores:
+        is_other = score.name in columns.names and columns.field(score.name).type != score.kind
+        if is_other or score.name in taken:
+            raise JobError(
+                f"scores: there would be two columns {score.name!r}, as the records carry one of that name",
+                "give the function another name, or name the other scores with --scores",
+            )
+
+
+def _arguments_among(store: Store, names: Sequence[str]) -> set[str]:
+    """Return which names are arguments of some row; quotes in texts are escaped, and so not meant."""
+    found: set[str] = set()
+    for table in record_tables(store, ["arguments"]):
+        for name in names:
+            key = f'"{re.escape(name)}" *:'
+            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
+                found.add(name)
+    return found
+
+
+def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
+    """Return the clips of which earlier runs measured all of these, found or not; see `_key`."""
+    wanted = {score.name for score in scores}
+    parts = [part.path for part in parts_in(store, SCORES)]
+    covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
+    tables = read_parts(store, covering, _ROW_ID, OF_CLIP)
+    return {key for table in tables for key in map(_key, table["row_id"].to_pylist(), clips_of(table))}
+
+
+def _key(row_id: str, clip: str) -> bytes:
+    """clip: its media_sha256; "": any of the row, as parts of earlier versions have it."""
+    return bytes.fromhex(row_id) + clip.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The records whose clips are to be scored."""
+
+    store: Store
+    scores: Sequence[ClipScore]
+    where: str | None
+    known: set[bytes]
+    again: bool
+
+    def records(self, *, is_count: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield them. is_count: without what is not needed to count them."""
+        names = [score.name for score in self.scores]
+        is_whole = any(score.is_own for score in self.scores) and not is_count
+        wanted = record_schema_of(self.store).names if is_whole else [*_READ, *names]
+        for table in records_where(self.store, wanted, self.where):
+            for row in table.to_pylist():
+                is_there = all(row.get(name) is not None for name in names)
+                if self.again or not (is_there or self._is_known(row)):
+                    yield row
+
+    def _is_known(self, row: dict[str, Any]) -> bool:
+        return any(_key(row["row_id"], clip) in self.known for clip in (row["media_sha256"], ""))

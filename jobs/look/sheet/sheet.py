@@ -1,0 +1,188 @@
+"""From an output to a picture of its clips, or to one that plays; for Python and for the commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.jobs.look.sheet.choice import Chosen, ClipChoice, chosen_of
+from framefleet.jobs.look.sheet.clips import MAX_SHOWN_BYTES, SmallClip, more_than_shown, small_clip
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of
+from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
+from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.stores.store import Store
+
+STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
+STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
+_WEBP_QUALITY = 85
+_SHEET_COLUMNS = 3  # cards beside each other, as wide as a page
+
+OnClip = Callable[[int, int], object]  # how many clips were read, of how many
+
+
+def _untold(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A picture, and what it shows. num_more: clips whose cell another one has."""
+
+    path: Path
+    num_clips: int
+    num_found: int
+    num_more: int
+
+
+def sheet(
+    output: str,
+    to: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    where: str | None = None,
+    captions: Sequence[str] = (),
+    limit: int = 60,
+    tile: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
+
+    to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, as "prompt"
+    and "seed". where: SQL on columns. captions: columns below each clip. limit: so many clips. tile: pixels
+    of one; None is 480 of three frames, and 192 of one. Raises JobError for what cannot be drawn.
+    """
+    path = checked_path(to, STILLS, tile)
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    return draw_sheet(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
+
+
+def grid(
+    output: str,
+    to: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    where: str | None = None,
+    captions: Sequence[str] = (),
+    limit: int = 60,
+    tile: int = GRID_TILE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draw clips of an output side by side, playing in step; shorter ones wait at their end.
+
+    to: an .mp4, .mkv, .gif or .webp file; the rest as of `sheet`.
+    """
+    path = checked_path(to, MOVING, tile)
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    return draw_grid(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
+
+
+def draw_sheet(
+    store: Store, path: Path, choice: ClipChoice, *, tile: int | None, told: OnClip = _untold
+) -> Drawn:
+    """Do what `sheet` promises. told: is told how far it is."""
+    chosen = chosen_of(store, choice)
+    has_sides = bool(choice.rows or choice.columns)
+    tile = tile or (GRID_TILE if has_sides else STRIP_TILE)
+    if has_sides:
+        clips = _clips(store, chosen, choice, tile, told, _middle)
+        image = Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
+    else:
+        clips = _clips(store, chosen, choice, tile, told, shown_of)
+        tiles = ((clip.frames, clip.caption) for clip in clips)
+        image = contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
+    return _drawn(path, chosen)
+
+
+def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: OnClip = _untold) -> Drawn:
+    """Do what `grid` promises. told: is told how far it is."""
+    chosen = chosen_of(store, choice)
+    has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
+    picture = _picture(chosen, _clips(store, chosen, choice, tile, told, range), has_captions=has_captions)
+    width, height = picture.size
+    if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
+        raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
+    if path.suffix in (".gif", ".webp"):
+        _written(path, lambda to: _save_animation(to, picture))
+    else:
+        media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
+        content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
+        _written(path, lambda to: to.write_bytes(content))
+    return _drawn(path, chosen)
+
+
+def checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
+    """Return the path. Raises JobError for what cannot be written, before anything is read."""
+    path = Path(to)
+    if path.suffix.lower() not in endings:
+        raise JobError(f"{path} ends with {path.suffix or 'nothing'}", f"use one of {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise JobError(f"{path.parent} is not a folder", "make it first")
+    if tile is not None and not 16 <= tile <= 2048:
+        raise JobError(f"tile is {tile}", "use 16 to 2048 pixels")
+    return path.with_suffix(path.suffix.lower())
+
+
+def _clips(
+    store: Store,
+    chosen: Chosen,
+    choice: ClipChoice,
+    tile: int,
+    told: OnClip,
+    which: Callable[[int], Sequence[int]],
+) -> Iterator[SmallClip]:
+    for number, place in enumerate(chosen.clips, start=1):
+        yield small_clip(store, place.record, width=tile, captions=choice.captions, which=which)
+        told(number, len(chosen.clips))
+
+
+def _middle(num_frames: int) -> Sequence[int]:
+    return [num_frames // 2]
+
+
+def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
+    tiles: list[Tile] = []
+    for place, clip in zip(chosen.clips, clips, strict=True):
+        caption = clip.caption if has_captions else ""
+        tiles.append(
+            Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
+        )
+        if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
+            raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
+    titles = [tile.caption.partition("\n")[0] for tile in tiles]
+    warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
+    return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)
+
+
+def _save_animation(path: Path, picture: GridPicture) -> None:
+    """Write a GIF or an animated WebP, which goes on for ever."""
+    images = (Image.fromarray(frame) for frame in picture.frames())
+    first = next(images)
+    duration_ms = round(1000 / picture.fps)
+    first.save(path, save_all=True, append_images=images, duration=duration_ms, loop=0, quality=_WEBP_QUALITY)
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as a whole, or none."""
+    half = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(half)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _drawn(path: Path, chosen: Chosen) -> Drawn:
+    return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)

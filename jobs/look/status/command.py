@@ -1,0 +1,192 @@
+"""`framefleet status`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from framefleet.jobs.look.failures.command import one_line
+from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
+from framefleet.jobs.show.audits import audit_line
+from framefleet.jobs.show.console import reporting, stdout
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.jobs.look.status.driver import DriverSeen
+    from framefleet.jobs.look.status.status import Status, StatusReader
+
+
+_Watch = Annotated[bool, typer.Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
+_Every = Annotated[
+    float,
+    typer.Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes of --watch."),
+]
+
+
+def status_command(
+    output: OutputToRead,
+    watch: _Watch = False,
+    every_s: _Every = 5.0,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show the progress of an output: rows done, failed and left, rate, time left, workers and last errors.
+
+    Reads the output's files, from anywhere; needs no cluster. --watch ends when no driver is at work.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import set_values
+
+        options = set_values(sets or []).get("storage_options", {})
+        if watch:
+            watch_status(output, options, every_s=every_s, as_json=as_json)
+        else:
+            show_status(output, options, as_json=as_json)
+
+
+def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print how far an output is, once."""
+    from framefleet.jobs.look.status.status import StatusReader
+    from framefleet.pipeline.outputs.output import Output
+
+    reader = StatusReader(Output.open(output, storage_options))
+    _print(reader.status(), as_json=as_json)
+
+
+def watch_status(output: str, storage_options: Mapping[str, Any], *, every_s: float, as_json: bool) -> None:
+    """Print it every so often, until no driver is at work; on a terminal in one place."""
+    from framefleet.jobs.look.status.status import StatusReader
+    from framefleet.pipeline.outputs.output import Output
+
+    reader = StatusReader(Output.open(output, storage_options))
+    if as_json or not stdout.is_terminal:
+        for status in _statuses(reader, every_s):
+            _print(status, as_json=as_json, is_brief=True)
+        return
+    with Live(console=stdout, auto_refresh=False) as live:
+        for status in _statuses(reader, every_s):
+            live.update(status_picture(status), refresh=True)
+
+
+def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
+    """Yield what is read now and then; the last once nobody works on it."""
+    while True:
+        status = reader.status()
+        yield status
+        if not status.is_under_way:
+            return
+        time.sleep(every_s)
+
+
+def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
+    if as_json:
+        stdout.say(json.dumps(as_values(status)))
+    elif is_brief:
+        stdout.say(headline_of(status))
+    else:
+        stdout.print(status_picture(status, has_bar=stdout.is_terminal), soft_wrap=not stdout.is_terminal)
+
+
+def as_values(status: Status) -> dict[str, Any]:
+    """Return what --json tells."""
+    drafts = as_values(status.drafts) if status.drafts else None
+    failures = [
+        asdict(row) | {"failed_at": row.failed_at.isoformat(), "traceback": None}
+        for row in status.last_failures
+    ]
+    driver = asdict(status.driver)
+    del driver["progress"]  # it is told beside
+    return asdict(status) | {"driver": driver, "last_failures": failures, "drafts": drafts}
+
+
+def headline_of(status: Status) -> str:
+    """Return all counts in one line, those of drafts first."""
+    if status.drafts:
+        return f"drafts: {_counts_of(status.drafts)}; in full: {_counts_of(status)}"
+    return _counts_of(status)
+
+
+def _counts_of(status: Status) -> str:
+    from framefleet.jobs.show.headline import duration
+
+    total = "" if status.num_rows is None else f"/{status.num_rows:,}"
+    parts = [f"{status.num_done:,}{total} rows done"]
+    for count, what in (
+        (status.num_failed, "failed"),
+        (status.num_invalid, "invalid"),
+        (status.num_left or 0, "left"),
+        (status.num_former, "done that are no longer in the table"),
+    ):
+        if count:
+            parts.append(f"{count:,} {what}")
+    if status.rows_per_s is not None:
+        parts.append(f"{status.rows_per_s:.2f} rows/s")
+    if status.eta_s is not None:
+        parts.append(f"{duration(status.eta_s)} left")
+    if status.driver.state == "running" and status.driver.progress and not status.workers:
+        parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
+    if status.workers:
+        busy = Counter(worker.state for worker in status.workers)["rendering"]
+        parts.append(f"{busy} of {len(status.workers)} workers rendering")
+    return ", ".join(parts)
+
+
+def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
+    """Return all of it: counts behind a bar, the driver, the workers, the last errors, what to do.
+
+    Of an output with drafts of these first.
+    """
+    if status.drafts:
+        drafts, full = _picture_of(status.drafts, has_bar=has_bar), _picture_of(status, has_bar=has_bar)
+        return Group(Text("drafts:"), drafts, Text("in full:"), full)
+    return _picture_of(status, has_bar=has_bar)
+
+
+def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
+    from framefleet.jobs.show.progress import bar_and, workers_table
+
+    top: RenderableType = Text(_counts_of(status))
+    if has_bar and status.num_rows is not None:
+        top = bar_and(_counts_of(status), status.num_done + status.num_failed, status.num_rows)
+    lines: list[RenderableType] = [top, Text(_of_driver(status.driver), style="dim")]
+    if status.workers:
+        lines.append(workers_table(status.workers))
+    lines += [
+        Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red", overflow="fold")
+        for row in status.last_failures
+    ]
+    if status.audits and status.num_done:
+        lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}", overflow="fold"))
+    if status.num_failed:
+        lines.append(Text(f"all of them: {command('failures', status.output)}"))
+    return Group(*lines)
+
+
+def _of_driver(driver: DriverSeen) -> str:
+    from framefleet.jobs.show.headline import duration
+
+    who = f"pid {driver.pid} on {one_line(driver.host)} since {one_line(driver.started_at)}"
+    told = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
+    match driver.state:
+        case "running":
+            return f"driver: {who}{told}"
+        case "silent":
+            return f"driver: {who} is silent{told}: it may be gone, or out of touch with the output"
+        case "gone":
+            return f"driver: none; {who} went without a word: run the same command again to go on"
+        case "ended":
+            return f"driver: none; the last one began {one_line(driver.started_at)} and has ended"
+        case "unknown":
+            return "driver: its file says nothing that can be read"
+        case _:
+            return "driver: none so far"

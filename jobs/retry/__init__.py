@@ -1,1 +1,0 @@
-"""Rows that failed: another chance."""
