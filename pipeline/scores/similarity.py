@@ -122,10 +122,15 @@ def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
     import torch
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+    from framefleet.pipeline.model.sources.components import Component
+    from framefleet.pipeline.model.sources.network_sizes import check_sizes
     from framefleet.pipeline.model.sources.sealed import sealed  # imports torch
 
     folder, files = Path(similarity.folder), dict(similarity.files)
     check_digests(folder, file_digests(folder, files), files, named_by="the machine that opened the job")
+    clip = Component(name=folder.name, library="transformers", class_name="CLIPModel", loader="transformers")
+    sizes = {f"{folder.name}/{file}": (folder / file).stat().st_size for file in files}
+    check_sizes(folder.parent, [clip], sizes, where=str(folder.parent), is_built=True)
     with sealed(folder, files) as place:
         model = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).eval()
         processor = (

@@ -94,3 +94,16 @@ def test_a_config_that_leads_to_code_is_refused(folder: Path, tmp_path: Path, le
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=f"{next(iter(leads))} is"):
         open_similarity(str(tmp_path))
+
+
+def test_a_config_far_larger_than_its_weights_takes_no_memory(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "clip"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 10**9
+    (copy / "config.json").write_text(json.dumps(config))
+    (score,) = open_scores([], str(copy))
+    scored = score_clip([score], FRAMES, {"prompt": "a"})
+    assert "max_position_embeddings 1000000000" in scored.errors["similarity"]
