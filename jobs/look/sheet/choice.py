@@ -6,7 +6,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from framefleet.jobs.look.sheet.axes import Placed, Sides, note_value, placed, side_names, side_of
@@ -29,7 +29,8 @@ _MAX_VALUE = 500  # characters of a text beside a grid
 class ClipChoice:
     """What is asked for. rows, columns: names of columns, along the sides. where: SQL on records' columns.
 
-    limit: so many clips at most. captions: columns that are told below each clip; () is prompt and seed.
+    pages: the name of a column of which each value has a page of its own; page: that of this one. limit: so
+    many clips at most. captions: columns that are told below each clip; () is prompt and seed.
     """
 
     rows: str | None = None
@@ -37,10 +38,12 @@ class ClipChoice:
     where: str | None = None
     limit: int = 60
     captions: tuple[str, ...] = ()
+    pages: str | None = None
+    page: Hashable = None
 
     @property
     def names(self) -> list[str]:
-        return [name for name in (self.rows, self.columns, *self.captions) if name]
+        return [name for name in (self.rows, self.columns, self.pages, *self.captions) if name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,24 @@ def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
     return chosen
 
 
+def pages_of(store: Store, choice: ClipChoice) -> Iterator[tuple[str, Chosen]]:
+    """Yield each page, with the value that it is for, as numbers by size and others in the table's order.
+
+    The limit is shared by all; those that it has no room for are not shown. Raises as `chosen_of` does.
+    """
+    if choice.pages is None:
+        yield "", chosen_of(store, choice)
+        return
+    _check_names(store, choice)
+    first_seen: dict[Hashable, int] = {}
+    for record in _records(store, choice, of_all_pages=True):
+        note_value(first_seen, value_of(record, choice.pages), _position(record), choice.pages)
+    values = side_of(first_seen, choice.limit)
+    limit = max(1, choice.limit // max(1, len(values)))
+    for value, name in zip(values, side_names(values, choice.pages), strict=True):
+        yield name, chosen_of(store, replace(choice, page=value, limit=limit))
+
+
 def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     """Return what a record says: in a column, or where an earlier version wrote it in its arguments."""
     value = record.get(name)
@@ -84,7 +105,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
 def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
     known = list(record_schema_of(store).names)
-    first = next(_records(store, choice), None)
+    first = next(_records(store, choice, of_all_pages=True), None)
     known += [name for name in (told_arguments(first) if first else {}) if name not in known]
     for name in choice.names if first else ():
         if name not in known:
@@ -93,11 +114,13 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
             raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
 
 
-def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
-    """Yield what is read of the records with a picture that the condition holds for."""
+def _records(store: Store, choice: ClipChoice, *, of_all_pages: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield what is read of the records with a picture that the condition holds for, and of this page."""
+    is_whole = of_all_pages or choice.pages is None
     for table in records_where(store, [*_READ, *choice.names], choice.where):
-        rows = rows_of(table, store.url_of(RECORDS))
-        yield from (record for record in rows if record["frames_sha256"])
+        for record in rows_of(table, store.url_of(RECORDS)):
+            if record["frames_sha256"] and (is_whole or value_of(record, choice.pages or "") == choice.page):
+                yield record
 
 
 def _in_order(store: Store, choice: ClipChoice) -> Chosen:

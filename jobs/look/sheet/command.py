@@ -18,6 +18,10 @@ _Rows = Annotated[
 _Columns = Annotated[
     str | None, typer.Option("--columns", metavar="COLUMN", help="Column whose values are at the top.")
 ]
+_Pages = Annotated[
+    str | None,
+    typer.Option("--pages", metavar="COLUMN", help="Column whose values each get a page, below each other."),
+]
 _Where = Annotated[
     str | None,
     typer.Option(
@@ -48,6 +52,7 @@ def sheet_command(
     to: _Still = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
+    pages: _Pages = None,
     where: _Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
@@ -66,7 +71,12 @@ def sheet_command(
 
         options = set_values(sets or []).get("storage_options", {})
         choice = ClipChoice(
-            rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or [])
+            rows=rows,
+            columns=columns,
+            where=where,
+            limit=limit,
+            captions=tuple(captions or []),
+            pages=pages,
         )
         show_sheet(output, options, to, choice, tile=tile)
 

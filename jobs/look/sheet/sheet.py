@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from framefleet.jobs.look.sheet.choice import Chosen, ClipChoice, chosen_of
+from framefleet.jobs.look.sheet.choice import Chosen, ClipChoice, chosen_of, pages_of
 from framefleet.jobs.look.sheet.clips import MAX_SHOWN_BYTES, SmallClip, more_than_shown, small_clip
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of, stacked
 from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.media.media import encode
@@ -50,6 +50,7 @@ def sheet(
     *,
     rows: str | None = None,
     columns: str | None = None,
+    pages: str | None = None,
     where: str | None = None,
     captions: Sequence[str] = (),
     limit: int = 60,
@@ -59,11 +60,14 @@ def sheet(
     """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
 
     to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, as "prompt"
-    and "seed". where: SQL on columns. captions: columns below each clip. limit: so many clips. tile: pixels
-    of one; None is 480 of three frames, and 192 of one. Raises JobError for what cannot be drawn.
+    and "seed". pages: a column of which each value has a page, one below the other. where: SQL on columns.
+    captions: columns below each clip. limit: so many clips. tile: pixels of one; None is 480 of three frames,
+    and 192 of one. Raises JobError for what cannot be drawn.
     """
     path = checked_path(to, STILLS, tile)
-    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    choice = ClipChoice(
+        rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions), pages=pages
+    )
     return draw_sheet(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
 
 
@@ -92,18 +96,26 @@ def draw_sheet(
     store: Store, path: Path, choice: ClipChoice, *, tile: int | None, told: OnClip = _untold
 ) -> Drawn:
     """Do what `sheet` promises. told: is told how far it is."""
-    chosen = chosen_of(store, choice)
-    has_sides = bool(choice.rows or choice.columns)
-    tile = tile or (GRID_TILE if has_sides else STRIP_TILE)
-    if has_sides:
-        clips = _clips(store, chosen, choice, tile, told, _middle)
-        image = Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
-    else:
-        clips = _clips(store, chosen, choice, tile, told, shown_of)
-        tiles = ((clip.frames, clip.caption) for clip in clips)
-        image = contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+    tile = tile or (GRID_TILE if choice.rows or choice.columns else STRIP_TILE)
+    pages = list(pages_of(store, choice))
+    image = stacked([(name, _page(store, chosen, choice, tile, told)) for name, chosen in pages])
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
-    return _drawn(path, chosen)
+    drawn = [_drawn(path, chosen) for _, chosen in pages]
+    return Drawn(
+        path=path,
+        num_clips=sum(page.num_clips for page in drawn),
+        num_found=sum(page.num_found for page in drawn),
+        num_more=sum(page.num_more for page in drawn),
+    )
+
+
+def _page(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, told: OnClip) -> Image.Image:
+    if choice.rows or choice.columns:
+        clips = _clips(store, chosen, choice, tile, told, _middle)
+        return Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
+    clips = _clips(store, chosen, choice, tile, told, shown_of)
+    tiles = ((clip.frames, clip.caption) for clip in clips)
+    return contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
 
 
 def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: OnClip = _untold) -> Drawn:
