@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures.failures import failures
     from framefleet.jobs.look.gallery.gallery import gallery
+    from framefleet.jobs.look.gallery.serve import GalleryServer
     from framefleet.jobs.look.report.report import report
     from framefleet.jobs.look.report.values import Report
     from framefleet.jobs.look.score.score import score
@@ -55,6 +56,7 @@ __all__ = [
     "FailedRow",
     "Failure",
     "FramefleetError",
+    "GalleryServer",
     "HalfDone",
     "Inputs",
     "JobPlan",
@@ -96,6 +98,7 @@ _HOMES = {
     "Drawn": "framefleet.jobs.look.sheet.sheet",
     "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
+    "GalleryServer": "framefleet.jobs.look.gallery.serve",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",

@@ -29,7 +29,10 @@ def picked(
 
 
 def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pick]:
-    """Return the rows that a JSONL file names, each line by its `row_id`. place: a path or a URL."""
+    """Return the rows that a JSONL file names, each line by its `row_id`, but for those with 0 stars.
+
+    place: a path or a URL.
+    """
     folder, _, name = place.rpartition("/")
     store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
     try:
@@ -42,9 +45,10 @@ def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pic
         raise JobError(f"picks: {place} has more than {_MAX_BYTES:,} bytes", "split it, or use --where")
     lines = enumerate(content.splitlines(), start=1)
     rows = dict(_pick(line, f"{place} line {number}") for number, line in lines if line.strip())
-    if not rows:
-        raise JobError(f"picks: {place} is empty", 'write lines as {"row_id": "..."}')
-    return rows
+    chosen = {row_id: pick for row_id, pick in rows.items() if pick.stars != 0}
+    if not chosen:
+        raise JobError(f"picks: {place} has no row with a star", 'write lines as {"row_id": "..."}')
+    return chosen
 
 
 def _pick(line: bytes, where: str) -> tuple[str, Pick]:

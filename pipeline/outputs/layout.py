@@ -25,20 +25,16 @@ records/ names is committed; all else is found again, made again or swept.
     damaged/<path>                repair             anybody         never: kept for people to look at
     .verify/<run>/                verify             verify          never
     gallery/, report.html, .json  gallery, report    anybody         never: made again
+    stars.jsonl                   gallery --serve    anybody         stars and notes of people
 """
 
 from __future__ import annotations
 
 CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
-DRIVERS, ROWS, RECORDS, FAILURES, INVALID, SCORES = (
-    "drivers",
-    "rows",
-    "records",
-    "failures",
-    "invalid",
-    "scores",
-)
+DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
+FAILURES, INVALID = "failures", "invalid"
 CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"
-EMBEDDINGS, PROBES, DAMAGED, SCRATCH, GALLERY = "embeddings", ".probes", "damaged", ".verify", "gallery"
+PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
+GALLERY, PICKS = "gallery", "stars.jsonl"

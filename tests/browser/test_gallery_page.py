@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from framefleet.jobs.look.gallery.gallery import write_gallery
+from framefleet.jobs.look.gallery.serve import GalleryServer
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
@@ -418,6 +419,32 @@ def test_picks_are_exported_as_a_table_and_kept(shown: Shown, tmp_path: Path) ->
     assert page.inner_text("#num-picks") == "2"
     page.click("[data-view=picks]")
     until(page, "document.getElementById('status').textContent === '2 of 24 clips'")
+
+
+def test_a_served_gallery_shows_each_what_others_choose(opened: Browser, tmp_path: Path) -> None:
+    store = write_output(tmp_path, ROWS[:6])
+    write_gallery(store)
+    with GalleryServer(store) as served:
+        pages = [opened.new_context().new_page() for _ in range(2)]  # of two people: they share no storage
+        complaints: list[str] = []
+        for page in pages:
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(served.url)
+            page.wait_for_selector("body[data-ready]")
+        one, other = pages
+        one.keyboard.press("4")
+        other.keyboard.press("ArrowRight")
+        other.keyboard.press("2")
+        for page in pages:
+            until(page, "document.getElementById('num-picks').textContent === '2'")
+        kept = [json.loads(line) for line in store.read("stars.jsonl").splitlines()]
+        assert sorted(pick["stars"] for pick in kept) == [2, 4]
+        other.reload()
+        other.wait_for_selector("body[data-ready]")
+        until(other, "document.getElementById('num-picks').textContent === '2'")
+        assert not complaints
+        for page in pages:
+            page.context.close()
 
 
 def test_what_failed_has_its_own_view(shown: Shown) -> None:

@@ -15,12 +15,19 @@ _Y = Annotated[
 ]
 _Previews = Annotated[bool, typer.Option("--previews", help="Make a still for each clip that has none.")]
 
+_Serve = Annotated[
+    bool, typer.Option("--serve", help="Serve the page on this machine, and keep its stars in the output.")
+]
+_Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
+
 
 def gallery_command(
     output: OutputToRead,
     x: _X = None,
     y: _Y = None,
     previews: _Previews = False,
+    serve: _Serve = False,
+    port: _Port = 0,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -33,4 +40,6 @@ def gallery_command(
         from framefleet.jobs.job.file import storage_options
         from framefleet.jobs.look.gallery.shown import show_gallery
 
-        show_gallery(output, x=x, y=y, previews=previews, storage_options=storage_options(sets or []))
+        options = storage_options(sets or [])
+        asked = port if serve else None
+        show_gallery(output, x=x, y=y, previews=previews, port=asked, storage_options=options)

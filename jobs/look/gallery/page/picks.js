@@ -1,14 +1,23 @@
 "use strict";
-// Stars and notes: kept in the browser, under the identity of the output, and exported as a table.
+// Stars and notes: kept in the browser, under the identity of the output, and exported as a table. Where
+// `gallery --serve` serves the page they are kept in the output, and those of others come every few seconds.
 
 const MAX_CELL = 1 << 14; // characters of a cell that the page has whole
 const MAX_STARS = 5;
+const SYNC_EVERY_MS = 3_000;
 
 class Picks {
   constructor(identity) {
     this.key = `framefleet picks ${identity}`;
     this.of = new Map(); // row_id -> {stars, note}
     this.changed = () => {};
+    this.place = document.querySelector("meta[name=framefleet-picks]")?.content; // of who keeps them, if somebody does
+    this.unsent = new Set(); // row_ids
+    if (this.place) {
+      this.sync();
+      setInterval(() => this.sync(), SYNC_EVERY_MS);
+      return;
+    }
     this.read();
     window.addEventListener("storage", (event) => {
       if (event.key === this.key) { this.read(); this.changed(); }
@@ -30,11 +39,43 @@ class Picks {
     const pick = { ...this.get(rowId), ...change };
     if (pick.stars || pick.note) this.of.set(rowId, pick);
     else this.of.delete(rowId);
-    try {
-      localStorage.setItem(this.key, JSON.stringify([...this.of]));
-    } catch { // as above
+    if (this.place) {
+      this.unsent.add(rowId);
+      this.sync();
+    } else {
+      try {
+        localStorage.setItem(this.key, JSON.stringify([...this.of]));
+      } catch { // as above
+      }
     }
     this.changed();
+  }
+
+  /** Send what was changed here, one clip at a time, and take what others changed. */
+  async sync() {
+    if (this.isBusy) return; // what is unsent then goes with the next
+    this.isBusy = true;
+    try {
+      for (const rowId of this.unsent) {
+        const { stars, note } = this.get(rowId);
+        this.unsent.delete(rowId); // before: it may change again while it is sent
+        const sent = fetch(this.place, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ row_id: rowId, stars, note }) });
+        if (!(await sent.catch(() => null))?.ok) {
+          this.unsent.add(rowId);
+          return; // the server is away for now
+        }
+      }
+      const answer = await fetch(this.place);
+      if (!answer.ok) return;
+      const found = new Map(await answer.json());
+      for (const rowId of this.unsent) this.of.has(rowId) ? found.set(rowId, this.of.get(rowId)) : found.delete(rowId);
+      const isNew = JSON.stringify([...found].sort()) !== JSON.stringify([...this.of].sort());
+      this.of = found;
+      if (isNew) this.changed();
+    } catch { // as above
+    } finally {
+      this.isBusy = false;
+    }
   }
 
   get numStarred() {

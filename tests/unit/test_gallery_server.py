@@ -1,0 +1,161 @@
+"""A served gallery keeps picks in its output, whoever looks, and answers nobody who does not have its URL."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+from framefleet.jobs.export.picks import picked
+from framefleet.jobs.look.gallery.gallery import write_gallery
+from framefleet.jobs.look.gallery.serve import GalleryServer
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.gallery_output import write_output
+
+ROW = f"{1:032x}"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = write_output(tmp_path_factory.mktemp("output"), [{"prompt": f"ball {n}"} for n in range(3)])
+    write_gallery(store)
+    return store
+
+
+@pytest.fixture
+def served(output: Store) -> Iterator[GalleryServer]:
+    output.delete("stars.jsonl")
+    with GalleryServer(output) as server:
+        yield server
+
+
+def ask(
+    served: GalleryServer,
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    token: str | None = None,
+) -> tuple[int, bytes]:
+    """Return the status and the content of an answer. body: of a POST. token: in place of the right one."""
+    place = urlsplit(served.url)
+    sent = (
+        {"Origin": f"http://{place.netloc}", "Content-Type": "application/json"} if body is not None else {}
+    )
+    content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    url = f"/{place.path.split('/')[1] if token is None else token}/{path}"
+    connection = http.client.HTTPConnection(place.netloc, timeout=20)
+    connection.request("GET" if body is None else "POST", url, content, {**sent, **(headers or {})})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_the_page_and_its_clips_are_served_and_nothing_else(served: GalleryServer, output: Store) -> None:
+    with urlopen(served.url) as answer:
+        assert b"connect-src 'self'" in answer.read()
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+    clip = output.list("clips")[0]
+    content = output.read(clip)
+    assert ask(served, clip) == (200, content)
+    assert ask(served, clip, headers={"Range": "bytes=5-9"}) == (206, content[5:10])
+    assert ask(served, clip, headers={"Range": "bytes=5-"}) == (206, content[5:])
+    assert ask(served, clip, headers={"Range": "bytes=99999999-"})[0] == 416
+    for path in ("job.json", "records/", "gallery/../job.json", "clips/%2e%2e/job.json", "", "gallery/no"):
+        assert ask(served, path)[0] == 404, path
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Length": "99999999"}, 413),
+    ],
+)
+def test_pages_of_the_web_change_nothing(
+    served: GalleryServer, output: Store, headers: dict[str, str], status: int
+) -> None:
+    assert ask(served, "picks", {"row_id": ROW, "stars": 5}, headers)[0] == status
+    assert not output.exists("stars.jsonl")
+
+
+def test_who_does_not_know_the_url_sees_nothing(served: GalleryServer) -> None:
+    for token in ("", "a" * 22, "%C3%A9"):
+        assert ask(served, "gallery/index.html", token=token)[0] == 404
+        assert ask(served, "picks", {"row_id": ROW, "stars": 5}, token=token)[0] == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"row_id": "../x", "stars": 1},
+        {"row_id": ROW, "stars": 6},
+        {"row_id": ROW, "stars": True},
+        {"row_id": ROW, "note": "x" * 10_001},
+        {"stars": 1},
+        [],
+        b"not json",
+    ],
+)
+def test_what_is_no_pick_is_refused(served: GalleryServer, output: Store, body: object) -> None:
+    assert ask(served, "picks", body)[0] == 400
+    assert not output.exists("stars.jsonl")
+
+
+def test_what_several_people_choose_at_once_is_kept_and_exported(
+    served: GalleryServer, output: Store
+) -> None:
+    changes = [{"row_id": f"{n:032x}", "stars": n % 5 + 1, "note": f"by {n % 3}: \u2028"} for n in range(60)]
+    with ThreadPoolExecutor(8) as people:
+        answers = list(people.map(lambda change: ask(served, "picks", change)[0], changes))
+    assert answers == [200] * 60
+    found = dict(json.loads(ask(served, "picks")[1]))
+    assert found == {one["row_id"]: {"stars": one["stars"], "note": one["note"]} for one in changes}
+    assert ask(served, "picks", {"row_id": ROW})[0] == 200  # taken back
+    picks = picked(output.url_of("stars.jsonl"), {})
+    assert picks is not None and len(picks) == 59 and ROW not in picks
+    assert ask(served, "picks", {"row_id": ROW, "note": "only a note"})[0] == 200
+    assert picked(output.url_of("stars.jsonl"), {}) == picks  # without a star it is not chosen
+
+
+def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:
+    output.write("stars.jsonl", b"{")
+    with pytest.raises(JobError, match=r"stars\.jsonl is not as framefleet wrote it"):
+        GalleryServer(output)
+    assert output.read("stars.jsonl") == b"{"
+    output.delete("stars.jsonl")
+
+
+def test_a_port_that_is_taken_is_told(served: GalleryServer, output: Store) -> None:
+    with pytest.raises(JobError, match="choose another one by --port"):
+        GalleryServer(output, port=urlsplit(served.url).port or 0)
+
+
+def test_the_command_serves_until_it_is_interrupted(output: Store) -> None:
+    command = [sys.executable, "-m", "framefleet", "gallery", output.url_of(""), "--serve"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        with urlopen(process.stdout.readline().strip()) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_a_row_with_no_star_is_not_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "picks.jsonl"
+    file.write_text(f'{{"row_id": "{ROW}", "stars": 0}}\n{{"row_id": "{2:032x}"}}\n')
+    assert list(picked(str(file), {}) or {}) == [f"{2:032x}"]
