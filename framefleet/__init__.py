@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from framefleet.jobs.train.train import train
     from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
-    from framefleet.pipeline.model.model import Model, load_model
+    from framefleet.pipeline.model.load_model import load_model
+    from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.failed_rows import FailedRow
     from framefleet.pipeline.outputs.output import Output, open_output
@@ -114,7 +115,7 @@ _HOMES = {
     "gallery": "framefleet.jobs.gallery.gallery",
     "failures": "framefleet.jobs.failures.failures",
     "grid": "framefleet.jobs.sheet.sheet",
-    "load_model": "framefleet.pipeline.model.model",
+    "load_model": "framefleet.pipeline.model.load_model",
     "open_output": "framefleet.pipeline.outputs.output",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.tasks import trained_component
+from framefleet.pipeline.training.freezing import trained_component
 
 # Of each weight that is trained, in fp32: itself, its gradient, and two moments of AdamW.
 TRAINED_COPIES = 4
