@@ -18,7 +18,6 @@ _V2 = Preset(
         vae=dict(spatial_compression_ratio=8),
     ),
     arguments=dict(height=192, width=336, num_frames=129, num_inference_steps=50, guidance_scale=7.5),
-    fps=24,
     parameters=dict(transformer=11891, text_encoder=123, text_encoder_2=4762, vae=246),
     held=dict(transformer=394, text_encoder_2=132),
     token=(4, 16, 16),
