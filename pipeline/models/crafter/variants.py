@@ -43,16 +43,8 @@ class Variant:
         return float(self.scheduler.get("latent_scale", 1.0))
 
 
-def _traits(**given: bool | int) -> dict[str, Any]:
-    """Channels of the input; whether it has fps, temporal convolutions, positions, image attention, gate."""
-    return {
-        "channels": 4,
-        "fps": True,
-        "convs": True,
-        "positions": False,
-        "image": False,
-        "gate": False,
-    } | given
+def _noise(latent_scale: float) -> dict[str, Any]:
+    return {"latent_scale": latent_scale}
 
 
 def _velocity(latent_scale: float) -> dict[str, Any]:
@@ -65,72 +57,29 @@ def _velocity(latent_scale: float) -> dict[str, Any]:
     }
 
 
+_Row = tuple[str, type[CrafterPipeline], tuple[int, int], dict[str, Any], int | None, dict[str, Any]]
+# Channels of the input; whether it has fps, temporal convolutions, positions, image attention, gate.
+_USUAL = {"channels": 4, "fps": True, "convs": True, "positions": False, "image": False, "gate": False}
 _POSITIONS = {"convs": False, "positions": True}
 _CONCAT = {"channels": 8, "image": True}
+_FROM_TEXT, _FROM_IMAGE = VideoCrafterPipeline, VideoCrafterImageToVideoPipeline
 
-VARIANTS = (
+# name, pipeline, size, traits that are not the usual ones, default_fps, scheduler
+_RELEASED: tuple[_Row, ...] = (
+    ("videocrafter2-t2v-512", _FROM_TEXT, (320, 512), {}, 28, _noise(0.7)),
+    ("videocrafter1-t2v-1024", _FROM_TEXT, (576, 1024), _POSITIONS, 28, _noise(0.3)),
+    ("videocrafter1-t2v-512", _FROM_TEXT, (320, 512), {**_POSITIONS, "fps": False}, None, {}),
+    ("videocrafter1-i2v-512", _FROM_IMAGE, (320, 512), {"image": True}, 8, _noise(0.7)),
+    ("dynamicrafter-256", DynamiCrafterPipeline, (256, 256), {**_CONCAT, "gate": True}, 3, {}),
+    ("dynamicrafter-512", DynamiCrafterPipeline, (320, 512), _CONCAT, 24, _velocity(0.7)),
+    ("dynamicrafter-512-interp", DynamiCrafterPipeline, (320, 512), _CONCAT, 5, _velocity(0.7)),
+    ("dynamicrafter-1024", DynamiCrafterPipeline, (576, 1024), _CONCAT, 10, _velocity(0.3)),
+)
+VARIANTS = tuple(
     Variant(
-        name="videocrafter2-t2v-512",
-        pipeline=VideoCrafterPipeline,
-        size=(320, 512),
-        traits=_traits(),
-        default_fps=28,
-        scheduler={"latent_scale": 0.7},
-    ),
-    Variant(
-        name="videocrafter1-t2v-1024",
-        pipeline=VideoCrafterPipeline,
-        size=(576, 1024),
-        traits=_traits(**_POSITIONS),
-        default_fps=28,
-        scheduler={"latent_scale": 0.3},
-    ),
-    Variant(
-        name="videocrafter1-t2v-512",
-        pipeline=VideoCrafterPipeline,
-        size=(320, 512),
-        traits=_traits(**_POSITIONS, fps=False),
-        default_fps=None,
-    ),
-    Variant(
-        name="videocrafter1-i2v-512",
-        pipeline=VideoCrafterImageToVideoPipeline,
-        size=(320, 512),
-        traits=_traits(image=True),
-        default_fps=8,
-        scheduler={"latent_scale": 0.7},
-    ),
-    Variant(
-        name="dynamicrafter-256",
-        pipeline=DynamiCrafterPipeline,
-        size=(256, 256),
-        traits=_traits(**_CONCAT, gate=True),
-        default_fps=3,
-    ),
-    Variant(
-        name="dynamicrafter-512",
-        pipeline=DynamiCrafterPipeline,
-        size=(320, 512),
-        traits=_traits(**_CONCAT),
-        default_fps=24,
-        scheduler=_velocity(0.7),
-    ),
-    Variant(
-        name="dynamicrafter-512-interp",
-        pipeline=DynamiCrafterPipeline,
-        size=(320, 512),
-        traits=_traits(**_CONCAT),
-        default_fps=5,
-        scheduler=_velocity(0.7),
-    ),
-    Variant(
-        name="dynamicrafter-1024",
-        pipeline=DynamiCrafterPipeline,
-        size=(576, 1024),
-        traits=_traits(**_CONCAT),
-        default_fps=10,
-        scheduler=_velocity(0.3),
-    ),
+        name=name, pipeline=made, size=size, traits={**_USUAL, **traits}, default_fps=fps, scheduler=scheduler
+    )
+    for name, made, size, traits, fps, scheduler in _RELEASED
 )
 
 
