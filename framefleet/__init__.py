@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from framefleet.jobs.render.retry import retry
     from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
-    from framefleet.pipeline.model.model import Model, load_model
+    from framefleet.pipeline.model.load_model import load_model
+    from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.failed_rows import FailedRow
     from framefleet.pipeline.outputs.output import Output, open_output
@@ -117,7 +118,7 @@ _HOMES = {
     "gallery": "framefleet.jobs.look.gallery.gallery",
     "failures": "framefleet.jobs.look.failures.failures",
     "grid": "framefleet.jobs.look.sheet.sheet",
-    "load_model": "framefleet.pipeline.model.model",
+    "load_model": "framefleet.pipeline.model.load_model",
     "open_output": "framefleet.pipeline.outputs.output",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",

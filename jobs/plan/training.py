@@ -28,10 +28,10 @@ from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.freezing import trained_component
 from framefleet.pipeline.training.reports import Step, TrainingReport
 from framefleet.pipeline.training.run import run_training
 from framefleet.pipeline.training.task import TrainingRow
-from framefleet.pipeline.training.tasks import trained_component
 from framefleet.pipeline.training.world import World
 
 NUM_STEPS = 6  # the first finds kernels and makes the optimizer's moments

@@ -31,9 +31,9 @@ from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.rendered import table_folder
 from framefleet.pipeline.training.denoiser.latents import check_trainable
+from framefleet.pipeline.training.freezing import trained_component
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
-from framefleet.pipeline.training.tasks import trained_component
 
 # What else a model may be told changes its weights, or keeps them where no gradient reaches.
 _OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}

@@ -1,21 +1,18 @@
 """From records, as they are read, to which rows they name twice and which files they name: on disk.
 
-Memory stays flat for ten million records, as in `rows/tables/index.py`; about 100 bytes of disk for each.
+About 100 bytes of disk for each record, see `guards/temporary_tables.py`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import EXTRAS, PREVIEWS
 
 _SCHEMA = """
-PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -65536;     -- 64 MiB
 CREATE TABLE parts (number INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);
 -- clip, extras: what follows the row_id in the names of its files.
 CREATE TABLE records (part INTEGER NOT NULL, id BLOB NOT NULL, clip TEXT NOT NULL, extras TEXT,
@@ -46,8 +43,7 @@ class ClipIndex:
     """All records of an output, part by part. First add every one, then ask; for one thread at a time."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", check_same_thread=False)  # its own temporary file, without a name
-        self._db.executescript(_SCHEMA)
+        self._db = temporary_tables(_SCHEMA)
 
     def add(self, part: str, records: Iterable[IndexedRecord]) -> None:
         self._db.execute("INSERT OR IGNORE INTO parts (path) VALUES (?)", (part,))

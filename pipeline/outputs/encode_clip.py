@@ -8,12 +8,11 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.frames import frames_format
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, preview_path, tags
 from framefleet.pipeline.outputs.media.media import encode
@@ -23,6 +22,9 @@ from framefleet.pipeline.outputs.media.provenance import sign
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.clips import Clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

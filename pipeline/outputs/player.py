@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from base64 import b64encode
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.clips import Clip
 
 _SIDE = 512  # pixels that a small clip is shown as wide as: 64 of them are a stamp
 

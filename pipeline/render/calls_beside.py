@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
 
 from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.model.model import Model
@@ -12,9 +16,8 @@ from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.methods import Method, Methods, dtype_of
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.stopwatch import timed
 
-_Seconds = Callable[[], dict[str, float] | None]
+_Seconds = Callable[[], MutableMapping[str, float] | None]
 
 
 class CallsBeside:
@@ -84,3 +87,37 @@ def methods_beside(model: Model) -> Methods:
     for name, network in model.text_encoders().items():
         found[name] = Method(network, seconds="encode_s", dtype=dtype_of(network))
     return found
+
+
+def timed(key: str, seconds: _Seconds, device: str) -> Around:
+    """Return what adds the seconds of each call to a row's. seconds: of the row at work; None: no row's call.
+
+    A GPU is waited for at both ends: calls return once they are launched. What it still denoises as a
+    decoder is called counts as denoising.
+    """
+
+    def measured(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called = time.perf_counter()
+        started = _done(device)
+        try:
+            result = original(*args, **kwargs)
+            ended = _done(device)
+        except BaseException:
+            ended = time.perf_counter()
+            raise
+        finally:
+            row = seconds()
+            if row is not None:
+                row[key] = row.get(key, 0.0) + ended - started
+                if key == "decode_s":
+                    row["denoise_s"] = row.get("denoise_s", 0.0) + started - called
+        return result
+
+    return measured
+
+
+def _done(device: str) -> float:
+    """Return when all that was launched is done."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -14,7 +14,7 @@ from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
 from framefleet.pipeline.outputs.frames.rendered import Rendered, to_rendered
 from framefleet.pipeline.recipes.called import frames_read
-from framefleet.pipeline.recipes.known import KnownRecipes
+from framefleet.pipeline.recipes.recipe import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.module_state import ModuleState

@@ -16,8 +16,7 @@ from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.known import KnownRecipes
-from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.render.audit.audited import Audited
 from framefleet.pipeline.render.audit.auditor import Auditor

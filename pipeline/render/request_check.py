@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.recipes.known import KnownRecipes
+from framefleet.pipeline.recipes.recipe import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity

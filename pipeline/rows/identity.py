@@ -9,8 +9,7 @@ from typing import Any
 
 from framefleet.pipeline.guards.json_form import JsonForm
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.recipes.known import KnownRecipes
-from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.request import Request, each_input, is_model
 
 

@@ -9,6 +9,10 @@ from torch import nn
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.training.settings import TrainSettings
+
+_COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
 
 
 def choose_parameters(
@@ -71,3 +75,31 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
 def is_lora(name: str) -> bool:
     """Whether a weight is an adapter's, as peft names them."""
     return ".lora_" in name
+
+
+def trained_component(settings: TrainSettings, components: Iterable[str]) -> str:
+    """Return which of a pipeline's components is trained. Raises JobError for none, and for two denoisers.
+
+    Their batches are not of the same noise.
+    """
+    known = list(components)
+    if settings.part != "denoiser":
+        names = [name for name in known if name == _COMPONENTS[settings.part]]
+    else:
+        names = sorted(name for name in known if name.startswith(DENOISERS))
+    if not names:
+        raise JobError(f"train.part is {settings.part}, and the model has none", f"it has {', '.join(known)}")
+    chosen = names if len(names) == 1 else [name for name in names if _is_chosen(name, settings)]
+    if len(chosen) != 1:
+        raise JobError(
+            f"train: one job trains one denoiser, and the model has {', '.join(names)}",
+            "set `only: [transformer]` for high noise, `only: [transformer_2]` for low; run a job for each",
+        )
+    return chosen[0]
+
+
+def _is_chosen(component: str, settings: TrainSettings) -> bool:
+    """Whether the patterns leave anything of a component to train."""
+    heads = [pattern.partition(".")[0] for pattern in settings.only]
+    frozen = [pattern.removesuffix(".*") for pattern in settings.freeze]
+    return (not heads or matches_any(component, heads)) and not matches_any(component, frozen)

@@ -26,6 +26,7 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared import PreparedRows
+from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.reports import (
     Kept,
@@ -38,8 +39,8 @@ from framefleet.pipeline.training.reports import (
 from framefleet.pipeline.training.results.checkpoints import Checkpoints
 from framefleet.pipeline.training.results.finish import write_result
 from framefleet.pipeline.training.results.samples import rendered_samples, write_samples
-from framefleet.pipeline.training.task import Finishes, Prepared
-from framefleet.pipeline.training.tasks import task_for
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Finishes, Prepared, TrainingTask
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World
 
@@ -218,3 +219,25 @@ def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(reader.submit(load, step) for step in islice(remaining, 1))
+
+
+def task_for(pipe: Any, settings: TrainSettings) -> TrainingTask:
+    """Return the task; of its components' weights those that the job chooses require gradients."""
+    task = _task(pipe, settings)
+    choose_parameters(task.trained, settings.only, settings.freeze, settings.lora is not None)
+    return task
+
+
+def _task(pipe: Any, settings: TrainSettings) -> TrainingTask:
+    # Imports one kind: each brings much along.
+    if settings.part == "denoiser":
+        from framefleet.pipeline.training.denoiser.task import DenoiserTask
+
+        return DenoiserTask(pipe, settings)
+    if settings.part == "autoencoder":
+        from framefleet.pipeline.training.autoencoder import AutoencoderTask
+
+        return AutoencoderTask(pipe)
+    from framefleet.pipeline.training.text_encoder import TextEncoderTask
+
+    return TextEncoderTask(pipe)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
+from tests.house.cycles import import_cycles
 from tests.house.dotted import lost_imports, lost_members, lost_modules
 from tests.house.figures import figures
 from tests.house.house import read_house
@@ -30,6 +31,7 @@ CHECKS = (
     unread_variables,
     unknown_keys,
     doubled_names,
+    import_cycles,
 )
 
 

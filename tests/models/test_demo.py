@@ -15,7 +15,7 @@ from framefleet.jobs.demo.shapes.prompts import prompt_rows
 from framefleet.jobs.demo.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.wan import SHAPES_MODEL
-from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request

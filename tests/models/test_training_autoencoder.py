@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.training.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 from tests.tiny import tiny

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.training.task import NO_FRAMES, Prepared, TrainingRow
 from framefleet.pipeline.training.text_encoder import TextEncoderTask
 from tests.tiny import tiny

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
+from tests.house.cycles import KNOWN, import_cycles
 from tests.house.dotted import lost_imports, lost_members, lost_modules
 from tests.house.figures import arrows_between_siblings, figures
 from tests.house.house import Finding, House, read_house
@@ -137,6 +138,23 @@ def test_a_public_name_of_two_files_is_found_and_a_private_one_is_not() -> None:
         "jobs/a.py:1: Same is defined in jobs/b.py too: one name for one thing",
         "jobs/a.py:4: BOTH is defined in jobs/b.py too: one name for one thing",
     ]
+
+
+def test_a_cycle_of_files_is_found_and_one_for_type_checkers_is_not() -> None:
+    first = "def f():\n    from framefleet.jobs.b import C\n"  # late imports count
+    second = "from framefleet.jobs import a\n"
+    found = [str(finding) for finding in import_cycles(House({"jobs/a.py": first, "jobs/b.py": second}))]
+    assert len(found) == 1 and "a cycle of imports: " in found[0]
+    typed = "if TYPE_CHECKING:\n    from framefleet.jobs.b import C\n"
+    assert not [*import_cycles(House({"jobs/a.py": typed, "jobs/b.py": second}))]
+
+
+def test_a_known_cycle_passes_until_it_is_broken() -> None:
+    place, other = next(iter(KNOWN.items()))
+    there, back = (f"import framefleet.{path[:-3].replace('/', '.')}\n" for path in (other, place))
+    assert not [*import_cycles(House({place: there, other: back}))]
+    [finding] = import_cycles(House({place: there, other: ""}))
+    assert "closes no cycle any more" in finding.problem
 
 
 def test_arrows_count_imports_but_not_those_for_type_checkers() -> None:

@@ -22,7 +22,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
-from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.model.place_trial import prove
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.tiny import tiny

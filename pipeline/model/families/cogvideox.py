@@ -1,11 +1,46 @@
 """CogVideoX 2B, 5B and 1.5: from text, from an image, over a video."""
 
+from dataclasses import replace
+
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 # It takes even numbers of latent frames only, which 8k frames have, and not the 8k + 1 of text to video.
 _EVEN = ("diffusers' CogVideoXVideoToVideoPipeline takes 8k frames of it only", "use CogVideoX 2B or 5B")
+
+# Sizes, frames, rate, precision: the table in the model card of zai-org/CogVideoX1.5-5B.
+_5B_1_5 = Preset(
+    name="cogvideox1.5-5b",
+    models=("zai-org/CogVideoX1.5-5B",),
+    inputs=("text", "video"),
+    pipelines=("CogVideoXPipeline", "CogVideoXVideoToVideoPipeline"),
+    match=dict(transformer=dict(num_layers=42, in_channels=16, patch_size_t=2)),
+    arguments=dict(height=768, width=1360, num_frames=81, num_inference_steps=50, guidance_scale=6.0),
+    fps=16,
+    parameters=dict(transformer=5571, text_encoder=4762, vae=216),
+    held=dict(transformer=151, text_encoder=132),
+    token=(8, 16, 16),
+    width=3072,
+    joined=True,
+    download_gb=31.1,
+    licence="cogvideox",
+    note="Made for 16k + 1 frames, up to 161.",
+)
+_5B = replace(
+    _5B_1_5,
+    name="cogvideox-5b",
+    models=("zai-org/CogVideoX-5b",),
+    match=dict(transformer=dict(num_layers=42, in_channels=16)),
+    arguments={**_5B_1_5.arguments, "height": 480, "width": 720, "num_frames": 49},
+    fps=8,
+    parameters={**_5B_1_5.parameters, "transformer": 5570},
+    held=dict(transformer=150, text_encoder=132),
+    token=(4, 16, 16),
+    download_gb=21.5,
+    scheduler="CogVideoXDDIM",
+    note="",
+)
 
 COGVIDEOX = Family(
     prefix="CogVideoX",
@@ -33,89 +68,42 @@ COGVIDEOX = Family(
         "CogVideoXImageToVideoPipeline": TrainingInput(layout="frames_first"),
     },
     presets=(
-        # Sizes, frames, rate, precision: the table in the model card of zai-org/CogVideoX1.5-5B.
-        Preset(
-            name="cogvideox1.5-5b",
-            models=("zai-org/CogVideoX1.5-5B",),
-            inputs=("text", "video"),
-            pipelines=("CogVideoXPipeline", "CogVideoXVideoToVideoPipeline"),
-            match=dict(transformer=dict(num_layers=42, in_channels=16, patch_size_t=2)),
-            arguments=dict(height=768, width=1360, num_frames=81, num_inference_steps=50, guidance_scale=6.0),
-            fps=16,
-            parameters=dict(transformer=5571, text_encoder=4762, vae=216),
-            held=dict(transformer=151, text_encoder=132),
-            token=(8, 16, 16),
-            width=3072,
-            joined=True,
-            download_gb=31.1,
-            licence="cogvideox",
-            note="Made for 16k + 1 frames, up to 161.",
-        ),
-        Preset(
+        _5B_1_5,
+        replace(
+            _5B_1_5,
             name="cogvideox1.5-5b-i2v",
             models=("zai-org/CogVideoX1.5-5B-I2V",),
             inputs=("image",),
             pipelines=("CogVideoXImageToVideoPipeline",),
             match=dict(transformer=dict(num_layers=42, in_channels=32, patch_size_t=2)),
-            arguments=dict(height=768, width=1360, num_frames=81, num_inference_steps=50, guidance_scale=6.0),
-            fps=16,
-            parameters=dict(transformer=5572, text_encoder=4762, vae=216),
-            held=dict(transformer=151, text_encoder=132),
-            token=(8, 16, 16),
-            width=3072,
-            joined=True,
-            licence="cogvideox",
+            parameters={**_5B_1_5.parameters, "transformer": 5572},
+            download_gb=None,
             note="Made for 16k + 1 frames, up to 161, the shorter side 768 pixels.",
         ),
-        Preset(
-            name="cogvideox-5b",
-            models=("zai-org/CogVideoX-5b",),
-            inputs=("text", "video"),
-            pipelines=("CogVideoXPipeline", "CogVideoXVideoToVideoPipeline"),
-            match=dict(transformer=dict(num_layers=42, in_channels=16)),
-            arguments=dict(height=480, width=720, num_frames=49, num_inference_steps=50, guidance_scale=6.0),
-            fps=8,
-            parameters=dict(transformer=5570, text_encoder=4762, vae=216),
-            held=dict(transformer=150, text_encoder=132),
-            token=(4, 16, 16),
-            width=3072,
-            joined=True,
-            download_gb=21.5,
-            licence="cogvideox",
-            scheduler="CogVideoXDDIM",
-        ),
-        Preset(
+        _5B,
+        replace(
+            _5B,
             name="cogvideox-5b-i2v",
             models=("zai-org/CogVideoX-5b-I2V",),
             inputs=("image",),
             pipelines=("CogVideoXImageToVideoPipeline",),
             match=dict(transformer=dict(num_layers=42, in_channels=32)),
-            arguments=dict(height=480, width=720, num_frames=49, num_inference_steps=50, guidance_scale=6.0),
-            fps=8,
-            parameters=dict(transformer=5570, text_encoder=4762, vae=216),
-            held=dict(transformer=150, text_encoder=132),
-            token=(4, 16, 16),
-            width=3072,
-            joined=True,
-            licence="cogvideox",
+            download_gb=None,
+            scheduler="",
             note="Learned the positions of 480 x 720 pixels: other sizes are refused.",
         ),
-        Preset(
+        replace(
+            _5B,
             name="cogvideox-2b",
             models=("zai-org/CogVideoX-2b",),
-            inputs=("text", "video"),
-            pipelines=("CogVideoXPipeline", "CogVideoXVideoToVideoPipeline"),
             match=dict(transformer=dict(num_layers=30, in_channels=16)),
-            arguments=dict(height=480, width=720, num_frames=49, num_inference_steps=50, guidance_scale=6.0),
-            fps=8,
             dtype="fp16",  # as its authors advise
-            parameters=dict(transformer=1694, text_encoder=4762, vae=216),
+            parameters={**_5B.parameters, "transformer": 1694},
             held=dict(transformer=67, text_encoder=132),
-            token=(4, 16, 16),
             width=1920,
-            joined=True,
             download_gb=13.8,
             licence="apache-2.0",
+            scheduler="",
         ),
     ),
 )

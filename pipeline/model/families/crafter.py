@@ -24,7 +24,6 @@ _VIDEOCRAFTER2_T2V_512 = Preset(
     arguments=dict(
         height=320, width=512, num_frames=16, num_inference_steps=50, guidance_scale=12.0, eta=1.0
     ),
-    fps=10,
     dtype="fp16",
     parameters=dict(unet=1413, text_encoder=340, vae=84),
     held=dict(unet=610),
@@ -115,7 +114,6 @@ _DYNAMICRAFTER_512 = Preset(
         guidance_rescale=0.7,
         eta=1.0,
     ),
-    fps=8,
     dtype="fp16",
     parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
     held=dict(unet=621),

@@ -5,6 +5,20 @@ from dataclasses import replace
 from framefleet.pipeline.model.families.family import Family, TrainingInput, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 
+# Diffusers' documentation of Flux.
+_DEV = Preset(
+    name="flux.1-dev",
+    models=("black-forest-labs/FLUX.1-dev",),
+    pipelines=("FluxPipeline", "FluxModularPipeline"),
+    match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=True)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=3.5),
+    parameters=dict(transformer=11901, text_encoder=123, text_encoder_2=4762, vae=84),
+    held=dict(transformer=404, text_encoder_2=132),
+    token=(1, 16, 16),
+    width=3072,
+    licence="flux-1-dev-non-commercial",
+    scheduler="FlowMatchEuler",
+)
 FLUX = Family(
     prefix="Flux",
     default_size=128,
@@ -13,70 +27,43 @@ FLUX = Family(
     siblings=redrawn("Flux"),
     training={"FluxPipeline": TrainingInput(layout="image_in_tokens")},
     presets=(
-        # Diffusers' documentation of Flux.
-        Preset(
-            name="flux.1-dev",
-            models=("black-forest-labs/FLUX.1-dev",),
-            pipelines=("FluxPipeline", "FluxModularPipeline"),
-            match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=True)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=3.5),
-            parameters=dict(transformer=11901, text_encoder=123, text_encoder_2=4762, vae=84),
-            held=dict(transformer=404, text_encoder_2=132),
-            token=(1, 16, 16),
-            width=3072,
-            licence="flux-1-dev-non-commercial",
-            scheduler="FlowMatchEuler",
-        ),
-        Preset(
+        _DEV,
+        replace(
+            _DEV,
             name="flux.1-schnell",
             models=("black-forest-labs/FLUX.1-schnell",),
-            pipelines=("FluxPipeline", "FluxModularPipeline"),
             match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=False)),
             arguments=dict(
                 height=1024, width=1024, num_inference_steps=4, guidance_scale=0.0, max_sequence_length=256
             ),
-            parameters=dict(transformer=11891, text_encoder=123, text_encoder_2=4762, vae=84),
+            parameters={**_DEV.parameters, "transformer": 11891},
             held=dict(transformer=394, text_encoder_2=132),
-            token=(1, 16, 16),
-            width=3072,
             licence="apache-2.0",
-            scheduler="FlowMatchEuler",
             note="Takes prompts of at most 256 tokens.",
         ),
         # Guidance and steps: the docstrings, and the call's defaults.
-        Preset(
+        replace(
+            _DEV,
             name="flux.1-kontext-dev",
             models=("black-forest-labs/FLUX.1-Kontext-dev",),
             inputs=("text", "image"),
             pipelines=("FluxKontextPipeline",),
-            match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=True)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=2.5),
-            parameters=dict(transformer=11901, text_encoder=123, text_encoder_2=4762, vae=84),
-            held=dict(transformer=404, text_encoder_2=132),
-            token=(1, 16, 16),
-            width=3072,
-            licence="flux-1-dev-non-commercial",
-            scheduler="FlowMatchEuler",
+            arguments={**_DEV.arguments, "num_inference_steps": 28, "guidance_scale": 2.5},
         ),
-        Preset(
+        replace(
+            _DEV,
             name="flux.1-fill-dev",
             models=("black-forest-labs/FLUX.1-Fill-dev",),
             inputs=("text", "image", "mask_image"),
             pipelines=("FluxFillPipeline",),
             match=dict(transformer=dict(num_layers=19, in_channels=384)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=30.0),
-            parameters=dict(transformer=11902, text_encoder=123, text_encoder_2=4762, vae=84),
+            arguments={**_DEV.arguments, "guidance_scale": 30.0},
+            parameters={**_DEV.parameters, "transformer": 11902},
             held=dict(transformer=405, text_encoder_2=132),
-            token=(1, 16, 16),
-            width=3072,
-            licence="flux-1-dev-non-commercial",
-            scheduler="FlowMatchEuler",
         ),
     ),
 )
 
-_KLEIN_4B = dict(transformer=3876, text_encoder=4022, vae=84)
-_HELD_4B = dict(transformer=440, text_encoder=389)
 FLUX2 = Family(
     prefix="Flux2",
     default_size=128,
@@ -108,8 +95,8 @@ _KLEIN = Preset(
     pipelines=("Flux2KleinPipeline",),
     match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=True)),
     arguments=dict(height=1024, width=1024, num_inference_steps=4, guidance_scale=1.0),
-    parameters=_KLEIN_4B,
-    held=_HELD_4B,
+    parameters=dict(transformer=3876, text_encoder=4022, vae=84),
+    held=dict(transformer=440, text_encoder=389),
     token=(1, 16, 16),
     width=3072,
     licence="apache-2.0; 9B: flux-non-commercial",

@@ -21,7 +21,6 @@ HUNYUANVIDEO = Family(
             arguments=dict(
                 height=720, width=1280, num_frames=129, num_inference_steps=50, guidance_scale=6.0
             ),
-            fps=24,
             dtype="fp16",
             dtypes=dict(transformer="bf16"),
             parameters=dict(transformer=12821, text_encoder=7505, text_encoder_2=123, vae=246),
@@ -66,7 +65,6 @@ _480P = Preset(
     pipelines=("HunyuanVideo15Pipeline",),
     match=dict(transformer=dict(num_layers=54, target_size=640)),
     arguments=dict(height=480, width=848, num_frames=121, num_inference_steps=50),
-    fps=24,
     dtype="fp16",
     parameters=dict(transformer=8327, text_encoder=7071, text_encoder_2=218, vae=1261),
     held=dict(transformer=321, text_encoder=545),

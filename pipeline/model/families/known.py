@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
@@ -88,7 +89,7 @@ _FURTHER = (
     LATENT_CONSISTENCY,
 )
 FAMILIES = (*RENDERED, *_FURTHER, *WITHOUT_PRESETS)
-PRESETS = tuple(preset for family in FAMILIES for preset in family.presets)
+PRESETS = tuple(replace(one, fps=one.fps or family.fps) for family in FAMILIES for one in family.presets)
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 
 

@@ -57,7 +57,6 @@ _480P = Preset(
     pipelines=("SanaVideoPipeline",),
     match=dict(transformer=dict(num_layers=20, in_channels=16, sample_size=30)),
     arguments=dict(height=480, width=832, frames=81, num_inference_steps=50, guidance_scale=6.0),
-    fps=16,
     parameters=dict(transformer=2057, text_encoder=2614, vae=127),
     held=dict(transformer=147, text_encoder=590),
     token=(4, 16, 16),

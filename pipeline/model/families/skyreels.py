@@ -15,7 +15,6 @@ _LARGE = Preset(
     pipelines=("SkyReelsV2Pipeline",),
     match=dict(transformer=dict(num_layers=40, in_channels=16)),
     arguments=dict(height=544, width=960, num_frames=97, num_inference_steps=50, guidance_scale=6.0),
-    fps=24,
     dtypes=dict(vae="fp32"),
     parameters=dict(transformer=14288, text_encoder=5681, vae=127),
     held=dict(transformer=584, text_encoder=1050),

@@ -5,6 +5,50 @@ from dataclasses import replace
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 
+_SDXL = Preset(
+    name="sdxl",
+    models=("stabilityai/stable-diffusion-xl-base-1.0",),
+    pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLModularPipeline"),
+    match=dict(unet=dict(sample_size=128, in_channels=4, cross_attention_dim=2048)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=5.0),
+    dtype="fp16",
+    parameters=dict(unet=2567, text_encoder=123, text_encoder_2=695, vae=84),
+    held=dict(unet=1627),
+    token=(1, 8, 8),
+    width=320,
+    joined=True,
+    licence="openrail++",
+    note="The autoencoder decodes in fp32 by itself.",
+)
+# Told from SDXL and from Stable Diffusion 2.1 by the scheduler that they ship. Their model cards.
+_SDXL_TURBO = replace(
+    _SDXL,
+    name="sdxl-turbo",
+    models=("stabilityai/sdxl-turbo",),
+    pipelines=("StableDiffusionXLPipeline",),
+    match=dict(
+        unet=dict(in_channels=4, cross_attention_dim=2048),
+        scheduler=dict(_class_name="EulerAncestralDiscreteScheduler", timestep_spacing="trailing"),
+    ),
+    arguments=dict(height=512, width=512, num_inference_steps=1, guidance_scale=0.0),
+    joined=False,
+    licence="sai-nc-community",
+    scheduler="EulerAncestral, trailing",
+    note="Distilled: 1 to 4 steps, guidance 0. The autoencoder decodes in fp32 by itself.",
+)
+_SD1_5 = replace(
+    _SDXL,
+    name="sd1.5",
+    models=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+    pipelines=("StableDiffusionPipeline",),
+    match=dict(unet=dict(sample_size=64, in_channels=4, cross_attention_dim=768)),
+    arguments=dict(height=512, width=512, num_inference_steps=50, guidance_scale=7.5),
+    parameters=dict(unet=860, text_encoder=123, safety_checker=304, vae=84),
+    held=dict(unet=357),
+    licence="creativeml-openrail-m",
+    note="",
+)
+
 STABLE_DIFFUSION = Family(
     prefix="StableDiffusion",
     default_size="config",
@@ -20,26 +64,9 @@ STABLE_DIFFUSION = Family(
         ),
     },
     presets=(
-        # Told from SDXL and from Stable Diffusion 2.1 by the scheduler that they ship. Their model cards.
-        Preset(
-            name="sdxl-turbo",
-            models=("stabilityai/sdxl-turbo",),
-            pipelines=("StableDiffusionXLPipeline",),
-            match=dict(
-                unet=dict(in_channels=4, cross_attention_dim=2048),
-                scheduler=dict(_class_name="EulerAncestralDiscreteScheduler", timestep_spacing="trailing"),
-            ),
-            arguments=dict(height=512, width=512, num_inference_steps=1, guidance_scale=0.0),
-            dtype="fp16",
-            parameters=dict(unet=2567, text_encoder=123, text_encoder_2=695, vae=84),
-            held=dict(unet=1627),
-            token=(1, 8, 8),
-            width=320,
-            licence="sai-nc-community",
-            scheduler="EulerAncestral, trailing",
-            note="Distilled: 1 to 4 steps, guidance 0. The autoencoder decodes in fp32 by itself.",
-        ),
-        Preset(
+        _SDXL_TURBO,
+        replace(
+            _SDXL_TURBO,
             name="sd-turbo",
             models=("stabilityai/sd-turbo",),
             pipelines=("StableDiffusionPipeline",),
@@ -47,48 +74,32 @@ STABLE_DIFFUSION = Family(
                 unet=dict(in_channels=4, cross_attention_dim=1024),
                 scheduler=dict(timestep_spacing="trailing"),
             ),
-            arguments=dict(height=512, width=512, num_inference_steps=1, guidance_scale=0.0),
-            dtype="fp16",
             parameters=dict(unet=866, text_encoder=340, vae=84),
             held=dict(unet=359),
-            token=(1, 8, 8),
-            width=320,
-            licence="sai-nc-community",
             scheduler="Euler, trailing",
             note="Distilled: 1 to 4 steps, guidance 0.",
         ),
-        Preset(
-            name="sdxl",
-            models=("stabilityai/stable-diffusion-xl-base-1.0",),
-            pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLModularPipeline"),
-            match=dict(unet=dict(sample_size=128, in_channels=4, cross_attention_dim=2048)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=5.0),
-            dtype="fp16",
-            parameters=dict(unet=2567, text_encoder=123, text_encoder_2=695, vae=84),
-            held=dict(unet=1627),
-            token=(1, 8, 8),
-            width=320,
-            joined=True,
-            licence="openrail++",
-            note="The autoencoder decodes in fp32 by itself.",
-        ),
-        Preset(
-            name="sd1.5",
-            models=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
-            pipelines=("StableDiffusionPipeline",),
-            match=dict(unet=dict(sample_size=64, in_channels=4, cross_attention_dim=768)),
-            arguments=dict(height=512, width=512, num_inference_steps=50, guidance_scale=7.5),
-            dtype="fp16",
-            parameters=dict(unet=860, text_encoder=123, safety_checker=304, vae=84),
-            held=dict(unet=357),
-            token=(1, 8, 8),
-            width=320,
-            joined=True,
-            licence="creativeml-openrail-m",
-        ),
+        _SDXL,
+        _SD1_5,
     ),
 )
 
+# Steps and guidance: the model card of each.
+_SD3_5_LARGE = Preset(
+    name="sd3.5-large",
+    models=("stabilityai/stable-diffusion-3.5-large",),
+    pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
+    match=dict(transformer=dict(num_layers=38, in_channels=16)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=3.5),
+    parameters=dict(transformer=8146, text_encoder=124, text_encoder_2=695, text_encoder_3=4762, vae=84),
+    held=dict(transformer=342, text_encoder_3=132),
+    token=(1, 16, 16),
+    width=2432,
+    joined=True,
+    licence="stabilityai-ai-community",
+    scheduler="FlowMatchEuler",
+    note="3.5 Large Turbo has the same configs and wants 4 steps and guidance 0: give them.",
+)
 STABLE_DIFFUSION_3 = Family(
     prefix="StableDiffusion3",
     default_size="config",
@@ -96,40 +107,18 @@ STABLE_DIFFUSION_3 = Family(
     siblings=redrawn("StableDiffusion3"),
     training={"StableDiffusion3Pipeline": TrainingInput(layout="image_shifted")},
     presets=(
-        # Steps and guidance: the model card of each.
-        Preset(
-            name="sd3.5-large",
-            models=("stabilityai/stable-diffusion-3.5-large",),
-            pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
-            match=dict(transformer=dict(num_layers=38, in_channels=16)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=3.5),
-            parameters=dict(
-                transformer=8146, text_encoder=124, text_encoder_2=695, text_encoder_3=4762, vae=84
-            ),
-            held=dict(transformer=342, text_encoder_3=132),
-            token=(1, 16, 16),
-            width=2432,
-            joined=True,
-            licence="stabilityai-ai-community",
-            scheduler="FlowMatchEuler",
-            note="3.5 Large Turbo has the same configs and wants 4 steps and guidance 0: give them.",
-        ),
-        Preset(
+        _SD3_5_LARGE,
+        replace(
+            _SD3_5_LARGE,
             name="sd3-medium",
             models=("stabilityai/stable-diffusion-3-medium-diffusers",),
-            pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
             match=dict(transformer=dict(num_layers=24, pos_embed_max_size=192)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=7.0),
+            arguments={**_SD3_5_LARGE.arguments, "guidance_scale": 7.0},
             dtype="fp16",
-            parameters=dict(
-                transformer=2085, text_encoder=124, text_encoder_2=695, text_encoder_3=4762, vae=84
-            ),
+            parameters={**_SD3_5_LARGE.parameters, "transformer": 2085},
             held=dict(transformer=161, text_encoder_3=132),
-            token=(1, 16, 16),
             width=1536,
-            joined=True,
-            licence="stabilityai-ai-community",
-            scheduler="FlowMatchEuler",
+            note="",
         ),
     ),
 )
@@ -141,17 +130,14 @@ LATENT_CONSISTENCY = Family(
     reads_guidance_once=True,
     presets=(
         # The docstring of diffusers' LatentConsistencyModelPipeline.
-        Preset(
+        replace(
+            _SD1_5,
             name="lcm-dreamshaper-v7",
             models=("SimianLuo/LCM_Dreamshaper_v7",),
             pipelines=("LatentConsistencyModelPipeline",),
             match=dict(unet=dict(cross_attention_dim=768, time_cond_proj_dim=256)),
             arguments=dict(height=768, width=768, num_inference_steps=4, guidance_scale=8.0),
-            dtype="fp16",
-            parameters=dict(unet=860, text_encoder=123, safety_checker=304, vae=84),
-            held=dict(unet=357),
-            token=(1, 8, 8),
-            width=320,
+            joined=False,
             licence="mit",
             scheduler="LCM",
             note="Guidance is an input of its network.",
@@ -180,7 +166,6 @@ ANIMATEDIFF = Family(
                 motion_adapter=dict(motion_max_seq_length=32, block_out_channels=[320, 640, 1280, 1280]),
             ),
             arguments=dict(height=512, width=512, num_frames=16, num_inference_steps=50, guidance_scale=7.5),
-            fps=8,
             dtype="fp16",
             parameters=dict(unet=1313, motion_adapter=453, text_encoder=123, vae=84),
             held=dict(unet=502),
@@ -205,7 +190,6 @@ _XT = Preset(
     pipelines=("StableVideoDiffusionPipeline",),
     match=dict(unet=dict(num_frames=25, cross_attention_dim=1024)),
     arguments=dict(height=576, width=1024, num_frames=25, num_inference_steps=25),
-    fps=7,
     dtype="fp16",
     parameters=dict(unet=1525, image_encoder=632, vae=98),
     held=dict(unet=680),

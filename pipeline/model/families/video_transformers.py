@@ -20,7 +20,6 @@ ALLEGRO = Family(
             arguments=dict(
                 height=720, width=1280, num_frames=88, num_inference_steps=100, guidance_scale=7.5
             ),
-            fps=15,
             dtypes=dict(vae="fp32"),
             parameters=dict(transformer=2772, text_encoder=4762, vae=175),
             held=dict(transformer=138, text_encoder=132),
@@ -46,7 +45,6 @@ ANYFLOW = Family(
             pipelines=("AnyFlowPipeline",),
             match=dict(transformer=dict(num_layers=40, in_channels=16)),
             arguments=dict(height=480, width=832, num_frames=33, num_inference_steps=4, guidance_scale=1.0),
-            fps=16,
             parameters=dict(transformer=14316, text_encoder=5681, vae=127),
             held=dict(transformer=612, text_encoder=1050),
             token=(4, 16, 16),
@@ -73,7 +71,6 @@ COSMOS3 = Family(
             arguments=dict(
                 height=720, width=1280, num_frames=189, num_inference_steps=35, guidance_scale=6.0
             ),
-            fps=24,
             parameters=dict(transformer=15174, vae=705, sound_tokenizer=496),
             held=dict(transformer=1667),
             token=(4, 32, 32),
@@ -102,7 +99,6 @@ HELIOS = Family(
             pipelines=("HeliosPipeline",),
             match=dict(transformer=dict(num_layers=40, in_channels=16)),
             arguments=dict(height=384, width=640, num_frames=129, num_inference_steps=50, guidance_scale=5.0),
-            fps=24,
             dtypes=dict(vae="fp32"),
             parameters=dict(transformer=14312, text_encoder=5681, vae=127),
             held=dict(transformer=608, text_encoder=1050),
@@ -133,7 +129,6 @@ MOCHI = Family(
             pipelines=("MochiPipeline",),
             match=dict(transformer=dict(num_layers=48, in_channels=12)),
             arguments=dict(height=480, width=848, num_frames=85, num_inference_steps=28, guidance_scale=3.5),
-            fps=30,
             parameters=dict(transformer=10028, text_encoder=4762, vae=460),
             held=dict(transformer=306, text_encoder=132),
             token=(6, 16, 16),

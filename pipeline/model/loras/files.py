@@ -11,10 +11,11 @@ from typing import Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.blobs import check_links
+from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_weights
-from framefleet.pipeline.model.sources.source import HUB_ID, Source, open_source
+from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 
 _MAX_SHOWN = 5
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
-from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
 from framefleet.pipeline.model.specs.several import CONTROLNETS, nets_beside
 
@@ -56,19 +55,6 @@ def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Componen
 def components_in(folder: Path) -> tuple[Component, ...]:
     """Return the components of a folder."""
     return components_of(read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()])
-
-
-def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
-    """Raise ModelError for a network without weights among the selected `files`."""
-    found = {file.partition("/")[0] for file in files if is_weights(file)}
-    for component in components:
-        lacking = [folder for folder in component.folders if folder not in found]
-        if component.has_weights and lacking:
-            raise ModelError(
-                f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
-                "there is no model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
-                "fetch the model again; of a model that has other variants only, as fp16, rename their files",
-            )
 
 
 def class_of(library: str, name: str) -> Any:

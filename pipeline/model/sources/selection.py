@@ -76,6 +76,19 @@ def select(
     return sorted(chosen)
 
 
+def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
+    """Raise ModelError for a network without weights among the selected `files`."""
+    found = {file.partition("/")[0] for file in files if is_weights(file)}
+    for component in components:
+        lacking = [folder for folder in component.folders if folder not in found]
+        if component.has_weights and lacking:
+            raise ModelError(
+                f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
+                "there is no model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
+                "fetch the model again; of a model that has other variants only, as fp16, rename their files",
+            )
+
+
 def is_weights(name: str) -> bool:
     """Tell whether a file holds tensors, rather than settings or a vocabulary."""
     return name.endswith((SAFETENSORS, *PICKLES))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.blobs import check_git_names, check_links
-from framefleet.pipeline.model.sources.components import Component, check_weights, components_of
+from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_keys import check_configs
+from framefleet.pipeline.model.sources.folder_source import Source, list_folder
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
 from framefleet.pipeline.model.sources.model_lock import (
@@ -24,8 +25,7 @@ from framefleet.pipeline.model.sources.model_lock import (
     read_lock,
 )
 from framefleet.pipeline.model.sources.network_sizes import check_sizes
-from framefleet.pipeline.model.sources.selection import is_weights, select
-from framefleet.pipeline.model.sources.source import Source, list_folder
+from framefleet.pipeline.model.sources.selection import check_weights, is_weights, select
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES, index_file, parse_index
 from framefleet.pipeline.model.specs.modular_index import check_whole, is_modular
 

@@ -20,8 +20,7 @@ from types import CodeType
 from typing import Any
 
 Scope = dict[str, Any]
-# Configs are anybody's: 2 ** the sum of 16 such numbers is still computed in no time.
-_MOST, _MAX_PARTS, _MAX_TEXT = 1 << 16, 16, 64
+_MOST, _MAX_TEXT = 1 << 16, 64  # of what a config says that is computed with: configs are anybody's
 _BUILTINS: dict[str, Callable[..., Any]] = {
     made.__name__: made for made in (len, sum, int, float, max, min, any, all, bool, tuple, list)
 }

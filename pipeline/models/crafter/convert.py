@@ -19,7 +19,7 @@ from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
 from framefleet.pipeline.models.crafter.parts import PARTS, TEXT, UNET, VISION, WHOLE_CLIP, network_parts
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
+from framefleet.pipeline.models.crafter.variants import SCALES, chosen_variant
 
 _PIXELS = 8  # of one latent, in all of them
 # Buffers of the noise schedule, which the scheduler computes.

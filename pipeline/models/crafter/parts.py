@@ -34,7 +34,7 @@ TEXT, WHOLE_CLIP = "cond_stage_model.model.", "embedder.model."
 VISION, _PROJECTOR = f"{WHOLE_CLIP}visual.", "image_proj_model."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NetworkPart:
     """One network of the original. prefix: of its names. config: from shapes. make: from a config.
 
@@ -70,37 +70,23 @@ def _pooled_image_encoder(**config: Any) -> CLIPVisionModelWithProjection:
 
 
 PARTS = {
-    "unet": NetworkPart(prefix=UNET, config=unet_config, origins=unet_origins, make=VideoCrafterUNet3DModel),
-    "vae": NetworkPart(
-        prefix="first_stage_model.",
-        config=keys.vae_config,
-        origins=keys.vae_origins,
-        make=AutoencoderKL,
-    ),
-    "text_encoder": NetworkPart(
-        prefix=TEXT, config=keys.text_config, origins=keys.text_origins, make=_text_encoder
-    ),
+    "unet": NetworkPart(UNET, unet_config, unet_origins, VideoCrafterUNet3DModel),
+    "vae": NetworkPart("first_stage_model.", keys.vae_config, keys.vae_origins, AutoencoderKL),
+    "text_encoder": NetworkPart(TEXT, keys.text_config, keys.text_origins, _text_encoder),
 }
 _IMAGE_PARTS = {
-    "image_encoder": NetworkPart(
-        prefix=VISION, config=keys.vision_config, origins=keys.vision_origins, make=_image_encoder
-    ),
+    "image_encoder": NetworkPart(VISION, keys.vision_config, keys.vision_origins, _image_encoder),
     "image_projector": NetworkPart(
-        prefix=_PROJECTOR,
-        config=keys.projector_config,
-        origins=keys.projector_origins,
-        make=VideoCrafterImageProjector,
+        _PROJECTOR, keys.projector_config, keys.projector_origins, VideoCrafterImageProjector
     ),
 }
 POOLED_IMAGE_PARTS = {
-    "image_encoder": NetworkPart(
-        prefix=VISION, config=keys.vision_config, origins=keys.vision_origins, make=_pooled_image_encoder
-    ),
+    "image_encoder": NetworkPart(VISION, keys.vision_config, keys.vision_origins, _pooled_image_encoder),
     "image_projector": NetworkPart(
-        prefix=_PROJECTOR,
-        config=keys.pooled_projector_config,
-        origins=keys.pooled_projector_origins,
-        make=VideoCrafterPooledImageProjector,
+        _PROJECTOR,
+        keys.pooled_projector_config,
+        keys.pooled_projector_origins,
+        VideoCrafterPooledImageProjector,
     ),
 }
 

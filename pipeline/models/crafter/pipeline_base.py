@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.models import clip_words
 from framefleet.pipeline.models.call_types import Callback, Generators
-from framefleet.pipeline.models.crafter.prompts import prompt_ids
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 
@@ -236,3 +237,12 @@ def batch_size_of(prompt: str | list[str] | None, embeds: Tensor | None) -> int:
     if embeds is not None:
         return int(embeds.shape[0])
     return len(prompt) if isinstance(prompt, list) else 1
+
+
+_ENDS = ("<start_of_text>", "<end_of_text>")  # open_clip's names; "<|endoftext|>" is plain text to it
+
+
+def prompt_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
+    """Return the ids that open_clip's tokenizer gives prompts, cleaned, split and cut as it does: (B, 77)."""
+    cleaned = [clip_words.lowered(html.unescape(html.unescape(clip_words.plain_letters(p)))) for p in prompts]
+    return clip_words.token_ids(tokenizer, cleaned, ends=_ENDS, length=tokenizer.model_max_length)

@@ -6,18 +6,14 @@ again may have another. Where a part does not say of which, as one of somebody's
 
 from __future__ import annotations
 
-import sqlite3
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.temporary_tables import temporary_tables
 
 OF_CLIP = pa.schema([("media_sha256", pa.string())])
 _SCHEMA = """
-PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -65536;     -- 64 MiB
 CREATE TABLE wanted (id TEXT PRIMARY KEY, clip TEXT, place INTEGER NOT NULL) WITHOUT ROWID;
 """
 _ANY = ""  # in place of a media_sha256
@@ -29,8 +25,7 @@ class ScoreIndex:
     def __init__(self, fields: pa.Schema) -> None:
         self._fields = fields
         self._columns = [f"c{number}" for number in range(len(fields))]
-        self._db = sqlite3.connect("")  # its own temporary file, without a name
-        self._db.executescript(_SCHEMA)
+        self._db = temporary_tables(_SCHEMA)
         columns = ", ".join(["id TEXT", "clip TEXT", *self._columns, "PRIMARY KEY (id, clip)"])
         self._db.execute(f"CREATE TABLE scores ({columns}) WITHOUT ROWID")
 

@@ -1,20 +1,19 @@
 """From the files that a table names to what each holds, or why it is refused: read once, remembered on disk.
 
-Memory stays flat for ten million of them: the answers are in SQLite, in a nameless temporary file as the
-rows' own index, about 120 bytes each.
+About 120 bytes of disk for each answer, see `guards/temporary_tables.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.describing import Describer
@@ -30,9 +29,6 @@ _NUM_THREADS = 16
 # How far the others go on while one host is slow.
 MAX_UNDER_WAY = 16 * _NUM_THREADS
 _SCHEMA = """
-PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however many there are
 CREATE TABLE answers (
     key BLOB PRIMARY KEY,
     sha256 TEXT, width INTEGER, height INTEGER, num_frames INTEGER,  -- of what can be used
@@ -49,9 +45,7 @@ class InputIndex:
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs, self._describer = inputs, Describer()
-        # An empty name is SQLite's own temporary file.
-        self._db = sqlite3.connect("", check_same_thread=False)
-        self._db.executescript(_SCHEMA)
+        self._db = temporary_tables(_SCHEMA)
         self._questions: _Questions = SimpleQueue()
         self._answers: _Answers = SimpleQueue()
         self._under_way: set[bytes] = set()

@@ -1,19 +1,16 @@
 """From rows of a table, as they are read, to which are doubled, done or still to render: on disk.
 
-Memory stays flat for ten million rows: SQLite holds them in a nameless temporary file in TMPDIR, deleted as
-soon as it is opened, so that no kill leaves it behind. About 40 bytes of disk per row.
+About 40 bytes of disk per row, see `guards/temporary_tables.py`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from framefleet.pipeline.guards.temporary_tables import temporary_tables
+
 _SCHEMA = """
-PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however long the table is
 CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
 CREATE TABLE left_out (position INTEGER PRIMARY KEY);
 CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -56,9 +53,7 @@ class RowIndex:
     """All positions of each row_id. First add every row, then ask; for one thread at a time."""
 
     def __init__(self) -> None:
-        # An empty name is SQLite's own temporary file. Autocommit off, so that adds are one transaction.
-        self._db = sqlite3.connect("", check_same_thread=False)
-        self._db.executescript(_SCHEMA)
+        self._db = temporary_tables(_SCHEMA)
         self._totals: tuple[int, int] | None = None
         self._num_done = 0
         self._num_reopened: int | None = None  # None: this is the first pass

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.model.specs.refused import Refused
-from framefleet.pipeline.rows.tables.encodings import TO_UTF_8
-from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, Problems, odd_cells
+from framefleet.pipeline.rows.tables.encodings import TO_UTF_8, likely_encoding, refused_text
+from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, OddCells, Problems, odd_cells
 
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
 MAX_TEXT = 1 << 16
@@ -140,3 +140,37 @@ def _repaired(cell: pa.Array) -> pa.Array:
     if not _is_text(cell.type):
         return pa.nulls(1, cell.type)
     return pa.array([_bytes(cell[0]).decode("utf-8", "replace")], cell.type)
+
+
+class BadTexts:
+    """Cells of one text file that are not UTF-8. The first batch with such tells its likely encoding."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._encoding: str | None = None
+        self._is_known = False
+
+    def tell(self, batch: pa.RecordBatch, odd: OddCells) -> None:
+        """Add them to `odd`; the cells stay as they are."""
+        found = [
+            (offset, name, column[offset].as_buffer().to_pybytes())
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if column.type == pa.string()
+            for offset in invalid_cells(column)
+        ]
+        bad = [cell for cell in found if not _is_half(cell[2])]
+        if bad and not self._is_known:
+            self._encoding = likely_encoding(b"\n".join(text for _, _, text in bad))
+            self._is_known = True
+        for offset, name, text in bad:
+            why = refused_text(text, self._encoding, self._file)
+            odd.setdefault(offset, []).append((name, text.decode("utf-8", "replace"), why))
+
+
+def _is_half(text: bytes) -> bool:
+    """Tell whether a text is UTF-8 but for halves of characters, as JSON may escape them."""
+    try:
+        text.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""From the content of a CSV, TSV or JSONL file to a streaming reader: unpacked, its separator found."""
+"""From the content of a CSV, TSV or JSONL file to a streaming reader, and from CSV's texts to types."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.encodings import marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
+from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -58,7 +60,7 @@ def _csv_reader(content: IO[bytes], schema: pa.Schema | None, separator: str) ->
         parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         # an empty cell is null, a quoted one is empty text
         convert_options=pa.csv.ConvertOptions(
-            column_types=schema and {name: pa.string() for name in schema.names},  # see `csv_cells.typed`
+            column_types=schema and {name: pa.string() for name in schema.names},  # see `typed`
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
@@ -81,3 +83,44 @@ def separator_of(content: Any, own: str) -> str:
     """
     header = _beginning(content).splitlines()[0].decode("utf-8", "replace")
     return own if own in header else next((other for other in ";\t" if other in header), own)
+
+
+def typed(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatch, OddCells]:
+    """Return the columns of `schema`, and what is wrong with cells that are null in it.
+
+    By Arrow's casts from text, which read numbers, dates and times as its reader of CSV does. That one gives
+    up the whole file for one cell.
+    """
+    odd: OddCells = {}
+    columns = []
+    for field in schema:
+        texts = batch.column(field.name)
+        column, misfits = _cast(texts, field.type)
+        columns.append(column)
+        for offset in misfits:
+            shown = texts[offset].as_buffer().to_pybytes().decode("utf-8", "replace")
+            odd.setdefault(offset, []).append((field.name, shown, another_type(field.type)))
+    return pa.RecordBatch.from_arrays(columns, schema=schema), odd
+
+
+def _cast(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """Return the cells, and the offsets of those that are null in it as they do not fit."""
+    if kind == pa.string():
+        return texts, []
+    try:
+        return _parsed(texts, kind), []
+    except pa.ArrowInvalid:
+        if len(texts) == 1:
+            return pa.nulls(1, kind), [0]
+    half = len(texts) // 2
+    first, odd = _cast(texts[:half], kind)
+    second, more = _cast(texts[half:], kind)
+    return pa.concat_arrays([first, second]), [*odd, *(half + offset for offset in more)]
+
+
+def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
+    trimmed = pc.utf8_trim_whitespace(texts)
+    if not pa.types.is_time(kind):
+        return trimmed.cast(kind)
+    on_a_day = pc.binary_join_element_wise("1970-01-01 ", trimmed, "")  # there is no cast from text to times
+    return on_a_day.cast(pa.timestamp(kind.unit)).cast(kind)
