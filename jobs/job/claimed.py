@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
@@ -118,6 +119,17 @@ def claim_of(store: Store) -> Claim:
         if Output(store).drafts:
             fix = "give the job file in its place: it has drafts alone so far, which do not say what follows"
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", fix) from None
+
+
+def gpus_per_worker(store: Store) -> float:
+    """Return how many GPUs each worker had by job.json; 0 where it says nothing that can be."""
+    try:
+        claim = find_claim(store)
+    except JobError:
+        return 0.0
+    fleet = (claim.job.model_extra or {}).get("fleet") if claim else None
+    gpus = fleet.get("gpus_per_worker") if isinstance(fleet, Mapping) else None
+    return float(gpus) if isinstance(gpus, int | float) and 0 <= gpus <= 1024 else 0.0
 
 
 def read_training_claim(store: Store) -> TrainingClaim:

@@ -421,6 +421,28 @@ def test_picks_are_exported_as_a_table_and_kept(shown: Shown, tmp_path: Path) ->
     until(page, "document.getElementById('status').textContent === '2 of 24 clips'")
 
 
+def test_a_table_has_means_by_a_column_and_a_chart_that_opens_clips(shown: Shown) -> None:
+    page = shown.go("#view=table&by=guidance_scale")
+    heads = [cell.inner_text() for cell in page.query_selector_all(".summary thead th")]
+    assert heads == ["guidance_scale", "clips", "mean sharpness"]
+    lines = [
+        [cell.inner_text() for cell in line.query_selector_all("th, td")]
+        for line in page.query_selector_all(".summary tbody tr")
+    ]
+    means = {
+        f"{scale:g}": sum(n / 10 for n, row in enumerate(ROWS) if row["guidance_scale"] == scale) / 12
+        for scale in (1.0, 4.0)
+    }
+    assert lines == [[scale, "12", f"{mean:.4g}"] for scale, mean in means.items()]
+    assert len(page.query_selector_all(".chart circle")) == len(ROWS)
+    page.click(".chart circle >> nth=0")
+    until(page, "document.getElementById('details').open")
+    shown.press("Escape")
+    page.click(".summary tbody button >> nth=1")
+    until(page, "app.state.view === 'clips'")
+    assert shown.status == "12 of 24 clips"
+
+
 def test_a_served_gallery_shows_each_what_others_choose(opened: Browser, tmp_path: Path) -> None:
     store = write_output(tmp_path, ROWS[:6])
     write_gallery(store)

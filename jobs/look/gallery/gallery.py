@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
+from framefleet.jobs.job.claimed import gpus_per_worker
 from framefleet.jobs.look.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.look.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.look.gallery.stills import make_stills
@@ -84,14 +87,14 @@ def write_gallery(
     as it was.
     """
     axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
-    version = _version(store, axes)
+    version, worked = _version(store, axes), _Worked()
     there = set(store.list(GALLERY))
     if is_ours and _is_of(version, store, there):
         return store.url_of(INDEX)
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
         tables = {
-            "records": _blocks_of(shown_records(store), blocks, check),
+            "records": _blocks_of(worked.noted(shown_records(store)), blocks, check),
             "failures": _blocks_of(shown_failures(store), blocks, check),
         }
         names = [column["name"] for column in tables["records"]["columns"]]
@@ -103,6 +106,7 @@ def write_gallery(
     check()
     told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
     told |= {"output": store.url_of(""), "identity": _identity(store)}
+    told["hours"], told["gpus"] = worked.seconds / 3600, gpus_per_worker(store)
     told |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(told, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -139,6 +143,20 @@ def _is_of(version: str, store: Store, there: set[str]) -> bool:
     if not {INDEX, _MANIFEST, _VERSION} <= there:
         return False
     return store.read(_VERSION) == script("newest", version)
+
+
+class _Worked:
+    """Sums up for how long workers had the model, at work or idle, as the report does."""
+
+    seconds = 0.0
+
+    def noted(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the tables as they are."""
+        for table in tables:
+            for name in {"compute_s", "idle_s"} & {*table.column_names}:
+                seconds = pc.sum(table[name]).as_py() or 0.0
+                self.seconds += seconds if 0 <= seconds < math.inf else 0.0  # anybody may have written it
+            yield table
 
 
 class _Blocks:

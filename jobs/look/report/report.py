@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 import framefleet
-from framefleet.jobs.job.claimed import find_claim
+from framefleet.jobs.job.claimed import gpus_per_worker
 from framefleet.jobs.look.report.figures import COLUMNS, COMPUTE, MAX_NAMES, THE_REST, Figures, WorkerTime
 from framefleet.jobs.look.report.values import (
     AuditedRows,
@@ -73,7 +73,7 @@ def write_report(store: Store, found: Report) -> None:
 
 def report_of(store: Store, *, price: float | None = None) -> Report:
     """Return what its records tell; memory does not grow with them."""
-    figures, gpus = _figures(store), _gpus_per_worker(store)
+    figures, gpus = _figures(store), gpus_per_worker(store)
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
     return Report(
@@ -199,17 +199,6 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
             last.setdefault(message, row)
     shown = alike.most_common(_MAX_FAILURES)
     return by_type, tuple(FailedAlike(rows=count, row=last[message]) for message, count in shown)
-
-
-def _gpus_per_worker(store: Store) -> float:
-    """Return what job.json says; 0 where it says nothing that can be."""
-    try:
-        claim = find_claim(store)
-    except JobError:
-        return 0.0
-    fleet = (claim.job.model_extra or {}).get("fleet") if claim else None
-    gpus = fleet.get("gpus_per_worker") if isinstance(fleet, Mapping) else None
-    return float(gpus) if isinstance(gpus, int | float) and 0 <= gpus <= 1024 else 0.0
 
 
 def _cost(price: float, work: ModelTime, gpus: float, done: int) -> Cost:

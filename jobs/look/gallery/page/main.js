@@ -3,7 +3,7 @@
 
 const LOOK_EVERY_MS = 20_000; // whether there is more
 const MAX_AHEAD = 100; // blocks that are loaded before somebody asks: some 5 MB
-const VIEWS = ["clips", "grid", "picks", "failures"];
+const VIEWS = ["clips", "grid", "table", "picks", "failures"];
 const TYPING_MS = 60; // of rest, before what is typed on is looked for
 const MAX_FACTS = 3;
 const NEVER_FACTS = new Set(["prompt", "negative_prompt", "row_id", "height", "width", "num_frames"]);
@@ -23,7 +23,7 @@ class App {
     this.player = new Player(byId("wall"));
     this.wall = new Wall(byId("wall"), this.player);
     this.remember = new Map(); // view -> active item
-    this.state = { view: "clips", q: "", sort: "", down: "", x: this.manifest.x ?? "", y: this.manifest.y ?? "", page: "", size: "", theme: "auto" };
+    this.state = { view: "clips", q: "", sort: "", down: "", x: this.manifest.x ?? "", y: this.manifest.y ?? "", page: "", by: "", chartX: "", chartY: "", size: "", theme: "auto" };
     this.readHash();
     this.wire();
     this.drawFrame();
@@ -91,7 +91,7 @@ class App {
     const name = outputOf(this).split("/").filter(Boolean).pop() ?? manifest.output;
     const models = this.records.column("model")?.values?.map(([model]) => shown(model).split("/").filter(Boolean).pop() ?? "") ?? [];
     const date = this.records.column("finished_at")?.most?.slice(0, 10);
-    const about = [models.slice(0, 2).join(", ") + (models.length > 2 ? ` and ${models.length - 2} more` : ""), date, `${count(records.numRows)} done`, `${count(failures.numRows)} failed`];
+    const about = [models.slice(0, 2).join(", ") + (models.length > 2 ? ` and ${models.length - 2} more` : ""), date, `${count(records.numRows)} done`, `${count(failures.numRows)} failed`, manifest.hours && `${shown(Number((manifest.hours * (manifest.gpus || 1)).toPrecision(3)))} ${manifest.gpus ? "GPU" : "worker"} hours`];
     byId("about").replaceChildren(...about.filter(Boolean).map((text) => element("bdi", { textContent: text })));
     document.title = `${name} – framefleet gallery`;
     byId("title").textContent = name;
@@ -148,6 +148,17 @@ class App {
     const began = performance.now();
     try {
       const rows = await this.select();
+      if (view === "table") {
+        const summary = await summaryOf(this, rows);
+        if (turn !== this.turn) return;
+        this.layoutAgain = null;
+        this.wall.clear();
+        this.wall.layout = null;
+        byId("wall").replaceChildren(summary);
+        this.drawStatus(rows);
+        byId("wall").ariaBusy = "false";
+        return;
+      }
       const layout = await this.layoutOf(rows);
       if (turn !== this.turn) return; // another was asked for meanwhile
       this.layoutAgain = () => this.layoutOf(rows);
