@@ -33,6 +33,7 @@ from framefleet.pipeline.training.dataset.columns import plan_columns
 from tests.commands import command
 from tests.committed import committed
 from tests.gallery_output import write_output
+from tests.outputs import write_output as write_bare_output
 from tests.rows import record
 
 HOSTILE = (
@@ -76,6 +77,16 @@ def column_of(store: Store, name: str, table: str = "records") -> list[Any]:
         values, codes = json.loads(text)
         cells += values if codes is None else [values[code] for code in codes]
     return cells
+
+
+def test_a_gallery_and_the_report_name_the_same_gpu_hours(tmp_path: Path) -> None:
+    worked = [record(n, worker="w", compute_s=3000.0, idle_s=600.0 * n) for n in range(1, 3)]
+    store = write_bare_output(tmp_path, worked, job={"fleet": {"gpus_per_worker": 2}})
+    framefleet.gallery(tmp_path)
+    manifest, cost = manifest_of(store), framefleet.report(str(tmp_path), price=1.0, write=False).cost
+    assert cost is not None and manifest["gpus"] == 2
+    assert manifest["hours"] * manifest["gpus"] == pytest.approx(cost.gpu_hours)
+    assert cost.gpu_hours == pytest.approx(13 / 3)
 
 
 def test_a_gallery_shows_every_record_with_its_arguments_as_columns(tmp_path: Path) -> None:
