@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from framefleet.pipeline.models.crafter import prompts as open_clip
+from framefleet.pipeline.models.crafter import pipeline_base as open_clip
 from framefleet.pipeline.models.crafter.convert import clip_tokenizer
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
