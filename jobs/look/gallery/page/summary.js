@@ -17,12 +17,12 @@ function scoresOf(table) {
 /** Return what stands on the wall: choices, chart, table. */
 async function summaryOf(app, rows) {
   const table = app.records;
-  const columns = [...table.columns.values()].filter((column) => column.varies && column.distinct > 1);
+  const columns = [...table.columns.values()].filter((column) => column.varies);
   const scores = scoresOf(table);
   const rank = ({ name, role }) => ["argument", "carried", "record"].indexOf(role) - (name === "prompt") / 2 + (name === "seed") / 4;
-  const groupable = columns.filter((column) => column.values).sort((one, other) => rank(one) - rank(other));
+  const groupable = columns.filter((column) => column.distinct > 1).sort((one, other) => rank(one) - rank(other));
   const across = columns.filter((column) => column.role === "argument" && isNumbers(column));
-  const by = table.column(app.state.by) ?? groupable.find((column) => !scores.includes(column));
+  const by = groupable.find(({ name }) => name === app.state.by) ?? groupable.find((column) => !scores.includes(column));
   const x = table.column(app.state.chartX) ?? across.find(({ name }) => name !== "seed") ?? across[0];
   const y = table.column(app.state.chartY) ?? scores[0];
   await Promise.all([by, x, y, ...scores].map((column) => column?.all()));
