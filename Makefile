@@ -41,20 +41,20 @@ test-long: .venv/.installed  ## Run the long tests, which `make test` leaves out
 	$(TESTS) -m long
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
-	$(BIN)/python -m tests.conformance
+	$(BIN)/python -m tools.conformance
 
 chaos: .venv/.installed  ## Kill, cut and fill what a job of 2,000 rows runs on; needs root, for network namespaces
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tools.chaos
 
 check: .venv/.installed  ## Lint, formatting, types, who may import whom, and what texts name
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/python -m tests.house
+	$(BIN)/python -m tools.house
 
 docs: .venv/.installed  ## Build the site of the documents into build/site
 	$(BIN)/python -m mkdocs build --strict --quiet
 
 bench: .venv/.installed  ## Compare with plain diffusers and Ray Data, in one run
-	$(BIN)/python -m tests.benchmarks.bench
+	$(BIN)/python -m tools.benchmarks.bench

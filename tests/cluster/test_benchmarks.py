@@ -13,11 +13,11 @@ from unittest import mock
 import pytest
 import torch
 
-from tests.benchmarks.gpu_day import parts
 from tests.browser.chromium import chromium
 from tests.browser.shots import SHOTS
 from tests.jobs import ROOT
 from tests.warm.process import start
+from tools.benchmarks.gpu_day import parts
 
 # What each prints last.
 PROGRAMS = {
@@ -53,11 +53,11 @@ IN_BENCH = ("checks", "large", "pixels", "probes")
 def run(name: str, arguments: Sequence[str]) -> None:
     """Run a program in this process, which has imported torch and diffusers."""
     with mock.patch.object(sys, "argv", [name, *arguments]):
-        import_module(f"tests.benchmarks.{name}").main()
+        import_module(f"tools.benchmarks.{name}").main()
 
 
 def test_every_program_is_here() -> None:
-    files = (ROOT / "tests/benchmarks").glob("*.py")
+    files = (ROOT / "tools/benchmarks").glob("*.py")
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
@@ -87,7 +87,7 @@ def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_one_that_starts_others_runs_to_its_end(names: Sequence[str]) -> None:
     arguments, _ = PROGRAMS[names[0]]
-    process = start("-m", f"tests.benchmarks.{names[0]}", *arguments, stderr=subprocess.PIPE)
+    process = start("-m", f"tools.benchmarks.{names[0]}", *arguments, stderr=subprocess.PIPE)
     printed, told = process.communicate()
     assert process.returncode == 0, told
     assert [name for name in names if PROGRAMS[name][1] not in printed] == []
@@ -103,7 +103,7 @@ def test_one_that_bench_runs_too_may_be_run_alone(name: str, capsys: pytest.Capt
 @pytest.mark.long
 def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
     arguments, last = PROGRAMS["gpu_day"]
-    process = start("-m", "tests.benchmarks.gpu_day", str(tmp_path), *arguments, stderr=subprocess.PIPE)
+    process = start("-m", "tools.benchmarks.gpu_day", str(tmp_path), *arguments, stderr=subprocess.PIPE)
     printed, told = process.communicate()
     report = json.loads((tmp_path / "report.json").read_text())
     assert {part["part"]: part["state"] for part in report["parts"]} == dict.fromkeys(
@@ -120,7 +120,7 @@ def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
 def test_the_gallery_of_a_real_job_is_measured(tmp_path: Path) -> None:
     chromium()
     arguments, last = PROGRAMS["gallery"]
-    process = start("-m", "tests.benchmarks.gallery", str(tmp_path), "--shots", str(tmp_path), *arguments)
+    process = start("-m", "tools.benchmarks.gallery", str(tmp_path), "--shots", str(tmp_path), *arguments)
     printed, _ = process.communicate()
     assert process.returncode == 0
     assert "32 records, 4 failed" in printed and f"0 {last}" in printed

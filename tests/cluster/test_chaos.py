@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.chaos import chaos
-from tests.chaos.network import why_not
-from tests.chaos.storm import Forecast
 from tests.servers import S3Server
+from tools.chaos.chaos import chaos
+from tools.chaos.network import why_not
+from tools.chaos.storm import Forecast
 
 FORECAST = Forecast(seed=16, num_faults=6, gap_s=(1, 4), longest_s=8, limit_s=240)
 

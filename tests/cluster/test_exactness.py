@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.commands import command
-from tests.conformance.company import rendered_by_fleet
-from tests.conformance.finding import compare
-from tests.conformance.plain import plain_calls
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.mixed import DTYPES, mixed_table
+from tools.conformance.company import rendered_by_fleet
+from tools.conformance.finding import compare
+from tools.conformance.plain import plain_calls
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("wan", "bf16"), ("cogvideox_i2v", "fp32"), ("sd", "bf16")])

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.outputs.stores.store import Store
-from tests.chaos.chaos import chaos_job
-from tests.chaos.checks import check, frames_by_seed
-from tests.chaos.network import SWITCH, Host, why_not
-from tests.chaos.rig import Driver, Rig, rig
 from tests.jobs import prompt_rows, write_table
 from tests.servers import bucket_on
+from tools.chaos.chaos import chaos_job
+from tools.chaos.checks import check, frames_by_seed
+from tools.chaos.network import SWITCH, Host, why_not
+from tools.chaos.rig import Driver, Rig, rig
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 

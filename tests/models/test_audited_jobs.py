@@ -14,10 +14,10 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL
-from tests.benchmarks.audits_simulated import simulate
 from tests.driven import render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
+from tools.benchmarks.audits_simulated import simulate
 
 STEPS = 2  # the fewest in which rows take turns
 SIZES = SMALLEST["wan"] | {"max_sequence_length": 16, "num_inference_steps": STEPS}

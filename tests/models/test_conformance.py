@@ -11,15 +11,15 @@ import pytest
 from framefleet.pipeline.model.families.measured import Finding, read_measured
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from tests.conformance.classes import classes_by_kind
-from tests.conformance.company import rendered_here
-from tests.conformance.finding import compare
-from tests.conformance.plain import plain_calls
 from tests.long import long_but
 from tests.mixed import DTYPES, mixed_table
 from tests.tiny import SMALLEST, TYPICAL
+from tools.conformance.classes import classes_by_kind
+from tools.conformance.company import rendered_here
+from tools.conformance.finding import compare
+from tools.conformance.plain import plain_calls
 
-AGAIN = "run `python -m tests.conformance {}` and look at what changes"
+AGAIN = "run `python -m tools.conformance {}` and look at what changes"
 
 
 def network_of(name: str) -> str:
@@ -61,4 +61,4 @@ def test_the_page_lists_every_class_of_the_installed_diffusers() -> None:
 def test_what_is_not_exact_or_not_shared_has_its_reason() -> None:
     for finding in read_measured().findings.values():
         if finding.equal < finding.rows or finding.mean_batch <= 1 or finding.sound == "dropped":
-            assert finding.why, f"{finding.class_name}: say why in tests/conformance/reasons.py"
+            assert finding.why, f"{finding.class_name}: say why in tools/conformance/reasons.py"

@@ -1,4 +1,4 @@
-"""Bad input of every kind is accepted, or refused with a hint; `python -m tests.fuzz` tries many more."""
+"""Bad input of every kind is accepted, or refused with a hint; `python -m tools.fuzz` tries many more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.fuzz import fuzz
-from tests.fuzz.kinds import KINDS
+from tools.fuzz.fuzz import fuzz
+from tools.fuzz.kinds import KINDS
 
 
 @pytest.mark.parametrize("per_kind", [3, pytest.param(12, marks=pytest.mark.long)])

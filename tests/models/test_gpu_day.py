@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks.gpu_day import parts
-from tests.benchmarks.gpu_tests import ORDER, TESTS
 from tests.warm.process import start
+from tools.benchmarks.gpu_day import parts
+from tools.benchmarks.gpu_tests import ORDER, TESTS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 
@@ -25,7 +25,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("gpu_day")
     names = [part.name for part in parts(device="cuda", small=True) if part.name not in LEFT_OUT]
     process = start(
-        "-m", "tests.benchmarks.gpu_day", str(folder), "--stand-in", "--small", "--only", *names,
+        "-m", "tools.benchmarks.gpu_day", str(folder), "--stand-in", "--small", "--only", *names,
         stderr=subprocess.PIPE,
     )  # fmt: skip
     _, said = process.communicate()

@@ -30,14 +30,14 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
-from tests.conformance.company import rendered_here
-from tests.conformance.plain import Made, plain_calls
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.long import long_but
 from tests.mixed import SIZES, mixed_table
 from tests.pictures import picture, write_starts
 from tests.tiny import tiny
+from tools.conformance.company import rendered_here
+from tools.conformance.plain import Made, plain_calls
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from tests.long import long_but
-from tests.odd_recipes.cases import CASES
 from tests.warm.process import start
+from tools.odd_recipes.cases import CASES
 
 # `make test` runs one recipe of each kind.
 SHORT = (
@@ -38,7 +38,7 @@ SHORT = (
 
 @pytest.mark.parametrize("name", long_but(CASES, *SHORT))
 def test_rows_of_an_odd_recipe_and_rows_mixed_with_them_equal_plain_calls_or_say_why_not(name: str) -> None:
-    process = start("-m", "tests.odd_recipes", "--json", name, stderr=subprocess.PIPE)
+    process = start("-m", "tools.odd_recipes", "--json", name, stderr=subprocess.PIPE)
     try:
         printed, errors = process.communicate(timeout=280)
     finally:

@@ -37,7 +37,7 @@ PIPELINES = (
     *("lumina2", "hidream", "sana", "qwen_image", "z_image", "hunyuan_image", "ltx2", "wan_modular"),
     *("sd_pag", "pixart_sigma"),
 )
-_ODD = "tests.odd_recipes.recipes"
+_ODD = "tools.odd_recipes.recipes"
 RECIPES = (
     *("patches:scheduler_class", "patches:function_of_torch", "hooks:on_a_layer_of_the_encoder"),
     *("weights:encoder_without_gradients", "weights:submodule_replaced", "weights:freeu"),

@@ -22,12 +22,12 @@ from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.recipes.second_model import SecondModels, check_second_model, open_second_models
 from framefleet.pipeline.recipes.siblings import as_sibling
-from tests.conformance.company import rendered_here
-from tests.conformance.plain import Made, plain_calls
 from tests.mixed import mixed_table
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
+from tools.conformance.company import rendered_here
+from tools.conformance.plain import Made, plain_calls
 
 IMAGE = {"height": 16, "width": 16}
 PROMPTS = ("a red ball", "海", 'a sign that says "hello"', "a dog runs")

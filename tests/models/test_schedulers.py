@@ -19,13 +19,13 @@ from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import VIDEO_FIELDS
-from tests.conformance.plain import plain_calls
 from tests.long import long_but
 from tests.mixed import SCHEDULERS
 from tests.pictures import clip
 from tests.tinies import images, modular
 from tests.tiny import BUILDERS, SMALLEST, smallest_call, tiny
 from tests.unaudited import unaudited
+from tools.conformance.plain import plain_calls
 
 # Not of those whose own tests look at sizes: images, modular pipelines.
 MODULAR = [name for name, builder in BUILDERS.items() if builder.__module__ == modular.__name__]

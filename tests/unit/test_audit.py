@@ -17,7 +17,7 @@ from framefleet.pipeline.render.audit.audited import Verdict, kind_of, verdict_o
 from framefleet.pipeline.render.audit.bound import Odds
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
 from framefleet.pipeline.request import Request
-from tests.benchmarks.audits_simulated import RATES, jobs_of
+from tools.benchmarks.audits_simulated import RATES, jobs_of
 
 JOB = {"table": "t.csv", "output": "out", "model": "m"}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.chaos.faults import Struck
-from tests.chaos.figures import figures
-from tests.chaos.storm import Happened
-from tests.chaos.traced import Begun
+from tools.chaos.faults import Struck
+from tools.chaos.figures import figures
+from tools.chaos.storm import Happened
+from tools.chaos.traced import Begun
 
 
 def test_a_lost_row_is_counted_from_the_fault_until_another_worker_begins_it() -> None:

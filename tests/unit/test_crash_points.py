@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from tests.chaos.crash_points import COMMANDS
 from tests.warm.process import start
+from tools.chaos.crash_points import COMMANDS
 
 
 def check(*arguments: str) -> None:
-    process = start("-m", "tests.chaos.crash_points", *arguments, stderr=subprocess.STDOUT)
+    process = start("-m", "tools.chaos.crash_points", *arguments, stderr=subprocess.STDOUT)
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
 

@@ -24,7 +24,7 @@ from framefleet.pipeline.model.options.footprint import (
     ways_for,
 )
 from tests.decoders import COUNTED, decode_peak
-from tests.memory_reports import page, reported_rows
+from tools.memory_reports import page, reported_rows
 
 EACH = [pytest.param(preset, id=preset.name) for preset in PRESETS]
 

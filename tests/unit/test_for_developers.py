@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.house.commands import targets
-from tests.house.house import PACKAGES
+from tools.house.commands import targets
+from tools.house.house import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
@@ -26,7 +26,7 @@ def read(path: Path) -> Any:
 
 def folders() -> list[Path]:
     """Return the folders of the first two levels; the README of tests tells of all of its own."""
-    tops = [ROOT / name for name in (*PACKAGES, "tests", "docs")]
+    tops = [ROOT / name for name in (*PACKAGES, "tests", "tools", "docs")]
     inner = [path.parent for name in PACKAGES for path in (ROOT / name).glob("*/__init__.py")]
     return [*tops, *inner]
 

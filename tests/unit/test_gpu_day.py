@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import gpu_day
-from tests.benchmarks.gpu_day import Part
-from tests.benchmarks.gpu_report import Outcome, repeats, write_report
-from tests.benchmarks.results import Tell, tables
+from tools.benchmarks import gpu_day
+from tools.benchmarks.gpu_day import Part
+from tools.benchmarks.gpu_report import Outcome, repeats, write_report
+from tools.benchmarks.results import Tell, tables
 
 
 def ends(_: Sequence[str], tell: Tell) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.house`: what texts name is found where it is gone, and let be where it stands."""
+"""`python -m tools.house`: what texts name is found where it is gone, and let be where it stands."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
-from tests.house.cycles import KNOWN, import_cycles
-from tests.house.dotted import lost_imports, lost_members, lost_modules
-from tests.house.figures import arrows_between_siblings, figures
-from tests.house.house import Finding, House, read_house
-from tests.house.keys import unknown_keys
-from tests.house.links import anchors, broken_links
-from tests.house.markers import conflict_markers
-from tests.house.paths import lost_documents, lost_paths
-from tests.house.twice import doubled_names
+from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
+from tools.house.cycles import KNOWN, import_cycles
+from tools.house.dotted import lost_imports, lost_members, lost_modules
+from tools.house.figures import arrows_between_siblings, figures
+from tools.house.house import Finding, House, read_house
+from tools.house.keys import unknown_keys
+from tools.house.links import anchors, broken_links
+from tools.house.markers import conflict_markers
+from tools.house.paths import lost_documents, lost_paths
+from tools.house.twice import doubled_names
 
 RENDER = """
 SIZE = 1
@@ -39,7 +39,7 @@ TEXTS = {
     "pipeline/render/__init__.py": "",
     "pipeline/render/renderer.py": RENDER,
     "pipeline/rows/table.py": 'import os\nCLIPS = "clips"\nos.environ["FRAMEFLEET_CACHE"]\n',
-    "tests/fuzz/__main__.py": "",
+    "tools/fuzz/__main__.py": "",
 }
 Check = Callable[[House], Iterable[Finding]]
 
@@ -81,7 +81,7 @@ def test_a_conflict_marker_is_found_in_any_text(marker: str) -> None:
         (unknown_commands, "    framefleet plan \\\n --gone", "    framefleet plan \\\n --table x # --gone"),
         (unknown_commands, "    A=1 framefleet model list --gone", "    .venv/bin/framefleet model --help"),
         (unknown_targets, "`make gone`", "`make check`; make haste"),
-        (unknown_modules, "python -m tests.gone", "python -m tests.fuzz --seed 7"),
+        (unknown_modules, "python -m tests.gone", "python -m tools.fuzz --seed 7"),
         (unread_variables, "set FRAMEFLEET_GONE", "set FRAMEFLEET_CACHE"),
         (unknown_keys, "`media.gone`", "`media.crf`, `train.steps`, `model.ckpt`"),
         (unknown_keys, "--set fleet.gone=2", "--set fleet.workers=2 --set defaults.gone=1"),

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.namespaces import HOST
+from tools.chaos.namespaces import HOST
 
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
@@ -39,7 +39,7 @@ PROGRAMS = (
     "log_monitor.py",
     "monitor.py",
     "dashboard.py",
-    "tests.benchmarks.training",
+    "tools.benchmarks.training",
     "cluster.fleet.warm.server",
     "framefleet",
     "examples/pick.py",
@@ -68,7 +68,7 @@ def start(
 
     is_cold: with all its imports, as on any machine; to be said where libraries would see other variables as
     they are imported, or a start takes ten times as long and nobody notices. env: what is added to the
-    environment; with `HOST` the process is on that host (tests/chaos). more: of `subprocess.Popen`.
+    environment; with `HOST` the process is on that host (tools/chaos). more: of `subprocess.Popen`.
     """
     env = {**_environment(), **(env or {})}
     seen, was = _read_on_import(env), _server().read_on_import

@@ -36,7 +36,7 @@ import framefleet.jobs.show.progress
 import framefleet.jobs.train.claim
 import framefleet.jobs.train.loss_curve  # noqa: F401
 import tests.tiny  # noqa: F401
-from tests.chaos.namespaces import HOST, enter
+from tools.chaos.namespaces import HOST, enter
 
 if TYPE_CHECKING:
     from ray._private.runtime_env.context import RuntimeEnvContext

@@ -17,7 +17,7 @@ _LEVELS, _SOUND_PEAK = 255.0, 32767.0
 _BLOCK = 8  # pixels a side: what is wrong in one place is lost in a mean over all of a clip
 # An encoder makes more of one pattern of single levels than of another. Of 29 patterns, in 16 clips and
 # encoders, those of `one_level` were surpassed by 1.0 dB at most, and by a worst block 1.6 times as far apart
-# (`python -m tests.benchmarks.one_level`); by 4 levels everywhere, with H.264 at its default, by 3 dB.
+# (`python -m tools.benchmarks.one_level`); by 4 levels everywhere, with H.264 at its default, by 3 dB.
 _MARGIN_DB, _MARGIN_FACTOR = 1.5, 2.0
 
 

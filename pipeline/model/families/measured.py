@@ -1,4 +1,4 @@
-"""Pipeline classes measured on tiny models: measured.json, as `python -m tests.conformance` wrote it."""
+"""Pipeline classes measured on tiny models: measured.json, as `python -m tools.conformance` wrote it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,0 @@
-"""Every class of diffusers that has a tiny pipeline, measured: rows in company against plain calls.
-
-`python -m tests.conformance` renders each through `framefleet.render` and writes what docs/models.md tells of
-it; tests/models/test_conformance.py does the same in one process. A class is in by its tiny pipeline being
-listed in `SMALLEST` of tests/tiny.py.
-"""

@@ -1,0 +1,1 @@
+"""What developers run by hand: benchmarks, chaos, conformance, the fuzzer, checks of the house."""

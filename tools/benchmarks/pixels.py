@@ -1,0 +1,188 @@
+"""How long a model waits for pixels: clips of few steps, where all but the networks is real.
+
+    python -m tools.benchmarks.pixels                    # 16 rows of 81 x 480 x 832, 4 steps of 0.5 s
+    python -m tools.benchmarks.pixels --short
+
+The denoiser sleeps without holding the GIL, as a thread does whose GPU computes, and the decoder gives
+coloured blocks. The pipeline, its postprocessing, the worker, its encoders and the store are what they always
+are. The second line is a recipe that looks at its frames, so that the array is made between two forwards.
+Idle is counted from the first row's start to the last one's clip. Prints figures and judges none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from framefleet import Request
+from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.worker.worker import Worker
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.rows.inputs.access import Inputs
+from tools.benchmarks.command_line import parsed
+from tools.benchmarks.results import Result, Tell, tables
+from tools.benchmarks.table import build_model
+
+_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """What is rendered."""
+
+    rows: int
+    num_frames: int
+    height: int
+    width: int
+    step_s: float
+
+
+FULL = Clips(rows=16, num_frames=81, height=480, width=832, step_s=0.5)
+SHORT = Clips(rows=2, num_frames=5, height=32, width=64, step_s=0.02)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """busy_s: while the worker had rows. cpu_s: of the process. idle: seconds of busy_s, by cause."""
+
+    busy_s: float
+    cpu_s: float
+    idle: Mapping[str, float]
+
+
+def looking(pipe: Any, request: Request) -> Any:
+    """Render as the recipe generate does, and have an array."""
+    output = pipe(**request.arguments, generator=request.generator(), output_type="np")
+    return np.asarray(output.frames)
+
+
+WAYS = {"generate": None, "a recipe that looks": Recipe(name="looking", function=looking, digest="0" * 64)}
+
+
+def main() -> None:
+    found: list[Result] = []
+    run(sys.argv[1:], found.append)
+    print(tables(found))
+
+
+def run(argv: Sequence[str], tell: Tell) -> None:
+    """Tell what is measured of each recipe."""
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.pixels", description=__doc__)
+    parser.add_argument("--device", default="cpu", help="where pixels are made; cuda: of a GPU")
+    parser.add_argument("--short", action="store_true", help="two small rows; its figures mean nothing")
+    options = parsed(parser, argv)
+    clips = SHORT if options.short else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        model = build_model(Path(folder, "model"))
+        for result in figures(clips, model, Path(folder), device=options.device):
+            tell(result)
+
+
+def figures(clips: Clips, model: Path, folder: Path, *, device: str = "cpu") -> Iterator[Result]:
+    """Yield those of each recipe."""
+    for name, recipe in WAYS.items():
+        spent = measure(clips, model, folder / name, recipe, device=device)
+        causes = ", ".join(f"{cause} {seconds / spent.busy_s:.1%}" for cause, seconds in spent.idle.items())
+        yield {
+            "recipe": name,
+            "clips": f"{clips.rows} of {clips.num_frames} x {clips.height} x {clips.width}",
+            "s a row": f"{spent.busy_s / clips.rows:.2f}",
+            "of it steps": f"{_STEPS * clips.step_s:.2f}",
+            "CPU s a row": f"{spent.cpu_s / clips.rows:.2f}",
+            "idle": f"{sum(spent.idle.values()) / spent.busy_s:.1%}",
+            "by cause": causes,
+        }
+
+
+def measure(clips: Clips, model: Path, output: Path, recipe: Recipe | None, *, device: str) -> Spent:
+    """Render all rows with one worker, which has rendered one before."""
+    worker = _sleeping(clips)(
+        WorkerSetup(
+            model=ModelSettings(path=str(model), dtype="fp32", device=device),
+            batching=Batching(max_rows=1),
+            media=Media(),
+            store=Store(str(output)),
+            recipes={recipe.name: recipe} if recipe else {},
+            inputs=Inputs([str(output)]),
+        )
+    )
+    while not isinstance(worker.start(), Hello):
+        pass
+    name = recipe.name if recipe else "generate"
+    before, cpu_s = _rendered(worker, [_assignment(clips, name, 0)]), _cpu_s()
+    after = _rendered(worker, [_assignment(clips, name, seed) for seed in range(1, clips.rows + 1)])
+    idle = {cause: after.idle[cause] - before.idle.get(cause, 0.0) for cause in after.idle}
+    busy_s = after.elapsed_s - before.elapsed_s - idle.pop("rows")
+    by_size = dict(sorted(idle.items(), key=lambda part: -part[1]))
+    return Spent(busy_s=busy_s, cpu_s=_cpu_s() - cpu_s, idle=by_size)
+
+
+def _rendered(worker: Worker, assignments: list[Assignment]) -> WorkerReport:
+    """Hand rows to a worker; return its report once all of them are stored."""
+    report, left = worker.exchange(assignments), len(assignments)
+    while True:
+        assert not report.failed, report.failed
+        left -= len(report.rendered)
+        if not left:
+            return report
+        report = worker.exchange([])
+
+
+def _assignment(clips: Clips, recipe: str, seed: int) -> Assignment:
+    arguments = {
+        "prompt": "a red ball bounces",
+        "num_inference_steps": _STEPS,
+        "guidance_scale": 1.0,
+        "num_frames": clips.num_frames,
+        "height": clips.height,
+        "width": clips.width,
+    }
+    request = Request(arguments=arguments, seed=seed, recipe=recipe)
+    return Assignment(row_id=f"{seed:032x}", request=request, attempt=1)
+
+
+def _sleeping(clips: Clips) -> type[Worker]:
+    class Sleeping(Worker):
+        """A worker whose networks take time in place of the processor."""
+
+        def _load(self) -> Model:
+            model = super()._load()
+            model.pipe.transformer.forward = self._denoise
+            model.pipe.vae.decode = self._decode
+            return model
+
+        @staticmethod
+        def _denoise(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
+            time.sleep(clips.step_s)
+            return (hidden_states * 0.1,)
+
+        @staticmethod
+        def _decode(latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+            size = (clips.num_frames, clips.height, clips.width)
+            return (torch.nn.functional.interpolate(latents[:, :3] / 2, size=size),)
+
+    return Sleeping
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()

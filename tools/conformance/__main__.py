@@ -1,0 +1,94 @@
+"""Measure tiny pipelines on a fleet: `python -m tools.conformance [--here] [NAME ...]`, without names all.
+
+Writes what docs/models.md tells of their classes, and the page. --here: in this process, without a fleet.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import diffusers
+
+import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imported
+from framefleet.jobs.model.page import page
+from framefleet.pipeline.model.families.measured import Finding, Measurements, read_measured, write_measured
+from framefleet.pipeline.model.load import for_diffusers
+from framefleet.pipeline.model.specs.dtypes import ResolvedDType, resolved
+from framefleet.pipeline.model.specs.spec import inspect_model
+from tests.jobs import ROOT
+from tests.mixed import mixed_table
+from tests.servers import warm_cluster
+from tests.tiny import SMALLEST, tiny
+from tools.conformance.classes import classes_by_kind
+from tools.conformance.company import rendered_by_fleet, rendered_here
+from tools.conformance.finding import compare
+from tools.conformance.plain import plain_calls
+from tools.conformance.reasons import NOT_RENDERED
+
+HERE = "--here"
+WORKERS = 2
+ROWS = 16  # so many that each worker has some at once
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the tiny pipelines of these names."""
+    names = [argument for argument in arguments if argument != HERE] or sorted(SMALLEST)
+    with nullcontext() if HERE in arguments else warm_cluster() as address:
+        failed = [name for name in names if not _is_measured(name, address)]
+    return 1 if failed else 0
+
+
+def _is_measured(name: str, address: str | None) -> bool:
+    try:
+        found = measure(name, address)
+    except Exception as error:  # whatever its pipeline raises: others are measured all the same
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return False
+    print(name, found, flush=True)
+    write_with(name, found)
+    return True
+
+
+def write_with(name: str, found: Finding) -> None:
+    """Write all findings, and the page, with that of `name` as it is now."""
+    read_measured.cache_clear()  # another process may measure others
+    known = read_measured()
+    findings = {name: old for name, old in known.findings.items() if name in SMALLEST}
+    is_current = known.diffusers == diffusers.__version__  # reading all classes takes half a minute
+    write_measured(
+        Measurements(
+            diffusers=diffusers.__version__,
+            findings={**findings, name: found},
+            classes=known.classes if is_current else classes_by_kind(),
+            not_rendered=NOT_RENDERED,
+        )
+    )
+    (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
+
+
+def measure(name: str, address: str | None) -> Finding:
+    """Render mixed rows on the cluster at `address`, or in this process, and each alone by a plain call."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        rows, dtype = mixed_table(name, folder, most=ROWS), dtype_on_gpus(name)
+        if address:
+            found = rendered_by_fleet(name, dtype, rows, folder, address=address, workers=WORKERS)
+        else:
+            found = rendered_here(name, dtype, rows, folder)
+        plain = plain_calls(name, for_diffusers(dtype), rows, folder)
+        made = {row["seed"]: one for row, one in zip(rows, plain, strict=True)}
+        return compare(name, made, found, workers=WORKERS if address else 0)
+
+
+def dtype_on_gpus(name: str) -> ResolvedDType:
+    """Return what `dtype: auto` is on a GPU. The tests measure in fp32."""
+    return resolved(
+        "auto", device="cuda", preset=None, without_preset=inspect_model(tiny(name)).family.dtypes
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""Render the rows of a case with Renderers: batched, then ordinary rows; and one by one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from framefleet import Batching, Clip, Renderer, Request, Store, load_model
+from framefleet.pipeline.outputs.clips import Outcome
+from tests.tiny import tiny
+from tools.odd_recipes.case import FIRST_AFTERWARDS, FIRST_MIXED, Case
+from tools.odd_recipes.forked import ForkError, in_fork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """One outcome: the digest of its frames, or an error. audit: what its environment says about audits."""
+
+    seed: int
+    sha256: str | None = None
+    error: str | None = None
+    batch_size: float = 0.0
+    audit: str = ""
+
+
+Run = list[Rendered] | str  # the outcomes, or why there are none
+
+
+def rendered(case: Case, loras: dict[str, Path]) -> dict[str, Run]:
+    """Render in a process for each of "batched" (and "afterwards"), "one by one" and "next run".
+
+    "afterwards" are `generate` rows on the same Renderer; "next run" are `generate` rows in a new process
+    that reads the text embeddings which the first one stored.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        stored = Path(place, "stored") if case.keeps_embeddings else None
+        mixed, afterwards = case.mixed_rows(), case.generate_rows(FIRST_AFTERWARDS)
+        batched = _in_fork(case, loras, Path(place, "batched"), 4, stored, mixed, afterwards)
+        runs = dict(zip(("batched", "afterwards"), batched, strict=True))
+        (runs["one by one"],) = _in_fork(case, loras, Path(place, "one"), 1, None, mixed)
+        if stored:
+            rows = case.generate_rows(FIRST_MIXED)
+            (runs["next run"],) = _in_fork(case, loras, Path(place, "next"), 4, stored, rows)
+        return runs
+
+
+def _in_fork(
+    case: Case,
+    loras: dict[str, Path],
+    cache: Path,
+    max_rows: int,
+    stored: Path | None,
+    *tables: list[Request],
+) -> list[Run]:
+    try:
+        return in_fork(_render, case, loras, cache, max_rows, stored, tables)
+    except ForkError as error:
+        return [str(error)] * len(tables)
+
+
+def _render(
+    case: Case,
+    loras: dict[str, Path],
+    cache: Path,
+    max_rows: int,
+    stored: Path | None,
+    tables: Sequence[list[Request]],
+) -> list[Run]:
+    os.environ["FRAMEFLEET_CACHE"] = str(cache)  # nothing that another case found out about batches
+    model = load_model(tiny(case.model), dtype="fp32", loras=loras)
+    store = Store(str(stored)) if stored else None
+    renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0), embeddings=store)
+    return [_outcomes(renderer, table) for table in tables]
+
+
+def _outcomes(renderer: Renderer, table: list[Request]) -> Run:
+    try:
+        return [_summary(outcome) for outcome in renderer.render(table, progress=False)]
+    except Exception as error:  # of any type: rows without an outcome are judged as wrong
+        return f"the renderer raised {type(error).__name__}: {error}"
+
+
+def _summary(outcome: Outcome) -> Rendered:
+    seed = outcome.request.seed
+    if not isinstance(outcome, Clip):
+        return Rendered(seed=seed, error=f"{type(outcome.error).__name__}: {outcome.error}")
+    return Rendered(
+        seed=seed,
+        sha256=outcome.frames_sha256,
+        batch_size=outcome.batch_size,
+        audit=str(outcome.environment.get("audit", "")),
+    )
