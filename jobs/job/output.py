@@ -29,6 +29,11 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     is_own, place = place is None, job.output if place is None else place
     if place.startswith("memory://"):
         raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
+    if place.startswith(("http://", "https://")):
+        raise JobError(
+            f"the output {public_url(place)} is a web page, where nothing can be written",
+            "use a folder or S3",
+        )
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
     if "://" not in place and (file := _file_on_the_way(place)):

@@ -99,6 +99,10 @@ def test_an_output_in_memory_is_refused_since_workers_would_not_share_it(tmp_pat
     write_table(tmp_path / "t.parquet", ROWS)
     with pytest.raises(JobError, match="each process has for itself"):
         _resolved(tmp_path, output="memory://out")
+    with pytest.raises(
+        JobError, match=r"http://127\.0\.0\.1:9/a is a web page, where nothing can be written"
+    ):
+        _resolved(tmp_path, output="http://127.0.0.1:9/a")
 
 
 def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None:

@@ -172,6 +172,12 @@ def test_secrets_are_in_no_text_and_no_error() -> None:
     assert not any(secret in text for text in texts for secret in ("pa55word", "hunter22", "deep-secret"))
 
 
+def test_an_option_that_a_store_does_not_take_is_a_mistake_of_the_job() -> None:
+    store = Store("http://127.0.0.1:9/run", {"client_kwargs": {"region_name": "x"}})
+    with pytest.raises(JobError, match=r"region_name.*\n.*check storage_options"):
+        store.list("")
+
+
 def test_secrets_in_another_librarys_message_are_blotted_out(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store("memory://run", {"secret": "s3cr3t-value"})
 

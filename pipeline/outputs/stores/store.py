@@ -186,7 +186,12 @@ class Store:
             is_public = public_text(str(reason)) == str(reason)
             shown = public_text(f"{type(error).__name__}: {in_a_line(reason)}")
             fix = (FIXES if is_remote else LOCAL_FIXES)[trouble]
-            failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", fix)
+            problem = f"could not {verb} {self.url_of(path)}: {shown}"
+            if is_remote and isinstance(
+                error, TypeError
+            ):  # an option that a library passes on as it connects
+                raise JobError(problem, "check storage_options: stores take different options") from None
+            failure = StoreError(problem, fix)
             failure.kind = trouble
             # A traceback would print the cause's own text.
             raise failure from (error if is_public else None)
