@@ -16,6 +16,7 @@ from tools.house.links import broken_links
 from tools.house.markers import conflict_markers
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.twice import doubled_names
+from tools.house.walks import walks
 
 CHECKS = (
     conflict_markers,
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     gc.disable()  # all that is made here stays to the end; looking through it took half of the time
     house = read_house(Path(__file__).parents[2])
     if arguments == ["--figures"]:
-        print("\n".join(figures(house)))
+        print("\n".join([*figures(house), *walks()]))
         return 0
     if arguments:
         print("usage: python -m tools.house [--figures]", file=sys.stderr)

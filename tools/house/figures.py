@@ -1,4 +1,4 @@
-"""The house in numbers: files in each folder, arrows between siblings, names defined twice."""
+"""The house in numbers: files and lines in each folder, arrows between siblings, cycles, names defined twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from tools.house.cycles import import_cycles
 from tools.house.house import PACKAGES, House
 from tools.house.twice import doubled
 
@@ -14,13 +15,15 @@ def figures(house: House) -> Iterator[str]:
     """Yield the lines of a report."""
     for package in PACKAGES:
         paths = [path for path in house.trees if path.startswith(f"{package}/")]
-        yield f"{package}/: {len(paths)} files of Python"
+        num_lines = sum(house.texts[path].count("\n") for path in paths)
+        yield f"{package}/: {len(paths)} files of Python, {num_lines:,} lines"
         per_folder = Counter(path.rpartition("/")[0] for path in paths)
         yield from (f"  {count:3} {folder}" for folder, count in sorted(per_folder.items()))
     for package in PACKAGES:
         arrows, num_siblings = arrows_between_siblings(house, package), len(siblings(house, package))
         yield f"{package}/: {sum(map(len, arrows.values()))} arrows between {num_siblings} siblings"
         yield from (f"  {name} -> {' '.join(sorted(to))}" for name, to in sorted(arrows.items()))
+    yield f"{len(list(import_cycles(house)))} cycles of files that are not listed as known"
     names = doubled(house)
     yield f"{len(names)} public names are defined in more than one file"
     yield from (f"  {name}: {', '.join(names[name])}" for name in sorted(names))

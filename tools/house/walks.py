@@ -1,0 +1,98 @@
+"""How a reader of the code walks: the files that setting up a job, and one clip, come through, in order.
+
+A stop is a file whose functions are entered for the first time, a room its folder. A climb is a step from a package
+to one above it (pipeline, cluster, jobs): each asks a reader to keep another place in mind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any
+
+from tools.house.house import PACKAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+ABOVE = {"pipeline": 0, "cluster": 1, "jobs": 2}
+
+
+def walks() -> Iterator[str]:
+    """Yield a line for each walk. Renders a row of the demo in this process."""
+    from framefleet.jobs.demo.prepare import MODEL
+    from framefleet.jobs.job.file import job_from_mapping
+    from framefleet.jobs.render.claim import claim
+    from framefleet.jobs.render.render import work_of
+    from framefleet.jobs.render.resolve import resolve_job
+    from framefleet.jobs.show.watch import Callback
+
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "t.csv"
+        table.write_text("prompt,seed\na red ball bounces on a blue background,1\n")
+        values = {
+            "table": str(table),
+            "output": f"{folder}/out",
+            "model": {"path": str(MODEL), "device": "cpu"},
+        }
+
+        def set_up() -> Any:
+            resolved = resolve_job(job_from_mapping(values), Callback())
+            claim(resolved)
+            return resolved, work_of(resolved, None, None, run="r1")
+
+        stops, (resolved, work) = _walk(set_up)
+        yield _line("a job, until its workers start", stops)
+        stops, _ = _walk(_one_clip(resolved, work.setup))
+        yield _line("a clip, from its row to its record", stops)
+
+
+def _one_clip(resolved: Any, setup: Any) -> Callable[[], None]:
+    """Return what renders and stores the first row, with a loaded model."""
+    from framefleet.pipeline.model.load import load
+    from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+    from framefleet.pipeline.outputs.parts.parts import PartWriter
+    from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+    from framefleet.pipeline.render.renderer import Renderer
+
+    renderer = Renderer(load(setup.model, setup.model_files), setup.batching, recipes=setup.recipes)
+    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
+
+    def render() -> None:
+        (rows,) = (resolved.plan.rows(first, batch) for first, batch in resolved.table.batches())
+        (row,) = rows
+        renderer.submit(row.request, resolved.identity(row.request))
+        while renderer.num_active:
+            for clip in renderer.step():
+                writer.add(None, values_of(store_clip(resolved.store, encode_clip(clip, setup.media))))
+        writer.flush()
+
+    return render
+
+
+def _walk(run: Callable[[], Any]) -> tuple[list[str], Any]:
+    """Return the files of ours that a call enters, in the order of their first entry, and what it returns."""
+    stops: dict[str, None] = {}
+
+    def enter(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_name != "<module>":  # imports are no steps
+            path = Path(code.co_filename).resolve()
+            if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES:
+                stops.setdefault(path.relative_to(ROOT).as_posix())
+
+    sys.setprofile(enter)
+    try:
+        found = run()
+    finally:
+        sys.setprofile(None)
+    return list(stops), found
+
+
+def _line(what: str, stops: list[str]) -> str:
+    rooms = {stop.rpartition("/")[0] for stop in stops}
+    packages = [ABOVE[stop.partition("/")[0]] for stop in stops]
+    climbs = sum(later > earlier for earlier, later in pairwise(packages))
+    return f"{what}: {len(stops)} stops in {len(rooms)} rooms, climbs: {climbs}"
