@@ -1,4 +1,4 @@
-"""The house in numbers: files and lines in each folder, arrows between siblings, cycles, names defined twice."""
+"""The house in numbers: files, lines, arrows between siblings, cycles, names defined twice."""
 
 from __future__ import annotations
 
