@@ -50,6 +50,10 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
 
 
 def _check(where: str, key: str, value: Any) -> None:
+    if not key.isprintable():  # libraries print keys that they do not know, as they are
+        raise ModelError(
+            f"{where}: the key {key[:_MAX_SHOWN]!r} holds control characters", "take the key out"
+        )
     harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
     if value not in harmless:
         raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)
