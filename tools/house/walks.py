@@ -1,7 +1,7 @@
 """How a reader of the code walks: the files that setting up a job, and one clip, come through, in order.
 
-A stop is a file whose functions are entered for the first time; its room is its folder. A climb is a step from
-a package to one above it (pipeline, cluster, jobs).
+A stop is a file whose functions are entered for the first time; its room is its folder. A climb is a step to
+a package above (pipeline, cluster, jobs).
 """
 
 from __future__ import annotations
