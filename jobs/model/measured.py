@@ -10,7 +10,7 @@ from framefleet.pipeline.model.families.measured import Finding, Measurements
 HEADS = (
     "class",
     "makes",
-    "exact in company",
+    "exact in a batch",
     "shares forwards",
     "workers",
     "sound",
@@ -34,9 +34,9 @@ def not_tried(measured: Measurements, kind: str) -> str:
 
 
 def in_company(findings: Sequence[Finding]) -> str:
-    """Return how rows of a class fare beside others."""
+    """Return whether rows of a class keep their bits in a batch, and how many share a forward."""
     rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
-    exact = "exact in company" if equal == rows else f"{equal} of {rows} rows exact in company"
+    exact = "exact in a batch" if equal == rows else f"{equal} of {rows} rows exact in a batch"
     return f"{exact}; {_shared(findings)} rows to a forward in the mean"
 
 

@@ -93,7 +93,7 @@ A row uses the scheduler that the model ships with, unless its `scheduler` cell 
 
 Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, or in one process
 (*workers* 0), with tiny models of random weights in the dtype above and diffusers {diffusers}
-(`python -m tools.conformance`). *Exact in company*: all rows have
+(`python -m tools.conformance`). *Exact in a batch*: all rows have
 the bits of plain calls of diffusers. *Shares forwards*: rows to a forward, in the mean; the first forwards of
 each size run row by row, so a few short rows stay far below what many long ones reach. Exactness does not
 depend on it: rows that cannot share a forward have one each.

@@ -1,4 +1,4 @@
-"""One class of each network: rows in company are plain calls, and all is as measured.json says."""
+"""One class of each network: batched rows are plain calls, and all is as measured.json says."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from framefleet.pipeline.model.specs.model_index import DENOISERS
 from tests.long import long_but
 from tests.mixed import DTYPES, mixed_table
 from tests.tiny import SMALLEST, TYPICAL
+from tools.conformance.batches import rendered_here
 from tools.conformance.classes import classes_by_kind
-from tools.conformance.company import rendered_here
 from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
 

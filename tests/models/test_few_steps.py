@@ -1,4 +1,4 @@
-"""The jobs of docs/few_steps.md on tiny models: distilling LoRAs and their schedulers, exact in company."""
+"""The jobs of docs/few_steps.md on tiny models: distilling LoRAs and their schedulers, exact in a batch."""
 
 from __future__ import annotations
 

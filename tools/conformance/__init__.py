@@ -1,4 +1,4 @@
-"""Every class of diffusers that has a tiny pipeline, measured: rows in company against plain calls.
+"""Every class of diffusers that has a tiny pipeline, measured: batched rows against plain calls.
 
 `python -m tools.conformance` renders each through `framefleet.render` and writes what docs/models.md tells of
 it; tests/models/test_conformance.py does the same in one process. A class is in by its tiny pipeline being

@@ -22,8 +22,8 @@ from tests.jobs import ROOT
 from tests.mixed import mixed_table
 from tests.servers import warm_cluster
 from tests.tiny import SMALLEST, tiny
+from tools.conformance.batches import rendered_by_fleet, rendered_here
 from tools.conformance.classes import classes_by_kind
-from tools.conformance.company import rendered_by_fleet, rendered_here
 from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
 from tools.conformance.reasons import NOT_RENDERED

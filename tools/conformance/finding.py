@@ -8,7 +8,7 @@ from statistics import mean
 from framefleet.pipeline.model.families.measured import Finding, Sound
 from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.tiny import INPUTS, tiny
-from tools.conformance.company import Rendered
+from tools.conformance.batches import Rendered
 from tools.conformance.plain import Made
 from tools.conformance.reasons import REASONS
 

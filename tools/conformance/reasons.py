@@ -1,4 +1,4 @@
-"""What is not exact in company, not shared, or not supported, and why: by the name of the class."""
+"""What is not exact in a batch, not shared, or not supported, and why: by the name of the class."""
 
 from __future__ import annotations
 

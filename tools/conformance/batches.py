@@ -1,4 +1,4 @@
-"""Rows rendered in company: by a renderer in this process, or by a fleet of two workers."""
+"""Rows rendered in batches: by a renderer in this process, or by a fleet of two workers."""
 
 from __future__ import annotations
 
