@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
+from framefleet.cluster.dispatch.order import Order, TableOrder
 from framefleet.cluster.dispatch.oversized_rows import OversizedRows
 from framefleet.cluster.dispatch.waiting import Entry, Waiting, Whereabouts
 
@@ -48,7 +49,7 @@ class Seat:
 class Dispatcher:
     """Decides which worker renders which row next.
 
-    window: rows that may wait at once (those in the workers' hands come on top).
+    window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Dispatcher:
         window: int = 4096,
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
+        order: Order | None = None,
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
         self._leases_per_worker = leases_per_worker
         self._size = size or LeaseSize()
         self._held: set[str] = set()  # row_ids that wait or are leased
-        self._waiting = Waiting(self._faults)
+        self._waiting = Waiting(self._faults, TableOrder() if order is None else order)
         self._oversized = OversizedRows()
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
@@ -94,12 +96,12 @@ class Dispatcher:
         assert not self._closed, f"row {row.row_id} was added after close()"
         assert row.row_id not in self._held, f"row {row.row_id} was added twice"
         self._held.add(row.row_id)
-        self._waiting.add(Entry(row))
+        self._waiting.add(row)
 
     def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
         """Give the rows that wait the shapes that they are now known to have; leased ones keep theirs.
 
-        reshaped: the same rows in the same order, with other shapes.
+        reshaped: returns the rows it gets, in the same order, with other shapes.
         """
         self._waiting.regroup(reshaped)
 

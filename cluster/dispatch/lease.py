@@ -11,11 +11,15 @@ MAX_PACES = 1024  # a table may hold a shape per row; forgetting an old one cost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row to render. Rows of equal `shape` can share forwards; `payload` is never looked at."""
+    """One row to render. Rows of equal `shape` can share forwards; `payload` is never looked at.
+
+    rank: what `Ranked` goes by, the highest first.
+    """
 
     row_id: str
     shape: str
     payload: object = None
+    rank: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """Rows wait here, and leave in the order in which a given worker should get them.
 
 Three lines. *Suspects* leave one by one, for a worker that is empty. *Returned* rows (failed, put back, or
-their worker died) go before all fresh ones. *Fresh* rows go shape by shape: a worker stays with the shape it
-renders already, so that forwards fuse, until the oldest fresh row was passed over too often.
+their worker died) go before all fresh ones. *Fresh* rows go as an `Order` decides.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.order import Order
 
 
 @dataclass(slots=True)
@@ -86,30 +86,23 @@ def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
 
 
 class Waiting:
-    """All waiting rows. Every operation takes constant time per row, whatever waits."""
+    """All waiting rows."""
 
-    def __init__(self, faults: FaultPolicy) -> None:
+    def __init__(self, faults: FaultPolicy, order: Order) -> None:
         self._faults = faults
+        self._fresh = order
         self.suspects = Returned()
         self.returned = Returned()
-        self._line: OrderedDict[str, Entry] = OrderedDict()  # fresh rows, oldest first
-        self._by_shape: dict[str, deque[Entry]] = {}  # the same rows
-        self._passed_over = 0  # leases in a row that left the oldest fresh row where it is
 
     def __len__(self) -> int:
-        return len(self._line) + len(self.returned) + len(self.suspects)
+        return len(self._fresh) + len(self.returned) + len(self.suspects)
 
-    def add(self, entry: Entry) -> None:
-        self._line[entry.row.row_id] = entry
-        self._by_shape.setdefault(entry.row.shape, deque()).append(entry)
+    def add(self, row: Row) -> None:
+        self._fresh.add(row)
 
     def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Replace the fresh rows, in their order, by the same ones with other shapes."""
-        entries = list(self._line.values())
-        self._by_shape.clear()
-        for entry, row in zip(entries, reshaped([entry.row for entry in entries]), strict=True):
-            entry.row = row
-            self._by_shape.setdefault(row.shape, deque()).append(entry)
+        """Replace the fresh rows by the same ones with other shapes."""
+        self._fresh.regroup(reshaped)
 
     def put_back(self, entry: Entry) -> None:
         (self.suspects if self._faults.suspects(entry.strikes) else self.returned).append(entry)
@@ -125,37 +118,13 @@ class Waiting:
     ) -> list[Entry]:
         """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
 
-        rendering: the shape the worker is at.
-        patience: the oldest fresh row is passed over by at most so many leases that start with a fresh row.
+        rendering: the shape the worker is at. patience: see `Order.next_shape`.
         """
-        shape = self.returned.shape_for(worker, live)
-        entries: list[Entry] = []
-        if shape is not None:
+        if (shape := self.returned.shape_for(worker, live)) is not None:
             limit = size(shape)
             entries = self.returned.take(worker, live, limit=limit)
+        elif (shape := self._fresh.next_shape(rendering, patience)) is not None:
+            limit, entries = size(shape), []
         else:
-            shape = self._fresh_shape(rendering, patience)
-            limit = 0 if shape is None else size(shape)
-        if shape is not None:
-            entries += self._take_fresh(shape, limit - len(entries))
-        return entries
-
-    def _fresh_shape(self, rendering: str | None, patience: int) -> str | None:
-        if rendering in self._by_shape and self._passed_over < patience:
-            return rendering
-        return self._oldest_shape()
-
-    def _oldest_shape(self) -> str | None:
-        return next(iter(self._line.values())).row.shape if self._line else None
-
-    def _take_fresh(self, shape: str, limit: int) -> list[Entry]:
-        if limit < 1 or shape not in self._by_shape:
             return []
-        self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
-        queue = self._by_shape[shape]
-        taken = [queue.popleft() for _ in range(min(limit, len(queue)))]
-        for entry in taken:
-            del self._line[entry.row.row_id]
-        if not queue:
-            del self._by_shape[shape]
-        return taken
+        return entries + [Entry(row) for row in self._fresh.take(shape, limit - len(entries))]

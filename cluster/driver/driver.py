@@ -15,6 +15,7 @@ from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.health import Storing, cause_to_end
 from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
@@ -47,7 +48,7 @@ class Driver:
         self._on_progress = on_progress
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
-        self._dispatcher = Dispatcher(work.faults, size=size)
+        self._dispatcher = Dispatcher(work.faults, size=size, order=order_of(work.order))
         counts = work.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
         plan, index = work.rows.plan, work.index

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
 from framefleet.cluster.driver.work import Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
@@ -75,7 +76,7 @@ class Feed:
 
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
-        return pending_rows(self._work.table, self._work.rows, self._work.index)
+        return pending_rows(self._work.table, self._work.rows, self._work.index, self._work.order)
 
     def _is_adopted(self, row: Row) -> bool:
         assert isinstance(row.payload, Pending)
@@ -86,7 +87,7 @@ class Feed:
         return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
 
 
-def pending_rows(table: RowSource, rows: TableRows, index: RowIndex) -> Iterator[Row]:
+def pending_rows(table: RowSource, rows: TableRows, index: RowIndex, order: str = AS_TABLE) -> Iterator[Row]:
     """Yield every row that is still to render. Raises TableError when the table is not what it was.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
@@ -103,7 +104,8 @@ def pending_rows(table: RowSource, rows: TableRows, index: RowIndex) -> Iterator
                 raise _changed(table, f"row {row.index} is another")
             num_yielded += 1
             payload = Pending(row.request(), carried.slice(row.index - first, 1))
-            yield Row(row_id=row.row_id, shape=row.shape, payload=payload)
+            rank = 0.0 if order == AS_TABLE else rank_of(order, payload.request, payload.carried)
+            yield Row(row_id=row.row_id, shape=row.shape, payload=payload, rank=rank)
     if num_yielded < index.counts().pending:
         raise _changed(table, "rows are gone")
 

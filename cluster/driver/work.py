@@ -19,13 +19,15 @@ from framefleet.pipeline.rows.tables.table_rows import TableRows
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    rows: reads the table's rows. index: every valid one, with those that have a record marked done.
-    run: names the parts of this run; never used before. adoption: clips that earlier runs left. spent: by
-    earlier runs. gpus_per_worker: that money is counted by. largest: the row that takes most memory.
+    order: of rows, as the job says it. rows: reads the table's rows. index: every valid one, with those
+    that have a record marked done. run: names the parts of this run; never used before. adoption: clips
+    that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. largest: the
+    row that takes most memory.
     """
 
     setup: WorkerSetup
     faults: FaultPolicy
+    order: str
     table: RowSource
     rows: TableRows
     index: RowIndex

@@ -7,6 +7,7 @@ is a value.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -341,8 +342,20 @@ class Job(TableJob):
         description="Keep what text encoders return in the output, and the encoders off the GPU.",
     )
     media: MediaSection = MediaSection()
+    order: str = Field(
+        default="table",
+        description="Which rows go first, of the few thousand that are read ahead: table, in its order; "
+        "longest, those with most frames, pixels and steps; priority:COLUMN, those with the highest number.",
+    )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
+
+    @field_validator("order")
+    @classmethod
+    def _is_known(cls, order: str) -> str:
+        if not re.fullmatch("table|longest|priority:.+", order):
+            raise PydanticCustomError("order", "table, longest or priority:COLUMN")
+        return order
 
     @field_validator("sweep")
     @classmethod

@@ -218,6 +218,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
     work = Work(
         setup=setup_of(resolved),
         faults=resolved.job.retries,
+        order=resolved.job.order,
         table=resolved.table,
         rows=resolved.rows,
         index=index,

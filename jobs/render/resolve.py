@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from framefleet.cluster.driver.ranks import check_order
 from framefleet.jobs.job.model import OpenedModel, open_model
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
@@ -105,6 +106,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         opened, plan = open_rows(
             of_rows, model.spec, recipes, finder, loras, second_models, scores=[s.name for s in scores]
         )
+        check_order(job.order, plan.carried.schema(opened.schema), plan.argument_fields)
     with mistakes.noted():
         store, media = store_of_job(job), media_of(job, model.spec)
     mistakes.report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.order import Order, TableOrder
+from framefleet.cluster.dispatch.ranked import Ranked
 
 ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
 
@@ -24,10 +27,13 @@ class Known:
     deaths: int = 0  # those on machines that had done a row
     tried: set[str] = field(default_factory=set)  # where it failed, or its worker did
     holder: str | None = None
+    lease_id: int = 0  # of its last lease
     end: str = ""  # "done" or "given up"
 
 
 class EveryOrderOfEvents(RuleBasedStateMachine):
+    order: Callable[[], Order] = TableOrder
+
     def __init__(self) -> None:
         super().__init__()
         self.dispatcher = Dispatcher(
@@ -35,6 +41,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             window=WINDOW,
             leases_per_worker=LEASES_PER_WORKER,
             size=LeaseSize(min_rows=2, max_rows=MAX_ROWS, target_s=10.0),
+            order=type(self).order(),
         )
         self.rows: dict[str, Known] = {}
         self.live: dict[str, list[Lease]] = {}  # worker: its leases so far
@@ -53,7 +60,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
                 return
             row_id = str(len(self.rows))
             self.rows[row_id] = Known(shape)
-            self.dispatcher.add(Row(row_id=row_id, shape=shape))
+            self.dispatcher.add(Row(row_id=row_id, shape=shape, rank=int(row_id) * 7 % 5))
 
     @rule()
     def close(self) -> None:
@@ -181,7 +188,9 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         if lease is None:
             return False
         open_leases = [
-            old for old in self.live[worker] if any(leased.row.row_id in held for leased in old.rows)
+            old
+            for old in self.live[worker]
+            if any(self.rows[row_id].lease_id == old.lease_id for row_id in held)
         ]
         assert len(open_leases) < LEASES_PER_WORKER
         assert not any(old.alone for old in open_leases)
@@ -195,7 +204,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             assert leased.attempt == 1 + len(row.failed_on) + row.deaths
             away = {live: len(self.places[live] - row.tried) for live in self.live}
             assert away[worker] == max(away.values())
-            row.holder = worker
+            row.holder, row.lease_id = worker, lease.lease_id
         self.live[worker] = [*open_leases, lease]
         return True
 
@@ -225,8 +234,14 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         self.dispatcher.regroup(reshaped)
 
 
+class EveryOrderOfEventsRanked(EveryOrderOfEvents):
+    order = Ranked
+
+
 TestEveryOrderOfEvents = EveryOrderOfEvents.TestCase
-TestEveryOrderOfEvents.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestEveryOrderOfEventsRanked = EveryOrderOfEventsRanked.TestCase
+for case in (TestEveryOrderOfEvents, TestEveryOrderOfEventsRanked):
+    case.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Row
-from framefleet.cluster.driver.feed import Pending, pending_rows
+from framefleet.cluster.driver.feed import Feed, Pending, pending_rows
+from framefleet.cluster.driver.ranks import order_of
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -47,6 +49,54 @@ def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> Non
     retries = {"attempts": 5, "worker_deaths": 7, "faults": 2}
     work = work_of(_resolved(tmp_path, retries=retries), None, None, run="r1")  # type: ignore[arg-type]
     assert work.faults == FaultPolicy(**retries)
+
+
+RANKED = [
+    {**ROWS[0], "seed": 1, "num_inference_steps": 2, "urgent": 0.5},
+    {**ROWS[0], "seed": 2, "num_inference_steps": 9, "urgent": None},
+    {**ROWS[0], "seed": 3, "num_inference_steps": 4, "urgent": 7.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("order", "seeds"),
+    [
+        ("table", [1, 2, 3]),
+        ("longest", [2, 3, 1]),
+        ("priority:urgent", [3, 1, 2]),
+        ("priority:num_inference_steps", [2, 3, 1]),
+    ],
+)
+def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[int], tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", RANKED)
+    resolved = _resolved(tmp_path, order=order)
+    with closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        work = work_of(resolved, index, None, run="r1")  # type: ignore[arg-type]
+        dispatcher = Dispatcher(size=LeaseSize(max_rows=1), order=order_of(order))
+        feed = Feed(work, dispatcher, lambda row_id, pending: False)
+        feed.fill()
+        dispatcher.join("w")
+        leases = [dispatcher.lease("w", 0.0)]
+        while lease := leases[-1]:
+            dispatcher.done("w", lease.rows[0].row.row_id, 0.0)
+            leases.append(dispatcher.lease("w", 0.0))
+        payloads = [lease.rows[0].row.payload for lease in leases if lease]
+    assert [payload.request.seed for payload in payloads if isinstance(payload, Pending)] == seeds
+
+
+@pytest.mark.parametrize(
+    ("order", "problem"),
+    [
+        ("priority:urgnt", "no column is called 'urgnt'\nhint: did you mean 'urgent'"),
+        ("priority:prompt", "'prompt' holds string"),
+        ("shortest", "`order` is 'shortest'\nhint: it must be table, longest or priority:COLUMN"),
+    ],
+)
+def test_an_order_that_rows_cannot_be_put_in_is_refused(order: str, problem: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", RANKED)
+    with pytest.raises(JobError, match=problem):
+        _resolved(tmp_path, order=order)
 
 
 def test_every_checked_row_is_fed_once(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Which fresh row is next. Rows that came back from a worker go before all of these, in every order.
+
+An order sees the rows that the driver has read ahead (`Dispatcher`'s window), not the whole table: the next
+few thousand rows. With a short table, and at the end of a long one, these are all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from framefleet.cluster.dispatch.lease import Row
+
+
+class Order(Protocol):
+    """Fresh rows go in; they come out in the order that this decides, those of one shape at a time."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, row: Row) -> None:
+        """Take a row that was read from the table."""
+
+    def next_shape(self, rendering: str | None, patience: int) -> str | None:
+        """Return the shape of which a worker should get rows; None when no row is here.
+
+        rendering: the shape that it is at; rows of the same shape can share forwards with those it has.
+        patience: for how many leases in a row others may go before the row that is first.
+        """
+
+    def take(self, shape: str, limit: int) -> list[Row]:
+        """Remove and return the next rows of this shape, at most `limit`; [] when there are none."""
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Give the rows other shapes. reshaped: returns the same rows, in the order in which it gets them."""
+
+
+class TableOrder:
+    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
+
+    def __init__(self) -> None:
+        self._line: OrderedDict[str, Row] = OrderedDict()  # by row_id, oldest first
+        self._by_shape: dict[str, deque[str]] = {}  # their row_ids
+        self._passed_over = 0  # leases in a row that left the oldest row where it is
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def add(self, row: Row) -> None:
+        self._line[row.row_id] = row
+        self._by_shape.setdefault(row.shape, deque()).append(row.row_id)
+
+    def next_shape(self, rendering: str | None, patience: int) -> str | None:
+        if rendering in self._by_shape and self._passed_over < patience:
+            return rendering
+        return self._oldest_shape()
+
+    def take(self, shape: str, limit: int) -> list[Row]:
+        if limit < 1 or shape not in self._by_shape:
+            return []
+        self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
+        queue = self._by_shape[shape]
+        taken = [self._line.pop(queue.popleft()) for _ in range(min(limit, len(queue)))]
+        if not queue:
+            del self._by_shape[shape]
+        return taken
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        rows = reshaped(list(self._line.values()))
+        self._line.clear()
+        self._by_shape.clear()
+        for row in rows:
+            self.add(row)
+
+    def _oldest_shape(self) -> str | None:
+        return next(iter(self._line.values())).shape if self._line else None

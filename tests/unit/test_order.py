@@ -1,0 +1,76 @@
+"""Orders of fresh rows: each takes rows of one shape at a time, loses none, and says which is first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.order import Order, TableOrder
+from framefleet.cluster.dispatch.ranked import Ranked
+
+ORDERS = (TableOrder, Ranked)
+ROWS = st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.5])), max_size=30)
+
+
+def filled(order: Order, rows: list[tuple[str, float]]) -> Order:
+    for number, (shape, rank) in enumerate(rows):
+        order.add(Row(row_id=str(number), shape=shape, rank=rank))
+    return order
+
+
+def emptied(order: Order, limit: int = 1) -> list[Row]:
+    taken = []
+    while (shape := order.next_shape(None, 0)) is not None:
+        rows = order.take(shape, limit)
+        assert 1 <= len(rows) <= limit
+        assert {row.shape for row in rows} == {shape}
+        taken += rows
+    assert (len(order), order.take("x", 4)) == (0, [])
+    return taken
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(rows=ROWS, limit=st.integers(1, 5))
+def test_every_row_comes_out_once(
+    order: Callable[[], Order], rows: list[tuple[str, float]], limit: int
+) -> None:
+    found = filled(order(), rows)
+    assert len(found) == len(rows)
+    assert sorted(int(row.row_id) for row in emptied(found, limit)) == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(rows=ROWS, lengths=st.lists(st.integers(1, 3), min_size=1))
+def test_other_shapes_change_nothing_else(
+    order: Callable[[], Order], rows: list[tuple[str, float]], lengths: list[int]
+) -> None:
+    found, expected = filled(order(), rows), emptied(filled(order(), rows))
+    found.regroup(
+        lambda old: [
+            replace(row, shape=f"{row.shape} {lengths[int(row.row_id) % len(lengths)]}") for row in old
+        ]
+    )
+    assert [row.row_id for row in emptied(found)] == [row.row_id for row in expected]
+
+
+@given(rows=ROWS)
+def test_the_order_of_the_table_is_the_tables(rows: list[tuple[str, float]]) -> None:
+    taken = emptied(filled(TableOrder(), rows))
+    assert [int(row.row_id) for row in taken] == list(range(len(rows)))
+
+
+@given(rows=ROWS)
+def test_the_highest_rank_is_first_and_of_equal_ones_the_oldest(rows: list[tuple[str, float]]) -> None:
+    taken = emptied(filled(Ranked(), rows))
+    assert taken == sorted(taken, key=lambda row: (-row.rank, int(row.row_id)))
+
+
+def test_rows_of_the_same_shape_ride_along() -> None:
+    order = filled(Ranked(), [("x", 1.0), ("y", 2.0), ("x", 3.0), ("x", 0.0)])
+    assert [row.row_id for row in order.take("x", 2)] == ["2", "0"]
+    assert order.next_shape("x", 9) == "y"
