@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself, `demo` without the tools of developers; nothing but Python 3.11 to 3.13 and make is needed.
 .DEFAULT_GOAL := help
-.PHONY: .venv bench chaos check conformance demo docs help test test-long
+.PHONY: .venv bench chaos check conformance demo docs help test test-changed test-long
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -34,8 +34,11 @@ demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and sh
 # By files, which share what they prepare, in two lanes: see tests/lanes.py. A process that crashes is not replaced:
 # the one in its place would wait for ever for a file that was done already.
 TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-test: .venv/.installed  ## Run the tests, except the long ones
+test: .venv/.installed  ## Run the tests, except the long ones, and of the periphery only what changes concern
 	$(TESTS)
+
+test-changed: .venv/.installed  ## Run the twenty files of tests that are nearest to what changed
+	$(TESTS) $$($(BIN)/python -m tests.changed)
 
 test-long: .venv/.installed  ## Run the long tests, which `make test` leaves out
 	$(TESTS) -m long

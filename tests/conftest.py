@@ -21,6 +21,8 @@ from framefleet.pipeline.model.place_trial import prove
 from tests.lanes import pytest_xdist_make_scheduler
 from tests.long import (
     pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_ignore_collect,
     pytest_sessionfinish,
     pytest_testnodedown,
     pytest_unconfigure,
@@ -29,6 +31,8 @@ from tests.warm.process import pytest_xdist_setupnodes
 
 __all__ = [
     "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_ignore_collect",
     "pytest_sessionfinish",
     "pytest_testnodedown",
     "pytest_unconfigure",

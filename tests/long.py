@@ -1,20 +1,27 @@
-"""Tests that `make test` leaves out: those marked `long`. The last line of a run says how many they were.
+"""Tests that `make test` leaves out. The last line of a run says which.
 
-They are breadth: one more case of what another test shows once. What guards a promise is not long.
+Those marked `long` are breadth: one more case of what another test shows once. What guards a promise is not
+long. Those of the periphery (ports of networks, training, the demo, the tools) are left out if neither it nor
+what it imports has changed, unless CI is set.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.changed import changed_files, periphery_is_concerned
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _LEFT_OUT = pytest.StashKey[int]()
 _OF_A_PROCESS = "framefleet_left_out"
+_WITHOUT_PERIPHERY = "FRAMEFLEET_TESTS_WITHOUT_PERIPHERY"  # for the processes that run the tests
 
 
 def long_but(cases: Iterable[Any], *short: Any) -> list[Any]:
@@ -22,6 +29,18 @@ def long_but(cases: Iterable[Any], *short: Any) -> list[Any]:
     cases = list(cases)
     assert all(case in cases for case in short), f"of {short} some are no cases"
     return [case if case in short else pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide once for all processes, where nobody named files."""
+    is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("markexpr")
+    if is_all and "CI" not in os.environ and not periphery_is_concerned(changed_files()):
+        os.environ[_WITHOUT_PERIPHERY] = "1"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    is_left_out = collection_path.name == "periphery" and _WITHOUT_PERIPHERY in os.environ
+    return True if is_left_out else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,8 +69,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash.get(_LEFT_OUT, 0),
         config.pluginmanager.get_plugin("terminalreporter"),
     )
-    if num_left_out and reporter and not config.getoption("collectonly"):
+    if not reporter or config.getoption("collectonly"):
+        return
+    if num_left_out:
         reporter.write_line(
             f"{len(reporter.stats.get('passed', ()))} passed; {num_left_out} long tests were left out: "
             "`make test-long` runs them"
+        )
+    if _WITHOUT_PERIPHERY in os.environ:
+        reporter.write_line(
+            "tests/periphery was left out: neither it nor what it imports changed; `make test CI=1` runs it"
         )

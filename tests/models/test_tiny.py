@@ -26,7 +26,7 @@ from framefleet.pipeline.render.fused.kept_state import StateWatch
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, build, smallest_call, tiny
 
-# Those whose frames other tests look at. What all of them render: tests/models/test_conformance.py.
+# Those whose frames other tests look at. What all of them render: tests/periphery/models/test_conformance.py.
 NAMES = ("wan", "wan_moe", "wan_ti2v", "wan_ti2v_image", "wan_i2v", "wan_i2v_moe", "wan_v2v", "cogvideox")
 NAMES += ("cogvideox_2b", "cogvideox_1_5", "cogvideox_i2v", "cogvideox_1_5_i2v", "cogvideox_v2v", "ltx")
 NAMES += ("ltx_i2v", "hunyuan", "opensora", "opensora_dc", "animatediff", "svd", "sd", "sdxl", "sd3", "flux")

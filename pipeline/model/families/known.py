@@ -40,8 +40,8 @@ from framefleet.pipeline.model.families.stable_diffusion import (
 from framefleet.pipeline.model.families.video_transformers import ALLEGRO, ANYFLOW, COSMOS3, HELIOS, MOCHI
 from framefleet.pipeline.model.families.wan import WAN
 
-# Each is rendered by tests/models/test_families.py, and all by tests/models/test_conformance.py. Pages and
-# messages list them in this order.
+# Each is rendered by tests/models/test_families.py, and all by tests/periphery/models/test_conformance.py.
+# Pages and messages list them in this order.
 RENDERED = (
     WAN,
     COGVIDEOX,
@@ -61,7 +61,7 @@ RENDERED = (
     FLUX,
     STABLE_DIFFUSION,
 )
-# Rendered by tests/models/test_conformance.py, as every class with a tiny pipeline is.
+# Rendered by tests/periphery/models/test_conformance.py, as every class with a tiny pipeline is.
 _FURTHER = (
     LTX2,
     HUNYUANVIDEO_1_5,

@@ -23,7 +23,7 @@ from tests.crafter import SMALLEST, TEXT, crafter
 from tests.tiny import tiny
 
 _OPEN_CLIP, _TRANSFORMERS_4 = json.loads(
-    (Path(__file__).parents[1] / "references" / "clip_tokens.json").read_text()
+    (Path(__file__).parents[2] / "references" / "clip_tokens.json").read_text()
 ).values()
 
 

@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes came to, by strategy."""
     path = tmp_path_factory.mktemp("together")
     meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    command = ["-m", "tests.models.test_world", str(meeting.port), str(path)]
+    command = ["-m", "tests.periphery.models.test_world", str(meeting.port), str(path)]
     processes = [start(*command, str(rank), stderr=subprocess.PIPE) for rank in range(2)]
     ends = [process.communicate(timeout=2 * LONGEST_S) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends

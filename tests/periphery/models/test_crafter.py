@@ -53,7 +53,7 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
     return found
 
 
-# And MOTION on a fleet, by tests/cluster/test_crafter.py.
+# And MOTION on a fleet, by tests/periphery/cluster/test_crafter.py.
 @pytest.mark.parametrize(
     ("variant", "dtype"),
     [
@@ -129,8 +129,8 @@ def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
         list(unaudited(model(MOTION), second_models={"image": crafter(IMAGE)}).render([row]))
 
 
-# Made by this file: python -m tests.models.test_crafter
-REFERENCES = Path(__file__).parents[1] / "references" / "crafter.safetensors"
+# Made by this file: python -m tests.periphery.models.test_crafter
+REFERENCES = Path(__file__).parents[2] / "references" / "crafter.safetensors"
 # What each stored trajectory was made with; all from seed 3.
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "text": (TEXT, {"fps": 28, "num_inference_steps": 3}),

@@ -1,0 +1,1 @@
+"""Tests of what is not the core: ports of networks, training, the demo and the tools."""
