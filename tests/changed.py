@@ -1,6 +1,6 @@
 """Which tests import what changed: `python -m tests.changed` prints their files, the nearest first.
 
-Changed is what differs from where the branch left `origin/main`, or without an `origin`, from the last commit.
+Changed is what differs from where the branch left `origin/main`, or without one, from the last commit.
 The graph has all imports, also those inside functions.
 """
 
