@@ -25,13 +25,21 @@ def named_function(name: str, kind: str = "recipe") -> Callable[..., Any]:
         raise RecipeError(
             f"{kind} {name!r}: {module_name} has no function {function_name}", "check the spelling"
         )
+    if not _source_file(function).is_file():
+        raise RecipeError(
+            f"{kind} {name!r}: {module_name} has no source file", "name a function of a module of your own"
+        )
     return function  # type: ignore[no-any-return]
 
 
-def source_digest(function: Callable[..., Any]) -> str | None:
-    """Return the SHA-256 of the whole file: the function may call others in it."""
-    file = inspect.getsourcefile(inspect.unwrap(function))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+def source_digest(function: Callable[..., Any]) -> str:
+    """Return the SHA-256 of the whole file, as the function may call others in it."""
+    return hashlib.sha256(_source_file(function).read_bytes()).hexdigest()
+
+
+def _source_file(function: Callable[..., Any]) -> Path:
+    """Return where its source is; a module that is frozen into Python names "<frozen posixpath>" or so."""
+    return Path(inspect.getsourcefile(inspect.unwrap(function)) or "<none>")
 
 
 def _imported(module_name: str, name: str, kind: str) -> Any:

@@ -139,5 +139,5 @@ def _score(name: str) -> ClipScore:
             f"score {name!r} does not take (frames, record)", "give it these two parameters"
         ) from None
     return ClipScore(
-        name=function.__name__, kind=pa.float64(), function=function, digest=source_digest(function) or ""
+        name=function.__name__, kind=pa.float64(), function=function, digest=source_digest(function)
     )

@@ -86,6 +86,11 @@ def test_a_function_that_is_not_in_the_module_is_refused(module: str, function: 
         find_recipe(f"{module}:{function}")
 
 
+def test_a_function_whose_source_is_not_a_file_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"os\.path has no source file"):
+        find_recipe("os.path:join")
+
+
 def test_what_is_no_plain_function_is_refused_since_its_source_is_not_known(module: str) -> None:
     with pytest.raises(RecipeError, match="has no function wide"):
         find_recipe(f"{module}:wide")
