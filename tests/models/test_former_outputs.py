@@ -1,6 +1,7 @@
 """What earlier versions wrote goes on: an output is resumed under its row_ids, a converted folder loads.
 
-references/output: five rows that it rendered. references/converted.json: configs of folders that it
+references/output: five rows that it rendered. references/output_with_drafts: four drafts, of which one failed
+while the best of the others were rendered in full. references/converted.json: configs of folders that it
 converted, and the SHA-256 over the names and shapes in their weights.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+import framefleet
 from framefleet import load_model
 from framefleet.jobs.demo.prepare import MODEL
 from tests.commands import command
@@ -62,6 +64,20 @@ def test_a_row_that_the_former_version_did_not_record_is_the_only_one_to_render(
     claim = output / "job.json"
     claim.write_text(claim.read_text("utf-8").replace(str(REFERENCES / "output"), str(output)), "utf-8")
     assert done_and_pending(output) == (5, 1)
+
+
+def test_an_output_with_drafts_and_a_failure_is_read_as_before(tmp_path: Path) -> None:
+    place = shutil.copytree(REFERENCES / "output_with_drafts", tmp_path / "output")
+    found = framefleet.status(place)
+    assert (found.num_rows, found.num_done, found.num_failed, found.num_left) == (2, 2, 0, 0)
+    drafts = found.drafts
+    assert drafts is not None
+    assert (drafts.num_rows, drafts.num_done, drafts.num_failed, drafts.num_left) == (4, 3, 1, 0)
+    (failure,) = framefleet.failures(place)
+    assert (failure.seed, failure.message) == (3, "this row cannot be rendered")
+    for folder in (place, place / "drafts"):
+        assert framefleet.verify(folder, files=True).is_well
+    assert command("gallery", str(place)).exit_code == 0
 
 
 @pytest.mark.parametrize("variant", list(CONVERTED))

@@ -40,8 +40,13 @@ class Store:
     """
 
     def __init__(
-        self, url: str, storage_options: Mapping[str, Any] | None = None, *, outage_s: float = OUTAGE_S
+        self,
+        url: str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        outage_s: float = OUTAGE_S,
     ) -> None:
+        url = os.fspath(url)
         scheme, _, rest = url.rpartition("://")
         self._options = dict(storage_options or {})
         keep_secrets([self._options, url])
