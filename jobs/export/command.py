@@ -76,15 +76,15 @@ _NearDuplicates = Annotated[
         help="Leave out clips that look like an earlier one: hashes differ in at most BITS of 64, e.g. 6.",
     ),
 ]
-_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="Maximum number of rows of a shard.")]
+_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="Maximum number of rows per shard.")]
 _ShardMb = Annotated[
-    int, typer.Option("--shard-mb", min=1, help="Maximum size of the clips of a shard, in megabytes.")
+    int, typer.Option("--shard-mb", min=1, help="Maximum size of the clips per shard, in megabytes.")
 ]
 _Push = Annotated[
     str | None,
-    typer.Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset of the hub afterwards."),
+    typer.Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
 ]
-_Private = Annotated[bool, typer.Option("--private", help="Create the dataset of the hub as private.")]
+_Private = Annotated[bool, typer.Option("--private", help="Create the dataset on the hub as private.")]
 
 
 def export_command(
@@ -107,7 +107,7 @@ def export_command(
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
     Every clip is compared with its record. Exit code 1: some are damaged, and left out. Run the same command
-    again after an interruption. --set storage_options... is for both places, --set to_options... for DEST.
+    again after an interruption. Use --set storage_options... for both, --set to_options... for DEST.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import set_values

@@ -68,11 +68,11 @@ def plan_command(
         bool,
         typer.Option(
             "--probe",
-            help="Do the same, then render some rows of each shape here and predict what all rows take.",
+            help="Do what --hollow does, then render some rows of each shape to predict time and price.",
         ),
     ] = False,
     price: Annotated[
-        float | None, typer.Option("--price", help="Price of one GPU for one hour, for --probe.", min=0)
+        float | None, typer.Option("--price", help="Price of one GPU for one hour, used by --probe.", min=0)
     ] = None,
     gpu_memory: Annotated[
         str | None,
@@ -87,7 +87,7 @@ def plan_command(
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Writes nothing.
 
-    A job file with `train:` is a training's.
+    A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import is_training, load_job, load_job_as

@@ -66,7 +66,7 @@ def render_command(
     """Render every row of a table that has no record yet. Run it again to continue after an interruption.
 
     Exit codes: 0 every row has a record; 1 some rows failed, clips are gone, or the budget is spent; 2 bad
-    job, table or model; 3 fleet or store lost; 70 a defect of framefleet; 129, 130 or 143 interrupted.
+    job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.repair.repair import Repaired
 
 
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done. Change nothing.")]
 
 
 def repair_command(
@@ -27,7 +27,7 @@ def repair_command(
 ) -> None:
     """Read every file of an output, remove what is damaged, and render what is missing.
 
-    Exit codes are those of `render`; with --dry-run 0: all is well, 1: something is to be repaired.
+    Exit codes are those of `render`; with --dry-run 0: nothing to repair, 1: something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
         code = show_repair(job, dry_run=dry_run, as_json=as_json, sets=sets or [])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _RecordedOutput = Annotated[str, typer.Argument(help="Output that holds the record.")]
-_RowId = Annotated[str, typer.Argument(help="row_id, as in the record and the name of the clip.")]
+_RowId = Annotated[str, typer.Argument(help="Row to render: its row_id, which is also the name of its clip.")]
 MovedModel = Annotated[str | None, typer.Option("--model", help="New place of the model, if it has moved.")]
 MovedLoras = Annotated[
     list[str] | None,
@@ -67,9 +67,9 @@ def replay_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Render one row again from its record and compare. Exit code 0: equal frames and sound; 1: other.
+    """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
 
-    The output is not trusted: code, pickles and places on private networks are yours to name.
+    The output is not trusted: name code, pickles and places on private networks by the options below.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, storage_options

@@ -46,7 +46,7 @@ _RowIds = Annotated[
     typer.Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
 _ByFleet = Annotated[
-    bool, typer.Option("--fleet", help="Render on a fleet, as in job.json or --set fleet.address=...")
+    bool, typer.Option("--fleet", help="Render on a fleet, as set in job.json or by --set fleet.address=...")
 ]
 
 
@@ -70,8 +70,8 @@ def verify_command(
 ) -> None:
     """Check an output: render some rows again and compare. With --files, check the digest of every file.
 
-    Exit code 0: all is well, every row bit-exact. 1: not all; each row's verdict says what is wrong: its
-    record, its file or its pixels. 2: no row could be rendered.
+    Exit code 0: every row is bit-exact. 1: some are not; each row's verdict says whether its record, its file
+    or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values

@@ -45,7 +45,7 @@ def failures_command(
 ) -> None:
     """List the rows that failed, with the reason, the fix, the number of attempts and the workers.
 
-    Needs no cluster and no model. Exit code 0, whether there are some or none.
+    Needs no cluster and no model. The exit code is 0 with or without failures.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import set_values

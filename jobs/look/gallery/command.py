@@ -13,10 +13,13 @@ _X = Annotated[str | None, typer.Option("--x", metavar="COLUMN", help="Column ac
 _Y = Annotated[
     str | None, typer.Option("--y", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")
 ]
-_Previews = Annotated[bool, typer.Option("--previews", help="Make a still for each clip that has none.")]
+_Previews = Annotated[
+    bool, typer.Option("--previews", help="Make a preview image for each clip that has none.")
+]
 
 _Serve = Annotated[
-    bool, typer.Option("--serve", help="Serve the page on this machine, and keep its stars in the output.")
+    bool,
+    typer.Option("--serve", help="Serve the page on this machine, and save stars and notes in the output."),
 ]
 _Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
 

@@ -31,10 +31,10 @@ _Where = Annotated[
         "--where", metavar="SQL", help='Measure only clips for which this is true, e.g. "seed < 8".'
     ),
 ]
-_Again = Annotated[bool, typer.Option("--again", help="Measure clips that already have these scores, too.")]
+_Again = Annotated[bool, typer.Option("--again", help="Measure again clips that already have these scores.")]
 _Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Number of clips to measure at once. Default: one for each core."),
+    typer.Option("--threads", min=1, help="Number of clips to measure at once. Default: one per core."),
 ]
 
 

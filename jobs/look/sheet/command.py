@@ -62,7 +62,7 @@ def sheet_command(
 ) -> None:
     """Draw the clips of an output in one picture: three frames of each, in the order of the table.
 
-    With --rows and --columns, one frame of each by what columns say: --rows prompt --columns seed.
+    With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import set_values
