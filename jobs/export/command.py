@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option
 
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
 from framefleet.jobs.options import StorageSets, Verbose
@@ -30,23 +30,19 @@ _READ_BY: dict[ExportFormat, str] = {
 }
 
 
-_Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
-_To = Annotated[str, typer.Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
+_Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
+_To = Annotated[str, Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
 _Format = Annotated[
     ExportFormat,
-    typer.Option(
-        "--format", help="Format: tar shards, Parquet with the clips in it, or a folder for `datasets`."
-    ),
+    Option("--format", help="Format: tar shards, Parquet with the clips in it, or a folder for `datasets`."),
 ]
 _Where = Annotated[
     str | None,
-    typer.Option(
-        "--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'
-    ),
+    Option("--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'),
 ]
 _Picks = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--picks",
         metavar="PICKS.JSONL",
         help="File of row_ids to export. Its stars and notes become columns.",
@@ -54,7 +50,7 @@ _Picks = Annotated[
 ]
 _Columns = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--columns",
         metavar="A,B|all",
         help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, labels).",
@@ -62,29 +58,28 @@ _Columns = Annotated[
 ]
 _Caption = Annotated[
     str | None,
-    typer.Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
+    Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
 ]
 _Validation = Annotated[
-    float | None,
-    typer.Option("--validation", metavar="SHARE", help="Share of the prompts for a validation split."),
+    float | None, Option("--validation", metavar="SHARE", help="Share of the prompts for a validation split.")
 ]
 _NearDuplicates = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--near-duplicates",
         metavar="BITS",
         help="Leave out clips that look like an earlier one: hashes differ in at most BITS of 64, e.g. 6.",
     ),
 ]
-_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="Maximum number of rows per shard.")]
+_ShardRows = Annotated[int, Option("--shard-rows", min=1, help="Maximum number of rows per shard.")]
 _ShardMb = Annotated[
-    int, typer.Option("--shard-mb", min=1, help="Maximum size of the clips per shard, in megabytes.")
+    int, Option("--shard-mb", min=1, help="Maximum size of the clips per shard, in megabytes.")
 ]
 _Push = Annotated[
     str | None,
-    typer.Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
+    Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
 ]
-_Private = Annotated[bool, typer.Option("--private", help="Create the dataset on the hub as private.")]
+_Private = Annotated[bool, Option("--private", help="Create the dataset on the hub as private.")]
 
 
 def export_command(
@@ -128,7 +123,7 @@ def export_command(
             private=private,
             options=set_values(sets or []),
         )
-    raise typer.Exit(0 if is_whole else 1)
+    raise Exit(0 if is_whole else 1)
 
 
 def show_export(

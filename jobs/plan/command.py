@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich import box
 from rich.table import Table
+from typer import Option
 
 from framefleet.jobs.options import (
     JobFile,
@@ -57,32 +57,32 @@ def plan_command(
     steps: NumSteps = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N"),
+        Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N"),
     ] = None,
     sets: Sets = None,
     hollow: Annotated[
         bool,
-        typer.Option("--hollow", help="Also call the pipeline, without weights, once for each shape."),
+        Option("--hollow", help="Also call the pipeline, without weights, once for each shape."),
     ] = False,
     probe: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--probe",
             help="Do what --hollow does, then render some rows of each shape to predict time and price.",
         ),
     ] = False,
     price: Annotated[
-        float | None, typer.Option("--price", help="Price of one GPU for one hour, used by --probe.", min=0)
+        float | None, Option("--price", help="Price of one GPU for one hour, used by --probe.", min=0)
     ] = None,
     gpu_memory: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--gpu-memory",
             metavar="24GB",
             help="Memory of the GPU that will render, e.g. 24GB. Default: this machine's.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object, for programs.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Writes nothing.

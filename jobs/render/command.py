@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from typer import Exit
 
 from framefleet.jobs.options import (
+    ErrorTypes,
     JobFile,
     JobOrOutput,
     Limit,
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 
 
 _MAX_MESSAGE = 200  # characters: a line or two
-_ErrorTypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
-    ),
-]
 
 
 def render_command(
@@ -77,7 +72,7 @@ def render_command(
         loaded = load_job(job, given, table=table, model=model, output=output)
 
         code = show_render(loaded, limit=limit, as_json=as_json, quiet=quiet)
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def show_render(
@@ -204,7 +199,7 @@ def _unscored_lines(summary: Summary) -> list[str]:
 
 def retry_command(
     job: JobOrOutput,
-    error_types: _ErrorTypes = None,
+    error_types: ErrorTypes = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -220,7 +215,7 @@ def retry_command(
         found = job_of(job, sets or [])
 
         code = show_retry(found, error_types=frozenset(error_types or []), as_json=as_json, quiet=quiet)
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def show_retry(job: Job, *, error_types: Collection[str], as_json: bool = False, quiet: bool = False) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Exit, Option
 
 from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.repair.repair import Repaired
 
 
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done. Change nothing.")]
+_DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Change nothing.")]
 
 
 def repair_command(
@@ -31,7 +31,7 @@ def repair_command(
     """
     with reporting(verbose=verbose, resumable=True):
         code = show_repair(job, dry_run=dry_run, as_json=as_json, sets=sets or [])
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def show_repair(job: str, *, dry_run: bool, as_json: bool, sets: Sequence[str]) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.text import Text
+from typer import Argument, Exit, Option
 
 from framefleet.jobs.keep.replay.command import (
     AllowPickle,
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
 
 
-_Output = Annotated[str, typer.Argument(help="Output to read: a folder or a URL.")]
-_Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests. Render nothing.")]
-_Sample = Annotated[int, typer.Option("--sample", min=1, help="Number of rows to render again.")]
-_Seed = Annotated[int, typer.Option("--seed", help="Random seed for choosing which rows to check.")]
+_Output = Annotated[str, Argument(help="Output to read: a folder or a URL.")]
+_Files = Annotated[bool, Option("--files", help="Read every file and compare digests. Render nothing.")]
+_Sample = Annotated[int, Option("--sample", min=1, help="Number of rows to render again.")]
+_Seed = Annotated[int, Option("--seed", help="Random seed for choosing which rows to check.")]
 _RowIds = Annotated[
     list[str] | None,
-    typer.Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
+    Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
 _ByFleet = Annotated[
-    bool, typer.Option("--fleet", help="Render on a fleet, as set in job.json or by --set fleet.address=...")
+    bool, Option("--fleet", help="Render on a fleet, as set in job.json or by --set fleet.address=...")
 ]
 
 
@@ -92,7 +92,7 @@ def verify_command(
         else:
             choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
             is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
-    raise typer.Exit(0 if is_well else 1)
+    raise Exit(0 if is_well else 1)
 
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
