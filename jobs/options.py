@@ -1,15 +1,9 @@
-"""Options that several commands share, and what is opened by them."""
+"""Options that several commands share."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.output import Output
 
 JobFile = Annotated[
     Path | None, Argument(metavar="JOB.YAML", help="Job file. Without one, give the options below.")
@@ -76,15 +70,3 @@ ErrorTypes = Annotated[
         "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
     ),
 ]
-
-
-def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:
-    """Open the output that a command names. sets: its --set. is_rendered: drafts alone are not enough.
-
-    Raises JobError where there is none.
-    """
-    from framefleet.jobs.job.file import set_values
-    from framefleet.pipeline.outputs.output import Output
-
-    open_it = Output.open_rendered if is_rendered else Output.open
-    return open_it(place, set_values(sets or []).get("storage_options", {}))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
@@ -105,71 +104,41 @@ def export_command(
     again after an interruption. Use --set storage_options... for both, --set to_options... for DEST.
     """
     with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.export.choice import ExportChoice
+        from framefleet.jobs.export.export import export_chosen
+        from framefleet.jobs.export.picks import picked
+        from framefleet.jobs.export.push import Hub
         from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.pipeline.outputs.stores.store import Store
 
-        is_whole = show_export(
-            output,
-            to,
+        options = set_values(sets or [])
+        theirs = options.get("storage_options") or {}
+        names = [name.strip() for text in columns or [] for name in text.split(",")]
+        choice = ExportChoice(
             format=format,
             where=where,
-            picks=picks,
-            columns=[name.strip() for text in columns for name in text.split(",")] if columns else None,
+            picks=picked(picks, theirs),
+            columns=tuple(names) if columns else None,
             caption=caption,
             validation=validation,
             near_duplicates=near_duplicates,
             shard_rows=shard_rows,
             shard_mb=shard_mb,
-            push=push,
-            private=private,
-            options=set_values(sets or []),
         )
-    raise Exit(0 if is_whole else 1)
-
-
-def show_export(
-    output: str,
-    to: str,
-    *,
-    format: ExportFormat,
-    picks: str | None,
-    columns: Sequence[str] | None,
-    push: str | None,
-    private: bool,
-    options: Mapping[str, Any],
-    **choice: Any,
-) -> bool:
-    """Export, push if that is asked for, and say what came of it; return whether every row is there."""
-    from framefleet.jobs.export.choice import ExportChoice
-    from framefleet.jobs.export.export import export_chosen
-    from framefleet.jobs.export.picks import picked
-    from framefleet.jobs.export.push import Hub
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.pipeline.outputs.stores.store import Store
-
-    theirs = options.get("storage_options") or {}
-    chosen = ExportChoice(
-        format=format,
-        picks=picked(picks, theirs),
-        columns=None if columns is None else tuple(columns),
-        **choice,
-    )
-    place = Store(to, options.get("to_options") or theirs)
-    hub = Hub(push, is_private=private) if push else None  # what keeps it from being pushed is told first
-    with watch_on(stderr) as watch:
-        exported = export_chosen(Store(output, theirs), place, chosen, watch)
-        url = hub.push(place, watch) if hub else None
-    if chosen.picks is not None and chosen.where is None:
-        found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
-        _tell_unknown(len(chosen.picks) - found)
-    _show(exported, format)
-    if url:
-        stdout.say(url)
-    return not exported.left_out
-
-
-def _tell_unknown(num_picks: int) -> None:
-    if num_picks:
-        stderr.say(f"{num_picks:,} picks have no record in this output")
+        place = Store(to, options.get("to_options") or theirs)
+        hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
+        with watch_on(stderr) as watch:
+            exported = export_chosen(Store(output, theirs), place, choice, watch)
+            url = hub.push(place, watch) if hub else None
+        if choice.picks is not None and where is None:
+            found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+            if num_unknown := len(choice.picks) - found:
+                stderr.say(f"{num_unknown:,} picks have no record in this output")
+        _show(exported, format)
+        if url:
+            stdout.say(url)
+    raise Exit(1 if exported.left_out else 0)
 
 
 def _show(exported: Exported, format: ExportFormat) -> None:
@@ -179,7 +148,7 @@ def _show(exported: Exported, format: ExportFormat) -> None:
         stderr.say(f"... and {len(exported.left_out) - _MAX_SHOWN:,} more")
     if exported.left_out:
         stderr.say(
-            "put them back and run this again; or `framefleet repair` the output, and export it elsewhere"
+            "put them back and run this again; or `framefleet repair` the output and export to another place"
         )
     for duplicate in exported.near_duplicates[:_MAX_SHOWN]:
         stderr.say(

@@ -32,7 +32,7 @@ def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) 
 
 
 def _names_files(kind: pa.DataType) -> bool:
-    """Tell whether a field in a struct, at any depth, has a name by which the library opens files."""
+    """Return whether a field in a struct, at any depth, has a name by which the library opens files."""
     inner = [kind.field(number) for number in range(kind.num_fields)]
     return any(_FILE_NAME.fullmatch(field.name) or _names_files(field.type) for field in inner)
 

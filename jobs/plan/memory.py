@@ -73,7 +73,7 @@ def memory_of(
     share: float = 1.0,
     measured_bytes: int | None = None,
 ) -> Memory:
-    """Return the estimate, beside what was measured.
+    """Return the estimate, and what was measured.
 
     largest: arguments of the largest row. gpu_memory: of a card, in bytes. share: what a worker has of it.
     measured_bytes: what such a row held at once.

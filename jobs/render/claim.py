@@ -12,7 +12,7 @@ from typing import Any
 import framefleet
 from framefleet.jobs.job.claimed import Claim, find_claim, read_claim
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.own_tables import is_table_of_drafts
+from framefleet.jobs.render.claimed_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -64,10 +64,10 @@ def claim(resolved: ResolvedJob) -> None:
     description = _description(resolved)
     if theirs := check_claim(resolved):
         ours, withheld, description = description["job"], description["withheld"], theirs.model_dump()
-        is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
-        is_told &= all(description["job"].get(key) == ours[key] for key in _ROWS)
-        is_told &= description["withheld"] == withheld
-        if is_told and _is_whole(resolved.store):
+        is_written = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
+        is_written &= all(description["job"].get(key) == ours[key] for key in _ROWS)
+        is_written &= description["withheld"] == withheld
+        if is_written and _is_whole(resolved.store):
             return
         description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
         description["withheld"] = withheld
@@ -78,7 +78,7 @@ def claim(resolved: ResolvedJob) -> None:
 
 
 def _is_whole(store: Store) -> bool:
-    """Tell whether job.json is there as it was written; if not, parts told what it said."""
+    """Return whether job.json is there as it was written; if not, it was read from parts."""
     try:
         return read_claim(store) is not None
     except (FileNotFoundError, JobError):
@@ -195,7 +195,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     values["table"] = _named_table(job)
     values["media"] = _settled(job["media"]) | {"c2pa": job["media"]["c2pa"] is not None}  # is renewed
-    del values["media"]["previews"]  # beside the clips
+    del values["media"]["previews"]  # they change no clip
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))

@@ -135,7 +135,7 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
         row = _first_unfit(plain)
         raise TableError(
             f"table=: row {row}: {name} is {shown(plain[row])}, and a table does not hold it"
-            + f" beside {shown(plain[0])}" * (row > 0),
+            + f" in one column with {shown(plain[0])}" * (row > 0),
             "give numbers, text, or None, of one type in each column; an image or a video as its path or URL",
         ) from None
 

@@ -184,7 +184,7 @@ def reasons(row: InvalidRow) -> dict[str, object]:
 
 
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
-    """Note in the index which rows have a record, and tell of those that have two.
+    """Note in the index which rows have a record, and report those that have two.
 
     Returns which clips of records are gone, as far as that is soon seen.
     """

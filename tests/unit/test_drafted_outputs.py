@@ -23,8 +23,7 @@ from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.claimed_job import claimed_job
 from framefleet.jobs.render.command import ending_lines, exit_code
-from framefleet.jobs.render.draft_job import draft_job, keep_of, most_kept
-from framefleet.jobs.render.drafts import render_drafted
+from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept, render_drafted
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import resolve_job

@@ -7,9 +7,8 @@ from typing import get_args
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import job_from_mapping, load_job, short_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
-from framefleet.jobs.job.sweep_options import short_sets
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN

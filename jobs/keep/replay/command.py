@@ -121,7 +121,7 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
 
 
 def said_of(compared: Compared) -> list[str]:
-    """Return what is said of a difference beside its verdict, in the order in which it is read."""
+    """Return the details of a difference, in the order in which they are printed."""
     found = [" and ".join(compared.which)] if compared.which else []
     if compared.share is not None:
         found.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")

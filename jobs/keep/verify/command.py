@@ -158,7 +158,7 @@ def _show(row: VerifiedRow) -> None:
 
 
 def _values(row: VerifiedRow) -> dict[str, Any]:
-    """Return what --json tells of a row."""
+    """Return what --json prints of a row."""
     return {
         "row_id": row.record.row_id,
         "worker": row.record.worker,

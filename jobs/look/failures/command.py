@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Option
 
-from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose, output_at
+from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command, escaped
 
@@ -41,6 +41,8 @@ def failures_command(
     Needs no cluster and no model. The exit code is 0 with or without failures.
     """
     with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
+
         found = output_at(output, sets)
         rows = (row for row in found.failures() if not error_types or row.error_type in error_types)
         if as_json:

@@ -38,13 +38,14 @@ def gallery_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.look.gallery.gallery import output_to_show, write_gallery
+        from framefleet.jobs.look.gallery.gallery import write_gallery
         from framefleet.jobs.look.gallery.serve import GalleryServer
         from framefleet.jobs.look.gallery.stills import make_stills
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
+        from framefleet.pipeline.outputs.output import Output
 
-        store = output_to_show(output, storage_options(sets or []))
+        store = Output.open_rendered(output, storage_options(sets or [])).store
         with watch_on(stderr) as watch:
             if previews:
                 wait_for(watch, "making previews")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, output_at
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
@@ -30,6 +30,7 @@ def report_command(
     Reads the records from anywhere; needs no cluster.
     """
     with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.report.report import PAGE, VALUES, report_of, write_report
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for

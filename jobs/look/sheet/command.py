@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, output_at
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def sheet_command(
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.sheet.choice import ClipChoice
         from framefleet.jobs.look.sheet.sheet import draw_sheet
 
@@ -88,6 +89,7 @@ def grid_command(
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.sheet.choice import ClipChoice
         from framefleet.jobs.look.sheet.sheet import draw_grid
 

@@ -15,14 +15,13 @@ from rich.text import Text
 from typer import Option
 
 from framefleet.jobs.look.failures.command import one_line
-from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose, output_at
+from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.audits import audit_line
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.jobs.look.status.driver import DriverSeen
-    from framefleet.jobs.look.status.status import Status, StatusReader
+    from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
 
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
@@ -44,6 +43,7 @@ def status_command(
     Reads the output's files, from anywhere; needs no cluster. --watch ends when no driver is at work.
     """
     with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.status.status import StatusReader
 
         reader = StatusReader(output_at(output, sets))
