@@ -114,7 +114,7 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if num_newer := len(live_parts(store)) - len(parts):
         watch.say(
             f"note: {num_newer:,} parts of records are newer than this export, and left out; "
-            "export to another place to have them"
+            "export to another place to include them"
         )
     selection = Selection(store, choice, parts)
     compared = Comparison()
@@ -169,8 +169,8 @@ def _check_apart(store: Store, place: Store) -> None:
     one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
     if one.startswith(other) or other.startswith(one):
         raise JobError(
-            f"{place.url_of('')} and the output {store.url_of('')} lie in each other",
-            "choose a place of its own: what reads one would read both",
+            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
+            "choose a separate place, as readers of one would read both",
         )
 
 
@@ -248,6 +248,6 @@ def _note_path(number: int) -> str:
 
 def _changed() -> JobError:
     return JobError(
-        "the chosen rows are others now than when this export began",
-        "run it again when the output rests; and where must say the same of a row each time, unlike random()",
+        "the chosen rows have changed since this export began",
+        "run it again when the output no longer changes; --where must not use random()",
     )

@@ -87,7 +87,7 @@ def plan_of(selection: Selection) -> ExportPlan:
         )
         of_split[split] += 1
     if not shards:
-        raise JobError("no row is chosen", "loosen where, or take picks of this output")
+        raise JobError("no row is chosen", "loosen --where, or use picks of this output")
     return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
 
 

@@ -160,7 +160,7 @@ class Selection:
             raise not_ours(
                 self._store.url_of(RECORDS),
                 f"the clip of {row_id} has {size:,} bytes",
-                f"clips of up to {MAX_CLIP_BYTES:,} bytes are handed on; leave it out by where",
+                f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
             )
 
 

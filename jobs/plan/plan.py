@@ -19,9 +19,8 @@ from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
-from framefleet.jobs.plan.memory import Memory, memory_of, read_memory
+from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, plan_audits
-from framefleet.jobs.plan.workers import gpus_here
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
@@ -29,6 +28,7 @@ from framefleet.jobs.render.render import check_limit, setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.render.audit.settings import Audit
@@ -141,7 +141,11 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         with closing(CutPrompts(resolved.weights.configs())) as cut:
             survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
-        hollow = _hollow(resolved, survey.probed, watch) if survey.probed else None
+        hollow = None
+        if shapes := survey.probed:
+            watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
+            weights = resolved.weights
+            hollow = probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
         is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = None
         found = _plan(resolved, survey, index, wanted)
@@ -203,10 +207,20 @@ def _is_on_cpu(job: Job) -> bool:
     return is_asked or (job.fleet.address is None and not gpus_here())
 
 
-def _hollow(resolved: ResolvedJob, shapes: Shapes, watch: Watch) -> Probed:
-    watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
-    weights = resolved.weights
-    return probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
+def num_workers_of(job: Job) -> int:
+    """Return the number of workers that a job starts. JobError if it joins a cluster, which decides that."""
+    fleet = job.fleet
+    if fleet.workers != "auto":
+        return fleet.workers
+    if fleet.address is not None:
+        raise JobError(
+            f"the cluster at {fleet.address} has as many workers as it has room for",
+            "give the number of workers to predict for: --set fleet.workers=8",
+        )
+    gpus = 0 if job.model.device == "cpu" else len(gpus_here())
+    if fleet.gpus_per_worker != 0 and gpus:
+        return max(1, int(gpus / fleet.paid_gpus))
+    return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
 
 
 def _prediction(
@@ -216,7 +230,6 @@ def _prediction(
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
-    from framefleet.jobs.plan.workers import num_workers_of
 
     found = pending_rows(resolved.table, resolved.rows, index)
     kinds = Kinds.of((row.shape, row.payload.request) for row in found if isinstance(row.payload, Pending))

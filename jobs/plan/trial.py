@@ -162,7 +162,7 @@ def _clips(renderer: Renderer) -> list[Clip]:
         if not isinstance(outcome, Clip):
             raise RenderError(
                 f"a row of {outcome.request.arguments.get('prompt')!r:.80} fails: {outcome.error}",
-                "render it alone to see more, or correct it",
+                "render it by itself to see more, or correct it",
             )
     return [outcome for outcome in ended if isinstance(outcome, Clip)]
 

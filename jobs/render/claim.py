@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
-from framefleet.jobs.job.claimed import Claim, find_claim, read_claim
+from framefleet.jobs.job.job_json import Claim, find_claim, read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
@@ -51,7 +51,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
-            "choose another output, or take these changes back; "
+            "choose another output, or undo these changes; "
             "fleet, retries, budget, audit, scores, draft.keep, on_invalid, keep_embeddings, "
             "batching.max_rows, batching.remember, sweep and the table's rows may change, and LoRAs and "
             "second models may be added",
@@ -91,7 +91,9 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
     job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")
-    job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    base = resolved.plan.base  # in URLs of images and videos there may be secrets
+    defaults = job["defaults"].items()
+    job["defaults"] = {name: _public(one) if inputs_in(base.get(name)) else one for name, one in defaults}
     job["overrides"] = _public(job["overrides"])
     if resolved.job.draft is not None:
         job["draft"] |= _public(resolved.job.draft.arguments)
@@ -132,11 +134,6 @@ def _in_any_folder(sweep: Any) -> Any:
         name: public_location(value) if name == "file" and isinstance(value, str) else _in_any_folder(value)
         for name, value in sweep.items()
     }
-
-
-def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
-    """Return a default; of an image or a video its URL without what may be secret."""
-    return _public(value) if inputs_in(resolved.plan.base.get(name)) else value
 
 
 def _public(value: Any) -> Any:

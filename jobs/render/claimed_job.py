@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.job.claimed import claim_of
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
+from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
@@ -59,14 +59,14 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
         if not _is_given(key, given):
             raise JobError(
                 f"job.json says {key} without what may be secret in its URLs: user, password and query",
-                f"say it: {setting(key, '...')}; or give the job file",
+                f"give it as {setting(key, '...')}; or give the job file",
             )
     job = job_from_mapping(said | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, given):
             raise JobError(
-                f"job.json says {key}: {value!r}, which is not taken on its word",
-                f"if that is right, say it: {setting(key, value)}; or give the job file",
+                f"job.json says {key}: {value!r}, which is not used without your consent",
+                f"if that is right, give it as {setting(key, value)}; or give the job file",
             )
     return job
 

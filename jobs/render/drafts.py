@@ -19,8 +19,8 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.draft_choice import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import names_of, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows

@@ -104,7 +104,9 @@ def _frame(rows: Any) -> pa.Table:
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
-        raise TableError(f"table= of pandas is no table: {error}", "use columns of one type each") from None
+        raise TableError(
+            f"table= of pandas cannot be converted: {error}", "use columns of one type each"
+        ) from None
 
 
 def _columns(rows: object) -> dict[str, list[Any]]:

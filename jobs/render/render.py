@@ -27,7 +27,7 @@ from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.rows_kept import write_rows
+from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -157,7 +157,7 @@ def _render_pending(
     lock.check()
     gone = list(gone_parts(store))
     for path in gone:
-        watch.say(f"note: {path}-* was there when this run began, and is gone; run again to render its rows")
+        watch.say(f"note: {path}-* has disappeared during this run; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
     tried = None if only is None else [row_id for row_id in only if index.is_pending(row_id) is not None]
@@ -168,7 +168,7 @@ def _render_pending(
 def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
     """Render what has no record, on a fleet."""
     if num_found := len(work.adoption.finished):
-        watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
+        watch.say(f"{num_found:,} clips of an earlier run have no record yet; they are used")
     start.begin(work.setup, resolved.spec.class_name)
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 

@@ -118,9 +118,9 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     for column in of_others(plan.carried.names, plan.spec):
         watch.say(f"note: column {column!r} is carried along; {plan.spec.class_name} takes no {column}")
     for column, name in plan.carried.renamed:
-        watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
+        watch.say(f"note: column {column!r} is stored as {name!r}: records have their own {column!r}")
     if others := files_of_others(store):
-        watch.say(f"note: the output {store.url_of('')} holds files of others, as {others}")
+        watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
     wait_for(watch, f"reading the files of {model.settings.name}")
     files = {**model.weights.digests(), **model.adapter_files}
     batching = Batching(**job.batching.model_dump())
@@ -285,6 +285,6 @@ def scores_of(job: Job) -> tuple[ClipScore, ...]:
     names = [score for score in job.scores if isinstance(score, str)]
     folders = [score.similarity for score in job.scores if not isinstance(score, str)]
     if len(folders) > 1:
-        raise JobError("scores: there are two CLIP models", "leave one out")
+        raise JobError("scores: there are two CLIP models", "remove one")
     reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
     return tuple(open_scores(names, folders[0] if folders else None, reserved=reserved))

@@ -16,9 +16,8 @@ from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
-from framefleet.jobs.plan.plan import COMMAND_S, RAY, starting_s
+from framefleet.jobs.plan.plan import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
-from framefleet.jobs.plan.workers import num_workers_of
 from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.known import PRESETS

@@ -13,8 +13,8 @@ from typing import Any
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.jobs.job.claimed import claim_in_parts
 from framefleet.jobs.job.file import set_values
+from framefleet.jobs.job.job_json import claim_in_parts
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.verify.files import job_damage

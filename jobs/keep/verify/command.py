@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
-from typer import Argument, Exit, Option
+from typer import Exit, Option
 
 from framefleet.jobs.keep.replay.command import (
     AllowPickle,
@@ -23,7 +23,7 @@ from framefleet.jobs.keep.replay.command import (
     unforged,
 )
 from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
-from framefleet.jobs.options import AsJson, Sets, Verbose
+from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.text import command
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
 
 
-_Output = Annotated[str, Argument(help="Output to read: a folder or a URL.")]
 _Files = Annotated[bool, Option("--files", help="Read every file and compare digests. Render nothing.")]
 _Sample = Annotated[int, Option("--sample", min=1, help="Number of rows to render again.")]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing which rows to check.")]
@@ -51,7 +50,7 @@ _ByFleet = Annotated[
 
 
 def verify_command(
-    output: _Output,
+    output: OutputToRead,
     files: _Files = False,
     sample: _Sample = SAMPLE,
     seed: _Seed = 0,
@@ -97,7 +96,7 @@ def verify_command(
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-    from framefleet.jobs.keep.verify.damages_shown import DamageList
+    from framefleet.jobs.keep.verify.damage_list import DamageList
     from framefleet.jobs.show.progress import watch_on
 
     quiet_libraries()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from framefleet.jobs.job.claimed import claim_in_parts, read_claim
+from framefleet.jobs.job.job_json import claim_in_parts, read_claim
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
-from framefleet.jobs.job.claimed import gpus_per_worker
+from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.look.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.look.gallery.stills import make_stills

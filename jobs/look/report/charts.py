@@ -154,12 +154,8 @@ def workers_chart(work: ModelTime) -> str:
 def states_chart(report: Report) -> str:
     """Return rows by state."""
     rows = report.rows
-    states: list[tuple[str, float]] = [
-        ("done", rows.done),
-        ("failed", rows.failed),
-        ("invalid", rows.invalid),
-    ]
-    states += [("left", rows.left)] if rows.left is not None else []
+    counts = {"done": rows.done, "failed": rows.failed, "invalid": rows.invalid, "left": rows.left}
+    states = [(name, float(count)) for name, count in counts.items() if count is not None]
     numbers = [f"{count:,.0f}" for _, count in states]
     return bars_chart(states, numbers, what="Rows by state", series=(0, 2, 3, 5)[: len(states)])
 

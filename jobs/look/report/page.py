@@ -197,7 +197,7 @@ def _tables(report: Report) -> Iterator[str]:
             (f"{one.rows:,}", one.row.error_type, one.row.message, one.row.fix, _place(one.row))
             for one in report.failures
         ]
-        note = "By message. `framefleet failures` lists every row, `framefleet retry` renders them again."
+        note = "By message. List every row with framefleet failures, render them again with framefleet retry."
         yield _table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
     shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
     yield _table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 import framefleet
-from framefleet.jobs.job.claimed import gpus_per_worker
+from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.report.figures import (
     COLUMNS,
     COMPUTE,
