@@ -99,7 +99,7 @@ def main() -> None:
         try:
             app(prog_name="framefleet")
         finally:
-            sys.stdout.flush()  # here, where a full disk or a closed pipe is told
+            sys.stdout.flush()  # here, where a full disk or a closed pipe is reported
 
 
 def _show_version(wanted: bool) -> None:
@@ -116,7 +116,7 @@ def _framefleet(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Options of no command."""
+    """Render a table of prompts into clips and records that can be rendered again, bit for bit."""
 
 
 if __name__ == "__main__":

@@ -3,75 +3,70 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 JobFile = Annotated[
-    Path | None, typer.Argument(metavar="JOB.YAML", help="Job file. Without one, give the options below.")
+    Path | None, Argument(metavar="JOB.YAML", help="Job file. Without one, give the options below.")
 ]
 JobOrOutput = Annotated[
-    str,
-    typer.Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file."),
+    str, Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file.")
 ]
 OutputToRead = Annotated[
-    str,
-    typer.Argument(metavar="OUTPUT", help="Output to read: a folder or a URL, e.g. s3://bucket/run-7."),
+    str, Argument(metavar="OUTPUT", help="Output to read: a folder or a URL, e.g. s3://bucket/run-7.")
 ]
 TablePlace = Annotated[
-    str | None,
-    typer.Option("--table", help="Table of rows: a Parquet, CSV or JSONL file, folder, glob or URL."),
+    str | None, Option("--table", help="Table of rows: a Parquet, CSV or JSONL file, folder, glob or URL.")
 ]
 ModelPlace = Annotated[
-    str | None, typer.Option("--model", help="Diffusers pipeline: a folder, a hub id (org/name) or a URL.")
+    str | None, Option("--model", help="Diffusers pipeline: a folder, a hub id (org/name) or a URL.")
 ]
 OutputPlace = Annotated[
-    str | None, typer.Option("--output", help="Folder or URL to write to, e.g. s3://bucket/run-7.")
+    str | None, Option("--output", help="Folder or URL to write to, e.g. s3://bucket/run-7.")
 ]
 Prompts = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--prompt", help="Prompt to render without a table; repeatable. {name} stands for a value of --sweep."
     ),
 ]
 Seeds = Annotated[
-    str | None,
-    typer.Option("--seeds", metavar="0-63", help="Seeds of each prompt or row, e.g. 0-63 or 1,5,9."),
+    str | None, Option("--seeds", metavar="0-63", help="Seeds of each prompt or row, e.g. 0-63 or 1,5,9.")
 ]
 Sweeps = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--sweep",
         metavar="NAME=VALUES",
         help="Values to sweep, e.g. guidance_scale=1,3,5 or prompt=@prompts.txt or "
         "'eta={from: 0, to: 1, step: 0.1}'; repeatable. Every combination is rendered.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Number of workers to start.")]
+Workers = Annotated[int | None, Option("--workers", min=1, help="Number of workers to start.")]
 NumSteps = Annotated[
-    int | None,
-    typer.Option("--steps", min=1, help="Number of denoising steps of every row. Overrides the table."),
+    int | None, Option("--steps", min=1, help="Number of denoising steps of every row. Overrides the table.")
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Render only the first N rows of the table.", metavar="N")
+    int | None, Option("--limit", min=1, help="Render only the first N rows of the table.", metavar="N")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes, only errors.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress and no notes, only errors.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set a key of the job file, e.g. fleet.workers=2; repeatable."
-    ),
+    Option("--set", metavar="KEY=VALUE", help="Set a key of the job file, e.g. fleet.workers=2; repeatable."),
 ]
 StorageSets = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Set an option of the store, e.g. storage_options.endpoint_url=...; repeatable.",
     ),
 ]
-SummaryAsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object at the end, for programs.")
+SummaryAsJson = Annotated[bool, Option("--json", help="Print one JSON object at the end, for programs.")]
+AsJson = Annotated[bool, Option("--json", help="Print one line of JSON for each finding, for programs.")]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+ErrorTypes = Annotated[
+    list[str] | None,
+    Option(
+        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
+    ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one line of JSON for each finding, for programs.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from framefleet.pipeline.errors import JobError
@@ -62,16 +62,9 @@ class ExportChoice:
     def said(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""
         picks = None if self.picks is None else "".join(map(_pick_text, sorted(self.picks.items()))).encode()
-        return {
-            "format": self.format,
-            "where": self.where,
+        return asdict(replace(self, picks=None)) | {
             "picks": None if picks is None else hashlib.sha256(picks).hexdigest(),
             "columns": "lean" if self.columns is None else list(self.columns),
-            "caption": self.caption,
-            "validation": self.validation,
-            "near_duplicates": self.near_duplicates,
-            "shard_rows": self.shard_rows,
-            "shard_mb": self.shard_mb,
         }
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
 from framefleet.jobs.options import StorageSets, Verbose
@@ -30,23 +29,19 @@ _READ_BY: dict[ExportFormat, str] = {
 }
 
 
-_Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
-_To = Annotated[str, typer.Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
+_Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
+_To = Annotated[str, Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
 _Format = Annotated[
     ExportFormat,
-    typer.Option(
-        "--format", help="Format: tar shards, Parquet with the clips in it, or a folder for `datasets`."
-    ),
+    Option("--format", help="Format: tar shards, Parquet with the clips in it, or a folder for `datasets`."),
 ]
 _Where = Annotated[
     str | None,
-    typer.Option(
-        "--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'
-    ),
+    Option("--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'),
 ]
 _Picks = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--picks",
         metavar="PICKS.JSONL",
         help="File of row_ids to export. Its stars and notes become columns.",
@@ -54,7 +49,7 @@ _Picks = Annotated[
 ]
 _Columns = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--columns",
         metavar="A,B|all",
         help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, labels).",
@@ -62,29 +57,28 @@ _Columns = Annotated[
 ]
 _Caption = Annotated[
     str | None,
-    typer.Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
+    Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
 ]
 _Validation = Annotated[
-    float | None,
-    typer.Option("--validation", metavar="SHARE", help="Share of the prompts for a validation split."),
+    float | None, Option("--validation", metavar="SHARE", help="Share of the prompts for a validation split.")
 ]
 _NearDuplicates = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--near-duplicates",
         metavar="BITS",
         help="Leave out clips that look like an earlier one: hashes differ in at most BITS of 64, e.g. 6.",
     ),
 ]
-_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="Maximum number of rows of a shard.")]
+_ShardRows = Annotated[int, Option("--shard-rows", min=1, help="Maximum number of rows per shard.")]
 _ShardMb = Annotated[
-    int, typer.Option("--shard-mb", min=1, help="Maximum size of the clips of a shard, in megabytes.")
+    int, Option("--shard-mb", min=1, help="Maximum size of the clips per shard, in megabytes.")
 ]
 _Push = Annotated[
     str | None,
-    typer.Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset of the hub afterwards."),
+    Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
 ]
-_Private = Annotated[bool, typer.Option("--private", help="Create the dataset of the hub as private.")]
+_Private = Annotated[bool, Option("--private", help="Create the dataset on the hub as private.")]
 
 
 def export_command(
@@ -107,74 +101,44 @@ def export_command(
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
     Every clip is compared with its record. Exit code 1: some are damaged, and left out. Run the same command
-    again after an interruption. --set storage_options... is for both places, --set to_options... for DEST.
+    again after an interruption. Use --set storage_options... for both, --set to_options... for DEST.
     """
     with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.export.choice import ExportChoice
+        from framefleet.jobs.export.export import export_chosen
+        from framefleet.jobs.export.picks import picked
+        from framefleet.jobs.export.push import Hub
         from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.pipeline.outputs.stores.store import Store
 
-        is_whole = show_export(
-            output,
-            to,
+        options = set_values(sets or [])
+        theirs = options.get("storage_options") or {}
+        names = [name.strip() for text in columns or [] for name in text.split(",")]
+        choice = ExportChoice(
             format=format,
             where=where,
-            picks=picks,
-            columns=[name.strip() for text in columns for name in text.split(",")] if columns else None,
+            picks=picked(picks, theirs),
+            columns=tuple(names) if columns else None,
             caption=caption,
             validation=validation,
             near_duplicates=near_duplicates,
             shard_rows=shard_rows,
             shard_mb=shard_mb,
-            push=push,
-            private=private,
-            options=set_values(sets or []),
         )
-    raise typer.Exit(0 if is_whole else 1)
-
-
-def show_export(
-    output: str,
-    to: str,
-    *,
-    format: ExportFormat,
-    picks: str | None,
-    columns: Sequence[str] | None,
-    push: str | None,
-    private: bool,
-    options: Mapping[str, Any],
-    **choice: Any,
-) -> bool:
-    """Export, push if that is asked for, and say what came of it; return whether every row is there."""
-    from framefleet.jobs.export.choice import ExportChoice
-    from framefleet.jobs.export.export import export_chosen
-    from framefleet.jobs.export.picks import picked
-    from framefleet.jobs.export.push import Hub
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.pipeline.outputs.stores.store import Store
-
-    theirs = options.get("storage_options") or {}
-    chosen = ExportChoice(
-        format=format,
-        picks=picked(picks, theirs),
-        columns=None if columns is None else tuple(columns),
-        **choice,
-    )
-    place = Store(to, options.get("to_options") or theirs)
-    hub = Hub(push, is_private=private) if push else None  # what keeps it from being pushed is told first
-    with watch_on(stderr) as watch:
-        exported = export_chosen(Store(output, theirs), place, chosen, watch)
-        url = hub.push(place, watch) if hub else None
-    if chosen.picks is not None and chosen.where is None:
-        found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
-        _tell_unknown(len(chosen.picks) - found)
-    _show(exported, format)
-    if url:
-        stdout.say(url)
-    return not exported.left_out
-
-
-def _tell_unknown(num_picks: int) -> None:
-    if num_picks:
-        stderr.say(f"{num_picks:,} picks have no record in this output")
+        place = Store(to, options.get("to_options") or theirs)
+        hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
+        with watch_on(stderr) as watch:
+            exported = export_chosen(Store(output, theirs), place, choice, watch)
+            url = hub.push(place, watch) if hub else None
+        if choice.picks is not None and where is None:
+            found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+            if num_unknown := len(choice.picks) - found:
+                stderr.say(f"{num_unknown:,} picks have no record in this output")
+        _show(exported, format)
+        if url:
+            stdout.say(url)
+    raise Exit(1 if exported.left_out else 0)
 
 
 def _show(exported: Exported, format: ExportFormat) -> None:
@@ -184,7 +148,7 @@ def _show(exported: Exported, format: ExportFormat) -> None:
         stderr.say(f"... and {len(exported.left_out) - _MAX_SHOWN:,} more")
     if exported.left_out:
         stderr.say(
-            "put them back and run this again; or `framefleet repair` the output, and export it elsewhere"
+            "put them back and run this again; or `framefleet repair` the output and export to another place"
         )
     for duplicate in exported.near_duplicates[:_MAX_SHOWN]:
         stderr.say(

@@ -19,20 +19,20 @@ def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) 
     """Raise JobError for clips of which `load_dataset` does not make one feature, and for others' files."""
     if feature == "clip" or ".webm" in endings:  # which it takes for sound
         raise JobError(
-            f"datasets has no folder of clips that end in {' and '.join(sorted(endings))}",
-            "use --format parquet or webdataset; or choose those of one format by where",
+            f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
+            "use --format parquet or webdataset; or choose clips of one format with --where",
         )
 
     for column in columns:
         if _names_files(column.type):  # by itself it is renamed
             raise JobError(
                 f"column {column.name!r} has fields that datasets takes for names of files",
-                "leave it out by --columns",
+                "leave it out with --columns",
             )
 
 
 def _names_files(kind: pa.DataType) -> bool:
-    """Tell whether a field in a struct, at any depth, has a name by which the library opens files."""
+    """Return whether a field in a struct, at any depth, has a name by which the library opens files."""
     inner = [kind.field(number) for number in range(kind.num_fields)]
     return any(_FILE_NAME.fullmatch(field.name) or _names_files(field.type) for field in inner)
 

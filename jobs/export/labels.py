@@ -36,7 +36,7 @@ class CaptionTemplate:
         columns = {*known}
         for _, name, form, conversion in parsed:
             if name is not None and (form or conversion):
-                raise JobError(f"caption: {name!r} has a format", "use the name of a column alone")
+                raise JobError(f"caption: {name!r} has a format", "use only the name of a column")
             if name is not None and name not in columns:
                 raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, columns))
         return cls(pairs=tuple((before, name) for before, name, _, _ in parsed))

@@ -18,8 +18,7 @@ from PIL import Image
 
 from framefleet.jobs.export.clips import CLIPS_AT_ONCE, read_clips
 from framefleet.jobs.export.selection import Selection
-from framefleet.jobs.show.clips_pace import ClipsPace
-from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.media.media import decode

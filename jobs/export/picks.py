@@ -55,7 +55,7 @@ def _pick(line: bytes, where: str) -> tuple[str, Pick]:
     try:
         found = parse_json(line)
     except ValueError as error:
-        raise JobError(f"picks: {where} is no JSON: {error}", 'write lines as {"row_id": "..."}') from None
+        raise JobError(f"picks: {where} is not JSON: {error}", 'write lines as {"row_id": "..."}') from None
     row_id = found.get("row_id") if isinstance(found, dict) else None
     if not isinstance(row_id, str) or not re.fullmatch(ROW_ID.strip("^$"), row_id, re.ASCII):
         raise JobError(f"picks: {where} has no row_id of 32 hex digits", "take it from a record")

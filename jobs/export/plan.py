@@ -19,8 +19,7 @@ from pydantic import TypeAdapter
 
 import framefleet
 from framefleet.jobs.export.choice import ExportChoice
-from framefleet.jobs.export.selection import Selection
-from framefleet.jobs.export.split import Split
+from framefleet.jobs.export.selection import Selection, Split
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
@@ -88,7 +87,7 @@ def plan_of(selection: Selection) -> ExportPlan:
         )
         of_split[split] += 1
     if not shards:
-        raise JobError("no row is chosen", "loosen where, or take picks of this output")
+        raise JobError("no row is chosen", "loosen --where, or use picks of this output")
     return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
 
 
@@ -120,11 +119,12 @@ def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Seq
             theirs = read_json(place, _PLAN, _KIND, fix=_OTHER)
     if differing := [name for name, value in ours.items() if theirs.get(name) != value]:
         raise JobError(
-            f"{place.url_of('')} holds an export of something else: {_told(differing, theirs, ours)}", _OTHER
+            f"{place.url_of('')} holds an export of something else: {_compared(differing, theirs, ours)}",
+            _OTHER,
         )
 
 
-def _told(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+def _compared(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     plain = [
         f"{name} is {_said(theirs.get(name))} there and {_said(ours[name])} here"
         for name in names

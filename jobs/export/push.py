@@ -32,7 +32,7 @@ class Hub:
         disable_progress_bars()
         self._name, self._api = name, HfApi()
         if name.count("/") != 1:
-            raise JobError(f"push: {name!r} is no dataset of the hub", "write it as org/name")
+            raise JobError(f"push: {name!r} is not a dataset name of the hub", "write it as org/name")
         try:
             self._api.create_repo(name, repo_type="dataset", private=is_private or None, exist_ok=True)
         except Exception as error:  # the client raises what its HTTP library does
@@ -47,7 +47,7 @@ class Hub:
         sizes = {path: stored[path].size for path in sorted(stored) if not path.startswith(f"{NOTES}/")}
         num_pushed = 0
         for paths in _commits(sizes):
-            wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files are there")
+            wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files done")
             self._commit(place, paths)
             num_pushed += len(paths)
         return f"{self._api.endpoint}/datasets/{self._name}"
@@ -86,14 +86,16 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
     said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
-        raise JobError(f"push: {name!r} is no dataset of the hub: {said}", "write it as org/name") from None
+        raise JobError(
+            f"push: {name!r} is not a dataset name of the hub: {said}", "write it as org/name"
+        ) from None
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:
         raise JobError(
-            f"push: {name} of the hub may not be written: {said}",
-            "log in by `hf auth login`, or set HF_TOKEN to a token that may write there",
+            f"push: no right to write to {name} on the hub: {said}",
+            "log in with `hf auth login`, or set HF_TOKEN to a token that may write there",
         ) from None
     raise ServiceError(
-        f"push: {name} was not taken by the hub: {said}",
-        "check the connection and HF_ENDPOINT, and run the same command again: it goes on",
+        f"push: the hub did not accept {name}: {said}",
+        "check the connection and HF_ENDPOINT, then run the same command again to continue",
     ) from None

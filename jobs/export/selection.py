@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.jobs.export.labels import PROMPT_COLUMN, CaptionTemplate, Labels, prompt_of
-from framefleet.jobs.export.split import SPLITS, Split, split_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -30,6 +30,19 @@ _LEAN = frozenset({"row_id", "prompt", "seed", "height", "width", "num_frames", 
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
+
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+def split_of(prompt: str, validation: float) -> Split:
+    """Return the split of all rows with this prompt. Depends on nothing else, so a growing output keeps it.
+
+    validation: the expected share of prompts, 0 to 1.
+    """
+    number = int.from_bytes(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[:8])
+    return "validation" if number < validation * 2**64 else "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +160,7 @@ class Selection:
             raise not_ours(
                 self._store.url_of(RECORDS),
                 f"the clip of {row_id} has {size:,} bytes",
-                f"clips of up to {MAX_CLIP_BYTES:,} bytes are handed on; leave it out by where",
+                f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
             )
 
 

@@ -73,5 +73,5 @@ def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str])
     names = [f"{name}_of_row" if name in taken else name for name in columns]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise JobError(f"columns: two would be called {twice!r}", "leave one of them out by columns")
+        raise JobError(f"columns: two would be called {twice!r}", "leave one of them out with --columns")
     return rows.select(list(columns)).rename_columns(names)

@@ -31,11 +31,11 @@ class TarShard:
         return f"{name}.tar"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        values = rows_of(rows, "records")
-        for row, name, clip in zip(values, file_names(rows), clips, strict=True):
-            told = {column: row[column] for column in self._target.columns}
+        named = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
+        for row, name, clip in named:
+            values = {column: row[column] for column in self._target.columns}
             self._write(name, clip)
-            self._write(f"{row['row_id']}.json", json.dumps(_plain(told), ensure_ascii=False).encode())
+            self._write(f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode())
             text = row[CAPTION] if CAPTION in self._target.added else prompt_of(row)
             self._write(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +22,12 @@ from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.output import Output
+
+
+import json
 
 log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
@@ -64,7 +70,7 @@ def load_job_as(
 
 
 def is_training(path: str | Path | None, sets: Sequence[str] = ()) -> bool:
-    """Tell whether a job file, or what is set beside it, is of a training. Raises JobError."""
+    """Return whether a job file, or a --set, is of a training. Raises JobError."""
     values = _read(Path(path))[0] if path is not None else {}
     return "train" in values or "train" in set_values(sets)
 
@@ -87,6 +93,43 @@ def storage_options(sets: Sequence[str]) -> dict[str, Any]:
         _put(values, {}, key[1:], value, place="")
     keep_secrets(values)
     return values
+
+
+def sweep_sets(prompts: Sequence[str], seeds: str | None, sweeps: Sequence[str]) -> list[str]:
+    """Return them as "sweep.seed=[0-63]". Raises JobError."""
+    of_prompts = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
+    of_seeds = [] if seeds is None else [_set_of(f"seed={seeds}")]
+    return [*of_prompts, *of_seeds, *map(_set_of, sweeps)]
+
+
+def short_sets(workers: int | None, steps: int | None) -> list[str]:
+    """Return `--workers` and `--steps` as `--set` has them."""
+    given = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
+
+
+def _set_of(sweep: str) -> str:
+    """Return one of `name=1,3,5`, `name=@prompts.txt`, or `name=` with a list or a mapping of YAML."""
+    name, _, values = (part.strip() for part in sweep.partition("="))
+    if not (name and values):
+        raise JobError(
+            f"--sweep {public_text(sweep)}: not name=values", "write it as --sweep guidance_scale=1,3,5"
+        )
+    if values[0] == "@":
+        return f"sweep.{name}.file={json.dumps(values[1:], ensure_ascii=False)}"
+    is_one = values[0] in "[{" or name in ("sample.num", "sample.method", "sample.seed")
+    return f"sweep.{name}={values if is_one else f'[{values}]'}"
+
+
+def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:
+    """Open the output that a command names. sets: its --set. is_rendered: drafts alone are not enough.
+
+    Raises JobError where there is none.
+    """
+    from framefleet.pipeline.outputs.output import Output  # slow to import
+
+    open_it = Output.open_rendered if is_rendered else Output.open
+    return open_it(place, set_values(sets or []).get("storage_options", {}))
 
 
 def config_values(sets: Sequence[str]) -> dict[str, Any]:
@@ -164,7 +207,7 @@ def _resolve_paths(values: dict[str, Any], job: Path) -> None:
         if os.path.lexists(job.parent / stem) or not (is_here or key == "model"):
             at[name] = str(job.parent / given)
         elif is_here and job.parent.resolve() != Path.cwd():
-            log.warning("%s: %s is in the current folder, not beside the job file", key, given)
+            log.warning("%s: %s is in the current folder, not next to the job file", key, given)
 
 
 def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From pydantic's errors about a job to sentences: where it stands, what is wrong, what would be right."""
+"""From pydantic's errors about a job to sentences: the place, the mistake and the fix."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
 
 
 def _of_no_kind(name: str, context: Mapping[str, str]) -> tuple[str, str]:
-    """Say what a mapping is to name that tells what its other keys mean."""
+    """Return the mistake of a mapping whose key for its kind is missing or unknown."""
     by = context["discriminator"].strip("'")
     if "tag" not in context:
         return f"`{name}` has no `{by}`", f"write `{name}.{by}: ...`"
@@ -106,9 +106,9 @@ def _shown(key: Key, value: Any) -> str:
 
 
 def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
-    """Return the hint for a key that does not exist: a near one beside it, or the same word elsewhere.
+    """Return the hint for a key that does not exist: a similar one next to it, or the same word elsewhere.
 
-    location: pydantic's, which tells mappings of several kinds apart.
+    location: pydantic's, which names the kind of a mapping, where there are several.
     """
     known = dict(_known_keys(job)) | dict(_known_below(location))
     siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
@@ -151,6 +151,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _tag(member: type[BaseModel]) -> str:
-    """Return what a mapping of this kind is told by: the one value of its first key."""
+    """Return the name of this kind of mapping: the one value of its first key."""
     first = next(iter(member.model_fields.values()))
     return str(get_args(first.annotation)[0])

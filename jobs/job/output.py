@@ -28,7 +28,7 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     """Return the job's output, or another place that it writes to: one that other processes see too."""
     is_own, place = place is None, job.output if place is None else place
     if place.startswith("memory://"):
-        raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
+        raise JobError(f"{place} is private to each process", "use a folder or S3")
     if place.startswith(("http://", "https://")):
         raise JobError(
             f"the output {public_url(place)} is a web page, where nothing can be written",
@@ -39,7 +39,9 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     if "://" not in place and (file := _file_on_the_way(place)):
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
-        raise JobError(f"the output {place} is the kernel's, which keeps no files", "choose another output")
+        raise JobError(
+            f"the output {place} belongs to the kernel, which stores no files", "choose another output"
+        )
     wrong = _not_apart(job.table, place) if is_own and job.table is not None else None
     if wrong and not store.list(RECORDS):
         raise wrong
@@ -65,8 +67,8 @@ def _not_apart(table: str, output: str) -> JobError | None:
     if are_apart:
         return None
     return JobError(
-        f"the output {public_url(output)} and the table {public_url(table)} lie in each other, "
-        "and would be read together",
+        f"the output {public_url(output)} and the table {public_url(table)} are inside each other, "
+        "so they would be read together",
         "give the output a folder of its own",
     )
 
@@ -96,7 +98,7 @@ def media_of(job: Job, spec: PipelineSpec) -> Media:
     media = Media(**job.media.model_dump() | asked)
     said = f"media.format is {media.format}, but {spec.class_name} renders "
     if (media.format in SOUNDS) != (spec.kind == "audio"):
-        raise JobError(f"{said}{'sound alone' if spec.kind == 'audio' else 'frames'}", f"use {own}")
+        raise JobError(f"{said}{'sound only' if spec.kind == 'audio' else 'frames'}", f"use {own}")
     if media.format == "png" and spec.kind == "video":
         raise JobError(f"{said}videos", "use mp4 or mkv, or png.zip for a png of each frame")
     if media.format == "png" and spec.has_layers:

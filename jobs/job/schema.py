@@ -30,94 +30,85 @@ from framefleet.pipeline.training.settings import TrainSettings
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
 _Scalar = str | int | float | bool
-_TABLE = "Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."
+_Arguments = dict[str, _Scalar | list[_Scalar] | None]
+_Text = Annotated[str, Field(min_length=1)]
 
 
-class SecondModelSection(Strict):
-    """A model beside the job's own, that rows may name."""
+class Section(Strict):
+    """A mapping of the job file. The text below a key is its description in the JSON Schema."""
 
-    path: str = Field(
-        min_length=1,
-        description="A diffusers pipeline: a folder (with its index), org/name of the hub, or a URL.",
-    )
-    revision: str | None = Field(
-        default=None, min_length=1, description="Of a hub model: a branch, tag or commit; unset: main."
-    )
-    lock: str | None = Field(
-        default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
-    )
-    allow_pickle: bool = Field(
-        default=_MODEL.allow_pickle, description="Allow pickles of tensors where there are no safetensors."
-    )
-    dtype: DType = Field(
-        default=_MODEL.dtype,
-        description="Of all components, or a mapping as {default: bf16, vae: fp32}. "
-        "auto: fp32 on a CPU; on a GPU what the model's preset says, or else bf16.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class IpAdapterSection(Strict):
+class SecondModelSection(Section):
+    """A model that rows may name, in addition to the job's own."""
+
+    path: _Text
+    """Diffusers pipeline: a folder (with its index), org/name of the hub, or a URL."""
+    revision: _Text | None = None
+    """Branch, tag or commit of a hub model. Default: main."""
+    lock: _Text | None = None
+    """Lock file that the model's files must agree with. Default: the one in its folder."""
+    allow_pickle: bool = _MODEL.allow_pickle
+    """Allow pickles of tensors where there are no safetensors."""
+    dtype: DType = _MODEL.dtype
+    """Dtype of all components, or a mapping, e.g. {default: bf16, vae: fp32}. auto: fp32 on a CPU; on a GPU
+    that of the model's preset, else bf16."""
+
+
+class IpAdapterSection(Section):
     """An IP-adapter, for which every row gives an image."""
 
-    path: str = Field(min_length=1, description="A folder, org/name of the hub, or a URL of a folder.")
-    weights: str = Field(min_length=1, description="The adapter's .safetensors file in there.")
-    image_encoder: str = Field(min_length=1, description="The folder of its CLIP model in there.")
-    revision: str | None = Field(default=None, min_length=1, description="Of the hub; unset: main.")
-    scale: float = Field(default=1.0, ge=0, le=10, description="How much the image counts; 0: not at all.")
+    path: _Text
+    """Folder, org/name of the hub, or URL of a folder."""
+    weights: _Text
+    """The adapter's .safetensors file in the folder."""
+    image_encoder: _Text
+    """Folder of its CLIP model in the folder."""
+    revision: _Text | None = None
+    """Branch, tag or commit on the hub. Default: main."""
+    scale: float = Field(default=1.0, ge=0, le=10)
+    """Weight of the image; 0: no effect."""
 
 
 class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
-    device: str = Field(default=_MODEL.device, description="auto: the GPU where there is one.")
-    threads: int = Field(
-        default=_MODEL.threads, ge=1, description="Of torch on the CPU; another number may change the bits."
-    )
-    ip_adapter: IpAdapterSection | None = Field(
-        default=None, description="An IP-adapter; rows then give its image as `ip_adapter_image`."
-    )
+    device: str = _MODEL.device
+    """Device to render on. auto: the GPU where there is one."""
+    threads: int = Field(default=_MODEL.threads, ge=1)
+    """Number of torch threads on the CPU. Another number may change the bits."""
+    ip_adapter: IpAdapterSection | None = None
+    """IP-adapter. Rows then give its image as `ip_adapter_image`."""
 
     @property
     def options(self) -> Options:
         return Options(**{name: getattr(self, name) for name in Options.model_fields})
 
 
-class BatchingSection(Strict):
+class BatchingSection(Section):
     """How rows share forwards."""
 
-    mode: Mode = Field(
-        default=_BATCHING.mode,
-        description="exact: every clip is what a plain diffusers call gives, bit for bit. fast: rows round "
-        "differently in company, and share text encoders and decoders too.",
-    )
-    max_rows: int = Field(default=_BATCHING.max_rows, ge=1, description="Rows in one forward, at most.")
-    min_gain: float = Field(
-        default=_BATCHING.min_gain,
-        ge=0,
-        description="Rows per second that a larger batch must win; 0 takes every batch.",
-    )
-    remember: bool = Field(
-        default=_BATCHING.remember,
-        description="Keep what was found of batches, on workers' machines and in the output.",
-    )
+    mode: Mode = _BATCHING.mode
+    """exact: every clip equals a plain diffusers call, bit for bit. fast: batched rows round differently, and
+    share text encoders and decoders too."""
+    max_rows: int = Field(default=_BATCHING.max_rows, ge=1)
+    """Maximum number of rows in one forward."""
+    min_gain: float = Field(default=_BATCHING.min_gain, ge=0)
+    """Gain in rows per second that a larger batch must reach; 0 accepts every batch."""
+    remember: bool = _BATCHING.remember
+    """Store the results of batch tests on the workers' machines and in the output."""
 
 
-class AuditSection(Strict):
-    """Rows rendered again by plain calls, to see that they are equal."""
+class AuditSection(Section):
+    """Rows rendered again by plain calls, to check that they are equal."""
 
-    every: int = Field(
-        default=_AUDIT.every,
-        ge=0,
-        description="Each batched row is compared with a probability of 1/every at least, the first of each "
-        "recipe and shape more often; 0: none.",
-    )
-    at_most: float | None = Field(
-        default=_AUDIT.at_most,
-        gt=0,
-        le=1,
-        description="Compare enough rows to say, if all are equal, that at most this share of the job's rows "
-        "is wrong, with 95 % confidence.",
-    )
+    every: int = Field(default=_AUDIT.every, ge=0)
+    """Compare each batched row with a probability of at least 1/every, the first of each recipe and shape
+    more often; 0: none."""
+    at_most: float | None = Field(default=_AUDIT.at_most, gt=0, le=1)
+    """Compare enough rows to say, if all are equal, that at most this share of the job's rows is wrong, with
+    95 % confidence."""
 
     @model_validator(mode="after")
     def _has_audits(self) -> Self:
@@ -125,112 +116,82 @@ class AuditSection(Strict):
         return self
 
 
-class SigningSection(Strict):
-    """C2PA manifests, signed in your name, that say of each clip that a model made it."""
+class SigningSection(Section):
+    """C2PA manifests, signed in your name, which state that a model made the clip."""
 
-    certificate: str = Field(
-        min_length=1, description="A file here: your certificate in PEM, and those that issued it."
-    )
-    private_key: str = Field(
-        min_length=1, description="A file on every worker's machine: its key in PEM, which travels nowhere."
-    )
+    certificate: _Text
+    """File on this machine with your certificate in PEM, and those of its issuers."""
+    private_key: _Text
+    """File on every worker's machine with its key in PEM. The key is never transferred."""
 
 
-class MediaSection(Strict):
+class MediaSection(Section):
     """How clips are stored."""
 
-    format: MediaFormat | None = Field(
-        default=None,
-        description="mp4 (H.264, AAC), webm (VP9, Opus), mkv (lossless FFV1, FLAC), webp or gif (animated), "
-        "png, png.zip (frames, layers), exr.zip (HDR), flac or wav (sound alone); unset: mp4, png for "
-        "images, png.zip for layers, flac for sound.",
-    )
-    audio: bool = Field(default=_MEDIA.audio, description="Whether clips have their sound.")
-    crf: int | None = Field(
-        default=None,
-        ge=0,
-        le=100,
-        description="Quality on the encoder's scale, 0 the best: libx264 to 51 (unset: 18), libx265 to 51 "
-        "(20), libvpx-vp9 and libsvtav1 to 63 (24), webp to 100 (10).",
-    )
-    encoder: VideoEncoder | None = Field(
-        default=None,
-        description="Of mp4: libx264, libx265, libsvtav1 (AV1), or h264_nvenc, the GPU's own, whose bytes "
-        "are not repeatable; of webm: libvpx-vp9 or libsvtav1; unset: the first.",
-    )
-    fps: float | None = Field(
-        default=None,
-        ge=MIN_FPS,
-        le=MAX_FPS,
-        description="Frames per second; unset: the row's, or the model's own.",
-    )
-    c2pa: SigningSection | None = Field(
-        default=None, description="Sign mp4 and png, whose bytes are then not repeatable."
-    )
-    previews: bool = Field(
-        default=_MEDIA.previews,
-        description="Whether a still is stored beside each clip, for galleries.",
-    )
+    format: MediaFormat | None = None
+    """mp4 (H.264, AAC), webm (VP9, Opus), mkv (lossless FFV1, FLAC), webp or gif (animated), png, png.zip
+    (frames, layers), exr.zip (HDR), flac or wav (sound only). Default: mp4, png for images, png.zip for
+    layers, flac for sound."""
+    audio: bool = _MEDIA.audio
+    """Store the sound of clips."""
+    crf: int | None = Field(default=None, ge=0, le=100)
+    """Quality on the encoder's scale, 0 is best: libx264 to 51 (default 18), libx265 to 51 (20), libvpx-vp9
+    and libsvtav1 to 63 (24), webp to 100 (10)."""
+    encoder: VideoEncoder | None = None
+    """For mp4: libx264, libx265, libsvtav1 (AV1), or the GPU's h264_nvenc, whose bytes are not repeatable.
+    For webm: libvpx-vp9 or libsvtav1. Default: the first."""
+    fps: float | None = Field(default=None, ge=MIN_FPS, le=MAX_FPS)
+    """Frames per second. Default: the row's, or the model's own."""
+    c2pa: SigningSection | None = None
+    """Sign mp4 and png. Their bytes are then not repeatable."""
+    previews: bool = _MEDIA.previews
+    """Store a preview image of each clip, for galleries."""
 
 
-class InputsSection(Strict):
+class InputsSection(Section):
     """Images and videos that rows name."""
 
-    roots: list[str] = Field(
-        default_factory=list,
-        description="Folders and URLs below which rows may name files, beside the table's own folder; "
-        "public http(s) URLs need no root.",
-    )
-    base: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Where relative paths start, and rows may name files too; unset: the table's own folder, "
-        "without a table the current one.",
-    )
+    roots: list[str] = Field(default_factory=list)
+    """Folders and URLs below which rows may name files, in addition to the table's own folder. Public http(s)
+    URLs need no root."""
+    base: _Text | None = None
+    """Folder or URL where relative paths start; rows may name files in it too. Default: the table's folder,
+    or without a table the current one."""
 
 
-class LoraSection(Strict):
+class LoraSection(Section):
     """A LoRA that rows may name."""
 
-    path: str = Field(
-        min_length=1, description="A .safetensors file, a folder, org/name of the hub, or a URL of either."
-    )
-    revision: str | None = Field(
-        default=None, min_length=1, description="Of the hub: a branch, tag or commit; unset: main."
-    )
-    file: str | None = Field(
-        default=None, min_length=1, description="The file to take, where there are several."
-    )
-    component: Literal["transformer_2"] | None = Field(
-        default=None, description="What it changes, if not what diffusers chooses: for Wan 2.2's low noise."
-    )
-    allow_pickle: bool = Field(default=False, description="Load a pickle of tensors.")
+    path: _Text
+    """A .safetensors file, a folder, org/name of the hub, or a URL of a file or folder."""
+    revision: _Text | None = None
+    """Branch, tag or commit on the hub. Default: main."""
+    file: _Text | None = None
+    """File to load, where there are several."""
+    component: Literal["transformer_2"] | None = None
+    """Component to change, if not the one that diffusers chooses: for the low-noise model of Wan 2.2."""
+    allow_pickle: bool = False
+    """Load a pickle of tensors."""
 
 
-class SimilaritySection(Strict):
-    """How near a clip is to its prompt, a score."""
+class SimilaritySection(Section):
+    """A score: how well a clip matches its prompt."""
 
-    similarity: str = Field(
-        min_length=1, description="The folder of a CLIP model, on every worker's machine."
-    )
+    similarity: _Text
+    """Folder of a CLIP model, on every worker's machine."""
 
 
-class KeepSection(Strict):
+class KeepSection(Section):
     """Which drafts are rendered in full: those for which `where` is true, and of these the best."""
 
-    best: int | None = Field(default=None, ge=1, description="So many of each group, by `by`; unset: all.")
-    per: list[str] = Field(
-        default_factory=list,
-        description="Columns of records, as [prompt]: each of their values makes a group; unset: one group.",
-    )
-    by: str | None = Field(
-        default=None, min_length=1, description="A score, the highest first; -flicker is the lowest first."
-    )
-    where: str | None = Field(
-        default=None,
-        min_length=1,
-        description='A condition in SQL on columns of records, as "sharpness > 0.4".',
-    )
+    best: int | None = Field(default=None, ge=1)
+    """Number of drafts to keep of each group, by `by`. Default: all."""
+    per: list[str] = Field(default_factory=list)
+    """Columns of records, e.g. [prompt]: each of their values makes a group. Default: one group."""
+    by: _Text | None = None
+    """A score, the highest first; -flicker is the lowest first."""
+    where: _Text | None = None
+    """Condition in SQL on columns of records, e.g. "sharpness > 0.4"."""
 
     @field_validator("per", mode="before")
     @classmethod
@@ -246,14 +207,14 @@ class KeepSection(Strict):
         return self
 
 
-class DraftSection(Strict):
+class DraftSection(Section):
     """Rows rendered cheaply first; the best of these drafts are then rendered in full.
 
-    All keys beside `keep` are arguments of the drafts, as num_inference_steps, height and width.
+    All keys other than `keep` are arguments of the drafts, e.g. num_inference_steps, height and width.
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Scalar | list[_Scalar] | None] = Field(init=False)
+    __pydantic_extra__: _Arguments = Field(init=False)
 
     keep: KeepSection
 
@@ -266,81 +227,57 @@ def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
 
-class TableJob(Strict):
+class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
-    table: str | None = Field(default=None, min_length=1, description=_TABLE)
-    output: str = Field(min_length=1, description="A folder or an fsspec URL, such as s3://bucket/run-7.")
-    model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
-        Field(description="A folder, a hub model as org/name or org/name@revision, a URL; or a mapping.")
-    )
-    defaults: dict[str, _Scalar | list[_Scalar] | None] = Field(
-        default_factory=dict,
-        description="Arguments of rows that do not give them; null takes the model's own default away.",
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."
-    )
+    table: _Text | None = None
+    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
+    output: _Text
+    """Folder or fsspec URL, e.g. s3://bucket/run-7."""
+    model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
+    """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
+    defaults: _Arguments = Field(default_factory=dict)
+    """Arguments of rows that do not give them; null removes the model's own default."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns of the table to read arguments from, e.g. `prompt: caption`."""
     inputs: InputsSection = InputsSection()
     fleet: FleetSettings = FleetSettings()
-    on_invalid: Literal["fail", "skip"] = Field(
-        default="fail", description="Rows that cannot be used: refuse the table, or leave them out."
-    )
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict,
-        repr=False,  # may hold credentials
-        description="What fsspec takes to open table, model and output: key, secret, endpoint_url, ...",
-    )
+    on_invalid: Literal["fail", "skip"] = "fail"
+    """For rows that cannot be used: fail refuses the table, skip leaves them out."""
+    storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)  # may hold credentials
+    """fsspec options to open table, model and output: key, secret, endpoint_url, ..."""
 
 
 class Job(TableJob):
     """What is rendered, and how."""
 
-    sweep: Sweep = Field(
-        default=Sweep(),
-        validate_default=True,
-        description="What arguments go through: each combination is a row, without a table or of each of its "
-        "rows.",
-    )
+    sweep: Sweep = Field(default=Sweep(), validate_default=True)
+    """Values of arguments to sweep. Each combination is a row, without a table or for each of its rows."""
     loras: dict[
         str, Annotated[LoraSection, BeforeValidator(_mapping, json_schema_input_type=str | LoraSection)]
-    ] = Field(
-        default_factory=dict,
-        description="LoRAs by the names that rows give them in a column `lora`, as style:0.8+detail:0.5.",
-    )
+    ] = Field(default_factory=dict)
+    """LoRAs, by the names that rows give in a column `lora`, e.g. style:0.8+detail:0.5."""
     second_models: dict[
         str,
         Annotated[
             SecondModelSection, BeforeValidator(_mapping, json_schema_input_type=str | SecondModelSection)
         ],
-    ] = Field(
-        default_factory=dict,
-        description="Models by the names that rows give them in columns `image_model` and `keyframe_model`.",
-    )
-    recipe: str = Field(
-        default="generate",
-        min_length=1,
-        description="generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, "
-        "keyframes, text_to_keyframes_to_video, or yours as module:function.",
-    )
-    overrides: dict[str, _Scalar | list[_Scalar] | None] = Field(
-        default_factory=dict,
-        description="Arguments of all rows, whatever the table says: its columns of these are not read.",
-    )
-    scores: list[str | SimilaritySection] = Field(
-        default_factory=list,
-        description="Measured of every clip beside the denoising, columns of records: sharpness, motion, "
-        "flicker, is_black, is_static, num_torn_frames, {similarity: CLIP_FOLDER}, yours as module:function.",
-    )
-    draft: DraftSection | None = Field(
-        default=None, description="Render each row cheaply first, and only the best of them in full."
-    )
+    ] = Field(default_factory=dict)
+    """Models, by the names that rows give in columns `image_model` and `keyframe_model`."""
+    recipe: _Text = "generate"
+    """generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, keyframes,
+    text_to_keyframes_to_video, or yours as module:function."""
+    overrides: _Arguments = Field(default_factory=dict)
+    """Arguments of all rows. The table's columns of these names are not read."""
+    scores: list[str | SimilaritySection] = Field(default_factory=list)
+    """Scores of every clip, measured in the background, columns of records: sharpness, motion, flicker,
+    is_black, is_static, num_torn_frames, {similarity: CLIP_FOLDER}, yours as module:function."""
+    draft: DraftSection | None = None
+    """Render each row cheaply first, and only the best of them in full."""
     batching: BatchingSection = BatchingSection()
     audit: AuditSection = AuditSection()
-    keep_embeddings: bool = Field(
-        default=False,
-        description="Keep what text encoders return in the output, and the encoders off the GPU.",
-    )
+    keep_embeddings: bool = False
+    """Store what text encoders return in the output, and keep the encoders off the GPU."""
     media: MediaSection = MediaSection()
     order: str = Field(
         default="table",
@@ -371,7 +308,8 @@ class TrainJob(TableJob):
     table: rows of `video` and `prompt`, or the records of a render job.
     """
 
-    table: str = Field(min_length=1, description=_TABLE)
+    table: _Text
+    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
     train: TrainSettings
 
 

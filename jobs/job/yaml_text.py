@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
         except (ArithmeticError, LookupError, ValueError):  # `!!int x`, `!!bool x`, too many digits
             raise ConstructorError(
-                problem=f"{node.value!r:.80} is no {node.tag.removeprefix(_TAG)}",
+                problem=f"{node.value!r:.80} is not a valid {node.tag.removeprefix(_TAG)}",
                 problem_mark=node.start_mark,
             ) from None
         if isinstance(value, int) and abs(value) > MAX_INT:
@@ -130,13 +130,13 @@ class _Walk:
     def measure(self, node: yaml.Node, path: Path) -> tuple[int, int]:
         """Return (characters, depth) with every alias written out. Raises JobError."""
         if id(node) in self._open:
-            raise self._mistake(self.lines[path], "an alias stands inside what it names", "write it out")
+            raise self._mistake(self.lines[path], "an alias is inside what it names", "write it out")
         if id(node) in self._measured:  # by an alias
             return self._measured[id(node)]
         self._open.add(id(node))
         if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
             line = node.start_mark.line + 1
-            raise self._mistake(line, "it holds \\0 or half a character", "write plain text")
+            raise self._mistake(line, "it contains \\0 or half a character", "write plain text")
         size, depth = (1 + len(node.value) if isinstance(node, yaml.ScalarNode) else 1), 0
         for key, line, child in self._children(node):
             place = (*path, key)

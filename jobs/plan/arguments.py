@@ -28,10 +28,10 @@ def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     """Return all arguments that rows have, those of columns first."""
     columns = {reader.target: reader.column for reader in plan.readers}
     names = dict.fromkeys([*columns, *plan.base, "seed", "scheduler", "fps"])
-    return tuple(_told(name, columns.get(name), job, plan) for name in names)
+    return tuple(_argument_of(name, columns.get(name), job, plan) for name in names)
 
 
-def _told(name: str, column: str | None, job: Job, plan: RowPlan) -> Argument:
+def _argument_of(name: str, column: str | None, job: Job, plan: RowPlan) -> Argument:
     value, origin = _special(name, job, plan) if name not in plan.base else _argument(name, job, plan)
     return Argument(name=name, value=value, origin=origin, column=column)
 
@@ -52,7 +52,7 @@ def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
 
 
 def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
-    """Return what stands beside the arguments of the call."""
+    """Return the value and origin of what is not an argument of the call."""
     if name == "seed":
         return (plan.seed, "job") if plan.seed is not None else (None, "each row's content")
     if name == "scheduler":

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich import box
 from rich.table import Table
+from typer import Option
 
 from framefleet.jobs.options import (
     JobFile,
@@ -32,17 +32,34 @@ from framefleet.pipeline.errors import JobError, TableError
 if TYPE_CHECKING:
     from framefleet.jobs.job.schema import Job, TrainJob
     from framefleet.jobs.plan.arguments import Argument
-    from framefleet.jobs.plan.audits import AuditPlan
     from framefleet.jobs.plan.memory import Memory
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions
-    from framefleet.jobs.plan.prediction import Prediction
-    from framefleet.jobs.plan.training import TrainPlan
+    from framefleet.jobs.plan.prediction import AuditPlan, Prediction
     from framefleet.pipeline.render.probe.probe import Probed
 
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
+
+
+_Limit = Annotated[
+    int | None, Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N")
+]
+_Hollow = Annotated[bool, Option("--hollow", help="Also call the pipeline without weights, once per shape.")]
+_Probe = Annotated[
+    bool,
+    Option(
+        "--probe",
+        help="Do what --hollow does, and render some rows to predict time and price.",
+    ),
+]
+_Price = Annotated[float | None, Option("--price", min=0, help="Price of a GPU for one hour, for --probe.")]
+_GpuMemory = Annotated[
+    str | None,
+    Option("--gpu-memory", metavar="24GB", help="Memory of the GPU to render on. Default: this machine's."),
+]
+_AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for programs.")]
 
 
 def plan_command(
@@ -55,44 +72,22 @@ def plan_command(
     output: OutputPlace = None,
     workers: Workers = None,
     steps: NumSteps = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N"),
-    ] = None,
+    limit: _Limit = None,
     sets: Sets = None,
-    hollow: Annotated[
-        bool,
-        typer.Option("--hollow", help="Also call the pipeline, without weights, once for each shape."),
-    ] = False,
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe",
-            help="Do the same, then render some rows of each shape here and predict what all rows take.",
-        ),
-    ] = False,
-    price: Annotated[
-        float | None, typer.Option("--price", help="Price of one GPU for one hour, for --probe.", min=0)
-    ] = None,
-    gpu_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu-memory",
-            metavar="24GB",
-            help="Memory of the GPU that will render, e.g. 24GB. Default: this machine's.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    hollow: _Hollow = False,
+    probe: _Probe = False,
+    price: _Price = None,
+    gpu_memory: _GpuMemory = None,
+    as_json: _AsOneJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Writes nothing.
 
-    A job file with `train:` is a training's.
+    A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import is_training, load_job, load_job_as
+        from framefleet.jobs.job.file import is_training, load_job, load_job_as, short_sets, sweep_sets
         from framefleet.jobs.job.schema import TrainJob
-        from framefleet.jobs.job.sweep_options import short_sets, sweep_sets
 
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
@@ -105,7 +100,7 @@ def plan_command(
             return
         loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
-        from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: a mistake is told before
+        from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
 
         card = None if gpu_memory is None else read_memory(gpu_memory)
         wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
@@ -133,7 +128,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             stdout.say(f"in full, at most {plan.most_kept:,} rows of these: {plan.keep}")
         _show(plan)
         if plan.drafts and wanted.probe:
-            stdout.say("predicted are drafts alone: which rows are rendered in full is not known before")
+            stdout.say("only drafts are predicted: which rows are rendered in full is not known yet")
     check_valid_rows(
         plan.invalid,
         num_bad=plan.num_invalid,
@@ -160,7 +155,16 @@ def _show(plan: JobPlan) -> None:
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
-    stdout.print(_counts(plan))
+    counts = plan.counts
+    numbers = {
+        "rows": plan.num_rows,
+        "invalid": plan.num_invalid,
+        "duplicates": counts.duplicates,
+        "distinct": counts.distinct,
+        "done": counts.done,
+        "pending": counts.pending,
+    }
+    stdout.print(_counted("", numbers))
     if plan.gone:
         stdout.say(gone_line(plan.gone, plan.output))
     stdout.print(_arguments(plan.arguments))
@@ -173,23 +177,10 @@ def _show(plan: JobPlan) -> None:
         stdout.say(audits_line(plan.audits, plan.counts.pending))
     if row := plan.first_cut:
         stdout.say(
-            f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, which renders them "
-            f"without their end; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
+            f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, so their end is "
+            f"ignored; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
         )
     stdout.say(memory_line(plan.memory))
-
-
-def _counts(plan: JobPlan) -> Table:
-    counts = plan.counts
-    numbers = {
-        "rows": plan.num_rows,
-        "invalid": plan.num_invalid,
-        "duplicates": counts.duplicates,
-        "distinct": counts.distinct,
-        "done": counts.done,
-        "pending": counts.pending,
-    }
-    return counted("", "rows", numbers)
 
 
 def _arguments(arguments: Iterable[Argument]) -> Table:
@@ -225,13 +216,13 @@ def _shapes(shapes: Mapping[str, int]) -> Table:
     hidden = len(shapes) - len(shown)
     if hidden:
         shown[f"{hidden:,} other shapes"] = sum(shapes.values()) - sum(shown.values())
-    return counted(f"shape ({SHAPE_ORDER})", "rows", shown)
+    return _counted(f"shape ({SHAPE_ORDER})", shown)
 
 
-def counted(key: str, value: str, numbers: Mapping[str, int]) -> Table:
-    """Return a table of names and numbers."""
+def _counted(key: str, numbers: Mapping[str, int]) -> Table:
+    """Return a table of names and numbers of rows."""
     table = Table(key, box=box.SIMPLE_HEAD)
-    table.add_column(value, justify="right")
+    table.add_column("rows", justify="right")
     for name, number in numbers.items():
         table.add_row(name, f"{number:,}")
     return table
@@ -242,7 +233,7 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     share, wrong = share_text(audits.share), share_text(audits.most_wrong / num_pending)
     return (
         f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows ({share}) are rendered "
-        f"once more, alone, if all are batched; if these are equal, at most {audits.most_wrong:,} rows "
+        f"once more, unbatched, if all are batched; if these are equal, at most {audits.most_wrong:,} rows "
         f"({wrong}) are wrong, at 95 % confidence"
     )
 
@@ -251,14 +242,14 @@ def memory_line(memory: Memory) -> str:
     """Return whether a row of the largest shape fits, and what to do where it does not."""
     parts = f"weights {_size(memory.weights_gb)}"
     if memory.activations_gb is None:
-        parts += ", and what the denoiser computes with, which is not known of this model"
+        parts += ", and the denoiser's activations, which are not known for this model"
     else:
         parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
     said = f"memory: about {_size(memory.peak_gb)} ({parts})"
     if memory.measured_gb is not None:
         said += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:
-        return f"{said}; there is no GPU here to compare with: --gpu-memory 24GB"
+        return f"{said}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
     said += f", of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
         return said
@@ -307,7 +298,7 @@ def _show_prediction(found: Prediction) -> None:
     if found.audits_s:
         stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
     if found.num_guessed:
-        stdout.say(f"{found.num_guessed:,} rows are of further shapes, and taken as these")
+        stdout.say(f"{found.num_guessed:,} rows have other shapes, and are estimated from these")
 
 
 def _text(value: Any) -> str:
@@ -320,27 +311,22 @@ def _text(value: Any) -> str:
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     """Print what training a job would do."""
     from framefleet.jobs.plan.training import plan_train_job
+    from framefleet.jobs.show.headline import duration
     from framefleet.jobs.show.progress import watch_on
+    from framefleet.pipeline.shape import SHAPE_ORDER
 
     quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_train_job(job, watch, probe=probe)
     if as_json:
         stdout.say(json.dumps(asdict(plan) | {"elapsed_s": plan.elapsed_s}, ensure_ascii=False))
-    else:
-        _show_training(plan)
-
-
-def _show_training(plan: TrainPlan) -> None:
-    from framefleet.jobs.show.headline import duration
-    from framefleet.pipeline.shape import SHAPE_ORDER
-
+        return
     stdout.say(f"table:  {plan.table}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
-    stdout.print(counted(f"bucket ({SHAPE_ORDER})", "rows", plan.buckets))
+    stdout.print(_counted(f"bucket ({SHAPE_ORDER})", plan.buckets))
     for bucket, count in plan.unused.items():
-        stdout.say(f"never used: {count:,} rows of {bucket}: a batch is of one size")
+        stdout.say(f"never used: {count:,} rows of {bucket}, too few for a batch")
     workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"
     stdout.say(
         f"{plan.steps:,} steps of {plan.rows_per_step:,} rows with {workers}: {plan.epochs:.3g} epochs of "

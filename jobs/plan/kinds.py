@@ -9,7 +9,7 @@ from itertools import cycle, islice
 
 from framefleet.pipeline.request import Request
 
-# Texts that are told apart one by one, in 100 MB; of more the share that was new so far is taken.
+# Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
 MAX_TEXTS = 1 << 20
 _PER_STRATUM = 8  # rows kept of those that call the denoiser as often
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from framefleet.jobs.plan.workers import gpus_here
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.families.preset import Preset
@@ -26,6 +27,8 @@ from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
 
 GB = 10**9
+_ASK_S = 5.0  # of a driver that hangs
+_ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ def memory_of(
     share: float = 1.0,
     measured_bytes: int | None = None,
 ) -> Memory:
-    """Return the estimate, beside what was measured.
+    """Return the estimate, and what was measured.
 
     largest: arguments of the largest row. gpu_memory: of a card, in bytes. share: what a worker has of it.
     measured_bytes: what such a row held at once.
@@ -136,3 +139,13 @@ def _costs_less(one: Way, other: Way) -> bool:
     """Whether all that one needs the other needs too, or more of it."""
     values = [(OFFLOADS.index(way.offload), way.vae_tiling, way.dtype is not None) for way in (one, other)]
     return all(mine <= its for mine, its in zip(*values, strict=True))
+
+
+@functools.cache
+def gpus_here() -> tuple[int, ...]:
+    """Return the memory of each in bytes; none without NVIDIA's driver."""
+    try:
+        said = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
+        return tuple(int(line) * 2**20 for line in said.split())
+    except (OSError, subprocess.SubprocessError, ValueError):  # no driver, or it is not well
+        return ()

@@ -19,17 +19,16 @@ from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
-from framefleet.jobs.plan.audits import AuditPlan, plan_audits
-from framefleet.jobs.plan.memory import Memory, memory_of, read_memory
-from framefleet.jobs.plan.prediction import Prediction, Took
-from framefleet.jobs.plan.workers import gpus_here
+from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
+from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, plan_audits
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
-from framefleet.jobs.render.draft_job import draft_job, keep_of, most_kept
+from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
 from framefleet.jobs.render.render import check_limit, setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.render.audit.settings import Audit
@@ -40,7 +39,7 @@ from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
-COMMAND_S = 1.5  # of the command, before anything is begun beside it
+COMMAND_S = 1.5  # of the command, before anything starts in the background
 # Ray's own processes and the driver's share in them, on a core of a cloud machine.
 RAY = Took(wall_s=5.0, cpu_s=9.0)
 
@@ -123,7 +122,7 @@ class PlanOptions:
 
 
 def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
-    """Do what `plan` promises, telling `watch` about it."""
+    """Do what `plan` promises, reporting to `watch`."""
     wanted = wanted or PlanOptions()
     if job.draft is None:
         return _plan_of(job, watch, wanted)
@@ -142,7 +141,11 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         with closing(CutPrompts(resolved.weights.configs())) as cut:
             survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
-        hollow = _hollow(resolved, survey.probed, watch) if survey.probed else None
+        hollow = None
+        if shapes := survey.probed:
+            watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
+            weights = resolved.weights
+            hollow = probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
         is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = None
         found = _plan(resolved, survey, index, wanted)
@@ -199,25 +202,34 @@ def _measured_bytes(resolved: ResolvedJob, largest: Request) -> int | None:
 
 
 def _is_on_cpu(job: Job) -> bool:
-    """Tell whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
+    """Return whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
     is_asked = job.model.device == "cpu" or job.fleet.gpus_per_worker == 0
     return is_asked or (job.fleet.address is None and not gpus_here())
 
 
-def _hollow(resolved: ResolvedJob, shapes: Shapes, watch: Watch) -> Probed:
-    watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
-    weights = resolved.weights
-    return probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
+def num_workers_of(job: Job) -> int:
+    """Return the number of workers that a job starts. JobError if it joins a cluster, which decides that."""
+    fleet = job.fleet
+    if fleet.workers != "auto":
+        return fleet.workers
+    if fleet.address is not None:
+        raise JobError(
+            f"the cluster at {fleet.address} has as many workers as it has room for",
+            "give the number of workers to predict for: --set fleet.workers=8",
+        )
+    gpus = 0 if job.model.device == "cpu" else len(gpus_here())
+    if fleet.gpus_per_worker != 0 and gpus:
+        return max(1, int(gpus / fleet.paid_gpus))
+    return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
 
 
 def _prediction(
     resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions, *, num_audits: float
 ) -> Prediction:
-    """Render some rows of each kind, and tell what the rest takes."""
+    """Render some rows of each kind, and predict what the rest takes."""
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
-    from framefleet.jobs.plan.workers import num_workers_of
 
     found = pending_rows(resolved.table, resolved.rows, index)
     kinds = Kinds.of((row.shape, row.payload.request) for row in found if isinstance(row.payload, Pending))

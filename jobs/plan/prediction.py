@@ -1,11 +1,14 @@
-"""From what some rows took, and how many there are, to time, bytes and price of the table. Plain values."""
+"""From what some rows took, and how many there are, to time, bytes, price and audits. Plain values only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from framefleet.cluster.driver.budget import HOUR_S
+from framefleet.pipeline.render.audit.schedule import MAX_KINDS
+from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.fused.batching import Batching
 
 # The last records, the gallery, and Ray's end.
 ENDING_S = 3.0
@@ -30,12 +33,12 @@ class Took:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """What rows of one kind took on this machine, in company as a worker gives it.
+    """What rows of one kind took on this machine, batched as a worker does it.
 
     num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
-    beside. once: before the pace is found, of each worker. text: of one that is new. num_bytes: of one clip.
-    mean_batch: rows of a forward. num_rendered: rows that were rendered to know it. audit: of one row;
-    nothing where rows are not batched.
+    in the background. once: before the pace is found, of each worker. text: of one that is new. num_bytes:
+    of one clip. mean_batch: rows of a forward. num_rendered: rows that were rendered to know it. audit: of
+    one row; nothing where rows are not batched.
     """
 
     name: str
@@ -102,7 +105,7 @@ def predict(
     num_bytes = sum(kind.num_rows * more * kind.num_bytes for kind in kinds)
     all_render = render + texts + audits + once * num_workers
     all_cpu = (all_render + write + load * num_workers).cpu_s
-    # Rows are written beside, unless all cores are taken.
+    # Rows are written in the background, unless all cores are busy.
     worker_s = max(all_render.wall_s / num_workers, (all_render + write).cpu_s / num_cores)
     paid_s = (load.wall_s + worker_s) * num_workers
     return Prediction(
@@ -116,4 +119,34 @@ def predict(
         num_guessed=num_rows - known,
         kinds=tuple(kinds),
         audits_s=audits.wall_s,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlan:
+    """What is expected if all rows are batched; there is less of it to do the fewer are.
+
+    num_audits: on average. share: of the rows that are to be rendered. most_wrong: of these rows, with 95 %
+    confidence, if no audit finds one.
+    """
+
+    num_audits: float
+    share: float
+    most_wrong: int
+
+
+def plan_audits(
+    audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int
+) -> AuditPlan | None:
+    """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first."""
+    if not num_pending or batching.max_rows == 1 or not audit.is_on(batching.mode):
+        return None
+    odds, still = audit.odds(num_pending), num_pending / sum(shapes.values())
+    counts = [round(count * still) for count in shapes.values()]
+    counts = [*counts[:MAX_KINDS], sum(counts[MAX_KINDS:])]
+    num_audits = min(float(num_pending), sum(odds.expected(count) for count in counts))
+    return AuditPlan(
+        num_audits=num_audits,
+        share=num_audits / num_pending,
+        most_wrong=min(odds.most_wrong(counts), num_pending),
     )

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -74,21 +73,23 @@ class TrainPlan:
 def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool = False) -> TrainPlan:
     """Return what training a job would do; writes nothing to its output.
 
-    job: a job file's path, or its content. probe: train a few steps here, and tell what one takes. Raises
+    job: a job file's path, or its content. probe: train a few steps here, and measure one. Raises
     FramefleetError as `train` would.
     """
     return plan_train_job(job_as(TrainJob, job), Callback(), probe=probe)
 
 
 def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
-    """Do what `plan_training` promises, telling `watch` about it."""
+    """Do what `plan_training` promises, reporting to `watch`."""
     resolved = as_begun(resolve_training(job, watch))
     num_workers = None if job.fleet.workers == "auto" else job.fleet.workers
     check_output(resolved, workers=num_workers)
-    with _elsewhere(resolved) as aside:
+    with tempfile.TemporaryDirectory(prefix="framefleet-plan-") as folder:
+        # With another output: what is found out is not kept.
+        aside = replace(resolved, store=Store(folder), prepared=Store(folder))
         rows = survey_training(aside, watch)
         batches = Batches.of(rows, job.train, world_size=num_workers or 1)
-        seconds = _seconds_per_step(aside, rows, watch) if probe else None
+        seconds = seconds_per_step(aside, rows, watch) if probe else None
     return TrainPlan(
         table=resolved.columns.table.location,
         output=resolved.store.url_of(""),
@@ -107,14 +108,6 @@ def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> Train
     )
 
 
-@contextmanager
-def _elsewhere(resolved: ResolvedTraining) -> Iterator[ResolvedTraining]:
-    """Give the same training with another output: what is found out is not kept."""
-    with tempfile.TemporaryDirectory(prefix="framefleet-plan-") as folder:
-        store = Store(folder)
-        yield replace(resolved, store=store, prepared=store)
-
-
 def _weights_gb(resolved: ResolvedTraining) -> float:
     """Return what all weights take as they are stored, and those that are trained with all that they need."""
     job, spec = resolved.job, resolved.spec
@@ -130,11 +123,6 @@ def _weights_gb(resolved: ResolvedTraining) -> float:
     return (others + fp32 * TRAINED_COPIES) / GB
 
 
-def _seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
-
-    return seconds_per_step(resolved, rows, watch)
-
-
 def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
     """Return the median of some steps, of one worker. resolved: with an output that is thrown away."""
     wait_for(watch, "training a few steps")
@@ -148,12 +136,12 @@ def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watc
     training = replace(training_of(resolved, few), settings=settings, samples=())
     times: list[float] = []
 
-    def tell(report: TrainingReport) -> None:
+    def note(report: TrainingReport) -> None:
         if isinstance(report, Step):
             times.append(time.perf_counter())
 
     model = replace(training.model, device=device)
-    run_training(replace(training, model=model), World(rank=0, size=1, device=torch.device(device)), tell)
+    run_training(replace(training, model=model), World(rank=0, size=1, device=torch.device(device)), note)
     return median(after - before for before, after in pairwise(times))
 
 

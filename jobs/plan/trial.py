@@ -1,6 +1,6 @@
 """From a job to what its rows take here: a worker's renderer gets some of each kind, until it has its pace.
 
-Rows are rendered as a worker renders them, in company. Which sizes of forwards pay and are exact is kept on
+Rows are rendered as a worker renders them, batched. Which sizes of forwards pay and are exact is kept on
 this machine, as a run keeps it; a renderer that had to find it out is not the one that is timed. No clip is
 stored.
 """
@@ -41,7 +41,7 @@ def try_rows(
 ) -> Trial:
     """Render rows of each kind. Raises what loading the model raises, and RenderError where a row fails.
 
-    num_workers: that the table's rows are shared by: a kind of few rows has less company.
+    num_workers: that the table's rows are shared by: a kind of few rows has smaller batches.
     """
     wait_for(watch, "loading the model")
     clock = _Clock()
@@ -86,7 +86,7 @@ class _Stream:
         renderer, clock = self._renderer(), _Clock()
         first, begun = self._window(renderer, clock)
         if renderer.capacity > 1 and not renderer.num_remembered:
-            renderer.cancel()  # it had to find out which sizes pay, which the run's workers are told
+            renderer.cancel()  # it had to find out which sizes pay, which the run's workers read from disk
             renderer, clock = self._renderer(), _Clock()
             first, begun = self._window(renderer, clock)
         audit = _audit(renderer, begun)
@@ -128,7 +128,7 @@ class _Stream:
             self._fill(renderer)
             ended += _clips(renderer)
             if self._room(renderer) == 1 < renderer.num_active and not ended:
-                # Company does not pay: the rows that were begun would take turns for minutes.
+                # Batching does not pay: the rows that were begun would take turns for minutes.
                 self._most = 1
                 renderer.cancel()
                 clock.lap()
@@ -162,7 +162,7 @@ def _clips(renderer: Renderer) -> list[Clip]:
         if not isinstance(outcome, Clip):
             raise RenderError(
                 f"a row of {outcome.request.arguments.get('prompt')!r:.80} fails: {outcome.error}",
-                "render it alone to see more, or correct it",
+                "render it by itself to see more, or correct it",
             )
     return [outcome for outcome in ended if isinstance(outcome, Clip)]
 

@@ -10,9 +10,9 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
-from framefleet.jobs.job.claimed import Claim, find_claim, read_claim
+from framefleet.jobs.job.job_json import Claim, find_claim, read_claim
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.own_tables import is_table_of_drafts
+from framefleet.jobs.render.claimed_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -51,7 +51,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
-            "choose another output, or take these changes back; "
+            "choose another output, or undo these changes; "
             "fleet, retries, order, budget, audit, scores, draft.keep, on_invalid, keep_embeddings, "
             "batching.max_rows, batching.remember, sweep and the table's rows may change, and LoRAs and "
             "second models may be added",
@@ -64,10 +64,10 @@ def claim(resolved: ResolvedJob) -> None:
     description = _description(resolved)
     if theirs := check_claim(resolved):
         ours, withheld, description = description["job"], description["withheld"], theirs.model_dump()
-        is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
-        is_told &= all(description["job"].get(key) == ours[key] for key in _ROWS)
-        is_told &= description["withheld"] == withheld
-        if is_told and _is_whole(resolved.store):
+        is_written = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
+        is_written &= all(description["job"].get(key) == ours[key] for key in _ROWS)
+        is_written &= description["withheld"] == withheld
+        if is_written and _is_whole(resolved.store):
             return
         description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
         description["withheld"] = withheld
@@ -78,7 +78,7 @@ def claim(resolved: ResolvedJob) -> None:
 
 
 def _is_whole(store: Store) -> bool:
-    """Tell whether job.json is there as it was written; if not, parts told what it said."""
+    """Return whether job.json is there as it was written; if not, it was read from parts."""
     try:
         return read_claim(store) is not None
     except (FileNotFoundError, JobError):
@@ -91,7 +91,9 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
     job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")
-    job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    base = resolved.plan.base  # in URLs of images and videos there may be secrets
+    defaults = job["defaults"].items()
+    job["defaults"] = {name: _public(one) if inputs_in(base.get(name)) else one for name, one in defaults}
     job["overrides"] = _public(job["overrides"])
     if resolved.job.draft is not None:
         job["draft"] |= _public(resolved.job.draft.arguments)
@@ -132,11 +134,6 @@ def _in_any_folder(sweep: Any) -> Any:
         name: public_location(value) if name == "file" and isinstance(value, str) else _in_any_folder(value)
         for name, value in sweep.items()
     }
-
-
-def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
-    """Return a default; of an image or a video its URL without what may be secret."""
-    return _public(value) if inputs_in(resolved.plan.base.get(name)) else value
 
 
 def _public(value: Any) -> Any:
@@ -195,7 +192,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     values["table"] = _named_table(job)
     values["media"] = _settled(job["media"]) | {"c2pa": job["media"]["c2pa"] is not None}  # is renewed
-    del values["media"]["previews"]  # beside the clips
+    del values["media"]["previews"]  # they change no clip
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))

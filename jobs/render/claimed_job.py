@@ -11,17 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.job.claimed import claim_of
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
+from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.own_tables import is_table_of_drafts
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.layout import DRAFTS
+from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import setting
 
 JOB_FILES = (".yaml", ".yml", ".json")
-# What job.json says about them beside what a job may: what was found there.
+# Keys of job.json that a job file does not have: digests of what was found.
 _FOUND = {"loras": "sha256", "second_models": "digest"}
 # Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
 # web server of this machine's network.
@@ -60,16 +59,26 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
         if not _is_given(key, given):
             raise JobError(
                 f"job.json says {key} without what may be secret in its URLs: user, password and query",
-                f"say it: {setting(key, '...')}; or give the job file",
+                f"give it as {setting(key, '...')}; or give the job file",
             )
     job = job_from_mapping(said | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, given):
             raise JobError(
-                f"job.json says {key}: {value!r}, which is not taken on its word",
-                f"if that is right, say it: {setting(key, value)}; or give the job file",
+                f"job.json says {key}: {value!r}, which is not used without your consent",
+                f"if that is right, give it as {setting(key, value)}; or give the job file",
             )
     return job
+
+
+_GIVEN = re.compile(rf"/{TABLES}/[0-9a-f]{{32}}\.parquet")
+
+
+def is_table_of_drafts(table: str, output: str) -> bool:
+    """Return whether an output is one of drafts, and a table one of those that the output above it keeps."""
+    above = output.rstrip("/").removesuffix(f"/{DRAFTS}")
+    is_of_drafts = above != output.rstrip("/")
+    return is_of_drafts and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
 
 
 def _moved(place: Any, output: Any, store: Store) -> Any:
@@ -87,7 +96,7 @@ def _without(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_given(key: str, given: Any) -> bool:
-    """Tell whether `--set` says a value, by itself or with the section that it is in."""
+    """Return whether `--set` says a value, by itself or with the section that it is in."""
     for name in key.split("."):
         if not isinstance(given, Mapping):
             return True
@@ -130,7 +139,7 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
 
 
 def is_opened(place: str) -> bool:
-    """Tell whether a place is a folder, a hub model or in an object store."""
+    """Return whether a place is a folder, a hub model or in an object store."""
     scheme = re.match("([a-z0-9]+)://", place)
     is_plain = scheme[1] in STORES if scheme else "://" not in place
     return is_plain and "::" not in place and not place.startswith("~")

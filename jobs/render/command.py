@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from typer import Exit
 
 from framefleet.jobs.options import (
+    ErrorTypes,
     JobFile,
     JobOrOutput,
     Limit,
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 
 
 _MAX_MESSAGE = 200  # characters: a line or two
-_ErrorTypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
-    ),
-]
 
 
 def render_command(
@@ -66,18 +61,17 @@ def render_command(
     """Render every row of a table that has no record yet. Run it again to continue after an interruption.
 
     Exit codes: 0 every row has a record; 1 some rows failed, clips are gone, or the budget is spent; 2 bad
-    job, table or model; 3 fleet or store lost; 70 a defect of framefleet; 129, 130 or 143 interrupted.
+    job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.job.sweep_options import short_sets, sweep_sets
+        from framefleet.jobs.job.file import load_job, short_sets, sweep_sets
 
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
         loaded = load_job(job, given, table=table, model=model, output=output)
 
         code = show_render(loaded, limit=limit, as_json=as_json, quiet=quiet)
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def show_render(
@@ -128,16 +122,18 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
         lines = ["nothing to do: every row has a record"] if is_all else []
         if summary.is_none_kept:
-            lines = ["no draft was kept: `draft.keep` takes none of those that are there"]
+            lines = ["no draft was kept: none meets `draft.keep`"]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
         if summary.num_adopted:
             lines.append(
-                f"{summary.num_adopted:,} of them were not rendered: an earlier run left their clips"
+                f"{summary.num_adopted:,} of them were already rendered: an earlier run left their clips"
             )
         if summary.num_remembered:
-            lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
+            lines.append(
+                f"{summary.num_remembered:,} batch sizes of an earlier run were reused after a check"
+            )
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
     lines += _unscored_lines(summary)
@@ -147,11 +143,9 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(gone_line(summary.gone, store.url_of("")))
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
-        lines.append("what is done is kept; to go on, raise the budget and run the same command again")
+        lines.append("finished clips are kept; to continue, raise the budget and run the same command again")
     if summary.failed:
-        lines.append(
-            f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
-        )
+        lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to retry them")
     if gallery := gallery_of(store):
         lines.append(f"gallery: {gallery}")
     return lines
@@ -159,15 +153,15 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
 
 def gone_line(gone: Gone, output: str) -> str:
     """Return what is said of clips of an output that are gone."""
-    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were looked for"
+    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
     return (
-        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, as "
+        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, e.g. "
         f"{gone.example}; `{command('repair', output)}` renders them again"
     )
 
 
 def idle_lines(summary: Summary) -> list[str]:
-    """Return how long models had nothing to do, and the causes that are a thousandth of the time or more."""
+    """Return the idle share of the models, and its causes of a thousandth or more."""
     if not summary.idle:
         return []
     causes = [f"{cause} {part:.1%}" for cause, part in summary.idle.items() if part >= 0.001]
@@ -175,15 +169,15 @@ def idle_lines(summary: Summary) -> list[str]:
 
 
 def _audit_lines(summary: Summary) -> list[str]:
-    """Return what audits found, if it is anything to know of."""
+    """Return what audits found."""
     lines = [
-        f"audit: rows of {kind} differ in company from plain calls: each was rendered by a plain call"
+        f"audit: rows of {kind} differ from plain calls when batched: each was rendered by a plain call"
         for kind in summary.apart
     ]
     if summary.num_again:
-        lines.append(f"audit: {summary.num_again:,} rows of these had a record, and were rendered again")
+        lines.append(f"audit: {summary.num_again:,} of these rows had a record and were rendered again")
     lines += [
-        f"audit: rows of {kind} cannot be repeated: two plain calls of one differ"
+        f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable
     ]
     if lines:
@@ -195,16 +189,16 @@ def _audit_lines(summary: Summary) -> list[str]:
 
 
 def _unscored_lines(summary: Summary) -> list[str]:
-    """Return which scores failed: their clips are there, and `framefleet score` tries again."""
+    """Return which scores failed: their clips are stored, and `framefleet score` measures them again."""
     return [
-        f"scores: {failed.num:,} clips have no {name}, as {failed.example}"
+        f"scores: {failed.num:,} clips have no {name}, e.g. {failed.example}"
         for name, failed in summary.unscored.items()
     ]
 
 
 def retry_command(
     job: JobOrOutput,
-    error_types: _ErrorTypes = None,
+    error_types: ErrorTypes = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -215,32 +209,26 @@ def retry_command(
     Exit codes are those of `render`.
     """
     with reporting(verbose=verbose, resumable=True):
+        from framefleet.cluster.driver.progress import Summary
         from framefleet.jobs.render.claimed_job import job_of
+        from framefleet.jobs.render.retry import rows_to_retry
+        from framefleet.pipeline.outputs.stores.store import Store
 
         found = job_of(job, sets or [])
-
-        code = show_retry(found, error_types=frozenset(error_types or []), as_json=as_json, quiet=quiet)
-    raise typer.Exit(code)
-
-
-def show_retry(job: Job, *, error_types: Collection[str], as_json: bool = False, quiet: bool = False) -> int:
-    """Print what failed and render it again; return the exit code."""
-    from framefleet.cluster.driver.progress import Summary
-    from framefleet.jobs.render.command import show_render, summary_json
-    from framefleet.jobs.render.retry import rows_to_retry
-    from framefleet.pipeline.outputs.stores.store import Store
-
-    failed = rows_to_retry(job, error_types)
-    for kind, count in failed.num_by_type.most_common():
-        said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
-        if not quiet:
-            (stderr if as_json else stdout).say(f"{count:,} rows failed by {kind}, as: {said}")
-    if not failed.row_ids:
-        kinds = f" by {', '.join(sorted(error_types))}" if error_types else ""
-        store = Store(job.output, job.storage_options)
-        if not quiet:
-            stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
-        if as_json:
-            stdout.say(summary_json(Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)))
-        return 0
-    return show_render(job, only=failed.row_ids, as_json=as_json, quiet=quiet)
+        failed = rows_to_retry(found, frozenset(error_types or []))
+        for kind, count in failed.num_by_type.most_common():
+            said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
+            if not quiet:
+                (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {said}")
+        code = 0
+        if failed.row_ids:
+            code = show_render(found, only=failed.row_ids, as_json=as_json, quiet=quiet)
+        else:
+            store = Store(found.output, found.storage_options)
+            if not quiet:
+                kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
+                stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+            if as_json:
+                nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
+                stdout.say(summary_json(nothing))
+    raise Exit(code)

@@ -86,28 +86,28 @@ class _Counter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._apart: CountedApart | None = None
+        self._process: CountedApart | None = None
         self._known: dict[str, int] = {}
 
     def __call__(self, texts: list[str]) -> list[int]:
         if len(self._known) > _MAX_KNOWN:
             self._known.clear()
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            self._apart = self._apart or self._begun()
-            counted = self._apart([{"prompt": text} for text in new])
+            self._process = self._process or self._begun()
+            counted = self._process([{"prompt": text} for text in new])
             if counted is None:
                 raise NotCounted
             self._known |= {text: length for text, (length,) in zip(new, counted, strict=True)}
         return [self._known[text] for text in texts]
 
     def close(self) -> None:
-        if self._apart:
-            self._apart.close()
+        if self._process:
+            self._process.close()
 
     def _begun(self) -> CountedApart:
-        apart = CountedApart(pickle.dumps(StoredTokenizer(str(self._folder))))
-        apart.wait()
-        return apart
+        counter = CountedApart(pickle.dumps(StoredTokenizer(str(self._folder))))
+        counter.wait()
+        return counter
 
 
 def _reader(folder: Path, counter: _Counter) -> TextReader:

@@ -104,7 +104,9 @@ def _frame(rows: Any) -> pa.Table:
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
-        raise TableError(f"table= of pandas is no table: {error}", "use columns of one type each") from None
+        raise TableError(
+            f"table= of pandas cannot be converted: {error}", "use columns of one type each"
+        ) from None
 
 
 def _columns(rows: object) -> dict[str, list[Any]]:
@@ -135,7 +137,7 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
         row = _first_unfit(plain)
         raise TableError(
             f"table=: row {row}: {name} is {shown(plain[row])}, and a table does not hold it"
-            + f" beside {shown(plain[0])}" * (row > 0),
+            + f" in one column with {shown(plain[0])}" * (row > 0),
             "give numbers, text, or None, of one type in each column; an image or a video as its path or URL",
         ) from None
 

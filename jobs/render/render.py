@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver.adoption import Adoption, find_adoptable
+from framefleet.cluster.driver.adoption import find_adoptable
 from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
@@ -27,7 +27,7 @@ from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.rows_kept import write_rows
+from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -66,7 +66,7 @@ def render(
 def render_job(
     job: Job, watch: Watch, *, only: Collection[str] | None = None, limit: int | None = None
 ) -> Summary:
-    """Do what `render` promises, telling `watch` about it; with drafts first, if the job has them.
+    """Do what `render` promises, reporting to `watch`; with drafts first, if the job has them.
 
     only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
     of failures of other rows stays. limit: of the table's first rows only those without a record.
@@ -99,7 +99,8 @@ def render_rows(
             start.import_libraries(device=job.model.device, threads=job.model.threads)
         with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
-            is_early = is_new and not _may_name_more(job)
+            # With a recipe of a module of the job's own, rows may name others of it, which workers need.
+            is_early = is_new and ":" not in job.recipe
             begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
             survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
@@ -130,11 +131,6 @@ def check_limit(job: Job, limit: int | None) -> None:
         raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
 
 
-def _may_name_more(job: Job) -> bool:
-    """Tell whether rows may name recipes that a worker is given: others of the module of the job's own."""
-    return ":" in job.recipe
-
-
 def _render_pending(
     resolved: ResolvedJob,
     survey: Survey,
@@ -161,7 +157,7 @@ def _render_pending(
     lock.check()
     gone = list(gone_parts(store))
     for path in gone:
-        watch.say(f"note: {path}-* was there when this run began, and is gone; run again to render its rows")
+        watch.say(f"note: {path}-* has disappeared during this run; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
     tried = None if only is None else [row_id for row_id in only if index.is_pending(row_id) is not None]
@@ -172,7 +168,7 @@ def _render_pending(
 def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
     """Render what has no record, on a fleet."""
     if num_found := len(work.adoption.finished):
-        watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
+        watch.say(f"{num_found:,} clips of an earlier run have no record yet; they are used")
     start.begin(work.setup, resolved.spec.class_name)
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 
@@ -230,13 +226,9 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
     )
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
-    return replace(work, adoption=_adoption(resolved, work.setup, index))
-
-
-def _adoption(resolved: ResolvedJob, setup: WorkerSetup, index: RowIndex) -> Adoption:
-    """Return what earlier runs left to adopt."""
     left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
-    return find_adoptable(setup, left, model_digest=resolved.identity.model_digest)
+    found = find_adoptable(work.setup, left, model_digest=resolved.identity.model_digest)
+    return replace(work, adoption=found)
 
 
 def setup_of(resolved: ResolvedJob) -> WorkerSetup:

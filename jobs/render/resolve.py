@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from framefleet.cluster.driver.ranks import check_order
 from framefleet.jobs.job.model import OpenedModel, open_model
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.called import classes_called, spec_for
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
+from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.column_checks import as_argument, of_others
+from framefleet.pipeline.rows.tables.row_inputs import Finder
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.source import RowSource
-from framefleet.pipeline.rows.tables.table import folder_of
+from framefleet.pipeline.rows.tables.table import folder_of, open_table
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
@@ -115,9 +120,9 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     for column in of_others(plan.carried.names, plan.spec):
         watch.say(f"note: column {column!r} is carried along; {plan.spec.class_name} takes no {column}")
     for column, name in plan.carried.renamed:
-        watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
+        watch.say(f"note: column {column!r} is stored as {name!r}: records have their own {column!r}")
     if others := files_of_others(store):
-        watch.say(f"note: the output {store.url_of('')} holds files of others, as {others}")
+        watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
     wait_for(watch, f"reading the files of {model.settings.name}")
     files = {**model.weights.digests(), **model.adapter_files}
     batching = Batching(**job.batching.model_dump())
@@ -142,6 +147,89 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     )
 
 
+def open_recipe(job: Job, spec: PipelineSpec) -> Recipe:
+    """Return the job's recipe. Raises UserError where a cache of steps does not go with what it calls."""
+    recipe = find_recipe(job.recipe)
+    if job.model.options.cache:
+        check_called(job.model.options.cache, classes_called(recipe, spec), own=spec.pipeline_class)
+    return recipe
+
+
+def open_rows(
+    job: Job,
+    spec: PipelineSpec,
+    recipes: dict[str, Recipe],
+    finder: Finder,
+    loras: Mapping[str, Lora],
+    second_models: Mapping[str, SecondModel],
+    scores: Collection[str] = (),
+) -> tuple[RowSource, RowPlan]:
+    """Return where rows come from, and how they become requests.
+
+    spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
+    job's own, and gets those that rows name. scores: columns that records get.
+    """
+    own = recipes[job.recipe]
+    called = spec_for(own, spec)
+    _check_scores(scores, meanings(called, own), called.class_name)
+
+    def find(name: str) -> Recipe:
+        recipe = recipe_of_row(name, own)
+        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
+            raise RecipeError(
+                f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
+                "rows of one table name recipes of equal parameters; render the others as another job",
+            )
+        recipes[name] = recipe
+        return recipe
+
+    table = _open_source(job, called, own)
+    plan = plan_rows(
+        table.schema,
+        called,
+        columns=job.columns,
+        defaults=job.defaults,
+        overrides=job.overrides,
+        recipe=own,
+        find_recipe=find,
+        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *scores},
+        finder=finder,
+        fps=job.media.fps,
+        loras=loras,
+        second_models=second_models,
+    )
+    if isinstance(table, Swept):
+        check_sweep(table, plan)
+    return table, plan
+
+
+def _check_scores(scores: Collection[str], arguments: Collection[str], class_name: str) -> None:
+    for name in scores:
+        if name in arguments:
+            raise JobError(
+                f"scores: records have a column {name!r} already, which is an argument of {class_name}",
+                "give the function another name",
+            )
+
+
+def _open_source(job: Job, called: PipelineSpec, recipe: Recipe) -> RowSource:
+    table = None
+    if job.table is not None:
+        options = job.storage_options if "://" in job.table else {}
+        arguments = argument_columns(called, job.columns, recipe)
+        table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
+    if table and not job.sweep:
+        return table
+    return open_sweep(
+        job.sweep,
+        table,
+        kinds=meanings(called, recipe),
+        others=called.parameters,
+        columns=job.columns,
+        storage_options=job.storage_options,
+    )
+
+
 def check_model(job: Job, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model does not have."""
     check_dtype(model.settings.dtype, model.spec.components)
@@ -159,7 +247,7 @@ def check_model(job: Job, model: OpenedModel) -> None:
 
 
 def _is_on_cpu(job: Job) -> bool:
-    """Tell whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    """Return whether no worker can have a GPU; those of a cluster may, where this machine has none."""
     if job.model.device != "auto" or job.fleet.address is not None:
         return job.model.device == "cpu"
     import torch
@@ -199,6 +287,6 @@ def scores_of(job: Job) -> tuple[ClipScore, ...]:
     names = [score for score in job.scores if isinstance(score, str)]
     folders = [score.similarity for score in job.scores if not isinstance(score, str)]
     if len(folders) > 1:
-        raise JobError("scores: there are two CLIP models", "leave one out")
+        raise JobError("scores: there are two CLIP models", "remove one")
     reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
     return tuple(open_scores(names, folders[0] if folders else None, reserved=reserved))

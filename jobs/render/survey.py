@@ -184,7 +184,7 @@ def reasons(row: InvalidRow) -> dict[str, object]:
 
 
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
-    """Note in the index which rows have a record, and tell of those that have two.
+    """Note in the index which rows have a record, and report those that have two.
 
     Returns which clips of records are gone, as far as that is soon seen.
     """
@@ -194,7 +194,7 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
         glance.note(records)
     if index.num_doubled:
         watch.say(
-            f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or put back; "
+            f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or restored; "
             f"the last one counts; {command('repair', resolved.store.url_of(''))} removes the others"
         )
     return glance.look(resolved.store)

@@ -1,1 +1,1 @@
-"""What a person sees of a command: the streams, progress, who is told of it."""
+"""What a person sees of a command: its streams and its progress."""

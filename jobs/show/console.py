@@ -27,7 +27,7 @@ INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTER
 DEFECT = 70  # sysexits.h: internal software error
 # What a machine runs out of; the same command may do it another time, or elsewhere.
 SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-# What keeps a place that somebody named from being opened, where nobody has told it better.
+# What keeps a place that somebody named from being opened, where no better error was raised.
 UNUSABLE = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
@@ -105,7 +105,7 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
         )
         if is_interrupted:
             if resumable:
-                complain("interrupted", f"to go on: {this_command()}")
+                complain("interrupted", f"to continue: {this_command()}")
             raise SystemExit(128 + signals[0] if signals else INTERRUPTED) from None
         if verbose:
             stderr.say(traceback.format_exc())
@@ -131,7 +131,7 @@ def _report(error: BaseException) -> int:
         complain(said, "check the path and its rights")
         return UserError.exit_code
     complain(
-        f"a defect of framefleet: {type(error).__name__}: {said}",
+        f"a bug in framefleet: {type(error).__name__}: {said}",
         "run it again with --verbose, and report what it prints",
     )
     return DEFECT

@@ -1,4 +1,4 @@
-"""What libraries would print beside a command's own lines."""
+"""Silences what libraries would print between a command's own lines."""
 
 from __future__ import annotations
 

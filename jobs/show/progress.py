@@ -31,7 +31,7 @@ LINE_EVERY_S = 5.0
 REDRAWS_PER_S = 4
 # More do not fit a terminal; the rest is counted.
 MAX_WORKERS_SHOWN = 12
-BAR_WIDTH = 20  # leaves the headline its place beside it on 80 columns
+BAR_WIDTH = 20  # leaves room for the headline on 80 columns
 STYLES = {"rendering": "green", "idle": "dim", "drained": "dim", "starting": "yellow", "lost": "red"}
 
 

@@ -1,4 +1,4 @@
-"""How far a job is, as plain values: what is shown of rows that are read, rendered, or trained on."""
+"""Progress of a job, as plain values: of rows that are read, rendered, or trained on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Awaited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A table under way: so many of its rows have been read and checked."""
+    """A table under way: the number of rows that are read and checked."""
 
     num_rows: int
 

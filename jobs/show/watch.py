@@ -1,4 +1,4 @@
-"""Who is told how far a job is: a terminal, a log, a callback, or nobody."""
+"""Where a job reports its progress: to a terminal, a log or a callback, or nowhere."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from framefleet.jobs.show.standing import Awaited, ClipsProgress, Standing, Trai
 
 
 class Watch(Protocol):
-    """Told from the driver's own thread; may take its time, but not raise."""
+    """Called from the driver's own thread; may take its time, but not raise."""
 
     def say(self, text: str) -> None:
-        """One step of the job begins, or is done."""
+        """A step of the job begins or has ended."""
 
     def show(self, standing: Standing) -> None:
-        """The job is so far."""
+        """Progress of the job."""
 
 
 def wait_for(watch: Watch, what: str) -> None:
-    """Tell what is waited for from now on, until something else is told."""
+    """Report what the job waits for from now on."""
     watch.show(Awaited(what=what, since=time.monotonic()))
 
 
@@ -38,3 +38,28 @@ class Callback:
         kinds = Progress | TrainProgress | ClipsProgress
         if self._function is not None and isinstance(standing, kinds):
             self._function(standing)
+
+
+class ClipsPace:
+    """Counts clips that are read one after the other. doing: as in `ClipsProgress`. before: done earlier."""
+
+    def __init__(self, doing: str, *, total: int, before: int = 0, watch: Watch) -> None:
+        self._doing, self._total, self._before, self._watch = doing, total, before, watch
+        self._done, self._num_bytes, self._begun = before, 0, time.monotonic()
+        self.add(0)
+
+    def add(self, num_clips: int, num_bytes: int = 0) -> None:
+        """Count clips as done. num_bytes: their size, where it is known."""
+        self._done, self._num_bytes = self._done + num_clips, self._num_bytes + num_bytes
+        elapsed_s = time.monotonic() - self._begun
+        rate = (self._done - self._before) / elapsed_s if elapsed_s else 0.0
+        self._watch.show(
+            ClipsProgress(
+                doing=self._doing,
+                done=self._done,
+                total=self._total,
+                clips_per_s=rate or None,
+                bytes_per_s=self._num_bytes / elapsed_s if rate and self._num_bytes else None,
+                eta_s=(self._total - self._done) / rate if rate else None,
+            )
+        )

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
-from framefleet.jobs.job.claimed import read_training_claim
+from framefleet.jobs.job.job_json import read_training_claim
 from framefleet.jobs.render.claim import flat, public_location
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.errors import JobError

@@ -35,7 +35,7 @@ def train_command(
 ) -> None:
     """Train or fine-tune a model on a table of videos. Run it again to continue after an interruption.
 
-    Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a defect of framefleet;
+    Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet;
     129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True):

@@ -48,7 +48,7 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
     os.kill(process.pid, signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 143, printed
-    assert f"hint: to go on: framefleet render {job}" in printed
+    assert f"hint: to continue: framefleet render {job}" in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
     assert f"{kept} half-done ones" in printed

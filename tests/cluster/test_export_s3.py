@@ -35,7 +35,7 @@ def test_bucket_to_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) 
         )
         result = command(*arguments, *sets)
     assert result.exit_code == 130
-    assert "to go on: framefleet" in result.stderr
+    assert "to continue: framefleet" in result.stderr
     result = command(*arguments, *sets)
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == f"{s3_server.url}/to"

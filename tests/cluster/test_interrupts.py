@@ -37,7 +37,7 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
     )
     code, printed = interrupted(start_render(job), tmp_path / "out", number)
     assert code == exit_code, printed
-    assert f"hint: to go on: framefleet render {job}" in printed
+    assert f"hint: to continue: framefleet render {job}" in printed
     assert "Traceback" not in printed
     done = len(records_of(tmp_path / "out"))
     assert 0 < done < len(rows)

@@ -74,7 +74,7 @@ def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_clus
     assert "nothing to retry" in command("retry", out, "--error", "KeyError", *said).stderr
     retried = command("retry", out, *said)
     assert retried.exit_code == 0, retried.output
-    assert "1 rows failed by ValueError, as: broken" in retried.stdout
+    assert "1 rows failed with ValueError, e.g. broken" in retried.stdout
     assert "1 rows rendered" in retried.stderr
     assert sorted(row["tag"] for row in records_of(out)) == ["row 0", "row 1", "row 2"]
     assert records_of(out, "failures") == []
@@ -97,6 +97,6 @@ def test_a_retry_prints_json_and_is_quiet(tmp_path: Path, ray_cluster: str) -> N
     broken.unlink()
     retried = command(*retry)
     assert (retried.exit_code, json.loads(retried.stdout)["done"]) == (0, 2)
-    assert "2 rows failed by ValueError" in retried.stderr
+    assert "2 rows failed with ValueError" in retried.stderr
     nothing = command(*retry, "--quiet")
     assert (nothing.exit_code, json.loads(nothing.stdout)["done"], nothing.stderr) == (0, 0, "")

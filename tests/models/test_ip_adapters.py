@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from framefleet import Clip, Inputs, Request, load_model
-from framefleet.jobs.job.claimed import claim_of
 from framefleet.jobs.job.file import job_as, job_from_mapping
+from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.claimed import read_claim
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback

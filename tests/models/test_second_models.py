@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.claimed import read_claim
 from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.render.claim import check_claim, claim

@@ -10,7 +10,7 @@ import pytest
 from framefleet import Audit, Batching
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.plan.audits import plan_audits
+from framefleet.jobs.plan.prediction import plan_audits
 from framefleet.jobs.show.audits import audit_line, share_text
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.audited import Verdict, kind_of, verdict_of

@@ -13,7 +13,7 @@ from framefleet.cluster.driver.progress import AuditFigures, Summary
 from framefleet.jobs.keep.replay.replay import environment_differences
 from framefleet.jobs.look.report.page import page_of
 from framefleet.jobs.look.report.report import report_of
-from framefleet.jobs.look.status.command import show_status
+from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.render.command import ending_lines
 from framefleet.pipeline.render.audit.remarks import EQUAL, batched, with_remark
 from tests.outputs import UNDER_WAY, write_driver, write_output
@@ -35,8 +35,8 @@ def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_w
     assert framefleet.status(str(tmp_path)).audits == AuditFigures(
         num_equal=8, num_unaudited=2 * 16 + 4, most_wrong=2 * 10 + 4
     )
-    show_status(str(tmp_path), {}, as_json=False)
-    show_status(str(tmp_path), {}, as_json=True)
+    for as_json in (False, True):
+        print_status(framefleet.status(str(tmp_path)), as_json=as_json)
     said, values = capsys.readouterr().out.rsplit("\n{", 1)
     assert "audit: 8 audits, none wrong: at most 24 of 40 rows (60 %) are wrong" in " ".join(said.split())
     assert json.loads("{" + values)["audits"]["most_wrong"] == 24

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.draft_job import draft_job, keep_of
+from framefleet.jobs.render.drafts import draft_job, keep_of
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.claimed import read_claim
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed_job import claimed_job, job_of
 from framefleet.pipeline.errors import FramefleetError, JobError
@@ -88,9 +88,11 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
 def test_what_opens_doors_has_to_be_said(
     out: str, tmp_path: Path, section: str, changed: dict[str, Any], key: str
 ) -> None:
-    with pytest.raises(JobError, match="not taken on its word") as refused:
+    with pytest.raises(JobError, match="not used without your consent") as refused:
         claimed_job(claiming(out, tmp_path, section, **changed))
-    hint = refused.value.fix.removeprefix("if that is right, say it: ").removesuffix("; or give the job file")
+    hint = refused.value.fix.removeprefix("if that is right, give it as ").removesuffix(
+        "; or give the job file"
+    )
     option, pasted = shlex.split(hint)
     assert option == "--set"
     assert pasted.startswith(f"{key}=")

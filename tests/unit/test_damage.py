@@ -266,7 +266,7 @@ def test_of_a_huge_output_some_folders_are_looked_at(
     rendered = command("render", job)
     assert rendered.exit_code in (0, 1)
     if rendered.exit_code:
-        assert "that were looked for" in rendered.stderr
+        assert "that were checked" in rendered.stderr
 
 
 def test_an_output_of_damaged_parts_alone_is_told(out: Path) -> None:

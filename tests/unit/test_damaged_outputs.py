@@ -15,7 +15,7 @@ from framefleet.cluster.driver.holder import parse_holder, this_process
 from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.demo.shapes.evaluate import evaluate
 from framefleet.jobs.demo.shapes.prompts import prompt_rows
-from framefleet.jobs.job.claimed import read_training_claim
+from framefleet.jobs.job.job_json import read_training_claim
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.stores.store import Store

@@ -19,12 +19,11 @@ from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.plan import plan
 from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
-from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.claimed_job import claimed_job
 from framefleet.jobs.render.command import ending_lines, exit_code
-from framefleet.jobs.render.draft_job import draft_job, keep_of, most_kept
-from framefleet.jobs.render.drafts import render_drafted
+from framefleet.jobs.render.draft_choice import check_choice, choose, rows_of_drafts
+from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept, render_drafted
 from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import resolve_job
@@ -252,7 +251,7 @@ def test_what_reads_rows_in_full_says_where_drafts_are_while_there_are_no_others
         assert ended.exit_code == 2
         assert "has drafts, and no row in full so far" in ended.stderr
         assert f"give {job.output}/drafts" in ended.stderr.replace("\n", "")
-    assert "give the job file in its place" in command("retry", job.output).stderr.replace("\n", " ")
+    assert "give the job file instead" in command("retry", job.output).stderr.replace("\n", " ")
 
 
 def test_an_output_in_a_folder_called_drafts_is_not_that_of_a_job_without(tmp_path: Path) -> None:
@@ -267,4 +266,4 @@ def test_a_plan_says_that_it_predicts_drafts_alone(
 ) -> None:
     monkeypatch.setattr(plan, "plan_job", lambda job, *_: plan_job(job, Callback(), PlanOptions()))
     show_plan(job_with(tmp_path), PlanOptions(probe=True), as_json=False)
-    assert "predicted are drafts alone" in capsys.readouterr().out
+    assert "only drafts are predicted" in capsys.readouterr().out

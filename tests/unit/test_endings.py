@@ -21,8 +21,8 @@ from tests.unit.test_cli import environment, run
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (ValueError("no such\nthing"), 70, "error: a defect of framefleet: ValueError: no such"),
-        (RecursionError("too deep"), 70, "error: a defect of framefleet: RecursionError: too deep"),
+        (ValueError("no such\nthing"), 70, "error: a bug in framefleet: ValueError: no such"),
+        (RecursionError("too deep"), 70, "error: a bug in framefleet: RecursionError: too deep"),
         (MemoryError(), 3, "error: out of memory"),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "error: [Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, ""),

@@ -170,7 +170,7 @@ def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str
     result = command("export", tmp_path / "out", tmp_path / "to", "--format=hf", "--picks", picks)
     assert result.exit_code == 0
     assert "1 picks have no record in this output" in result.stderr
-    for line, said in [("{", "line 2 is no JSON"), ('{"row_id": "../x"}', "line 2 has no row_id of 32")]:
+    for line, said in [("{", "line 2 is not JSON"), ('{"row_id": "../x"}', "line 2 has no row_id of 32")]:
         picks.write_text("\n" + line)
         result = command("export", tmp_path / "out", tmp_path / "to2", "--format=hf", "--picks", picks)
         assert (result.exit_code, said in result.stderr) == (2, True)
@@ -214,7 +214,7 @@ def test_places_that_hold_something_else_are_left_alone(
     (tmp_path / "to" / "letter.txt").write_text("dear")
     with pytest.raises(JobError, match="holds other files"):
         exported(tmp_path, "parquet")
-    with pytest.raises(JobError, match="lie in each other"):
+    with pytest.raises(JobError, match="are inside each other"):
         exported(tmp_path, "parquet", "out/export")
 
 
@@ -223,7 +223,7 @@ def test_places_that_hold_something_else_are_left_alone(
     [
         ({"where": "sharpnes > 1"}, "no column 'sharpnes'"),
         ({"where": "seed > 100"}, "no row is chosen"),
-        ({"where": "random() < 0.5 AND seed >= 0"}, "others now|no row"),
+        ({"where": "random() < 0.5 AND seed >= 0"}, "have changed|no row"),
         ({"columns": ["promts"]}, "columns: there is no 'promts'"),
         ({"format": "zip"}, "format is 'zip'"),
         ({"shard_rows": 0}, "shard_rows is 0"),

@@ -13,7 +13,7 @@ import pytest
 
 import framefleet
 from framefleet.jobs.export.export import Exported
-from framefleet.jobs.export.split import split_of
+from framefleet.jobs.export.selection import split_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS

@@ -147,7 +147,7 @@ def test_only_rows_that_are_left_out_are_checked_for_why(
 
 def test_an_output_in_memory_is_refused_since_workers_would_not_share_it(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", ROWS)
-    with pytest.raises(JobError, match="each process has for itself"):
+    with pytest.raises(JobError, match="is private to each process"):
         _resolved(tmp_path, output="memory://out")
     with pytest.raises(
         JobError, match=r"http://127\.0\.0\.1:9/a is a web page, where nothing can be written"

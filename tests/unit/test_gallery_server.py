@@ -140,7 +140,7 @@ def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:
 
 
 def test_a_port_that_is_taken_is_told(served: GalleryServer, output: Store) -> None:
-    with pytest.raises(JobError, match="choose another one by --port"):
+    with pytest.raises(JobError, match="choose another one with --port"):
         GalleryServer(output, port=urlsplit(served.url).port or 0)
 
 

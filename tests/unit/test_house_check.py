@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import click
 import pytest
 
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
 from tools.house.cycles import KNOWN, import_cycles
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import arrows_between_siblings, figures
+from tools.house.help_texts import help_problem, help_texts, poor_help
 from tools.house.house import Finding, House, read_house
 from tools.house.keys import unknown_keys
 from tools.house.links import anchors, broken_links
@@ -155,6 +157,33 @@ def test_a_known_cycle_passes_until_it_is_broken() -> None:
     assert not [*import_cycles(House({place: there, other: back}))]
     [finding] = import_cycles(House({place: there, other: ""}))
     assert "closes no cycle any more" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "missing"),
+        ("rendered rows.", "begins with 'rendered'"),
+        ("Which rows are rendered.", "begins with 'Which'"),
+        ("Render rows, and say so.", None),
+        ("Print what it tells.", "says 'tells'"),
+        ("Render so many rows.", "says 'so many'"),
+        ("Number of rows to render.", None),
+    ],
+)
+def test_a_help_text_is_a_phrase_of_common_words(text: str, problem: str | None) -> None:
+    found = help_problem(text)
+    assert found == problem or (problem and found and found.startswith(problem))
+
+
+def test_help_of_nested_commands_their_arguments_and_options_is_read() -> None:
+    inner = click.Command(
+        "lock", help="Lock it.", params=[click.Option(["--again"]), click.Argument(["place"])]
+    )
+    found = dict(help_texts(click.Group("model", help="Models.", commands=[inner]), "framefleet model"))
+    assert found["framefleet model lock"] == "Lock it."
+    assert found["framefleet model lock --again"] == found["framefleet model lock place"] == ""
+    assert not [*poor_help(House({}))]
 
 
 def test_arrows_count_imports_but_not_those_for_type_checkers() -> None:

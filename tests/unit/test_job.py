@@ -7,9 +7,8 @@ from typing import get_args
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import job_from_mapping, load_job, short_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
-from framefleet.jobs.job.sweep_options import short_sets
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -172,7 +171,7 @@ def test_secrets_are_neither_shown_nor_repeated_in_errors(tmp_path: Path) -> Non
 
 def test_an_alias_inside_what_it_names_is_refused(tmp_path: Path) -> None:
     text = LEAST + "columns: &c {prompt: *c}\n"
-    assert refusal(tmp_path, text).problem.endswith("line 4: an alias stands inside what it names")
+    assert refusal(tmp_path, text).problem.endswith("line 4: an alias is inside what it names")
 
 
 # Each of them once ended in a traceback, or never.
@@ -186,19 +185,19 @@ HOSTILE = {
     "defaults: {a: .inf}": "`defaults.a` is inf",
     "fleet: {ready_timeout_s: .inf}": "it must be a finite number",
     "fleet: {workers: .nan}": "`fleet.workers` is nan",
-    "fleet: {workers: !!int x}": "'x' is no int",
-    "keep_embeddings: !!bool x": "'x' is no bool",
-    f"fleet: {{workers: {'9' * 5000}}}": "is no int",
+    "fleet: {workers: !!int x}": "'x' is not a valid int",
+    "keep_embeddings: !!bool x": "'x' is not a valid bool",
+    f"fleet: {{workers: {'9' * 5000}}}": "is not a valid int",
     f"fleet: {{workers: 0x{'f' * 5000}}}": "is too large a number",
     "columns: !!set {a}": "could not determine a constructor",
     "output: !!binary aGk=": "could not determine a constructor",
     "output: !!python/object/apply:os.system [ls]": "could not determine a constructor",
-    r'output: "\0"': "it holds",
-    r'output: "\ud800"': "it holds",
+    r'output: "\0"': "it contains",
+    r'output: "\ud800"': "it contains",
     r'output: "\UFFFFFFFF"': "not YAML",
     "output: " + "[" * 60_000: "more than 32 levels",
     "defaults:\n  " + "- " * 100_000: "more than 32 levels",
-    "a: &a {<<: *a}": "an alias stands inside what it names",
+    "a: &a {<<: *a}": "an alias is inside what it names",
     "a: {<<: 5}": "expected a mapping",
     "#" * 300_000: "is longer than 262,144 characters",
 }

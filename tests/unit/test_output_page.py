@@ -14,7 +14,7 @@ import pytest
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.rows_kept import write_rows
+from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, INVALID_FIELDS, RECORD_FIELDS

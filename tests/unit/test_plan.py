@@ -16,10 +16,9 @@ from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
-from framefleet.jobs.plan.plan import COMMAND_S, RAY, starting_s
+from framefleet.jobs.plan.plan import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
-from framefleet.jobs.plan.workers import num_workers_of
-from framefleet.jobs.render.draft_job import draft_job
+from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
@@ -126,7 +125,7 @@ def test_a_larger_row_takes_more_memory_than_the_native_one() -> None:
     [
         (80.0, "of 80.0 GB of the GPU"),
         (24.0, "it does not fit; the fastest that fits is `model: {offload: group}`"),
-        (None, "there is no GPU here to compare with: --gpu-memory 24GB"),
+        (None, "there is no GPU here to compare with: use e.g. --gpu-memory 24GB"),
     ],
 )
 def test_memory_is_told_against_the_card(has_gb: float | None, said: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 import framefleet
 from framefleet.jobs.look.report.charts import mean_rate, rate_unit
 from framefleet.jobs.look.report.figures import MAX_BINS, Timeline
-from framefleet.jobs.look.report.page import bytes_told
+from framefleet.jobs.look.report.page import bytes_shown
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from tests.commands import command
 from tests.gallery_output import write_output as write_gallery_output
@@ -209,7 +209,7 @@ def test_any_span_has_bins_that_fit_a_chart_and_hold_every_row(span_s: int) -> N
 
 
 def test_bytes_are_told_in_units() -> None:
-    assert [bytes_told(count) for count in (0, 999, 1_234_567, 5e15)] == ["0 B", "999 B", "1.23 MB", "5 PB"]
+    assert [bytes_shown(count) for count in (0, 999, 1_234_567, 5e15)] == ["0 B", "999 B", "1.23 MB", "5 PB"]
 
 
 def test_the_page_has_one_rate_and_the_newest_clips(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from framefleet.cluster.driver.holder import HELD, parse_holder, told_of
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.look.status import command as status_module
 from framefleet.jobs.look.status.command import headline_of
-from framefleet.jobs.look.status.driver import driver_of
+from framefleet.jobs.look.status.status import driver_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command

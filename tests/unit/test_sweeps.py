@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import job_from_mapping, load_job, sweep_sets
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.sweep_options import sweep_sets
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep

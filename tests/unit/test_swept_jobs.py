@@ -148,7 +148,7 @@ def test_a_job_json_names_no_text_file_that_records_would_show(file: str, tmp_pa
     said = json.loads(path.read_text())
     said["job"]["sweep"] = {"negative_prompt": {"file": file}}
     path.write_text(json.dumps(said))
-    with pytest.raises(JobError, match="not taken on its word") as caught:
+    with pytest.raises(JobError, match="not used without your consent") as caught:
         claimed_job(str(tmp_path / "out"))
     assert "--set sweep.negative_prompt.file=" in caught.value.fix
 

@@ -128,7 +128,7 @@ def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
     )  # no S3 here
     job = job_from_mapping({"table": table, "output": output, "model": "m"})
     if is_refused:
-        with pytest.raises(JobError, match="lie in each other"):
+        with pytest.raises(JobError, match="are inside each other"):
             store_of_job(job)
     else:
         store_of_job(job)
@@ -240,7 +240,7 @@ def test_an_output_where_a_file_is_says_which(
 
 
 def test_an_output_below_proc_is_refused_before_anything_starts() -> None:
-    with pytest.raises(JobError, match="keeps no files"):
+    with pytest.raises(JobError, match="stores no files"):
         store_of_job(job_from_mapping({"table": "t.csv", "output": "/proc/out", "model": "m"}))
 
 

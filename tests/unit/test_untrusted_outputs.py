@@ -216,7 +216,7 @@ def test_no_place_is_opened_on_an_outputs_word_but_folders_stores_and_the_hub(
         ]
     ):
         option = ("--model PLACE", "--lora style=PLACE", "--second-model flux=PLACE")[number]
-        with pytest.raises(JobError, match="not opened on its word") as refused:
+        with pytest.raises(JobError, match="not opened without your consent") as refused:
             find_recorded(output, ROW_ID)
         assert option in refused.value.fix
     assert web.requests == []
@@ -257,7 +257,7 @@ def test_pickles_are_loaded_only_for_a_caller_who_says_so(tmp_path: Path) -> Non
         with_second_model(tmp_path / "second", {"path": "a", "allow_pickle": True}),
     ]
     for output in outputs:
-        with pytest.raises(JobError, match="may be pickles") as refused:
+        with pytest.raises(JobError, match="may contain pickles") as refused:
             find_recorded(output, ROW_ID)
         assert "--allow-pickle" in refused.value.fix
         find_recorded(output, ROW_ID, Given(allow_pickle=True))

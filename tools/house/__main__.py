@@ -10,6 +10,7 @@ from tools.house.commands import unknown_commands, unknown_modules, unknown_targ
 from tools.house.cycles import import_cycles
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import figures
+from tools.house.help_texts import poor_help
 from tools.house.house import read_house
 from tools.house.keys import unknown_keys
 from tools.house.links import broken_links
@@ -26,6 +27,7 @@ CHECKS = (
     lost_imports,
     lost_members,
     broken_links,
+    poor_help,
     unknown_commands,
     unknown_targets,
     unknown_modules,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Exit, Option
 
 from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.repair.repair import Repaired
 
 
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
+_DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Change nothing.")]
 
 
 def repair_command(
@@ -27,31 +27,25 @@ def repair_command(
 ) -> None:
     """Read every file of an output, remove what is damaged, and render what is missing.
 
-    Exit codes are those of `render`; with --dry-run 0: all is well, 1: something is to be repaired.
+    Exit codes are those of `render`; with --dry-run 0: nothing to repair, 1: something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
-        code = show_repair(job, dry_run=dry_run, as_json=as_json, sets=sets or [])
-    raise typer.Exit(code)
+        from framefleet.jobs.keep.repair.repair import repair_job
+        from framefleet.jobs.keep.verify.damage_list import DamageList
+        from framefleet.jobs.render.command import show_ending
+        from framefleet.jobs.show.progress import watch_on
 
-
-def show_repair(job: str, *, dry_run: bool, as_json: bool, sets: Sequence[str]) -> int:
-    """Repair, and say what was wrong and what was done; return the exit code."""
-    from framefleet.jobs.keep.repair.repair import repair_job
-    from framefleet.jobs.keep.verify.damages_shown import DamageList
-    from framefleet.jobs.render.command import show_ending
-    from framefleet.jobs.show.progress import watch_on
-
-    damages = DamageList(as_json=as_json)
-    with watch_on(stderr) as watch:
-        repaired = repair_job(job, watch, dry_run=dry_run, sets=sets, found=damages.add)
-    damages.show()
-    for line in _done(repaired, dry_run=dry_run):
-        stderr.say(line)
-    for line in _done(repaired.drafts, dry_run=dry_run) if repaired.drafts else ():
-        stderr.say(f"drafts: {line}")
-    if repaired.summary is None:
-        return 1 if damages.num_damages else 0
-    return show_ending(repaired.summary)
+        damages = DamageList(as_json=as_json)
+        with watch_on(stderr) as watch:
+            repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
+        damages.show()
+        for done, prefix in ((repaired, ""), (repaired.drafts, "drafts: ")):
+            for line in _done(done, dry_run=dry_run) if done else ():
+                stderr.say(f"{prefix}{line}")
+        code = 1 if damages.num_damages else 0
+        if repaired.summary is not None:
+            code = show_ending(repaired.summary)
+    raise Exit(code)
 
 
 def _done(repaired: Repaired, *, dry_run: bool) -> Iterator[str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.jobs.job.claimed import claim_in_parts
 from framefleet.jobs.job.file import set_values
+from framefleet.jobs.job.job_json import claim_in_parts
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.verify.files import job_damage
@@ -68,7 +68,7 @@ def repair(
     """Take out of an output what is damaged, and render what is then missing.
 
     job: an output, whose job.json says the rest; or a job file, or its content. dry_run: change nothing, and
-    tell what would be. sets: as "fleet.workers=2". Raises as `render` does.
+    return what would be done. sets: as "fleet.workers=2". Raises as `render` does.
     """
     return repair_job(job, Callback(on_progress), dry_run=dry_run, sets=sets)
 
@@ -81,7 +81,7 @@ def repair_job(
     sets: Sequence[str] = (),
     found: Callable[[Damage], None] = lambda damage: None,
 ) -> Repaired:
-    """Do what `repair` promises, telling `watch` about it. found: is told all that is wrong."""
+    """Do what `repair` promises, reporting to `watch`. found: called for each damage."""
     store = _store(job, sets)
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
@@ -102,18 +102,14 @@ def _mended(
         return Repaired(store=store, mended=mend(store, None, watch, found), is_job_back=damage is not None)
     with DriverLock(store) as lock:
         is_job_back = put_back(store, lock)
-        resolve()  # what it lacks is told before anything is taken out
+        resolve()  # raises before anything is taken out
         mended = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
     return Repaired(store=store, mended=mended, is_job_back=is_job_back)
 
 
-def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:
-    return isinstance(job, str | Path) and not is_job_file(job)
-
-
 def _store(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str]) -> Store:
-    if _is_output(job):
+    if isinstance(job, str | Path) and not is_job_file(job):
         return Output.open(str(job), set_values(sets).get("storage_options")).store
     return store_of_job(job_of(job, sets))
 
@@ -155,7 +151,7 @@ class Mended:
 def mend(
     store: Store, hold: Hold | None, watch: Watch, found: Callable[[Damage], None] = lambda damage: None
 ) -> Mended:
-    """Read the whole output, and take out of it what is damaged. found: is told all that is wrong.
+    """Read the whole output, and take out of it what is damaged. found: called for each damage.
 
     hold: of the output; None changes nothing, and returns what would be done.
     """

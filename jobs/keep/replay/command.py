@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
+from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.recorded_row import Given
 
 
-_RecordedOutput = Annotated[str, typer.Argument(help="Output that holds the record.")]
-_RowId = Annotated[str, typer.Argument(help="row_id, as in the record and the name of the clip.")]
-MovedModel = Annotated[str | None, typer.Option("--model", help="New place of the model, if it has moved.")]
+_RecordedOutput = Annotated[str, Argument(help="Output that holds the record.")]
+_RowId = Annotated[str, Argument(help="Row to render: its row_id, which is also the name of its clip.")]
+MovedModel = Annotated[str | None, Option("--model", help="New place of the model, if it has moved.")]
 MovedLoras = Annotated[
     list[str] | None,
-    typer.Option("--lora", metavar="NAME=PLACE", help="New place of a LoRA, if it has moved; repeatable."),
+    Option("--lora", metavar="NAME=PLACE", help="New place of a LoRA, if it has moved; repeatable."),
 ]
 MovedIpAdapter = Annotated[
-    str | None, typer.Option("--ip-adapter", help="New place of the IP-adapter, if it has moved.")
+    str | None, Option("--ip-adapter", help="New place of the IP-adapter, if it has moved.")
 ]
 MovedSecondModels = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--second-model",
         metavar="NAME=PLACE",
         help="New place of a second model, if it has moved; repeatable.",
     ),
 ]
 OwnRecipe = Annotated[
-    str | None, typer.Option("--recipe", help="Your recipe as module:function, if the row uses one.")
+    str | None, Option("--recipe", help="Your recipe as module:function, if the row uses one.")
 ]
 ReadableRoots = Annotated[
     list[str] | None,
-    typer.Option("--root", help="Folder or URL from which its images and videos may be read; repeatable."),
+    Option("--root", help="Folder or URL from which its images and videos may be read; repeatable."),
 ]
 AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
+    bool, Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
-_Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
+_Save = Annotated[Path | None, Option("--save", help="Write the clip to this file.")]
 _Script = Annotated[
-    bool, typer.Option("--script", help="Print a script that renders the row with torch and diffusers alone.")
+    bool, Option("--script", help="Print a script that renders the row with torch and diffusers alone.")
 ]
 
 
@@ -67,9 +67,9 @@ def replay_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Render one row again from its record and compare. Exit code 0: equal frames and sound; 1: other.
+    """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
 
-    The output is not trusted: code, pickles and places on private networks are yours to name.
+    The output is not trusted: name code, pickles and places on private networks by the options below.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, storage_options
@@ -90,7 +90,7 @@ def replay_command(
             show_script(output, row_id, given)
         else:
             is_equal = show_replay(output, row_id, given, save=save)
-    raise typer.Exit(0 if is_equal else 1)
+    raise Exit(0 if is_equal else 1)
 
 
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
@@ -121,7 +121,7 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
 
 
 def said_of(compared: Compared) -> list[str]:
-    """Return what is said of a difference beside its verdict, in the order in which it is read."""
+    """Return the details of a difference, in the order in which they are printed."""
     found = [" and ".join(compared.which)] if compared.which else []
     if compared.share is not None:
         found.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")

@@ -42,9 +42,9 @@ class Compared:
     """What a row rendered again is to its record and its stored files (docs/damage.md explains verdicts).
 
     which: columns of the record that differ, or are wrong. num_pixels, share, max_levels (of 255), psnr_db:
-    how far frames are apart, of a format with loss as they are decoded; psnr_db of sound where that alone
+    how much frames differ, in a lossy format as they are decoded; psnr_db of sound where that alone
     differs. None where nothing could be compared. one_level_psnr_db: what single levels come to in a format
-    with loss. doubt: what else it may be, where that cannot be told apart.
+    with loss. doubt: what else it may be, where that cannot be decided.
     """
 
     verdict: Likeness
@@ -92,7 +92,7 @@ def compare(
         return Compared(verdict="record damaged", which=wrong, doubt=_unkept(which, clips))
     if not which:
         return Compared(verdict="file damaged", doubt=_unproven(then, clips, damages))
-    return _apart(then, again, tuple(name for name in which if name not in wrong), clips, changes)
+    return _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
 
 
 def _wrong_in_record(
@@ -130,10 +130,10 @@ def _unproven(then: Record, clips: TwoClips, damages: Sequence[Damage]) -> str |
     return "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
 
 
-def _apart(
+def _different(
     then: Record, again: Again, which: tuple[str, ...], clips: TwoClips, changes: Sequence[EnvironmentChange]
 ) -> Compared:
-    """Return how far clips are apart. which: the columns that differ."""
+    """Return how much clips differ. which: the columns that differ."""
     if clips.there is None or _FRAMES not in which:
         is_text = which == (_TEXT,)
         return Compared(
@@ -145,38 +145,38 @@ def _apart(
     frames = clips.frames()
     if frames is None or frames[0].shape != frames[1].shape:
         return Compared(verdict="different", which=which)
-    apart = difference(*frames)
+    distance = difference(*frames)
     found = Compared(
         verdict="different",
         which=which,
-        num_pixels=apart.num_pixels,
-        share=apart.share,
-        max_levels=apart.max_levels,
-        psnr_db=apart.psnr_db,
+        num_pixels=distance.num_pixels,
+        share=distance.share,
+        max_levels=distance.max_levels,
+        psnr_db=distance.psnr_db,
     )
     if clips.is_lossy:
-        return _with_loss(found, apart, then, again, changes)
-    is_one = which == (_FRAMES,) and apart.max_levels <= 1
+        return _with_loss(found, distance, then, again, changes)
+    is_one = which == (_FRAMES,) and distance.max_levels <= 1
     return replace(found, verdict="off by one") if is_one else found
 
 
 def _with_loss(
-    found: Compared, apart: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
+    found: Compared, distance: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
 ) -> Compared:
-    """Return what is found, with what frames one level apart come to: a file does not keep single levels."""
+    """Return what is found, with the loss of frames that differ by one level, which files do not keep."""
     frames = again.frames()
     assert frames is not None, "some differ"
     encoded = partial(encode, media=again.media, fps=then.fps or 1.0, metadata={})
     reference = one_level(frames.astype(np.uint8, copy=False), encoded)
     if math.isfinite(reference.psnr_db):
         found = replace(found, one_level_psnr_db=reference.psnr_db)
-    if found.which == (_FRAMES,) and apart.is_like(reference):
+    if found.which == (_FRAMES,) and distance.is_like(reference):
         return replace(found, verdict="off by about one")
     others = _other_encoder(then, changes)
     if not others:
         return found
     loss = difference(frames, decode(encoded(frames)))
-    is_within = found.which == (_FRAMES,) and apart.psnr_db >= loss.psnr_db - _TWICE_DB
+    is_within = found.which == (_FRAMES,) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
     doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
     return replace(found, verdict="other encoder" if is_within else "different", doubt=doubt)
 

@@ -1,4 +1,4 @@
-"""From two clips of one row to how far they are apart: pixels, levels and decibels."""
+"""From two clips of one row to how much they differ: in pixels, levels and decibels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from framefleet.pipeline.outputs.media.media import decode
 _LEVELS, _SOUND_PEAK = 255.0, 32767.0
 _BLOCK = 8  # pixels a side: what is wrong in one place is lost in a mean over all of a clip
 # An encoder makes more of one pattern of single levels than of another. Of 29 patterns, in 16 clips and
-# encoders, those of `one_level` were surpassed by 1.0 dB at most, and by a worst block 1.6 times as far apart
+# encoders, those of `one_level` were surpassed by 1.0 dB at most, and by a worst block 1.6 times as different
 # (`python -m tools.benchmarks.one_level`); by 4 levels everywhere, with H.264 at its default, by 3 dB.
 _MARGIN_DB, _MARGIN_FACTOR = 1.5, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far frames are apart. max_levels: the largest difference of a channel, of 255; psnr_db: over all
+    """How much frames differ. max_levels: the largest difference of a channel, of 255; psnr_db: over all
     channels, infinite where nothing differs; worst_block: the root of the mean square of the one block of a
-    frame that is furthest apart, in levels.
+    frame that differs most, in levels.
     """
 
     num_pixels: int
@@ -35,7 +35,7 @@ class Difference:
     worst_block: float
 
     def is_like(self, one_level: Difference) -> bool:
-        """Whether they are no further apart than an encoder takes frames that are one level apart."""
+        """Whether they differ no more than an encoder makes frames differ that were one level off."""
         return (
             self.psnr_db >= one_level.psnr_db - _MARGIN_DB
             and self.worst_block <= one_level.worst_block * _MARGIN_FACTOR
@@ -43,14 +43,14 @@ class Difference:
 
 
 def difference(one: Pictures, other: Pictures) -> Difference:
-    """Return how far frames of one shape are apart; floats in 255ths."""
+    """Return how much frames of one shape differ; floats in 255ths."""
     unit = 1.0 if one.dtype == np.uint8 else _LEVELS
     num_pixels, max_levels, squares, worst = 0, 0.0, 0.0, 0.0
     for here, there in zip(one, other, strict=True):  # frame by frame: differences are wider than pixels
-        apart = np.abs(here.astype(np.float32) - there.astype(np.float32)) * unit  # (H, W, C)
-        num_pixels += int((apart.max(axis=-1) > 0).sum())
-        max_levels = max(max_levels, float(apart.max()))
-        blocks = _by_block(np.square(apart, dtype=np.float64).mean(axis=-1))
+        levels = np.abs(here.astype(np.float32) - there.astype(np.float32)) * unit  # (H, W, C)
+        num_pixels += int((levels.max(axis=-1) > 0).sum())
+        max_levels = max(max_levels, float(levels.max()))
+        blocks = _by_block(np.square(levels, dtype=np.float64).mean(axis=-1))
         squares += float(blocks.sum())
         worst = max(worst, float(blocks.max()))
     return Difference(
@@ -96,8 +96,8 @@ def sound_psnr_db(sounds: tuple[Pcm, Pcm] | None) -> float | None:
     """Return decibels; None where there are not two sounds of one shape."""
     if sounds is None or sounds[0].shape != sounds[1].shape:
         return None
-    apart = sounds[0].astype(np.float64) - sounds[1]
-    return _psnr(float(np.square(apart).mean()), _SOUND_PEAK)
+    levels = sounds[0].astype(np.float64) - sounds[1]
+    return _psnr(float(np.square(levels).mean()), _SOUND_PEAK)
 
 
 def _psnr(mean_square: float, peak: float) -> float:

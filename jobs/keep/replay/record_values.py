@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.claimed import Sha256
+from framefleet.jobs.job.job_json import Sha256
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
@@ -69,7 +69,7 @@ def arguments_of(record: Record) -> dict[str, Any]:
     where = _where(record, "arguments")
     for name, value in read_as(_ARGUMENTS, record.arguments, where).items():
         if isinstance(value, dict) != (name == ARGUMENT):
-            raise not_ours(where, f"{name} is no such value")
+            raise not_ours(where, f"{name} has a value of another kind")
     arguments: dict[str, Any] = parse_json(record.arguments)
     return arguments
 
@@ -81,7 +81,7 @@ def environment_of(record: Record) -> Environment:
     where = _where(record, "environment")
     found = read_as(_ENVIRONMENT, record.environment, where)
     if found.attention not in (None, *backends()):
-        raise not_ours(where, f"attention {found.attention!r} is none of diffusers' backends")
+        raise not_ours(where, f"attention {found.attention!r} is not a backend of diffusers")
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from framefleet.jobs.job.claimed import Claim, claim_of
+from framefleet.jobs.job.job_json import Claim, claim_of
 from framefleet.jobs.keep.replay.record_values import arguments_of, environment_of, options_of
 from framefleet.jobs.render.claimed_job import STORES, is_opened
 from framefleet.pipeline.errors import JobError
@@ -105,7 +105,7 @@ def _place(place: str, what: str, option: str) -> str:
     if is_opened(place):
         return place
     raise JobError(
-        f"the output says that {what} is at {place!r}, which is not opened on its word",
+        f"the output says that {what} is at {place!r}, which is not opened without your consent",
         f"if that is right, give it as {option}",
     )
 
@@ -113,7 +113,7 @@ def _place(place: str, what: str, option: str) -> str:
 def _pickles(claimed: bool, what: str, given: Given) -> bool:
     if claimed and not given.allow_pickle:
         raise JobError(
-            f"{what} may be pickles, as the output says, and they can run code when they are opened",
+            f"{what} may contain pickles, which can run code when they are opened",
             "if you trust where it comes from, add --allow-pickle",
         )
     return given.allow_pickle
@@ -164,7 +164,7 @@ def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> Model
 
 
 def _unnamed(what: str) -> JobError:
-    return JobError(f"job.json does not name {what} of this row", "take job.json of this output")
+    return JobError(f"job.json does not name {what} of this row", "restore job.json of this output")
 
 
 def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
@@ -196,6 +196,6 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
     if given.recipe is not None:
         raise JobError(f"{problem}, not by {given.recipe!r}", "name that one, if it is yours")
     raise JobError(
-        f"{problem}, and no code is run because a record names it",
+        f"{problem}, and code is not run just because a record names it",
         f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",
     )

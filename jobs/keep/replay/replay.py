@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.jobs.job.claimed import ClaimedMedia
+from framefleet.jobs.job.job_json import ClaimedMedia
 from framefleet.jobs.keep.replay.compare import Compared, compare, compared_digests
 from framefleet.jobs.keep.replay.record_values import environment_of
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of

@@ -2,8 +2,8 @@
 
 Models that diffusers lacks are imported from framefleet.
 
-Not covered: other recipes than `generate`, images and videos, schedules of guidance. Outputs beside
-frames and sound are not compared.
+Not covered: other recipes than `generate`, images and videos, schedules of guidance. Other outputs
+than frames and sound are not compared.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.text import Text
+from typer import Exit, Option
 
 from framefleet.jobs.keep.replay.command import (
     AllowPickle,
@@ -23,7 +23,7 @@ from framefleet.jobs.keep.replay.command import (
     unforged,
 )
 from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
-from framefleet.jobs.options import AsJson, Sets, Verbose
+from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.text import command
@@ -37,21 +37,20 @@ if TYPE_CHECKING:
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
 
 
-_Output = Annotated[str, typer.Argument(help="Output to read: a folder or a URL.")]
-_Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests. Render nothing.")]
-_Sample = Annotated[int, typer.Option("--sample", min=1, help="Number of rows to render again.")]
-_Seed = Annotated[int, typer.Option("--seed", help="Random seed for choosing which rows to check.")]
+_Files = Annotated[bool, Option("--files", help="Read every file and compare digests. Render nothing.")]
+_Sample = Annotated[int, Option("--sample", min=1, help="Number of rows to render again.")]
+_Seed = Annotated[int, Option("--seed", help="Random seed for choosing which rows to check.")]
 _RowIds = Annotated[
     list[str] | None,
-    typer.Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
+    Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
 _ByFleet = Annotated[
-    bool, typer.Option("--fleet", help="Render on a fleet, as in job.json or --set fleet.address=...")
+    bool, Option("--fleet", help="Render on a fleet, as set in job.json or by --set fleet.address=...")
 ]
 
 
 def verify_command(
-    output: _Output,
+    output: OutputToRead,
     files: _Files = False,
     sample: _Sample = SAMPLE,
     seed: _Seed = 0,
@@ -70,8 +69,8 @@ def verify_command(
 ) -> None:
     """Check an output: render some rows again and compare. With --files, check the digest of every file.
 
-    Exit code 0: all is well, every row bit-exact. 1: not all; each row's verdict says what is wrong: its
-    record, its file or its pixels. 2: no row could be rendered.
+    Exit code 0: every row is bit-exact. 1: some are not; each row's verdict says whether its record, its file
+    or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values
@@ -92,12 +91,12 @@ def verify_command(
         else:
             choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
             is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
-    raise typer.Exit(0 if is_well else 1)
+    raise Exit(0 if is_well else 1)
 
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-    from framefleet.jobs.keep.verify.damages_shown import DamageList
+    from framefleet.jobs.keep.verify.damage_list import DamageList
     from framefleet.jobs.show.progress import watch_on
 
     quiet_libraries()
@@ -158,7 +157,7 @@ def _show(row: VerifiedRow) -> None:
 
 
 def _values(row: VerifiedRow) -> dict[str, Any]:
-    """Return what --json tells of a row."""
+    """Return what --json prints of a row."""
     return {
         "row_id": row.record.row_id,
         "worker": row.record.worker,

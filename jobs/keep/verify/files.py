@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from framefleet.jobs.job.claimed import claim_in_parts, read_claim
+from framefleet.jobs.job.job_json import claim_in_parts, read_claim
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
@@ -45,10 +45,10 @@ def job_damage(store: Store) -> Damage | None:
     except JobError as error:
         return Damage(kind="job", path=CLAIM, reason=error.problem)
     try:
-        told = claim_in_parts(store)
-    except JobError:  # of a part, whose damage is told as such
+        original = claim_in_parts(store)
+    except JobError:  # of a part, whose damage is reported as such
         return None
-    differences = differences_of(told.model_dump(), claim.model_dump()) if told else []
+    differences = differences_of(original.model_dump(), claim.model_dump()) if original else []
     if not differences:
         return None
     return Damage(kind="job", path=CLAIM, reason=f"of another job than the records; {differences[0].strip()}")

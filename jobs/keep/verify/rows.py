@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from framefleet.jobs.job.claimed import claim_of
+from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again

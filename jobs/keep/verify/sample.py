@@ -31,7 +31,7 @@ class Candidate:
 
 
 def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
-    """Return so many rows, or all if there are fewer: as many as can be of each kind, node and worker.
+    """Return `count` rows, or all if there are fewer: spread over kinds, nodes and workers.
 
     Equal records and an equal seed give the same rows.
     """

@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.output import Output
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What was found. rows: that were rendered again. damages: of files, leftovers beside them too."""
+    """What was found. rows: that were rendered again. damages: of files, leftovers too."""
 
     rows: tuple[VerifiedRow, ...] = ()
     damages: tuple[Damage, ...] = ()
@@ -47,7 +47,7 @@ def verify(
 ) -> Verified:
     """Render some rows of an output again and compare them; or read all of its files, and compare digests.
 
-    files: the latter. sample: so many rows, others for each seed; row_ids: these, and no sample. by_fleet: as
+    files: the latter. sample: number of rows, chosen by seed; row_ids: these, and no sample. by_fleet: as
     the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else in this
     process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """

@@ -1,1 +1,1 @@
-"""Rows that failed, told one by one."""
+"""Rows that failed, one by one."""

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
+from typer import Option
 
-from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
+from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command, escaped
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.failed_rows import FailedRow
-    from framefleet.pipeline.outputs.output import Output
 
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
-_MAX_TYPES = 50  # types of errors that are shown; rows may have made up any number of names
+_MAX_TYPES = 50  # types of errors shown: a record may name any number of them
 
 
-_Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of each error.")]
-_ErrorTypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
-    ),
-]
-_Limit = Annotated[int, typer.Option("--limit", min=1, help="Number of rows to show for each type of error.")]
+_Traceback = Annotated[bool, Option("--traceback", help="Show the traceback of each error.")]
+_Limit = Annotated[int, Option("--limit", min=1, help="Number of rows to show for each type of error.")]
 
 
 def failures_command(
     output: OutputToRead,
-    error_types: _ErrorTypes = None,
+    error_types: ErrorTypes = None,
     limit: _Limit = 10,
     traceback: _Traceback = False,
     as_json: AsJson = False,
@@ -45,43 +38,25 @@ def failures_command(
 ) -> None:
     """List the rows that failed, with the reason, the fix, the number of attempts and the workers.
 
-    Needs no cluster and no model. Exit code 0, whether there are some or none.
+    Needs no cluster and no model. The exit code is 0 with or without failures.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import output_at
 
-        options = set_values(sets or []).get("storage_options", {})
-        chosen = frozenset(error_types or [])
+        found = output_at(output, sets)
+        rows = (row for row in found.failures() if not error_types or row.error_type in error_types)
         if as_json:
-            print_failures(output, options, chosen)
+            for row in rows:
+                stdout.say(json.dumps(asdict(row) | {"failed_at": row.failed_at.isoformat()}))
         else:
-            show_failures(output, options, chosen, limit=limit, traceback=traceback)
+            _show_by_type(rows, found.url, limit=limit, traceback=traceback)
 
 
-def print_failures(output: str, storage_options: Mapping[str, Any], error_types: Collection[str]) -> None:
-    """Print a line of JSON for each."""
-    from framefleet.pipeline.outputs.output import Output
-
-    for row in _chosen(Output.open(output, storage_options), error_types):
-        values = asdict(row) | {"failed_at": row.failed_at.isoformat()}
-        stdout.say(json.dumps(values))
-
-
-def show_failures(
-    output: str,
-    storage_options: Mapping[str, Any],
-    error_types: Collection[str],
-    *,
-    limit: int,
-    traceback: bool,
-) -> None:
-    """Print them by type, the most frequent first, so many of each; and how to try them again."""
-    from framefleet.pipeline.outputs.output import Output
-
-    opened = Output.open(output, storage_options)
-    counts, shown = _grouped(_chosen(opened, error_types), limit)
+def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
+    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
+    counts, shown = _grouped(rows, limit)
     if not counts:
-        stderr.say(f"no row of {opened.url} failed")
+        stderr.say(f"no row of {url} failed")
         return
     for kind, count in counts.most_common(_MAX_TYPES):
         stdout.say(Text(f"{one_line(kind)}: {count:,} {'row' if count == 1 else 'rows'}", style="bold red"))
@@ -89,15 +64,11 @@ def show_failures(
             _show(row, traceback=traceback)
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
-    stderr.say(f"to try them again: {command('retry', opened.url)}")
-
-
-def _chosen(output: Output, error_types: Collection[str]) -> Iterator[FailedRow]:
-    return (row for row in output.failures() if not error_types or row.error_type in error_types)
+    stderr.say(f"to retry them: {command('retry', url)}")
 
 
 def _grouped(rows: Iterator[FailedRow], limit: int) -> tuple[Counter[str], dict[str, list[FailedRow]]]:
-    """Return how many there are of each type, and the last of each."""
+    """Return the count of each type, and its first rows."""
     counts: Counter[str] = Counter()
     shown: dict[str, list[FailedRow]] = {}
     for row in rows:
@@ -124,6 +95,6 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
 
 
 def one_line(text: str) -> str:
-    """Return what a row says, which could forge lines of ours, as a part of one."""
+    """Return a text of a row, which could forge lines of our own, on one line."""
     line = escaped(text.strip().replace("\n", "\\n"))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."

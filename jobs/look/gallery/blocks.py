@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
 MAX_CELL = 1 << 14  # characters of a cell: a few pages
-MAX_TOLD_APART = 1000  # that are told apart; the page can make axes of such columns
+MAX_DISTINCT = 1000  # values that are counted; the page can make axes of such columns
 _MAX_LISTED = 24  # values of a column that are listed with their counts
 _MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the beginning
 _SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; others travel as text
@@ -44,12 +44,12 @@ class ColumnBlocks:
 
     def described(self) -> dict[str, Any]:
         """Return what the page knows of it at once."""
-        told: dict[str, Any] = {"name": self.name, "kind": self.kind, "role": self.role}
+        described: dict[str, Any] = {"name": self.name, "kind": self.kind, "role": self.role}
         if self.values is not None:
-            told["distinct"] = len(self.values)
+            described["distinct"] = len(self.values)
             if len(self.values) <= _MAX_LISTED and sum(map(_length, self.values)) <= _MAX_AT_ONCE:
-                told["values"] = sorted(self.values.items(), key=lambda item: (-item[1], str(item[0])))
-        return told | {"least": self.least, "most": self.most, "blocks": self.blocks}
+                described["values"] = sorted(self.values.items(), key=lambda item: (-item[1], str(item[0])))
+        return described | {"least": self.least, "most": self.most, "blocks": self.blocks}
 
 
 class TableBlocks:
@@ -86,8 +86,8 @@ class TableBlocks:
         if len(shown) == 1 and _length(shown[0]) <= _MAX_AT_ONCE:
             return {"all": shown[0]}
         codes = coded.indices.to_pylist()
-        told = [[shown[code] for code in codes], None] if 2 * len(shown) > len(codes) else [shown, codes]
-        text = json.dumps(told, separators=(",", ":"))
+        content = [[shown[code] for code in codes], None] if 2 * len(shown) > len(codes) else [shown, codes]
+        text = json.dumps(content, separators=(",", ":"))
         name = hashlib.sha256(text.encode()).hexdigest()[:20]
         self._put(name, script("block", name, text))
         return {"file": name}
@@ -188,7 +188,7 @@ def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -
         counts = pc.value_counts(coded.indices)
         for code, count in zip(counts.field("values"), counts.field("counts"), strict=True):
             column.values[_json_value(values[code.as_py()])] += count.as_py()
-            if len(column.values) > MAX_TOLD_APART:
+            if len(column.values) > MAX_DISTINCT:
                 column.values = None
                 break
     known = [value for value in values if value is not None]

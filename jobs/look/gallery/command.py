@@ -1,24 +1,24 @@
-"""`framefleet gallery`, as it is typed."""
+"""`framefleet gallery`: its options, and what it prints."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.outputs.layout import PICKS
 
-_X = Annotated[str | None, typer.Option("--x", metavar="COLUMN", help="Column across the grid, e.g. seed.")]
-_Y = Annotated[
-    str | None, typer.Option("--y", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")
-]
-_Previews = Annotated[bool, typer.Option("--previews", help="Make a still for each clip that has none.")]
+_X = Annotated[str | None, Option("--x", metavar="COLUMN", help="Column across the grid, e.g. seed.")]
+_Y = Annotated[str | None, Option("--y", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")]
+_Previews = Annotated[bool, Option("--previews", help="Make a preview image for each clip that has none.")]
 
 _Serve = Annotated[
-    bool, typer.Option("--serve", help="Serve the page on this machine, and keep its stars in the output.")
+    bool, Option("--serve", help="Serve the page on this machine, and save stars and notes in the output.")
 ]
-_Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
+_Port = Annotated[int, Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
 
 
 def gallery_command(
@@ -38,8 +38,25 @@ def gallery_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.look.gallery.shown import show_gallery
+        from framefleet.jobs.look.gallery.gallery import write_gallery
+        from framefleet.jobs.look.gallery.serve import GalleryServer
+        from framefleet.jobs.look.gallery.stills import make_stills
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.jobs.show.watch import wait_for
+        from framefleet.pipeline.outputs.output import Output
 
-        options = storage_options(sets or [])
-        asked = port if serve else None
-        show_gallery(output, x=x, y=y, previews=previews, port=asked, storage_options=options)
+        store = Output.open_rendered(output, storage_options(sets or [])).store
+        with watch_on(stderr) as watch:
+            if previews:
+                wait_for(watch, "making previews")
+                watch.say(f"{make_stills(store):,} previews made")
+            wait_for(watch, "writing the gallery")
+            place = write_gallery(store, x=x, y=y)
+        if not serve:
+            stdout.say(place)
+            return
+        with GalleryServer(store, port=port) as server:
+            stdout.say(server.url)
+            stderr.say(f"stars and notes are saved in {store.url_of(PICKS)}; press Ctrl-C to stop")
+            with suppress(KeyboardInterrupt):
+                server.wait()

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
-from framefleet.jobs.job.claimed import gpus_per_worker
+from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.look.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.look.gallery.stills import make_stills
@@ -61,15 +61,10 @@ def gallery(
     Raises JobError for a column that is not there and a place that is no output, StoreError where that cannot
     be read or written.
     """
-    store = output_to_show(str(output), storage_options)
+    store = Output.open_rendered(str(output), storage_options).store
     if previews:
         make_stills(store)
     return write_gallery(store, x=x, y=y)
-
-
-def output_to_show(output: str, storage_options: Mapping[str, Any] | None) -> Store:
-    """Return the store of an output. Raises JobError where there is none: nothing is written there."""
-    return Output.open_rendered(output, storage_options).store
 
 
 def write_gallery(
@@ -104,11 +99,11 @@ def write_gallery(
             _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()
-    told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
-    told |= {"output": store.url_of(""), "identity": _identity(store)}
-    told["hours"], told["gpus"] = worked.seconds / 3600, gpus_per_worker(store)
-    told |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
-    text = json.dumps(told, separators=(",", ":"))
+    manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
+    manifest |= {"output": store.url_of(""), "identity": _identity(store)}
+    manifest["hours"], manifest["gpus"] = worked.seconds / 3600, gpus_per_worker(store)
+    manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
+    text = json.dumps(manifest, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
     if axes:
         store.write(_AXES, canonical_json(axes).encode())
@@ -131,7 +126,7 @@ def _remembered(store: Store) -> dict[str, str]:
 
 
 def _version(store: Store, axes: Mapping[str, str]) -> str:
-    """Return what tells galleries apart: what they show, the page, the axes."""
+    """Return a digest of what a gallery shows, its page and its axes."""
     parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
     page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
@@ -160,7 +155,7 @@ class _Worked:
 
 
 class _Blocks:
-    """The blocks of one gallery, written beside what is still read; those that are there as they are stay."""
+    """The blocks of one gallery, written while more is read; those that are there unchanged stay."""
 
     def __init__(self, store: Store, there: set[str], writers: ThreadPoolExecutor) -> None:
         self.named: set[str] = set()
@@ -200,9 +195,9 @@ def _check_axis(axis: str, names: Sequence[str], store: Store) -> None:
 
 
 def _identity(store: Store) -> str:
-    """Return what tells outputs apart, also where they lie now: stars are kept under it."""
+    """Return an id of the output that stays when it is moved: browsers keep stars under it."""
     try:
-        told = store.read(CLAIM, _MAX_CLAIM)
+        claim = store.read(CLAIM, _MAX_CLAIM)
     except FileNotFoundError:
-        told = store.url_of("").encode()
-    return hashlib.sha256(told).hexdigest()[:16]
+        claim = store.url_of("").encode()
+    return hashlib.sha256(claim).hexdigest()[:16]

@@ -37,7 +37,7 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
         for number, name in enumerate(("path", "preview_path")):
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
-        table = table.drop_columns(["uri"])  # where it was when it was made: `path` tells
+        table = table.drop_columns(["uri"])  # where it was first; `path` says where it is
         yield _with_arguments(table, named)
 
 
@@ -75,12 +75,12 @@ def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
     named: those that tables before this one got; these are added to it.
     """
     coded = table["arguments"].combine_chunks().dictionary_encode()
-    told = [dict(_scalars(text)) for text in coded.dictionary.to_pylist()]
-    names = {name: None for arguments in told for name in arguments}
+    arguments_of = [dict(_scalars(text)) for text in coded.dictionary.to_pylist()]
+    names = {name: None for arguments in arguments_of for name in arguments}
     for name in names:
         if name not in table.column_names and (name in named or len(named) < _MAX_ARGUMENTS):
             named.add(name)
-            values = _column([arguments.get(name) for arguments in told])
+            values = _column([arguments.get(name) for arguments in arguments_of])
             table = table.append_column(name, values.take(coded.indices))
     return table
 

@@ -1,6 +1,6 @@
 """A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
 
-    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; beside it clips/ and previews/ alone
+    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only clips/ and previews/
     http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
 
 Whoever has the URL may look and choose; other users of the machine and pages of the web do not know it.
@@ -88,7 +88,7 @@ class GalleryServer:
     def __init__(self, store: Store, *, port: int = 0) -> None:
         token = secrets.token_urlsafe(16)
         picks = KeptPicks(store)
-        picks.all()  # a file that is damaged is told now
+        picks.all()  # raises now where the file is damaged
 
         class Handler(_Handler):
             pass
@@ -97,7 +97,7 @@ class GalleryServer:
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         except OSError as error:
-            raise JobError(f"port {port}: {error.strerror}", "choose another one by --port") from None
+            raise JobError(f"port {port}: {error.strerror}", "choose another one with --port") from None
         self._server.daemon_threads = True
         Handler.hosts = tuple(f"{name}:{self._server.server_port}" for name in ("127.0.0.1", "localhost"))
         self.url = f"http://{Handler.hosts[0]}/{token}/{INDEX}"
@@ -215,5 +215,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True  # its body was not read
         self.send_error(status)
 
-    def log_message(self, *told: Any) -> None:
-        """Tell nobody: the token is in every line."""
+    def log_message(self, *_: Any) -> None:
+        """Log nothing: the token is in every line."""

@@ -1,6 +1,6 @@
 """In: a report. Out: its charts as SVG whose colours the page chooses, each readable without them.
 
-Bars have hatches, and numbers beside them. Text stays text, and is never read as formulas.
+Bars have hatches and numbers. Text stays text, and is never read as formulas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from framefleet.jobs.look.report.values import ModelTime, Report, Throughput
 from framefleet.jobs.show.headline import duration
 from framefleet.pipeline.text import escaped
 
-# Drawn in these, which nothing else is, and shown in what the page's style says.
+# Placeholder colours, replaced by variables of the page's style.
 _INK, _MUTED, _LINE, _CARD = "#010101", "#020202", "#030303", "#040404"
 SERIES = ("#050505", "#060606", "#070707", "#080808", "#090909", "#0a0a0a")
 _VARIABLES = dict(zip((_INK, _MUTED, _LINE, _CARD), ("ink", "muted", "line", "card"), strict=True)) | {
@@ -31,9 +31,10 @@ _VARIABLES = dict(zip((_INK, _MUTED, _LINE, _CARD), ("ink", "muted", "line", "ca
 HATCHES = ("", "///", "---", "xx", "\\\\\\", "++")  # of lines: dots would be hundreds of kB
 WIDTH_IN, POINTS = 4.6, 9.5  # 331 points: on a phone as wide as its screen, letters of nine pixels
 MAX_BARS = 12
+_MAX_SIZES = 16  # of batches
 _MIN_SHOWN_S = 0.5
-_MAX_NAME = 22  # characters beside a bar
-ADOPTED = "adopted"  # clips whose driver died before their record: they do not tell their worker
+_MAX_NAME = 22  # characters of a bar's name
+ADOPTED = "adopted"  # clips whose driver died before their record: their worker is unknown
 _LEGEND: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": POINTS - 1, "handleheight": 1.2}
 _SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -63,34 +64,39 @@ def throughput_chart(throughput: Throughput) -> str:
         along = [(one.start - first).total_seconds() / 60 for one in bins]
         axes.bar(along, rates, width=throughput.bin_s / 60, align="edge", color=SERIES[0])
         axes.axhline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.set_xlabel("minutes since the first row was finished")
+        axes.set_xlabel("minutes since the first row was done")
         axes.set_ylabel(f"rows per {unit}")
         axes.set_ylim(0, max(rates) * 1.15)
-        _only_horizontal_lines(axes)
+        axes.grid(axis="y", color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines["bottom"].set_visible(False)
 
-    return _svg(draw, height_in=2.5, told=f"Rows per {unit} over time; {mean:,.3g} in the mean")
+    return _svg(draw, height_in=2.5, label=f"Rows per {unit} over time; mean {mean:,.3g}")
 
 
 def batches_chart(sizes: Mapping[int, int]) -> str:
     """Return rows by the size of their batches."""
-    shown = _first_and_rest([(str(size), count) for size, count in sizes.items()], 16)
-    names, counts = [name for name, _ in shown], [count for _, count in shown]
+    shown = {str(size): count for size, count in list(sizes.items())[:_MAX_SIZES]}
+    if rest := sum(sizes.values()) - sum(shown.values()):
+        shown["more"] = rest
+    names, counts = list(shown), list(shown.values())
 
     def draw(axes: Axes) -> None:
         bars = axes.bar(range(len(names)), counts, color=SERIES[1], hatch=HATCHES[1], width=0.75)
         axes.set_xticks(range(len(names)), names)
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2, fontsize=POINTS - 1.5)
-        axes.set_xlabel("rows in a forward, in the mean over a row's forwards")
+        axes.set_xlabel("mean batch size of a row")
         axes.set_yticks([])
         axes.margins(y=0.15)
 
-    return _svg(draw, height_in=2.5, told="Rows by batch size: " + _listed(shown))
+    listed = ", ".join(f"{name}: {count:,}" for name, count in shown.items())
+    return _svg(draw, height_in=2.5, label=f"Rows by batch size: {listed}")
 
 
 def bars_chart(
-    values: Sequence[tuple[str, float]], told: Sequence[str], *, what: str, series: Sequence[int]
+    values: Sequence[tuple[str, float]], numbers: Sequence[str], *, what: str, series: Sequence[int]
 ) -> str:
-    """Return a bar for each name with its number at the end, in these colours. what: for who sees none."""
+    """Return a bar for each name with its number, in these colours. what: a title for screen readers."""
     names = [_short(name) for name, _ in values]
 
     def draw(axes: Axes) -> None:
@@ -101,12 +107,12 @@ def bars_chart(
             hatch=[HATCHES[number] for number in series],
             height=0.7,
         )
-        axes.bar_label(bars, list(told), padding=4)
+        axes.bar_label(bars, list(numbers), padding=4)
         _named_rows(axes, names)
         axes.margins(x=0.3)
 
-    said = ", ".join(f"{name}: {number}" for (name, _), number in zip(values, told, strict=True))
-    return _svg(draw, height_in=0.45 + 0.3 * len(names), told=f"{what}: {said}")
+    said = ", ".join(f"{name}: {number}" for (name, _), number in zip(values, numbers, strict=True))
+    return _svg(draw, height_in=0.45 + 0.3 * len(names), label=f"{what}: {said}")
 
 
 def workers_chart(work: ModelTime) -> str:
@@ -139,25 +145,23 @@ def workers_chart(work: ModelTime) -> str:
 
     legend_in = 0.22 * ((len(kinds) + 1) // 2)
     worked = zip(names, workers, strict=True)
-    told = ", ".join(f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in worked)
-    return _svg(draw, height_in=0.4 + 0.32 * len(workers) + legend_in, told=f"Time of workers: {told}")
+    label = ", ".join(
+        f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in worked
+    )
+    return _svg(draw, height_in=0.4 + 0.32 * len(workers) + legend_in, label=f"Time of workers: {label}")
 
 
 def states_chart(report: Report) -> str:
     """Return rows by state."""
     rows = report.rows
-    states: list[tuple[str, float]] = [
-        ("done", rows.done),
-        ("failed", rows.failed),
-        ("invalid", rows.invalid),
-    ]
-    states += [("left", rows.left)] if rows.left is not None else []
-    told = [f"{count:,.0f}" for _, count in states]
-    return bars_chart(states, told, what="Rows by state", series=(0, 2, 3, 5)[: len(states)])
+    counts = {"done": rows.done, "failed": rows.failed, "invalid": rows.invalid, "left": rows.left}
+    states = [(name, float(count)) for name, count in counts.items() if count is not None]
+    numbers = [f"{count:,.0f}" for _, count in states]
+    return bars_chart(states, numbers, what="Rows by state", series=(0, 2, 3, 5)[: len(states)])
 
 
-def _svg(draw: Callable[[Axes], None], *, height_in: float, told: str) -> str:
-    """Return what `draw` draws as an element of HTML. told: the same in words."""
+def _svg(draw: Callable[[Axes], None], *, height_in: float, label: str) -> str:
+    """Return what `draw` draws as an element of HTML. label: the same in words, for screen readers."""
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the page's reader has fonts of its own
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", frameon=False)
@@ -169,10 +173,10 @@ def _svg(draw: Callable[[Axes], None], *, height_in: float, told: str) -> str:
         draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return _themed(text.getvalue(), told)
+    return _themed(text.getvalue(), label)
 
 
-def _themed(svg: str, told: str) -> str:
+def _themed(svg: str, label: str) -> str:
     """Return the drawing without its own colours, background, size and document type."""
     svg = escaped(svg[svg.index("<svg") :])
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -181,13 +185,7 @@ def _themed(svg: str, told: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # equal in all drawings of the page
     size = re.compile(r'(<svg [^>]*?) (?:width|height)="[\d.]+pt"')
     svg = size.sub(r"\1", size.sub(r"\1", svg, count=1), count=1)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(escaped(told[:2000]))}" ', 1)
-
-
-def _only_horizontal_lines(axes: Axes) -> None:
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines["bottom"].set_visible(False)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(escaped(label[:2000]))}" ', 1)
 
 
 def _named_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -195,16 +193,6 @@ def _named_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-
-
-def _first_and_rest(pairs: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
-    shown = list(pairs[:most])
-    rest = sum(count for _, count in pairs[most:])
-    return [*shown, ("more", rest)] if rest else shown
-
-
-def _listed(pairs: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{name}: {count:,}" for name, count in pairs)
 
 
 def _parts(worker: WorkerTime, causes: Sequence[str]) -> list[float]:

@@ -6,7 +6,7 @@ Records may be anybody's: numbers are taken as far as they can be true, names as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +40,7 @@ _FEW_BINS, _ROWS_EACH = 12, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """So many rows were finished in the `Timeline.width_s` seconds from `start` on."""
+    """Number of rows finished in the `Timeline.width_s` seconds from `start` on."""
 
     start: datetime
     rows: int
@@ -73,14 +73,11 @@ class Timeline:
 
     def bins(self) -> tuple[Bin, ...]:
         """Return all from the first to the last, empty ones too."""
-        return tuple(self._bins())
-
-    def _bins(self) -> Iterator[Bin]:
-        if not self._counts:
-            return
-        for number in range(min(self._counts), max(self._counts) + 1):
-            start = datetime.fromtimestamp(number * self.width_s, UTC)
-            yield Bin(start=start, rows=self._counts[number])
+        numbers = range(min(self._counts), max(self._counts) + 1) if self._counts else ()
+        return tuple(
+            Bin(start=datetime.fromtimestamp(number * self.width_s, UTC), rows=self._counts[number])
+            for number in numbers
+        )
 
     def _widen(self) -> None:
         factor = _WIDTHS_S[self._width + 1] // self.width_s
@@ -92,7 +89,7 @@ class Timeline:
 
 @dataclass(slots=True, kw_only=True)
 class WorkerTime:
-    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s, write_s: beside.
+    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s, write_s: of threads.
 
     seen_until: the end of its last clip of which `busy_s` is estimated, in seconds since 1970.
     """
@@ -160,10 +157,10 @@ class Figures:
             self.remarks[next(known, _UNAUDITED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
-        """Add up what each worker did; the sums of a row that does not tell its share are estimated."""
-        told = _told_s(table)
-        self.num_estimated += told.null_count
-        measured = {"busy_s": told} | {name: _positive(table[name]) for name in _SUMMED[1:]}
+        """Add up what each worker did; rows without a recorded share are estimated."""
+        computed = _compute_s(table)
+        self.num_estimated += computed.null_count
+        measured = {"busy_s": computed} | {name: _positive(table[name]) for name in _SUMMED[1:]}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
         sums = keyed.group_by(["worker", "node"]).aggregate(
             [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
@@ -173,11 +170,13 @@ class Figures:
             worker.rows += row["encode_s_count"]
             for name in _SUMMED:
                 setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
-        self._estimate(table.filter(pc.is_null(told)))
+        self._estimate(table.filter(pc.is_null(computed)))
         said = zip(*(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True)
         for name, node, causes in said:
-            if causes:
-                _add(self._worker(name, node).idle, _causes(causes))
+            sums = self._worker(name, node).idle
+            for cause, seconds in _causes(causes or "").items():
+                if cause in sums or len(sums) < MAX_CAUSES:
+                    sums[cause] = sums.get(cause, 0.0) + seconds
 
     def _estimate(self, table: pa.Table) -> None:
         """Add the time from one clip of a worker to its next, but for what it was idle, as computing."""
@@ -203,18 +202,12 @@ class Figures:
         return self.workers.setdefault(key, WorkerTime(name=key[0], node=key[1]))
 
 
-def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, value in more.items():
-        if name in sums or len(sums) < MAX_CAUSES:
-            sums[name] = sums.get(name, 0.0) + value
-
-
-def _told_s(table: pa.Table) -> pa.ChunkedArray:
+def _compute_s(table: pa.Table) -> pa.ChunkedArray:
     """Return each row's share of its worker's time; null where it is not recorded."""
     if COMPUTE not in table.column_names:
         return pa.chunked_array([pa.nulls(len(table), pa.float64())])
-    told = table[COMPUTE]
-    return pc.if_else(pc.is_valid(told), _positive(told), None)
+    computed = table[COMPUTE]
+    return pc.if_else(pc.is_valid(computed), _positive(computed), None)
 
 
 def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -248,16 +241,22 @@ def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> None:
     counter[name if name in counter or len(counter) < MAX_NAMES else others] += rows
 
 
-def _split(environment: str) -> tuple[str, object]:
-    """Return where rows were rendered, and apart from that what is said of their audits."""
+def mapping_in(text: str) -> dict[str, Any]:
+    """Return the mapping in JSON of a record; {} where the text is something else."""
     try:
-        told = parse_json(environment)
+        found = parse_json(text)
     except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _split(environment: str) -> tuple[str, object]:
+    """Return the environment of rows without the remark on their audit, and that remark."""
+    found = mapping_in(environment)
+    if AUDIT not in found:
         return environment, None
-    if not isinstance(told, dict) or AUDIT not in told:
-        return environment, None
-    remark = told.pop(AUDIT)
-    return canonical_json(told), remark
+    remark = found.pop(AUDIT)
+    return canonical_json(found), remark
 
 
 def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:
@@ -265,15 +264,9 @@ def _shape(num_frames: int | None, height: int | None, width: int | None) -> str
 
 
 def _causes(text: str) -> Mapping[str, float]:
-    """Return the seconds that JSON tells by cause; nothing of what is no such thing."""
-    try:
-        told = parse_json(text)
-    except ValueError:
-        return {}
-    if not isinstance(told, Mapping):
-        return {}
+    """Return seconds by cause from JSON; nothing where it is malformed."""
     return {
         str(cause)[:40]: float(value)
-        for cause, value in list(told.items())[:20]
+        for cause, value in list(mapping_in(text).items())[:20]
         if isinstance(value, int | float) and 0 <= value < _MAX_S
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def html_text(value: object) -> str:
     return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
 
 
-def bytes_told(count: float) -> str:
+def bytes_shown(count: float) -> str:
     """Return 1,234,567 as 1.2 MB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000:
@@ -71,7 +70,8 @@ def _top(report: Report, title: str) -> Iterator[str]:
     yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
     facts = list(_facts(report))
     tiles = "".join(
-        f'<div class="{"tile bad" if is_bad else "tile"}"><b>{html_text(value)}</b>{_small(name)}</div>'
+        f'<div class="{"tile bad" if is_bad else "tile"}">'
+        f"<b>{html_text(value)}</b><span>{html_text(name)}</span></div>"
         for name, value, is_bad in facts
     )
     # As many columns as leave the last line the fullest, so that no tile is alone in it.
@@ -88,11 +88,7 @@ def _stills(stills: Sequence[tuple[str, bytes]]) -> str:
     return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else ""
 
 
-def _small(text: str) -> str:
-    return f"<span>{html_text(text)}</span>"
-
-
-def _seconds_told(seconds: float) -> str:
+def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
@@ -105,26 +101,26 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     if rows.former:
         yield "clips of rows no longer in the table", f"{rows.former:,}", False
     yield "rows failed", f"{rows.failed:,}", rows.failed > 0
-    yield "rows refused as invalid", f"{rows.invalid:,}", rows.invalid > 0
+    yield "invalid rows", f"{rows.invalid:,}", rows.invalid > 0
     if seconds := report.throughput.wall_s:
-        yield "from the first row to the last", duration(seconds), False
+        yield "from first to last row", duration(seconds), False
     if report.throughput.bins:
         _, per = rate_unit(report.throughput.bin_s)
         yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
-    yield "of clips to watch", duration(clips.seconds), False
-    yield "in clips", bytes_told(clips.num_bytes), False
+    yield "total length of clips", duration(clips.seconds), False
+    yield "total size of clips", bytes_shown(clips.num_bytes), False
     if clips.mean_batch:
-        yield "rows in a forward, mean", f"{clips.mean_batch:.1f}", False
+        yield "mean batch size", f"{clips.mean_batch:.1f}", False
     if work.idle_share is not None:
-        yield "of the models' time idle", f"{work.idle_share:.1%}", False
+        yield "idle time of models", f"{work.idle_share:.1%}", False
     unit = "GPU hours" if report.gpus_per_worker else "worker hours"
     yield unit, f"{(work.busy_s + work.idle_s) / 3600 * (report.gpus_per_worker or 1):,.3g}", False
     if clips.peak_memory_bytes:
-        yield "of memory in use, most", bytes_told(clips.peak_memory_bytes), False
+        yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
     if said := report.audits.said:
         yield "audits, none wrong", f"{said.num_equal:,}", False
     if report.audits.wrong_share is not None:
-        yield "of rows wrong at most, at 95 % confidence", share_text(report.audits.wrong_share), False
+        yield "of rows wrong at most (95 % confidence)", share_text(report.audits.wrong_share), False
     if cost := report.cost:
         yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
@@ -138,37 +134,37 @@ def _charts(report: Report) -> Iterator[str]:
     if report.throughput.bins:
         yield _card("Throughput", _pace_note(report), throughput_chart(report.throughput))
     if clips.batch_sizes:
-        yield _card(
-            "Batch sizes", "Rows by how many shared their forwards.", batches_chart(clips.batch_sizes)
-        )
+        yield _card("Batch sizes", "Rows by the size of their batch.", batches_chart(clips.batch_sizes))
     if work.workers:
         yield _card("Time of workers", _work_note(report), workers_chart(work))
     if work.idle:
         idle = list(work.idle.items())[:MAX_BARS]
-        told = [_seconds_told(seconds) for _, seconds in idle]
-        note = "Seconds in which a model had nothing to do, by what it waited for."
+        numbers = [_seconds(seconds) for _, seconds in idle]
+        note = "Seconds in which a model waited, by cause."
         series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
-        yield _card("Idle time", note, bars_chart(idle, told, what="Idle seconds", series=series))
-    if beside := _beside(report):
-        told = [_seconds_told(seconds) for _, seconds in beside]
-        note = "Seconds of threads that encode and store clips while the model goes on."
+        yield _card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
+    if background := _background(report):
+        numbers = [_seconds(seconds) for _, seconds in background]
+        note = "Seconds that threads spent encoding and storing clips while the model computes."
         yield _card(
-            "Beside the model", note, bars_chart(beside, told, what="Seconds", series=[4] * len(beside))
+            "Background work",
+            note,
+            bars_chart(background, numbers, what="Seconds", series=[4] * len(background)),
         )
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[:MAX_BARS]
-        told = [f"{count:,}" for _, count in types]
+        numbers = [f"{count:,}" for _, count in types]
         yield _card(
             "Failures",
             "Rows by type of error.",
-            bars_chart(types, told, what="Failures", series=[2] * len(types)),
+            bars_chart(types, numbers, what="Failures", series=[2] * len(types)),
         )
     yield "</div>"
 
 
 def _state_note(report: Report) -> str:
     if report.rows.total is None:
-        return "How many rows the table has, no driver of this output told."
+        return "The number of rows in the table is not known."
     return f"{report.rows.total:,} distinct, valid rows in the table."
 
 
@@ -181,11 +177,11 @@ def _pace_note(report: Report) -> str:
 def _work_note(report: Report) -> str:
     work = report.work
     more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
-    estimate = " Computing is estimated, by the times of clips." if work.is_estimated else ""
-    return f"From a worker's first row on; loading the model is not counted.{more}{estimate}"
+    estimate = " Computing is estimated from the times of clips." if work.is_estimated else ""
+    return f"From a worker's first row on, without loading the model.{more}{estimate}"
 
 
-def _beside(report: Report) -> list[tuple[str, float]]:
+def _background(report: Report) -> list[tuple[str, float]]:
     workers = report.work.workers
     pairs = [("encoding", sum(w.encode_s for w in workers)), ("storing", sum(w.write_s for w in workers))]
     return pairs if any(seconds for _, seconds in pairs) else []
@@ -201,17 +197,17 @@ def _tables(report: Report) -> Iterator[str]:
             (f"{one.rows:,}", one.row.error_type, one.row.message, one.row.fix, _place(one.row))
             for one in report.failures
         ]
-        note = "By message. framefleet failures lists every row, framefleet retry renders them again."
-        yield _table("Rows that failed", note, ("rows", "error", "message", "what to do", "as row"), rows)
+        note = "By message. List every row with framefleet failures, render them again with framefleet retry."
+        yield _table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
     shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
     yield _table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
     models = [(one.model, one.digest, f"{one.rows:,}") for one in report.models]
     yield _table(
-        "Model", "The digest is over all files that were loaded.", ("model", "digest", "rows"), models
+        "Model", "The digest covers all files that were loaded.", ("model", "digest", "rows"), models
     )
     for one in report.environments:
         yield _table(
-            "Environment", f"{one.rows:,} rows.", ("what", "which"), _environment(one.values.items())
+            "Environment", f"{one.rows:,} rows.", ("name", "value"), _environment(one.values.items())
         )
 
 
@@ -220,9 +216,9 @@ def _place(row: FailedRow) -> str:
 
 
 def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
-    told = {str(key): value if isinstance(value, str) else canonical_json(value) for key, value in values}
-    first = [key for key in _FIRST_KEYS if key in told]
-    return [(key, told[key]) for key in [*first, *sorted(told.keys() - set(first))][:60]]
+    texts = {str(key): value if isinstance(value, str) else canonical_json(value) for key, value in values}
+    first = [key for key in _FIRST_KEYS if key in texts]
+    return [(key, texts[key]) for key in [*first, *sorted(texts.keys() - set(first))][:60]]
 
 
 def _table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -235,9 +231,5 @@ def _table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[
 
 
 def _foot(report: Report) -> str:
-    made = f"{_moment(report.made_at)}, framefleet {html_text(report.framefleet)}"
-    return f"<footer>{made}. The same as JSON: report.json.</footer>"
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, framefleet {html_text(report.framefleet)}"
+    return f"<footer>{made}. As JSON: report.json.</footer>"

@@ -1,4 +1,4 @@
-"""In: an output. Out: what is told of it, for Python; and `report.html` and `report.json` in the output."""
+"""From an output to its report: a value for Python, and `report.html` and `report.json` in the output."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 import framefleet
-from framefleet.jobs.job.claimed import gpus_per_worker
-from framefleet.jobs.look.report.figures import COLUMNS, COMPUTE, MAX_NAMES, THE_REST, Figures, WorkerTime
+from framefleet.jobs.job.job_json import gpus_per_worker
+from framefleet.jobs.look.report.figures import (
+    COLUMNS,
+    COMPUTE,
+    MAX_NAMES,
+    THE_REST,
+    Figures,
+    WorkerTime,
+    mapping_in,
+)
 from framefleet.jobs.look.report.values import (
     AuditedRows,
     Clips,
@@ -26,7 +34,6 @@ from framefleet.jobs.look.report.values import (
 )
 from framefleet.jobs.look.status.status import Status, StatusReader
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
@@ -51,7 +58,7 @@ def report(
     storage_options: Mapping[str, Any] | None = None,
     write: bool = True,
 ) -> Report:
-    """Return what an output's records tell, and write report.html and report.json into it.
+    """Return the report of an output, and write report.html and report.json into it.
 
     price: of a GPU hour, in any currency. write: False writes nothing. Needs no cluster. Raises JobError
     where there is no output, or its records are not ours.
@@ -72,7 +79,7 @@ def write_report(store: Store, found: Report) -> None:
 
 
 def report_of(store: Store, *, price: float | None = None) -> Report:
-    """Return what its records tell; memory does not grow with them."""
+    """Return the report of an output; memory does not grow with its records."""
     figures, gpus = _figures(store), gpus_per_worker(store)
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
@@ -82,15 +89,26 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
         output=store.url_of(""),
         rows=_rows(status, Output(store).counts()),
         clips=_clips(figures),
-        throughput=_throughput(figures),
+        throughput=Throughput(
+            started=_moment(figures.started),
+            finished=_moment(figures.finished),
+            bin_s=figures.timeline.width_s,
+            bins=figures.timeline.bins(),
+        ),
         work=work,
         audits=_audits(status, figures),
         gpus_per_worker=gpus,
         cost=None if price is None else _cost(price, work, gpus, figures.num_rows),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
-        environments=_environments(figures),
-        models=_models(figures),
+        environments=tuple(
+            UsedEnvironment(rows=rows, values=mapping_in(text))
+            for text, rows in figures.environments.most_common(_MAX_ENVIRONMENTS)
+        ),
+        models=tuple(
+            UsedModel(rows=rows, model=model, digest=digest)
+            for (model, digest), rows in figures.models.most_common(_MAX_ENVIRONMENTS)
+        ),
     )
 
 
@@ -122,8 +140,8 @@ def _figures(store: Store) -> Figures:
 
 def _rows(status: Status, counts: OutputCounts) -> RowsByState:
     done, failed = counts.done, counts.failed
-    told = None if status.num_rows is None else max(status.num_rows, done + failed)
-    total = told if counts.rows is None else counts.rows
+    reported = None if status.num_rows is None else max(status.num_rows, done + failed)
+    total = reported if counts.rows is None else counts.rows
     left = None if total is None else total - done - failed
     return RowsByState(
         total=total, done=done, failed=failed, invalid=status.num_invalid, left=left, former=counts.former
@@ -147,15 +165,6 @@ def _clips(figures: Figures) -> Clips:
     )
 
 
-def _throughput(figures: Figures) -> Throughput:
-    return Throughput(
-        started=_moment(figures.started),
-        finished=_moment(figures.finished),
-        bin_s=figures.timeline.width_s,
-        bins=figures.timeline.bins(),
-    )
-
-
 def _work(figures: Figures) -> ModelTime:
     workers = sorted(figures.workers.values(), key=lambda one: (-(one.busy_s + one.idle_s), one.name))
     return ModelTime(
@@ -175,18 +184,8 @@ def _idle(workers: Sequence[WorkerTime]) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES])
 
 
-def _environments(figures: Figures) -> tuple[UsedEnvironment, ...]:
-    found = figures.environments.most_common(_MAX_ENVIRONMENTS)
-    return tuple(UsedEnvironment(rows=rows, values=_values(text)) for text, rows in found)
-
-
-def _models(figures: Figures) -> tuple[UsedModel, ...]:
-    found = figures.models.most_common(_MAX_ENVIRONMENTS)
-    return tuple(UsedModel(rows=rows, model=model, digest=digest) for (model, digest), rows in found)
-
-
 def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
-    """Return how many rows failed by type of error, and by message as far as there are not too many."""
+    """Return how many rows failed by type of error, and by message for the most frequent."""
     by_type: Counter[str] = Counter()
     alike: Counter[tuple[str, str]] = Counter()
     last: dict[tuple[str, str], FailedRow] = {}
@@ -209,12 +208,3 @@ def _cost(price: float, work: ModelTime, gpus: float, done: int) -> Cost:
 
 def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _values(text: str) -> Mapping[str, Any]:
-    """Return what JSON of a record says, or that it says nothing."""
-    try:
-        told = parse_json(text)
-    except ValueError:
-        return {}
-    return told if isinstance(told, Mapping) else {}

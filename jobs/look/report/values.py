@@ -1,4 +1,4 @@
-"""What a report tells, as plain values."""
+"""A report, as plain values."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Throughput:
 class ModelTime:
     """Seconds of the workers' models, from their first row on: computing and idle, by cause the most first.
 
-    is_estimated: some of busy_s is, as records of earlier versions do not tell it. workers: the busiest.
+    is_estimated: some of busy_s is, as records of earlier versions lack it. workers: the busiest.
     """
 
     busy_s: float
@@ -104,7 +104,7 @@ class UsedModel:
 class AuditedRows:
     """What audits say of rows done. by_remark: rows by what their records say; see `render/audit/remarks.py`.
 
-    said: what drivers told; None: nothing. wrong_share: of all rows at the most, with 95 % confidence.
+    said: what drivers reported; None: nothing. wrong_share: of all rows at the most, with 95 % confidence.
     """
 
     said: AuditFigures | None
@@ -122,7 +122,7 @@ class FailedAlike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an output tells. cost: None without a price. failures: by message, the most frequent first."""
+    """The report of an output. cost: None without a price. failures: by message, the most frequent first."""
 
     framefleet: str
     made_at: datetime

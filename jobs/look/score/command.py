@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr
 from framefleet.pipeline.outputs.layout import SCORES
 
-_Output = Annotated[str, typer.Argument(help="Output whose clips to measure: a folder or a URL.")]
+_Output = Annotated[str, Argument(help="Output whose clips to measure: a folder or a URL.")]
 _Scores = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--scores",
         help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. Default: all built-in scores.",
     ),
 ]
 _Similarity = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--similarity", metavar="FOLDER", help="CLIP model that measures how well clips match their prompts."
     ),
 ]
 _Where = Annotated[
     str | None,
-    typer.Option(
-        "--where", metavar="SQL", help='Measure only clips for which this is true, e.g. "seed < 8".'
-    ),
+    Option("--where", metavar="SQL", help='Measure only clips for which this is true, e.g. "seed < 8".'),
 ]
-_Again = Annotated[bool, typer.Option("--again", help="Measure clips that already have these scores, too.")]
+_Again = Annotated[bool, Option("--again", help="Measure again clips that already have these scores.")]
 _Threads = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Number of clips to measure at once. Default: one for each core."),
+    int | None, Option("--threads", min=1, help="Number of clips to measure at once. Default: one per core.")
 ]
 
 
@@ -54,36 +50,25 @@ def score_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.look.score.score import score_output
+        from framefleet.jobs.show.headline import duration
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.pipeline.outputs.stores.store import Store
 
-        code = show_score(
-            output,
-            [name.strip() for text in scores or [] for name in text.split(",")],
-            similarity=similarity,
-            where=where,
-            again=again,
-            num_threads=threads,
-            storage_options=storage_options(sets or []),
-        )
-    raise typer.Exit(code)
-
-
-def show_score(output: str, scores: Sequence[str], *, storage_options: dict[str, Any], **how: Any) -> int:
-    """Score an output; return the exit code."""
-    from framefleet.jobs.look.score.score import score_output
-    from framefleet.jobs.show.headline import duration
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.pipeline.outputs.stores.store import Store
-
-    store = Store(output, storage_options)
-    with watch_on(stderr) as watch:
-        found = score_output(store, scores, watch, **how)
-    if not found.done and not found.num_damaged:
-        stderr.say("nothing to do: every clip has these scores")
-    else:
-        stderr.say(f"{found.done:,} clips scored in {duration(found.elapsed_s)}: {', '.join(found.columns)}")
-        stderr.say(f"scores: {store.url_of(SCORES)}")
-    for name, failed in found.unscored.items():
-        stderr.say(f"{failed.num:,} clips have no {name}, as {failed.example}")
-    if found.num_damaged:
-        stderr.say(f"{found.num_damaged:,} clips are damaged and have no scores, as {found.damage}")
-    return 1 if found.num_damaged or found.unscored else 0
+        store = Store(output, storage_options(sets or []))
+        names = [name.strip() for text in scores or [] for name in text.split(",")]
+        with watch_on(stderr) as watch:
+            found = score_output(
+                store, names, watch, similarity=similarity, where=where, again=again, num_threads=threads
+            )
+        if not found.done and not found.num_damaged:
+            stderr.say("nothing to do: every clip has these scores")
+        else:
+            columns = ", ".join(found.columns)
+            stderr.say(f"{found.done:,} clips scored in {duration(found.elapsed_s)}: {columns}")
+            stderr.say(f"scores: {store.url_of(SCORES)}")
+        for name, failed in found.unscored.items():
+            stderr.say(f"{failed.num:,} clips have no {name}, e.g. {failed.example}")
+        if found.num_damaged:
+            stderr.say(f"{found.num_damaged:,} clips are damaged and have no scores, e.g. {found.damage}")
+    raise Exit(1 if found.num_damaged or found.unscored else 0)

@@ -1,13 +1,16 @@
-"""From an output to the scores of its clips, as parts beside its records. Goes on where it was left."""
+"""From an output to the scores of its clips, as parts next to its records. Continues an earlier run."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.progress import Unscored
-from framefleet.jobs.look.score.clips import ScoredClip, scored_clips
-from framefleet.jobs.show.clips_pace import ClipsPace
 from framefleet.jobs.show.standing import ClipsProgress
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
+from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
+from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
@@ -33,6 +35,7 @@ from framefleet.pipeline.outputs.parts.records import (
     fields_named,
 )
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
+from framefleet.pipeline.outputs.recorded_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import records_where
 from framefleet.pipeline.scores.score import (
@@ -43,6 +46,7 @@ from framefleet.pipeline.scores.score import (
     score_cells,
     score_fields,
 )
+from framefleet.pipeline.scores.scorer import Scored, score_clip
 
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.
@@ -115,7 +119,7 @@ def score_output(
     again: bool = False,
     num_threads: int | None = None,
 ) -> ScoreSummary:
-    """Do what `score` promises, telling `watch` about it."""
+    """Do what `score` promises, reporting to `watch`."""
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
     asked = list(names) or ([] if similarity else list(OWN_SCORES))
@@ -208,3 +212,59 @@ class _Left:
 
     def _is_known(self, row: dict[str, Any]) -> bool:
         return any(_key(row["row_id"], clip) in self.known for clip in (row["media_sha256"], ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredClip:
+    """media_sha256: of the clip. damage: what is wrong with it; it then has no scores."""
+
+    row_id: str
+    media_sha256: str
+    scored: Scored
+    damage: str | None = None
+
+
+def scored_clips(
+    store: Store, scores: Sequence[ClipScore], records: Iterable[Mapping[str, Any]], *, num_threads: int
+) -> Iterator[ScoredClip]:
+    """Yield the scores of clips in the order of their records, several measured at once.
+
+    At most twice as many clips are under way as there are threads, each of up to 3 GB when it is decoded.
+    Raises StoreError for an output that does not answer.
+    """
+    waiting: deque[Future[ScoredClip]] = deque()
+    left = iter(records)
+    with ThreadPoolExecutor(num_threads) as threads:
+        try:
+            while True:
+                for record in islice(left, 2 * num_threads - len(waiting)):
+                    waiting.append(threads.submit(_scored, store, scores, record))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]) -> ScoredClip:
+    if record["frames_sha256"] is None:  # sound alone
+        return _clip(record, score_clip(scores, None, record))
+    try:
+        file = recorded_clip(record)
+        if record["bytes"] > MAX_CLIP_BYTES:
+            return _clip(record, damage=f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes")
+    except JobError as error:  # the record may be anybody's
+        return _clip(record, damage=error.problem)
+    content = sound_content(store, file)
+    if not isinstance(content, bytes):
+        return _clip(record, damage=f"{file.path}: {HOW[content]}")
+    try:
+        frames = decode(content)
+    except StoreError as error:
+        return _clip(record, damage=f"{file.path}: {error.problem}")
+    return _clip(record, score_clip(scores, frames, record))
+
+
+def _clip(record: Mapping[str, Any], scored: Scored | None = None, damage: str | None = None) -> ScoredClip:
+    row_id, media_sha256 = record["row_id"], record["media_sha256"]
+    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored or Scored(), damage=damage)

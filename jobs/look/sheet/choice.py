@@ -1,15 +1,14 @@
-"""In: an output and what is asked of it. Out: the records whose clips are shown, and where each stands."""
+"""In: an output and a choice of its clips. Out: the records whose clips are shown, and the place of each."""
 
 from __future__ import annotations
 
 import heapq
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from framefleet.jobs.look.sheet.axes import Placed, Sides, note_value, placed, side_names, side_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -22,15 +21,16 @@ from framefleet.pipeline.outputs.where import records_where
 
 _READ = [*FRAMES_OF, "row_indices", "fps", "seed", "arguments", "frames_sha256"]
 MAX_CLIPS = 1000  # more are no picture that anybody looks at
-_MAX_VALUE = 500  # characters of a text beside a grid
+_MAX_VALUE = 500  # characters of a value at a grid's side
+MAX_AXIS_VALUES = 10_000  # values of a column that are read; the first of them are shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipChoice:
-    """What is asked for. rows, columns: names of columns, along the sides. where: SQL on records' columns.
+    """Which clips to show. rows, columns: columns whose values are at the sides. where: SQL on columns.
 
-    pages: the name of a column of which each value has a page of its own; page: that of this one. limit: so
-    many clips at most. captions: columns that are told below each clip; () is prompt and seed.
+    pages: a column with a page for each value; page: the value of this page. limit: the most clips to show.
+    captions: columns to show below each clip; () is prompt and seed.
     """
 
     rows: str | None = None
@@ -47,10 +47,19 @@ class ClipChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """The clips of a picture. row_names, column_names: beside them, [] where they stand in the table's order.
+class Placed:
+    """A record and its place in a grid."""
 
-    num_found: records there are, in this choice. num_more: of these, in a cell that is taken.
+    record: Mapping[str, Any]
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The clips of a picture. row_names, column_names: at the sides; [] for clips in the table's order.
+
+    num_found: records of this choice. num_more: how many of them have a cell that is taken.
     """
 
     clips: list[Placed]
@@ -68,7 +77,7 @@ def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
     chosen = _by_axes(store, choice) if choice.rows or choice.columns else _in_order(store, choice)
     if not chosen.clips:
         which = f" where {choice.where}" if choice.where else ""
-        raise JobError(f"{store.url_of(RECORDS)} has no clip{which}", "wait for the first, or ask for others")
+        raise JobError(f"{store.url_of(RECORDS)} has no clip{which}", "wait for the first, or choose others")
     return chosen
 
 
@@ -83,10 +92,10 @@ def pages_of(store: Store, choice: ClipChoice) -> Iterator[tuple[str, Chosen]]:
     _check_names(store, choice)
     first_seen: dict[Hashable, int] = {}
     for record in _records(store, choice, of_all_pages=True):
-        note_value(first_seen, value_of(record, choice.pages), _position(record), choice.pages)
-    values = side_of(first_seen, choice.limit)
+        _note(first_seen, value_of(record, choice.pages), record, choice.pages)
+    values = _side(first_seen, choice.limit)
     limit = max(1, choice.limit // max(1, len(values)))
-    for value, name in zip(values, side_names(values, choice.pages), strict=True):
+    for value, name in zip(values, _names(values, choice.pages), strict=True):
         yield name, chosen_of(store, replace(choice, page=value, limit=limit))
 
 
@@ -142,33 +151,65 @@ def _in_order(store: Store, choice: ClipChoice) -> Chosen:
 
 
 def _by_axes(store: Store, choice: ClipChoice) -> Chosen:
-    sides, num_found = _sides(store, choice)
-    clips, num_more = placed(_valued(store, choice), sides)
-    return Chosen(
-        clips=clips,
-        row_names=side_names(sides.rows, choice.rows) if choice.rows else [],
-        column_names=side_names(sides.columns, choice.columns) if choice.columns else [],
-        num_found=num_found,
-        num_more=num_more,
-    )
-
-
-def _sides(store: Store, choice: ClipChoice) -> tuple[Sides, int]:
-    """Return the values along both sides, as many as the limit has room for, and how many records are."""
+    """Return the first record of each cell by its position in the table."""
     num_found = 0
     rows: dict[Hashable, int] = {}
     columns: dict[Hashable, int] = {}
     for record, row, column in _valued(store, choice):
         num_found += 1
-        note_value(rows, row, _position(record), choice.rows or "")
-        note_value(columns, column, _position(record), choice.columns or "")
+        _note(rows, row, record, choice.rows)
+        _note(columns, column, record, choice.columns)
     across = min(len(columns), max(1, choice.limit // max(1, min(len(rows), math.isqrt(choice.limit)))))
-    down = max(1, choice.limit // max(1, across))
-    return Sides(rows=side_of(rows, down), columns=side_of(columns, across)), num_found
+    left, top = _side(rows, max(1, choice.limit // max(1, across))), _side(columns, across)
+    cells: dict[tuple[int, int], Mapping[str, Any]] = {}
+    num_more = 0
+    for record, row, column in _valued(store, choice):
+        if row in left and column in top:
+            cell = left[row], top[column]
+            num_more += cell in cells
+            if cell not in cells or record["row_indices"] < cells[cell]["row_indices"]:
+                cells[cell] = record
+    return Chosen(
+        clips=[Placed(record=cells[row, column], row=row, column=column) for row, column in sorted(cells)],
+        row_names=_names(left, choice.rows) if choice.rows else [],
+        column_names=_names(top, choice.columns) if choice.columns else [],
+        num_found=num_found,
+        num_more=num_more,
+    )
+
+
+def _note(
+    first_seen: dict[Hashable, int], value: Hashable, record: Mapping[str, Any], name: str | None
+) -> None:
+    """Note the position where a value is first. Raises JobError where a column has too many values."""
+    first_seen[value] = min(_position(record), first_seen.get(value, _position(record)))
+    if len(first_seen) > MAX_AXIS_VALUES:
+        raise JobError(
+            f"column {name or ''!r} has more than {MAX_AXIS_VALUES:,} values",
+            "choose another column, or fewer rows with --where",
+        )
+
+
+def _side(first_seen: Mapping[Hashable, int], most: int) -> dict[Hashable, int]:
+    """Return at most this many values and their places: numbers by size, others as in the table."""
+    values = sorted(first_seen, key=lambda value: first_seen[value])[:most]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    ordered = sorted(numbers) if len(numbers) == len(values) else values
+    return {value: place for place, value in enumerate(ordered)}
+
+
+def _names(values: Iterable[Hashable], name: str) -> list[str]:
+    """Return what is written at a side: texts as they are, numbers with the name of their column."""
+    return [value if isinstance(value, str) else f"{name} {caption_text(value)}" for value in values]
+
+
+def caption_text(value: object) -> str:
+    """Return a value as captions show it; whole numbers of any size are written out."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _valued(store: Store, choice: ClipChoice) -> Iterator[tuple[dict[str, Any], Hashable, Hashable]]:
-    """Yield records with what they say in both columns; where one is not asked for, their number."""
+    """Yield records with their values of both columns; for a column that is not chosen, a running number."""
     seen: Counter[Hashable] = Counter()
     for record in _records(store, choice):
         row = value_of(record, choice.rows) if choice.rows else None

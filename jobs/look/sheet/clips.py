@@ -1,4 +1,4 @@
-"""In: a record. Out: its frames as small as they are shown, and what is written below them."""
+"""In: a record. Out: its frames as small as they are shown, and the caption below them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.jobs.look.sheet.axes import caption_text
-from framefleet.jobs.look.sheet.choice import value_of
+from framefleet.jobs.look.sheet.choice import caption_text, value_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.model.specs.refused import Refused
@@ -22,7 +21,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 
 MAX_SHOWN_BYTES = 2 << 30  # of all frames of a picture, which are held at once
-_GONE = (58, 30, 34)  # what stands for a clip that cannot be read
+_GONE = (58, 30, 34)  # shown for a clip that cannot be read
 _NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallClip:
-    """frames: RGB, each within the width that was asked for."""
+    """frames: RGB, each within the width of a tile."""
 
     frames: Frames
     fps: float
@@ -45,9 +44,10 @@ def small_clip(
     captions: Sequence[str],
     which: Callable[[int], Sequence[int]],
 ) -> SmallClip:
-    """Return a clip as it is shown; a dark red one, with a word in the log, where it cannot be read.
+    """Return a clip as it is shown; a dark red one, and a warning, where it cannot be read.
 
-    which: of so many frames. Raises JobError where these, enlarged, take more than `MAX_SHOWN_BYTES`.
+    which: from the number of frames to those to show. Raises JobError where these, enlarged, take more than
+    `MAX_SHOWN_BYTES`.
     """
     caption = caption_of(record, captions)
     try:
@@ -72,7 +72,7 @@ def more_than_shown(what: str, size_bytes: int) -> JobError:
 
 
 def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return what is said of a clip: these columns, the first as its title; or its prompt, seed and steps."""
+    """Return a caption: these columns, the first as its title; or prompt, seed and steps."""
     if names:
         title, *details = (str(value_of(record, name)) for name in names)
         named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]

@@ -1,44 +1,43 @@
-"""`framefleet sheet` and `framefleet grid`, as they are typed."""
+"""`framefleet sheet` and `framefleet grid`: their options, and what they print."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting
+from framefleet.jobs.show.console import reporting, stderr, stdout
 
-_Still = Annotated[Path, typer.Option("--to", "-o", help="Picture to write: .png, .jpg or .webp.")]
-_Moving = Annotated[Path, typer.Option("--to", "-o", help="File to write: .mp4, .mkv, .gif or .webp.")]
-_Rows = Annotated[
-    str | None, typer.Option("--rows", metavar="COLUMN", help="Column whose values are on the left.")
-]
-_Columns = Annotated[
-    str | None, typer.Option("--columns", metavar="COLUMN", help="Column whose values are at the top.")
-]
-_Pages = Annotated[
-    str | None,
-    typer.Option("--pages", metavar="COLUMN", help="Column whose values each get a page, below each other."),
-]
+if TYPE_CHECKING:
+    from framefleet.jobs.look.sheet.sheet import Drawn, OnClip
+
+
+def _column(option: str, text: str) -> Any:
+    return Option(option, metavar="COLUMN", help=text)
+
+
+_Still = Annotated[Path, Option("--to", "-o", help="Picture to write: .png, .jpg or .webp.")]
+_Moving = Annotated[Path, Option("--to", "-o", help="File to write: .mp4, .mkv, .gif or .webp.")]
+_Rows = Annotated[str | None, _column("--rows", "Column whose values are on the left.")]
+_Columns = Annotated[str | None, _column("--columns", "Column whose values are at the top.")]
+_Pages = Annotated[str | None, _column("--pages", "Column with a page for each value, one below the other.")]
 _Where = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--where",
         metavar="SQL",
         help='Include only records for which this is true, e.g. "guidance_scale < 5".',
     ),
 ]
-_Captions = Annotated[
-    list[str] | None,
-    typer.Option("--caption", metavar="COLUMN", help="Column to show below each clip; repeatable."),
-]
-_Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of clips.")]
-_GridTile = Annotated[int, typer.Option("--tile", min=16, max=2048, help="Width of a clip in pixels.")]
+_Captions = Annotated[list[str] | None, _column("--caption", "Column to show below each clip; repeatable.")]
+_Limit = Annotated[int, Option("--limit", min=1, max=1000, help="Maximum number of clips.")]
+_GridTile = Annotated[int, Option("--tile", min=16, max=2048, help="Width of a clip in pixels.")]
 _SheetTile = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--tile",
         min=16,
         max=2048,
@@ -62,23 +61,18 @@ def sheet_command(
 ) -> None:
     """Draw the clips of an output in one picture: three frames of each, in the order of the table.
 
-    With --rows and --columns, one frame of each by what columns say: --rows prompt --columns seed.
+    With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.sheet.choice import ClipChoice
-        from framefleet.jobs.look.sheet.shown import show_sheet
+        from framefleet.jobs.look.sheet.sheet import draw_sheet
 
-        options = set_values(sets or []).get("storage_options", {})
+        store = output_at(output, sets, is_rendered=True).store
         choice = ClipChoice(
-            rows=rows,
-            columns=columns,
-            where=where,
-            limit=limit,
-            captions=tuple(captions or []),
-            pages=pages,
+            rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or []), pages=pages
         )
-        show_sheet(output, options, to, choice, tile=tile)
+        _show(lambda on_clip: draw_sheet(store, to, choice, tile=tile, on_clip=on_clip))
 
 
 def grid_command(
@@ -95,12 +89,28 @@ def grid_command(
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.sheet.choice import ClipChoice
-        from framefleet.jobs.look.sheet.shown import show_grid
+        from framefleet.jobs.look.sheet.sheet import draw_grid
 
-        options = set_values(sets or []).get("storage_options", {})
+        store = output_at(output, sets, is_rendered=True).store
         choice = ClipChoice(
             rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or [])
         )
-        show_grid(output, options, to, choice, tile=tile)
+        _show(lambda on_clip: draw_grid(store, to, choice, tile=tile, on_clip=on_clip))
+
+
+def _show(draw: Callable[[OnClip], Drawn]) -> None:
+    """Draw; print where the picture is, and how many clips are not in it."""
+    from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.show.standing import ClipsProgress
+    from framefleet.jobs.show.watch import wait_for
+
+    with watch_on(stderr) as watch:
+        wait_for(watch, "reading records")
+        drawn = draw(lambda done, total: watch.show(ClipsProgress(doing="read", done=done, total=total)))
+    if drawn.num_found > drawn.num_clips + drawn.num_more:
+        stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")
+    if drawn.num_more:
+        stderr.say(f"{drawn.num_more:,} clips left out, as their cell is taken: --where, or other columns")
+    stdout.say(str(drawn.path))

@@ -25,18 +25,14 @@ from framefleet.pipeline.outputs.stores.store import Store
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
 STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
 _WEBP_QUALITY = 85
-_SHEET_COLUMNS = 3  # cards beside each other, as wide as a page
+_SHEET_COLUMNS = 3  # cards side by side, as wide as a page
 
 OnClip = Callable[[int, int], object]  # how many clips were read, of how many
 
 
-def _untold(done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """A picture, and what it shows. num_more: clips whose cell another one has."""
+    """A picture, and what it shows. num_more: clips whose cell is already taken."""
 
     path: Path
     num_clips: int
@@ -59,16 +55,15 @@ def sheet(
 ) -> Drawn:
     """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
 
-    to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, as "prompt"
+    to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, e.g. "prompt"
     and "seed". pages: a column of which each value has a page, one below the other. where: SQL on columns.
-    captions: columns below each clip. limit: so many clips. tile: pixels of one; None is 480 of three frames,
-    and 192 of one. Raises JobError for what cannot be drawn.
+    captions: columns below each clip. limit: at most this many clips. tile: width of a clip in pixels; None
+    is 480 for three frames and 192 for one. Raises JobError for what cannot be drawn.
     """
-    path = checked_path(to, STILLS, tile)
     choice = ClipChoice(
         rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions), pages=pages
     )
-    return draw_sheet(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
+    return draw_sheet(Output.open_rendered(output, storage_options).store, to, choice, tile=tile)
 
 
 def grid(
@@ -85,44 +80,51 @@ def grid(
 ) -> Drawn:
     """Draw clips of an output side by side, playing in step; shorter ones wait at their end.
 
-    to: an .mp4, .mkv, .gif or .webp file; the rest as of `sheet`.
+    to: an .mp4, .mkv, .gif or .webp file; the rest as for `sheet`.
     """
-    path = checked_path(to, MOVING, tile)
     choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
-    return draw_grid(Output.open_rendered(output, storage_options).store, path, choice, tile=tile)
+    return draw_grid(Output.open_rendered(output, storage_options).store, to, choice, tile=tile)
 
 
 def draw_sheet(
-    store: Store, path: Path, choice: ClipChoice, *, tile: int | None, told: OnClip = _untold
+    store: Store,
+    to: str | Path,
+    choice: ClipChoice,
+    *,
+    tile: int | None,
+    on_clip: OnClip = lambda done, total: None,
 ) -> Drawn:
-    """Do what `sheet` promises. told: is told how far it is."""
+    """Do what `sheet` promises. on_clip: called after each clip that was read."""
+    path = _checked_path(to, STILLS, tile)
     tile = tile or (GRID_TILE if choice.rows or choice.columns else STRIP_TILE)
     pages = list(pages_of(store, choice))
-    image = stacked([(name, _page(store, chosen, choice, tile, told)) for name, chosen in pages])
+    image = stacked([(name, _page(store, chosen, choice, tile, on_clip)) for name, chosen in pages])
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
-    drawn = [_drawn(path, chosen) for _, chosen in pages]
-    return Drawn(
-        path=path,
-        num_clips=sum(page.num_clips for page in drawn),
-        num_found=sum(page.num_found for page in drawn),
-        num_more=sum(page.num_more for page in drawn),
-    )
+    return _drawn(path, [chosen for _, chosen in pages])
 
 
-def _page(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, told: OnClip) -> Image.Image:
+def _page(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_clip: OnClip) -> Image.Image:
     if choice.rows or choice.columns:
-        clips = _clips(store, chosen, choice, tile, told, _middle)
+        clips = _clips(store, chosen, choice, tile, on_clip, lambda num_frames: [num_frames // 2])
         return Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
-    clips = _clips(store, chosen, choice, tile, told, shown_of)
+    clips = _clips(store, chosen, choice, tile, on_clip, shown_of)
     tiles = ((clip.frames, clip.caption) for clip in clips)
     return contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
 
 
-def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: OnClip = _untold) -> Drawn:
-    """Do what `grid` promises. told: is told how far it is."""
+def draw_grid(
+    store: Store,
+    to: str | Path,
+    choice: ClipChoice,
+    *,
+    tile: int,
+    on_clip: OnClip = lambda done, total: None,
+) -> Drawn:
+    """Do what `grid` promises. on_clip: called after each clip that was read."""
+    path = _checked_path(to, MOVING, tile)
     chosen = chosen_of(store, choice)
     has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
-    picture = _picture(chosen, _clips(store, chosen, choice, tile, told, range), has_captions=has_captions)
+    picture = _picture(chosen, _clips(store, chosen, choice, tile, on_clip, range), has_captions=has_captions)
     width, height = picture.size
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
@@ -132,11 +134,11 @@ def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: 
         media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
         content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
         _written(path, lambda to: to.write_bytes(content))
-    return _drawn(path, chosen)
+    return _drawn(path, [chosen])
 
 
-def checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
-    """Return the path. Raises JobError for what cannot be written, before anything is read."""
+def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
+    """Return the path. Raises JobError for one that cannot be written."""
     path = Path(to)
     if path.suffix.lower() not in endings:
         raise JobError(f"{path} ends with {path.suffix or 'nothing'}", f"use one of {', '.join(endings)}")
@@ -152,16 +154,12 @@ def _clips(
     chosen: Chosen,
     choice: ClipChoice,
     tile: int,
-    told: OnClip,
+    on_clip: OnClip,
     which: Callable[[int], Sequence[int]],
 ) -> Iterator[SmallClip]:
     for number, place in enumerate(chosen.clips, start=1):
         yield small_clip(store, place.record, width=tile, captions=choice.captions, which=which)
-        told(number, len(chosen.clips))
-
-
-def _middle(num_frames: int) -> Sequence[int]:
-    return [num_frames // 2]
+        on_clip(number, len(chosen.clips))
 
 
 def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
@@ -179,7 +177,7 @@ def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) 
 
 
 def _save_animation(path: Path, picture: GridPicture) -> None:
-    """Write a GIF or an animated WebP, which goes on for ever."""
+    """Write a GIF or an animated WebP that loops."""
     images = (Image.fromarray(frame) for frame in picture.frames())
     first = next(images)
     duration_ms = round(1000 / picture.fps)
@@ -187,7 +185,7 @@ def _save_animation(path: Path, picture: GridPicture) -> None:
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file as a whole, or none."""
+    """Write a whole file or none."""
     half = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(half)
@@ -196,5 +194,10 @@ def _written(path: Path, write: Callable[[Path], object]) -> None:
         half.unlink(missing_ok=True)
 
 
-def _drawn(path: Path, chosen: Chosen) -> Drawn:
-    return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)
+def _drawn(path: Path, pages: Sequence[Chosen]) -> Drawn:
+    return Drawn(
+        path=path,
+        num_clips=sum(len(page.clips) for page in pages),
+        num_found=sum(page.num_found for page in pages),
+        num_more=sum(page.num_more for page in pages),
+    )

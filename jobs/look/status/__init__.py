@@ -1,1 +1,1 @@
-"""How far an output is, as its files tell."""
+"""Progress of an output, by its files."""

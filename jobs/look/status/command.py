@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
+from typer import Option
 
 from framefleet.jobs.look.failures.command import one_line
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
@@ -21,14 +21,12 @@ from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.jobs.look.status.driver import DriverSeen
-    from framefleet.jobs.look.status.status import Status, StatusReader
+    from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
 
 
-_Watch = Annotated[bool, typer.Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
+_Watch = Annotated[bool, Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
 _Every = Annotated[
-    float,
-    typer.Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes of --watch."),
+    float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes of --watch.")
 ]
 
 
@@ -45,41 +43,23 @@ def status_command(
     Reads the output's files, from anywhere; needs no cluster. --watch ends when no driver is at work.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import output_at
+        from framefleet.jobs.look.status.status import StatusReader
 
-        options = set_values(sets or []).get("storage_options", {})
-        if watch:
-            watch_status(output, options, every_s=every_s, as_json=as_json)
+        reader = StatusReader(output_at(output, sets))
+        if not watch:
+            print_status(reader.status(), as_json=as_json)
+        elif as_json or not stdout.is_terminal:
+            for status in _statuses(reader, every_s):
+                print_status(status, as_json=as_json, is_brief=True)
         else:
-            show_status(output, options, as_json=as_json)
-
-
-def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print how far an output is, once."""
-    from framefleet.jobs.look.status.status import StatusReader
-    from framefleet.pipeline.outputs.output import Output
-
-    reader = StatusReader(Output.open(output, storage_options))
-    _print(reader.status(), as_json=as_json)
-
-
-def watch_status(output: str, storage_options: Mapping[str, Any], *, every_s: float, as_json: bool) -> None:
-    """Print it every so often, until no driver is at work; on a terminal in one place."""
-    from framefleet.jobs.look.status.status import StatusReader
-    from framefleet.pipeline.outputs.output import Output
-
-    reader = StatusReader(Output.open(output, storage_options))
-    if as_json or not stdout.is_terminal:
-        for status in _statuses(reader, every_s):
-            _print(status, as_json=as_json, is_brief=True)
-        return
-    with Live(console=stdout, auto_refresh=False) as live:
-        for status in _statuses(reader, every_s):
-            live.update(status_picture(status), refresh=True)
+            with Live(console=stdout, auto_refresh=False) as live:
+                for status in _statuses(reader, every_s):
+                    live.update(status_picture(status), refresh=True)
 
 
 def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
-    """Yield what is read now and then; the last once nobody works on it."""
+    """Yield the status every `every_s` seconds; the last when no driver is at work."""
     while True:
         status = reader.status()
         yield status
@@ -88,7 +68,7 @@ def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
         time.sleep(every_s)
 
 
-def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
+def print_status(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
     if as_json:
         stdout.say(json.dumps(as_values(status)))
     elif is_brief:
@@ -98,14 +78,14 @@ def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
 
 
 def as_values(status: Status) -> dict[str, Any]:
-    """Return what --json tells."""
+    """Return what --json prints."""
     drafts = as_values(status.drafts) if status.drafts else None
     failures = [
         asdict(row) | {"failed_at": row.failed_at.isoformat(), "traceback": None}
         for row in status.last_failures
     ]
     driver = asdict(status.driver)
-    del driver["progress"]  # it is told beside
+    del driver["progress"]  # its values are in the status
     return asdict(status) | {"driver": driver, "last_failures": failures, "drafts": drafts}
 
 
@@ -125,7 +105,7 @@ def _counts_of(status: Status) -> str:
         (status.num_failed, "failed"),
         (status.num_invalid, "invalid"),
         (status.num_left or 0, "left"),
-        (status.num_former, "done that are no longer in the table"),
+        (status.num_former, "done but no longer in the table"),
     ):
         if count:
             parts.append(f"{count:,} {what}")
@@ -168,7 +148,7 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     if status.audits and status.num_done:
         lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}", overflow="fold"))
     if status.num_failed:
-        lines.append(Text(f"all of them: {command('failures', status.output)}"))
+        lines.append(Text(f"to list them all: {command('failures', status.output)}"))
     return Group(*lines)
 
 
@@ -176,17 +156,17 @@ def _of_driver(driver: DriverSeen) -> str:
     from framefleet.jobs.show.headline import duration
 
     who = f"pid {driver.pid} on {one_line(driver.host)} since {one_line(driver.started_at)}"
-    told = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
+    heard = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
     match driver.state:
         case "running":
-            return f"driver: {who}{told}"
+            return f"driver: {who}{heard}"
         case "silent":
-            return f"driver: {who} is silent{told}: it may be gone, or out of touch with the output"
+            return f"driver: {who} is silent{heard}: it may have ended, or lost its connection to the output"
         case "gone":
-            return f"driver: none; {who} went without a word: run the same command again to go on"
+            return f"driver: none; {who} ended unexpectedly: run the same command again to continue"
         case "ended":
             return f"driver: none; the last one began {one_line(driver.started_at)} and has ended"
         case "unknown":
-            return "driver: its file says nothing that can be read"
+            return "driver: its file cannot be read"
         case _:
-            return "driver: none so far"
+            return "driver: none yet"

@@ -1,15 +1,15 @@
-"""In: an output. Out: how far it is, for Python and for `--watch`."""
+"""From an output to its progress: by its newest driver while that runs, else by counting."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from framefleet.cluster.driver.holder import parse_holder
+from framefleet.cluster.driver.holder import Holder, parse_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
-from framefleet.jobs.look.status.driver import DriverSeen, DriverState, driver_of
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
@@ -17,9 +17,66 @@ from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path
 from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
-_LAST = 3  # failures that are told; `framefleet failures` has all
-_AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # whose word counts
-_MOST = 10**12  # rows that anybody may have: files are anybody's
+_LAST = 3  # failures to show; `framefleet failures` lists all
+_AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
+_MOST = 10**12  # more rows than any output has: files may be anybody's
+
+
+# running: it beats. silent: no beat for long, by two clocks. gone: its process ended without giving the
+# output back. ended: it gave it back. unknown: its file cannot be read. none: there was no driver.
+DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]
+SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverSeen:
+    """The newest driver. progress: its last report. told_s: seconds since then, if it gave the time."""
+
+    state: DriverState
+    epoch: int = 0
+    pid: int = 0
+    host: str = ""
+    started_at: str = ""
+    told_s: float | None = None
+    progress: Progress | None = None
+
+
+def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
+    """Return the newest driver of an output. now: the present, but for tests."""
+    epochs = epochs_of(store)
+    if not epochs:
+        return DriverSeen(state="none")
+    try:
+        holder = parse_holder(store.read(epoch_path(epochs[-1]), MAX_DRIVER_BYTES))
+    except FileNotFoundError:
+        holder = None
+    if holder is None:
+        return DriverSeen(state="unknown", epoch=epochs[-1])
+    told_s = _seconds_since(holder.beat_at, now or datetime.now(UTC))
+    return DriverSeen(
+        state=_state(holder, told_s),
+        epoch=epochs[-1],
+        pid=holder.pid,
+        host=holder.host,
+        started_at=holder.started_at,
+        told_s=told_s,
+        progress=holder.progress,
+    )
+
+
+def _state(holder: Holder, told_s: float | None) -> DriverState:
+    if holder.ended:
+        return "ended"
+    if holder.is_gone():
+        return "gone"
+    return "silent" if holder.runs_elsewhere() and told_s and told_s > SILENT_S else "running"
+
+
+def _seconds_since(moment: str, now: datetime) -> float | None:
+    try:
+        return max(0.0, (now - datetime.fromisoformat(moment)).total_seconds())
+    except (ValueError, TypeError):  # of an earlier version, or without a zone
+        return None
 
 
 class AuditReader:
@@ -32,20 +89,20 @@ class AuditReader:
     def figures(self, num_done: int) -> AuditFigures | None:
         """Return what audits say of all rows with a record; None where no driver said anything.
 
-        num_done: these rows. Those that no driver spoke of, e.g. as it was killed, may all be wrong.
+        num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
         """
-        told = [one for one in self._told() if one.audits and _is_sound(one)]
-        if not told:
+        reports = [one for one in self._reports() if one.audits and _is_sound(one)]
+        if not reports:
             return None
-        total = sum((one.audits for one in told if one.audits), AuditFigures())
-        unknown = max(0, num_done - sum(one.done for one in told))
+        total = sum((one.audits for one in reports if one.audits), AuditFigures())
+        unknown = max(0, num_done - sum(one.done for one in reports))
         return replace(
             total,
             num_unaudited=total.num_unaudited + unknown,
             most_wrong=min(total.most_wrong + unknown, num_done),
         )
 
-    def _told(self) -> Iterator[Progress]:
+    def _reports(self) -> Iterator[Progress]:
         epochs = epochs_of(self._store)
         for epoch in epochs:
             if epoch not in self._earlier:
@@ -67,7 +124,7 @@ class AuditReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How far an output is.
+    """Progress of an output.
 
     num_rows: of the table, distinct and valid ones; None where nobody wrote them down. num_done, num_failed
     and num_left add up to it. num_former: have a record, but are no longer in the table. rows_per_s: of the
@@ -97,10 +154,10 @@ class Status:
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
-    """Return how far an output is, from anywhere: reads its files, and needs no cluster.
+    """Return the progress of an output, from anywhere: reads its files, and needs no cluster.
 
-    While a driver renders, what it told last (at most some ten seconds ago); else what is counted in the
-    output. Raises JobError where there is no output.
+    While a driver renders, its last report (at most some ten seconds old); else the output's rows are
+    counted. Raises JobError where there is no output.
     """
     return StatusReader(Output.open(output, storage_options)).status()
 
@@ -120,11 +177,11 @@ class StatusReader:
 
     def status(self) -> Status:
         driver = driver_of(self._output.store)
-        told, is_at_work = driver.progress, driver.state in _AT_WORK
-        num_rows = told.before + told.total if told else None
+        report, is_at_work = driver.progress, driver.state in _AT_WORK
+        num_rows = report.before + report.total if report else None
         num_former = 0
-        if told and is_at_work:
-            done, failed = told.before + told.done, told.failed
+        if report and is_at_work:
+            done, failed = report.before + report.done, report.failed
         else:
             counts = self._counts.value()
             done, failed, num_former = counts.done, counts.failed, counts.former
@@ -136,10 +193,10 @@ class StatusReader:
             num_failed=failed,
             num_invalid=self._num_invalid.value(),
             num_left=None if num_rows is None else max(0, num_rows - done - failed),
-            rows_per_s=told.rows_per_s if told else None,
-            eta_s=told.eta_s if told and is_at_work else None,
+            rows_per_s=report.rows_per_s if report else None,
+            eta_s=report.eta_s if report and is_at_work else None,
             driver=driver,
-            workers=told.workers if told and is_at_work else (),
+            workers=report.workers if report and is_at_work else (),
             last_failures=self._last_failures.value(),
             num_former=num_former,
             audits=self._audits.figures(done + num_former),
@@ -166,7 +223,7 @@ class _Cached(Generic[_Read]):
         return self._known[1]
 
 
-def _is_sound(told: Progress) -> bool:
-    said = told.audits
+def _is_sound(report: Progress) -> bool:
+    said = report.audits
     assert said is not None
-    return all(0 <= n < _MOST for n in (told.done, said.num_equal, said.num_unaudited, said.most_wrong))
+    return all(0 <= n < _MOST for n in (report.done, said.num_equal, said.num_unaudited, said.most_wrong))

@@ -57,7 +57,7 @@ def test_killed_and_interrupted_at_random_moments_it_comes_to_the_same_bits(fold
         process.send_signal(number)
         printed, _ = process.communicate(timeout=60)
         assert process.returncode == exit_code, printed
-        assert ("to go on: framefleet train" in printed) == (number != signal.SIGKILL)
+        assert ("to continue: framefleet train" in printed) == (number != signal.SIGKILL)
     finish(start_training(job))
     assert equal(trained_weights(output), undisturbed)
 

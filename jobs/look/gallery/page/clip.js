@@ -33,7 +33,7 @@ function clipTile(app, row, { isBare = false, numMore = 0 } = {}) {
   star.onclick = (event) => { event.stopPropagation(); app.star(row); };
   mark.onclick = (event) => { event.stopPropagation(); app.mark(row); };
   tile.onclick = () => app.open(row);
-  if (numMore) frame.append(element("span", { className: "badge more", textContent: `+${count(numMore)}`, title: "more clips in this cell" }));
+  if (numMore) frame.append(element("span", { className: "badge more", textContent: `+${count(numMore)}`, title: "More clips in this cell" }));
   tile.update = () => updateTile(app, row, tile, star, mark);
   fillTile(app, row, tile, frame, isBare);
   return tile;

@@ -35,7 +35,7 @@ class Together {
     const step = (by, text, label) => element("button", { className: "icon", textContent: text, "aria-label": label, title: label, onclick: () => this.step(by) });
     this.speed = element("select", { "aria-label": "Speed" }, ...[1, 0.5, 0.25].map((speed) => element("option", { value: speed, textContent: `${speed}×` })));
     this.speed.onchange = () => { for (const { video } of videos) video.playbackRate = Number(this.speed.value); };
-    this.controls = element("div", { className: "controls" }, step(-1, "◂", "a frame back (,)"), this.button, step(1, "▸", "a frame on (.)"), this.slider, this.frame, this.speed);
+    this.controls = element("div", { className: "controls" }, step(-1, "◂", "One frame back (,)"), this.button, step(1, "▸", "One frame forward (.)"), this.slider, this.frame, this.speed);
     this.tick = () => { this.follow(); this.request = requestAnimationFrame(this.tick); };
     this.tick();
   }

@@ -22,7 +22,7 @@ const framefleet = {
   },
 };
 
-/** Run a script beside the page; rejects where it is not there. */
+/** Run a script of the gallery's folder; rejects where it is not there. */
 function load(file) {
   return new Promise((resolve, reject) => {
     const script = element("script", { src: file, async: true });
@@ -32,7 +32,7 @@ function load(file) {
   });
 }
 
-/** One column: `at` tells a row's value once its block is there. */
+/** One column: `at` returns a row's value once its block is there. */
 class Column {
   constructor(described, numRows, blockRows) {
     Object.assign(this, described); // name, kind, role, distinct, values, least, most
@@ -89,7 +89,7 @@ class Column {
 class Table {
   constructor({ rows, columns }, blockRows) {
     this.numRows = rows;
-    this.columns = new Map(columns.map((told) => [told.name, new Column(told, rows, blockRows)]));
+    this.columns = new Map(columns.map((described) => [described.name, new Column(described, rows, blockRows)]));
   }
 
   /** Return all rows by their first position in the table; those of equal positions as they were finished. */
@@ -118,7 +118,7 @@ class Table {
 
   /**
    * Load what is filtered and sorted by, arguments first, before somebody asks: a column at a time, with a rest between,
-   * as clips are loaded too. No more than so many blocks.
+   * as clips are loaded too. At most this many blocks.
    */
   async readAhead(maxBlocks) {
     const order = { argument: 0, carried: 1, record: 2 };

@@ -25,9 +25,9 @@ async function showDetails(app, table, row) {
 function stageOf(app, values) {
   const [path, preview] = [values.get("path"), values.get("preview_path")];
   const kind = kindOf(path);
-  if (kind === "video") return told(app, playerOf(path, preview));
-  if (kind === "audio") return told(app, element("audio", { src: urlOf(path), controls: true }));
-  if (kind === "image") return told(app, element("img", { src: urlOf(path), alt: "the clip" }));
+  if (kind === "video") return checked(app, playerOf(path, preview));
+  if (kind === "audio") return checked(app, element("audio", { src: urlOf(path), controls: true }));
+  if (kind === "image") return checked(app, element("img", { src: urlOf(path), alt: "the clip" }));
   const why = path ? `Browsers do not play ${path.slice(path.indexOf("."))}: the link opens the file.` : "There is no clip.";
   return element("figure", {}, preview ? element("img", { src: urlOf(preview), alt: "a still of the clip" }) : null, element("figcaption", { textContent: why }));
 }
@@ -39,10 +39,10 @@ function playerOf(path, preview) {
 }
 
 /** Return what shows a clip; where it cannot, it gives way to what to do: browsers do not say why. */
-function told(app, player) {
+function checked(app, player) {
   const command = (...words) => element("code", { textContent: ["framefleet", ...words.map(shellQuoted)].join(" ") });
   player.onerror = () => player.replaceWith(element("p", { className: "unplayed" },
-    "The clip is gone or damaged, or this browser does not play its codec. ", command("verify", outputOf(app), "--files"), " tells which; ",
+    "The clip is gone or damaged, or this browser does not play its codec. ", command("verify", outputOf(app), "--files"), " finds out; ",
     command("repair", outputOf(app)), " renders it again."));
   return player;
 }

@@ -2,7 +2,7 @@
 // The panel of filters: each control writes what could be typed into the search field.
 
 const MAX_CHOICES = 24;
-const GROUPS = [["argument", "Arguments"], ["carried", "Your columns and scores"], ["record", "Of the record"]];
+const GROUPS = [["argument", "Arguments"], ["carried", "Your columns and scores"], ["record", "Record"]];
 
 /** Fill the panel with the columns of a table. */
 function drawFilters(app, panel) {

@@ -28,7 +28,7 @@ class App {
     this.wire();
     this.drawFrame();
     await this.show();
-    this.records.readAhead(MAX_AHEAD).catch(() => {}); // a newer gallery has taken its place: who asks is told
+    this.records.readAhead(MAX_AHEAD).catch(() => {}); // a newer gallery has taken its place: later reads report it
     setInterval(() => this.look(), LOOK_EVERY_MS);
   }
 
@@ -48,7 +48,7 @@ class App {
     return ["stars", "note"].includes(name) && !this.table.has(name) ? this.picks.column(name, this.table) : this.table.column(name);
   }
 
-  /** Return the columns that tell rows apart best, for captions: arguments and own columns that vary. */
+  /** Return the columns that distinguish rows best, for captions: arguments and own columns that vary. */
   factsOfTable() {
     const columns = [...this.records.columns.values()].filter((column) => column.varies && !NEVER_FACTS.has(column.name));
     const chosen = columns.filter((column) => column.role === "argument");
@@ -57,7 +57,7 @@ class App {
     return [...chosen, ...(chosen.length > 1 ? [] : more)].slice(0, MAX_FACTS).map((column) => column.name);
   }
 
-  /** Return width / height of most clips, as far as the manifest tells. */
+  /** Return width / height of most clips, as far as the manifest says. */
   aspectOfTable() {
     const most = (name) => Number(this.records.column(name)?.values?.[0]?.[0] ?? this.records.column(name)?.most) || 0;
     const [width, height] = [most("width"), most("height")];
@@ -67,15 +67,15 @@ class App {
   // What is shown stands in the page's address, so that it can be kept and sent.
 
   readHash() {
-    const told = new URLSearchParams(location.hash.slice(1));
-    for (const name of Object.keys(this.state)) if (told.has(name)) this.state[name] = told.get(name);
+    const given = new URLSearchParams(location.hash.slice(1));
+    for (const name of Object.keys(this.state)) if (given.has(name)) this.state[name] = given.get(name);
     if (!VIEWS.includes(this.state.view)) this.state.view = "clips";
     for (const name of ["x", "y", "page"]) if (!this.records.has(this.state[name])) this.state[name] = "";
   }
 
   writeHash() {
-    const told = new URLSearchParams(Object.entries(this.state).filter(([, value]) => value !== "" && value !== "auto"));
-    history.replaceState(null, "", `#${told}`);
+    const address = new URLSearchParams(Object.entries(this.state).filter(([, value]) => value !== "" && value !== "auto"));
+    history.replaceState(null, "", `#${address}`);
   }
 
   async change(values) {
@@ -226,7 +226,7 @@ class App {
     const what = this.state.view === "failures" ? "failed rows" : "clips";
     byId("status").textContent = rows.length === of ? `${count(of)} ${what}` : `${count(rows.length)} of ${count(of)} ${what}`;
     if (rows.length) return;
-    const why = of && this.state.view !== "picks" ? "Nothing is as asked." : { failures: "Nothing failed.", picks: "No stars yet: press s on a clip." }[this.state.view] ?? "No clips yet.";
+    const why = of && this.state.view !== "picks" ? "No matches." : { failures: "No failures.", picks: "No stars yet: press s on a clip." }[this.state.view] ?? "No clips yet.";
     byId("wall").replaceChildren(element("p", { className: "nothing", textContent: why }));
   }
 

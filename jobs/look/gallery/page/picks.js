@@ -85,14 +85,14 @@ class Picks {
   /** Return `stars` or `note` as a column of a table. */
   column(name, table) {
     const ids = table.column("row_id");
-    const told = (rowId) => (name === "stars" ? this.get(rowId).stars : this.get(rowId).note || null);
+    const valueOf = (rowId) => (name === "stars" ? this.get(rowId).stars : this.get(rowId).note || null);
     return {
       name,
       kind: name === "stars" ? "number" : "text",
       numRows: table.numRows,
       all: () => ids.all(),
-      at: (row) => told(ids.at(row)),
-      each: (test, take) => ids.each((rowId) => test(told(rowId)), take),
+      at: (row) => valueOf(ids.at(row)),
+      each: (test, take) => ids.each((rowId) => test(valueOf(rowId)), take),
     };
   }
 }

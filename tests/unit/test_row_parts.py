@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render import rows_kept as module
+from framefleet.jobs.render import row_parts as module
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.rows_kept import write_rows
+from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError

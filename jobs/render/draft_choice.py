@@ -41,7 +41,8 @@ class Choice:
 
 def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
-    columns = _columns(drafts)
+    carried = drafts.plan.carried.schema(drafts.table.schema)
+    columns = record_schema(carried, drafts.plan.argument_fields, score_fields(drafts.scores))
     arguments = {*drafts.plan.base, *(reader.target for reader in drafts.plan.readers)}
     known = {*columns.names, *arguments}
     for name in keep.per:
@@ -55,12 +56,6 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
             f"column {name!r} has the name of one that says which draft a row comes from",
             "rename it in the table, or drop it",
         )
-
-
-def _columns(drafts: ResolvedJob) -> pa.Schema:
-    """Return the columns that records of drafts get, before there are any."""
-    carried = drafts.plan.carried.schema(drafts.table.schema)
-    return record_schema(carried, drafts.plan.argument_fields, score_fields(drafts.scores))
 
 
 def choose(job: Job, drafts: Job, keep: Keep) -> Choice:

@@ -117,7 +117,7 @@ def claim_of(store: Store) -> Claim:
     except FileNotFoundError:
         fix = "check the path; if job.json is lost, run `framefleet repair`"
         if Output(store).drafts:
-            fix = "give the job file in its place: it has drafts alone so far, which do not say what follows"
+            fix = "give the job file instead: the output has only drafts so far"
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", fix) from None
 
 
