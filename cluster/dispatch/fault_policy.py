@@ -16,24 +16,24 @@ _SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one
 class FaultPolicy(Strict):
     """When a row, a worker or the whole run is given up."""
 
-    attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
+    attempts: int = Field(default=3, ge=1, description="Give up on a row after this many errors.")
     worker_deaths: int = Field(
         default=3,
         ge=1,
-        description="Deaths of its workers, the last with nothing beside it, after which a row goes to "
-        "failures/; raise it where machines are taken away often.",
+        description="Give up on a row after it has killed this many workers, the last time while running "
+        "alone. Raise it where machines are taken away often.",
     )
     faults: int = Field(
         default=3,
         ge=1,
-        description="Faults in a row of one machine, or of one worker, with no row done in between, after "
-        "which it is no longer used.",
+        description="Stop using a machine or a worker after this many faults in a row, with no row done in "
+        "between.",
     )
     stall_s: float = Field(
         default=1800,  # a first forward may be compiled for many minutes
         gt=0,
-        description="A worker whose rows have not come further for so long is ended; sooner where it is "
-        "known how long such rows take.",
+        description="End a worker whose rows have made no progress for this long; sooner where it is known "
+        "how long such rows take.",
     )
 
     drain_s: float = Field(  # two steps of the largest videos, then clips and a gigabyte a row to upload

@@ -44,7 +44,7 @@ class JobBudget(Strict):
     price: float | None = Field(
         default=None,
         gt=0,
-        description="Of one GPU for one hour, or of one worker where workers have none; beside `money`.",
+        description="Of one GPU for one hour, or of one worker where workers have none; goes with `money`.",
     )
     bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
         default=None, description="Of clips, as 500GB; what is under way when it is reached comes on top."

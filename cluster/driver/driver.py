@@ -224,7 +224,7 @@ class Driver:
         for remark in report.remarks:
             log.warning("%s: %s", worker, remark)
         if report.is_leaving:
-            self._leave(worker, "it was told to end")
+            self._leave(worker, "it was asked to end")
 
     def _note_checkpoint(self, row_id: str) -> None:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""

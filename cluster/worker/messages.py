@@ -161,7 +161,7 @@ class WorkerReport:
     """What became of a worker's rows since its last report.
 
     saved: rows whose checkpoint is in the store, whatever else is told of them. handed_back: rows that it
-    renders no more, being drained. is_leaving: it was told to end (SIGTERM), and wants to be drained.
+    renders no more, being drained. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
     remarks: what there is to say of half-done rows.
     audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.

@@ -36,7 +36,7 @@ def prepare_demo(
     table that is there has no column for them, or the folder cannot be written.
     """
     if size and not words:
-        raise JobError(f"size {size} is for words of your own", "give a prompt beside it")
+        raise JobError(f"size {size} is for words of your own", "give a prompt with it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -35,8 +35,9 @@ def hint_about(prompt: str) -> str | None:
     if not unknown:
         return None
     return (
-        f"the model was never told of {', '.join(map(_with_nearest, unknown))}; it knows {_listed(SHAPES)} "
-        f"in {_listed(COLORS)} that move left, right, up or down, bounce, grow, shrink or stay still"
+        f"the model was never trained on {', '.join(map(_with_nearest, unknown))}; it knows "
+        f"{_listed(SHAPES)} in {_listed(COLORS)} that move left, right, up or down, bounce, grow, shrink or "
+        "stay still"
     )
 
 

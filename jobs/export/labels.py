@@ -51,7 +51,7 @@ class CaptionTemplate:
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:
-    """Return what the row was rendered from; "" where that is no text."""
+    """Return what the row was rendered from; "" where that is not a text."""
     prompt = row.get(PROMPT_COLUMN)
     if prompt is None:  # of a version without the column
         prompt = told_arguments(row).get(PROMPT_COLUMN)

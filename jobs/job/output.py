@@ -49,7 +49,7 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
 
 
 def files_of_others(store: Store) -> str | None:
-    """Return a file that lies in a local folder which is no output yet, if one does."""
+    """Return a file that lies in a local folder which is not an output yet, if one does."""
     folder = store.url_of("")
     if "://" in folder or not os.path.isdir(folder) or Output(store).is_begun:
         return None

@@ -229,7 +229,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
         found["frames"] = f"{frames}{longest}" + (f", {count} unless given" if count else "")
         found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
     if spec.has_sound:
-        found["sound"] = "alone" if spec.kind == "audio" else "beside the frames"
+        found["sound"] = "alone" if spec.kind == "audio" else "with the frames"
     if spec.preset:
         found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
         found["dtype"] = f"on a GPU {in_words(spec.preset)}"

@@ -112,7 +112,7 @@ def _check_settings(settings: TrainSettings) -> None:
     if settings.part == "text_encoder" and settings.batch_size == 1:
         raise JobError(
             "train.part is text_encoder, and train.batch_size is 1",
-            "raise it, to 48 or so: the other rows of a batch are what a text is told from",
+            "raise it, to 48 or so: a text is compared with the other rows of its batch",
         )
     if settings.sample_every and not settings.samples:
         raise JobError(

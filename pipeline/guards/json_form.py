@@ -52,7 +52,7 @@ def spell(value: Any) -> str:
 def _marked(value: Any) -> str:
     if isinstance(value, Blank):
         return f"{_MARK}:{value.number}"
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 _ENCODER = json.JSONEncoder(**CANONICAL, default=_marked)

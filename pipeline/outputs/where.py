@@ -89,4 +89,6 @@ def _wrong(condition: str, said: str, names: list[str]) -> JobError:
         near = nearest(unknown["name"], names)
         fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
         return JobError(f"where: there is no column {unknown['name']!r}", fix)
-    return JobError(f"where: {condition!r} is no condition on a row: {said.partition(chr(10))[0]}", _EXAMPLE)
+    return JobError(
+        f"where: {condition!r} is not a condition on a row: {said.partition(chr(10))[0]}", _EXAMPLE
+    )

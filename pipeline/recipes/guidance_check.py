@@ -41,7 +41,7 @@ def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
     if name not in GUIDANCE_ARGUMENTS:
         return f"a schedule can be given for {', '.join(GUIDANCE_ARGUMENTS)}"
     if "callback_on_step_end" not in parameters or not hasattr(class_named(class_name), "num_timesteps"):
-        return f"{short} tells nobody which step it is at"
+        return f"{short} does not say which step it is at"
     is_input = "true_cfg_scale" in parameters or family_of(class_name).reads_guidance_once
     if name == "guidance_scale" and (is_input or configs.get("unet", {}).get("time_cond_proj_dim")):
         return f"{short} hands it to its network once, before the first step"

@@ -35,7 +35,7 @@ def to_segment(output: Any, pipe: Any) -> Segment:
     rendered = to_rendered(output, pipe)
     if others := [*rendered.extras.arrays, *rendered.extras.values]:
         raise RenderError(
-            f"{type(pipe).__name__} returns {', '.join(others)} beside frames, which a clip made of several "
+            f"{type(pipe).__name__} returns {', '.join(others)} besides frames, which a clip made of several "
             "calls does not keep",
             "use the recipe generate, or one of your own",
         )

@@ -93,7 +93,7 @@ def _json_of(path: Path) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ModelError(f"similarity: {path} is no JSON mapping", "fetch the model again")
+        raise ModelError(f"similarity: {path} is not a JSON mapping", "fetch the model again")
     return found
 
 

@@ -63,7 +63,7 @@ def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_ar
     assert (
         "audit: rows of tests.hidden_state:wanders 5 x 16 x 16, 32 tokens cannot be repeated" in ended.stderr
     )
-    assert f"warning: worker-0: {kind} differ in company from plain calls, as row" in ended.stderr
+    assert f"warning: worker-0: batched {kind} differ from plain calls, as row" in ended.stderr
     assert f"worker-0: it rendered {kind}, and a new process takes its place" in ended.stderr
     healed = {record["worker"] for record in records.values() if "plain call:" in record["environment"]}
     assert healed and "worker-0" not in healed  # rows of this kind are healed in a new process

@@ -80,7 +80,7 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     assert all("rendered by a plain call" in clip.environment["audit"] for clip in clips.values())
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(
-        "rows of remembers 5 x 16 x 16, 16 tokens differ in company from plain calls, as row "
+        "batched rows of remembers 5 x 16 x 16, 16 tokens differ from plain calls, as row "
     )
 
 

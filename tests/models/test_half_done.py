@@ -343,8 +343,8 @@ def _damaged(content: bytes) -> dict[str, tuple[bytes, str]]:
         ),
         "of more calls": (checkpoint_bytes(replace(known, made=[*known.made, *more])), "it "),
         "a bit": (content[:-1] + bytes([content[-1] ^ 1]), "its bytes are not those that were written"),
-        "cut": (content[:-9], "it is no checkpoint"),
-        "nothing": (b"", "it is no checkpoint"),
+        "cut": (content[:-9], "it is not a checkpoint"),
+        "nothing": (b"", "it is not a checkpoint"),
         "a pickle": (b"\x80\x04" + b"." * 100, "larger than any"),
     }
 

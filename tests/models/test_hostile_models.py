@@ -150,9 +150,9 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         "not the component's own",
     ),
     # files
-    "an adapter": (text("text_encoder/adapter_config.json", "{}"), "lies beside the weights"),
-    "its weights": (text("text_encoder/adapter_model.safetensors", ""), "lies beside the weights"),
-    "weights by the other name": (text(f"text_encoder/{DIFFUSERS}", ""), "lies beside the weights"),
+    "an adapter": (text("text_encoder/adapter_config.json", "{}"), "lies next to the weights"),
+    "its weights": (text("text_encoder/adapter_model.safetensors", ""), "lies next to the weights"),
+    "weights by the other name": (text(f"text_encoder/{DIFFUSERS}", ""), "lies next to the weights"),
     "a key": (link("tokenizer/tokenizer_config.json", "/etc/passwd"), "which is not in the model's folder"),
     "a key as weights": (link(f"vae/{DIFFUSERS}", "/etc/passwd"), "which is not in the model's folder"),
     "no end": (link("vae/config.json", "/dev/zero"), "does not exist|not in the model's folder"),
@@ -362,4 +362,4 @@ def test_a_lock_without_end_is_not_read(place: str, folder: Path, tmp_path: Path
 def test_a_lock_that_is_a_pipe_is_not_waited_for(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock.json")
     ended = command("model", "verify", folder, "--lock", tmp_path / "lock.json")
-    assert ended.exit_code == 2 and "is no file" in ended.stderr
+    assert ended.exit_code == 2 and "is not a file" in ended.stderr

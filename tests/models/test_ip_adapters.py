@@ -188,7 +188,7 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     assert "lie below its path" in of_adapter(image_encoder="../x").fix
     assert "name a .safetensors file" in of_adapter(weights="models/ip.bin").fix
     wrong = f"{ENCODER}/model.safetensors"
-    assert "is no IP-adapter for images" in of_adapter(weights=wrong).problem
+    assert "is not an IP-adapter for images" in of_adapter(weights=wrong).problem
     link = Path(adapter["path"], "models", "link.safetensors")
     link.symlink_to(tiny("sd") / "unet" / "diffusion_pytorch_model.safetensors")
     assert "is a link to" in of_adapter(weights="models/link.safetensors").problem

@@ -50,7 +50,7 @@ def raised(error: Exception, *, over: Exception | None = None) -> Exception:
         (MemoryError(), "host"),
         (StoreError("could not create s3://b/clips/x: AccessDenied", ""), "host"),
         (StoreError("could not create s3://b/clips/x: ConnectTimeout", ""), "host"),
-        (NoFile("clips is no file", ""), "output"),
+        (NoFile("clips is not a file", ""), "output"),
     ],
 )
 def test_each_kind_of_error_has_its_culprit(error: Exception, blame: str) -> None:

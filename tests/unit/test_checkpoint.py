@@ -226,7 +226,7 @@ def test_what_holds_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "done" / "model_index.json").touch()
     expected = {
         "empty.ckpt": "holds no tensors",
-        "notes.txt": "is no checkpoint",
+        "notes.txt": "is not a checkpoint",
         "absent.ckpt": "does not exist",
         "folder": "holds no .safetensors",
         "done": "a diffusers pipeline folder already",

@@ -103,7 +103,7 @@ def test_a_single_wrong_bit_is_refused_wherever_it_is() -> None:
 
 @pytest.mark.parametrize("keep", [0, 5, 60, -1])
 def test_a_file_that_was_cut_is_refused(keep: int) -> None:
-    with pytest.raises(ValueError, match="it is no entry"):
+    with pytest.raises(ValueError, match="it is not an entry"):
         from_bytes("k", _bytes(OUTPUT)[:keep])
 
 

@@ -84,8 +84,8 @@ FAR = " " * 91  # of 12,000 lines the last is beyond the first megabyte, by whic
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("null\n", "line 1 is no object"),
-        ('{"prompt": "a"}\nnull\n', "line 2 is no object"),
+        ("null\n", "line 1 is not an object"),
+        ('{"prompt": "a"}\nnull\n', "line 2 is not an object"),
         ("[" * 60_000, "line 1: it nests more than 64 levels deep"),
         ('{"prompt": "a"}\n{"prompt": ' + "[" * 60_000 + "}\n", "line 2: it nests more than 64"),
         (f'{{"prompt": "a"{FAR}}}\n' * 12_000 + '{"a":' * 60_000, "line 12001: it nests more than 64"),

@@ -104,7 +104,7 @@ def test_each_library_reads_weights_under_its_own_name(folder: Path, loader: Loa
     (folder / "vae" / WEIGHTS).rename(folder / "vae" / own[loader])
     assert f"vae/{own[loader]}" in loaded_files(folder, "vae", loader=loader)
     other: Loader = "transformers" if loader == "diffusers" else "diffusers"
-    with pytest.raises(ModelError, match=f"{own[loader]} lies beside the weights"):
+    with pytest.raises(ModelError, match=f"{own[loader]} lies next to the weights"):
         loaded_files(folder, "vae", loader=other)
 
 
@@ -130,7 +130,7 @@ def test_weights_beside_those_that_are_loaded_are_refused_by_name(
         return
     save_file({"weight": torch.zeros(1)}, folder / "vae" / "other.safetensors")
     (folder / "vae" / name).write_text('{"weight_map": {"weight": "other.safetensors"}}')
-    with pytest.raises(ModelError, match="lies beside the weights") as caught:
+    with pytest.raises(ModelError, match="lies next to the weights") as caught:
         loaded_files(folder, "vae", loader=loader)
     assert "delete it" in caught.value.fix
 

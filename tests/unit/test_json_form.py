@@ -27,5 +27,5 @@ def test_texts_for_which_there_is_no_blank_are_left_out() -> None:
 
 
 def test_what_is_no_json_is_refused() -> None:
-    with pytest.raises(TypeError, match="object is no JSON"):
+    with pytest.raises(TypeError, match="object is not JSON"):
         JsonForm([object()])

@@ -61,7 +61,7 @@ def test_a_number_among_texts_is_told_with_line_column_value_and_fix(
         '{"prompt": "a", "note": "x"}\n\n{"prompt": "b", "note": 5}\n{"prompt": "c", "note": "y"}'
     )
     assert told(tmp_path / "t.jsonl", wan) == [
-        "row 1 (line 3): note is 5, but it is no text; put it in quotes"
+        "row 1 (line 3): note is 5, but it is not a text; put it in quotes"
     ]
 
 

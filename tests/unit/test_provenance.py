@@ -99,7 +99,7 @@ def test_a_key_or_certificate_that_does_not_fit_is_told(tmp_path: Path) -> None:
         (own, own_key): "does not sign content",
         (certificate, others): "is not the key of media.c2pa.certificate",
         (certificate, certificate): "is not a private key in PEM",
-        (key, key): "media.c2pa.certificate is no certificate in PEM",
+        (key, key): "media.c2pa.certificate is not a certificate in PEM",
         (old, old_key): "which is not now",
         (tmp_path / "none", key): "cannot be read on",
     }.items():

@@ -197,7 +197,7 @@ def links_to(place: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, links_to("/dev/zero"), links_to("job.json")])
 def test_what_is_no_file_is_refused_and_not_waited_for(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "job.json")
-    with pytest.raises(NoFile, match=r"job\.json is no file"):
+    with pytest.raises(NoFile, match=r"job\.json is not a file"):
         Store(str(tmp_path)).read("job.json")
 
 

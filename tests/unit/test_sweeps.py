@@ -202,7 +202,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"guidance_scale": {"from": 1, "to": 9, "num": 3, "step": 1}}, "step", "not both"),
     ({"guidance_scale": {"from": 0, "to": 1, "step": 1e-9}}, "1,000,000,001 numbers", "larger step"),
     ({"guidance_scale": [1], "file": "x"}, "no such argument", "use one of"),
-    ({"prompt": [1]}, "has 1, which is no text", "quotes"),
+    ({"prompt": [1]}, "has 1, which is not a text", "quotes"),
     ({"prompt": {"file": "absent.txt"}}, "absent.txt, and cannot be read", "path"),
     ({"prompt": {"file": "prompts.csv"}}, "no .txt file", "`table:`"),
     ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),

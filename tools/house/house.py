@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 PACKAGES = ("pipeline", "cluster", "jobs")
-SNIFFED_BYTES = 8192  # as git does: a file with a zero byte at its beginning is no text
+SNIFFED_BYTES = 8192  # as git does: a file with a zero byte at its beginning is not a text
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,7 +26,7 @@ class Finding:
 
 
 class House:
-    """texts: by path from the root, with slashes; "" for what is no text."""
+    """texts: by path from the root, with slashes; "" for what is not a text."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self.texts = texts

@@ -137,7 +137,7 @@ def examples_of(
 
 def _check(num_clips: int, num_new: int, sizes: Sequence[Size], repeats: Mapping[str, int]) -> None:
     if num_clips < 1:
-        raise JobError(f"{num_clips} clips are no dataset", "ask for at least 1")
+        raise JobError(f"{num_clips} clips are not dataset", "ask for at least 1")
     if not 0 <= num_new <= num_clips:
         raise JobError(f"{num_new} new ones of {num_clips} clips", f"use 0 to {num_clips}")
     for size in sizes:

@@ -63,7 +63,7 @@ def prompt_rows(
 
 def _check(num_scenes: int, languages: Sequence[str], sizes: Sequence[Size]) -> None:
     if num_scenes < 1:
-        raise JobError(f"{num_scenes} scenes are no table", "ask for at least 1")
+        raise JobError(f"{num_scenes} scenes are not table", "ask for at least 1")
     for language in languages:
         if language not in LANGUAGES:
             raise JobError(f"no prompts in {language!r}", f"use {' or '.join(LANGUAGES)}")

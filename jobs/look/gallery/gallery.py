@@ -58,8 +58,8 @@ def gallery(
 
     x, y: columns that its grid has as axes at first; None keeps those of the call before, "" takes them away.
     previews: also make the stills that are missing.
-    Raises JobError for a column that is not there and a place that is no output, StoreError where that cannot
-    be read or written.
+    Raises JobError for a column that is not there and a place that is not an output, StoreError where that
+    cannot be read or written.
     """
     store = Output.open_rendered(str(output), storage_options).store
     if previews:

@@ -116,4 +116,4 @@ def _check_keys(path: Path) -> None:
     if _NORM in keys and "image_proj.proj.weight" not in keys:
         other = _NORM  # as diffusers tells those for faces
     if other or not keys:
-        raise ModelError(f"{path} is no IP-adapter for images: it holds {other}", _FIX)
+        raise ModelError(f"{path} is not an IP-adapter for images: it holds {other}", _FIX)

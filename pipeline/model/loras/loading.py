@@ -180,7 +180,7 @@ def _misfits(places: Iterable[Place]) -> Iterator[str]:
         elif width != own:
             yield f"{place.key} is made for a layer {width} wide, and the model's is {own}"
         elif ".lora_" not in place.key and ".lokr_" not in place.key:
-            yield f"{place.key} is no weight of a LoRA"
+            yield f"{place.key} is not a weight of a LoRA"
         elif any(half in place.key and place.key.replace(half, HALVES[half]) not in keys for half in HALVES):
             yield f"{place.key} has no counterpart in the file"
 

@@ -101,7 +101,7 @@ def _check_regions(denoisers: Mapping[str, Any]) -> None:
         if not getattr(module, "_repeated_blocks", None):
             raise ModelError(
                 f"compile: diffusers names no regions of {type(module).__name__} to compile",
-                "leave it out, or set `compile: false` beside `speed`",
+                "leave it out, or set `compile: false` together with `speed`",
             )
 
 

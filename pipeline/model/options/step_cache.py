@@ -76,7 +76,7 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
     """
     class_name = pipeline_class.__name__
     if cache.type in TIMED and not hasattr(pipeline_class, "current_timestep"):
-        raise ModelError(f"cache {cache.type}: {class_name} does not tell its timestep", "use another cache")
+        raise ModelError(f"cache {cache.type}: {class_name} does not say its timestep", "use another cache")
     if cache.type == "faster" and not (cache.is_guidance_distilled or family_of(class_name).joins_prompts):
         raise ModelError(
             f"cache faster: {class_name} does not run both prompts in one forward, as it needs",

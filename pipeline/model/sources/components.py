@@ -76,7 +76,7 @@ def _component(name: str, library: str, class_name: str, where: str, folders: Co
 
 @kept(TypeAdapter(Loader | Literal["weightless"] | None))
 def _kind_of(library: str, class_name: str) -> Loader | Literal["weightless"] | None:
-    """Return what a class is of a pipeline; None for what is no part of one, or not there."""
+    """Return what a class is of a pipeline; None for what is not a part of one, or not there."""
     found = class_of(library, class_name)
     if found is None or is_standin(found):
         return None

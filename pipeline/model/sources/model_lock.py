@@ -68,7 +68,7 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
 
 def read_lock(path: Path) -> ModelLock:
     if path.exists() and not path.is_file():
-        raise ModelError(f"lock file {path} is no file", "check its path")
+        raise ModelError(f"lock file {path} is not a file", "check its path")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_JSON_BYTES + 1)

@@ -59,7 +59,9 @@ def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
     if match is None or os.path.exists(os.path.expanduser(path)):
         return path, revision
     if match["revision"] and revision and match["revision"] != revision:
-        raise ModelError(f"model {path!r} has another revision beside it: {revision!r}", "give one of them")
+        raise ModelError(
+            f"model {path!r} names a revision, and so does the job: {revision!r}", "give one of them"
+        )
     return match["repo"], revision or match["revision"]
 
 

@@ -60,15 +60,17 @@ def call_of(class_name: str, configs: _Configs) -> PipelineCall:
 
 
 def check_pipeline(name: str) -> None:
-    """Raise ModelError for what is no pipeline of diffusers, or of ours."""
+    """Raise ModelError for what is not a pipeline of diffusers, or of ours."""
     if not _is_pipeline(name):
         raise _no_pipeline(name)
 
 
 def check_scheduler(library: str, name: str, *, where: str) -> None:
-    """Raise ModelError for what is no noise scheduler of diffusers, or of ours."""
+    """Raise ModelError for what is not a noise scheduler of diffusers, or of ours."""
     if not _is_scheduler(library, name):
-        raise ModelError(f"{where}: {library}.{name} is no noise scheduler", "use a model made for diffusers")
+        raise ModelError(
+            f"{where}: {library}.{name} is not a noise scheduler", "use a model made for diffusers"
+        )
 
 
 def check_factors(class_name: str, configs: _Configs, where: str) -> None:

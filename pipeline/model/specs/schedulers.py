@@ -102,7 +102,7 @@ def _said_against(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
         levels = getattr(scheduler, "sigmas", scheduler.timesteps).tolist()
     except Exception as error:  # what a scheduler raises is its own; some only fail where they compute
         return str(error) or type(error).__name__
-    return "its noise levels are no numbers" if any(map(math.isnan, levels)) else None
+    return "its noise levels are not numbers" if any(map(math.isnan, levels)) else None
 
 
 def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:

@@ -114,7 +114,7 @@ def _open_file(path: Path) -> Checkpoint:
     if not path.is_file():
         raise ModelError(f"checkpoint {str(path)!r} does not exist", "give a file, or a folder of files")
     if path.suffix not in SUFFIXES:
-        raise ModelError(f"{path} is no checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
+        raise ModelError(f"{path} is not a checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
     try:
         return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
     except FramefleetError:

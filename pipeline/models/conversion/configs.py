@@ -80,7 +80,7 @@ def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: s
     ]
     if untold:
         raise ModelError(
-            f"{place}: no tensor tells {', '.join(untold)}, and its sizes are none of a released model",
+            f"{place}: no tensor shows {', '.join(untold)}, and its sizes are none of a released model",
             f"say it with {' '.join(setting(name, '...') for name in untold)}",
         )
     return merged

@@ -86,7 +86,7 @@ def plan_conversion(
 
 def _part(component: str, place: object) -> Checkpoint:
     if not isinstance(place, str | Path):
-        raise ModelError(f"--set {component}={place}: it is no path", "give a file, or a folder of files")
+        raise ModelError(f"--set {component}={place}: it is not a path", "give a file, or a folder of files")
     return open_checkpoint(Path(place))
 
 

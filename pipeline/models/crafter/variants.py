@@ -150,7 +150,7 @@ def _ramp(values: Tensor, place: str) -> tuple[float, int]:
             if bool(((scales - expected).abs() <= precision).all()):
                 return end, length
     raise ModelError(
-        f"{place}: {SCALES}, of shape {tuple(values.shape)}, is no ramp from 1 to a constant for "
+        f"{place}: {SCALES}, of shape {tuple(values.shape)}, is not a ramp from 1 to a constant for "
         f"{_NUM_TIMESTEPS} timesteps",
         "take it out of the file, and say `--set scheduler.latent_scale=...` where it is not the released "
         "model's",

@@ -64,7 +64,7 @@ def transformer_config(shapes: _Shapes) -> dict[str, Any]:
     # The condition has one channel more than the latents, the mask. Flux has none, and takes 2 x 2 patches.
     area = condition - token if condition else 4
     if area < 1 or math.isqrt(area) ** 2 != area:
-        raise ValueError(f"cond_in.weight takes {condition} channels, and not a mask beside {token}")
+        raise ValueError(f"cond_in.weight takes {condition} channels, and not a mask next to {token}")
     return {
         "patch_size": math.isqrt(area),
         "in_channels": inputs + condition,

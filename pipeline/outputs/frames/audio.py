@@ -95,6 +95,6 @@ def _rate(sample_rate: Any) -> int:
     if type(sample_rate) is not int or not 1 <= sample_rate <= _MAX_RATE:
         raise RenderError(
             f"the recipe returned sound with a rate of {sample_rate!r}",
-            f"return `sample_rate` beside it, 1 to {_MAX_RATE} Hz, where no component says one",
+            f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, where no component says one",
         )
     return sample_rate

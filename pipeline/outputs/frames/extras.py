@@ -91,6 +91,6 @@ def _tensor(name: str, value: Any) -> Any:
         # A copy: safetensors takes no two names of one memory, and the row's own is not kept alive.
         return value.detach().cpu().clone(memory_format=torch.contiguous_format)
     raise RenderError(
-        f"the recipe returned {name} as {type(value).__name__}, which cannot be kept beside the clip",
+        f"the recipe returned {name} as {type(value).__name__}, which cannot be stored with the clip",
         "return arrays, text or numbers; or leave it out in a recipe of your own",
     )

@@ -69,7 +69,7 @@ def text_tags(text: str | bytes) -> dict[str, str]:
     """Return tags that were written as JSON. Raises ValueError for anything else."""
     found = parse_json(text)
     if not isinstance(found, dict):
-        raise ValueError("its tags are no mapping")
+        raise ValueError("its tags are not a mapping")
     return {str(key): str(value) for key, value in found.items()}
 
 

@@ -168,7 +168,7 @@ def _leaf(signing: Signing) -> Certificate:
         leaf = load_pem_x509_certificates(signing.certificate.encode())[0]
     except ValueError:
         raise JobError(
-            "media.c2pa.certificate is no certificate in PEM",
+            "media.c2pa.certificate is not a certificate in PEM",
             "name a file of certificates: first the one that signs, then those that issued it",
         ) from None
     if not leaf.not_valid_before_utc <= datetime.now(UTC) <= leaf.not_valid_after_utc:

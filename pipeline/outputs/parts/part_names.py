@@ -21,7 +21,7 @@ _NAME = re.compile(
     r"part-(?P<run>[A-Za-z0-9-]+?)-(?P<number>\d{6,9})(-(?P<digest>[0-9a-f]{16}))?\.parquet", re.ASCII
 )
 RUN = re.compile(r"(?P<epoch>\d{6,9})-\d{8}T\d{6}-[0-9a-f]{8}", re.ASCII)
-_MAX_SHOWN = 3  # files that are no parts
+_MAX_SHOWN = 3  # files that are not parts
 
 log = logging.getLogger(__name__)
 
@@ -80,5 +80,5 @@ def parts_in(store: Store, folder: str) -> list[Part]:
             others.append(path)
     if others:
         shown = ", ".join([*others[:_MAX_SHOWN], *(["..."] if len(others) > _MAX_SHOWN else [])])
-        log.info("%s: %d files are no parts, and left alone: %s", store.url_of(folder), len(others), shown)
+        log.info("%s: %d files are not parts, and left alone: %s", store.url_of(folder), len(others), shown)
     return sorted(parts)

@@ -212,7 +212,7 @@ def record_of(values: Mapping[str, Any], where: str) -> Record:
     """
     for name in ("frames_sha256", "audio_sha256", "extra_outputs_sha256", "media_sha256", "model_digest"):
         if values.get(name) is not None and not SHA256.fullmatch(values[name]):
-            raise not_ours(where, f"{name} of row {values['row_id']} is no SHA-256")
+            raise not_ours(where, f"{name} of row {values['row_id']} is not a SHA-256")
     if values["frames_sha256"] is None and values.get("audio_sha256") is None:
         raise not_ours(where, f"row {values['row_id']} has neither frames nor sound")
     return Record(**{**values, "row_indices": tuple(values["row_indices"])})

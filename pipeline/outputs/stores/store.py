@@ -184,7 +184,7 @@ class Store:
                 trouble = "missing"  # what it is written to
             if isinstance(error, OSError) and error.errno in NO_FILE:
                 raise NoFile(
-                    f"{self.url_of(path)} is no file: {error.strerror}",
+                    f"{self.url_of(path)} is not a file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
             reason = (str(error) == "None" and error.__cause__) or error  # Ceph gives s3fs codes and no text

@@ -16,8 +16,8 @@ Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row
 
 _TOLD: dict[Verdict, str] = {
     "equal": "row {row_id} of {kind} equals its plain call; {seconds:.1f} s",
-    "differs": "rows of {kind} differ in company from plain calls, as row {row_id} shows: "
-    "from here on each is rendered by a plain call",
+    "differs": "batched rows of {kind} differ from plain calls, as row {row_id} shows: "
+    "from now on each is rendered by a plain call",
     "unrepeatable": "rows of {kind} cannot be repeated: two plain calls of row {row_id} differ",
 }
 

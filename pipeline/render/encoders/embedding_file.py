@@ -53,7 +53,7 @@ def from_bytes(key: str, content: bytes) -> Encoded:
             unflatten(structure, leaves)  # fails here, and not where a row waits for it
             return leaves, structure
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:
-        raise ValueError(f"it is no entry: {error}") from error
+        raise ValueError(f"it is not an entry: {error}") from error
     raise ValueError("its bytes are not those that were written")
 
 
@@ -90,7 +90,7 @@ def _spelled(structure: Any) -> Any:
     kind, keys, parts = structure
     name = name_of(kind)
     if _class(name) is not kind or not all(isinstance(key, str) for key in keys or ()):
-        raise ValueError(f"{name} is no output class")
+        raise ValueError(f"{name} is not an output class")
     return [name, None if keys is None else list(keys), [_spelled(part) for part in parts]]
 
 

@@ -77,7 +77,7 @@ def read_checkpoint(content: bytes) -> RowCheckpoint:
             raise ValueError("its bytes are not those that were written")
         return _checkpoint(parse_json(body), tensors)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
-        raise ValueError(f"it is no checkpoint: {error}") from error
+        raise ValueError(f"it is not a checkpoint: {error}") from error
 
 
 def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheckpoint:

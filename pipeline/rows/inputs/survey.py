@@ -40,7 +40,7 @@ CREATE TABLE answers (
 class InputIndex:
     """What the files hold that `inputs` may read, each asked for once; for one thread at a time.
 
-    A store of a root that does not answer is no row's fault: both methods raise its StoreError.
+    A store of a root that does not answer is not a row's fault: both methods raise its StoreError.
     """
 
     def __init__(self, inputs: Inputs) -> None:

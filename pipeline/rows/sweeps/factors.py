@@ -142,7 +142,7 @@ class _Reading:
 def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array:
     """Return a column as tables have it: numbers where all are, or else text, which is read as in CSV."""
     if kind in TEXT_KINDS and (wrong := [one for one in values if not isinstance(one, str | None)]):
-        raise JobError(f"{place} has {shown(wrong[0])}, which is no text", "put it in quotes")
+        raise JobError(f"{place} has {shown(wrong[0])}, which is not a text", "put it in quotes")
     types = {type(value) for value in values} - {type(None)}
     try:
         if types in ({bool}, {int}, {float}, {int, float}):

@@ -92,7 +92,7 @@ class Sample(Strict):
 class Sweep(Strict):
     """Arguments, each with what it goes through: every combination is a row, of each row of the table.
 
-    A name that is no argument is a word, which texts use as {name}.
+    A name that is not an argument is a word, which texts use as {name}.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -83,7 +83,7 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
             raise TableError(f"row {index}: {name} is {shown(cell)}", "use a number of 64 bits") from None
         except UnicodeEncodeError as error:
             raise TableError(
-                f"row {index}: {name} is no text: {error.reason}", "use whole characters"
+                f"row {index}: {name} is not a text: {error.reason}", "use whole characters"
             ) from None
         except pa.ArrowException:
             raise TableError(

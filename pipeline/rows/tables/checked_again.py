@@ -51,7 +51,7 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
         if kind is None:
             found[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
         elif not _is_of_its_kind(name, value, kind):
-            found[name] = Refused(reason="it is no such value", fix=back)
+            found[name] = Refused(reason="its type is another", fix=back)
         elif kind not in (*PLACES, "model") and name != LORA:
             found[name] = check_value(name, value, kind, spec)  # type: ignore[arg-type]
     return ((name, checked) for name, checked in found.items() if isinstance(checked, Refused))

@@ -43,7 +43,7 @@ def _starts_in_json(content: Any) -> Iterator[int]:
 
 
 def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:
-    """Yield the first line of each row below the header; lines without anything are no rows."""
+    """Yield the first line of each row below the header; lines without anything are not rows."""
     csv.field_size_limit(_MAX_CELL)
     separator = separator_of(content, SEPARATORS[kind])
     text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="")

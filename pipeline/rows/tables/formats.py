@@ -21,7 +21,7 @@ ENDINGS = f"tables end in {', '.join(FORMATS)}, all but Parquet also with {', '.
 
 
 def file_format(path: str) -> TableFormat | None:
-    """Return what the name says that the file is; None when it is no table."""
+    """Return what the name says that the file is; None when it is not a table."""
     name, compression = packed(path)
     found = FORMATS.get(name.suffix.lower())
     return None if compression and found == "parquet" else found

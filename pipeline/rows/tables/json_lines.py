@@ -38,7 +38,7 @@ _SCALARS: dict[pa.DataType, set[type]] = {
 
 
 class JsonLines:
-    """Iterates over record batches, each with its odd cells. Raises ValueError with the line that is no row.
+    """Iterates over record batches, each with its odd cells. Raises ValueError with the line that is wrong.
 
     schema: None takes it from the first lines, each column as most of its cells are there. arguments: columns
     whose cells are checked later, with their kind; they are text here, as in CSV.
@@ -88,7 +88,7 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"line {number}: {error}{_encoding_of(line)}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"line {number} is no object, as {{...}}")
+        raise ValueError(f"line {number} is not an object, as {{...}}")
     return values
 
 
@@ -231,7 +231,7 @@ def _why(kind: pa.DataType, value: Any) -> Refused:
     if _fits(value, kind):
         return Refused(reason="records cannot hold it", fix="correct it, or write the whole column as text")
     if kind == pa.string():
-        return Refused(reason="it is no text", fix="put it in quotes")
+        return Refused(reason="it is not a text", fix="put it in quotes")
     return another_type(kind)
 
 

@@ -50,7 +50,7 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
         fix = f"leave it out, or use {WITH_LAST_IMAGE}"
         yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
     if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
-        yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
+        yield "fps", Refused(reason="this model takes no rate", fix="leave it out")
     if count := spec.configs.get("controlnet", {}).get(NETS):
         yield from _of_each_controlnet(count, spec, arguments)
     if "max_guidance_scale" in spec.parameters:
@@ -100,7 +100,7 @@ def _positions(name: str, transformer: Mapping[str, Any]) -> int | None:
 def _text_length(arguments: Mapping[str, Any]) -> _Problems:
     length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
     if length != TEXT_BESIDE_PICTURE:
-        reason = f"beside a picture the model counts {TEXT_BESIDE_PICTURE} tokens as text"
+        reason = f"with a picture, the model counts {TEXT_BESIDE_PICTURE} tokens as text"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
 
 

@@ -66,7 +66,7 @@ def check_input(cell: Any, kind: InputKind, finder: Finder) -> dict[str, Any] | 
 def check_images(
     cell: Any, kind: ImagesKind, finder: Finder
 ) -> dict[str, Any] | list[dict[str, Any]] | Refused:
-    """Return what `check_input` does for each image of a list; of one that is no list, for it alone.
+    """Return what `check_input` does for each image of a list; of one that is not a list, for it alone.
 
     kind: "list[image]" makes a list of one image too. A cell is a list, or JSON text of one.
     """

@@ -193,7 +193,7 @@ def _stem(pattern: str) -> str:
 
 
 def _no_table(filesystem: Any, path: str, location: str) -> TableError:
-    """Return what to say of a path that is no table."""
+    """Return what to say of a path that is not a table."""
     name = PurePosixPath(path).name
     try:
         names = [PurePosixPath(found).name for found in filesystem.ls(filesystem._parent(path), detail=False)]

@@ -190,7 +190,7 @@ def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
     if not all(_equal(first, value) for value in values[1:]):
         raise TableError(
             f"rows of one size differ in what the denoiser takes as `{name}`, of which a batch has one",
-            "set train.batch_size to 1, or give these rows the same arguments beside the prompt",
+            "set train.batch_size to 1, or give these rows the same arguments except the prompt",
         )
     return first.to(device) if isinstance(first, Tensor) else first
 

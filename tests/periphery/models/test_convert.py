@@ -179,7 +179,7 @@ def test_a_scale_of_latents_that_no_released_model_has_is_taken_from_the_file(
     "values", [torch.ones(0), torch.tensor(0.7), torch.rand(1000), scales(float("nan")), scales(0.7)[:999]]
 )
 def test_scales_of_another_form_are_refused(values: Tensor, original: dict[str, Tensor]) -> None:
-    with pytest.raises(ModelError, match=r"scale_arr, of shape .* is no ramp from 1"):
+    with pytest.raises(ModelError, match=r"scale_arr, of shape .* is not a ramp from 1"):
         plan_conversion(in_memory(original | {"scale_arr": values}))
 
 

@@ -221,7 +221,7 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
         (TEXT, {"height": 80}, "VideoCrafter renders multiples of 64"),
         (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
-        (NO_FPS, {"fps": 8}, "this model is told no rate"),
+        (NO_FPS, {"fps": 8}, "this model takes no rate"),
         (TEXT, {"fps": 0}, "fps is 0, but it must be from 1 to 1000"),
         (TEXT, {"fps": 10**12}, "fps is 1000000000000, but it must be from 1 to 1000"),
         (MOTION, {"guidance_rescale": -0.5}, "guidance_rescale is -0.5, but it must be from 0 to 1"),

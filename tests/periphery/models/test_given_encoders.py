@@ -147,7 +147,7 @@ def test_what_is_no_encoder_of_the_model_is_refused(
             "image_encoder": str(tmp_path / "lacks.safetensors"),
         },
         "does not exist": {"text_encoder": str(tmp_path / "absent.safetensors")},
-        "--set text_encoder=5: it is no path": {"text_encoder": 5},
+        "--set text_encoder=5: it is not a path": {"text_encoder": 5},
         "--set vae: .* takes none by itself": {"text_encoder": clip, "vae": clip},
         "--set vea: .* takes none by itself": {"text_encoder": clip, "vea": clip},
     }
