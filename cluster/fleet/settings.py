@@ -43,7 +43,7 @@ class FleetSettings(Strict):
         # `exchange` answers each second; a machine under load, or a collection of garbage, may be late.
         default=12,  # so that rows are under way elsewhere within 15 s of a cut link
         ge=5,
-        description="A worker or a cluster that has not answered for so long is given up: its rows move.",
+        description="Give up a worker or a cluster that has not answered for this long: its rows move.",
     )
 
     @property

@@ -20,6 +20,7 @@ from tools.house.links import anchors, broken_links
 from tools.house.markers import conflict_markers
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.twice import doubled_names
+from tools.house.words import odd_words
 
 RENDER = """
 SIZE = 1
@@ -48,6 +49,21 @@ Check = Callable[[House], Iterable[Finding]]
 
 def problems(check: Check, text: str, path: str = "pipeline/README.md") -> list[str]:
     return [found.problem for found in check(House({**TEXTS, path: text})) if found.path == path]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "is_refused"),
+    [
+        ("docs/plan.md", "A row is told at once.", True),
+        ("docs/plan.md", "A row is reported at once.", False),
+        ("pipeline/rows/a.py", 'print(f"{1} rows in company")', True),
+        ("pipeline/rows/a.py", '"""Rows beside others."""', False),
+        ("pipeline/rows/a.py", 'def f():\n    """Rows beside others."""\n    return "so long ago"', True),
+        ("pipeline/rows/a.py", "KEY = 'beside'", False),
+    ],
+)
+def test_a_message_says_it_in_common_words(path: str, text: str, is_refused: bool) -> None:
+    assert bool(problems(odd_words, text, path)) is is_refused
 
 
 @pytest.mark.parametrize("marker", ["<" * 7 + " HEAD", "|" * 7 + " base", "=" * 7, ">" * 7 + " branch"])

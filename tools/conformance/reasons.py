@@ -28,7 +28,7 @@ REASONS = {
     "HunyuanImagePipeline": "guidance is the folder's",
     "HunyuanVideo15ImageToVideoPipeline": "the image sets the size; guidance is the folder's",
     "HunyuanVideo15Pipeline": "guidance is the folder's",
-    "HunyuanVideoFramepackPipeline": "alone the text is cut off at its length, beside others it is masked, "
+    "HunyuanVideoFramepackPipeline": "alone the text is cut off at its length, in a batch it is masked, "
     "which rounds differently; clips are as long as windows make them",
     "IFImg2ImgPipeline": _MARKS,
     "IFImg2ImgSuperResolutionPipeline": _MARKS,

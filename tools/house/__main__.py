@@ -18,6 +18,7 @@ from tools.house.markers import conflict_markers
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.twice import doubled_names
 from tools.house.walks import walks
+from tools.house.words import odd_words
 
 CHECKS = (
     conflict_markers,
@@ -35,6 +36,7 @@ CHECKS = (
     unknown_keys,
     doubled_names,
     import_cycles,
+    odd_words,
 )
 
 
