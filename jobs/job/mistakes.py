@@ -113,8 +113,8 @@ def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
     known = dict(_known_keys(job)) | dict(_known_below(location))
     siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
     elsewhere = {path[-1]: path for path in known.values() if path != key}
-    for words in (siblings, elsewhere):
-        if near := nearest(str(location[-1]), words, cutoff=0.7):
+    for words, cutoff in ((siblings, 0.7), (elsewhere, 0.8)):
+        if near := nearest(str(location[-1]), words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
     return f"known here: {', '.join(siblings or elsewhere)}"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tools.conformance.company import rendered_by_fleet
 
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.mixed import DTYPES, mixed_table
+from tools.conformance.batches import rendered_by_fleet
 from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
 

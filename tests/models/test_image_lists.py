@@ -36,7 +36,7 @@ from tests.long import long_but
 from tests.mixed import SIZES, mixed_table
 from tests.pictures import picture, write_starts
 from tests.tiny import tiny
-from tools.conformance.company import rendered_here
+from tools.conformance.batches import rendered_here
 from tools.conformance.plain import Made, plain_calls
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -26,7 +26,7 @@ from tests.mixed import mixed_table
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
-from tools.conformance.company import rendered_here
+from tools.conformance.batches import rendered_here
 from tools.conformance.plain import Made, plain_calls
 
 IMAGE = {"height": 16, "width": 16}

@@ -61,7 +61,17 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
     asked = {"table", "model", "inputs", "fleet", "sweep", "loras", "second_models", "recipe", "scores"}
     elsewhere = {"output", "storage_options"}  # are never job.json's
     withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
-    harmless = {"columns", "on_invalid", "batching", "audit", "keep_embeddings", "media", "retries", "budget"}
+    harmless = {
+        "budget",
+        "columns",
+        "on_invalid",
+        "batching",
+        "audit",
+        "keep_embeddings",
+        "media",
+        "retries",
+        "order",
+    }
     assert Job.model_fields.keys() == asked | elsewhere | withheld | harmless
 
 

@@ -81,7 +81,10 @@ def test_python_finds_the_module_and_the_module_its_options(arguments: tuple[str
     folder = ROOT / module.removeprefix("framefleet.").replace(".", "/")
     (file,) = [path for path in (folder.with_suffix(".py"), folder / "__main__.py") if path.exists()]
     text = file.read_text("utf-8")
-    shared = [ROOT / f"{name.replace('.', '/')}.py" for name in re.findall(r"from (tests\.\S+) import", text)]
+    shared = [
+        ROOT / f"{name.replace('.', '/')}.py"
+        for name in re.findall(r"from ((?:tests|tools)\.\S+) import", text)
+    ]
     texts = [text, *(path.read_text("utf-8") for path in shared if path.exists())]  # parsers are shared
     for word in rest:
         if word.startswith("--"):

@@ -16,7 +16,8 @@ LAST = "1 passed; 2 long tests were left out: `make test-long` runs them"
 
 
 @pytest.fixture(autouse=True)
-def _tests(pytester: pytest.Pytester) -> None:
+def _tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FRAMEFLEET_TESTS_WITHOUT_PERIPHERY", raising=False)
     pytester.makeini("[pytest]\nmarkers = long: one more case")
     pytester.makeconftest("from tests.long import *")
     pytester.makepyfile(TESTS)
