@@ -192,9 +192,8 @@ class Store:
             shown = public_text(f"{type(error).__name__}: {in_a_line(reason)}")
             fix = (FIXES if is_remote else LOCAL_FIXES)[trouble]
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
-            if is_remote and isinstance(
-                error, TypeError
-            ):  # an option that a library passes on as it connects
+            # Of an option that a library passes on as it connects.
+            if is_remote and isinstance(error, TypeError) and "keyword argument" in shown:
                 raise JobError(problem, "check storage_options: stores take different options") from None
             failure = StoreError(problem, fix)
             failure.kind = trouble
