@@ -127,9 +127,9 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "a trainer": (index(tokenizer=["transformers", "Trainer"]), "not what pipelines are made of"),
     "ONNX": (index(vae=["diffusers", "OnnxRuntimeModel"]), "not what pipelines|needs the Python packages"),
     "a network as scheduler": (index(scheduler=["diffusers", "AutoencoderKL"]), "needs weights|no noise"),
-    "a mixin as scheduler": (index(scheduler=["diffusers", "SchedulerMixin"]), "no noise scheduler"),
+    "a mixin as scheduler": (index(scheduler=["diffusers", "SchedulerMixin"]), "not a noise scheduler"),
     "a path as name": (index(**{"../vae": ["diffusers", "AutoencoderKLWan"]}), "a component's name"),
-    "a word as class": (index(vae="x"), "cannot be loaded|no such component|no noise scheduler"),
+    "a word as class": (index(vae="x"), "cannot be loaded|no such component|not a noise scheduler"),
     "no scheduler": (index(scheduler=[None, None]), "has no noise scheduler"),
     # what leads to code, to the network, or to other files
     "kernels of the hub": (config(ENCODER, _attn_implementation="org/name"), "not torch's own"),

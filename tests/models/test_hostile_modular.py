@@ -126,7 +126,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
                 {"pretrained_model_name_or_path": "org/name", "subfolder": "scheduler"},
             ]
         ),
-        "needs weights|no noise scheduler",
+        "needs weights|not a noise scheduler",
     ),
     "a pickle": (pickled, "is a pickle, which can run code"),
     "code in a config": (

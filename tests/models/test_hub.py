@@ -115,7 +115,7 @@ def test_a_revision_of_a_folder_is_refused() -> None:
 
 
 def test_two_revisions_are_refused(repo: HubServer) -> None:
-    with pytest.raises(ModelError, match="another revision beside it"):
+    with pytest.raises(ModelError, match="names a revision, and so does the job"):
         open_source(f"{REPO}@main", revision="v2")
 
 

@@ -153,7 +153,7 @@ def test_a_harmless_class_opens_no_door_for_others(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
-        (b"not a checkpoint", "cut short, or no file that torch 1.6|is not a safetensors file"),
+        (b"not a checkpoint", "cut short, or is not a file that torch 1.6|is not a safetensors file"),
     ],
 )
 def test_a_file_of_another_kind_is_called_what_it_is(

@@ -18,6 +18,7 @@ import yaml
 from framefleet.jobs.cli import app
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.pipeline.outputs.parts.records import record_schema
+from tests.each import check_each
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/demo/shapes/README.md"]
@@ -55,8 +56,11 @@ def of(program: str) -> list[tuple[str, ...]]:
     return [command[1:] for command in COMMANDS if command[0] == program]
 
 
-@pytest.mark.parametrize("arguments", of("framefleet"), ids=" ".join)
-def test_framefleet_takes_it(arguments: tuple[str, ...]) -> None:
+def test_framefleet_takes_each() -> None:
+    check_each(of("framefleet"), _framefleet_takes)
+
+
+def _framefleet_takes(arguments: tuple[str, ...]) -> None:
     command, rest = typer.main.get_command(app), list(arguments)
     context = click.Context(command)
     while isinstance(command, click.Group) and rest and rest[0] != PLACEHOLDER:
@@ -67,13 +71,18 @@ def test_framefleet_takes_it(arguments: tuple[str, ...]) -> None:
         command.make_context(arguments[0], rest)
 
 
-@pytest.mark.parametrize("arguments", of("make"), ids=" ".join)
-def test_make_has_the_target(arguments: tuple[str, ...]) -> None:
-    assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text("utf-8"), re.M)
+def test_make_has_each_target() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    wanted = {arguments[0] for arguments in of("make")}
+    assert wanted
+    assert wanted <= set(re.findall(r"^([\w.-]+):", text, re.M))
 
 
-@pytest.mark.parametrize("arguments", of("python"), ids=" ".join)
-def test_python_finds_the_module_and_the_module_its_options(arguments: tuple[str, ...]) -> None:
+def test_python_finds_each_module_and_the_module_its_options() -> None:
+    check_each(of("python"), _python_finds)
+
+
+def _python_finds(arguments: tuple[str, ...]) -> None:
     option, module, *rest = arguments if arguments[0] == "-m" else ("", *arguments)
     if not option:
         assert (ROOT / module).is_file()

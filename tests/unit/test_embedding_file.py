@@ -135,7 +135,7 @@ def test_a_file_cannot_name_what_is_called(name: str) -> None:
     ],
 )
 def test_a_sound_digest_over_nonsense_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="no entry"):
+    with pytest.raises(ValueError, match="not an entry"):
         from_bytes("k", _altered(change))
 
 

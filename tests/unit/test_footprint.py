@@ -24,9 +24,8 @@ from framefleet.pipeline.model.options.footprint import (
     ways_for,
 )
 from tests.decoders import COUNTED, decode_peak
+from tests.each import check_each
 from tools.memory_reports import page, reported_rows
-
-EACH = [pytest.param(preset, id=preset.name) for preset in PRESETS]
 
 
 def preset(name: str) -> Preset:
@@ -51,8 +50,11 @@ def test_a_preset_holds_what_the_class_has_in_its_largest_block_and_in_none() ->
         assert preset(name).held["transformer"] == round(held)
 
 
-@pytest.mark.parametrize("each", EACH)
-def test_every_preset_can_be_computed(each: Preset) -> None:
+def test_every_preset_can_be_computed() -> None:
+    check_each(PRESETS, _can_be_computed)
+
+
+def _can_be_computed(each: Preset) -> None:
     assert set(each.held) <= set(each.parameters)
     assert all(each.held[name] < each.parameters[name] for name in each.held)
     for size, pixels in zip(each.size or A_MEGAPIXEL, each.token[1:], strict=True):
@@ -60,8 +62,11 @@ def test_every_preset_can_be_computed(each: Preset) -> None:
     assert 0 < activations_gb(each) < 20
 
 
-@pytest.mark.parametrize("each", EACH)
-def test_each_offload_takes_less_and_a_larger_card_never_fits_less(each: Preset) -> None:
+def test_each_offload_takes_less_and_a_larger_card_never_fits_less() -> None:
+    check_each(PRESETS, _offloads_take_less)
+
+
+def _offloads_take_less(each: Preset) -> None:
     for tiling in (False, True):
         peaks = [peak_gb(each, Way(offload=offload, vae_tiling=tiling)) for offload in OFFLOADS]
         assert peaks == sorted(peaks, reverse=True)

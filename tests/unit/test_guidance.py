@@ -24,6 +24,7 @@ from framefleet.pipeline.recipes.guidance import (
 )
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
+from tests.each import check_each
 
 EMBEDDED: dict[str, dict[str, int]] = {"unet": {"time_cond_proj_dim": 256}}
 
@@ -140,7 +141,7 @@ def test_a_text_that_was_never_checked_is_the_rows_own_error() -> None:
         ("HunyuanVideoPipeline", "guidance_scale", "hands it to its network once"),
         ("QwenImagePipeline", "guidance_scale", "hands it to its network once"),
         ("StableVideoDiffusionPipeline", "max_guidance_scale", "a scale for each frame"),
-        ("TextToVideoSDPipeline", "guidance_scale", "tells nobody which step"),
+        ("TextToVideoSDPipeline", "guidance_scale", "does not say which step"),
         ("LTX2Pipeline", "audio_guidance_scale", "a schedule can be given for guidance_scale"),
     ],
 )
@@ -180,8 +181,11 @@ KNOWN = sorted(
 )
 
 
-@pytest.mark.parametrize("class_name", KNOWN)
-def test_what_takes_a_schedule_multiplies_by_the_scale_at_every_step(class_name: str) -> None:
+def test_what_takes_a_schedule_multiplies_by_the_scale_at_every_step() -> None:
+    check_each(KNOWN, _multiplies_by_the_scale)
+
+
+def _multiplies_by_the_scale(class_name: str) -> None:
     source = inspect.getsource(inspect.unwrap(class_named(class_name).__call__))
     for name in set(GUIDANCE_ARGUMENTS) & set(call_parameters(class_name)):
         found = check_schedule(name, "linear(7, 3)", class_name=class_name, configs={})

@@ -93,7 +93,7 @@ def test_a_row_is_refused_with_its_column(tmp_path: Path) -> None:
     (row,) = plan_rows(table.schema, spec, columns={"max_sequence_length": "tokens"}).rows(0, table)
     assert isinstance(row, InvalidRow)
     ((problem, fix),) = row.messages()
-    assert problem.startswith("row 0: tokens is 100, but beside a picture")
+    assert problem.startswith("row 0: tokens is 100, but with a picture")
     assert fix == "use 512"
 
 

@@ -192,5 +192,5 @@ def test_settings_that_a_scheduler_does_not_take_are_refused(sd: PipelineSpec, c
 
 
 def test_settings_that_leave_no_noise_levels_are_refused(wan: PipelineSpec) -> None:
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         resolve_scheduler("flow_euler(shift=0)", wan)

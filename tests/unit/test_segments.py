@@ -85,7 +85,7 @@ def test_an_extended_film_has_the_sound_of_its_segments() -> None:
 
 def test_recipes_that_cannot_keep_what_a_pipeline_returns_say_so() -> None:
     frames = np.zeros((2, 4, 4, 3), np.uint8)
-    with pytest.raises(RenderError, match="returns c2w beside frames"):
+    with pytest.raises(RenderError, match="returns c2w besides frames"):
         to_segment({"frames": frames, "c2w": np.eye(4)}, MochiPipeline())
     with pytest.raises(RenderError, match="makes sound"):
         silent_frames({"frames": frames, "audio": np.zeros((1, 9)), "sample_rate": 9}, MochiPipeline())

@@ -95,8 +95,8 @@ def test_whatever_a_record_holds_a_script_is_the_same_code(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model_digest": f'0"""\n{RUNS}'}, "no SHA-256"),
-        ({"frames_sha256": "b" * 63 + "'"}, "no SHA-256"),
+        ({"model_digest": f'0"""\n{RUNS}'}, "not a SHA-256"),
+        ({"frames_sha256": "b" * 63 + "'"}, "not a SHA-256"),
         ({"environment": environment({"dtype": "bf16)\nopen('ran', 'w')"})}, "dtype"),
         ({"environment": environment({"dtype": {"x": CODE}})}, "dtype"),
         ({"environment": environment({"dtype": {CODE: "bf16"}})}, "no such component"),

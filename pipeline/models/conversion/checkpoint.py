@@ -31,7 +31,7 @@ _META = torch.device("meta")
 _SHOWN, _LONGEST = 5, 80  # names in one message, and letters of each
 _SAVE = "where you trust it, save its state_dict alone with torch.save, or take the safetensors of it"
 _NO_ZIP = (
-    "is cut short, or no file that torch 1.6 or later has saved",
+    "is cut short, or is not a file that torch 1.6 or later has saved",
     f"fetch it again; for an older one, {_SAVE}",
 )
 

@@ -193,7 +193,7 @@ def test_two_embeddings_of_fps_are_refused(original: dict[str, Tensor]) -> None:
 
 def test_what_no_tensor_tells_is_asked_for(original: dict[str, Tensor]) -> None:
     narrow = {name: t[..., :48] if "cond_stage" in name and t.dim() else t for name, t in original.items()}
-    with pytest.raises(ModelError, match=r"no tensor tells text_encoder\.num_attention_heads") as refused:
+    with pytest.raises(ModelError, match=r"no tensor shows text_encoder\.num_attention_heads") as refused:
         plan_conversion(in_memory(narrow))
     assert refused.value.fix == "say it with --set text_encoder.num_attention_heads=..."
     with pytest.raises(ModelError, match="no text_encoder can have the sizes"):

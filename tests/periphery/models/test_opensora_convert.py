@@ -218,7 +218,7 @@ def test_groups_of_norms_that_no_tensor_tells_are_asked_for(original: Path, tmp_
     vae = weights_of(hunyuan_shapes((16, 16, 32, 32), latent=4, layers=1))
     folder = without(tmp_path / "in", original, "hunyuan", vae=vae)
     refused = command("model", "convert", folder, tmp_path / "out")
-    assert refused.exit_code == 2 and "no tensor tells vae.norm_num_groups" in refused.stderr
+    assert refused.exit_code == 2 and "no tensor shows vae.norm_num_groups" in refused.stderr
     command("model", "convert", folder, tmp_path / "out", "--set", "vae.norm_num_groups=8")
     assert OpenSoraPipeline.from_pretrained(tmp_path / "out").vae.config.norm_num_groups == 8
 
