@@ -164,7 +164,7 @@ def test_clips_without_sound_where_the_job_wants_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "media", "said"),
     [
-        ("stable_audio", {"format": "mp4"}, "renders sound alone"),
+        ("stable_audio", {"format": "mp4"}, "renders sound only"),
         ("stable_audio", {"audio": False}, "holds nothing but sound"),
         ("ltx2", {"format": "wav"}, "renders frames"),
         ("ltx2", {"fps": 30}, "would not keep step with their sound, made for 24"),

@@ -155,7 +155,7 @@ def test_a_spent_budget_ends_with_exit_code_1_and_how_to_go_on(tmp_path: Path) -
     assert exit_code(summary) == 1
     lines = ending_lines(summary, Store(str(tmp_path)))
     assert "stopped: budget.hours is reached (1)" in lines
-    assert "to go on, raise the budget" in lines[-1]
+    assert "to continue, raise the budget" in lines[-1]
 
 
 @pytest.mark.parametrize(
