@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.audit.settings import Audit
+    from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
-    from framefleet.pipeline.render.half_done.half_done import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
@@ -100,7 +100,7 @@ _HOMES = {
     "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
     "GalleryServer": "framefleet.jobs.look.gallery.serve",
-    "HalfDone": "framefleet.pipeline.render.half_done.half_done",
+    "HalfDone": "framefleet.pipeline.render.checkpoints.unfinished_row",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
     "Model": "framefleet.pipeline.model.model",

@@ -41,7 +41,7 @@ from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
 from framefleet.jobs.train.command import train_command
-from framefleet.pipeline.guards.public import keep_secrets
+from framefleet.pipeline.guards.redaction import keep_secrets
 
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",

@@ -26,12 +26,12 @@ from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.pending import announce, intents_in, sweep
+from framefleet.pipeline.outputs.parts.pending_clips import announce, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.outputs.parts.seals import sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
 from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL, with_remark
+from framefleet.pipeline.render.audit.verdict import Audited, Verdict, kind_of
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import RECORD
 

@@ -27,7 +27,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
 from framefleet.cluster.dispatch.order import Order, TableOrder
 from framefleet.cluster.dispatch.oversized_rows import OversizedRows
-from framefleet.cluster.dispatch.waiting import Entry, Waiting, Whereabouts
+from framefleet.cluster.dispatch.waiting_rows import Entry, Waiting, Whereabouts
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 

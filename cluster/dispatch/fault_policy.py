@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from framefleet.pipeline.guards.strict import Strict
-from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
+from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 
 _ROWS_TO_BLAME = 4
 _STALL_FACTOR = 10

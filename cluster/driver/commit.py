@@ -18,10 +18,9 @@ from framefleet.cluster.driver.recall import TakenBack, take_back
 from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.apart import note_apart, path_of
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.pending import path_of_intent
+from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
 from framefleet.pipeline.outputs.parts.records import (
     FailureRecord,
     Record,
@@ -31,6 +30,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import delete_late
+from framefleet.pipeline.outputs.quarantine import note_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex

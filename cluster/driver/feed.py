@@ -16,10 +16,10 @@ from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
 from framefleet.cluster.driver.work import Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.counted_apart import CountedApart
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
+from framefleet.pipeline.rows.token_counts import CountedApart
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.pace import TimeLeft
 from framefleet.cluster.driver.progress import Progress, Summary, Unscored, WorkerState
-from framefleet.pipeline.render.audit.audited import Audited
+from framefleet.pipeline.render.audit.verdict import Audited
 
 
 @dataclass(slots=True)

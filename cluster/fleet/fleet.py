@@ -32,7 +32,7 @@ from framefleet.cluster.fleet.shares import machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.guards.strict_model import Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4

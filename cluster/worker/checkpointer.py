@@ -12,7 +12,7 @@ from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.stores.store import Store
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.render.half_done.half_done import HalfDone
+    from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 _MAX_HEADER_BYTES = 32 << 20  # it has a hundred bytes for each call of a denoiser
@@ -42,7 +42,7 @@ class Checkpointer:
 
     def read(self, row_id: str) -> bytes | None:
         """Return what is kept of a row; None, and the reason in the log, where it cannot be had."""
-        from framefleet.pipeline.render.half_done.journal import MAX_KEPT_BYTES
+        from framefleet.pipeline.render.checkpoints.journal import MAX_KEPT_BYTES
 
         try:  # of a larger file, its beginning, which the renderer refuses
             return self._store.read(checkpoint_path(row_id), MAX_KEPT_BYTES + _MAX_HEADER_BYTES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import framefleet
 from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -19,8 +19,8 @@ from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
-from framefleet.pipeline.render.audit.audited import Audited
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs

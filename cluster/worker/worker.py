@@ -27,17 +27,17 @@ from framefleet.cluster.worker.messages import (
     WorkerSetup,
 )
 from framefleet.cluster.worker.writers import Writers
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
-from framefleet.pipeline.render.audit.audited import Audited, kind_of
+from framefleet.pipeline.render.audit.verdict import Audited, kind_of
 from framefleet.pipeline.scores.score import load_scores
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
-    from framefleet.pipeline.render.half_done.half_done import HalfDone
+    from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 # From when on a report says that rows come no further: long forwards are told too, and mean nothing.
 _STILL_S = 2.0
-_LOGGING = ("cluster.worker.checkpointer", "pipeline.render.half_done", "pipeline.render.rehearsal")
+_LOGGING = ("cluster.worker.checkpointer", "pipeline.render.checkpoints", "pipeline.render.rehearsal")
 LOGGERS = (*(f"framefleet.{name}" for name in _LOGGING), place_trial.__name__)
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
-from framefleet.pipeline.outputs.parts.pending import announce, path_of_intent
+from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.scores.scorer import score_clip
 

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.model.specs.check import check_fps
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
-from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps

@@ -9,7 +9,7 @@ from typing import Any
 
 from framefleet.jobs.export.selection import CLIP_COLUMNS, Piece
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.recorded_files import recorded_clip, sound_content
+from framefleet.pipeline.outputs.record_files import recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 
 CLIPS_AT_ONCE = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads

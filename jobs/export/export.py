@@ -27,7 +27,7 @@ from framefleet.jobs.export.plan import NOTES, ExportPlan, claim_place, parts_to
 from framefleet.jobs.export.selection import SPLITS, Piece, Selection
 from framefleet.jobs.export.shard import ShardWriter, Target, feature_of
 from framefleet.jobs.export.tar_shard import TarShard
-from framefleet.jobs.show.standing import ClipsProgress
+from framefleet.jobs.show.progress_values import ClipsProgress
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage

@@ -17,7 +17,7 @@ from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-def
 from framefleet.jobs.export.plan import NOTES
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, ServiceError
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.stores.store import Store
 
 _COMMIT_FILES, _COMMIT_BYTES = 200, 1 << 30  # a commit takes seconds; what it takes lies on the disk here

@@ -19,10 +19,10 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
-from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES
+from framefleet.pipeline.outputs.query import check_where, records_where
+from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import check_where, records_where
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
 _LEAN = frozenset({"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s"})

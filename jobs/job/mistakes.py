@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, SecondModelSection
-from framefleet.pipeline.guards.public import is_secret_name, public_value
+from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.rows.sweeps.settings import Spread
 

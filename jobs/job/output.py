@@ -9,14 +9,14 @@ from fsspec.core import has_magic
 
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.layout import RECORDS, TABLES
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.media.provenance import open_signing
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import folder_of
 

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.budget import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType

@@ -14,7 +14,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.public import is_secret_name
+from framefleet.pipeline.guards.redaction import is_secret_name
 
 Path = tuple[str | int, ...]
 

@@ -165,8 +165,8 @@ def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: P
 
 def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     """Print class, components, rules and digest."""
-    from framefleet.jobs.model.measured import in_company
-    from framefleet.pipeline.model.families.measured import read_measured
+    from framefleet.jobs.model.class_table import in_company
+    from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.pipeline.model.sources.integrity import model_digest
     from framefleet.pipeline.model.sources.model_parts import parts_of
     from framefleet.pipeline.model.specs.spec import inspect_model
@@ -289,7 +289,7 @@ def show_list() -> None:
 
 def _presets() -> Table:
     from framefleet.jobs.model.page import frames_text, makes, size_text
-    from framefleet.pipeline.model.families.known import PRESETS
+    from framefleet.pipeline.model.families.registry import PRESETS
 
     table = Table("preset", "makes", "size", "frames", box=box.SIMPLE_HEAD)
     for name in ("steps", "weights GB"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.tables.rows import RowPlan
 

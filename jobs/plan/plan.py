@@ -30,13 +30,13 @@ from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import asked
-from framefleet.pipeline.outputs.glance import Gone
+from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.findings.finding import Found, memory_name
+from framefleet.pipeline.render.findings.storage import Places
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
-from framefleet.pipeline.render.remembered.found import Found, memory_name
-from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.request import Request, one_step
-from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 COMMAND_S = 1.5  # of the command, before anything starts in the background

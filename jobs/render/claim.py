@@ -12,13 +12,13 @@ from typing import Any
 import framefleet
 from framefleet.jobs.job.job_json import Claim, find_claim, read_claim
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed_job import is_table_of_drafts
+from framefleet.jobs.render.output_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter.files import IpAdapter
-from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.loras.lora import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING

@@ -35,7 +35,7 @@ from framefleet.pipeline.text import command
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.pipeline.outputs.glance import Gone
+    from framefleet.pipeline.outputs.clip_presence import Gone
     from framefleet.pipeline.outputs.stores.store import Store
 
 
@@ -210,7 +210,7 @@ def retry_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.cluster.driver.progress import Summary
-        from framefleet.jobs.render.claimed_job import job_of
+        from framefleet.jobs.render.output_job import job_of
         from framefleet.jobs.render.retry import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
 

@@ -20,7 +20,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS
 from framefleet.pipeline.outputs.parts.records import record_schema
-from framefleet.pipeline.outputs.where import check_where
+from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow

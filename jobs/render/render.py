@@ -25,21 +25,21 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.given_table import with_table
+from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
-from framefleet.jobs.show.standing import Awaited
+from framefleet.jobs.show.progress_values import Awaited
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
-from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
+from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
 from framefleet.pipeline.render.audit.settings import Audit
-from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 _NOTHING = Spent()

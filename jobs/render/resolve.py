@@ -13,8 +13,8 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.guards.mistakes import Mistakes
-from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.loras.lora import Lora, loras_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.settings import ModelSettings
@@ -25,8 +25,8 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
+from framefleet.pipeline.recipes.recipe_spec import classes_called, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
@@ -34,7 +34,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
-from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.tables.column_checks import as_argument, of_others
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows

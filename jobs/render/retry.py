@@ -10,7 +10,7 @@ from typing import Any
 
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed_job import job_of
+from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.output import Output

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.progress_values import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.preset import Preset
@@ -16,14 +16,14 @@ from framefleet.pipeline.model.options.footprint import row_size
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.native_size import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
+from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.readable import repaired_row
+from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow

@@ -20,7 +20,7 @@ from rich.text import Text
 from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
-from framefleet.pipeline.guards.public import HIDDEN, is_secret_name, public_text
+from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.text import command, escaped
 
 INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTERM, 129 of SIGHUP

@@ -6,7 +6,7 @@ import math
 import time
 
 from framefleet.cluster.driver.progress import Progress
-from framefleet.jobs.show.standing import Awaited, Checked, ClipsProgress, Standing, TrainProgress
+from framefleet.jobs.show.progress_values import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.standing import (
+from framefleet.jobs.show.progress_values import (
     Awaited,
     ClipsProgress,
     Standing,

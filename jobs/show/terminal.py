@@ -12,7 +12,7 @@ import sys
 from typing import Any, TextIO, cast
 
 from framefleet.pipeline.errors import ServiceError
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.text import CONTROL, escaped, spelt
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from framefleet.cluster.driver.progress import Progress
-from framefleet.jobs.show.standing import Awaited, ClipsProgress, Standing, TrainProgress
+from framefleet.jobs.show.progress_values import Awaited, ClipsProgress, Standing, TrainProgress
 
 
 class Watch(Protocol):

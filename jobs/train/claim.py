@@ -13,7 +13,7 @@ from framefleet.jobs.job.job_json import read_training_claim
 from framefleet.jobs.render.claim import flat, public_location
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import PLACES

@@ -7,13 +7,13 @@ import uuid
 import pyarrow as pa
 
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
-from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.progress_values import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import invalid_schema
-from framefleet.pipeline.rows.tables.readable import repaired_row
+from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey

@@ -13,7 +13,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.training import Trainers
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import TrainJob
-from framefleet.jobs.show.standing import TrainProgress
+from framefleet.jobs.show.progress_values import TrainProgress
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.train.claim import as_begun, check_output, claim_training
 from framefleet.jobs.train.loss_curve import write_loss_curve

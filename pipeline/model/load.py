@@ -21,11 +21,11 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.model.sources.assembled import assembled
+from framefleet.pipeline.model.sources.assembly import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_sizes import check_sizes
-from framefleet.pipeline.model.sources.sealed import sealed
+from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.model.modular import blank, guided, inputs_of, modular_class, scales_of
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

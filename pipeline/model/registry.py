@@ -10,7 +10,7 @@ import importlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.model.families.known import FAMILIES
+from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.specs.modular_index import is_modular
 
 if TYPE_CHECKING:

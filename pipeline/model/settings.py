@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framefleet.pipeline.model.ip_adapter.files import IpAdapter
-from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.loras.lora import Lora
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import DType, asked

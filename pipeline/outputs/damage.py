@@ -18,10 +18,10 @@ from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
 from framefleet.pipeline.outputs.layout import CLIPS, DRAFTS, EXTRAS, PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import rows_in_part
-from framefleet.pipeline.outputs.parts.pending import announced_rows
+from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
-from framefleet.pipeline.outputs.recorded_files import (
+from framefleet.pipeline.outputs.record_files import (
     FileState,
     Unsound,
     file_state,

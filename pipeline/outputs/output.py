@@ -14,16 +14,16 @@ from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.claim_file import find_claim_as
+from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRAFTS, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.recorded_frames import recorded_frames
+from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import columns_in, rows_where
 
 
 class _Drafted(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.specs.bounds import too_large
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.request import Request
 
 MIN_S, MAX_S = 1, 60

@@ -10,12 +10,12 @@ from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import Pixels
-from framefleet.pipeline.outputs.frames.rendered import Rendered
-from framefleet.pipeline.recipes.conditioned import takes
+from framefleet.pipeline.outputs.frames.result import Rendered
+from framefleet.pipeline.recipes.conditioning import takes
 from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.segments import FilmSound, Segment, to_segment

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.recipes.conditioned import conditioned_class
+from framefleet.pipeline.recipes.conditioning import conditioned_class
 from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.siblings import as_sibling, configs_of
 from framefleet.pipeline.request import Request

@@ -16,7 +16,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.ranges import out_of_range
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 
 GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")

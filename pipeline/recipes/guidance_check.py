@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.model.families.known import family_of
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.guidance import GUIDANCE_ARGUMENTS, parse_guidance
 from framefleet.pipeline.recipes.siblings import call_parameters

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.families.advice import FROM_IMAGE_TO_IMAGE
+from framefleet.pipeline.model.families.examples import FROM_IMAGE_TO_IMAGE
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.duration import MAX_FILM_FRAMES, check_duration, num_frames_of

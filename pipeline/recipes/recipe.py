@@ -12,10 +12,10 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.guards.named_function import named_function, source_digest
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.recipes.conditioned import conditioned_class, image_to_video, video_to_video
+from framefleet.pipeline.recipes.conditioning import conditioned_class, image_to_video, video_to_video
 from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.first_image import text_to_image_to_video
 from framefleet.pipeline.recipes.guidance import open_guidance

@@ -10,13 +10,13 @@ from PIL import Image
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.families.family import SiblingTask
-from framefleet.pipeline.model.families.known import family_of
+from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.specs.geometry import size_multiple
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
-from framefleet.pipeline.outputs.frames.rendered import has_sound
+from framefleet.pipeline.outputs.frames.result import has_sound
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
     accepted,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
-from framefleet.pipeline.outputs.frames.rendered import to_rendered
+from framefleet.pipeline.outputs.frames.result import to_rendered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.family import Sibling, SiblingTask
-from framefleet.pipeline.model.families.known import FAMILIES
+from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.factors import autoencoder_factors
 from framefleet.pipeline.model.specs.spec import Configs

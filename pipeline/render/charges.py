@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.render.fused.batcher import RowTask
-from framefleet.pipeline.render.idle import Idle
+from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.row_queue import RenderRow
 
 

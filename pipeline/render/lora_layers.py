@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.hooks.adapters import Adapters, AdaptersRescaled, RowAdapters, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.regions import compiled_in
-from framefleet.pipeline.render.fused.joining import OUTERMOST, row_slice, stack
+from framefleet.pipeline.render.fused.concatenation import OUTERMOST, row_slice, stack
 
 _Forward = Callable[..., Tensor]
 

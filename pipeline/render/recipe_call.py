@@ -8,21 +8,21 @@ from typing import Any
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import Around
-from framefleet.pipeline.model.loras.asked import without_loras
+from framefleet.pipeline.model.loras.lora import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
-from framefleet.pipeline.outputs.frames.rendered import Rendered, to_rendered
-from framefleet.pipeline.recipes.called import frames_read
+from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.recipe import KnownRecipes
+from framefleet.pipeline.recipes.recipe_spec import frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
-from framefleet.pipeline.render.idle import Idle
+from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.module_state import ModuleState
 from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.opened import open_arguments
+from framefleet.pipeline.rows.inputs.arguments import open_arguments
 from framefleet.pipeline.rows.inputs.read_ahead import ReadAhead
 
 

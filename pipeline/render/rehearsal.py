@@ -13,18 +13,18 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.errors import OutOfMemory
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device, room_bytes
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.render.findings.finding import Found, RowMemory, memory_name
+from framefleet.pipeline.render.findings.storage import Places
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.loaded import Spoiled
+from framefleet.pipeline.render.loaded_model import Spoiled
 from framefleet.pipeline.render.outcome import failure_of
 from framefleet.pipeline.render.probe.probe import input_shape
-from framefleet.pipeline.render.remembered.found import Found, RowMemory, memory_name
-from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, one_step
 

@@ -9,44 +9,44 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from framefleet.pipeline.guards.expected import expected
+from framefleet.pipeline.guards.argument_type import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.outputs.frames.rendered import Rendered
+from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
-from framefleet.pipeline.render.audit.audited import Audited
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.remarks import DIFFERED
 from framefleet.pipeline.render.audit.settings import Audit
-from framefleet.pipeline.render.calls_beside import CallsBeside
+from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.charges import Charges
+from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
+from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
+from framefleet.pipeline.render.findings.conditions import surroundings
+from framefleet.pipeline.render.findings.findings import Findings
+from framefleet.pipeline.render.findings.storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.fused.kept_state import StateWatch
-from framefleet.pipeline.render.half_done.half_done import HalfDone
-from framefleet.pipeline.render.half_done.hand_over import HandOver, tell_begun_again
-from framefleet.pipeline.render.idle import Idle
-from framefleet.pipeline.render.loaded import Loaded, Spoiled
+from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+from framefleet.pipeline.render.idle_time import Idle
+from framefleet.pipeline.render.loaded_model import Loaded, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.memory_retry import second_try
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
-from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.remembered.places import Places
-from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_watch import Meddled, RowWatch
-from framefleet.pipeline.render.second_try import second_try
+from framefleet.pipeline.render.shared_calls import CallsBeside
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs

@@ -14,10 +14,10 @@ from typing import Any
 
 from framefleet.pipeline.hooks.adapters import RowAdapters
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.model.loras.asked import adapters_in
-from framefleet.pipeline.render.audit.audited import kind_of
+from framefleet.pipeline.model.loras.lora import adapters_in
+from framefleet.pipeline.render.audit.verdict import kind_of
+from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask
-from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint
 from framefleet.pipeline.request import Request
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.request import is_input, is_model
 

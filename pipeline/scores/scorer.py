@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.scores.score import ClipScore, ScoreValue

@@ -124,7 +124,7 @@ def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
 
     from framefleet.pipeline.model.sources.components import Component
     from framefleet.pipeline.model.sources.network_sizes import check_sizes
-    from framefleet.pipeline.model.sources.sealed import sealed  # imports torch
+    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     folder, files = Path(similarity.folder), dict(similarity.files)
     check_digests(folder, file_digests(folder, files), files, named_by="the machine that opened the job")

@@ -25,7 +25,7 @@ from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
-from framefleet.pipeline.training.dataset.prepared import PreparedRows
+from framefleet.pipeline.training.dataset.prepared_cache import PreparedRows
 from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.reports import (

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 TrainedPart = Literal["denoiser", "autoencoder", "text_encoder"]

@@ -10,7 +10,7 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.outputs.stores import patience
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.azurite import azurite, new_container, storage_options, why_not
 from tests.faulty_s3 import Fault, faulty_s3
@@ -76,7 +76,7 @@ def test_a_request_is_made_again_until_there_is_an_answer(kind: str, endpoint: s
 
 
 def test_what_is_wrong_is_said_on_one_line(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_FIRST_REFUSALS", 0)
+    monkeypatch.setattr(retries, "_FIRST_REFUSALS", 0)
     with pytest.raises(StoreError, match=r"container does not exist\.\n") as caught:
         Store("az://no-such-one/run", storage_options(endpoint)).create("job.json", b"1")
     assert caught.value.kind == "missing"

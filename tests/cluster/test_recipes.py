@@ -9,7 +9,7 @@ from pathlib import Path
 import framefleet
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.pipeline.outputs.frames.rendered import to_rendered
+from framefleet.pipeline.outputs.frames.result import to_rendered
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.tiny import SMALLEST, tiny

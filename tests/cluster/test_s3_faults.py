@@ -20,7 +20,7 @@ import pytest
 from pyarrow import csv
 
 from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.outputs.stores import object_store, patience, s3
+from framefleet.pipeline.outputs.stores import object_store, retries, s3
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
@@ -135,7 +135,7 @@ def test_of_one_upload_in_three_that_fails_none_is_lost_and_none_is_doubled(s3_s
 def test_the_log_says_when_an_outage_begins_and_ends_and_not_more(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(patience, "TOLD_AFTER_S", 0.3)
+    monkeypatch.setattr(retries, "TOLD_AFTER_S", 0.3)
     with behind(s3_server, kind="503") as (store, proxy, _), caplog.at_level(logging.WARNING):
         threads = [threading.Thread(target=store.write, args=[f"clips/{i}", b"x"]) for i in range(4)]
         for thread in threads:
@@ -144,7 +144,7 @@ def test_the_log_says_when_an_outage_begins_and_ends_and_not_more(
         proxy.goes_wrong(Fault())
         for thread in threads:
             thread.join(60)
-    lines = [record.getMessage() for record in caplog.records if record.name == patience.__name__]
+    lines = [record.getMessage() for record in caplog.records if record.name == retries.__name__]
     assert len(lines) == 2, lines
     assert "does not answer since" in lines[0]
     assert f"{s3_server.url}/run 7" in lines[0]
@@ -163,7 +163,7 @@ def test_an_outage_beyond_the_limit_is_an_error_that_says_so(s3_server: S3Server
 
 
 def test_a_store_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_ANSWER_S", 0.5)
+    monkeypatch.setattr(retries, "FIRST_ANSWER_S", 0.5)
     options = {"key": "test", "secret": "very-secret", "endpoint_url": f"http://127.0.0.1:{free_port()}"}
     store = Store("s3://bucket/run", options)
     started = time.monotonic()
@@ -205,7 +205,7 @@ def test_rotated_credentials_are_picked_up(
 def test_credentials_that_stay_refused_are_an_error_that_says_so(
     kind: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "MAX_REFUSALS", 2)
+    monkeypatch.setattr(retries, "MAX_REFUSALS", 2)
     with behind(s3_server, kind=kind) as (store, proxy, direct):
         with pytest.raises(StoreError, match="could not write") as caught:
             store.write("job.json", b"1")

@@ -21,7 +21,7 @@ from torch import nn
 import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.model import model_files
-from framefleet.pipeline.model.sources.sealed import alone, sealed
+from framefleet.pipeline.model.sources.verified_folder import alone, sealed
 from tests.commands import command
 from tests.no_network import refuse_network
 from tests.tiny import tiny
@@ -34,7 +34,7 @@ Change = Callable[[Path], Any]
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_network(monkeypatch)
-    monkeypatch.setattr("framefleet.pipeline.model.sources.sealed.MAX_MODULES", 2000)  # soon reached
+    monkeypatch.setattr("framefleet.pipeline.model.sources.verified_folder.MAX_MODULES", 2000)  # soon reached
 
 
 @pytest.fixture

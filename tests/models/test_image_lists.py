@@ -21,10 +21,10 @@ from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.model import model_files
-from framefleet.pipeline.model.sources.blank import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
-from framefleet.pipeline.model.specs.constructed import method
-from framefleet.pipeline.model.specs.several import with_several
+from framefleet.pipeline.model.sources.skeleton import blank_pipeline
+from framefleet.pipeline.model.specs.constructor import method
+from framefleet.pipeline.model.specs.list_arguments import with_several
 from framefleet.pipeline.model.specs.signature import PLACES, parameters_of
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.parts.parts import find_record

@@ -21,7 +21,7 @@ from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.render.claimed_job import claimed_job
+from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.train.resolve import resolve_training

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.pipeline.model.families.measured import read_measured
+from framefleet.pipeline.model.families.measurements import read_measured
 from framefleet.pipeline.model.specs import pipeline_call
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model

@@ -14,7 +14,7 @@ from framefleet.cluster.worker.messages import Assignment, StoredRow, WorkerSetu
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.stores import soon
+from framefleet.pipeline.outputs.stores import deadline
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -123,7 +123,7 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
 def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
     tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soon, "WITHIN_S", 0.1)
+    monkeypatch.setattr(deadline, "WITHIN_S", 0.1)
     store = LateStore(str(tmp_path))
     store.outage = outage
     arguments = {**SMALLEST["wan"], "max_sequence_length": 32}

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from framefleet.jobs.plan.command import show_probed
-from framefleet.pipeline.model.sources.blank import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.skeleton import blank_pipeline
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.render.probe.hollow import Decoded, hollow
 from framefleet.pipeline.render.probe.probe import MAX_SHAPES, Probed, Shapes
+from framefleet.pipeline.render.probe.stub_networks import Decoded, hollow
 from framefleet.pipeline.request import Request
 from tests.commands import command
 from tests.jobs import write_table

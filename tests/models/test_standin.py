@@ -86,7 +86,7 @@ assert then.query() and first.elapsed_time(then) >= 50
 
 
 TIMES = """
-from framefleet.pipeline.render.calls_beside import timed
+from framefleet.pipeline.render.shared_calls import timed
 there, gpus.op_s, seconds = there.to("cuda:1"), 0.05, {}
 [there * 2 for _ in range(3)]
 timed("decode_s", lambda: seconds, "cuda:1")("vae", lambda: [there * 2 for _ in range(2)])

@@ -15,14 +15,14 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.families.known import PRESETS
-from framefleet.pipeline.model.families.measured import read_measured
+from framefleet.pipeline.model.families.measurements import read_measured
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.render.fused.kept_state import StateWatch
+from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, build, smallest_call, tiny
 

@@ -21,10 +21,10 @@ import framefleet
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.two_clips import Again
+from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance
 from framefleet.pipeline.outputs.damage import look_at
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
-from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance
 from framefleet.pipeline.outputs.media.clip_names import clip_path
 from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from framefleet.pipeline.render.fused.calls import parse_call
-from framefleet.pipeline.render.fused.joining import join_calls, layouts, part
+from framefleet.pipeline.render.fused.concatenation import join_calls, layouts, part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from framefleet.pipeline.render.findings.finding import BatchSize, Found, Pins
+from framefleet.pipeline.render.findings.findings import Findings
+from framefleet.pipeline.render.findings.storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.remembered.found import BatchSize, Found, Pins
-from framefleet.pipeline.render.remembered.places import Places
 from tests.unit.denoising import alone, render, steps
 from tests.unit.test_remembered import Hopeless, Rounding
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
-from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 
 TEXTS = st.lists(
     st.sampled_from(["a fox", "a {color} cat", "猫", "{{seed}}", "", "{a: 1}"]), min_size=1, max_size=3

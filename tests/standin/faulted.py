@@ -15,8 +15,8 @@ import torch
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.render.checkpoints import journal
 from framefleet.pipeline.render.fused import exact, forwards, pins
-from framefleet.pipeline.render.half_done import journal
 from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
 from tests.standin.gpu import ILLEGAL, out_of_memory

@@ -15,8 +15,15 @@ from framefleet.pipeline.render.fused.calls import (
     is_private,
     parse_call,
 )
-from framefleet.pipeline.render.fused.company import Company
-from framefleet.pipeline.render.fused.joining import Layout, hand_back, join_calls, layouts, part, row_slice
+from framefleet.pipeline.render.fused.compatibility import Company
+from framefleet.pipeline.render.fused.concatenation import (
+    Layout,
+    hand_back,
+    join_calls,
+    layouts,
+    part,
+    row_slice,
+)
 
 
 def _call(*args: Any, **kwargs: Any) -> Call:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.known import PRESETS, family_of
 from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.registry import PRESETS, family_of
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype, resolved
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.recipes.guidance import (
     GUIDANCE_ARGUMENTS,
     Guidance,

@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables import file_reading, json_lines
 from framefleet.pipeline.rows.tables import table as tables
 from framefleet.pipeline.rows.tables.encodings import TO_UTF_8
-from framefleet.pipeline.rows.tables.readable import repaired_row
+from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table

@@ -60,6 +60,9 @@ def problems(check: Check, text: str, path: str = "pipeline/README.md") -> list[
         ("pipeline/rows/a.py", '"""Rows beside others."""', False),
         ("pipeline/rows/a.py", 'def f():\n    """Rows beside others."""\n    return "so long ago"', True),
         ("pipeline/rows/a.py", "KEY = 'beside'", False),
+        ("pipeline/rows/checked_again.py", "", True),
+        ("pipeline/rows/rendered.py", "", True),
+        ("pipeline/rows/feed.py", "", False),
     ],
 )
 def test_a_message_says_it_in_common_words(path: str, text: str, is_refused: bool) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.model.specs.refused import Refused
-from framefleet.pipeline.outputs.stores import patience
+from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described, describe
@@ -91,7 +91,7 @@ def test_what_an_index_has_started_ends_with_it_though_nobody_closes_it(tmp_path
 def test_a_store_that_does_not_answer_stops_the_survey_and_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patience, "FIRST_ANSWER_S", 0.1)
+    monkeypatch.setattr(retries, "FIRST_ANSWER_S", 0.1)
     with closing(InputIndex(Inputs(["ftp://127.0.0.1:1/images"]))) as index:
         for _ in range(2):
             with pytest.raises(StoreError):

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from framefleet.pipeline.errors import InputError, StoreError
-from framefleet.pipeline.outputs.stores import patience
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.rows.inputs.access import Inputs, naming
 
 
@@ -72,7 +72,7 @@ def test_a_device_is_not_read_even_where_all_may_be() -> None:
 
 
 def test_a_store_that_does_not_answer_is_no_fault_of_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_ANSWER_S", 0.1)
+    monkeypatch.setattr(retries, "FIRST_ANSWER_S", 0.1)
     with pytest.raises(StoreError, match="could not read"):
         Inputs(["ftp://127.0.0.1:1/images"]).read("a.png")
 

@@ -10,8 +10,8 @@ import pytest
 
 from framefleet.pipeline.outputs.stores import azure, gcs, object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
-from framefleet.pipeline.outputs.stores.patience import Patience
-from framefleet.pipeline.outputs.stores.trouble import DamagedUpload
+from framefleet.pipeline.outputs.stores.retries import Patience
+from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload
 
 
 def six_times(once: Callable[..., str]) -> Callable[..., str]:

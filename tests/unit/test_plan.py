@@ -20,7 +20,7 @@ from framefleet.jobs.plan.plan import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
 from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.weights import Weights

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.model.page import page
-from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.specs.dtypes import NAMES
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -146,7 +146,7 @@ def test_list_prints_every_preset_with_its_model() -> None:
 def test_list_cuts_no_name_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "an-organisation-of-the-hub/" + "a-long-name-" * 9
     monkeypatch.setattr(
-        "framefleet.pipeline.model.families.known.PRESETS", [replace(PRESETS[0], models=(name,))]
+        "framefleet.pipeline.model.families.registry.PRESETS", [replace(PRESETS[0], models=(name,))]
     )
     assert name in command("model", "list").output
 

@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.media.clip_names import clip_path, preview_path
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.preview import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records
-from framefleet.pipeline.outputs.parts.pending import announce, finished_clips, intents_in
+from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.unit.test_encode_clip import CLIP, LOSSLESS

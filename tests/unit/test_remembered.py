@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.findings import storage as kept
+from framefleet.pipeline.render.findings.finding import BatchSize, Found, Pins, to_bytes, united
+from framefleet.pipeline.render.findings.findings import Findings
+from framefleet.pipeline.render.findings.storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.remembered import places as kept
-from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.remembered.found import BatchSize, Found, Pins, to_bytes, united
-from framefleet.pipeline.render.remembered.places import Places
 from tests.unit.denoising import Denoiser, alone, render, steps
 
 ROWS = 4

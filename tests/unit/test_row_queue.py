@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.render.calls_beside import timed
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.shared_calls import timed
 from framefleet.pipeline.request import Request
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.family import Sibling
-from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.recipes.conditioned import conditioned_class
+from framefleet.pipeline.recipes.conditioning import conditioned_class
 from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,

@@ -23,7 +23,7 @@ from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
-from framefleet.pipeline.training.dataset.rendered import table_folder
+from framefleet.pipeline.training.dataset.render_output import table_folder
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
 from framefleet.pipeline.training.settings import TrainedPart

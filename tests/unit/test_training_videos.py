@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.training.dataset.prepared import fitted_frames
+from framefleet.pipeline.training.dataset.prepared_cache import fitted_frames
 from framefleet.pipeline.training.task import Bucket
 
 

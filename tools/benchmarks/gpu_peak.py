@@ -18,7 +18,7 @@ import torch
 
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.families.decoders import DECODERS
-from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.footprint import activations_gb
 from framefleet.pipeline.model.options.schema import Options

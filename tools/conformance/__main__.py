@@ -14,7 +14,12 @@ import diffusers
 
 import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imported
 from framefleet.jobs.model.page import page
-from framefleet.pipeline.model.families.measured import Finding, Measurements, read_measured, write_measured
+from framefleet.pipeline.model.families.measurements import (
+    Finding,
+    Measurements,
+    read_measured,
+    write_measured,
+)
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, resolved
 from framefleet.pipeline.model.specs.spec import inspect_model

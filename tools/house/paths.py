@@ -11,8 +11,8 @@ from tools.house.house import PACKAGES, Finding, House
 from tools.house.prose import said_wrongly
 from tools.house.symbols import has_name
 
-# A file by its ending (and what it defines, as `guards/public.py:public_text`); what lies below a folder at
-# the top; or a folder by its slash. Behind an address, a variable or a home folder no name is one of ours.
+# A file by its ending (and what it defines, as `guards/redaction.py:public_text`); what lies below a top
+# folder; or a folder by its slash. Behind an address, a variable or a home folder no name is one of ours.
 _PATH = re.compile(
     r"(?<![\w/.:@~$<>{}*…\\-])"
     r"(?:(?P<file>[\w*-]+(?:/[\w.*-]+)*\.(?:py|md))(?::(?P<name>[A-Za-z_][\w.]*\w))?(?![\w/])"

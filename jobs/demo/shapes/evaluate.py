@@ -15,9 +15,9 @@ from framefleet.jobs.demo.shapes.measure import Measured, measure
 from framefleet.jobs.demo.shapes.size import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
-from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 

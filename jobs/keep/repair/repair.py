@@ -18,9 +18,9 @@ from framefleet.jobs.job.job_json import claim_in_parts
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.verify.files import job_damage
-from framefleet.jobs.render.claimed_job import is_job_file, job_of
+from framefleet.jobs.render.output_job import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
-from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.progress_values import Checked
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex
@@ -36,7 +36,7 @@ from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
-from framefleet.pipeline.outputs.parts.pending import disown, intent_to_sweep
+from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, set_aside
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store

@@ -16,7 +16,7 @@ from framefleet.jobs.keep.replay.two_clips import Again, TwoClips, equal, sha256
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.recorded_files import recorded_clip, recorded_extras
+from framefleet.pipeline.outputs.record_files import recorded_clip, recorded_extras
 from framefleet.pipeline.outputs.stores.store import Store
 
 Likeness = Literal[

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from framefleet.jobs.job.job_json import Sha256
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.strict import Strict
-from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
+from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.model.loras.lora import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.specs.bounds import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName

@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES, recorded_clip
+from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 
 

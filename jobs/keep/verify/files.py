@@ -7,7 +7,7 @@ from contextlib import closing
 
 from framefleet.jobs.job.job_json import claim_in_parts, read_claim
 from framefleet.jobs.render.claim import differences_of
-from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.progress_values import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex

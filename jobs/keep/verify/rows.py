@@ -12,8 +12,8 @@ from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
 from framefleet.jobs.keep.replay.two_clips import Again
-from framefleet.jobs.keep.verify.by_fleet import rendered, rendered_by_fleet
 from framefleet.jobs.keep.verify.choice import RowChoice
+from framefleet.jobs.keep.verify.fleet_check import rendered, rendered_by_fleet
 from framefleet.jobs.keep.verify.sample import sample_rows
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import FramefleetError, JobError

@@ -10,12 +10,12 @@ from itertools import islice
 from typing import Any
 
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.clip_frames import FRAMES_OF, recorded_frames
 from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF, recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 
 _AT_ONCE = 64  # clips that may wait for a thread

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.progress import Unscored
-from framefleet.jobs.show.standing import ClipsProgress
+from framefleet.jobs.show.progress_values import ClipsProgress
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
@@ -35,9 +35,9 @@ from framefleet.pipeline.outputs.parts.records import (
     fields_named,
 )
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
-from framefleet.pipeline.outputs.recorded_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
+from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import records_where
 from framefleet.pipeline.scores.score import (
     OWN_SCORES,
     ClipScore,

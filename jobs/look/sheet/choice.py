@@ -11,13 +11,13 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.clip_frames import FRAMES_OF
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF
+from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import records_where
 
 _READ = [*FRAMES_OF, "row_indices", "fps", "seed", "arguments", "frames_sha256"]
 MAX_CLIPS = 1000  # more are no picture that anybody looks at

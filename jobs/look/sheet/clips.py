@@ -12,11 +12,11 @@ import numpy as np
 from framefleet.jobs.look.sheet.choice import caption_text, value_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.specs.check import check_fps
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import within
 from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 

@@ -38,7 +38,7 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles) -> None:
     """Load it as a plain call would, from a folder of the hashed files alone."""
     from framefleet.pipeline.model.sources.components import Component
     from framefleet.pipeline.model.sources.network_sizes import check_sizes
-    from framefleet.pipeline.model.sources.sealed import sealed  # imports torch
+    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     adapter = files.adapter
     names = {"weight_name": adapter.weights, "image_encoder_folder": adapter.image_encoder}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.loras.lora import Lora
 from framefleet.pipeline.model.sources.blobs import check_links
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size

@@ -21,7 +21,7 @@ from framefleet.pipeline.model.options.schema import GroupOffload, Options, Quan
 from framefleet.pipeline.model.options.step_cache import check_cache
 from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.sealed import sealed
+from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 _HOOKS = "torch cannot compile blocks that diffusers put hooks on"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError, RenderError
-from framefleet.pipeline.model.families.known import family_of
+from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.options.pipe_calls import Code, New
 from framefleet.pipeline.model.options.schema import Cache, Mag, TaylorSeer
 from framefleet.pipeline.model.specs.dtypes import torch_dtype

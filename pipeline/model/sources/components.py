@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
+from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS, nets_beside
 from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
-from framefleet.pipeline.model.specs.several import CONTROLNETS, nets_beside
 
 Loader = Literal["diffusers", "transformers"]
 

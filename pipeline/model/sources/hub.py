@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from framefleet.pipeline.errors import ModelError, ServiceError
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.sources.cache import one_fetcher
 from framefleet.pipeline.model.sources.folder_source import Listed, Source, list_folder
 from framefleet.pipeline.model.sources.headers import read_first

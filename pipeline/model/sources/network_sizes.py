@@ -19,11 +19,11 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
 from framefleet.pipeline.model.specs.model_index import read_object
-from framefleet.pipeline.model.specs.several import CONTROLNETS
 
 _MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
 _MAX_SILENCE_S = 180.0  # imports take most of it
@@ -125,7 +125,7 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from framefleet.pipeline.model.sources.sealed import bounded_modules
+    from framefleet.pipeline.model.sources.verified_folder import bounded_modules
 
     class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
         """Looks at what each operation returns: tables are not always buffers."""

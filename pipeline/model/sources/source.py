@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
 from framefleet.pipeline.model.specs.model_index import INDEXES
 

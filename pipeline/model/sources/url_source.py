@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.model.sources.folder_source import Listed
 from framefleet.pipeline.model.sources.integrity import sha256_of

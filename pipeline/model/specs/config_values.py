@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import exported, own_component
 
 _Configs = Mapping[str, Mapping[str, Any]]

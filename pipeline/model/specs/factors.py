@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.pipeline.model.registry import exported, own_component
-from framefleet.pipeline.model.specs.constructed import Constructed
+from framefleet.pipeline.model.specs.constructor import Constructed
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of
 
 _Configs = Mapping[str, Mapping[str, Any]]

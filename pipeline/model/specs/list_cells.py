@@ -8,7 +8,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.specs.bounds import MAX_LIST
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.ranges import out_of_range
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PART_KINDS, ListKind, Scalar, ScalarKind
 
 _WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}

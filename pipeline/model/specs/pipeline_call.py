@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.spelling import nearest
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import (
     PIPELINES,
     exported,
@@ -27,8 +27,8 @@ from framefleet.pipeline.model.registry import (
     own_component,
 )
 from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
+from framefleet.pipeline.model.specs.list_arguments import with_several
 from framefleet.pipeline.model.specs.modular_index import is_modular
-from framefleet.pipeline.model.specs.several import with_several
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
 

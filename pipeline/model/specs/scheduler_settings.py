@@ -16,7 +16,7 @@ from typing import Any
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.refused import shown
+from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
 
 _CELL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)

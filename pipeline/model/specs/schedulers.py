@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.guards.spelling import nearest
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.refused import shown
+from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.scheduler_names import (
     CONTINUOUS,
     DIFFUSION,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.model.specs.constructed import Scope, Unknown, evaluated, method, steps
+from framefleet.pipeline.model.specs.constructor import Scope, Unknown, evaluated, method, steps
 
 _SIDES, _FRAMES, _TEXT = ("height", "width"), ("num_frames", "video_length"), "max_sequence_length"
 _METHODS = ("check_inputs", "__call__", "prepare_latents")

@@ -16,7 +16,7 @@ from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import settled
 from framefleet.pipeline.models.conversion.plan import Conversion
 from framefleet.pipeline.models.crafter import encoder_keys as keys
-from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
+from framefleet.pipeline.models.crafter.external_encoders import ENCODERS, check_widths, with_given
 from framefleet.pipeline.models.crafter.parts import PARTS, TEXT, UNET, VISION, WHOLE_CLIP, network_parts
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.variants import SCALES, chosen_variant

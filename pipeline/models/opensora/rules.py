@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.models.opensora.conditions import CONDITIONS, FrameCondition, Packing, condition_of
 from framefleet.pipeline.models.opensora.sizes import named_size

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.parts.disk_error import is_unreadable
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.outputs.parts.unreadable import is_unreadable
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import command
 

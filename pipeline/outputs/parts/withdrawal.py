@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import read_parts, rows_of
-from framefleet.pipeline.outputs.parts.pending import disown, intent_path
+from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_by
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import fsspec
 
 from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
-from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.stores.patience import OUTAGE_S, Patience, Reply
-from framefleet.pipeline.outputs.stores.trouble import FIXES, LOCAL_FIXES, in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, Reply
+from framefleet.pipeline.outputs.stores.store_errors import FIXES, LOCAL_FIXES, in_a_line, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.

@@ -9,21 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeGuard
 
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
-from framefleet.pipeline.outputs.frames.rendered import Rendered
-from framefleet.pipeline.render.audit.audited import (
-    Audited,
-    Digests,
-    Verdict,
-    kind_of,
-    level_of,
-    told,
-    verdict_of,
-)
-from framefleet.pipeline.render.audit.bound import Odds
+from framefleet.pipeline.outputs.frames.result import Rendered
+from framefleet.pipeline.render.audit.error_bound import Odds
 from framefleet.pipeline.render.audit.remarks import (
     ALONE,
     AUDIT,
@@ -34,7 +25,16 @@ from framefleet.pipeline.render.audit.remarks import (
     batched,
 )
 from framefleet.pipeline.render.audit.schedule import AuditSchedule
-from framefleet.pipeline.render.loaded import Spoiled
+from framefleet.pipeline.render.audit.verdict import (
+    Audited,
+    Digests,
+    Verdict,
+    kind_of,
+    level_of,
+    told,
+    verdict_of,
+)
+from framefleet.pipeline.render.loaded_model import Spoiled
 from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
 

@@ -19,10 +19,10 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.memory import NoWorkspace, free_memory, whole_workspaces
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.outputs.frames.rendered import Rendered
+from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
-from framefleet.pipeline.render.loaded import Loaded, Spoiled
+from framefleet.pipeline.render.loaded_model import Loaded, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.process_state import kept_surroundings
 from framefleet.pipeline.render.recipe_call import RecipeCall

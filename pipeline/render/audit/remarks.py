@@ -9,7 +9,7 @@ from typing import Any
 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
-from framefleet.pipeline.render.audit.audited import kind_of
+from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 
 AUDIT = "audit"

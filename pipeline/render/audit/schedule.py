@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
-from framefleet.pipeline.render.audit.bound import Odds
+from framefleet.pipeline.render.audit.error_bound import Odds
 
 # Kinds that are counted each for itself; further ones together. If every row has a shape of its own, the
 # work would be doubled otherwise.

@@ -21,7 +21,7 @@ from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.stores.soon import Soon
+from framefleet.pipeline.outputs.stores.deadline import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.encoders.embedding_file import Encoded, embedding_bytes, from_bytes, name_of
 

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from framefleet.pipeline.hooks.adapters import of_one_row
-from framefleet.pipeline.model.loras.asked import adapter_name
+from framefleet.pipeline.model.loras.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
+from framefleet.pipeline.render.encoders.host_memory import Parked, is_on_gpu
 from framefleet.pipeline.render.encoders.memo import Memo
-from framefleet.pipeline.render.encoders.parked import Parked, is_on_gpu
 from framefleet.pipeline.render.lora_layers import LoraLayers
 
 

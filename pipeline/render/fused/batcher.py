@@ -19,9 +19,9 @@ import torch
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.half_done.journal import Journal
 
 
 class RowTask:

@@ -14,19 +14,19 @@ from framefleet.pipeline.hooks.adapters import AdaptersRescaled, working_on
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
+from framefleet.pipeline.render.findings.findings import Findings
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Result, adapters_of, tensor_sizes
-from framefleet.pipeline.render.fused.company import Company
-from framefleet.pipeline.render.fused.joining import hand_back, with_holders
-from framefleet.pipeline.render.fused.kept_state import StateWatch
-from framefleet.pipeline.render.fused.kinds import by_loras
+from framefleet.pipeline.render.fused.compatibility import Company
+from framefleet.pipeline.render.fused.concatenation import hand_back, with_holders
 from framefleet.pipeline.render.fused.methods import Method, Methods
 from framefleet.pipeline.render.fused.pins import Plan
+from framefleet.pipeline.render.fused.plan_key import by_loras
+from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.fused.timing import clocked
 from framefleet.pipeline.render.fused.traces import traced
 from framefleet.pipeline.render.fused.trials import Trials
-from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.second_try import second_try
+from framefleet.pipeline.render.memory_retry import second_try
 
 
 class Forwards:

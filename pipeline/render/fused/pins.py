@@ -12,7 +12,7 @@ from framefleet.pipeline.hooks.adapters import working_on, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of
-from framefleet.pipeline.render.fused.joining import (
+from framefleet.pipeline.render.fused.concatenation import (
     join_calls,
     joint_of,
     part,

@@ -13,7 +13,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.options.regions import separable
 from framefleet.pipeline.render.fused.calls import Call, adapters_of
-from framefleet.pipeline.render.fused.joining import Joint, Layout, joint_of
+from framefleet.pipeline.render.fused.concatenation import Joint, Layout, joint_of
 
 Forward = Callable[..., Any]
 

@@ -8,20 +8,20 @@ from functools import partial
 from typing import Any
 
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
+from framefleet.pipeline.render.findings.finding import Worth
+from framefleet.pipeline.render.findings.findings import Findings
 from framefleet.pipeline.render.fused.agreement import are_close, are_equal
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, are_unlike
-from framefleet.pipeline.render.fused.company import Company
+from framefleet.pipeline.render.fused.compatibility import Company
+from framefleet.pipeline.render.fused.concatenation import layouts
+from framefleet.pipeline.render.fused.cross_check import is_joined_inside, masks_matter
 from framefleet.pipeline.render.fused.exact import probe
-from framefleet.pipeline.render.fused.joining import layouts
-from framefleet.pipeline.render.fused.kinds import Kind, plan_kind
 from framefleet.pipeline.render.fused.methods import Methods
-from framefleet.pipeline.render.fused.others import is_joined_inside, masks_matter
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
+from framefleet.pipeline.render.fused.plan_key import Kind, plan_kind
 from framefleet.pipeline.render.fused.sizes import Sizes
 from framefleet.pipeline.render.fused.timing import TURNS_S, best, in_turns
-from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
 

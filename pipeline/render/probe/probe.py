@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox
-from framefleet.pipeline.model.specs.refused import shown
+from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import Request, inputs_in, is_model
 

@@ -48,7 +48,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
     import torch
 
     from framefleet.pipeline.recipes.recipe import find_recipe
-    from framefleet.pipeline.render.probe.hollow import Decoded
+    from framefleet.pipeline.render.probe.stub_networks import Decoded
     from framefleet.pipeline.request import Request
 
     spec, pipelines, own = _opened(folder, files)
@@ -65,10 +65,10 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
 def _opened(folder: str, files: tuple[str, ...]) -> Any:
     """Return the model's spec, its pipeline over hollow networks, and its own scheduler."""
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
-    from framefleet.pipeline.model.sources.blank import blank_pipeline
     from framefleet.pipeline.model.sources.components import components_in
+    from framefleet.pipeline.model.sources.skeleton import blank_pipeline
     from framefleet.pipeline.model.specs.spec import inspect_model
-    from framefleet.pipeline.render.probe.hollow import hollow
+    from framefleet.pipeline.render.probe.stub_networks import hollow
 
     spec, components = inspect_model(folder), components_in(Path(folder))
     bound_memory(MAX_BYTES)  # before networks are made: buffers are as large as a config says
@@ -89,7 +89,7 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     from PIL import Image
 
     from framefleet.pipeline.model.ip_adapter.files import IP_ADAPTER_IMAGE
-    from framefleet.pipeline.model.loras.asked import without_loras
+    from framefleet.pipeline.model.loras.lora import without_loras
     from framefleet.pipeline.request import each_input
 
     size = arguments.get("width") or 512, arguments.get("height") or 512

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from framefleet.pipeline.errors import InputError, StoreError
-from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.budget import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile

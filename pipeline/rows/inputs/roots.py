@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from framefleet.pipeline.errors import InputError, JobError
-from framefleet.pipeline.guards.public import USERINFO, check_url, public_url
+from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 LOCAL = ("file", "local")

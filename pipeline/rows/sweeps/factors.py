@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
-from framefleet.pipeline.model.specs.refused import shown
+from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.numbers import (
     MAX_VALUES,

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, SerializerFunctionWrapH
 from pydantic import model_validator as validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.guards.strict_model import Strict
 
 _One = str | int | float | bool | None
 _Written = _One | list[_One | list[_One]]

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.sweeps.templates import is_template, names_in
 from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
 from framefleet.pipeline.rows.tables.rows import RowPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.rows.tables.formats import packed
 from framefleet.pipeline.text import quoted
 

@@ -21,7 +21,7 @@ from framefleet.pipeline.rows.tables.encodings import likely_encoding, raw_bytes
 from framefleet.pipeline.rows.tables.file_lines import lines_in
 from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, with_odd_cells, without_empty
-from framefleet.pipeline.rows.tables.readable import BadTexts
+from framefleet.pipeline.rows.tables.row_cells import BadTexts
 from framefleet.pipeline.rows.tables.text_reading import text_reader, typed, unpacked
 
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.

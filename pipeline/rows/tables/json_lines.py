@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.json_text import CANONICAL, parse_json
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.encodings import likely_encoding, raw_bytes
 from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type

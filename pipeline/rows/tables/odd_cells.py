@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 
 ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a column of that name
 MAX_TOLD = 8  # of one row: what is wrong with its ten thousand columns may be larger than the row

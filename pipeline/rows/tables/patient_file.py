@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.guards.public import public_text
-from framefleet.pipeline.outputs.stores.patience import Patience
-from framefleet.pipeline.outputs.stores.trouble import FIXES, in_a_line, trouble_of
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.stores.retries import Patience
+from framefleet.pipeline.outputs.stores.store_errors import FIXES, in_a_line, trouble_of
 
 
 class OpenFile(Protocol):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.bounds import MAX_IMAGES
 from framefleet.pipeline.model.specs.check import check_frames
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.list_arguments import is_list
 from framefleet.pipeline.model.specs.list_cells import parsed_list
-from framefleet.pipeline.model.specs.refused import Refused
-from framefleet.pipeline.model.specs.several import is_list
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import ImagesKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
-from framefleet.pipeline.model.loras.asked import Lora, check_loras
+from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
+from framefleet.pipeline.model.loras.lora import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
 from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_seed
+from framefleet.pipeline.model.specs.list_arguments import is_list, list_kind
 from framefleet.pipeline.model.specs.list_cells import check_list
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
-from framefleet.pipeline.model.specs.several import is_list, list_kind
 from framefleet.pipeline.model.specs.signature import (
     PART_KINDS,
     PLACES,
@@ -34,7 +34,6 @@ from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedu
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.rows.argument_columns import argument_fields
-from framefleet.pipeline.rows.tables.carried import carried_columns
 from framefleet.pipeline.rows.tables.column_checks import (
     argument_meant,
     check_carried,
@@ -43,6 +42,7 @@ from framefleet.pipeline.rows.tables.column_checks import (
     lookalikes,
     plumbing_fix,
 )
+from framefleet.pipeline.rows.tables.extra_columns import carried_columns
 from framefleet.pipeline.rows.tables.picks import is_picks
 from framefleet.pipeline.rows.tables.row_inputs import (
     Finder,

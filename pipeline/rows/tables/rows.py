@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -19,10 +19,10 @@ from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
-from framefleet.pipeline.rows.tables.carried import Carried
+from framefleet.pipeline.rows.tables.extra_columns import Carried
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.odd_cells import Problems
-from framefleet.pipeline.rows.tables.readable import readable
+from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, places_in, public_cell
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 from framefleet.pipeline.shape import shape_text

@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.constructed import method
+from framefleet.pipeline.model.specs.constructor import method
 from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

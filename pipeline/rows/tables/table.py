@@ -14,11 +14,11 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import FramefleetError, TableError
-from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
-from framefleet.pipeline.outputs.stores.patience import OUTAGE_S, Patience
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.stores.patience import Patience
+from framefleet.pipeline.outputs.stores.retries import Patience
 from framefleet.pipeline.rows.tables import reader
 from framefleet.pipeline.rows.tables.formats import TableFormat, packed
 from framefleet.pipeline.rows.tables.patient_file import OpenFile, PatientFile

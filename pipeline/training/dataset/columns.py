@@ -12,7 +12,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.check import check_argument, coerce
-from framefleet.pipeline.model.specs.refused import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
@@ -21,7 +21,7 @@ from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.picks import CLIP, is_picks
 from framefleet.pipeline.rows.tables.rows import Problem
 from framefleet.pipeline.rows.tables.table import Table
-from framefleet.pipeline.training.dataset import rendered
+from framefleet.pipeline.training.dataset import render_output
 from framefleet.pipeline.training.settings import TrainedPart
 
 _KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
@@ -56,21 +56,21 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Return the columns of the table that are read."""
-        more = [rendered.ARGUMENTS] if self.is_rendered else []
+        more = [render_output.ARGUMENTS] if self.is_rendered else []
         if self.video is not None:
-            more += rendered.clip_columns(self.table.schema) if self._is_of_clips else [self.video]
+            more += render_output.clip_columns(self.table.schema) if self._is_of_clips else [self.video]
         return list(dict.fromkeys([*self.read.values(), *more]))
 
     @property
     def _is_of_clips(self) -> bool:
-        return self.is_rendered and self.video == rendered.VIDEO
+        return self.is_rendered and self.video == render_output.VIDEO
 
     def videos(self, batch: pa.RecordBatch) -> list[Any]:
         """Return the cells that name videos; null for every row where none is needed."""
         if self.video is None:
             return [None] * batch.num_rows
         if self._is_of_clips:
-            return rendered.clips(batch, self.table.location, self.table.schema)
+            return render_output.clips(batch, self.table.location, self.table.schema)
         cells: list[Any] = batch.column(self.video).to_pylist()
         return cells
 
@@ -80,9 +80,10 @@ class Columns:
         rows = [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
         rows = rows or [{} for _ in range(batch.num_rows)]
         if self.is_rendered:
-            texts = batch.column(rendered.ARGUMENTS).to_pylist()
+            texts = batch.column(render_output.ARGUMENTS).to_pylist()
             rows = [
-                rendered.with_prompts(text, row, self.kinds) for text, row in zip(texts, rows, strict=True)
+                render_output.with_prompts(text, row, self.kinds)
+                for text, row in zip(texts, rows, strict=True)
             ]
         return [self._checked(row) for row in rows]
 
@@ -151,7 +152,13 @@ def plan_columns(
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
     kind = next((name for name in _KINDS if name in found), None)
     video = (
-        None if part == "text_encoder" else found[kind] if kind else rendered.VIDEO if is_rendered else None
+        None
+        if part == "text_encoder"
+        else found[kind]
+        if kind
+        else render_output.VIDEO
+        if is_rendered
+        else None
     )
     base = _base(defaults or {}, kinds, told, spec)
     needed = [name for name in required if name not in base and not (is_rendered and name == "prompt")]
@@ -162,7 +169,7 @@ def plan_columns(
     for name, column in read.items():
         check_type(schema.field(column), name, kinds[name])
     if is_rendered:
-        check_type(schema.field(rendered.ARGUMENTS), rendered.ARGUMENTS, "str")
+        check_type(schema.field(render_output.ARGUMENTS), render_output.ARGUMENTS, "str")
     if video is not None:
         check_type(schema.field(video), kind or spec.kind, kind or spec.kind)
     return Columns(

@@ -17,15 +17,15 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.tables.readable import readable
+from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import InvalidRow, Problem, refused_row
 from framefleet.pipeline.training.dataset.buckets import choose_bucket
 from framefleet.pipeline.training.dataset.columns import REPEATS, Columns

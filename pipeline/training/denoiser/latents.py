@@ -15,7 +15,7 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import LatentLayout
-from framefleet.pipeline.model.families.known import FAMILIES, family_of
+from framefleet.pipeline.model.families.registry import FAMILIES, family_of
 from framefleet.pipeline.models.opensora.conditions import pack
 from framefleet.pipeline.outputs.frames.frames import Frames
 

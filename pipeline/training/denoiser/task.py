@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.families.family import TrainingInput
-from framefleet.pipeline.model.families.known import family_of
+from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

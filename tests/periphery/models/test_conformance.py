@@ -8,7 +8,7 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from framefleet.pipeline.model.families.measured import Finding, read_measured
+from framefleet.pipeline.model.families.measurements import Finding, read_measured
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from tests.long import long_but

@@ -1,0 +1,158 @@
+"""From rows that Python has to a table in the output: what is rendered from it can go on, and be repaired."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from framefleet.jobs.job.file import job_as, load_job
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.redaction import USERINFO, public_url
+from framefleet.pipeline.model.specs.refusal import shown
+from framefleet.pipeline.outputs.layout import TABLES
+
+_URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
+_TAKEN = "give a pandas or Arrow table, a list of dicts, a dict of lists, a list of prompts, or a path"
+
+
+def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
+    """Return the job with these rows as its table; they are written into its output, by their digest.
+
+    rows: as of `arrow_of`, with paths that start in the current folder; or a table's path or URL, which is
+    taken as it is. Raises UserError.
+    """
+    if isinstance(rows, str | Path):
+        return _job_of(job, str(rows))
+    table = arrow_of(rows)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        _check_no_password(name, column)
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(table, sink)
+    content = sink.getvalue().to_pybytes()
+    name = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+    asked = _job_of(job, name)
+    store = store_of_job(asked)
+    if not store.exists(name):
+        store.write(name, content)
+    inputs = asked.inputs.model_copy(update={"base": asked.inputs.base or os.getcwd()})
+    return asked.model_copy(update={"table": f"{asked.output.rstrip('/')}/{name}", "inputs": inputs})
+
+
+def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
+    match job:
+        case Job():
+            return job.model_copy(update={"table": table})
+        case str() | Path():
+            return load_job(job, table=table)
+    return job_as(Job, {**job, "table": table})
+
+
+def arrow_of(rows: object) -> pa.Table:
+    """Return rows as an Arrow table.
+
+    rows: of pandas, without its index; of Arrow, or what gives an Arrow stream (polars, DuckDB); dicts, where
+    a missing key is null; a dict of columns; prompts.
+    """
+    if type(rows).__module__.partition(".")[0] == "pandas":
+        table = _frame(rows)
+    elif hasattr(rows, "__arrow_c_stream__"):
+        table = pa.table(rows)
+    elif isinstance(rows, Mapping):
+        table = _of_columns({str(name): list(values) for name, values in rows.items()})
+    else:
+        table = _of_columns(_columns(rows))
+    if not table.num_rows:
+        raise TableError("table= has no rows", "add some")
+    return table.replace_schema_metadata(None)
+
+
+def _check_no_password(name: str, cells: pa.ChunkedArray) -> None:
+    """Raise TableError for a URL with user or password: the output keeps cells as they are."""
+    for texts in _texts_in(cells):
+        may_be = pa.compute.match_substring_regex(texts, _URL_WITH_USER)
+        if url := next(filter(USERINFO.search, texts.filter(may_be).to_pylist()), None):
+            raise TableError(
+                f"table=: {name} has {public_url(url)!r} with a user or a password",
+                "leave them out, as the output keeps the rows; the job's storage_options are for credentials",
+            )
+
+
+def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Yield what texts there are, in lists and structs too."""
+    kind = cells.type
+    if pa.types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _texts_in(pa.compute.struct_field(cells, [number]))
+    elif isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        yield from _texts_in(pa.compute.list_flatten(cells))
+    elif pa.types.is_dictionary(kind):
+        yield from _texts_in(cells.cast(kind.value_type))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        yield cells.cast(pa.large_string())
+
+
+def _frame(rows: Any) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
+        raise TableError(
+            f"table= of pandas cannot be converted: {error}", "use columns of one type each"
+        ) from None
+
+
+def _columns(rows: object) -> dict[str, list[Any]]:
+    if not isinstance(rows, Iterable) or isinstance(rows, bytes):
+        raise TableError(f"table= is of type {type(rows).__name__}", _TAKEN)
+    listed = list(rows)
+    for number, row in enumerate(listed):
+        if not isinstance(row, str | Mapping) or isinstance(row, str) != isinstance(listed[0], str):
+            raise TableError(f"table=: row {number} is {shown(row)}", _TAKEN)
+    if listed and isinstance(listed[0], str):
+        return {"prompt": listed}
+    names = dict.fromkeys(name for row in listed for name in row)
+    return {str(name): [row.get(name) for row in listed] for name in names}
+
+
+def _of_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len({*lengths.values()}) > 1:
+        raise TableError(f"table= has columns of other lengths: {lengths}", "give each row a value, or None")
+    return pa.table({name: _column(name, values) for name, values in columns.items()})
+
+
+def _column(name: str, values: Sequence[Any]) -> pa.Array:
+    plain = [str(value) if isinstance(value, PurePath) else value for value in values]
+    try:
+        return pa.array(plain)
+    except _UNFIT:
+        row = _first_unfit(plain)
+        raise TableError(
+            f"table=: row {row}: {name} is {shown(plain[row])}, and a table does not hold it"
+            + f" in one column with {shown(plain[0])}" * (row > 0),
+            "give numbers, text, or None, of one type in each column; an image or a video as its path or URL",
+        ) from None
+
+
+_UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError)
+
+
+def _first_unfit(values: Sequence[Any]) -> int:
+    """Return the first that does not go with those before it, by halves."""
+    sound, unfit = 0, len(values)
+    while unfit - sound > 1:
+        middle = (sound + unfit) // 2
+        try:
+            pa.array(values[:middle])
+            sound = middle
+        except _UNFIT:
+            unfit = middle
+    return sound

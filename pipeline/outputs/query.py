@@ -1,0 +1,94 @@
+"""In: records and a condition on their columns, in SQL. Out: the records that it holds for, by DuckDB.
+
+A condition is about one row: it opens no file, asks no network and sees no other table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
+from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.parts.part_names import Part
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.query_process import FOUND, WRONG
+from framefleet.pipeline.outputs.stores.store import Store
+
+_MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
+_SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query_process", max_silence_s=_MAX_SILENCE_S)
+_UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
+_EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
+
+
+def records_where(
+    store: Store, names: Iterable[str], condition: str | None, parts: Sequence[Part] | None = None
+) -> Iterator[pa.Table]:
+    """Yield an output's records for which a condition is true, or all, as `record_tables` does.
+
+    names: columns to read, of which an output need not have all; what the condition asks comes behind them.
+    parts: as of `record_schema_of`.
+    """
+    schema = record_schema_of(store, parts)
+    asked = columns_in(condition, schema) if condition is not None else []
+    columns = [name for name in dict.fromkeys([*names, *asked]) if name in schema.names]
+    tables = record_tables(store, columns, parts)
+    return tables if condition is None else rows_where(tables, condition)
+
+
+def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]:
+    """Yield of each table the rows for which the condition is true, as they are and in their order.
+
+    Raises JobError for what is no condition on one row of these columns, and names the nearest known one.
+    """
+    for table in tables:
+        yield table.take(_rows(table, condition))
+
+
+def check_where(columns: pa.Schema, condition: str) -> None:
+    """Raise JobError for a condition that no table of these columns can be asked."""
+    _rows(columns.empty_table(), condition)
+
+
+def columns_in(condition: str, columns: pa.Schema) -> list[str]:
+    """Return the columns that a condition may be about: those whose name stands in it."""
+    said = condition.casefold()
+    return [name for name in columns.names if name.casefold() in said or '"' in name]
+
+
+def _rows(table: pa.Table, condition: str) -> pa.Array:
+    """Return where the rows stand that are wanted, asked in a sandbox: SQL may take any memory and time."""
+    about, sink = _asked(table, condition), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, about.schema) as stream:
+        stream.write_table(about)
+    try:
+        with _SANDBOXES.one() as box:
+            box.send(condition.encode())
+            box.send(sink.getvalue())
+            answer = box.receive()
+    except Ended as ended:
+        raise JobError(f"where: {condition!r} has no answer: {ended}", _EXAMPLE) from None
+    except UnicodeError as error:
+        raise _wrong(condition, str(error), table.column_names) from None
+    if answer.startswith(WRONG):
+        raise _wrong(condition, answer.removeprefix(WRONG).decode(), table.column_names)
+    return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
+
+
+def _asked(table: pa.Table, condition: str) -> pa.Table:
+    """Return what the condition may be about: not every type of Arrow is one of DuckDB's."""
+    asked = {*columns_in(condition, table.schema)}
+    return table.select([place for place, name in enumerate(table.column_names) if name in asked])
+
+
+def _wrong(condition: str, said: str, names: list[str]) -> JobError:
+    if unknown := _UNKNOWN.search(said):
+        near = nearest(unknown["name"], names)
+        fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
+        return JobError(f"where: there is no column {unknown['name']!r}", fix)
+    return JobError(
+        f"where: {condition!r} is not a condition on a row: {said.partition(chr(10))[0]}", _EXAMPLE
+    )

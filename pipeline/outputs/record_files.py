@@ -1,0 +1,114 @@
+"""Which files a record names, and whether they are as it says. The record may be anybody's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from framefleet.pipeline.errors import NoFile, StoreError
+from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS
+from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
+from framefleet.pipeline.outputs.parts.disk_error import is_unreadable
+from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.stores.store import Store
+
+MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
+_AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
+_NAMED = re.compile(
+    r"(?:(?:clips|previews)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
+    r"(?:-[0-9a-f]{8}|-[0-9a-f]{64})?\.[a-z0-9.]+",
+    re.ASCII,
+)
+
+Unsound = Literal["missing", "size", "bytes", "unreadable"]
+FileState = Literal["sound"] | Unsound
+HOW: Mapping[Unsound, str] = {
+    "missing": "it is gone",
+    "size": "it has another size",
+    "bytes": "it has other bytes",
+    "unreadable": "it cannot be read",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedFile:
+    """A file that a record names. size: None where the record does not say."""
+
+    path: str
+    sha256: str
+    size: int | None
+
+
+def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFile:
+    """Return the clip of a record. Raises JobError for a path or a size that no clip of this row has.
+
+    where: for messages.
+    """
+    path = recorded_path(record, where)
+    if record["bytes"] < 0:
+        raise not_ours(where, f"the clip of {record['row_id']} has {record['bytes']:,} bytes")
+    return RecordedFile(path=path, sha256=record["media_sha256"], size=record["bytes"])
+
+
+def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
+    """Return the file of arrays beside a clip, if any. Raises as `recorded_clip` does."""
+    sha256 = record.get("extra_outputs_sha256")
+    if sha256 is None:
+        return None
+    path = record.get("extra_outputs_path") or extras_path(record["row_id"])
+    if not path.startswith(f"{EXTRAS}/") or row_named_by(path) != record["row_id"]:
+        raise not_ours(RECORDS, f"the arrays of {record['row_id']} are at {path!r}")
+    return RecordedFile(path=path, sha256=sha256, size=None)
+
+
+def row_named_by(path: str) -> str | None:
+    """Return the row_id in the name of a file in clips/, previews/, extras/; None where we wrote none."""
+    found = _NAMED.fullmatch(path)
+    return found["row_id"] if found else None
+
+
+def file_state(store: Store, file: RecordedFile) -> FileState:
+    """Read a file, and tell how it is; of one of another size no more than is needed to see it."""
+    try:
+        if file.size is None or file.size > _AT_ONCE_BYTES:
+            return _state_of_large(store, file)
+    except (FileNotFoundError, StoreError) as error:
+        return _why_not(store, error)
+    found = sound_content(store, file)
+    return "sound" if isinstance(found, bytes) else found
+
+
+def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
+    """Return the bytes of a file that is as its record says; else how it is."""
+    try:
+        content = store.read(file.path, None if file.size is None else file.size + 1)
+    except (FileNotFoundError, StoreError) as error:
+        return _why_not(store, error)
+    if file.size not in (None, len(content)):
+        return "size"
+    return content if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
+
+
+def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
+    """Return why a file was not read. Raises the error where no file can be read."""
+    if isinstance(error, FileNotFoundError | NoFile):
+        return "missing"
+    if not is_unreadable(store, error):
+        raise error
+    return "unreadable"
+
+
+def _state_of_large(store: Store, file: RecordedFile) -> FileState:
+    if file.size not in (None, store.stat(file.path).size):
+        return "size"
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        copy = Path(folder, "file")
+        store.download(file.path, copy)
+        with open(copy, "rb") as opened:
+            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+    return "sound" if is_same else "bytes"

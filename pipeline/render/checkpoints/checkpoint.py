@@ -1,0 +1,118 @@
+"""A row that is half done, as the bytes of a safetensors file, and back: no pickle, every bit checked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.render.checkpoints.journal import MAX_KEPT_BYTES, Made
+from framefleet.pipeline.render.fused.calls import digest_of
+
+_VERSION = 1
+_METADATA = "framefleet"
+_MAX_HEADER_BYTES = 16 << 20  # some 100 bytes for each tensor: a row of 100,000 forwards
+_SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
+_IDENTITY = ("row_id", "model", "build", "surroundings")
+_KEYS = {"version", "calls", "then", "seconds", "started_at", "had_company", *_IDENTITY}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCheckpoint:
+    """How far a row has come.
+
+    model, build, surroundings: digests of the model's files, of framefleet's source, and of all else that
+    decides bits: where a row goes on, they are the same. made, then: see `Journal`. seconds: spent so far.
+    """
+
+    row_id: str
+    model: str
+    build: str
+    surroundings: str
+    made: Sequence[Made]
+    then: str | None
+    seconds: Mapping[str, float]
+    started_at: datetime
+    had_company: bool
+
+
+def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
+    """Return the file."""
+    body = canonical_json(
+        {
+            "version": _VERSION,
+            **{name: getattr(checkpoint, name) for name in _IDENTITY},
+            "then": checkpoint.then,
+            "calls": [[one.module, len(one.tensors), one.rows] for one in checkpoint.made],
+            "seconds": {name: checkpoint.seconds.get(name, 0.0) for name in _SECONDS},
+            "started_at": checkpoint.started_at.astimezone(UTC).isoformat(),
+            "had_company": checkpoint.had_company,
+        }
+    )
+    tensors = {
+        _name(place, index): tensor
+        for place, one in enumerate(checkpoint.made)
+        for index, tensor in enumerate(one.tensors)
+    }
+    return safetensors.torch.save(tensors, {_METADATA: f"{_digest(body, tensors)} {body}"})
+
+
+def read_checkpoint(content: bytes) -> RowCheckpoint:
+    """Return what `checkpoint_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
+    header_size = int.from_bytes(content[:8], "little")
+    if header_size > _MAX_HEADER_BYTES or len(content) > MAX_KEPT_BYTES + _MAX_HEADER_BYTES:
+        raise ValueError("it is larger than any that framefleet writes")
+    try:
+        digest, _, body = parse_json(content[8 : 8 + header_size])["__metadata__"][_METADATA].partition(" ")
+        tensors = safetensors.torch.load(content)
+        if digest != _digest(body, tensors):
+            raise ValueError("its bytes are not those that were written")
+        return _checkpoint(parse_json(body), tensors)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+        raise ValueError(f"it is not a checkpoint: {error}") from error
+
+
+def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheckpoint:
+    if said["version"] != _VERSION:
+        raise ValueError(f"it is of version {said['version']}, and this is {_VERSION}")
+    if said.keys() != _KEYS or not isinstance(said["had_company"], bool):
+        raise ValueError("what it says is not what such a file says")
+    made = [
+        Made(str(module), tuple(tensors.pop(_name(place, index)) for index in range(count)), int(rows))
+        for place, (module, count, rows) in enumerate(said["calls"])
+    ]
+    if tensors:
+        raise ValueError(f"no call returned {next(iter(tensors))}")
+    return RowCheckpoint(
+        **{name: str(said[name]) for name in _IDENTITY},
+        made=made,
+        then=None if said["then"] is None else str(said["then"]),
+        seconds={name: _seconds(said["seconds"][name]) for name in _SECONDS},
+        started_at=min(datetime.fromisoformat(said["started_at"]).astimezone(UTC), datetime.now(UTC)),
+        had_company=said["had_company"],
+    )
+
+
+def _seconds(value: Any) -> float:
+    if not 0 <= float(value) < math.inf:
+        raise ValueError(f"it took {value} seconds")
+    return float(value)
+
+
+def _name(place: int, index: int) -> str:
+    return f"{place}.{index}"
+
+
+def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(body.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + digest_of(tensor))
+    return digest.hexdigest()

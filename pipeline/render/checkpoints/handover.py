@@ -1,0 +1,105 @@
+"""Rows of one renderer to checkpoints, and on from those of another."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, read_checkpoint
+from framefleet.pipeline.render.checkpoints.journal import Journal
+from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+from framefleet.pipeline.render.findings.conditions import surroundings
+from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+from framefleet.pipeline.render.outcome import seconds_of
+from framefleet.pipeline.render.row_queue import RenderRow
+
+log = logging.getLogger(__name__)
+
+
+class HandOver:
+    """Takes over rows that others began, and hands over those under way."""
+
+    def __init__(self, model: Model, batching: Batching, watch: StateWatch) -> None:
+        self._model, self._batching, self._watch = model, batching, watch
+        self._denoisers = model.denoisers()
+        self._told: set[str] = set()
+
+    def journal(self, row: RenderRow) -> Journal:
+        """Return the journal of a row that starts: where its checkpoint is of no use here, an empty one."""
+        are_bits = self._batching.mode == "exact"
+        content, row.checkpoint = row.checkpoint, None
+        if content is None:
+            return Journal(are_bits=are_bits)
+        try:
+            found = content if isinstance(content, RowCheckpoint) else read_checkpoint(content)
+            self._check(found, row)
+        except ValueError as error:
+            tell_begun_again(row, public_text(str(error)))
+            return Journal(are_bits=are_bits)
+        row.started_at, row.earlier, row.had_company = found.started_at, found.seconds, found.had_company
+        return Journal(found.made, found.then, are_bits=are_bits)
+
+    def half_done(self, row: RenderRow, task: RowTask) -> HalfDone:
+        """Return a row that is parked at its next call, or at its end."""
+        return HalfDone(row.row_id, row.request, self.checkpoint(row, task))
+
+    def checkpoint(self, row: RenderRow, task: RowTask) -> RowCheckpoint | None:
+        """Return how far a row has come; None where it has to begin again."""
+        if obstacle := self._obstacle() or task.journal.obstacle:
+            self._tell(obstacle)
+        if obstacle or not task.journal.made:
+            return None
+        then = task.call if task.call and task.call.module in self._denoisers else None
+        made, mark = task.journal.until(then, task.draws)
+        if (device := self._model.environment["device"]).startswith("cuda"):
+            torch.cuda.synchronize(device)  # copies of what was made last may be under way
+        return RowCheckpoint(
+            row_id=row.row_id,
+            model=self._model.digest,
+            build=_build(),
+            surroundings=surroundings(self._model, self._batching),
+            made=made,
+            then=mark,
+            seconds=seconds_of(task, row),
+            started_at=row.started_at,
+            had_company=row.had_company,
+        )
+
+    def _check(self, found: RowCheckpoint, row: RenderRow) -> None:
+        """Raise ValueError for a checkpoint of another row, or by what gives other bits."""
+        if obstacle := self._obstacle():
+            raise ValueError(obstacle)
+        here = (row.row_id, self._model.digest, _build(), surroundings(self._model, self._batching))
+        there = (found.row_id, found.model, found.build, found.surroundings)
+        names = ("row", "model", "build of framefleet", "machine, libraries or numerics")
+        for name, mine, its in zip(names, here, there, strict=True):
+            if mine != its:
+                raise ValueError(f"it is of another {name}")
+
+    def _obstacle(self) -> str | None:
+        """Return why no row of this renderer can be handed over, if that is so."""
+        if self._model.settings.options.cache:
+            return "a step cache holds what earlier steps computed"
+        return f"{self._watch.found} changes as a row renders" if self._watch.found else None
+
+    def _tell(self, obstacle: str) -> None:
+        if obstacle not in self._told:
+            self._told.add(obstacle)
+            name = type(self._model.pipe).__name__
+            log.warning("rows of %s that are under way begin again elsewhere: %s", name, obstacle)
+
+
+def tell_begun_again(row: RenderRow, why: str) -> None:
+    log.warning("row %s begins again, and does not go on from its checkpoint: %s", row.row_id, why)
+
+
+@cache
+def _build() -> str:
+    return source_fingerprint()

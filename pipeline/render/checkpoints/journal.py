@@ -1,0 +1,228 @@
+"""What a row's denoisers returned so far: with that, another process goes on where this one was.
+
+All else that a row computes follows from its request and these tensors, so it is computed again: schedulers,
+guiders, generators and the variables of a pipeline or a recipe come to hold what they held, whatever they
+are. The first call of each shape is made again too, and compared: it says how what is known nests and lies in
+memory, that it has the right size, and that this machine computes the other's bits.
+
+Not covered: calls that change objects among their arguments, as caches of keys and values are; and what
+networks keep in themselves, which `fused/stateful_networks.py` finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.render.fused.calls import Call, Result, bits, digest_of
+
+# Of one row, in host memory. Wan 14B at 720p, 81 frames, in 50 steps with guidance: 1 GB.
+MAX_KEPT_BYTES = 4 << 30
+
+
+class Made(NamedTuple):
+    """One call of a denoiser: the tensors that it returned, on the CPU, and the rows of its forward."""
+
+    module: str
+    tensors: tuple[Tensor, ...]
+    rows: int = 1
+
+
+class Differs(Exception):
+    """A row that goes on does not do what it did."""
+
+
+class Journal:
+    """The calls of one row. obstacle: why they do not tell all that another process would need."""
+
+    def __init__(self, made: Sequence[Made] = (), then: str | None = None, *, are_bits: bool = True) -> None:
+        """made: by another process, in order; then: `mark_of` the call that it came to after them.
+
+        are_bits: rows have the same bits in any company, so that all has to be equal.
+        """
+        self.made = list(made)
+        self.obstacle: str | None = None
+        self._then, self._are_bits = then, are_bits
+        self._num_given, self._place = len(made), 0  # and how many of them this process has come to
+        self._outputs: dict[Hashable, _Output] = {}  # of calls that look alike
+        self._size = sum(tensor.nbytes for one in made for tensor in one.tensors)
+        self._difference: str | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the row has yet to come to where another process was."""
+        return self._place < self._num_given
+
+    def answer(self, call: Call) -> tuple[Any] | None:
+        """Return what a call returned, in a tuple of one, where that is known; else it is to be made.
+
+        From the row's own code. Raises Differs for another call than that which was made.
+        """
+        if self._difference:
+            raise Differs(self._difference)
+        if self.is_behind:
+            made, output = self.made[self._place], self._outputs.get(_look(call))
+            if made.module != call.module:
+                raise self._differs(f"it calls {call.module}, and not {made.module}")
+            if output is None or not output.fits(made.tensors):
+                return None
+            self._place += 1
+            return (output.holding(made.tensors),)
+        then, self._then = self._then, None
+        if then and self._are_bits and then != mark_of(call, _drawing_now()):
+            raise self._differs("it does not come to where it was")
+        return None
+
+    def note(self, call: Call, result: Result) -> None:
+        """A call was made, as `answer` asked for."""
+        if self.is_behind:
+            self._compare(call, result)
+        elif not self.obstacle:
+            self._keep(call, result)
+
+    def until(self, call: Call | None, draws: GlobalDraws) -> tuple[tuple[Made, ...], str | None]:
+        """Return what another process needs. call: that which the row has come to, if it is a denoiser's.
+
+        draws: the row's.
+        """
+        if self.is_behind or self._then or call is None:
+            return tuple(self.made), self._then
+        return tuple(self.made), mark_of(call, draws)
+
+    def doubt(self, error: Exception | None) -> str | None:
+        """Return why what a row has come to is not to be used; None where it is fine. error: how it ended."""
+        if self._difference:
+            return self._difference
+        if self.is_behind or self._then:
+            return public_text(f"it fails on the way: {error}") if error else "it ends before where it was"
+        return None
+
+    def _compare(self, call: Call, result: Result) -> None:
+        leaves, structure = flatten(result.value)
+        output = self._outputs[_look(call)] = _Output.of(structure, leaves)
+        made = self.made[self._place].tensors
+        if result.error or not output.fits(made) or (self._are_bits and not _are_equal(made, leaves)):
+            self._difference = f"{call.module} does not return what it returned"
+        self._place += 1
+
+    def _keep(self, call: Call, result: Result) -> None:
+        leaves, _ = flatten(result.value)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._size += sum(tensor.nbytes for tensor in tensors)
+        self.obstacle = _obstacle(call, result, leaves, self._size)
+        try:
+            kept = () if self.obstacle else tuple(map(_kept, tensors))
+        except RuntimeError as error:  # no memory for it, or a broken GPU, which the row's next call meets
+            self.obstacle = f"what {call.module} returned could not be copied: {error}"
+        if self.obstacle:
+            self.made.clear()
+        else:
+            self.made.append(Made(call.module, kept, result.rows))
+
+    def _differs(self, how: str) -> Differs:
+        self._difference = how
+        return Differs(how)
+
+
+def mark_of(call: Call, draws: GlobalDraws) -> str:
+    """Return a digest of a call's values, and of what the row's code draws next from global generators."""
+    said = repr((call.module, call.structure, [_value(leaf) for leaf in call.leaves]))
+    return hashlib.sha256(draws.mark() + said.encode()).hexdigest()
+
+
+class _Place(NamedTuple):
+    """Where a tensor of an output goes."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, leaf: Tensor) -> _Place:
+        own = leaf.contiguous() if 0 in leaf.stride() else leaf  # an expanded tensor cannot be written to
+        return cls(tuple(own.shape), own.stride(), own.dtype, own.device)
+
+
+class _Output(NamedTuple):
+    """How calls of one look nest what they return."""
+
+    structure: Hashable
+    places: tuple[_Place | None, ...]  # None: a leaf that is None
+
+    @classmethod
+    def of(cls, structure: Hashable, leaves: Sequence[Any]) -> _Output:
+        return cls(structure, tuple(_Place.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves))
+
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        own = [(place.shape, place.dtype) for place in self.places if place]
+        return own == [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
+
+    def holding(self, tensors: Sequence[Tensor]) -> Any:
+        """Return such an output with these values, in memory of its own: pipelines write to it."""
+        given = iter(tensors)
+        return unflatten(
+            self.structure, [_copy(next(given), place) if place else None for place in self.places]
+        )
+
+
+def _copy(tensor: Tensor, place: _Place) -> Tensor:
+    own = torch.empty_strided(place.shape, place.strides, dtype=place.dtype, device=place.device)
+    return own.copy_(tensor)
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """Return a copy on the CPU. A GPU is not waited for: it copies after what was launched before."""
+    return tensor.detach().contiguous().to("cpu", copy=True, non_blocking=True)
+
+
+def _obstacle(call: Call, result: Result, leaves: Sequence[Any], size: int) -> str | None:
+    if result.error:  # the recipe may go on all the same
+        return f"a forward of {call.module} failed"
+    if call.holders or any(isinstance(leaf, torch.Generator) for leaf in call.leaves):
+        return f"{call.module} is given objects that it changes"
+    if not all(leaf is None or (isinstance(leaf, Tensor) and not leaf.is_complex()) for leaf in leaves):
+        return f"{call.module} returns more than tensors"
+    if size > MAX_KEPT_BYTES:
+        return f"what {call.module} returns takes more than {MAX_KEPT_BYTES >> 30} GiB"
+    return None
+
+
+def _are_equal(made: Sequence[Tensor], leaves: Sequence[Any]) -> bool:
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    return all(torch.equal(bits(one), bits(other).cpu()) for one, other in zip(made, tensors, strict=True))
+
+
+def _look(call: Call) -> Hashable:
+    """Return what calls that return tensors of equal shapes have in common."""
+    return (call.module, call.structure, tuple(map(_size, call.leaves)))
+
+
+def _size(leaf: Any) -> Hashable:
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype
+    if isinstance(leaf, list | tuple):
+        return tuple(map(_size, leaf))
+    return leaf if isinstance(leaf, bool | str) else (type(leaf),)
+
+
+def _value(leaf: Any) -> Any:
+    """Return what is equal for equal values, also in another process."""
+    if isinstance(leaf, Tensor):
+        return digest_of(leaf)
+    if isinstance(leaf, list | tuple):
+        return [_value(child) for child in leaf]
+    return leaf if isinstance(leaf, bool | int | float | str | None) else type(leaf)
+
+
+def _drawing_now() -> GlobalDraws:
+    draws = GlobalDraws()
+    draws.leave()
+    return draws

@@ -1,0 +1,106 @@
+"""What is known of calls that look alike, from this process and from others."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable
+
+from framefleet.pipeline.render.findings.finding import BatchSize, Found, Pins, Worth, united
+from framefleet.pipeline.render.findings.storage import Places
+from framefleet.pipeline.render.fused.calls import Call
+from framefleet.pipeline.render.fused.plan_key import Kind
+from framefleet.pipeline.render.fused.sizes import Sizes
+
+# Looks of which it is held what is known; one that is forgotten is read again.
+_HELD = 4096
+# Of an object that only this process has.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+class Findings:
+    """Of one model in its surroundings. Without places nothing is known, and nothing kept."""
+
+    def __init__(
+        self,
+        places: Places | None = None,
+        surroundings: str = "",
+        num_fitting: Callable[[Call | None], int | None] = lambda _: None,
+    ) -> None:
+        """num_fitting: how many rows a forward like this call has memory for, if that is known."""
+        self.num_fitting = num_fitting
+        self._places = places
+        self._surroundings = surroundings
+        self._known: OrderedDict[str, Found] = OrderedDict()
+        self._own: dict[str, Found] = {}  # measured or proven here: only this is handed on
+
+    def tell(self, look: Hashable, sizes: Sizes) -> bool:
+        """Tell `sizes` what is known of a look; return whether that is anything."""
+        known = self._of(look).sizes
+        for size in known:
+            if size.verdict == "pays":
+                sizes.accept(size.rows, seconds=size.seconds)
+            else:
+                sizes.refuse(size.rows, is_final=size.verdict == "inexact")
+        return bool(known)
+
+    def pins(self, kind: Kind) -> frozenset[str] | None:
+        """Return the modules that were pinned in exact forwards of a kind; None where none is known."""
+        pins = next((pins for pins in self._of(kind.look).pins if _is_of(pins, kind)), None)
+        return None if pins is None or tuple(pins.axes) != kind.axes else frozenset(pins.modules)
+
+    def note(self, kind: Kind, verdict: Worth, *, seconds: float, pins: Collection[str] | None) -> None:
+        """Keep what was found of a kind. pins: the modules that make it exact, where it is."""
+        size = BatchSize(rows=kind.rows, seconds=seconds, verdict=verdict)
+        self._keep(kind, size, [] if pins is None else [_pins_of(kind, pins)])
+
+    def confirm(self, kind: Kind, pins: Collection[str]) -> None:
+        """Hand on what was known of a kind, with the pins that were proven just now."""
+        size = next((size for size in self._of(kind.look).sizes if size.rows == kind.rows), None)
+        if size and self._places:
+            self._places.num_confirmed += 1
+            self._keep(kind, size, [_pins_of(kind, pins)])
+
+    def _of(self, look: Hashable) -> Found:
+        name = self._name(look)
+        if name is None or self._places is None:
+            return Found()
+        if name not in self._known:
+            self._known[name] = self._places.read(name) or Found()
+            if len(self._known) > _HELD:
+                self._own.pop(self._known.popitem(last=False)[0], None)
+        return self._known[name]
+
+    def _keep(self, kind: Kind, size: BatchSize, pins: list[Pins]) -> None:
+        known, name = self._of(kind.look), self._name(kind.look)
+        if name is None or self._places is None:
+            return
+        new = Found(sizes=[size], pins=pins)
+        self._known[name] = united(known, new)
+        self._own[name] = united(self._own.get(name, Found()), new)
+        self._places.keep(name, self._own[name])
+
+    def _name(self, look: Hashable) -> str | None:
+        """Return the name of a look's file; None of one that no other process can meet."""
+        text = repr(look) if self._places and look is not None else ""
+        if not text or _ADDRESS.search(text):
+            return None
+        return (
+            f"{self._surroundings}/{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+        )
+
+
+def _pins_of(kind: Kind, modules: Collection[str]) -> Pins:
+    return Pins(
+        rows=kind.rows,
+        loras=sorted(kind.loras),
+        differing=sorted(kind.differing),
+        axes=list(kind.axes),
+        modules=sorted(modules),
+    )
+
+
+def _is_of(pins: Pins, kind: Kind) -> bool:
+    mix = (sorted(kind.loras), sorted(kind.differing))
+    return pins.rows == kind.rows and (pins.loras, pins.differing) == mix

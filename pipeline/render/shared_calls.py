@@ -1,0 +1,123 @@
+"""What rows call beside denoisers: decoders and text encoders, each counted, some shared, some remembered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from framefleet.pipeline.hooks.intercept import Around, intercept
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.render.encoders.text_encoders import Encoders
+from framefleet.pipeline.render.fused.batching import Mode
+from framefleet.pipeline.render.fused.methods import Method, Methods, dtype_of
+from framefleet.pipeline.render.idle_time import Idle
+from framefleet.pipeline.render.lora_layers import LoraLayers
+
+_Seconds = Callable[[], MutableMapping[str, float] | None]
+
+
+class CallsBeside:
+    """Those of one model's rows. shared: what rows may call together, by name."""
+
+    def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, idle: Idle) -> None:
+        self._model, self._encoders, self._loras, self._idle = model, encoders, loras, idle
+        self._device: str = model.environment["device"]
+        methods = methods_beside(model)
+        apart = self._called_alone(methods, mode)
+        self.shared = {name: method for name, method in methods.items() if name not in apart}
+        self._timed = {name: method for name, method in methods.items() if name in apart}
+        denoisers = model.denoisers()  # of which a call is not a forward yet
+        self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Give each row its LoRAs while the block runs, and be busy while networks compute."""
+        with self._loras.seen(), self._idle.seeing(self._others):
+            yield
+
+    @contextmanager
+    def around_rows(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
+        """Remember what encoders return while rows are at work. seconds: of the one that is."""
+        with ExitStack() as stack:
+            stack.callback(self._encoders.leave)
+            stack.enter_context(intercept(self._model.text_encoders(), self._encoders))
+            _time(self._timed, seconds, stack, self._device)
+            _retry({**self._timed, **self.shared}, second_try, stack)
+            yield
+
+    @contextmanager
+    def clocked(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
+        """Put nothing but clocks and second tries around the calls of a row that runs alone."""
+        with self._idle.seeing(self._others), ExitStack() as stack:
+            methods = {**self._timed, **self.shared}
+            _time(methods, seconds, stack, self._device)
+            _retry(methods, second_try, stack)
+            yield
+
+    def _called_alone(self, methods: Methods, mode: Mode) -> Collection[str]:
+        """Return those that each row calls for itself."""
+        if mode == "exact":
+            return methods.keys()
+        # Parked weights are there while a row is at work, and not while calls of many rows run.
+        return self._encoders.parked
+
+
+def _time(methods: Methods, seconds: _Seconds, stack: ExitStack, device: str) -> None:
+    for name, method in methods.items():
+        stopwatch = timed(method.seconds, seconds, device)
+        stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+
+
+def _retry(methods: Methods, second_try: Around, stack: ExitStack) -> None:
+    for name, method in methods.items():
+        stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+
+
+def methods_beside(model: Model) -> Methods:
+    """Return what rows call beside denoisers by name, with the seconds of a clip that each counts for."""
+    found = {
+        f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
+        for name, network in model.networks().items()
+        if callable(getattr(network, "decode", None))
+    }
+    for name, network in model.text_encoders().items():
+        found[name] = Method(network, seconds="encode_s", dtype=dtype_of(network))
+    return found
+
+
+def timed(key: str, seconds: _Seconds, device: str) -> Around:
+    """Return what adds the seconds of each call to a row's. seconds: of the row at work; None: no row's call.
+
+    A GPU is waited for at both ends: calls return once they are launched. What it still denoises as a
+    decoder is called counts as denoising.
+    """
+
+    def measured(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called = time.perf_counter()
+        started = _done(device)
+        try:
+            result = original(*args, **kwargs)
+            ended = _done(device)
+        except BaseException:
+            ended = time.perf_counter()
+            raise
+        finally:
+            row = seconds()
+            if row is not None:
+                row[key] = row.get(key, 0.0) + ended - started
+                if key == "decode_s":
+                    row["denoise_s"] = row.get("denoise_s", 0.0) + started - called
+        return result
+
+    return measured
+
+
+def _done(device: str) -> float:
+    """Return when all that was launched is done."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,101 @@
+"""From factors, and a table or none, to the rows of every combination: a table too, never in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from framefleet.pipeline.rows.sweeps.factors import Factor, Indices
+from framefleet.pipeline.rows.sweeps.templates import filled
+from framefleet.pipeline.rows.tables import odd_cells
+from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
+from framefleet.pipeline.rows.tables.row_cells import python_values
+from framefleet.pipeline.rows.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """Each row of a table with each combination of the factors, the last of them changing first.
+
+    Rows are numbered from 0: those of the table's row 0 come first. table: None is one row without columns,
+    num_table_rows 1. templates: the columns whose texts hold {names}, with the names of each.
+    """
+
+    factors: tuple[Factor, ...]
+    table: Table | None
+    num_table_rows: int
+    schema: pa.Schema
+    templates: Mapping[str, frozenset[str]]
+
+    @property
+    def location(self) -> str:
+        return self.table.location if self.table else "sweep"
+
+    @property
+    def num_combinations(self) -> int:
+        return math.prod(factor.num for factor in self.factors)
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_table_rows * self.num_combinations
+
+    def __str__(self) -> str:
+        """Return how its rows come about, as "3 prompts x 20 seeds = 60 rows"."""
+        told = [_rows(self.num_table_rows)] if self.table else []
+        return f"{' x '.join([*told, *map(str, self.factors)])} = {_rows(self.num_rows)}"
+
+    def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError."""
+        if self.table is None:
+            yield from self._crossed(0, None, batch_rows)
+            return
+        for first, batch in self.table.batches(max(1, batch_rows // self.num_combinations)):
+            yield from self._crossed(first, batch, batch_rows)
+
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return where the table has the rows that these are made of."""
+        of_table = {row: row // self.num_combinations for row in rows}
+        found = self.table.places({*of_table.values()}) if self.table else {}
+        return {row: found[own] for row, own in of_table.items() if own in found}
+
+    def _crossed(
+        self, first: int, batch: pa.RecordBatch | None, batch_rows: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows of a batch of the table, whose first is at `first`."""
+        num_each = self.num_combinations
+        num_rows = (batch.num_rows if batch else 1) * num_each
+        if batch:  # a row of some megabytes is repeated in each
+            batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, batch.nbytes)))
+        for start in range(0, num_rows, batch_rows):
+            rows = np.arange(start, min(start + batch_rows, num_rows), dtype=np.int64)
+            of_table = _repeated(batch, rows // num_each) if batch else {}
+            yield first * num_each + start, self._joined(of_table, self._of_factors(rows % num_each))
+
+    def _of_factors(self, combinations: Indices) -> dict[str, pa.Array]:
+        columns: dict[str, pa.Array] = {}
+        for factor in reversed(self.factors):
+            combinations, places = np.divmod(combinations, factor.num)
+            columns |= {column.name: column.take(places) for column in factor.columns}
+        return columns
+
+    def _joined(self, of_table: dict[str, pa.Array], of_factors: dict[str, pa.Array]) -> pa.RecordBatch:
+        """Return the rows, their templates filled: with what the table has, where it has that name."""
+        columns = of_table | of_factors
+        for column, names in self.templates.items():
+            words = {name: python_values((of_factors | of_table)[name]) for name in names}
+            columns[column] = pa.array(filled(of_factors[column].to_pylist(), words), pa.string())
+        schema = self.schema.append(odd_cells.FIELD) if odd_cells.FIELD.name in of_table else self.schema
+        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
+def _repeated(batch: pa.RecordBatch, rows: Indices) -> dict[str, pa.Array]:
+    some = batch.take(pa.array(rows))
+    return dict(zip(some.schema.names, some.columns, strict=True))

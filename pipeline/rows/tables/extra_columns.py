@@ -1,0 +1,90 @@
+"""Which columns of a table go into records beside what framefleet says, and under which names.
+
+All without a meaning, as they are; and those that `columns:` of the job gives one under another name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs.list_arguments import is_list
+from framefleet.pipeline.model.specs.list_cells import parsed_list
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
+
+_SOURCE = "source_"  # begins the name that a column gets whose own is one of records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """names: what records call each column that is carried. places: those that name images and videos."""
+
+    names: Mapping[str, str]
+    places: frozenset[str] = frozenset()
+
+    @property
+    def renamed(self) -> list[tuple[str, str]]:
+        """Return (column, name) of those that records cannot call what the table does."""
+        return [(column, name) for column, name in self.names.items() if column != name]
+
+    def schema(self, table: pa.Schema) -> pa.Schema:
+        """Return what `of` gives of batches of the table."""
+        return pa.schema([table.field(column).with_name(name) for column, name in self.names.items()])
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return what is carried of some rows. Of places what may be shown, without signatures in URLs."""
+        cells = [
+            _public(batch.column(column)) if column in self.places else batch.column(column)
+            for column in self.names
+        ]
+        if not cells:
+            return batch.select([])
+        return pa.RecordBatch.from_arrays(cells, schema=self.schema(batch.schema))
+
+
+def carried_columns(
+    schema: pa.Schema,
+    read: Mapping[str, str],
+    kinds: Mapping[str, ArgumentKind],
+    taken: Collection[str],
+) -> Carried:
+    """Return what of a table's columns is carried.
+
+    read: the columns with a meaning, by what they mean. taken: names that records have for something else.
+    Raises TableError where a table has both a column of such a name and the one that it would get.
+    """
+    has_its_name = {column for target, column in read.items() if target == column}
+    carried = [name for name in schema.names if name not in has_its_name]
+    names = {column: f"{_SOURCE}{column}" if column in taken else column for column in carried}
+    for column, name in names.items():
+        if name != column and (name in names or name in taken):
+            raise TableError(
+                f"column {column!r} has the name of a column that every record gets, and {name!r}, which it "
+                "would be kept as, is there too",
+                "rename one of them in the table",
+            )
+    places = {column for target, column in read.items() if kinds[target] in PLACES}
+    return Carried(names=names, places=frozenset(places & names.keys()))
+
+
+def _public(cells: pa.Array) -> pa.Array:
+    public = [_public_cell(cell) for cell in cells.to_pylist()]
+    return pa.array(public, cells.type)
+
+
+def _public_cell(cell: Any) -> Any:
+    """Return a place, or those of a list, without what may be secret; JSON text of a list stays one."""
+    if isinstance(cell, list):
+        return [_public_cell(part) for part in cell]
+    if not isinstance(cell, str):
+        return cell
+    places = parsed_list(cell) if is_list(cell) else None
+    if isinstance(places, list):
+        return json.dumps([_public_cell(part) for part in places], ensure_ascii=False)
+    return public_url(cell)

@@ -1,0 +1,176 @@
+"""From a record batch to the rows whose cells Python may see, and to why the others are refused.
+
+Looked at in Arrow, before any cell becomes a Python value: a cell may be megabytes long, be no text at all
+(Latin-1 in a Parquet file), or a date that Python does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.rows.tables.encodings import TO_UTF_8, likely_encoding, refused_text
+from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, OddCells, Problems, odd_cells
+
+# Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
+MAX_TEXT = 1 << 16
+_SHOWN = 100  # bytes of such a cell in a message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """cells: of the rows that may be read; offsets: where in the batch each of them is.
+
+    refused: the other rows, by their offset.
+    """
+
+    cells: pa.RecordBatch
+    offsets: list[int]
+    refused: dict[int, Problems]
+
+
+def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
+    """Return what of a batch may be read. read: the columns that are; the others are carried as they are."""
+    refused = odd_cells(batch)
+    told = {(offset, name) for offset, problems in refused.items() for name, _, _ in problems}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for offset, shown, reason in _problems(column, is_read=name in read):
+            if (offset, name) not in told:
+                refused.setdefault(offset, []).append((name, shown, reason))
+    offsets = [offset for offset in range(batch.num_rows) if offset not in refused]
+    cells = batch.select(list(read))
+    if refused:
+        cells = cells.take(pa.array(offsets, pa.int64()))
+    return Readable(cells=cells, offsets=offsets, refused=dict(sorted(refused.items())))
+
+
+def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
+    row = row.select([name for name in row.schema.names if name != ODD_CELLS])
+    columns = [
+        _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
+
+
+def python_values(column: pa.Array) -> list[Any]:
+    """Return the cells as Python values, None where they cannot be any."""
+    if _is_valid(column) and _has_values(column):
+        values: list[Any] = column.to_pylist()
+        return values
+    cells = (column[offset : offset + 1] for offset in range(len(column)))
+    return [cell[0].as_py() if _is_valid(cell) and _has_values(cell) else None for cell in cells]
+
+
+def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
+    """Yield (offset, what to show, why) of cells that cannot become Python values."""
+    if not _is_valid(column):
+        for offset in _without_values(column) or invalid_cells(column):
+            yield offset, _shown(column[offset]), _reason(column[offset])
+    if _is_text(column.type) and is_read:
+        lengths = pc.binary_length(column)
+        if (pc.max(lengths).as_py() or 0) > MAX_TEXT:  # asked first: to compare with a number imports pandas
+            for offset in pc.indices_nonzero(pc.greater(lengths, MAX_TEXT)).to_pylist():
+                yield offset, _shown(column[offset]), _TOO_LONG
+    elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit
+        for offset in _without_values(column):
+            yield offset, _shown(column[offset]), _OUT_OF_RANGE
+
+
+_NOT_UTF_8 = Refused(reason="it is not UTF-8", fix=TO_UTF_8)
+_TOO_LONG = Refused(reason=f"it is longer than {MAX_TEXT:,} bytes", fix="shorten it")
+_OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write it as text")
+
+
+def _reason(cell: pa.Scalar) -> Refused:
+    """Return why a cell whose bytes are wrong is refused."""
+    return _NOT_UTF_8 if _is_text(cell.type) or pa.types.is_nested(cell.type) else _OUT_OF_RANGE
+
+
+def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
+    found: bytes = cell.as_buffer()[:count].to_pybytes()
+    return found
+
+
+def _without_values(column: pa.Array) -> list[int]:
+    if _has_values(column):
+        return []
+    return [offset for offset in range(len(column)) if not _has_values(column[offset : offset + 1])]
+
+
+def invalid_cells(column: pa.Array) -> list[int]:
+    """Return the offsets of cells whose bytes are not what their type says."""
+    if _is_valid(column):
+        return []
+    return [offset for offset in range(len(column)) if not _is_valid(column[offset : offset + 1])]
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _has_values(column: pa.Array) -> bool:
+    try:
+        column.to_pylist()
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string())
+
+
+def _shown(cell: pa.Scalar) -> str:
+    if not _is_text(cell.type):
+        return str(getattr(cell, "value", cell.type))  # of a date its number
+    return _bytes(cell, _SHOWN).decode("utf-8", "replace")
+
+
+def _repaired(cell: pa.Array) -> pa.Array:
+    if not _is_text(cell.type):
+        return pa.nulls(1, cell.type)
+    return pa.array([_bytes(cell[0]).decode("utf-8", "replace")], cell.type)
+
+
+class BadTexts:
+    """Cells of one text file that are not UTF-8. The first batch with such tells its likely encoding."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._encoding: str | None = None
+        self._is_known = False
+
+    def tell(self, batch: pa.RecordBatch, odd: OddCells) -> None:
+        """Add them to `odd`; the cells stay as they are."""
+        found = [
+            (offset, name, column[offset].as_buffer().to_pybytes())
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if column.type == pa.string()
+            for offset in invalid_cells(column)
+        ]
+        bad = [cell for cell in found if not _is_half(cell[2])]
+        if bad and not self._is_known:
+            self._encoding = likely_encoding(b"\n".join(text for _, _, text in bad))
+            self._is_known = True
+        for offset, name, text in bad:
+            why = refused_text(text, self._encoding, self._file)
+            odd.setdefault(offset, []).append((name, text.decode("utf-8", "replace"), why))
+
+
+def _is_half(text: bytes) -> bool:
+    """Tell whether a text is UTF-8 but for halves of characters, as JSON may escape them."""
+    try:
+        text.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,114 @@
+"""What classes said is kept for the next process, and what is damaged, foreign or outdated is asked again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.model import class_cache as kept_module
+from framefleet.pipeline.model.class_cache import kept
+
+Asking = Callable[[str, object], dict[str, int]]
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def ask(asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path))
+
+    @kept(TypeAdapter(dict[str, int]))
+    def answer(name: str, config: object) -> dict[str, int]:
+        asked.append(name)
+        return {name: len(asked)}
+
+    return answer
+
+
+def only_file(folder: Path) -> Path:
+    (file,) = (folder / "classes").iterdir()
+    return file
+
+
+def test_a_class_is_asked_once(ask: Asking, asked: list[str]) -> None:
+    assert [ask("Wan", {"size": 5}) for _ in range(3)] == [{"Wan": 1}] * 3
+    assert asked == ["Wan"]
+
+
+def test_another_config_and_other_packages_are_other_questions(
+    ask: Asking, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("Wan", {"size": 5})
+    ask("Wan", {"size": 5.0})
+    monkeypatch.setattr(kept_module, "_installed", lambda: "another diffusers")
+    ask("Wan", {"size": 5})
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: "[" * 100_000,
+        lambda text: text.replace('"of": "', '"of": "0'),
+        lambda text: json.dumps(json.loads(text) | {"answer": {"Wan": "many"}}),
+        lambda text: json.dumps({"of": json.loads(text)["of"]}),
+        lambda text: "\udcff",
+    ],
+)
+def test_what_is_damaged_or_another_answer_is_made_anew(
+    damage: Callable[[str], str], ask: Asking, tmp_path: Path
+) -> None:
+    ask("Wan", {})
+    file = only_file(tmp_path)
+    file.write_bytes(damage(file.read_text()).encode("utf-8", "surrogateescape"))
+    assert ask("Wan", {}) == {"Wan": 2}
+    assert ask("Wan", {}) == {"Wan": 2}
+
+
+def test_a_file_of_another_user_is_not_read(
+    ask: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("Wan", {})
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    assert ask("Wan", {}) == {"Wan": 2}
+
+
+def test_a_folder_or_a_pipe_in_its_place_is_not_waited_for(ask: Asking, tmp_path: Path) -> None:
+    ask("Wan", {})
+    file = only_file(tmp_path)
+    file.unlink()
+    file.mkdir()
+    assert ask("Wan", {}) == {"Wan": 2}
+    file.rmdir()
+    os.mkfifo(file)
+    assert ask("Wan", {}) == {"Wan": 3}
+
+
+def test_without_a_place_to_keep_it_a_class_is_asked_each_time(
+    ask: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "file"))
+    assert [ask("Wan", {}), ask("Wan", {})] == [{"Wan": 1}, {"Wan": 2}]
+
+
+@pytest.mark.parametrize("config", [float("nan"), {"a": object()}, {"a": "\ud800"}])
+def test_what_json_cannot_say_is_asked_each_time(config: object, ask: Asking, asked: list[str]) -> None:
+    ask("Wan", config)
+    ask("Wan", config)
+    assert len(asked) == 2
+
+
+def test_nothing_half_written_is_left(ask: Asking, tmp_path: Path) -> None:
+    ask("Wan", {})
+    assert only_file(tmp_path).suffix == ".json"

@@ -1,0 +1,254 @@
+"""Along which axes rows are joined, and which calls share a forward, is learned from the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.compatibility import Company
+from framefleet.pipeline.render.fused.concatenation import Layout
+from framefleet.pipeline.render.fused.traces import Trace
+from tests.unit.denoising import batcher_of, render
+
+ROWS = 4
+
+
+class Noting(nn.Module):
+    """Calls a function and notes the rows of each forward."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.rows: list[int] = []
+
+    def forward(self, latents: Tensor, *others: Any) -> Tensor:
+        self.rows.append(len(latents))
+        return self.function(latents, *others)
+
+
+def _twice(network: nn.Module, arguments: Sequence[tuple[Any, ...]]) -> list[RowTask]:
+    """Let each row call the network twice: the second is fused by what was learned at the first."""
+
+    def recipe(own: tuple[Any, ...]) -> Any:
+        network(*own)
+        return network(*own)
+
+    return render(batcher_of(network, max_rows=ROWS), *(lambda own=own: recipe(own) for own in arguments))
+
+
+def _shared(network: Noting, arguments: Sequence[tuple[Any, ...]]) -> int:
+    """Return how many rows the last forward took, when all rows got what they get alone."""
+    with torch.no_grad():
+        expected = [network.function(*own) for own in arguments]
+    tasks = _twice(network, arguments)
+    assert [task.error for task in tasks] == [None] * len(tasks)
+    for task, output in zip(tasks, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(task.value, output, strict=True))
+    return network.rows[-1]
+
+
+def _rows(*shape: int) -> list[Tensor]:
+    return [torch.full(shape, float(row + 1)) for row in range(ROWS)]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_embeddings_with_the_layers_first_are_joined_behind_them(batch: int) -> None:
+    def add(latents: Tensor, layers: Tensor) -> Tensor:  # (B, width), (layers, B, width)
+        return latents + layers[0] * layers[2]
+
+    arguments = list(zip(_rows(batch, 4), _rows(3, batch, 4), strict=True))
+    assert _shared(Noting(add), arguments) == ROWS * batch
+
+
+def test_a_table_that_happens_to_be_as_long_as_the_batch_is_shared() -> None:
+    def add(latents: Tensor, position: Tensor) -> Tensor:
+        assert position.shape == (1,)
+        return latents + position
+
+    arguments = [(latents, torch.arange(1)) for latents in _rows(1, 4)]
+    assert _shared(Noting(add), arguments) == ROWS
+
+
+def test_a_table_that_differs_and_carries_no_rows_keeps_them_apart() -> None:
+    def add(latents: Tensor, table: Tensor) -> Tensor:  # (B, width), (3, 1, width): summed over
+        assert table.shape == (3, 1, 4)
+        return latents + table.sum()
+
+    arguments = list(zip(_rows(1, 4), _rows(3, 1, 4), strict=True))
+    network = Noting(add)
+    assert _shared(network, arguments) == 1
+
+
+def test_a_time_that_is_one_for_both_prompts_of_a_row_is_copied_for_each() -> None:
+    def add(latents: Tensor, time: Tensor) -> Tensor:  # (2, width), (1,): Stable Audio's
+        return latents + time[:, None]
+
+    arguments = list(zip(_rows(2, 4), _rows(1), strict=True))
+    assert _shared(Noting(add), arguments) == ROWS * 2
+
+
+class Padding(nn.Module):
+    """Takes rows as lists, and pads each to a multiple of 8 before its only layer."""
+
+    def __init__(self, *, leaks: bool = False) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+        self.leaks = leaks
+        self.rows: list[int] = []
+
+    def forward(self, rows: list[Tensor], times: Tensor) -> list[Tensor]:
+        self.rows.append(len(rows))
+        lengths = [len(row) for row in rows]
+        padded = [torch.cat([row, row.new_zeros(-len(row) % 8)]) for row in rows]
+        hidden = self.layer(torch.cat(padded)).split([len(row) for row in padded])
+        leaked = 0.1 * (max(lengths) - min(lengths)) if self.leaks else 0.0
+        return [h[:n] * t + leaked for h, n, t in zip(hidden, lengths, times, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("leaks", "lengths", "expected"), [(False, (3, 5), 4), (True, (3, 5), 2), (False, (3, 9), 2)]
+)
+def test_lists_of_unequal_lengths_share_where_the_network_sees_no_difference(
+    leaks: bool, lengths: tuple[int, int], expected: int
+) -> None:
+    network = Padding(leaks=leaks)
+    arguments = [([torch.full((lengths[i % 2],), i + 1.0)], torch.tensor([2.0])) for i in range(ROWS)]
+    with torch.no_grad():
+        alone = [network(*own) for own in arguments]
+    batcher = batcher_of(network, max_rows=ROWS)
+    for _ in range(4):  # to see each length alone, then in company, and what is left of that
+        tasks = render(batcher, *(lambda own=own: network(*own) for own in arguments))
+        assert [task.error for task in tasks] == [None] * ROWS
+        assert all(torch.equal(t.value[0], own[0]) for t, own in zip(tasks, alone, strict=True))
+    assert network.rows[-1] == expected
+
+
+@pytest.mark.parametrize("lengths", [(3, 5), (5, 3)])
+def test_rows_of_one_length_prove_nothing_of_rows_of_several(lengths: tuple[int, int]) -> None:
+    network = Padding(leaks=True)
+    batcher = batcher_of(network, max_rows=16)
+    arguments = [([torch.full((lengths[i // 16],), i + 1.0)], torch.tensor([2.0])) for i in range(32)]
+    with torch.no_grad():
+        alone = [network(*own) for own in arguments]
+    for rows in [range(16), range(16, 32)] * 3 + [range(8, 24)] * 3:
+        tasks = render(batcher, *(lambda own=arguments[row]: network(*own) for row in rows))
+        assert all(torch.equal(task.value[0], alone[row][0]) for task, row in zip(tasks, rows, strict=True))
+    assert network.rows[-1] == 8
+
+
+def test_what_lists_prove_holds_with_the_same_pins_only() -> None:
+    calls = [parse_call("network", ([torch.ones(length)],), {}) for length in (3, 5)]
+    row_by_row = {"layer": [Trace((Layout((3,), (1,)),), ())]}
+    in_other_strides = {"layer": [Trace((Layout((3,), (2,)),), ())]}
+    company = Company()
+    company.prove(calls, row_by_row)
+    assert company.is_proven(calls, row_by_row)
+    assert not company.is_proven(calls, in_other_strides)
+    assert not company.is_proven(calls[:1], row_by_row)  # nor among rows of one length
+
+
+class Attending(nn.Module):
+    """Masks what fills rows up only where lengths differ; masked, large values round otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Masked()
+        self.rows: list[int] = []
+
+    def forward(self, rows: list[Tensor]) -> list[Tensor]:
+        self.rows.append(len(rows))
+        lengths = [len(row) for row in rows]
+        padded = torch.stack([torch.cat([row, row.new_zeros(8 - len(row))]) for row in rows])
+        mask = None if len(set(lengths)) == 1 else padded != 0
+        return [h[:n] for h, n in zip(self.layer(padded, mask), lengths, strict=True)]
+
+
+class Masked(nn.Module):
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        return hidden if mask is None else torch.where(hidden > 100, hidden * 1.001, hidden)
+
+
+def test_rows_of_several_lengths_are_parted_where_only_they_need_a_mask() -> None:
+    network = Attending()
+    batcher = batcher_of(network, max_rows=16)
+    for size in (1.0, 1.0, 1.0, 200.0):  # what the first rows do not show
+        arguments = [[torch.full((3 + i % 2,), size + i)] for i in range(16)]
+        tasks = render(batcher, *(lambda own=own: network(own) for own in arguments))
+        assert all(torch.equal(t.value[0], own[0]) for t, own in zip(tasks, arguments, strict=True))
+    assert network.rows[-1] == 8
+
+
+class Remembering(nn.Module):
+    """Writes to a cache at its first call for a row and reads it at the next, as Qwen-Image 2.1 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def forward(self, latents: Tensor, cache: Any, mode: str) -> Tensor:
+        self.rows.append(len(latents))
+        if mode == "write":
+            cache.layers[0].key = latents * 2
+        output: Tensor = latents + cache.layers[0].key
+        return output
+
+
+class Layer:
+    def __init__(self) -> None:
+        self.key: Tensor | None = None
+
+
+class Cache:
+    def __init__(self) -> None:
+        self.layers = [Layer()]
+
+
+def test_rows_with_caches_of_their_own_share_forwards_that_write_and_read_them() -> None:
+    network = Remembering()
+
+    def recipe(row: int) -> Tensor:
+        cache, latents = Cache(), torch.full((1, 4), float(row))
+        for mode in ("write", "read", "read"):
+            latents = network(latents, cache, mode)
+        return latents
+
+    with torch.no_grad():
+        alone = [recipe(row) for row in range(ROWS)]
+    batcher = batcher_of(network, max_rows=ROWS)
+    for _ in range(2):
+        network.rows.clear()
+        tasks = render(batcher, *(lambda row=row: recipe(row) for row in range(ROWS)))
+        assert [task.error for task in tasks] == [None] * ROWS
+        assert all(torch.equal(task.value, own) for task, own in zip(tasks, alone, strict=True))
+    assert network.rows == [ROWS] * 3
+
+
+def test_rows_whose_texts_are_cut_share_with_those_of_one_length() -> None:
+    class Cuts(nn.Module):
+        """Notes the lengths of the texts in each forward; masks only where they differ."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.reader = nn.Identity()
+            self.noted: list[list[int]] = []
+
+        def forward(self, latents: Tensor, mask: Tensor) -> Tensor:
+            lengths = mask.sum(dim=1).int().tolist()
+            self.noted.append(lengths)
+            text: Tensor = self.reader(latents[:, : max(lengths)])
+            return text.sum(dim=1, keepdim=True) * (1 + (len(set(lengths)) > 1))
+
+    network, lengths = Cuts(), [5, 3, 5, 3]
+    rows = [(torch.full((1, 8), i + 2.0), (torch.arange(8) < n).float()[None]) for i, n in enumerate(lengths)]
+    recipes = [lambda row=row: [network(*row) for _ in range(3)] for row in rows]
+    tasks = render(batcher_of(network, max_rows=ROWS), *recipes)
+    assert [task.value[-1].item() for task in tasks] == [(i + 2) * n for i, n in enumerate(lengths)]
+    assert network.noted[-2:] == [[5, 5], [3, 3]]
+    sizes = [task.sizes for task in tasks]
+    assert sizes[:2] == sizes[2:] and len(set(sizes)) == 2  # so that rows of one length are brought together

@@ -1,0 +1,31 @@
+"""A read that only spares work is waited for a moment."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from framefleet.pipeline.outputs.stores import deadline
+from framefleet.pipeline.outputs.stores.deadline import Soon
+
+
+def test_an_answer_that_comes_in_time_is_had_and_so_is_an_error() -> None:
+    asked = Soon("test")
+    assert asked.ask(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        asked.ask(lambda: 1 // 0)
+
+
+def test_while_one_answer_is_overdue_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "WITHIN_S", 0.01)
+    may_answer, asked, called = threading.Event(), Soon("test"), []
+    assert asked.ask(may_answer.wait) is None
+    monkeypatch.setattr(deadline, "WITHIN_S", 60)
+    assert asked.ask(lambda: called.append(1)) is None
+    assert called == []
+    overdue = asked._overdue
+    assert overdue is not None
+    may_answer.set()
+    overdue.result(10)
+    assert asked.ask(lambda: 7) == 7

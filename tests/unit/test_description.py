@@ -1,0 +1,137 @@
+"""Images and videos are decoded in sandboxes, and all of them together in so much memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.sandbox import Sandboxes
+from framefleet.pipeline.rows.inputs import description
+from framefleet.pipeline.rows.inputs.budget import Budget
+from framefleet.pipeline.rows.inputs.description import Describer
+from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
+from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS, decoding_bytes, describe
+from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS
+from tests.media_files import image_file, video_file
+
+
+@pytest.fixture
+def describer() -> Iterator[Describer]:
+    with closing(Describer()) as describer:
+        yield describer
+
+
+def peak_bytes(describer: Describer) -> int:
+    """Return the most memory that the one sandbox ever had."""
+    (box,) = describer._boxes._idle
+    lines = Path(f"/proc/{box._process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.mark.parametrize(("content", "kind"), [(image_file(), "image"), (video_file(), "video")])
+def test_a_sandbox_describes_what_this_process_would(
+    content: bytes, kind: InputFileKind, describer: Describer
+) -> None:
+    assert describer.describe(content, kind) == describe(content, kind)
+
+
+@pytest.mark.parametrize(("content", "kind"), [(image_file()[:500], "image"), (image_file(), "video")])
+def test_a_sandbox_refuses_what_this_process_would(
+    content: bytes, kind: InputFileKind, describer: Describer
+) -> None:
+    with pytest.raises(InputError) as ours:
+        describe(content, kind)
+    with pytest.raises(InputError) as theirs:
+        describer.describe(content, kind)
+    assert (theirs.value.problem, theirs.value.fix) == (ours.value.problem, ours.value.fix)
+
+
+def test_a_picture_of_the_largest_size_is_described(describer: Describer) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8192, 8192)).save(buffer, "webp", lossless=True, method=0)
+    assert len(buffer.getvalue()) < 100
+    assert decoding_bytes(buffer.getvalue(), "image") == 16 * MAX_IMAGE_PIXELS
+    assert describer.describe(buffer.getvalue(), "image").width == 8192
+    assert peak_bytes(describer) < 1400 << 20
+
+
+def test_a_video_that_lists_millions_of_frames_takes_no_memory(describer: Describer) -> None:
+    bomb = bytearray(video_file())
+    many = 80_000_000
+    at = bomb.index(b"stsz")
+    bomb[at + 8 : at + 16] = struct.pack(">II", 100, many)  # each of 100 bytes
+    for table, place in ((b"stsc", 16), (b"stts", 12)):
+        at = bomb.index(table) + place
+        bomb[at : at + 4] = struct.pack(">I", many)
+    with pytest.raises(InputError):
+        describer.describe(bytes(bomb), "video")
+    assert peak_bytes(describer) < 500 << 20
+
+
+def test_frames_that_are_too_large_are_not_decoded_to_see_that(describer: Describer) -> None:
+    content = _large_frame()
+    with pytest.raises(
+        InputError, match=r"its frames are 4096 x 8192 \(height x width\), more than 16,777,216 pixels"
+    ):
+        describer.describe(content, "video")
+    assert peak_bytes(describer) < 150 << 20
+
+
+def test_frames_of_an_unknown_size_are_taken_for_the_largest() -> None:
+    assert decoding_bytes(video_file("mov", "mpeg4"), "video") == 100 * MAX_FRAME_PIXELS
+    assert decoding_bytes(video_file(), "video") < 100 * 100_000
+
+
+def test_what_crashes_a_sandbox_is_refused(describer: Describer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(describer, "_boxes", Sandboxes("tests.no_such_module", max_silence_s=10.0))
+    with pytest.raises(InputError, match="what reads it crashes on it") as caught:
+        describer.describe(image_file(), "image")
+    assert caught.value.fix
+    assert description.MAX_DECODING_S > 0
+
+
+def test_a_budget_is_never_exceeded_and_one_that_is_too_large_is_alone() -> None:
+    budget, held, most, alone = Budget(10), [0], [0], []
+    lock = threading.Lock()
+
+    def use(count: int) -> None:
+        with budget.take(count):
+            with lock:
+                held[0] += count
+                most[0] = max(most[0], held[0])
+                alone.extend([held[0] == count] if count > 10 else [])
+            time.sleep(0.001)
+            with lock:
+                held[0] -= count
+
+    threads = [threading.Thread(target=use, args=(count,)) for count in [1, 4, 6, 3, 25] * 8]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert held == [0] and all(alone) and len(alone) == 8
+    assert most[0] == 25
+
+
+def _large_frame() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="avi") as file:
+        stream = file.add_stream("mjpeg", rate=8)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 8192, 4096, "yuvj420p"
+        frame = av.VideoFrame(8192, 4096, "yuvj420p")
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return buffer.getvalue()

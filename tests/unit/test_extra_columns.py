@@ -1,0 +1,99 @@
+"""What records show of a table and of arguments: nothing is lost, no name is two things, no secret told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.argument_columns import argument_fields, argument_values
+from framefleet.pipeline.rows.tables.extra_columns import Carried, carried_columns
+
+KINDS: dict[str, ArgumentKind] = {
+    "prompt": "str",
+    "guidance_scale": "float",
+    "num_inference_steps": "int",
+    "use_cache": "bool",
+    "image": "image",
+    "image_model": "model",
+    "sigmas": "list[float]",
+    "height": "int",
+}
+FIELDS = argument_fields(KINDS, taken={"height"})
+SIGNED = "https://user:pass@example.com/a.png?sig=abc"
+
+
+def carried(table: pa.RecordBatch, read: dict[str, str], *taken: str) -> Carried:
+    return carried_columns(table.schema, read, KINDS, taken=taken)
+
+
+def test_each_scalar_argument_is_a_column_of_its_own_type() -> None:
+    assert {field.name: str(field.type) for field in FIELDS} == {
+        "prompt": "string",
+        "guidance_scale": "double",
+        "num_inference_steps": "int64",
+        "use_cache": "bool",
+        "image": "string",
+        "image_model": "string",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("prompt", "a cat", "a cat"),
+        ("guidance_scale", 5, 5.0),
+        ("guidance_scale", "linear(1, 5)", None),
+        ("guidance_scale", 10**400, None),
+        ("num_inference_steps", 2**63, None),
+        ("num_inference_steps", True, None),
+        ("use_cache", True, True),
+        ("use_cache", 1, None),
+        ("image", {"uri": SIGNED, "sha256": "0"}, "https://example.com/a.png"),
+        ("image_model", {"name": "flux", "digest": "0"}, "flux"),
+        ("prompt", ["a", "b"], None),
+    ],
+)
+def test_a_cell_is_the_argument_or_null_where_no_such_column_holds_it(
+    name: str, value: Any, shown: Any
+) -> None:
+    cells = argument_values({name: value}, FIELDS)
+    assert cells == dict.fromkeys(FIELDS.names) | {name: shown}
+    assert pa.table({key: [cell] for key, cell in cells.items()}, schema=FIELDS)
+
+
+def test_a_renamed_column_is_kept_under_its_own_name_too() -> None:
+    table = pa.RecordBatch.from_pydict({"caption": ["a"], "seed": [1], "tag": ["x"]})
+    kept = carried(table, {"prompt": "caption"}, "prompt", "seed").of(table)
+    assert kept.to_pylist() == [{"caption": "a", "source_seed": 1, "tag": "x"}]
+
+
+def test_columns_that_records_have_for_something_else_get_another_name() -> None:
+    table = pa.RecordBatch.from_pydict({"caption": ["a"], "prompt": ["b"], "uri": ["c"]})
+    found = carried(table, {"prompt": "caption"}, "prompt", "uri")
+    assert found.renamed == [("prompt", "source_prompt"), ("uri", "source_uri")]
+    assert found.schema(table.schema).names == ["caption", "source_prompt", "source_uri"]
+
+
+def test_a_table_that_has_both_names_is_refused() -> None:
+    table = pa.RecordBatch.from_pydict({"uri": ["a"], "source_uri": ["b"]})
+    with pytest.raises(TableError, match="'source_uri'") as caught:
+        carried(table, {}, "uri")
+    assert "rename" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_renamed_column_of_images_shows_no_signature(kind: pa.DataType) -> None:
+    cells = pa.array([SIGNED, None, "a.png"]).cast(kind)
+    table = pa.RecordBatch.from_arrays([cells], ["first"])
+    kept = carried(table, {"image": "first"}).of(table)
+    assert kept.schema.field("first").type == kind
+    assert kept["first"].to_pylist() == ["https://example.com/a.png", None, "a.png"]
+
+
+def test_a_table_may_carry_nothing() -> None:
+    table = pa.RecordBatch.from_pydict({"prompt": ["a"]})
+    assert carried(table, {"prompt": "prompt"}, "prompt").of(table).schema.names == []

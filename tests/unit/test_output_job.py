@@ -1,0 +1,141 @@
+"""An output goes on without its job file: what job.json says is taken, but for what opens doors."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.job_json import read_claim
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.output_job import claimed_job, job_of
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.committed import committed
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = {"retries": {"attempts": 7}, "media": {"format": "mkv"}, "inputs": {"roots": ["/pictures"]}}
+    return committed(tmp_path_factory.mktemp("claimed"), 2, **options)
+
+
+@pytest.fixture
+def out(job: Path) -> str:
+    return str(job.parent / "out")
+
+
+def claiming(out: str, folder: Path, section: str, **changed: Any) -> str:
+    """Return an output whose job.json says something else."""
+    said = json.loads(Path(out, "job.json").read_text())
+    place = said["job"] if not section else said["job"][section]
+    place.update(changed)
+    (folder / "job.json").write_text(json.dumps(said))
+    return str(folder)
+
+
+def test_the_job_of_an_output_is_the_one_that_made_it(job: Path, out: str) -> None:
+    told = load_job(job, ["media.encoder=libx264", "media.crf=18"])  # what was left open is written down
+    assert claimed_job(out) == told == job_of(out)
+    assert job_of(job) == load_job(job)
+
+
+def test_values_are_replaced_as_in_a_job_file(out: str) -> None:
+    found = claimed_job(out, ["fleet.workers=5", "storage_options.key=k"])
+    assert (found.fleet.workers, found.storage_options) == (5, {"key": "k"})
+
+
+def test_credentials_are_shown_to_nobody_that_an_output_names(out: str, tmp_path: Path) -> None:
+    theirs = {"endpoint_url": "http://127.0.0.1:9000", "endpoint": "http://127.0.0.1:9000"}
+    place = claiming(out, tmp_path, "", storage_options=theirs)
+    assert claimed_job(place).storage_options == {}
+    assert claimed_job(place, ["storage_options.key=k"]).storage_options == {"key": "k"}
+
+
+def test_every_key_of_a_job_is_judged(out: str) -> None:
+    """A key that is new has to be thought about: what is opened, run or written on the word of job.json?"""
+    asked = {"table", "model", "inputs", "fleet", "sweep", "loras", "second_models", "recipe", "scores"}
+    elsewhere = {"output", "storage_options"}  # are never job.json's
+    withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
+    harmless = {
+        "budget",
+        "columns",
+        "on_invalid",
+        "batching",
+        "audit",
+        "keep_embeddings",
+        "media",
+        "retries",
+        "order",
+    }
+    assert Job.model_fields.keys() == asked | elsewhere | withheld | harmless
+
+
+LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "key"),
+    [
+        ("", {"recipe": "os:system"}, "recipe"),
+        ("", {"scores": ["motion", "os:system"]}, "scores"),
+        ("", {"scores": [{"similarity": "/etc"}]}, "scores"),
+        ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
+        ("", {"table": "http://127.0.0.1/t.csv; touch PWN #"}, "table"),
+        ("", {"loras": LORA}, "loras.style.path"),
+        ("fleet", {"address": "10.0.0.1:6379"}, "fleet.address"),
+        ("inputs", {"roots": ["http://127.0.0.1/"]}, "inputs.roots"),
+        ("inputs", {"base": "http://127.0.0.1/"}, "inputs.base"),
+        ("model", {"allow_pickle": True}, "model.allow_pickle"),
+        ("model", {"path": "simplecache::http://127.0.0.1/m"}, "model.path"),
+        ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),
+    ],
+)
+def test_what_opens_doors_has_to_be_said(
+    out: str, tmp_path: Path, section: str, changed: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(JobError, match="not used without your consent") as refused:
+        claimed_job(claiming(out, tmp_path, section, **changed))
+    hint = refused.value.fix.removeprefix("if that is right, give it as ").removesuffix(
+        "; or give the job file"
+    )
+    option, pasted = shlex.split(hint)
+    assert option == "--set"
+    assert pasted.startswith(f"{key}=")
+    claimed_job(str(tmp_path), [pasted])
+
+
+@pytest.mark.parametrize("value", [5, -1.5, [], [[5]], {}, {"a": {"b": 1}}, None, True, "", "\x1b[31m"])
+def test_a_value_of_any_other_type_is_refused_or_taken(out: str, tmp_path: Path, value: Any) -> None:
+    said = json.loads(Path(out, "job.json").read_text())["job"]
+    keys = [("", key) for key in Job.model_fields]
+    keys += [(section, key) for section, values in said.items() if isinstance(values, dict) for key in values]
+    for section, key in keys:
+        place = claiming(out, tmp_path, section, **{key: value})
+        try:
+            job_of(place)
+        except FramefleetError as error:
+            assert error.problem
+
+
+@pytest.mark.parametrize("key", ["table", "output", "recipe"])
+def test_what_is_read_of_a_claim_is_typed(out: str, tmp_path: Path, key: str) -> None:
+    with pytest.raises(JobError, match=rf"job\.{key}"):
+        read_claim(Store(claiming(out, tmp_path, "", **{key: 5})))
+
+
+def test_what_is_said_is_taken(out: str, tmp_path: Path) -> None:
+    place = claiming(out, tmp_path, "fleet", address="10.0.0.1:6379")
+    assert claimed_job(place, ["fleet.address=10.0.0.1:6379"]).fleet.address == "10.0.0.1:6379"
+    assert claimed_job(place, ["fleet.address=auto"]).fleet.address == "auto"
+
+
+def test_no_output_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"it has no job\.json"):
+        job_of(tmp_path)
+    with pytest.raises(JobError, match="cannot be read"):
+        job_of(tmp_path / "job.yaml")

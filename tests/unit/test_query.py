@@ -1,0 +1,129 @@
+"""A condition in SQL chooses rows, opens nothing, and is told by its name what it gets wrong."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.sandbox import Sandboxes
+from framefleet.pipeline.outputs import query
+from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
+
+TABLE = pa.table(
+    {
+        "prompt": pa.array(["a red ball", "a blue cube", None]).dictionary_encode(),
+        "sharpness": [0.5, 0.1, None],
+        "seed": pa.array([0, 1, 2**63 - 1], pa.int64()),
+        "odd name": ["x", "y", "z"],
+        "Seed": [7, 8, 9],  # DuckDB tells no case apart
+    }
+)
+
+
+def chosen(condition: str, table: pa.Table = TABLE) -> list[int]:
+    (found,) = rows_where(iter([table]), condition)
+    assert found.schema == table.schema
+    return found["Seed"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("sharpness > 0.4", [7]),
+        ("sharpness IS NULL OR prompt LIKE '%cube%'", [8, 9]),
+        ("\"odd name\" IN ('z', 'x')", [7, 9]),
+        ("SHARPNESS <= .1", [8]),
+        ("seed IN (SELECT * FROM range(2)) -- a note", [7, 8]),
+        ("seed = 9223372036854775807", [9]),
+        ("true", [7, 8, 9]),
+        ("NULL", []),
+    ],
+)
+def test_rows_come_as_they_are_and_in_their_order(condition: str, rows: list[int]) -> None:
+    assert chosen(condition) == rows
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "sharpness >",
+        "",
+        "true; DROP TABLE records",
+        "true) UNION SELECT 1 --",
+        "true, false",
+        "true ORDER BY seed",
+        "avg(sharpness) > 0",
+        "row_number() OVER () = 1",
+        "sharpness > (SELECT avg(sharpness) FROM TABLE)",
+        "(SELECT count(*) FROM TABLE_OF_TESTS) > 0",
+        "prompt",
+        "\ud800",
+        "'",
+    ],
+)
+def test_what_is_no_condition_on_a_row_is_refused(condition: str) -> None:
+    with pytest.raises(JobError, match="where: ") as caught:
+        chosen(condition)
+    assert caught.value.fix
+
+
+TABLE_OF_TESTS = TABLE  # a variable that DuckDB would find in the frames of its callers
+
+
+def test_no_file_and_no_network_is_asked(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    for source in (f"read_csv('{secret}')", f"'{secret}'", "'https://127.0.0.1:1/a.parquet'", "glob('/*')"):
+        with pytest.raises(JobError):
+            chosen(f"(SELECT count(*) FROM {source}) > 0")
+    for setting in ("SET enable_external_access = true", "COPY (SELECT 1) TO 'x'", "INSTALL httpfs"):
+        with pytest.raises(JobError):
+            chosen(setting)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["list_sum(range(3000000000)) > 0", "len(repeat('a', 4000000000)) > 0", "list_sum(range(seed)) > 0"],
+)
+def test_memory_is_bounded(condition: str) -> None:
+    with pytest.raises(JobError, match="where: "):
+        chosen(condition)
+    assert chosen("true") == [7, 8, 9]
+    query._SANDBOXES.close()
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10 < 4 << 30
+
+
+def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = Sandboxes("framefleet.pipeline.outputs.query_process", max_silence_s=2.0)
+    monkeypatch.setattr(query, "_SANDBOXES", boxes)
+    with pytest.raises(JobError, match="it takes more than 2 s"):
+        chosen(
+            "(SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 1) > 0"
+        )
+
+
+def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
+    with pytest.raises(JobError, match="no column 'sharpnes'") as caught:
+        check_where(TABLE.schema, "sharpnes > 0.4")
+    assert caught.value.fix == "did you mean 'sharpness'?"
+    with pytest.raises(JobError) as caught:
+        check_where(TABLE.schema, "zzzz > 0.4")
+    assert "prompt, sharpness, seed" in caught.value.fix
+
+
+def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() -> None:
+    odd = TABLE.append_column("half", pa.array([1.0, 2.0, 3.0]).cast(pa.float16()))
+    odd = odd.append_column("wide", pa.array([1, 2, 3]).cast(pa.decimal256(60, 2)))
+    for name in ("__row", "__ROW", "__row_"):
+        odd = odd.append_column(name, pa.array([2, 2, 99], pa.int64()))
+    odd = odd.append_column("half", pa.nulls(3))  # twice
+    assert chosen("sharpness > 0.4", odd) == [7]
+    assert chosen('"__row_" = 2', odd) == [7, 8]
+
+
+def test_columns_that_a_condition_may_be_about_are_found_by_their_names() -> None:
+    assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed", "Seed"]

@@ -1,0 +1,127 @@
+"""What may be shown of URLs, options and other people's texts: everything but what gives access."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.redaction import (
+    check_url,
+    is_secret_name,
+    keep_secrets,
+    public_text,
+    public_url,
+    public_value,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.inputs.roots import Roots
+from framefleet.pipeline.rows.tables.table import open_table
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("prompts/a?b@c.csv", "prompts/a?b@c.csv"),
+        ("s3://bucket/run@7/x", "s3://bucket/run@7/x"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("https://[::1]:80/a@b", "https://[::1]:80/a@b"),
+        ("https://token@host/x", "https://host/x"),
+        ("https://me:pa55word@host:80/x?sig=abc", "https://host:80/x"),
+        ("simplecache::s3://me:pa55word@bucket/x", "simplecache::s3://bucket/x"),
+        ("ftp://me:pa@55@host/x", "ftp://host/x"),
+        ("ftp://me:pa/55@host/x", "ftp://host/x"),
+        ("ftp://me:pa#55?word@host/x", "ftp://host/x"),
+        ("ftp://me:p@5/5@host/x", "ftp://host/x"),
+        ("az://box/x?sv=1&sig=abc", "az://box/x"),
+    ],
+)
+def test_a_url_is_shown_without_user_password_and_query(url: str, shown: str) -> None:
+    assert public_url(url) == shown
+    assert public_text(f"could not open {url!r}: no") == f"could not open {shown!r}: no"
+
+
+@pytest.mark.parametrize("url", ["ftp://me:pa/55@host/x", "ftp://me:pa#5@host/x", "https://me:pa@host/a@b"])
+def test_a_password_whose_end_is_not_clear_is_refused_where_it_enters(url: str) -> None:
+    for enter in (check_url, Store, open_table, lambda url: Roots([url])):
+        with pytest.raises(JobError) as caught:
+            enter(url)
+        assert "storage_options" in caught.value.fix
+        assert "pa" not in str(caught.value).partition("password")[0]
+
+
+def test_an_output_with_a_query_is_refused_without_showing_it() -> None:
+    with pytest.raises(JobError, match=r"https://host/run is given with a query") as caught:
+        Store("https://host/run?sig=abcdefgh")
+    assert "abcdefgh" not in str(caught.value)
+
+
+NAMES = (
+    "secret AWS_SECRET_ACCESS_KEY key accountKey sas_token X-Amz-Signature Authorization connection_string"
+)
+MISSPELT = "secrt passwrod tokn storage_optons.secret"
+
+
+@pytest.mark.parametrize("name", [*NAMES.split(), *MISSPELT.split()])
+def test_a_secret_is_known_by_its_name_also_misspelt(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt", "keyframe_model", "tokenizer", "author", "endpoint_url", "region_name", "num_frames"]
+)
+def test_other_names_are_of_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_what_a_process_was_told_is_hidden_in_every_text() -> None:
+    keep_secrets(
+        {
+            "storage_options": {
+                "secret": "hidden-one",
+                "client_kwargs": {"headers": {"Cookie": "hidden-two"}},
+            },
+            "table": "https://me:hidden%2Fthree@host/t.csv?X-Amz-Signature=hidden-four&size=16x64x64",
+            "fleet": {"workers": 2},
+        }
+    )
+    said = "hidden-one hidden-two hidden%2Fthree hidden/three hidden-four 16x64x64"
+    assert public_text(said) == "*** *** *** *** *** 16x64x64"
+
+
+def test_secrets_of_the_environment_are_hidden_and_its_paths_are_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of-the-environment\n")
+    monkeypatch.setenv("SOME_TOKEN_FILE", str(tmp_path))
+    said = "Illegal header value b'Bearer hf_of-the-environment'"
+    assert public_text(said) == "Illegal header value b'Bearer ***'"
+    assert public_text(str(tmp_path)) == str(tmp_path)
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_WEB_IDENTITY_TOKEN_FILE", "HF_TOKEN_PATH"):
+        monkeypatch.setenv(name, "/gone/key.json")
+        assert public_text("no /gone/key.json") == "no /gone/key.json"
+
+
+def test_values_of_a_job_are_shown_without_their_secrets() -> None:
+    given = {"a": {"secret": "abc"}, "tables": ["s3://me:pa@b/x"], "workers": 2}
+    assert public_value(given) == {"a": {"secret": "***"}, "tables": ["s3://b/x"], "workers": 2}
+
+
+@pytest.mark.parametrize("text", ["://a:b" * 200_000, "a" * 500_000 + "://" + ":" * 500_000])
+def test_no_text_takes_long(text: str) -> None:
+    started = time.perf_counter()
+    public_text(text)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_tables_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str, *, secret: str) -> None:
+        raise OSError(f"refused {secret} at https://host/t.csv?sig=abc")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(TableError) as caught:
+        open_table("s3://bucket/t.csv", {"secret": "of-this-table"})
+    assert caught.value.problem.endswith("cannot be read: refused *** at https://host/t.csv")
+    assert caught.value.__cause__ is None

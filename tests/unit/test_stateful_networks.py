@@ -1,0 +1,220 @@
+"""What a network changes in itself from forward to forward is noticed; tables that it fills once are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+
+
+class Network(nn.Module):
+    def __init__(self, keep: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.block = nn.Linear(2, 2)
+        self.block.register_buffer("mean", torch.zeros(2))
+        self.block.processor = SimpleNamespace(cache={})
+        self.block.seen = []
+        self.keep = keep
+
+    def forward(self, latents: Tensor) -> Tensor:
+        self.keep(self.block, latents)
+        return self.block(latents)
+
+
+def found(keep: Callable[[Any, Tensor], Any], *sizes: int) -> str | None:
+    """Return what is noticed in forwards of these sizes."""
+    network, watch = Network(keep), StateWatch()
+    with torch.no_grad():
+        for size in sizes:
+            with watch.around("unet", network, ("unet", size)):
+                network(torch.full((size, 2), float(size)))
+    return watch.found
+
+
+def fill(block: Any, latents: Tensor) -> None:
+    block.processor.cache.setdefault(len(latents), torch.arange(len(latents)))
+
+
+def made_anew(block: Any, latents: Tensor) -> None:
+    block.table, block.sizes = torch.arange(2), {"rows": 2}
+
+
+def in_place(block: Any, latents: Tensor) -> None:
+    block.mean += latents.mean()
+
+
+def replaced(block: Any, latents: Tensor) -> None:
+    block.mean = block.mean + latents.mean()
+
+
+def counted(block: Any, latents: Tensor) -> None:
+    block.step = getattr(block, "step", 0) + 1
+
+
+def in_a_processor(block: Any, latents: Tensor) -> None:
+    block.processor.cache["last"] = latents
+
+
+def everything(block: Any, latents: Tensor) -> None:
+    for keep in (in_place, counted, in_a_processor):
+        keep(block, latents)
+    block.seen.append(latents)
+
+
+def test_a_network_that_keeps_state_is_put_back_to_what_it_was() -> None:
+    network, watch = Network(everything), StateWatch()
+    weight, processor = network.block.weight, network.block.processor
+    with torch.no_grad():
+        for _ in range(2):
+            for _ in range(3):
+                with watch.around("unet", network, "unet"):
+                    network(torch.ones(1, 2))
+            assert (len(network.block.seen), network.block.step) == (3, 3)
+            watch.restore()
+            assert network.block.mean.tolist() == [0, 0]
+            assert (network.block.seen, network.block.processor.cache) == ([], {})
+            assert not hasattr(network.block, "step")
+    assert network.block.weight is weight
+    assert network.block.processor is not processor
+
+
+def test_a_network_without_state_is_left_as_it_is() -> None:
+    network, watch = Network(fill), StateWatch()
+    with watch.around("unet", network, "unet"):
+        network(torch.ones(1, 2))
+    watch.restore()
+    assert network.block.processor.cache.keys() == {1}
+
+
+_calls: list[int] = []
+
+
+def filled_late(block: Any, latents: Tensor) -> None:
+    """Make tables in the third forward, whatever its shape is."""
+    _calls.append(1)
+    if len(_calls) >= 3 and not block.processor.cache:
+        block.processor.cache["table"] = block.table = torch.arange(3)
+
+
+def filled_late_and_again(block: Any, latents: Tensor) -> None:
+    filled_late(block, latents)
+    if len(_calls) == 5:
+        block.table = torch.arange(4)
+
+
+@pytest.mark.parametrize("keep", [fill, made_anew, lambda block, latents: None])
+def test_tables_that_stay_are_no_state(keep: Callable[[Any, Tensor], Any]) -> None:
+    assert found(keep, 1, 2, 1, 2, 1, 3, 3) is None
+
+
+class Rotary:
+    """A table as Z-Image's: an object that is no module, made at its first call and kept for ever."""
+
+    def __init__(self) -> None:
+        self.table: Any = None
+        self.by_size: dict[int, Tensor] = {}
+        self.grown = torch.arange(2)
+
+    def fill(self, size: int) -> None:
+        self.table = [torch.arange(4)] if self.table is None else self.table
+        self.by_size.setdefault(size, torch.arange(size))
+        self.grown = torch.arange(max(size, len(self.grown)))
+
+    def begin(self, size: int) -> None:
+        self.table = [torch.arange(4) + size]
+
+
+def beside(use: Callable[[Rotary, int], None], *, is_shared: bool = True) -> str | None:
+    """Return what is noticed in forwards of a network while others run, which use an object of theirs."""
+    network, control = Network(left_alone), Network(left_alone)
+    network.block.rotary = Rotary()
+    control.block.rotary = network.block.rotary if is_shared else Rotary()
+    watch = StateWatch(networks={"transformer": network}, beside=[network, control])
+    for size in (3, 5, 5):
+        use(network.block.rotary, size)  # as the ControlNet's forward does
+        with watch.around("transformer", network, ("transformer", size)):
+            network(torch.ones(size, 2))
+    return watch.found
+
+
+def test_a_table_that_another_network_made_is_no_state() -> None:
+    assert beside(Rotary.fill) is None
+
+
+def test_what_another_network_replaces_is_state() -> None:
+    assert beside(Rotary.begin) == "transformer.block.rotary"
+
+
+def test_what_a_pipeline_writes_where_nothing_was_is_state() -> None:
+    assert beside(Rotary.fill, is_shared=False) == "transformer.block.rotary"
+
+
+def test_a_table_that_is_made_late_is_no_state_as_long_as_it_stays() -> None:
+    _calls.clear()
+    assert found(filled_late, 1, 1, 1, 1, 1) is None
+    _calls.clear()
+    assert found(filled_late_and_again, 1, 1, 1, 1) is None
+    _calls.clear()
+    assert found(filled_late_and_again, 1, 1, 1, 1, 1) == "unet.block.table"
+
+
+@pytest.mark.parametrize(
+    ("keep", "attribute"),
+    [
+        (in_place, "unet.block.mean"),
+        (replaced, "unet.block.mean"),
+        (counted, "unet.block.step"),
+        (in_a_processor, "unet.block.processor"),
+        (lambda block, latents: block.seen.append(1), "unet.block.seen"),
+    ],
+)
+def test_state_is_noticed_in_the_second_forward_of_a_shape(
+    keep: Callable[[Any, Tensor], Any], attribute: str
+) -> None:
+    assert found(keep, 1, 2) is None
+    assert found(keep, 1, 2, 1) == attribute
+
+
+def test_what_is_switched_for_each_row_is_no_state() -> None:
+    network = Network(counted)
+    watch = StateWatch([network.block])
+    for _ in range(3):
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+    assert watch.found is None
+
+
+def left_alone(block: Any, latents: Tensor) -> None:
+    """Keep nothing."""
+
+
+def test_what_a_pipeline_changes_for_a_row_is_noticed_and_put_back_for_the_next() -> None:
+    network = Network(left_alone)
+    watch = StateWatch(networks={"unet": network})
+    network.block.processor = SimpleNamespace(cache={}, scale=3.0)  # as a call sets its own attention
+    with watch.around("unet", network, "unet"):
+        network(torch.ones(1, 2))
+    assert watch.found == "unet.block.processor"
+    watch.restore()
+    assert not hasattr(network.block.processor, "scale")
+
+
+def test_a_change_between_forwards_is_noticed_and_one_for_all_rows_is_not() -> None:
+    network, watch = Network(left_alone), StateWatch()
+    for backend in ("native", "flash"):
+        network.block.backend = backend
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+        watch.forget()
+    assert watch.found is None
+    for backend in ("native", "flash"):
+        network.block.backend = backend
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+    assert watch.found == "unet.block.backend"

@@ -1,0 +1,85 @@
+"""What an error of a store means: whether to ask again, to look for other credentials, or to tell people."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
+from s3fs.errors import translate_boto_error
+
+from framefleet.pipeline.errors import StoreTrouble
+from framefleet.pipeline.outputs.stores.store_errors import in_a_line, trouble_of
+
+
+def said(code: str, status: int) -> BaseException:
+    """Return what s3fs makes of a server's answer."""
+    response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error: BaseException = translate_boto_error(ClientError(response, "PutObject"))
+    return error
+
+
+class HttpError(Exception):
+    """As gcsfs has it."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class GoogleAuthError(Exception):
+    """As google.auth has it."""
+
+
+class TransportError(GoogleAuthError):
+    """The same, where tokens come from cannot be reached."""
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (said("SlowDown", 503), "unreachable"),
+        (said("InternalError", 500), "unreachable"),
+        (said("504", 504), "unreachable"),
+        (said("RequestTimeout", 400), "unreachable"),
+        (said("BadDigest", 400), "unreachable"),
+        (said("NoSuchUpload", 404), "unreachable"),
+        (said("ConditionalRequestConflict", 409), "unreachable"),
+        (said("AccessDenied", 403), "refused"),
+        (said("ExpiredToken", 400), "refused"),
+        (said("InvalidAccessKeyId", 403), "refused"),
+        (said("NoSuchBucket", 404), "missing"),
+        (said("NoSuchKey", 404), "other"),
+        (said("PreconditionFailed", 412), "other"),
+        (said("XMinioStorageFull", 507), "full"),
+        (EndpointConnectionError(endpoint_url="http://x"), "unreachable"),
+        (ReadTimeoutError(endpoint_url="http://x"), "unreachable"),
+        (NoCredentialsError(), "refused"),
+        (ParamValidationError(report="x"), "other"),
+        (HttpError(503), "unreachable"),
+        (HttpError(403), "refused"),
+        (OSError("Forbidden: b/o\nno storage.objects.create access"), "refused"),  # gcsfs's of a 403
+        (TransportError(), "unreachable"),
+        (ConnectionResetError(), "unreachable"),
+        (TimeoutError(), "unreachable"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "full"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), "refused"),
+        (PermissionError(errno.EACCES, "x"), "refused"),
+        (FileNotFoundError(), "other"),
+        (KeyError("x"), "other"),
+    ],
+)
+def test_an_error_is_told_by_what_it_says(error: BaseException, trouble: StoreTrouble) -> None:
+    assert trouble_of(error) == trouble
+
+
+def test_what_azure_says_is_told_on_one_line() -> None:
+    said = "The specified container does not exist.\nRequestId:8c7b\nContent: <?xml ...?>\n<Error/>"
+    assert in_a_line(Exception(said)) == "The specified container does not exist."
+    assert in_a_line(OSError("Forbidden: b/o\nno access")) == "Forbidden: b/o no access"

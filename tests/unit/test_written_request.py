@@ -1,0 +1,57 @@
+"""Requests written by hand, resolved by the same checks as a table's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.row_inputs import Seen
+from framefleet.pipeline.rows.tables.written_request import checked
+from tests.configs import SD, WAN, write_model
+
+
+class Anything:
+    """A finder of whatever it is asked for."""
+
+    uri, sha256, num_frames = "a.png", "aa", 1
+
+    def prefetch(self, wanted: Iterable[Any]) -> None:
+        pass
+
+    def locate(self, uri: str) -> str:
+        return uri
+
+    def find(self, uri: str, kind: str) -> Seen:
+        return self
+
+
+def test_the_rate_of_a_request_is_that_of_its_clip(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "WanPipeline", WAN))
+    found = checked(Request(arguments={"prompt": "a"}, fps=12), spec, BUILT_IN["generate"], finder=Anything())
+    assert found.fps == 12
+    assert "fps" not in found.arguments
+
+
+def test_a_pipeline_with_a_rate_among_its_arguments_is_given_that_one(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "StableVideoDiffusionPipeline", SD))
+    request = Request(arguments={"image": "a.png", "fps": 6}, fps=12)
+    found = checked(request, spec, BUILT_IN["generate"], finder=Anything())
+    assert (found.arguments["fps"], found.fps) == (6, 12)
+
+
+def test_a_path_object_is_a_path_and_other_objects_are_refused(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "WanImageToVideoPipeline", WAN))
+    arguments = {"prompt": "a", "image": Path("a.png")}
+    found = checked(Request(arguments=arguments), spec, BUILT_IN["generate"], finder=Anything())
+    assert found.arguments["image"]["uri"] == "a.png"
+    with pytest.raises(TableError, match="row 3: image is of type object") as caught:
+        opened = Request(arguments=arguments | {"image": object()})
+        checked(opened, spec, BUILT_IN["generate"], finder=Anything(), index=3)
+    assert "path or URL" in caught.value.fix
