@@ -11,7 +11,7 @@ When a worker dies
 - A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
   else. Machines that have done no row get other rows first, as long as any wait.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
-  last. So a row that merely stood beside a killer never is: the killer dies alone too, the others finish.
+  last. So a row that merely ran with a killer never is: the killer dies alone too, the others finish.
   A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
   alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 
@@ -114,7 +114,7 @@ class Dispatcher:
         self._closed = False
 
     def join(self, worker: str, *, at: Whereabouts = (), room: int = 0) -> None:
-        """The worker is ready. Name a new process anew: reports are told apart by worker and row only.
+        """The worker is ready. Name a new process anew: reports are distinguished by worker and row only.
 
         at: where it is, the widest first; what is there too may fail for the same reason. room: bytes
         of memory that a row has there.

@@ -32,7 +32,7 @@ class LeasedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """Rows handed to one worker. `alone`: a suspect of killing workers; render nothing beside it."""
+    """Rows handed to one worker. `alone`: a suspect of killing workers; render nothing else meanwhile."""
 
     lease_id: int
     worker: str

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class HalfDoneRows:
-    """The rows that have a checkpoint. Deletes beside whoever asks for it.
+    """The rows that have a checkpoint. Deletes in the background.
 
     is_whole: whether what this run renders is all that is to be; if not, those of other rows stay.
     """

@@ -96,7 +96,7 @@ class Driver:
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
 
     def _close(self) -> None:
-        """Commit what is done, whatever ended it; then end what goes on beside."""
+        """Commit what is done, whatever ended it; then end what goes on in the background."""
         if self._stop.is_urgent:
             log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
         is_complete = False

@@ -23,7 +23,7 @@ _MAX_POINTS = 256
 
 
 def eta_s(points: Sequence[Point], left: int, *, now: float, workers: int, batch: float) -> float | None:
-    """Return in how many seconds so many rows will be done; None where that would be a guess.
+    """Return in how many seconds this many rows will be done; None where that would be a guess.
 
     points: in order, since the workers that render have been these. batch: rows that are finished together.
     """
@@ -55,7 +55,7 @@ class TimeLeft:
         self._stride = 1  # rows between two points
 
     def finished(self, num_rows: int, *, now: float, workers: int) -> None:
-        """So many rows of this run are finished by now, and so many workers are here."""
+        """Note how many rows of this run are finished by now, and how many workers there are."""
         if abs(workers - self._workers) > CHANGE * self._workers:
             self._points, self._workers, self._stride = [], workers, 1
         points = self._points

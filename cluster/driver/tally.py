@@ -88,7 +88,7 @@ class Tally:
         self._seats[worker].in_hand -= 1
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
-        """Rows that were done are to be rendered again, over their clips of so many bytes.
+        """Rows that were done are to be rendered again, over their clips of this many bytes.
 
         num_before: of these, those that were done before this run.
         """
@@ -105,7 +105,7 @@ class Tally:
             named.append(audited.kind)
 
     def remembered(self, worker: str, sizes: int) -> None:
-        """So many batch sizes of this worker, since its start, were found by other processes."""
+        """How many batch sizes of this worker, since its start, other processes had found."""
         self._seats[worker].remembered = sizes
 
     def failed(self, message: str) -> None:

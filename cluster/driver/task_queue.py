@@ -1,4 +1,4 @@
-"""In: things to do. Out: done one after another, in a thread of their own, beside the one who asks."""
+"""In: things to do. Out: done one after another, in the background, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TaskQueue:
         self.check()
 
     def leave(self, *, after_s: float) -> None:
-        """Do what was asked for so long, and then nothing more; raises nothing."""
+        """Do what was asked so far, and then nothing more; raises nothing."""
         self._tasks.put(None)
         if self._thread.ident is not None:
             self._thread.join(after_s)

@@ -77,7 +77,7 @@ class Slot:
 
 
 class Actors:
-    """options: what Ray is told of every actor. folder: where modules of the user's may be, if any."""
+    """options: the Ray options of every actor. folder: where modules of the user's may be, if any."""
 
     def __init__(
         self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup, *, folder: str | None

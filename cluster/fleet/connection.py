@@ -74,7 +74,7 @@ class Head:
 class _NoFolders(JobConfig):
     """Keeps Ray from putting the driver's folders first on the path of its workers' imports.
 
-    Modules of a stranger beside a table would run in every worker. Ray has no option for it, but leaves them
+    Modules of a stranger next to a table would run in every worker. Ray has no option for it, but leaves them
     out where the job has a `working_dir` (`ray/_private/worker.py:connect`).
     """
 

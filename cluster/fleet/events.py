@@ -48,7 +48,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The worker's machine is to go soon: it should hand back what it has. Told again and again."""
+    """The worker's machine is to go soon: it should hand back what it has. Sent again and again."""
 
     worker: str
 

@@ -116,7 +116,7 @@ class Fleet:
             self._stack.__exit__(kind, error, trace)
 
     def grow(self, num_rows: int) -> None:
-        """Start the workers that so many rows have work for, as far as there are machines for them."""
+        """Start the workers that this many rows keep busy, as far as there are machines for them."""
         self._was_ready = self._clock.seconds
         self._num_rows = num_rows
         self._fill()

@@ -32,14 +32,14 @@ class Shares:
         return self.asked if self.asked is not None else max(1, self.room(machines, but=but))
 
     def options(self, *, threads: int, python: str | None) -> dict[str, Any]:
-        """Return what Ray is told of every worker."""
+        """Return the Ray options of every worker."""
         runtime_env: dict[str, Any] = {"env_vars": worker_variables(threads=threads)}
         if python:
             runtime_env["py_executable"] = python
         return {
             "num_gpus": self.gpus,
             "num_cpus": self.cpus,
-            "max_restarts": 0,  # a restarted actor keeps its name, and late answers could not be told apart
+            "max_restarts": 0,  # a restarted actor keeps its name, and late answers would look like its own
             "runtime_env": runtime_env,
         }
 

@@ -1,4 +1,4 @@
-"""A fleet on its way beside what its driver still checks: Ray starts, a first worker loads its model.
+"""A fleet that starts while its driver still checks the table: Ray starts, a first worker loads its model.
 
 Ends with the first of its contexts, whatever became of the driver's part.
 """

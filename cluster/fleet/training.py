@@ -90,7 +90,7 @@ class Trainers:
             self.fit(_train, training, tell, num_workers=0)
 
     def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
-        # Beside this process: they are to live as long as it does.
+        # Outside this process: they are to live as long as it does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         deadline = time.monotonic() + self._settings.ready_timeout_s

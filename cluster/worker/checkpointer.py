@@ -1,4 +1,4 @@
-"""Half-done rows of one worker, to the store and back: written beside the rendering."""
+"""Half-done rows of one worker, to the store and back: written in parallel with the rendering."""
 
 from __future__ import annotations
 

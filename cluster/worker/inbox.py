@@ -35,10 +35,10 @@ class Arrived:
 
 
 class Inbox:
-    """fetch: begins to read a row's checkpoint. told: is called, in any thread, when something was read."""
+    """fetch: begins to read a row's checkpoint. notify: is called, in any thread, when something was read."""
 
-    def __init__(self, fetch: Callable[[str], Future[bytes | None]], told: Callable[[], None]) -> None:
-        self._fetch, self._told = fetch, told
+    def __init__(self, fetch: Callable[[str], Future[bytes | None]], notify: Callable[[], None]) -> None:
+        self._fetch, self._notify = fetch, notify
         self._rows: list[Arrived] = []
 
     def __len__(self) -> int:
@@ -47,15 +47,15 @@ class Inbox:
     def add(self, assignment: Assignment, inputs: list[Future[bytes]]) -> None:
         self._rows.append(Arrived(assignment, inputs))
         for read in inputs:
-            read.add_done_callback(lambda _: self._told())
+            read.add_done_callback(lambda _: self._notify())
 
     def take(self, room: int) -> list[Arrived]:
-        """Return up to so many rows that can start."""
+        """Return up to this many rows that can start."""
         room = max(room, 0)
         for row in islice(self._rows, room):  # no more at once: a checkpoint may have a gigabyte
             if row.wants_checkpoint and row.checkpoint is None:
                 row.checkpoint = self._fetch(row.assignment.row_id)
-                row.checkpoint.add_done_callback(lambda _: self._told())
+                row.checkpoint.add_done_callback(lambda _: self._notify())
         ready = [row for row in self._rows if row.is_ready][:room]
         self._rows = [row for row in self._rows if row not in ready]
         return ready

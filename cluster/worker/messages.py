@@ -40,7 +40,7 @@ class WorkerSetup:
     keep_embeddings: whether what text encoders returned is kept in the store.
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
-    scores: what is measured of every clip, beside the denoising.
+    scores: what is measured of every clip, in parallel with the denoising.
     """
 
     model: ModelSettings
@@ -97,7 +97,7 @@ class Loading:
 class Assignment:
     """One row to render now.
 
-    is_apart: an audit found rows of its kind to differ in company. is_audited: if it is batched, it is
+    is_apart: an audit found rows of its kind to differ in a batch. is_audited: if it is batched, it is
     compared with a plain call. has_checkpoint: it is half-done already. largest: the row of the job that
     takes most memory, which a worker rehearses before its first row.
     """
@@ -130,7 +130,7 @@ class Failed:
 
     @classmethod
     def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0) -> Self:
-        """Return what is told of a row that raised this."""
+        """Return what is reported of a row that raised this."""
         culprit = culprit_of(error)
         return cls(
             row_id=row_id,
@@ -148,7 +148,7 @@ class Failed:
 class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
-    had_company: other rows were under way beside it, so that audits of its kind speak for it.
+    had_company: other rows were under way with it, so that audits of its kind speak for it.
     """
 
     record: Record
@@ -160,7 +160,7 @@ class StoredRow:
 class WorkerReport:
     """What became of a worker's rows since its last report.
 
-    saved: rows whose checkpoint is in the store, whatever else is told of them. handed_back: rows that it
+    saved: rows whose checkpoint is in the store, whatever else is reported of them. handed_back: rows that it
     renders no more, being drained. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
     remarks: what there is to say of half-done rows.
     audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
@@ -169,7 +169,7 @@ class WorkerReport:
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
     renders came further; 0 while it waits for others. rendering: these rows, where that is long. writing_s:
     for how long one of its clips has been encoded, scored or stored. scoring: the row of that clip, if it is
-    the scores that take so long.
+    the scores that take this long.
     """
 
     rendered: tuple[StoredRow, ...] = ()

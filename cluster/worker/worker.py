@@ -1,6 +1,6 @@
 """One worker: rows come in, clips go to the store, reports go out. Knows no Ray; an actor wraps it.
 
-One thread renders; `Writers` encode and upload beside it, so that the GPU does not wait for either.
+One thread renders; `Writers` encode and upload in parallel with it, so that the GPU does not wait for either.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 # How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
 _POLL_S = 1.0
-# From when on a report says that rows come no further: long forwards are told too, and mean nothing.
+# From when on a report says that rows come no further: long forwards are reported too, and mean nothing.
 _STILL_S = 2.0
 _LOGGING = ("cluster.worker.checkpointer", "pipeline.render.checkpoints", "pipeline.render.rehearsal")
 LOGGERS = (*(f"framefleet.{name}" for name in _LOGGING), place_trial.__name__)
@@ -70,7 +70,7 @@ class Remarks(logging.Handler):
 
 
 class Notice:
-    """That this process was sent SIGTERM. Its driver is told, and drains it; the sender kills later on."""
+    """That this process was sent SIGTERM. Its driver hears of it and drains it; the sender kills later."""
 
     def __init__(self) -> None:
         self.is_given = False

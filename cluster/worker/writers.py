@@ -1,4 +1,4 @@
-"""Clips of one worker, to the store: encoded, scored and uploaded beside the rendering, by threads."""
+"""Clips of one worker, to the store: encoded, scored and uploaded by threads while others render."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class _Held:
 class Writers:
     """Each has one clip at a time."""
 
-    def __init__(self, setup: WorkerSetup, told: Callable[[StoredRow | Failed], None]) -> None:
-        """told: hears what became of each clip, from any of their threads."""
-        self._setup, self._told = setup, told
+    def __init__(self, setup: WorkerSetup, report: Callable[[StoredRow | Failed], None]) -> None:
+        """report: is called with what became of each clip, from any of their threads."""
+        self._setup, self._report = setup, report
         self.num = max(_MIN_WRITERS, setup.num_writers)
         self._clips: Queue[tuple[Clip, int]] = Queue(_MAX_QUEUED)
         self._held: tuple[_Held, ...] = ()
@@ -77,7 +77,7 @@ class Writers:
                 news = Failed.of(clip.row_id, error, traceback.format_exc())
             with self._lock:
                 self._held = tuple(other for other in self._held if other is not held)
-            self._told(news)
+            self._report(news)
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
         store = self._setup.store

@@ -1,4 +1,4 @@
-"""In: a prompt. Out: what in it the shipped model was never told, and what it was told instead."""
+"""In: a prompt. Out: what in it the shipped model never learned, and what it was given instead."""
 
 from __future__ import annotations
 

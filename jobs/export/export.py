@@ -32,7 +32,7 @@ from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
+from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.format == "hf":
         check_folder(plan.endings, feature, selection.schema)
     claim_place(place, choice, plan, parts)
-    sweep_beside(place)
+    sweep_in_background(place)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,

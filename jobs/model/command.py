@@ -271,7 +271,7 @@ def show_convert(
 
 @contextmanager
 def _bytes_written() -> Iterator[Callable[[int, int], None]]:
-    """Show bytes, rate and time left on a terminal, and nothing in a log. Yield what it is told by."""
+    """Show bytes, rate and time left on a terminal, and nothing in a log. Yield what reports to it."""
     from framefleet.jobs.show.progress import BAR_WIDTH
 
     columns = (BarColumn(BAR_WIDTH), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

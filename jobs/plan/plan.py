@@ -239,14 +239,14 @@ def _prediction(
     job, num_cores = resolved.job, os.cpu_count() or 1
     wait_for(watch, "importing libraries, as a worker does")
     imports = time_imports(threads=job.model.threads)
-    is_beside = may_fork(job.fleet, device=job.model.device)
+    is_forked = may_fork(job.fleet, device=job.model.device)
     return predict(
         trial.kinds,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
         num_audits=num_audits,
         load=trial.load,
-        starting_s=starting_s(imports, is_beside=is_beside, num_cores=num_cores),
+        starting_s=starting_s(imports, is_forked=is_forked, num_cores=num_cores),
         num_workers=num_workers,
         num_cores=num_cores,
         price=wanted.price if wanted.price is not None else job.budget.price,
@@ -254,9 +254,9 @@ def _prediction(
     )
 
 
-def starting_s(imports: Took, *, is_beside: bool, num_cores: int) -> float:
-    """Return it. is_beside: workers are forks of one process, which imports while Ray starts."""
-    if not is_beside:
+def starting_s(imports: Took, *, is_forked: bool, num_cores: int) -> float:
+    """Return it. is_forked: workers are forks of one process, which imports while Ray starts."""
+    if not is_forked:
         return COMMAND_S + RAY.wall_s + imports.wall_s
     return COMMAND_S + max(RAY.wall_s, imports.wall_s, (RAY + imports).cpu_s / num_cores)
 

@@ -37,7 +37,7 @@ from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
+from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -111,7 +111,7 @@ def render_rows(
                 sweep_late(resolved.store, lock)
                 if finish_taking_back(resolved.store, index, lock).num_rows:
                     lock.seal()
-                sweep_beside(resolved.store)
+                sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
                 wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
                 write_rows(resolved, index, lock)

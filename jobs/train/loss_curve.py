@@ -1,4 +1,4 @@
-"""In: `loss.jsonl` of an output. Out: `loss.png` beside it: the losses, and the line that they follow."""
+"""In: `loss.jsonl` of an output. Out: `loss.png` next to it: the losses, and the line that they follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framefleet.pipeline.training.reports import read_losses
 _PATH = "loss.png"
 CURVE_SIZE, _DPI = (960, 540), 100  # pixels
 _RAW, _SMOOTH, _GRID = "#b7ccf0", "#1f57b8", "#e2e4e9"
-# The line is a mean over this part of all steps to both sides, and at least over so many.
+# The line is a mean over this part of all steps to both sides, and at least over this many.
 _SMOOTHED_SHARE, _SMOOTHED = 50, 3
 
 _Values = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ def loss_curve(losses: Sequence[float]) -> bytes:
 
 
 def _smoothed(values: _Values) -> _Values:
-    """Return the mean around each value, of so many to both sides."""
+    """Return the mean around each value, of this many to both sides."""
     half = max(len(values) // _SMOOTHED_SHARE, _SMOOTHED)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - half, 0)

@@ -35,12 +35,12 @@ from framefleet.pipeline.training.freezing import trained_component
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 
-# What else a model may be told changes its weights, or keeps them where no gradient reaches.
+# What else a model may be given changes its weights, or keeps them where no gradient reaches.
 _OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
 # Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
 ATTENTION = ("flash", "flex", "native", "xformers")
 ATTENTION_OF_TORCH = "_native_"
-SPECIAL = ("seed", "scheduler", "fps")  # of a sample, beside the arguments of the call
+SPECIAL = ("seed", "scheduler", "fps")  # of a sample, besides the arguments of the call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ def train(
 
 
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
-    """Do what `train` promises, telling `watch` about it."""
+    """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
     resolved = as_begun(resolve_training(job, watch))
     asked = None if job.fleet.workers == "auto" else job.fleet.workers

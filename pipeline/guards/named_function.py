@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import RecipeError
 
 
 def named_function(name: str, kind: str = "recipe") -> Callable[..., Any]:
-    """Import `module:function`; modules beside the working folder are found too.
+    """Import `module:function`; modules in the working folder are found too.
 
     Only for names of those who run the job: importing a module runs it. kind: what it is, for messages.
     Raises RecipeError when there is none.

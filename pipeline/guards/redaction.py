@@ -1,7 +1,7 @@
 """What of a URL, an option or another's text may be shown: all but what gives access to something.
 
 Places that we name go through `public_url`. Texts of other libraries quote whatever they were given; they go
-through `public_text`, which knows the secrets that this process was told (`keep_secrets`).
+through `public_text`, which knows the secrets that this process was given (`keep_secrets`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-# What most leaves are, told at once.
+# What most leaves are, reported at once.
 _LEAVES = frozenset({Tensor, type(None), bool, int, float, str})
 # Caches hold layers, and these their tensors in a list: four. Deeper, and it is no cache.
 _DEPTH = 6

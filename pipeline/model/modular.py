@@ -165,7 +165,7 @@ def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 
 def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
-    """Return the pipeline with guiders of these scales, beside its other components."""
+    """Return the pipeline with guiders of these scales and its other components."""
     own = copy.copy(pipe)
     for name, changes in guiding(pipe, arguments).items():
         setattr(own, name, getattr(pipe, name).new(**changes))

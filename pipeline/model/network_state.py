@@ -1,4 +1,4 @@
-"""What networks keep in themselves beside weights: attributes, buffers and hooks of all submodules, and what
+"""What networks keep in themselves besides weights: attributes, buffers and hooks of all submodules, and what
 the objects there hold. Compared (but for hooks), kept, and put back.
 
 Not covered: state in closures, classes and modules of Python.

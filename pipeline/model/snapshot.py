@@ -173,7 +173,7 @@ class _Network:
 
 
 class _Module:
-    """What one module consists of, beside the values of its weights."""
+    """What one module consists of, besides the values of its weights."""
 
     __slots__ = (
         *("_forward", "_held", "_hooks", "_inner", "_kind", "_module", "_name", "_parts", "_training"),

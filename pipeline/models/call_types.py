@@ -1,4 +1,4 @@
-"""What the pipelines of diffusers take beside tensors and numbers, as types."""
+"""What the pipelines of diffusers take besides tensors and numbers, as types."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Damage:
 def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], None]) -> Iterator[Damage]:
     """Read every part and every file that its records name; yield what is wrong, and fill `index`.
 
-    checked: is told how many records were looked at, now and then.
+    checked: is called with how many records were looked at, now and then.
     """
     num_checked = 0
     with ThreadPoolExecutor(_NUM_READERS) as readers:
@@ -94,8 +94,8 @@ def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, lis
         for path, state in states.items()
         if state != "sound"
     ]
-    beside = extras.path if extras else None
-    indexed = IndexedRecord(row_id=record["row_id"], clip=clip.path, extras=beside, is_sound=not damages)
+    extras_path = extras.path if extras else None
+    indexed = IndexedRecord(row_id=record["row_id"], clip=clip.path, extras=extras_path, is_sound=not damages)
     return indexed, damages
 
 
@@ -128,7 +128,7 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
 
 
 def _listed(store: Store) -> Iterator[str]:
-    """Yield the files of all folders of clips, some listed at once, and those beside them."""
+    """Yield the files of all folders of clips, some listed at once, and those next to them."""
     folders = iter(_FOLDERS)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class EncodedClip:
     """A clip as a file. record: as of a first attempt, without places, `worker` and `row_indices`.
 
-    suffix: of its name. extras: the file of arrays that were returned beside it, if any. preview: a still.
+    suffix: of its name. extras: the file of arrays that were returned besides it, if any. preview: a still.
     """
 
     suffix: str

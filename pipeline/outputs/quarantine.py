@@ -1,4 +1,4 @@
-"""Kinds of rows that an audit found wrong in company, `apart/<16 hex>.json`: no clip of these is adopted."""
+"""Kinds of rows that an audit found wrong in a batch, `apart/<16 hex>.json`: no clip of these is adopted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 
 def note_apart(store: Store, kind: str) -> None:
-    """Write down, for drivers to come, that rows of this kind were rendered wrong in company."""
+    """Write down, for drivers to come, that rows of this kind were rendered wrong in a batch."""
     store.create(path_of(kind), canonical_json({"kind": kind}).encode())
 
 

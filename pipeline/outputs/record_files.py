@@ -56,7 +56,7 @@ def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFi
 
 
 def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
-    """Return the file of arrays beside a clip, if any. Raises as `recorded_clip` does."""
+    """Return the file of arrays next to a clip, if any. Raises as `recorded_clip` does."""
     sha256 = record.get("extra_outputs_sha256")
     if sha256 is None:
         return None

@@ -28,8 +28,8 @@ def image_to_video(pipe: Any, request: Request) -> Any:
 def video_to_video(pipe: Any, request: Request, *, num_frames: int | None = None) -> Any:
     """Render over `request.arguments["video"]`, a list of PIL images, as many as the model renders.
 
-    num_frames: takes only so many, from the first on. A model whose clip only begins or ends with frames of
-    the video, as Open-Sora's does, is given the whole of it, and renders so many.
+    num_frames: takes only this many, from the first on. A model whose clip only begins or ends with frames of
+    the video, as Open-Sora's does, is given the whole of it, and renders this many.
     """
     video = request.arguments["video"]
     class_name = conditioned_class("video", type(pipe).__name__, configs_of(pipe))

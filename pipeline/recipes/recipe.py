@@ -188,7 +188,7 @@ BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return a built-in recipe, or import `module:function`; modules beside the working folder are found too.
+    """Return a built-in recipe, or import `module:function`; modules in the working folder are found too.
 
     Only for names of those who run the job: importing a module runs it. Raises RecipeError when there is
     none, or it does not take `(pipe, request)`.
@@ -243,7 +243,7 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
 
 
 class KnownRecipes:
-    """Recipes by name. given: all beside framefleet's own; None: any `module:function`, then imported."""
+    """Recipes by name. given: all besides framefleet's own; None: any `module:function`, then imported."""
 
     def __init__(self, given: Mapping[str, Recipe] | None) -> None:
         self._found = dict(given or {})

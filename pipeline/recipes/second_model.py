@@ -1,4 +1,4 @@
-"""Models beside a job's own: declared by name, named by rows, and loaded when a row comes to one.
+"""Models besides a job's own: declared by name, named by rows, and loaded when a row comes to one.
 
 A row names no places: whoever runs the job says what is opened, with whose credentials.
 """
@@ -118,13 +118,13 @@ def _unknown(name: str, declared: Mapping[str, SecondModel]) -> Refused:
 class SecondModels:
     """Those that the rows of one renderer may name."""
 
-    def __init__(self, declared: Mapping[str, SecondModel], *, beside: Model) -> None:
-        """beside: the renderer's own model, which says what holds for the whole process."""
+    def __init__(self, declared: Mapping[str, SecondModel], *, main: Model) -> None:
+        """main: the renderer's own model, which says what holds for the whole process."""
         self.declared = declared
-        environment, settings = beside.environment, beside.settings
+        environment, settings = main.environment, main.settings
         self._shared = {"device": environment["device"], "threads": settings.threads}
         self._matmul = {"matmul": settings.options.matmul}
-        # One beside the job's own is as much as a GPU may hold.
+        # One besides the job's own is as much as a GPU may hold.
         self._last: tuple[str, Model, OwnPipelines] | None = None
 
     def opened(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Charges:
         """Share out what the model was busy since the last call.
 
         As the rows' calls took, as far as seen from here; what no call tells of, as an audit, in equal parts.
-        On a GPU some time is told later than it passed, and shared then.
+        On a GPU some time is known later than it passed, and shared then.
         """
         parts = {row: _worked_since(task, row) for task, row in self._rows.items()}
         busy_s = self._idle.busy_s - self._charged_s

@@ -1,4 +1,4 @@
-"""Put around calls: one that runs out of memory beside other rows is made again once these are done."""
+"""Put around calls: one that runs out of memory while other rows run is made again once these are done."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ModuleState:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         """function: of one of these modules."""
-        self._modules = _modules_beside(function)
+        self._modules = _sibling_modules(function)
         self.names = {module.__name__ for module in self._modules}
         self._spots = list(self._found_spots())
         self._caches = [held for held in self._values() if isinstance(held, _Cached)]
@@ -128,7 +128,7 @@ def _spots_of(function: types.FunctionType) -> Iterator[_Spot]:
     yield from ((cell, "cell_contents") for cell in function.__closure__ or ())
 
 
-def _modules_beside(function: Callable[..., Any]) -> list[types.ModuleType]:
+def _sibling_modules(function: Callable[..., Any]) -> list[types.ModuleType]:
     """Return the module of a function and those of its folder, as far as they are imported."""
     module = sys.modules.get(function.__module__)
     if module is None:

@@ -21,9 +21,9 @@ from framefleet.pipeline.outputs.frames.late_frames import LateFrames
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
 
 
-def put_off_postprocessing(pipe: Any, *, beside: Any) -> None:
-    """Have the processors of `pipe`, a row's own copy of `beside`, return LateFrames in place of arrays."""
-    shared = set(map(id, vars(beside).values()))
+def put_off_postprocessing(pipe: Any, *, original: Any) -> None:
+    """Have the processors of `pipe`, a row's own copy of `original`, return LateFrames in place of arrays."""
+    shared = set(map(id, vars(original).values()))
     for processor in _processors(pipe):
         for method, num_dimensions in _METHODS.items():
             if id(processor) not in shared and hasattr(processor, method):

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Rows whose other arguments differ are not compared; a table of more kinds is not looked at further.
 _MAX_KINDS = 256
-# Sizes of one kind: what two or three do not tell is not told by more.
+# Sizes of one kind: what two or three do not show, more do not show either.
 _MAX_SIZES = 8
 
 

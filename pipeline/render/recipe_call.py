@@ -75,7 +75,7 @@ class RecipeCall:
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(scheduler=scheduler, **tokenizers)
         if is_ours:  # people's own get arrays
-            put_off_postprocessing(pipe, beside=model.pipe)
+            put_off_postprocessing(pipe, original=model.pipe)
         with self._idle.waiting("inputs"):
             opened = open_arguments(
                 self._second_models.opened(without_loras(request.arguments)),

@@ -46,7 +46,7 @@ from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_watch import Meddled, RowWatch
-from framefleet.pipeline.render.shared_calls import CallsBeside
+from framefleet.pipeline.render.shared_calls import SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -73,7 +73,7 @@ class Renderer:
         audit: Audit | None = None,
         probes: Store | None = None,
     ) -> None:
-        """recipes: all that requests may name beside framefleet's own; without it they may name any
+        """recipes: all that requests may name besides framefleet's own; without it they may name any
         `module:function`, which is then imported.
 
         inputs: where images and videos may lie; without it on this machine and at public URLs.
@@ -87,7 +87,7 @@ class Renderer:
         audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
         where batching is of mode fast.
 
-        probes: where it is kept, beside this machine's cache folder, what was found of batches.
+        probes: where it is kept, besides this machine's cache folder, what was found of batches.
         """
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
@@ -95,7 +95,7 @@ class Renderer:
         known = KnownRecipes(recipes)
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
-        others = SecondModels(open_second_models(second_models or {}), beside=model)
+        others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._check = RequestCheck(model, known, others, inputs, self._identity)
         self.idle = Idle(model.environment["device"])  # since now; whoever has rows says when there are none
@@ -103,7 +103,7 @@ class Renderer:
         self._call = RecipeCall(model, known, others, inputs, self.idle, self._second_try)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        self._beside = CallsBeside(model, self.batching.mode, self._encoders, self._loras, self.idle)
+        self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.idle)
         self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
         self._loaded = Loaded(model, self._loras, self._encoders, self._watch.before_rows)
         self._encoders.is_untouched = self._is_untouched
@@ -309,8 +309,8 @@ class Renderer:
             if any(row.is_alone for row in self._rows.under_way.values()):
                 yield nullcontext
                 return
-            with self._beside.seen():
-                yield partial(self._beside.around_rows, self._seconds, self._second_try)
+            with self._shared_calls.seen():
+                yield partial(self._shared_calls.around_rows, self._seconds, self._second_try)
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -334,7 +334,7 @@ class Renderer:
 
     def _clocked(self, row: RenderRow) -> Rendered:
         """Render a row by a plain call that can be left before each forward, and gone on with elsewhere."""
-        with self._beside.clocked(self._seconds, self._second_try), self._batcher.parking():
+        with self._shared_calls.clocked(self._seconds, self._second_try), self._batcher.parking():
             return self._plain.once(row)
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
@@ -361,7 +361,7 @@ class Renderer:
             yield
 
     def _wait(self) -> None:
-        """Have the row at work wait for the others; memory ran out beside them."""
+        """Have the row at work wait for the others; memory ran out while they ran."""
         row = self._row_at_work
         if row and not row.is_alone and not self._batcher.is_waited_in:
             self._rows.halve(row.kind)
@@ -400,7 +400,7 @@ class Renderer:
         return told
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
-        """Return what became of a row; None where it is tried again, without others beside it."""
+        """Return what became of a row; None where it is tried again, alone."""
         self._prompts.saw(row.request, task.sizes)
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
@@ -451,6 +451,6 @@ class Renderer:
         where = surroundings(model, batching) if places else ""
         findings = Findings(places, where, self._rehearsal.num_fitting)
         self.forwards = Forwards(
-            model.denoisers(), batching, model.attention, self._watch, findings, self._beside.shared
+            model.denoisers(), batching, model.attention, self._watch, findings, self._shared_calls.shared
         )
         self._batcher = Batcher(self.forwards, busy=self.idle.busy)

@@ -26,7 +26,7 @@ class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
     draws: what it draws from global generators. adapters: its LoRAs. had_company: other rows were under way
-    beside it. is_alone: it runs alone, by a plain call. is_doubtful: it failed beside others.
+    together with it. is_alone: it runs alone, by a plain call. is_doubtful: it failed while others ran.
     checkpoint: of an earlier attempt, from which it is to go on; earlier: the seconds that it took there.
     compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
     """
@@ -87,7 +87,7 @@ class RowQueue:
         self.under_way[task] = row
 
     def add_again(self, row: RenderRow, *, is_alone: bool = False, is_doubtful: bool = False) -> None:
-        """Take back a row that is to start again. is_alone: with nothing beside it."""
+        """Take back a row that is to start again. is_alone: render nothing else meanwhile."""
         again = _from_its_beginning(row)
         again.is_alone = again.is_alone or is_alone
         again.is_doubtful = is_doubtful
@@ -104,7 +104,7 @@ class RowQueue:
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
 
     def halve(self, kind: str) -> None:
-        """Memory ran out beside such a row: from now on have half as many under way."""
+        """Memory ran out while such a row ran: from now on have half as many under way."""
         half = max(1, len(self.under_way) // 2)
         self._limits[kind] = min(half, self._limits.get(kind, half))
 

@@ -73,7 +73,7 @@ class RowWatch:
             raise Meddled(row, what)
 
     def check(self, ended: Iterable[RenderRow]) -> None:
-        """Raise Meddled where rows that ended beside others have left something changed."""
+        """Raise Meddled where rows that ended together with others have left something changed."""
         for row in ended:
             if row.is_alone or self._is_own(row):  # its plain call, or its last turn, was compared
                 continue

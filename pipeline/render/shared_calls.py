@@ -1,4 +1,4 @@
-"""What rows call beside denoisers: decoders and text encoders, each counted, some shared, some remembered."""
+"""What rows call besides denoisers: decoders and text encoders; each counted, some shared, some cached."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from framefleet.pipeline.render.lora_layers import LoraLayers
 _Seconds = Callable[[], MutableMapping[str, float] | None]
 
 
-class CallsBeside:
+class SharedCalls:
     """Those of one model's rows. shared: what rows may call together, by name."""
 
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, idle: Idle) -> None:
         self._model, self._encoders, self._loras, self._idle = model, encoders, loras, idle
         self._device: str = model.environment["device"]
-        methods = methods_beside(model)
+        methods = shared_methods(model)
         apart = self._called_alone(methods, mode)
         self.shared = {name: method for name, method in methods.items() if name not in apart}
         self._timed = {name: method for name, method in methods.items() if name in apart}
@@ -77,8 +77,8 @@ def _retry(methods: Methods, second_try: Around, stack: ExitStack) -> None:
         stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
 
 
-def methods_beside(model: Model) -> Methods:
-    """Return what rows call beside denoisers by name, with the seconds of a clip that each counts for."""
+def shared_methods(model: Model) -> Methods:
+    """Return what rows call besides denoisers by name, with the seconds of a clip that each counts for."""
     found = {
         f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
         for name, network in model.networks().items()

@@ -1,4 +1,4 @@
-"""From a row's arguments to a column for each, which records have beside their JSON."""
+"""From a row's arguments to a column for each, which records have besides their JSON."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class TextReader:
     def limit(self, arguments: Mapping[str, Any]) -> int | None:
         """Return how many tokens of a prompt a row's call reads; None where nobody says.
 
-        CLIP's encoders have so many positions and no more; what a call asks for is for others.
+        CLIP's encoders have this many positions and no more; what a call asks for is for others.
         """
         asked = arguments.get("max_sequence_length")
         if type(asked) is int and "CLIP" not in self.class_name:

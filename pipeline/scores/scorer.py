@@ -1,4 +1,4 @@
-"""From a clip's frames and its record to its scores. What fails is null, and told.
+"""From a clip's frames and its record to its scores. What fails is null, and reported.
 
 A clip is worth more than a score of it.
 """
@@ -37,7 +37,7 @@ def score_clip(scores: Sequence[ClipScore], pictures: Pictures | None, record: M
     """Return all scores of one clip; of sound alone each is None. Raises nothing.
 
     pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers
-    count as frames. record: its columns; functions get them with the arguments beside them.
+    count as frames. record: its columns; functions get them with the arguments besides them.
     """
     if not scores:
         return Scored()
@@ -77,7 +77,7 @@ def plain_frames(pictures: Pictures) -> Frames:
 
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's columns, and its arguments beside them where no column has that name."""
+    """Return a record's columns, and its arguments besides them where no column has that name."""
     return {**told_arguments(record), **record}
 
 

@@ -1,6 +1,6 @@
 """How near a clip is to its prompt, by a CLIP model in a folder. Loads safetensors, as they were hashed.
 
-On the CPU, whatever the worker renders on: it goes on beside the denoising, and takes none of its memory.
+On the CPU, whatever the worker renders on: it runs while others denoise and takes none of their memory.
 """
 
 from __future__ import annotations

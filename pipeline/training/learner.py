@@ -23,7 +23,7 @@ OPTIMIZER = "optimizer"
 
 
 class Average:
-    """An average beside each weight. decay: how much of it a step keeps, once there were many."""
+    """A running average of each weight. decay: how much of it a step keeps, once there were many."""
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
         self._weights, self._decay = weights, decay

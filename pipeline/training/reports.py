@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A checkpoint is whole: a killed run goes on after so many steps."""
+    """A checkpoint is whole: a killed run goes on after this many steps."""
 
     steps: int
 

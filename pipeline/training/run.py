@@ -178,7 +178,7 @@ class _Run:
 
 
 def _decide_prepared(training: Training, pipe: Any) -> dict[str, Any]:
-    """Return what latents and embeddings come from beside the rows: of denoisers the config, no weights."""
+    """Return what latents and embeddings come from besides the rows: of denoisers the config, no weights."""
     return {
         "part": training.settings.part,
         "files": {file: sha256 for file, sha256 in training.files.items() if not file.startswith(DENOISERS)},

@@ -19,16 +19,16 @@ Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Bucket:
-    """What all rows of a batch have alike: the shape of their videos, and `told`: some arguments, as JSON."""
+    """What all rows of a batch have alike: the shape of their videos, and conditions, as JSON."""
 
     num_frames: int
     height: int
     width: int
-    told: str = ""
+    conditions: str = ""
 
     def __str__(self) -> str:
-        told = f" with {self.told}" if self.told else ""
-        return f"{shape_text(self.num_frames, self.height, self.width)}{told}"
+        conditions = f" with {self.conditions}" if self.conditions else ""
+        return f"{shape_text(self.num_frames, self.height, self.width)}{conditions}"
 
 
 NO_FRAMES = Bucket(num_frames=0, height=0, width=0)  # of rows of a task that needs no video

@@ -58,7 +58,9 @@ class TextEncoderTask:
             likeness = texts @ torch.cat([pairs, others]).T / TEMPERATURE  # (B, B + C)
             return functional.cross_entropy(likeness.masked_fill(excluded, -torch.inf), own)
 
-        with torch.autocast(encoded.device.type, enabled=False):  # what is to be told apart is nearly alike
+        with torch.autocast(
+            encoded.device.type, enabled=False
+        ):  # the embeddings to distinguish are nearly alike
             return (told(prompts, paraphrases) + told(paraphrases, prompts)) / 2
 
     def _ids(self, text: str) -> Tensor:
@@ -84,7 +86,7 @@ def _numbered(texts: Sequence[Tensor]) -> Tensor:
 
 
 def _excluded(prompts: Tensor, paraphrases: Tensor, contrasts: Tensor) -> Tensor:
-    """Return which texts are no negatives of a row, (B, B + C): its own, and those beside them."""
+    """Return which texts are no negatives of a row, (B, B + C): its own, and those next to them."""
     pair = torch.stack([prompts, paraphrases])  # (2, B)
     alike = (pair[:, None, :, None] == pair[None, :, None, :]).any(0).any(0).fill_diagonal_(False)
     return torch.cat([alike, (pair[..., None] == contrasts).any(0)], dim=1)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 def late() -> Any:
     pipe = SimpleNamespace(processor=VideoProcessor())
-    put_off_postprocessing(pipe, beside=SimpleNamespace())
+    put_off_postprocessing(pipe, original=SimpleNamespace())
     return pipe.processor
 
 

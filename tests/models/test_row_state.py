@@ -174,7 +174,7 @@ def test_a_sibling_has_the_rows_own_components() -> None:
 def test_each_row_gets_a_second_model_with_state_of_its_own() -> None:
     declared = open_second_models({"flux": {"path": str(tiny("flux")), "dtype": "fp32"}})
     named = {"image_model": check_second_model("image_model", "flux", declared)}
-    models = SecondModels(declared, beside=load_model(tiny("wan"), dtype="fp32"))
+    models = SecondModels(declared, main=load_model(tiny("wan"), dtype="fp32"))
     first, second = (models.opened(named)["image_model"].pipe for _ in range(2))
     assert first.transformer is second.transformer
     assert first.scheduler is not second.scheduler

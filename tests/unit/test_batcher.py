@@ -211,7 +211,7 @@ class Decoder(nn.Module):
 def test_rows_share_what_they_call_beside_denoisers_and_count_it_apart() -> None:
     denoiser, decoder = Denoiser(), Decoder()
     beside = {"vae.decode": Method(decoder, "decode", "decode_s")}
-    batcher = Batcher(Forwards({"unet": denoiser}, Batching(min_gain=0), beside=beside))
+    batcher = Batcher(Forwards({"unet": denoiser}, Batching(min_gain=0), shared=beside))
 
     def recipe(start: float, num_steps: int) -> float:
         steps(denoiser, start, num_steps)
@@ -238,7 +238,7 @@ def test_a_decoder_that_a_row_casts_around_its_call_is_called_at_once() -> None:
 
     decoder = Casting()
     beside = {"vae.decode": Method(decoder, "decode", "decode_s", torch.float16)}
-    batcher = Batcher(Forwards({"unet": Denoiser()}, Batching(min_gain=0), beside=beside))
+    batcher = Batcher(Forwards({"unet": Denoiser()}, Batching(min_gain=0), shared=beside))
 
     def recipe() -> torch.dtype:
         assert decoder.weight.dtype == torch.float16
@@ -255,7 +255,7 @@ def test_a_decoder_that_a_row_casts_around_its_call_is_called_at_once() -> None:
 def test_how_many_rows_to_have_under_way_follows_from_forwards_alone() -> None:
     denoiser, decoder = Denoiser(), Decoder()
     beside = {"vae.decode": Method(decoder, "decode", "decode_s")}
-    batcher = Batcher(Forwards({"unet": denoiser}, Batching(max_rows=4), beside=beside))
+    batcher = Batcher(Forwards({"unet": denoiser}, Batching(max_rows=4), shared=beside))
     batcher.reach = 4
     render(batcher, lambda: decoder.decode(torch.ones(1, 4)))
     assert batcher.reach == 4

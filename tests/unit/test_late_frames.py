@@ -27,7 +27,7 @@ from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 def late(kind: type[Any] = VideoProcessor, **settings: Any) -> Any:
     """A processor as a row's pipeline has it."""
     pipe = SimpleNamespace(processor=kind(**settings))
-    put_off_postprocessing(pipe, beside=SimpleNamespace())
+    put_off_postprocessing(pipe, original=SimpleNamespace())
     return pipe.processor
 
 
@@ -134,7 +134,7 @@ def test_other_calls_are_diffusers_own() -> None:
 
 def test_a_processor_that_rows_share_is_left_alone() -> None:
     shared = SimpleNamespace(processor=VideoProcessor())
-    put_off_postprocessing(shared, beside=shared)
+    put_off_postprocessing(shared, original=shared)
     assert "postprocess_video" not in vars(shared.processor)
 
 

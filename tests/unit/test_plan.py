@@ -257,9 +257,9 @@ def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
 
 def test_libraries_are_imported_beside_ray_where_workers_are_forks() -> None:
     imports = Took(wall_s=8.0, cpu_s=7.0)
-    assert starting_s(imports, is_beside=False, num_cores=16) == COMMAND_S + RAY.wall_s + 8
-    assert starting_s(imports, is_beside=True, num_cores=16) == COMMAND_S + 8
-    assert starting_s(imports, is_beside=True, num_cores=1) == COMMAND_S + RAY.cpu_s + 7
+    assert starting_s(imports, is_forked=False, num_cores=16) == COMMAND_S + RAY.wall_s + 8
+    assert starting_s(imports, is_forked=True, num_cores=16) == COMMAND_S + 8
+    assert starting_s(imports, is_forked=True, num_cores=1) == COMMAND_S + RAY.cpu_s + 7
 
 
 def test_rows_of_shapes_that_were_not_rendered_are_taken_as_the_others() -> None:

@@ -135,7 +135,7 @@ def beside(use: Callable[[Rotary, int], None], *, is_shared: bool = True) -> str
     network, control = Network(left_alone), Network(left_alone)
     network.block.rotary = Rotary()
     control.block.rotary = network.block.rotary if is_shared else Rotary()
-    watch = StateWatch(networks={"transformer": network}, beside=[network, control])
+    watch = StateWatch(networks={"transformer": network}, all_networks=[network, control])
     for size in (3, 5, 5):
         use(network.block.rotary, size)  # as the ControlNet's forward does
         with watch.around("transformer", network, ("transformer", size)):

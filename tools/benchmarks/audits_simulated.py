@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--old", action="store_true")
     asked = parser.parse_args()
-    logging.getLogger("framefleet").setLevel(logging.ERROR)  # each audit that differs is told
+    logging.getLogger("framefleet").setLevel(logging.ERROR)  # each audit that differs is reported
     audit = Audit(every=asked.every, at_most=asked.at_most)
     headings = "rows, wrong if batched, noticed, wrong rows left, audits, time, said: wrong at most, holds in"
     print(f"| {' | '.join(headings.split(', '))} |", f"|{'---|' * 8}", sep="\n")

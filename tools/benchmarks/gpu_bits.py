@@ -1,4 +1,4 @@
-"""Whether a row's bits stay the same beside other rows, for each kernel, number of tokens and number of rows.
+"""Whether a row's bits stay the same in a batch, for each kernel, number of tokens and number of rows.
 
     python -m tools.benchmarks.gpu_bits --device cuda --matmul no_split_k
 
@@ -99,7 +99,7 @@ def _attention(backend: SDPBackend) -> Kernel:
 
 
 def _compared(what: str, name: str, rows: Tensor, kernel: Kernel, sizes: Sequence[int]) -> Result:
-    """Compare each row alone with the same row beside others. rows: (rows, tokens, width)."""
+    """Compare each row alone with the same row together with others. rows: (rows, tokens, width)."""
     equal, differs, error, repeats = list[int](), list[int](), "", False
     try:
         alone = torch.cat([kernel(row[None]) for row in rows])

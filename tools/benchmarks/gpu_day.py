@@ -5,7 +5,7 @@
     python -m tools.benchmarks.gpu_day OUT --stand-in --small     # with toys on the tests' stand-in for CUDA
     python -m tools.benchmarks.gpu_day OUT --only tests           # one part alone
 
-What a call that is cut off must not lose comes first: which kernels keep a row's bits beside others, whether
+What a call that is cut off must not lose comes first: which kernels keep a row's bits in a batch, whether
 another process compiles the same bits, convolutions with little memory, peak memory, a full GPU, a device
 assert; then rows per second (real_rows) and tests/gpu. Each part is a process of its own, as how products are
 summed is set before CUDA starts, and is ended when its share of the time is over. Results are written as they

@@ -2,7 +2,7 @@
 
     python -m tools.benchmarks.gpu_neighbour --device cuda
 
-Room is counted in rows: how often what one row computes with, beside the weights, still fits.
+Room is counted in rows: how often what one row computes with, besides the weights, still fits.
 """
 
 from __future__ import annotations

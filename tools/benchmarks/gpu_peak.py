@@ -1,4 +1,4 @@
-"""The most memory that decoders and denoisers hold on a GPU, beside what `plan` computes for them.
+"""The most memory that decoders and denoisers hold on a GPU, besides what `plan` computes for them.
 
     python -m tools.benchmarks.gpu_peak --device cuda
 

@@ -24,7 +24,7 @@ from tools.benchmarks.command_line import parsed, parser_of
 from tools.benchmarks.results import Result, Tell, line
 
 MIB = 1 << 20
-SPARE_MIB = (4096, 1024, 256, 64, 16, 4, 0)  # beside input, weight and output
+SPARE_MIB = (4096, 1024, 256, 64, 16, 4, 0)  # besides input, weight and output
 TINY_SPARE_MIB = (1, 0)
 
 
@@ -91,7 +91,7 @@ def _results(
 
 
 def _squeezed(layer: nn.Module, x: Tensor, room: int, *, device: str) -> Tensor:
-    """Run a layer with this many bytes beside what is held."""
+    """Run a layer with this many bytes besides what is held."""
     if not device.startswith("cuda"):
         return layer(x)  # type: ignore[no-any-return]
     free_memory()

@@ -1,4 +1,4 @@
-"""A denoiser of 53 million parameters: `exact` beside `fast`, and `fast` beside a batch made by hand.
+"""A denoiser of 53 million parameters: `exact` compared with `fast`, and `fast` with a batch made by hand.
 
     python -m tools.benchmarks.large [--short]
 

@@ -1,4 +1,4 @@
-"""Time and peak host memory of loading a 2 GB random model in bf16: framefleet beside plain diffusers.
+"""Time and peak host memory of loading a 2 GB random model in bf16: framefleet compared with plain diffusers.
 
     python -m tools.benchmarks.load [--device cuda] [--short]
 

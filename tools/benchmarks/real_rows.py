@@ -53,7 +53,7 @@ WAYS = {
 class Kind:
     """tiny: the pipeline that lends tokenizers, text encoder and scheduler.
 
-    options: each set beside those before.
+    options: each set in addition to those before.
     """
 
     name: str

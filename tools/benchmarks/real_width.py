@@ -41,7 +41,7 @@ MAX_NAMED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """sizes: of forwards, beside those of one row."""
+    """sizes: of forwards, besides those of one row."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -230,7 +230,7 @@ class Bench:
 
     def _size(self, size: int) -> Result:
         module, calls, axes = self._module, self._calls[:size], self._calls[0].axes
-        outputs = [(output, ()) for output in self._outputs[:size]]  # and nothing that is held beside
+        outputs = [(output, ()) for output in self._outputs[:size]]  # and nothing that is held besides
         fast = Plan(axes, {}, layouts(outputs[0]))
         fused, _ = _timed(lambda: run_fused(module, module.forward, calls, fast))
         _, fast_s = _timed(lambda: run_fused(module, module.forward, calls, fast))

@@ -1,4 +1,4 @@
-"""From a command to what it is for: a plan, nothing to do, the first clip; beside the bare diffusers script.
+"""Seconds from a command to a plan, to nothing to do, to the first clip; compared with a diffusers script.
 
     python -m tools.benchmarks.start [--short]
 

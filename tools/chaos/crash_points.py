@@ -99,7 +99,7 @@ def vars_of(request: framefleet.Request) -> dict[str, Any]:
 
 
 def damaged(place: Path) -> None:
-    """Render, then damage a clip, delete another, and put a copy of a part beside it."""
+    """Render, then damage a clip, delete another, and put a copy of a part next to it."""
     render(place)
     first, second, *_ = sorted((place / "output" / "clips").rglob("*.mp4"))
     first.write_bytes(first.read_bytes()[:-5])

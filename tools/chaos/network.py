@@ -58,7 +58,7 @@ class Host:
         kill_all(self.pid)
 
     def cut(self) -> None:
-        """Pull its cable: nothing arrives any more, and nobody is told."""
+        """Pull its cable: nothing arrives any more, and nobody is notified."""
         _ip(self.switch, "link", "set", self.name, "down")
 
     def join(self) -> None:

@@ -1,4 +1,4 @@
-"""The S3 server of a network: a process that can be told to fail, killed and started again."""
+"""The S3 server of a network: a process that can be made to fail, killed and started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 server on the hosts' network: a proxy before a real one on loopback, that goes wrong as it is told.
+"""An S3 server on the hosts' network: a proxy before a real one on loopback, that goes wrong on request.
 
 Run as a program by in whose network, where it listens, and the real server. What goes wrong comes as lines of
 JSON on its standard input, with which it ends.

@@ -1,4 +1,4 @@
-"""A recipe that notes when it begins which row, and waits or fails where a host is told to.
+"""A recipe that notes when it begins which row, and waits or fails where a host is asked to.
 
 `recipe: tools.chaos.traced:generate`. Its trace shows what no output does: rows begun more than once.
 """

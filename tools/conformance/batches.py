@@ -36,7 +36,7 @@ def rendered_here(name: str, dtype: Any, rows: Sequence[Cells], folder: Path) ->
 def rendered_by_fleet(
     name: str, dtype: Any, rows: Sequence[Cells], folder: Path, *, address: str, workers: int = 2
 ) -> Rendered:
-    """Render rows on the Ray cluster at `address`, beside the files that they start from."""
+    """Render rows on the Ray cluster at `address`, next to the files that they start from."""
     values = job_values(
         write_table(folder / "rows.parquet", rows),
         folder / "out",

@@ -39,7 +39,7 @@ def compare(name: str, plain: Mapping[int, Made], found: Rendered, *, workers: i
 
 
 def _are_equal(plain: Made, found: Made) -> bool:
-    """Sound that was dropped is told of by itself."""
+    """Sound that was dropped is reported by itself."""
     return plain.frames == found.frames and found.sound in (None, plain.sound)
 
 

@@ -37,7 +37,7 @@ def command(*arguments: str | Path) -> Callable[[], None]:
 
 
 def reported(call: Callable[[], object]) -> Callable[[], None]:
-    """Return what makes a call of the Python API, its errors told as by a command."""
+    """Return what makes a call of the Python API, its errors reported as by a command."""
 
     def run() -> None:
         from framefleet.jobs.show.console import reporting

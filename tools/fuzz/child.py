@@ -20,7 +20,7 @@ import typer
 from framefleet.jobs.show import console
 from tools.fuzz.case import Case
 
-MEMORY_BYTES = 3 << 30  # beside what the parent holds already
+MEMORY_BYTES = 3 << 30  # besides what the parent holds already
 LIMIT_S = 60.0
 MARK = "was-run"
 RAW_EXCEPTION = "an exception holds raw control characters"

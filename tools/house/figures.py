@@ -30,7 +30,7 @@ def figures(house: House) -> Iterator[str]:
 
 
 def siblings(house: House, package: str) -> set[str]:
-    """Return the names of the files and folders of a package, beside its `__init__`."""
+    """Return the names of the files and folders of a package, besides its `__init__`."""
     paths = (path.split("/") for path in house.trees)
     return {parts[1].removesuffix(".py") for parts in paths if parts[0] == package} - {"__init__"}
 

@@ -1,43 +1,47 @@
-"""Words that readers stumble over, in messages and in documents; for each there is a more common one."""
+"""Words that readers stumble over, in code and in documents; for each there is a more common one."""
 
 from __future__ import annotations
 
-import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from tools.house.house import Finding, House
-from tools.house.prose import line_of
+from tools.house.house import PACKAGES, Finding, House
 
 ODD = re.compile(r"\b(told|telling|in company|beside|so many|so long)\b", re.IGNORECASE)
 # Files are called by nouns: from the name of a task a reader must be able to guess the file.
 ODD_NAMES = re.compile(
     r"(^|_)((apart|again|asked|beside|given|kept|known|others|soon|told|where)|(?!feed|seed|embed)\w+ed)$"
 )
-_DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/")
-_BLOCKS = (ast.Module, ast.ClassDef, ast.FunctionDef)
+_DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/",
+    "framefleet/",
+    *(f"{name}/" for name in PACKAGES),
+)
+_PROSE = (tokenize.STRING, tokenize.COMMENT)  # of names only those in texts count
 
 
 def odd_words(house: House) -> Iterator[Finding]:
-    """Yield where a message, or a page of docs/, says such a word; not comments and docstrings."""
+    """Yield where code or a document says such a word, or a file is called so."""
     for path, text in house.texts.items():
         if path.startswith(_DOCUMENTS) and path.endswith(".md"):
-            for match in ODD.finditer(text):
-                yield Finding(path, line_of(text, match.start()), _problem(match))
-    for path, tree in house.trees.items():
+            yield from _odd(path, 1, text)
+    for path in house.trees:
         if ODD_NAMES.search(PurePosixPath(path).stem):
             yield Finding(path, 1, "is called by a participle or an adverb: use a noun of the field")
-        docstrings = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}
-        for node in ast.walk(tree):
-            is_message = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
-            if is_message and id(node) not in docstrings and (match := ODD.search(node.value)):
-                yield Finding(path, node.lineno, _problem(match))
+        for token in tokenize.generate_tokens(io.StringIO(house.texts[path]).readline):
+            if token.type in _PROSE and " " in token.string:
+                yield from _odd(path, token.start[0], token.string)
 
 
-def _has_docstring(node: ast.AST) -> bool:
-    first = node.body[0] if isinstance(node, _BLOCKS) and node.body else None
-    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+def _odd(path: str, line: int, text: str) -> Iterator[Finding]:
+    for match in ODD.finditer(text):
+        yield Finding(path, line + text.count("\n", 0, match.start()), _problem(match))
 
 
 def _problem(match: re.Match[str]) -> str:

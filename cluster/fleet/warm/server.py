@@ -2,8 +2,8 @@
 
 Run as a program whose standard input is a socket: from there come the socket that it listens on and names of
 pipelines to import as well, and with it it ends. A fork goes on as the Python that was asked for: its
-arguments, environment, folder and streams. It never forks beside other threads, or where a library saw other
-variables than it would now.
+arguments, environment, folder and streams. It never forks while other threads run, or where a library saw
+other variables than it would now.
 """
 
 from __future__ import annotations

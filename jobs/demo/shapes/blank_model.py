@@ -57,7 +57,7 @@ def _text_encoder() -> UMT5EncoderModel:
 def _look_near(bias: Tensor) -> None:
     """Let heads begin by looking back, ahead, around and everywhere.
 
-    bias: (distances back, then ahead; heads). Which colour stands beside "background" is then learned within
+    bias: (distances back, then ahead; heads). Which colour stands next to "background" is then learned within
     150 steps; from even attention it was not in 200.
     """
     half = len(bias) // 2

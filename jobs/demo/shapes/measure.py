@@ -1,9 +1,9 @@
 """In: the frames of a clip. Out: which shape of which colour moves how on which background.
 
 By plain image analysis. The background is the colour of the border, the object's colour the one furthest from
-it; a pixel belongs to the object when it is nearer to that. Shapes are told by laying each outline, moved and
-scaled to the object's centre and area, over all frames; motions by a fit of place and size over time. What is
-not clear is None: an object that some frame lacks, a second colour, an outline that changes.
+it; a pixel belongs to the object when it is nearer to that. Shapes are recognised by laying each outline,
+moved and scaled to the object's centre and area, over all frames; motions by a fit of place and size over
+time. What is not clear is None: an object that some frame lacks, a second colour, an outline that changes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ MOTIONS = ("left", "right", "up", "down", "bounce", "grow", "shrink", "still")
 NEW_SHAPES = ("cross",)
 NEW_COLORS = ("pink",)
 
-HELD_OUT_SHARE = 10  # one in so many
+HELD_OUT_SHARE = 10  # one in this many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

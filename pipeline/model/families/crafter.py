@@ -1,7 +1,7 @@
 """VideoCrafter 1 and 2 and DynamiCrafter, which diffusers lacks: from text and from images.
 
 Sources of the presets: the authors' scripts/run_*.sh and configs/*.yaml (steps, guidance, eta). What `fps`
-they are told lies in the config that a folder is converted with (models/crafter/variants.py, `default_fps`).
+they are given lies in the config that a folder is converted with (models/crafter/variants.py, `default_fps`).
 Their checkpoints become folders by `framefleet model convert`.
 """
 

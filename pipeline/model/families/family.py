@@ -56,7 +56,7 @@ class Sibling:
 class TrainingInput:
     """How one pipeline class of a family shows its denoiser a video.
 
-    unprompted: what else makes the call that guidance leads away from, beside an empty prompt.
+    unprompted: what else makes the call that guidance leads away from, besides an empty prompt.
     inputs: "module:function" from a row's own arguments and its frames to those that the pipeline is given;
         without one it is the first, as `image`, where the call takes one.
     """
@@ -92,7 +92,7 @@ class Family:
         pipelines without `true_cfg_scale`.
     joins_prompts: both prompts are in one forward, of (B, C, F, H, W): all that FasterCache's skipping of the
         unconditional half was written for.
-    sends: what the pipeline hands to `scheduler.set_timesteps` beside the number of steps.
+    sends: what the pipeline hands to `scheduler.set_timesteps` besides the number of steps.
     schedulers: the only classes that its loop works with; empty when any of the right kind does.
 
     Models and tasks.

@@ -196,7 +196,7 @@ Z_IMAGE = Family(
     prefix="ZImage",
     siblings=redrawn("ZImage"),
     presets=(
-        # Told from Z-Image by its scheduler's shift. The docstring of diffusers' ZImagePipeline.
+        # Distinguished from Z-Image by its scheduler's shift. The docstring of diffusers' ZImagePipeline.
         Preset(
             name="z-image-turbo",
             models=("Tongyi-MAI/Z-Image-Turbo",),

@@ -15,7 +15,7 @@ Sound = Literal["none", "kept", "dropped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Mixed rows of one tiny model, rendered in company and each alone by a plain call of diffusers.
+    """Mixed rows of one tiny model, rendered in batches and each alone by a plain call of diffusers.
 
     makes: what becomes of what, "text to video". equal: of how many of the rows frames and sound were those
     of the plain calls. mean_batch: rows of a forward. sound: that the plain calls make. workers: of the

@@ -39,7 +39,7 @@ OPENSORA = Family(
     training={
         "OpenSoraPipeline": TrainingInput(
             layout="in_tokens",
-            unprompted={"frame_rate": None, "motion_score": None},  # a negative prompt is told of neither
+            unprompted={"frame_rate": None, "motion_score": None},  # a negative prompt has neither
             inputs=f"{_MODULES}.conditions:training_inputs",
         ),
     },

@@ -20,7 +20,7 @@ _SDXL = Preset(
     licence="openrail++",
     note="The autoencoder decodes in fp32 by itself.",
 )
-# Told from SDXL and from Stable Diffusion 2.1 by the scheduler that they ship. Their model cards.
+# Distinguished from SDXL and from Stable Diffusion 2.1 by the scheduler that they ship. Their model cards.
 _SDXL_TURBO = replace(
     _SDXL,
     name="sdxl-turbo",
@@ -145,7 +145,7 @@ LATENT_CONSISTENCY = Family(
     ),
 )
 
-# A motion module beside Stable Diffusion 1.5.
+# A motion module for Stable Diffusion 1.5.
 ANIMATEDIFF = Family(
     prefix="AnimateDiff",
     default_size="config",

@@ -36,8 +36,8 @@ from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-# What a LoRA's own description may say beside peft's defaults. The rest makes it more than something added to
-# what a layer returns, and some of it names modules that peft imports.
+# What a LoRA's own description may say besides peft's defaults. The rest makes it more than something added
+# to what a layer returns, and some of it names modules that peft imports.
 SAID = {
     *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern"),
     *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),

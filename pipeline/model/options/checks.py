@@ -1,4 +1,4 @@
-"""Whether a model can do what its options ask: told from configs and classes, before any weight is read.
+"""Whether a model can do what its options ask: decided from configs and classes, before any weight is read.
 
 The denoisers and the autoencoder are built from their configs, without memory for their weights: some of what
 decides is set in constructors.

@@ -1,4 +1,4 @@
-"""From the job's `quantization` to what `from_pretrained` is told, and whether it then happened."""
+"""From the job's `quantization` to what `from_pretrained` is given, and whether it then happened."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def own_folder(parent: Path) -> Path:
 
 
 def clear_abandoned(parent: Path) -> None:
-    """Remove the folders of processes that have ended. Only what has a lock beside it was made here."""
+    """Remove the folders of processes that have ended. Only what has a lock next to it was made here."""
     for path in parent.glob(f"{PREFIX}*{LOCK}"):
         lock = FileLock(path)
         try:

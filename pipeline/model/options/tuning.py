@@ -1,4 +1,4 @@
-"""From a model's options to a pipeline that computes by them: what diffusers is told, and in which order.
+"""From a model's options to a pipeline that computes by them: what diffusers is given, and in which order.
 
 Weights first (quantised as they are read, then cast), then where they wait, then kernels, then the compiler,
 which must find all of that in place.
@@ -34,7 +34,7 @@ def denoisers_in(components: Iterable[str]) -> list[str]:
 
 
 def quantization_config(options: Options, libraries: Mapping[str, str]) -> New | None:
-    """Return what from_pretrained is to be told. libraries: where each component's class is from."""
+    """Return what from_pretrained is given. libraries: where each component's class is from."""
     if options.quantization is None:
         return None
     names = options.quantization.components or denoisers_in(libraries)

@@ -1,6 +1,6 @@
 """Cached files, in the hub's cache and in ours: links to blobs that are named by a hash of their content.
 
-So a blob that changed on disk is told from its own name, without a network. The hub names large files by
+So a blob that changed on disk is recognised by its own name, without a network. The hub names large files by
 their SHA-256 and small ones by git's SHA-1; our cache names all by SHA-256.
 """
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS, nets_beside
+from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS, network_folders
 from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
 
 Loader = Literal["diffusers", "transformers"]
@@ -25,7 +25,7 @@ class Component:
     """One part of a pipeline.
 
     library: where its class is from. loader: the library whose `from_pretrained` reads its weights, each by
-    names and in an order of its own; None for what has no weights. beside: folders of further networks,
+    names and in an order of its own; None for what has no weights. extra_folders: of further networks,
     where it is several.
     """
 
@@ -33,11 +33,11 @@ class Component:
     library: str
     class_name: str
     loader: Loader | None
-    beside: tuple[str, ...] = ()
+    extra_folders: tuple[str, ...] = ()
 
     @property
     def folders(self) -> tuple[str, ...]:
-        return (self.name, *self.beside)
+        return (self.name, *self.extra_folders)
 
     @property
     def has_weights(self) -> bool:
@@ -65,8 +65,10 @@ def class_of(library: str, name: str) -> Any:
 def _component(name: str, library: str, class_name: str, where: str, folders: Collection[str]) -> Component:
     if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
         # Its own `from_pretrained` looks for folders named controlnet, controlnet_1, ...: these are hashed.
-        beside = tuple(nets_beside(name, folders)[1:])
-        return Component(name=name, library=library, class_name=class_name, loader="diffusers", beside=beside)
+        extra_folders = tuple(network_folders(name, folders)[1:])
+        return Component(
+            name=name, library=library, class_name=class_name, loader="diffusers", extra_folders=extra_folders
+        )
     kind = _kind_of(library, class_name)
     if kind is None:
         raise _refused(class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}")
@@ -111,7 +113,7 @@ def _loader(found: Any) -> Loader | None:
 
 
 def _weightless() -> tuple[type, ...]:
-    """Return what a pipeline has beside networks: what diffusers loads, without whole pipelines and ONNX."""
+    """Return what a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX."""
     from diffusers import BaseGuidance, SchedulerMixin
     from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase

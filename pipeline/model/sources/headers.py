@@ -20,7 +20,7 @@ _BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
 }
-HEAD_BYTES = 512  # enough for all that is told apart here
+HEAD_BYTES = 512  # enough for all that is distinguished here
 _AGAIN = "fetch it again"
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
 
@@ -45,7 +45,7 @@ class Tensor:
 def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Tensor]]:
     """Return how many bytes stand before the data, and the tensors.
 
-    read: gives so many of the file's first bytes. Raises ModelError when it is not a safetensors file: when
+    read: gives this many of the file's first bytes. Raises ModelError when it is not a safetensors file: when
     tensors overlap, leave gaps, or take another number of bytes than their shape.
     """
     try:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.components import Component, Loader
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-# Of other frameworks, and in formats that are taken when they are asked for, beside those that are loaded.
+# Of other frameworks, and in formats that are taken when they are asked for, besides those that are loaded.
 OTHER_WEIGHTS = (".msgpack", ".h5", ".onnx", ".gguf", ".distcp", ".flashpack")
-CODE = (".py", ".pyc", ".so")  # beside a model; never run
+CODE = (".py", ".pyc", ".so")  # next to a model; never run
 PROSE = (".md", ".png", ".jpg")
 SAFETENSORS, SHARDS = ".safetensors", ".safetensors.index.json"
 SHARD_INDEXES = (".safetensors.index.", ".bin.index.")
@@ -54,7 +54,7 @@ def select(
     """Return the files that loading reads, sorted.
 
     names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
-    model's folder in errors. Raises ModelError for pickles, missing shards, and weights beside those chosen.
+    model's folder in errors. Raises ModelError for pickles, missing shards, and weights besides those chosen.
     """
     names = set(names)
     inside = _by_folder(names)
@@ -62,10 +62,10 @@ def select(
     for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
         files, place = inside.get(folder, set()), f"{where}/{folder}"
 
-        def read_beside(name: str, at: str = folder) -> bytes:
+        def read_in_folder(name: str, at: str = folder) -> bytes:
             return read(f"{at}/{name}")
 
-        weights = _weights(loader, files, read_beside, place, allow_pickle=allow_pickle)
+        weights = _weights(loader, files, read_in_folder, place, allow_pickle=allow_pickle)
         _refuse_others(files, weights, place)
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
     for name in chosen:

@@ -37,7 +37,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
     """Yield a folder that holds these files of `folder` and nothing else, as links, while they are loaded.
 
     Raises ModelError for whatever a library makes of files that it cannot use, and for what it asks for
-    beside them.
+    next to them.
     """
     with tempfile.TemporaryDirectory(prefix="framefleet-model-") as name:
         place = Path(name)

@@ -5,7 +5,7 @@ Pictures and clips are bounded as those that rows may start from are (docs/input
 
 from __future__ import annotations
 
-MAX_SIDE = 16_384  # of the widest picture of so many pixels, 4:1
+MAX_SIDE = 16_384  # of the widest picture of this many pixels, 4:1
 MAX_PICTURE_PIXELS = 1 << 26  # 8192 x 8192
 MAX_FRAMES = 16_384  # eleven minutes at 24 fps; models render some hundred
 MAX_CLIP_PIXELS = 1 << 32  # in all frames together: 51 GB as the floats that diffusers returns

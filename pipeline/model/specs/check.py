@@ -125,7 +125,7 @@ def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
 
 
 def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
-    """Return the number of frames, or why the model does not render so many."""
+    """Return the number of frames, or why the model does not render that many."""
     step = spec.frame_step or 1
     if frames > MAX_FRAMES:
         return Refused(

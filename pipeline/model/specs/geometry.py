@@ -88,7 +88,7 @@ def only_frames(configs: _Configs) -> int | None:
 
 
 def native_fps(parameters: Parameters, configs: _Configs, family: Family) -> float | None:
-    """Return frames per second as trained: newer models of a family are told by their configs."""
+    """Return frames per second as trained: newer models of a family are recognised by their configs."""
     rate = parameters["frame_rate"].default if "frame_rate" in parameters else None
     if isinstance(rate, int | float):
         return float(rate)

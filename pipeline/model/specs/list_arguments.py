@@ -34,7 +34,7 @@ _OWN_KINDS: Mapping[str, tuple[str, ArgumentKind]] = {
     "GlmImagePipeline": ("image", "list[image]"),
     "WanVACEPipeline": ("mask", "video"),
 }
-# Of several ControlNets each has its own; a union of them takes its modes beside the images.
+# Of several ControlNets each has its own; a union of them takes its modes besides the images.
 OF_EACH = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode")
 _EITHER: Mapping[ArgumentKind | None, EitherKind] = {"int": "ints", "float": "floats", "image": "images"}
 
@@ -74,7 +74,7 @@ def controlling(names: Collection[str]) -> str:
     return "control_image" if "control_image" in names else "image"
 
 
-def nets_beside(name: str, folders: Collection[str]) -> list[str]:
+def network_folders(name: str, folders: Collection[str]) -> list[str]:
     """Return the folders of several networks, as diffusers looks for them: name, name_1, name_2, ..."""
     found = [name] if name in folders else []
     while found and f"{name}_{len(found)}" in folders:
@@ -84,7 +84,7 @@ def nets_beside(name: str, folders: Collection[str]) -> list[str]:
 
 def num_nets(folder: Path, name: str) -> int:
     """Return how many networks a component of several has."""
-    return len(nets_beside(name, [path.name for path in folder.iterdir() if path.is_dir()]))
+    return len(network_folders(name, [path.name for path in folder.iterdir() if path.is_dir()]))
 
 
 def list_kind(kind: EitherKind) -> ListKind | None:

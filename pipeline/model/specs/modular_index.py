@@ -1,7 +1,7 @@
 """From the entries of modular_model_index.json to the classes of the components that lie in its folder.
 
 An entry says where its component comes from, and that may be anywhere: another repository, another folder,
-another revision. diffusers would fetch it. Here all that is loaded lies beside the index, and is hashed.
+another revision. diffusers would fetch it. Here all that is loaded lies next to the index, and is hashed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_modular(class_name: str) -> bool:
 def modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
     """Return library and class of each component that is to be there.
 
-    Raises ModelError for what diffusers would import or open beside them.
+    Raises ModelError for what diffusers would import or open besides them.
     """
     found = {
         name: _class_of(name, entry, where)

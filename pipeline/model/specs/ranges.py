@@ -12,7 +12,7 @@ _SIDE = (1, MAX_SIDE, f"from 1 to {MAX_SIDE:,}")
 _FRAMES = (1, MAX_FRAMES, f"from 1 to {MAX_FRAMES:,}")
 _STEPS = (1, MAX_STEPS, f"from 1 to {MAX_STEPS:,}")
 _TOKENS = (1, 32_768, "from 1 to 32,768")  # text is padded to them; no pipeline takes more than 3,000
-_SCALE = (0, 1000, "from 0 to 1000")  # models are told by 30 at most; fp16 ends at 65,504
+_SCALE = (0, 1000, "from 0 to 1000")  # models are given 30 at most; fp16 ends at 65,504
 _SHARE = (0, 1, "from 0 to 1")
 _RATE = (1, MAX_FPS, f"from 1 to {MAX_FPS:g}")
 # Of all others: what a column of Arrow's holds, and what fp32 does.

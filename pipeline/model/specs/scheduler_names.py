@@ -42,7 +42,7 @@ SHORT_NAMES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "unipc_karras": ("UniPCMultistepScheduler", _KARRAS),
 }
 
-# Solvers that also integrate flow-matching models, told so by their config.
+# Solvers that also integrate flow-matching models, as stated by their config.
 FLOW_SOLVERS = frozenset(
     {
         "DEISMultistepScheduler",

@@ -113,7 +113,7 @@ class PipelineSpec:
         return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
 
     def native(self) -> dict[str, Scalar]:
-        """Return what is known beyond the class: the preset's values, and the motion a model is told."""
+        """Return what is known beyond the class: the preset's values, and the motion a model is given."""
         rate = geometry.motion_rate(self.parameters, self.configs, self.family)
         preset = dict(self.preset.arguments) if self.preset else {}
         return preset | ({} if rate is None else {"fps": rate})

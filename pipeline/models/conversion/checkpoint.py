@@ -102,12 +102,12 @@ def _weight_files(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _is_twin(file: str, beside: list[str]) -> bool:
-    """Whether safetensors of the same weights lie beside, which transformers takes then."""
+def _is_twin(file: str, files: list[str]) -> bool:
+    """Whether safetensors of the same weights are there too, which transformers takes then."""
     twin = _TWIN.fullmatch(file)
     if twin is None:
         return False
-    return any(name.startswith(f"{twin[1]}model") and name.endswith(".safetensors") for name in beside)
+    return any(name.startswith(f"{twin[1]}model") and name.endswith(".safetensors") for name in files)
 
 
 def _open_file(path: Path) -> Checkpoint:

@@ -41,7 +41,7 @@ def convert(
     variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
     given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}; and files or
         folders of components that the checkpoint lacks, as {"text_encoder": "CLIP-ViT-H-14"}.
-    progress: is told of the bytes written, of how many, after each tensor.
+    progress: is called with the bytes written and the total, after each tensor.
     Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
     where the folder cannot be written or has no room.
     """
@@ -109,7 +109,7 @@ def write(
     dtype: torch.dtype | None = None,
     wrote: Callable[[int], None] = lambda size_bytes: None,
 ) -> None:
-    """Write all components and model_index.json into `folder`. wrote: is told of each tensor's bytes."""
+    """Write all components and model_index.json into `folder`. wrote: is called with each tensor's bytes."""
     index: dict[str, object] = {
         "_class_name": conversion.pipeline.__name__,
         "_diffusers_version": diffusers.__version__,

@@ -19,7 +19,7 @@ def unchanged(tensor: Tensor) -> Tensor:
 
 
 def as_linear(weight: Tensor, *, dims: int) -> Tensor:
-    """(O, I, 1, ...), of a convolution of so many dimensions that sees one place, -> (O, I)."""
+    """(O, I, 1, ...), of a convolution of this many dimensions that sees one place, -> (O, I)."""
     return weight.reshape(weight.shape[:2]) if weight.shape[2:] == (1,) * dims else weight
 
 
@@ -63,7 +63,7 @@ class Conversion:
     """What a checkpoint becomes.
 
     variant: which of the known models it is. pipeline: its class. networks, others: the components by name.
-    settings: entries of model_index.json beside them. ignored: names of tensors that nothing needs.
+    settings: entries of model_index.json besides them. ignored: names of tensors that nothing needs.
     """
 
     variant: str

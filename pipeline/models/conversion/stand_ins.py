@@ -1,4 +1,4 @@
-"""What stands for the harmless classes that trainers leave in checkpoints beside the tensors.
+"""What stands for the harmless classes that trainers leave in checkpoints besides the tensors.
 
 A pickle names classes and functions, and opening it calls them. torch calls only what it knows, and what is
 here in place of the named, which takes whatever it is given and does nothing. So nothing is imported, and no

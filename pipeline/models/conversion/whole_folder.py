@@ -16,7 +16,7 @@ _GB = 1e9
 
 @contextmanager
 def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Yield the folder to write so many bytes into; when the block ends it takes its name beside it.
+    """Yield the folder to write this many bytes into; when the block ends it takes its name next to it.
 
     Raises ModelError when the name is taken, another process is at it, or the disk has no room.
     """

@@ -31,7 +31,7 @@ class VideoCrafterPipelineOutput(BaseOutput):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What the denoiser is told. text: (B, 77, D); image: (B, N, D)."""
+    """What the denoiser is given. text: (B, 77, D); image: (B, N, D)."""
 
     text: Tensor
     image: Tensor | None = None
@@ -146,7 +146,7 @@ class CrafterPipeline(DiffusionPipeline):
         return prepared
 
     def prepare_extra_step_kwargs(self, generator: Generators, eta: float) -> dict[str, Any]:
-        """Return what the scheduler's steps take beside the prediction."""
+        """Return what the scheduler's steps take besides the prediction."""
         return {"generator": generator, "eta": eta}
 
     def denoise(
@@ -156,12 +156,12 @@ class CrafterPipeline(DiffusionPipeline):
         scales: Callable[[], Sequence[float]],
         steps: Steps,
         *,
-        beside: Tensor | None = None,
+        extra_channels: Tensor | None = None,
     ) -> Tensor:
         """Return clean latents.
 
         conditions: from the least to the full one; scales: of each difference between neighbours, asked at
-        every step. beside: channels that stand beside the noise, (B, C, T, H/8, W/8).
+        every step. extra_channels: channels that stand next to the noise, (B, C, T, H/8, W/8).
         """
         self.scheduler.set_timesteps(steps.num_inference_steps, device=self._execution_device)
         self._num_timesteps = len(self.scheduler.timesteps)
@@ -169,7 +169,11 @@ class CrafterPipeline(DiffusionPipeline):
         fps = self._rates(steps.fps, latents)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for i, t in enumerate(self.scheduler.timesteps):
-                noisy = latents if beside is None else torch.cat([latents, beside.to(latents.dtype)], dim=1)
+                noisy = (
+                    latents
+                    if extra_channels is None
+                    else torch.cat([latents, extra_channels.to(latents.dtype)], dim=1)
+                )
                 noisy = noisy.to(self.unet.dtype)
                 parts = [
                     self.unet(
@@ -189,7 +193,7 @@ class CrafterPipeline(DiffusionPipeline):
         return latents
 
     def _rates(self, fps: int | list[int] | None, latents: Tensor) -> Tensor | None:
-        """Return each clip's rate, (B); None for a model that is told none."""
+        """Return each clip's rate, (B); None for a model that takes none."""
         rate = self.unet.config.default_fps if fps is None else fps
         rates = rate if isinstance(rate, list) else [rate] * len(latents)
         if len(rates) != len(latents):

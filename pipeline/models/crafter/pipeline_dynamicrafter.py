@@ -53,7 +53,7 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         num_frames: None is what the model was trained with, 16; it renders no other number. fps: for the 256
         model the frame stride, 1 to 6, where more is more motion; for the others frames per second, where
         less is more.
-        image_guidance_scale: of the image alone, beside that of the text; a third forward at every step.
+        image_guidance_scale: of the image alone, besides that of the text; a third forward at every step.
         guidance_rescale: None is 0.7 where the scheduler ends in pure noise, and else 0.
         """
         height, width = self.size_of(height, width)
@@ -78,9 +78,9 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         if self.do_classifier_free_guidance:
             text = self.encode_negative(negative_prompt, negative_prompt_embeds, batch_size=batch_size)
             conditions = self._lesser(text, first, conditions[0]) + conditions
-        beside = self._frames_beside(first, last_image, num_frames, generator)
+        extra_channels = self._given_frames(first, last_image, num_frames, generator)
         noise = self.prepare_latents(batch_size, num_frames, height, width, generator, latents)
-        clean = self.denoise(noise, conditions, self._scales, steps, beside=beside)
+        clean = self.denoise(noise, conditions, self._scales, steps, extra_channels=extra_channels)
         return self.decode(clean, output_type, return_dict)
 
     @property
@@ -103,9 +103,7 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         image = self._image_guidance_scale
         return [self._guidance_scale] if image is None else [image, self._guidance_scale]
 
-    def _frames_beside(
-        self, first: Tensor, last_image: Any, num_frames: int, generator: Generators
-    ) -> Tensor:
+    def _given_frames(self, first: Tensor, last_image: Any, num_frames: int, generator: Generators) -> Tensor:
         """Return the image's latents for every frame; with a last image, for the two ends, and zeros between.
 
         Drawn before the noise of the clip, in the order of the originals.

@@ -1,4 +1,4 @@
-"""The pipelines that start from an image: what the denoiser is told of it, by tokens and by latents."""
+"""The pipelines that start from an image: what the denoiser is given of it, by tokens and by latents."""
 
 from __future__ import annotations
 

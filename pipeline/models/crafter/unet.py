@@ -53,7 +53,7 @@ class ImageCrossAttnProcessor(nn.Module):
 
 
 class RelativePositionAttnProcessor(nn.Module):
-    """Self attention over frames with a learned vector for each distance, beside keys and beside values.
+    """Self attention over frames with a learned vector for each distance, next to keys and next to values.
 
     Shaw et al., arXiv 1803.02155, equations 3 and 4. Distances beyond `max_distance` count as that.
     """
@@ -83,17 +83,17 @@ class RelativePositionAttnProcessor(nn.Module):
         return _project(attn, weights @ value + torch.einsum("bhij,ijd->bhid", weights, near_value))
 
 
-# ModelMixin by name: diffusers looks for it beside a component's class to know how to load it.
+# ModelMixin by name: diffusers looks for it next to a component's class to know how to load it.
 class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
     """UNet3DConditionModel with fps conditioning, image cross attention and relative positions.
 
     sample_size: (height, width) of the latents it was trained on.
-    in_channels: 4, or 8 where image latents stand beside the noise. attention_head_dim: channels of one head.
+    in_channels: 4, or 8 with image latents next to the noise. attention_head_dim: channels of one head.
     default_fps: of a call without `fps`; None for models that are not conditioned on it.
     use_temporal_conv: whether temporal convolutions follow the residual blocks.
     max_relative_position: distance in frames up to which temporal attention knows positions; None for none.
-    image_cross_attention: attends to image tokens too. image_tokens_per_frame: each frame attends to so many
-    of its own, if there are that many times the frames, and else to all of them.
+    image_cross_attention: attends to image tokens too. image_tokens_per_frame: each frame attends to
+    this many of its own, if there are that many times the frames, and else to all of them.
     learnable_image_scale: see ImageCrossAttnProcessor.
     """
 

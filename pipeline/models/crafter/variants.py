@@ -27,7 +27,7 @@ class Variant:
     """One released model.
 
     size: (height, width) in pixels. traits: what tells its denoiser from others, as values of its config.
-    default_fps: of a call without one, from the authors' scripts; None where it is told none.
+    default_fps: of a call without one, from the authors' scripts; None where it is given none.
     scheduler: arguments of VideoCrafterDDIMScheduler.
     """
 

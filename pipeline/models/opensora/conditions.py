@@ -79,7 +79,7 @@ class FrameCondition:
         return self.packing.max_frames - sum(self.num_dropped)
 
     def broken_rule(self, num_frames: int) -> tuple[str, str] | None:
-        """Return None where so many frames can be rendered, or else what the number has to be, and a fix."""
+        """Return None where this many frames can be rendered, or else what the number must be, and a fix."""
         ratio, dropped = self.packing.ratio, sum(self.num_dropped)
         if num_frames == 1 and not self.num_given:
             return None

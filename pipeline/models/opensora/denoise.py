@@ -87,7 +87,7 @@ class Denoiser:
     def _predict(
         self, name: str, latents: Tensor, level: Tensor, text: Text, *, is_blind: bool = False
     ) -> Tensor:
-        """is_blind: the transformer is not told of the given frames."""
+        """is_blind: the transformer does not see the given frames."""
         patch, dtype = self.transformer.config.patch_size, self.transformer.dtype
         tokens = pack(latents, patch)
         if self.reference is not None:

@@ -25,7 +25,7 @@ from framefleet.pipeline.models.opensora.prompts import clip_ids
 
 
 class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
-    """transformer: Flux, whose input tokens carry mask and given frames beside the noisy latents.
+    """transformer: Flux, whose input tokens carry mask and given frames besides the noisy latents.
 
     vae: AutoencoderKLHunyuanVideo or AutoencoderDCVideo, tiled as by the authors; the first not over time.
     text_encoder: CLIP ViT-L/14. text_encoder_2: T5 v1.1 XXL.

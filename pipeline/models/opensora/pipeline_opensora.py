@@ -97,7 +97,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         flow_shift: how long to stay at high noise; without it, longer for larger and longer clips.
         oscillate_text_guidance, oscillate_image_guidance: none at every second step after the tenth.
         ramp_image_guidance: with images, weaker at the first frames and the last steps.
-        frame_rate, motion_score: told to the model at the end of the prompt; None leaves them out.
+        frame_rate, motion_score: given to the model at the end of the prompt; None leaves them out.
         """
         height, width = self._size(height, width, resolution, aspect_ratio)
         condition = condition_of(condition_type, image, last_image, video, packing=self.packing)

@@ -32,6 +32,6 @@ def clip_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
 
 
 def _cleaned(prompt: str) -> str:
-    """The ends are taken out of a prompt first: what stands beside them is cleaned by itself."""
+    """The ends are taken out of a prompt first: what stands next to them is cleaned by itself."""
     parts = re.split(f"({'|'.join(map(re.escape, _ENDS))})", prompt)
     return clip_words.lowered(" ".join(map(clip_words.plain_letters, parts)))

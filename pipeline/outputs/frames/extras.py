@@ -1,4 +1,4 @@
-"""In: what a pipeline returns beside frames and sound. Out: arrays for a file, small values for a column."""
+"""In: what a pipeline returns besides frames and sound. Out: arrays for a file, small values for a column."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """In: a call of diffusers' postprocessing. Out: what stands for the array that it will return.
 
 Whoever looks at it gets that array, at that moment. Where nobody does before the clip is kept, its pixels are
-rounded to uint8 from the decoder's tensor: on a GPU there, and copied beside what it does next; else by
-whatever thread asks for them.
+rounded to uint8 from the decoder's tensor: on a GPU there, and copied in parallel with what comes next; else
+by whatever thread asks for them.
 """
 
 from __future__ import annotations

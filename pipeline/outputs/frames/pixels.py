@@ -1,4 +1,4 @@
-"""In: frames as a recipe returns them. Out: uint8 frames and their digest, made beside the renderer.
+"""In: frames as a recipe returns them. Out: uint8 frames and their digest, made while others render.
 
 One thread of the process does it, in the order of the clips: floats, four times as large, do not pile up.
 """
@@ -74,7 +74,7 @@ def _launched(late: LateFrames) -> Callable[[], Pictures]:
     """Start on the GPU without waiting for it; return what waits.
 
     The arithmetic has its place among the renderer's own work, as decoders may use their memory again; the
-    copy runs beside what comes after.
+    copy runs in parallel with what comes after.
     """
     import torch
 

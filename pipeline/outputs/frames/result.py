@@ -16,7 +16,7 @@ from framefleet.pipeline.outputs.frames.fields import IMAGES, MAPS, PICTURES, SO
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import Pixels, to_pixels
 
-RATE = "sample_rate"  # a recipe may return it beside sound
+RATE = "sample_rate"  # a recipe may return it besides sound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def _one_of(names: tuple[str, ...], given: Mapping[str, Any]) -> str | None:
     return next((name for name in names if name in given), None)
 
 
-# The map itself is kept beside the clip, as it is (`extras.py`).
+# The map itself is kept next to the clip, as it is (`extras.py`).
 def map_pixels(name: str, value: Any, output: object) -> Pixels:
     """Return the picture of the first map in `value`: one channel is grey, normals are (x + 1) / 2.
 

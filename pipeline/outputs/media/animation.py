@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media, check_pace
 GIF_SIGNATURE = b"GIF89a"
 _KINDS = ["WEBP", "GIF"]
 _DESCRIPTION = 0x010E  # of Exif
-_COUNT = "num_frames"  # our tag beside those that are given
+_COUNT = "num_frames"  # our tag besides those that are given
 _UNIT_MS = {"webp": 1, "gif": 10}  # what a frame's time is counted in
 _SAMPLED = 1 << 18  # pixels of all frames, from which the colours of a gif are chosen
 

@@ -37,7 +37,7 @@ SCALING = (
 _CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
 # cpu-independent: x264 must not choose its algorithms by the CPU it meets.
 X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
-# Of each encoder, beside its crf. x265 and SVT-AV1 have threads of their own, and a line for every clip.
+# Of each encoder, besides its crf. x265 and SVT-AV1 have threads of their own, and a line for every clip.
 _ENCODER_OPTIONS = {
     "libx264": X264_OPTIONS,
     "libx265": {

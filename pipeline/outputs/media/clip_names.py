@@ -31,7 +31,7 @@ def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
 
 
 def extras_path(row_id: str, tag: str = "") -> str:
-    """Where arrays lie that a row's pipeline returned beside its clip."""
+    """Where arrays lie that a row's pipeline returned besides its clip."""
     return f"{EXTRAS}/{_stem(row_id, tag)}.safetensors"
 
 
@@ -49,7 +49,7 @@ def tags(media_sha256: str, extras_sha256: str | None) -> tuple[str, str, str]:
     """Return the tags under which an attempt's files may lie, in the order in which they are tried.
 
     The second tells it from other attempts at the row: eight digits of the clip's SHA-256, where arrays lie
-    beside it of both digests. The third has all digits: where a damaged file has the name before.
+    next to it of both digests. The third has all digits: where a damaged file has the name before.
     """
     digest = media_sha256
     if extras_sha256 is not None:

@@ -1,7 +1,7 @@
 """In: a character. Out: a font that has it, the same on every machine for most of what people write.
 
 Pillow brings Latin letters, `notojp_matplotlib` Noto Sans CJK (Chinese, Japanese, Korean, symbols), and Noto
-Emoji lies beside this file. Other scripts need a font of the system's.
+Emoji lies next to this file. Other scripts need a font of the system's.
 """
 
 from __future__ import annotations

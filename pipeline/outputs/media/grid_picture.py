@@ -1,4 +1,4 @@
-"""In: small clips and where they stand. Out: pictures of all, one for each moment, with names beside."""
+"""In: small clips and where they stand. Out: pictures of all, one for each moment, with their names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ROW_NAMES = 150  # as wide as names of rows may be
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """A clip in its cell. frames: RGB (T, H, W, 3), small. fps: by which it plays beside others."""
+    """A clip in its cell. frames: RGB (T, H, W, 3), small. fps: by which it plays with others."""
 
     frames: Frames
     fps: float
@@ -40,7 +40,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridPicture:
-    """Clips in rows and columns. row_names, column_names: beside them, [] for none."""
+    """Clips in rows and columns. row_names, column_names: next to them, [] for none."""
 
     tiles: Sequence[Tile]
     row_names: Sequence[str] = ()

@@ -27,7 +27,7 @@ _CRF: dict[str, tuple[int, int]] = {
     "h264_nvenc": (18, 51),
     "webp": (10, 100),
 }
-# What each holds beside or in place of frames; what it does not hold is refused, never dropped.
+# What each holds besides or in place of frames; what it does not hold is refused, never dropped.
 VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv", "webm")
 ANIMATIONS: tuple[MediaFormat, ...] = ("webp", "gif")
 ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
@@ -59,7 +59,7 @@ class Media:
 
     encoder: of mp4 and webm; None is H.264 or VP9. crf: the encoder's own scale, from 0, the best; None is a
     value at which a clip looks like its frames. fps: None takes the row's or the model's native rate. audio:
-    whether clips have their sound. c2pa: signs mp4 and png. previews: whether a small still lies beside each
+    whether clips have their sound. c2pa: signs mp4 and png. previews: whether a small still lies next to each
     clip.
     """
 

@@ -67,7 +67,7 @@ def check_signing(media: Media) -> None:
 
 
 def sign(content: bytes, *, media: Media, title: str, made: Mapping[str, str]) -> bytes:
-    """Return the file with a manifest in it. made: what it says of the clip, beside that a model made it.
+    """Return the file with a manifest in it. made: what it says of the clip, besides that a model made it.
 
     No two are equal: manifests have a name, a time and salts of their own.
     """

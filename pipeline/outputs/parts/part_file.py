@@ -25,7 +25,7 @@ JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """Return the file of a part. metadata: of the file, beside its schema."""
+    """Return the file of a part. metadata: of the file, besides its schema."""
     table = table.replace_schema_metadata()  # of a part that was read: it would be kept twice
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, table.schema, compression="zstd") as file:

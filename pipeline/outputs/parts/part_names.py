@@ -71,7 +71,7 @@ def part_of(path: str) -> Part | None:
 
 
 def parts_in(store: Store, folder: str) -> list[Part]:
-    """Return the parts of a folder as they were written; other files are left alone, and told in the log."""
+    """Return the parts of a folder as they were written; other files are left alone and logged."""
     parts, others = [], []
     for path in store.list(folder):
         if part := part_of(path):

@@ -65,7 +65,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedClip:
-    """What an intent says: the record of a clip, whether other rows were under way beside it, its scores."""
+    """What an intent says: the record of a clip, whether other rows were under way with it, its scores."""
 
     record: Record
     had_company: bool

@@ -72,13 +72,13 @@ class Record:
     audio_sha256: str | None = None  # None, as all of sound: the clip has none
     audio_sample_rate: int | None = None
     audio_channels: int | None = None
-    extra_outputs: str | None = None  # JSON: small values that the pipeline returned beside
+    extra_outputs: str | None = None  # JSON: small values that the pipeline also returned
     extra_outputs_sha256: str | None = None  # of extras/<row_id>.safetensors, where its arrays are
     idle_s: float | None = None  # of the worker's model, since the worker's clip before
     idle_causes: str | None = None  # JSON: these seconds by what it waited for
     media_encoder: str | None = None  # gives equal frames other bytes; None: media_sha256 is repeatable
     path: str | None = None  # of the clip, relative to the output, which may be moved
-    extra_outputs_path: str | None = None  # of the file of arrays beside it
+    extra_outputs_path: str | None = None  # of the file of arrays next to it
     num_prompt_tokens: int | None = None  # as the text encoder's tokenizer counts them; None: unknown
     is_prompt_cut: bool | None = None  # whether the encoder did not read a prompt's end
     compute_s: float | None = None  # the row's share of what its worker's model was busy: they add up to it

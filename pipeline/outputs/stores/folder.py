@@ -143,7 +143,7 @@ def _is_temporary(path: str) -> bool:
 
 @contextmanager
 def _temporary(target: Path, content: bytes | BinaryIO) -> Iterator[Path]:
-    """Yield a synced file beside `target`, and remove it unless it was renamed."""
+    """Yield a synced file next to `target`, and remove it unless it was renamed."""
     temporary = target.with_name(TEMPORARY + uuid.uuid4().hex)
     try:
         with open(temporary, "xb") as file:  # not mkstemp: its files are readable by their owner only

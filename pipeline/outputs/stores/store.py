@@ -240,7 +240,7 @@ def _checked(path: str) -> str:
     return path
 
 
-def sweep_beside(store: Store) -> threading.Thread:
+def sweep_in_background(store: Store) -> threading.Thread:
     """Remove leftovers in a thread: a folder of a million clips is looked through. For who holds the lock."""
     thread = threading.Thread(target=_sweep, args=[store], name="sweep", daemon=True)
     thread.start()

@@ -29,7 +29,7 @@ class Odds:
         return min(1.0, max(self.lowest, self.young / number))
 
     def expected(self, num_rows: int) -> float:
-        """Return how many of so many rows of one kind are audited, on average."""
+        """Return how many of this many rows of one kind are audited, on average."""
         sure, young = min(num_rows, int(self.young)), min(num_rows, self._num_young)
         return sure + self.young * (_harmonic(young) - _harmonic(sure)) + (num_rows - young) * self.lowest
 
@@ -71,7 +71,7 @@ class Odds:
 
 
 def odds_for(at_most: float, num_rows: int) -> float:
-    """Return the odds at which, if audits find none wrong, at most this share of so many rows is."""
+    """Return the odds at which, if audits find none wrong, at most this share of this many rows is."""
     return float(1 - _MISSED ** (1 / (math.floor(at_most * num_rows + _TINY) + 1)))
 
 

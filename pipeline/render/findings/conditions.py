@@ -1,4 +1,4 @@
-"""All that seconds and pins depend on, beside the shape of a call, as one digest."""
+"""All that seconds and pins depend on, besides the shape of a call, as one digest."""
 
 from __future__ import annotations
 

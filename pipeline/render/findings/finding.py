@@ -27,7 +27,7 @@ Worth = Literal["pays", "slow", "inexact"]
 
 
 class BatchSize(Strict):
-    """How long a forward of so many rows takes, and what follows: used, not worth it, or never exact."""
+    """How long a forward of this many rows takes, and what follows: used, not worth it, or never exact."""
 
     rows: NumRows
     seconds: Annotated[float, Field(gt=0)]
@@ -35,7 +35,7 @@ class BatchSize(Strict):
 
 
 class Pins(Strict):
-    """Which modules went row by row in exact forwards of so many rows.
+    """Which modules went row by row in exact forwards of this many rows.
 
     loras: that some of the rows use; differing: of these, such as not all rows use alike. axes: along which
     the rows were joined, leaf by leaf.
@@ -52,7 +52,7 @@ class RowMemory(Strict):
     """What one row held on a GPU, as a rehearsal measured it.
 
     machine: the GPU's name, and torch's version. peak_bytes: at most, held_bytes of the model included.
-    step_bytes: of one forward of a denoiser beside what was there before, 0 where that is not known;
+    step_bytes: of one forward of a denoiser besides what was there before, 0 where that is not known;
     step_values: in the tensors that it was called with.
     """
 

@@ -1,7 +1,7 @@
 """Where it is kept what was found: this machine's cache folder and, where there is one, the output.
 
-Read when a shape is met first, written by a thread beside the one that renders. Whatever goes wrong with a
-place costs another search and nothing else: it is logged, and the place left alone from then on. One that
+Read when a shape is met first, written by another thread than the one that renders. Whatever goes wrong with
+a place costs another search and nothing else: it is logged, and the place left alone from then on. One that
 does not answer in time is not waited for.
 """
 
@@ -56,7 +56,7 @@ class Places:
         return None
 
     def keep(self, name: str, found: Found) -> None:
-        """Have it written, soon, beside what others found."""
+        """Have it written, soon, next to what others found."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="probes")
             self._waiting.append(self._writer.submit(self._sweep))

@@ -15,8 +15,8 @@ Mode = Literal["exact", "fast"]
 class Batching:
     """How rows share forwards.
 
-    mode: "exact" changes no bit of any row; "fast" lets rows round differently in company.
-    max_rows: at most so many rows in one forward.
+    mode: "exact" changes no bit of any row; "fast" lets rows round differently in a batch.
+    max_rows: at most this many rows in one forward.
     min_gain: see Sizes; 0 uses every size, whether or not it was measured to pay.
     remember: what was found of sizes is kept beyond the process; see docs/exactness.md.
     """

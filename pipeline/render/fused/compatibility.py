@@ -2,7 +2,7 @@
 
 Tensors carry their rows along the first dimension where that is as long as the row's batch, until a forward
 that was joined so gives something else: then other dimensions of that length are tried, copies of what is one
-for the row's whole batch (Stable Audio's time beside two prompts), and sharing what is equal in all rows.
+for the row's whole batch (Stable Audio's time besides two prompts), and sharing what is equal in all rows.
 Lists of rows may hold tensors of other shapes: such calls may share a forward if their own forwards, run one
 by one, look alike in every inner module.
 """
@@ -26,7 +26,7 @@ _TRIES = 12
 
 
 class _Shared(NamedTuple):
-    """What decides, beside its own shape, which bits a call with lists gets from a shared forward.
+    """What decides, besides its own shape, which bits a call with lists gets from a shared forward.
 
     is_mixed: whether others have other shapes: among rows of one length a network may need no mask, or count
     from the longest. pins: what goes row by row, in the strides of the rows that these were found with.
@@ -48,7 +48,7 @@ class Company:
         self._refuted: set[tuple[Hashable, int, int]] = set()  # (look, leaf, axis)
 
     def look(self, call: Call) -> Hashable | None:
-        """What calls that may share a forward have in common; None until `saw` was told of such a call."""
+        """What calls that may share a forward have in common; None until `saw` had such a call."""
         if call.has_lists and call.batch:
             return self._looks.get(call.shape)
         prints = tuple([fingerprint(call.leaves[place]) for place in self.masks(call)])

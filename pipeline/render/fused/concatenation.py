@@ -1,4 +1,4 @@
-"""Calls of several rows become one, and what it returns is parted again: along axes that are told or seen.
+"""Calls of several rows become one, and what it returns is split again, along declared or observed axes.
 
 What is joined is seen by its size: the one dimension in which a tensor of `n` rows is `n` times that of a
 one-row run. Also seen: one row more that is for all (Qwen-Image 2.1 adds a time of zero), and copies of what
@@ -43,7 +43,7 @@ class Layout:
 class Joint(NamedTuple):
     """Where a tensor carries its rows: along `axis`.
 
-    shared: so many behind them are for all. copies: so often each row has what is one in a one-row run.
+    shared: how many behind them are for all. copies: how often each row has what is one in a one-row run.
     """
 
     axis: int

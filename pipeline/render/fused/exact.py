@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 # overlook a kernel that sums in another order. In fp32 every second output shows it.
 EVIDENCE_HALF = 2**17
 EVIDENCE_FLOAT = 2**12
-# A module too small to give that evidence in so many random trials is pinned: it is cheap to run row by row.
+# A module too small to give that evidence in so few random trials is pinned: to run it row by row is cheap.
 MAX_TRIALS = 64
 
 
@@ -101,7 +101,7 @@ def _differing(
         try:
             outputs = rows.by_row(inner, args, kwargs, trace)
         except (RuntimeError, ValueError, IndexError) as error:
-            # It cannot be called for one row: experts are told the tokens of all rows together.
+            # It cannot be called for one row: experts are given the tokens of all rows together.
             if is_out_of_memory(error):
                 raise
             return inner(*args, **kwargs)

@@ -34,7 +34,7 @@ class Forwards:
 
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
     watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
-    other processes, and where this one's are kept. beside: what rows call beside denoisers and may share too.
+    other processes, and where this one's are kept. shared: what rows call besides denoisers and may share.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Forwards:
         attention: Attention | None = None,
         watch: StateWatch | None = None,
         findings: Findings | None = None,
-        beside: Methods | None = None,
+        shared: Methods | None = None,
     ) -> None:
         self._denoisers = modules
-        self.methods = {name: Method(module) for name, module in modules.items()} | dict(beside or {})
+        self.methods = {name: Method(module) for name, module in modules.items()} | dict(shared or {})
         self._watch = watch or StateWatch()
         self._attention = attention
         self._is_compiled = any(map(has_compiled, modules.values()))
@@ -152,7 +152,7 @@ class Forwards:
         return results
 
     def _try_size(self, calls: Sequence[Call]) -> list[Result]:
-        """Run the calls one by one for their results, then learn what so many at once give."""
+        """Run the calls one by one for their results, then learn what this many at once give."""
         alone = []
         for call in calls:
             with self._watching(call):

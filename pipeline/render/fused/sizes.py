@@ -59,7 +59,7 @@ class Sizes:
         return paying if self._is_refused(between) else between
 
     def num_going_on(self, waiting: int) -> int:
-        """Return how many of so many rows go on now: all once any size pays, else those of the next trial.
+        """Return how many of this many rows go on now: all once any size pays, else those of the next trial.
 
         Rows that took turns would all be late, and all be lost in a crash.
         """

@@ -44,14 +44,14 @@ class StateWatch:
         self,
         switched: Collection[nn.Module] = (),
         networks: Mapping[str, nn.Module] | None = None,
-        beside: Collection[nn.Module] = (),
+        all_networks: Collection[nn.Module] = (),
     ) -> None:
         """switched: modules that are set for each row before they run, as LoRA layers are. networks: as they
-        are before any row; of others the first forward shows it. beside: all networks that rows call, of
+        are before any row; of others the first forward shows it. all_networks: those that rows call, of
         which some may share parts with these.
         """
         self.found: str | None = None
-        self._switched, self._beside = frozenset(switched), beside
+        self._switched, self._all_networks = frozenset(switched), all_networks
         networks = networks or {}
         self._fresh = {name: NetworkState(network) for name, network in networks.items()}
         self.before_rows: Mapping[str, NetworkState] = dict(self._fresh)
@@ -114,7 +114,7 @@ class StateWatch:
         """Whether another network may have made it, which holds the same object: a ControlNet runs blocks of
         its transformer. What a pipeline writes for its row is none: a row that writes nothing would read it.
         """
-        others = [other for other in self._beside if other is not network]
+        others = [other for other in self._all_networks if other is not network]
         return is_filled(before, after, may_grow=True) and is_shared(network, spot, others)
 
     def _came_before(self, shape: Hashable) -> bool:

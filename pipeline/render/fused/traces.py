@@ -55,7 +55,7 @@ class Trace:
     def seen_in(self, output: Any, rows: int) -> Trace:
         """Return it with the joints of a fused call's output: None where that is one for all rows.
 
-        Without any where it is not told.
+        Without any where it is not reported.
         """
         leaves, _ = flatten(output, holders=[])
         if len(leaves) != len(self.outputs):  # lists of rows, which say nothing of where they come from

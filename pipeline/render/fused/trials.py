@@ -59,11 +59,11 @@ class Trials:
         return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
     def next_size(self, call: Call, waiting: int) -> int:
-        """Return how many of so many calls that look alike are to be run at once."""
+        """Return how many of this many calls that look alike are to be run at once."""
         return self._sizes_of(call).next(waiting)
 
     def num_going_on(self, call: Call, waiting: int) -> int:
-        """Return how many of so many calls that look alike are to go on."""
+        """Return how many of this many calls that look alike are to go on."""
         return self._sizes_of(call).num_going_on(waiting)
 
     def count_forward(self, call: Call) -> None:
@@ -83,7 +83,7 @@ class Trials:
             return run_fused(method.network, method.call, calls, plan)
 
     def halve(self, calls: Sequence[Call]) -> None:
-        """Memory ran out with so many."""
+        """Memory ran out with this many."""
         log.warning("%s: out of memory at %d rows; halving", calls[0].module, len(calls))
         self._sizes_of(calls[0]).halve(len(calls))
         free_memory()
@@ -211,7 +211,7 @@ class Trials:
                 if self._is_compiled:  # the first forward of a size compiles it
                     self.run(calls, plan)
                 fused, seconds = best(partial(self.run, calls, plan))
-            except Exception as error:  # of a wrong way; without a right one it is told
+            except Exception as error:  # of a wrong way; without a right one it is raised
                 if is_out_of_memory(error):
                     raise
                 found = found or error

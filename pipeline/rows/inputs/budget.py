@@ -21,7 +21,7 @@ class Limits:
 
 
 class Budget:
-    """So many bytes, shared by all threads. What needs more than there are gets them all, and is alone."""
+    """Bytes, shared by all threads. What needs more than there are gets them all, and is alone."""
 
     def __init__(self, total: int) -> None:
         self._total = self._free = total

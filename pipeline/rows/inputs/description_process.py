@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request: what decoding takes is told first, and waits for a word before it starts."""
+    """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
     request = json.loads(connection.recv_bytes())
     kind, size = request["kind"], request["size"]
     bound_memory(3 * size + OPENING[kind])  # the content, and a copy while it is received, or by a decoder

@@ -72,7 +72,7 @@ def describe(content: bytes, kind: InputFileKind) -> Described:
 
 
 def decoding_bytes(content: bytes, kind: InputFileKind) -> int:
-    """Return how much memory `describe` takes beside the content. Decodes nothing. Raises InputError."""
+    """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
     if kind == "video":
         _check_is_video(content)
         return BYTES_PER_FRAME_PIXEL * most_pixels(content)

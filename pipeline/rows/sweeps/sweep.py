@@ -1,4 +1,4 @@
-"""From `sweep:`, and a table or none, to its rows, or to what is wrong with them: told before any is made."""
+"""From `sweep:`, and a table or none, to its rows, or to what is wrong with them before any is made."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _check_length(swept: Swept, where: str) -> None:
 
 
 def check_sweep(swept: Swept, plan: RowPlan) -> None:
-    """Raise JobError for a value that no row can have: told once, and not for each row."""
+    """Raise JobError for a value that no row can have: reported once, and not for each row."""
     readers = {reader.column: reader for reader in plan.readers if reader.kind not in PLACES}
     for column in (column for factor in swept.factors for column in factor.columns):
         if column.name not in readers or column.name in swept.templates:

@@ -45,8 +45,8 @@ class Swept:
 
     def __str__(self) -> str:
         """Return how its rows come about, as "3 prompts x 20 seeds = 60 rows"."""
-        told = [_rows(self.num_table_rows)] if self.table else []
-        return f"{' x '.join([*told, *map(str, self.factors)])} = {_rows(self.num_rows)}"
+        sizes = [_rows(self.num_table_rows)] if self.table else []
+        return f"{' x '.join([*sizes, *map(str, self.factors)])} = {_rows(self.num_rows)}"
 
     def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError."""

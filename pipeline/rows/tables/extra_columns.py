@@ -1,4 +1,4 @@
-"""Which columns of a table go into records beside what framefleet says, and under which names.
+"""Which columns of a table go into records besides what framefleet says, and under which names.
 
 All without a meaning, as they are; and those that `columns:` of the job gives one under another name.
 """

@@ -13,7 +13,7 @@ from typing import Any
 from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.text_reading import SEPARATORS, separator_of, unpacked
 
-# What is wrong with the file is told by whoever reads its rows: here they are only looked up for messages.
+# What is wrong with the file is reported by whoever reads its rows: here they are looked up for messages.
 _UNREADABLE = (csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 

@@ -102,7 +102,7 @@ def _encoding_of(line: bytes) -> str:
 
 
 def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None) -> Iterator[_Line]:
-    """Yield lines until they are so many, at least one."""
+    """Yield lines up to either limit, at least one."""
     rows = size = 0
     for line in lines:
         yield line

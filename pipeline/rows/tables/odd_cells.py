@@ -1,4 +1,4 @@
-"""Cells that do not fit their column: null where they stand, and told in a column of their own.
+"""Cells that do not fit their column: null where they stand, and reported in a column of their own.
 
 One such cell in a text file is then one refused row. The column travels with the batch, through slices and
 sweeps, to `readable`; only batches with such a cell have it, and no table's schema does.
@@ -22,7 +22,7 @@ OddCells = dict[int, Problems]  # of the rows that have some, by their offset in
 
 
 def with_odd_cells(batch: pa.RecordBatch, odd: OddCells) -> pa.RecordBatch:
-    """Return the batch with what is wrong with its cells. Of each row the first are told."""
+    """Return the batch with what is wrong with its cells. Of each row the first are reported."""
     told = [_written(odd[offset][:MAX_TOLD]) if offset in odd else None for offset in range(batch.num_rows)]
     return pa.RecordBatch.from_arrays(
         [*batch.columns, pa.array(told, pa.string())], schema=batch.schema.append(FIELD)

@@ -114,7 +114,7 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
     if asked is not None and found < asked:
         return Refused(reason=f"it has {found} frames, and num_frames is {asked}", fix=f"use {found} or less")
     checked = check_frames(found if asked is None else asked, spec)
-    if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is told of already
+    if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is reported already
         return None
     return Refused(
         reason=f"it has {found} frames, and {checked.reason}",

@@ -198,7 +198,7 @@ class RowPlan:
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
     ) -> list[Problem]:
-        """Return what is wrong with cells that are fine one by one. refused: columns told of already."""
+        """Return what is wrong with cells that are fine one by one. refused: columns already reported."""
         problems = [
             Problem(
                 column=self._column(name),

@@ -27,7 +27,7 @@ from framefleet.pipeline.training.settings import TrainedPart
 _KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
 PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
 REPEATS, MAX_REPEATS = "repeats", 10_000  # how often an epoch has the row
-# What the denoiser is told beside its latents. Other arguments of a call say how to render, which training
+# What the denoiser is given besides its latents. Other arguments of a call say how to render, which training
 # does not, or come from the video: its size, and the image that it starts with.
 TOLD = re.compile(
     r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
@@ -191,7 +191,7 @@ def _told(spec: PipelineSpec) -> dict[str, ScalarKind]:
 
 
 def _kinds(part: TrainedPart, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
-    """Return what the part reads beside the video."""
+    """Return what the part reads besides the video."""
     if part == "autoencoder":
         return {REPEATS: "int"}
     if part == "denoiser":

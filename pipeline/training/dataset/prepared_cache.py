@@ -56,7 +56,7 @@ _PLAN = TypeAdapter(_Plan)
 class PreparedRows:
     """`rows[i]` prepared by the task: from the output, or, where the task keeps nothing, made on the fly.
 
-    identity: what decides them beside the rows, as the model's files and the part that is trained; JSON
+    identity: what decides them besides the rows, as the model's files and the part that is trained; JSON
     values. Equal identity and rows, equal files, so several trainings may keep them in one place. For several
     threads, once `prepare` has returned.
     """
@@ -107,7 +107,7 @@ class PreparedRows:
     ) -> None:
         """Make this rank's share of what is not there yet; rows may be read when all ranks have returned.
 
-        progress: is told how many of this rank's rows are there.
+        progress: is called with how many of this rank's rows are there.
         """
         if not self._task.keeps_prepared:
             return

@@ -67,7 +67,7 @@ class TrainingRows(Sequence[TrainingRow]):
         return _row(cells)
 
     def buckets(self) -> list[Bucket]:
-        """Return the bucket of every row, each value once in memory, with what it is told that rows share."""
+        """Return the bucket of every row, each value once in memory, with the conditions that rows share."""
         known: dict[tuple[int, int, int, str], Bucket] = {}
         columns = [self._table[name].to_pylist() for name in ("num_frames", "height", "width")]
         told = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
@@ -130,5 +130,5 @@ def _row(cells: dict[str, Any]) -> TrainingRow:
     )
 
 
-def _bucket(num_frames: int, height: int, width: int, told: str = "") -> Bucket:
-    return Bucket(num_frames=num_frames, height=height, width=width, told=told)
+def _bucket(num_frames: int, height: int, width: int, conditions: str = "") -> Bucket:
+    return Bucket(num_frames=num_frames, height=height, width=width, conditions=conditions)

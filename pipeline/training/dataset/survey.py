@@ -33,7 +33,7 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
 
 _FOLDER = "survey"
-_BATCH_ROWS = 256  # read side by side; after each batch progress is told
+_BATCH_ROWS = 256  # read side by side; after each batch progress is reported
 _MAX_WAITING, _MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
 _SCHEMA = pa.schema(
     [
@@ -62,7 +62,7 @@ def survey(
     """Return the rows of a table that can be trained on.
 
     store: the output, where what was found in videos is kept. refused: is given every other row, also as the
-    table has it. checked: is told how many rows were looked at.
+    table has it. checked: is called with how many rows were looked at.
     """
     with closing(_Videos(inputs, columns.kind, store)) as videos:
         return TrainingRows(_rows(columns, buckets, videos, refused, checked))

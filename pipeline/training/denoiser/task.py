@@ -191,7 +191,7 @@ def _is_ignored(name: str) -> bool:
 
 
 def _num_steps(scheduler: Any) -> int:
-    """Return so many that all noise levels of a flow are among them, shifted as the pipeline shifts."""
+    """Return enough that all noise levels of a flow are among them, shifted as the pipeline shifts."""
     is_flow = steps_flow(type(scheduler).__name__, scheduler.config)
     return int(scheduler.config.num_train_timesteps) if is_flow else 2
 
