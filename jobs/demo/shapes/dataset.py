@@ -84,7 +84,7 @@ def write_dataset(
 ) -> str:
     """Write a dataset and return its table's path or URL; equal arguments, equal bytes.
 
-    num_new: of the clips, the last this many have the new shape or the new colour. sizes: each clip has one of
+    num_new: this many clips, the last, have the new shape or the new colour. sizes: each clip has one of
     them, drawn at random; one that is given twice comes twice as often. repeats: how often an epoch has clips
     of a shape, a colour or a motion. Held-out scenes are never taken. Raises JobError when `output`
     holds another dataset; the same one is left as it is.
