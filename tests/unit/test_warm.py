@@ -123,3 +123,36 @@ def test_only_workers_of_this_machine_that_meet_no_gpu_are_forks(
 ) -> None:
     monkeypatch.setattr(start, "_GPUS", ("/" if has_gpu else "/nowhere",))
     assert start.may_fork(FleetSettings(address=address), device=device) is (may and sys.platform == "linux")
+
+
+POOL = """
+import os, threading, torch
+from framefleet.cluster.fleet.warm.server import renew_thread_pool
+
+def compute():
+    ready.wait()
+    try:
+        ones.exp()
+    except RuntimeError as error:
+        failed.append(error)
+
+torch.set_num_threads(1)
+ones = torch.ones(70_000)  # enough for torch to share it out among threads
+ones.exp()
+num_failed = 0
+for _ in range(20):
+    if not (pid := os.fork()):
+        renew_thread_pool()
+        ready, failed = threading.Barrier(2), []
+        threads = [threading.Thread(target=compute) for _ in range(2)]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+        os._exit(len(failed))
+    num_failed += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(num_failed)
+"""
+
+
+def test_threads_of_a_fork_that_compute_at_once_all_find_torchs_thread_pool() -> None:
+    """Without `renew_thread_pool` seventeen forks of twenty fail."""
+    ran = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, check=True)
+    assert ran.stdout == "0\n"

@@ -36,6 +36,7 @@ import framefleet.jobs.show.progress
 import framefleet.jobs.train.claim
 import framefleet.jobs.train.loss_curve  # noqa: F401
 import tests.tiny  # noqa: F401
+from framefleet.cluster.fleet.warm.server import renew_thread_pool
 from tools.chaos.namespaces import HOST, enter
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def become(asked: Asked, connection: socket.socket, descriptors: list[int]) -> N
     os.chdir(asked.folder)
     os.environ.clear()
     os.environ.update(asked.environment)
+    renew_thread_pool()
     tempfile.tempdir = None  # it may have been looked for already, in another environment
     if asked.parent is None:
         _end_with(connection)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from framefleet.cluster.fleet.warm.server import renew_thread_pool
+
 LIMIT_S = 180.0  # a case takes five seconds on an idle machine
 LAST_CHARACTERS = 3000  # of stderr, enough for a traceback
 _FORK = multiprocessing.get_context("fork")
@@ -41,4 +43,5 @@ def in_fork(function: Callable[..., Any], *arguments: Any, limit_s: float = LIMI
 
 def _send(sender: Connection, log: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.dup2(log, 2)
+    renew_thread_pool()
     sender.send(function(*arguments))

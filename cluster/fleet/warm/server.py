@@ -153,6 +153,16 @@ def _become(asked: Asked, relay: socket.socket, streams: list[int]) -> None:
     gone.register(relay, select.POLLHUP)
     if any(event & select.POLLHUP for _, event in gone.poll(0)):  # before it was listened for
         os._exit(1)
+    renew_thread_pool()
+
+
+def renew_thread_pool() -> None:
+    """Have torch replace the thread pool that a fork lost, before two threads do so at once.
+
+    Theirs is a race: "Invalid thread pool!" (https://github.com/pytorch/pytorch/pull/54895).
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def run(arguments: list[str], relay: socket.socket) -> NoReturn:
