@@ -34,7 +34,7 @@ demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and sh
 # By files, which share what they prepare, in two lanes: see tests/lanes.py. A process that crashes is not replaced:
 # the one in its place would wait for ever for a file that was done already.
 TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-test: .venv/.installed  ## Run the tests, except the long ones, and of the periphery only what changes concern
+test: .venv/.installed  ## Run the tests, except the long ones; CI=1 runs those of load and faults too
 	$(TESTS)
 
 test-changed: .venv/.installed  ## Run the twenty files of tests that are nearest to what changed

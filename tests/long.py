@@ -1,8 +1,9 @@
 """Tests that `make test` leaves out. The last line of a run says which.
 
 Those marked `long` are breadth: one more case of what another test shows once. What guards a promise is not
-long. Those of the periphery (ports of networks, training, the demo, the tools) are left out if neither it nor
-what it imports has changed, unless CI is set.
+long. Those marked `ci` take minutes: promises under load, chance and failing machines. They run with CI set, and
+so do those of the periphery (ports of networks, training, the demo, the tools); without it, these run only if
+the periphery or what it imports has changed.
 """
 
 from __future__ import annotations
@@ -21,21 +22,29 @@ if TYPE_CHECKING:
 
 _LEFT_OUT = pytest.StashKey[int]()
 _OF_A_PROCESS = "framefleet_left_out"
-_WITHOUT_PERIPHERY = "FRAMEFLEET_TESTS_WITHOUT_PERIPHERY"  # for the processes that run the tests
+# For the processes that run the tests.
+_WITHOUT_CI, _WITHOUT_PERIPHERY = "FRAMEFLEET_TESTS_WITHOUT_CI", "FRAMEFLEET_TESTS_WITHOUT_PERIPHERY"
 
 
-def long_but(cases: Iterable[Any], *short: Any) -> list[Any]:
-    """Return the cases of a parametrized test, `long` but for those named."""
-    cases = list(cases)
-    assert all(case in cases for case in short), f"of {short} some are no cases"
-    return [case if case in short else pytest.param(case, marks=pytest.mark.long) for case in cases]
+def long_but(cases: Iterable[Any], *short: Any, in_ci: Iterable[Any] = ()) -> list[Any]:
+    """Return the cases of a parametrized test, `long` but for those named; `in_ci` are marked so."""
+    cases, in_ci = list(cases), list(in_ci)
+    assert all(case in cases for case in (*short, *in_ci)), f"of {short} and {in_ci} some are no cases"
+    return [
+        case
+        if case in short
+        else pytest.param(case, marks=pytest.mark.ci if case in in_ci else pytest.mark.long)
+        for case in cases
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Decide once for all processes, where nobody named files."""
     is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("markexpr")
-    if is_all and "CI" not in os.environ and not periphery_is_concerned(changed_files()):
-        os.environ[_WITHOUT_PERIPHERY] = "1"
+    if is_all and "CI" not in os.environ:
+        os.environ[_WITHOUT_CI] = "1"
+        if not periphery_is_concerned(changed_files()):
+            os.environ[_WITHOUT_PERIPHERY] = "1"
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -47,7 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave them out, unless a run chooses by markers itself: `-m long`."""
     if config.getoption("markexpr"):
         return
-    kept = [item for item in items if item.get_closest_marker("long") is None]
+    without = ("long", "ci") if _WITHOUT_CI in os.environ else ("long",)
+    kept = [item for item in items if not any(map(item.get_closest_marker, without))]
     config.stash[_LEFT_OUT] = len(items) - len(kept)
     items[:] = kept
 
@@ -73,8 +83,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     if num_left_out:
         reporter.write_line(
-            f"{len(reporter.stats.get('passed', ()))} passed; {num_left_out} long tests were left out: "
-            "`make test-long` runs them"
+            f"{len(reporter.stats.get('passed', ()))} passed; {num_left_out} tests were left out: "
+            "`make test-long` runs the long ones, `make test CI=1` those of load and faults"
         )
     if _WITHOUT_PERIPHERY in os.environ:
         reporter.write_line(

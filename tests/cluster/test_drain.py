@@ -59,6 +59,7 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
     assert not checkpoints(tmp_path)
 
 
+@pytest.mark.ci
 def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Path, ray_cluster: str) -> None:
     finishing = [row | {"num_inference_steps": 2, "pause_s": 0.0} for row in prompt_rows(6)]
     endless = [row | {"tag": "endless", "pause_s": 30.0} for row in ROWS[:2]]
@@ -75,6 +76,7 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
     assert len(records_of(tmp_path / "out")) == len(finishing)
 
 
+@pytest.mark.ci
 def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, ray_cluster: str) -> None:
     ours, theirs = pty.openpty()
     render = [sys.executable, "-m", "framefleet", "render", slow_job(tmp_path, ROWS, ray_cluster)]
@@ -94,6 +96,7 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
     assert not (tmp_path / "out" / "driver.lock").exists()
 
 
+@pytest.mark.ci
 def test_a_killed_worker_costs_no_more_than_the_interval(
     tmp_path: Path, ray_cluster: str, undisturbed: Path
 ) -> None:
@@ -107,6 +110,7 @@ def test_a_killed_worker_costs_no_more_than_the_interval(
     assert not checkpoints(tmp_path)
 
 
+@pytest.mark.ci
 def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
@@ -150,6 +154,7 @@ def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 
 
+@pytest.mark.ci
 def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: Path) -> None:
     job = slow_job(tmp_path, prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
     process = start_render(job, is_cold=True)  # whose workers are forks of `fleet/warm/`, not of the tests'

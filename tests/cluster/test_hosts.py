@@ -58,6 +58,7 @@ def _whole(hosts: Rig) -> Iterator[None]:
     hosts.wait_until_up()
 
 
+@pytest.mark.ci
 def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     assert frames_by_seed(store) == undisturbed
 
 
+@pytest.mark.ci
 def test_of_two_drivers_started_at_once_one_writes(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -92,6 +94,7 @@ def test_of_two_drivers_started_at_once_one_writes(
     check(_output(hosts, "twins"), undisturbed)
 
 
+@pytest.mark.ci
 def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -114,6 +117,7 @@ def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
     check(store, undisturbed)
 
 
+@pytest.mark.ci
 def test_a_host_without_s3_is_named_and_the_others_go_on(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -125,6 +129,7 @@ def test_a_host_without_s3_is_named_and_the_others_go_on(
     assert far.name in said
 
 
+@pytest.mark.ci
 def test_a_host_where_every_row_fails_is_blocked_and_named_and_its_rows_are_done_elsewhere(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -140,6 +145,7 @@ def test_a_host_where_every_row_fails_is_blocked_and_named_and_its_rows_are_done
     assert {one.host for one in hosts.begun()} >= {far.name}
 
 
+@pytest.mark.ci
 def test_a_host_that_loses_its_power_comes_back_to_work(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:

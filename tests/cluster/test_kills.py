@@ -39,6 +39,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> d
     return digests_by_tag(folder / "out")
 
 
+@pytest.mark.ci
 def test_two_workers_render_a_reordered_table_alike(
     undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
 
+@pytest.mark.ci
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.long)])
 def test_kills_at_random_moments_lose_nothing(

@@ -23,6 +23,7 @@ from tests.jobs import (
 NUM_ROWS = 200  # at half a second each: more than can be done before it is noticed
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("process", "told", "within_s"),
     [

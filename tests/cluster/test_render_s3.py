@@ -56,6 +56,7 @@ def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
     assert replayed.exit_code == 0, replayed.stderr
 
 
+@pytest.mark.ci
 def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     s3_server: S3Server, ray_cluster: str, tmp_path: Path
 ) -> None:

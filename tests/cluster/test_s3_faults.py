@@ -104,6 +104,7 @@ def test_a_table_is_read_on_after_an_outage(name: str, s3_server: S3Server, tmp_
         assert sum(read) == 50_000
 
 
+@pytest.mark.ci
 def test_an_outage_beyond_the_limit_ends_the_reading_of_a_table(s3_server: S3Server, tmp_path: Path) -> None:
     csv.write_csv(
         pa.table({"prompt": [f"{number:0200}" for number in range(50_000)]}), tmp_path / "table.csv"

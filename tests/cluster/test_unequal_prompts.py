@@ -15,6 +15,7 @@ from tests.tiny import tiny
 from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("name", "takes_lists"), [pytest.param("z_image", True, marks=pytest.mark.long), ("qwen_image", False)]
 )

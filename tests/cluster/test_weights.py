@@ -46,6 +46,7 @@ def nearby(values: dict[str, object], folder: Path, address: str) -> dict[str, o
     return {**values, "output": str(folder / "local"), "fleet": FLEET | {"address": address}}
 
 
+@pytest.mark.ci
 def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     hub: HubServer,
     tmp_path: Path,
@@ -93,6 +94,7 @@ def test_a_shard_that_changed_in_a_workers_cache_ends_the_job_before_a_row(
     assert not (tmp_path / "out" / "clips").exists()
 
 
+@pytest.mark.ci
 def test_a_model_in_object_storage_is_fetched_by_every_machine(
     s3_server: S3Server,
     tmp_path: Path,

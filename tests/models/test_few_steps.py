@@ -48,6 +48,7 @@ def test_the_page_has_five_jobs() -> None:
     assert len(JOBS) == 5
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job['model']}-{'-'.join(job['loras'])}")
 def test_rows_in_company_are_what_a_script_with_the_lora_and_its_scheduler_renders(
     job: dict[str, Any], tmp_path: Path

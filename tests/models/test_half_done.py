@@ -263,6 +263,7 @@ def test_audits_speak_for_rows_that_had_company_elsewhere() -> None:
     assert [audited.verdict for audited in renderer.take_audits()] == ["equal"] * 3
 
 
+@pytest.mark.ci
 def test_what_audits_would_look_at_is_not_given_out_as_a_renderer_ends() -> None:
     rows = CASES["Wan"].rows()
     for num_steps in (8, 9):
@@ -303,6 +304,7 @@ def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once
     ]
 
 
+@pytest.mark.ci
 def test_a_row_that_does_not_repeat_itself_begins_again(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
@@ -364,6 +366,7 @@ def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.
         assert said in record.getMessage()
 
 
+@pytest.mark.ci
 def test_rows_of_a_kind_that_was_set_apart_do_not_go_on_from_what_company_made() -> None:
     case = replace(CASES["Wan"], recipe="remembers")
     rows = case.rows()

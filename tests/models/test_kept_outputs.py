@@ -77,6 +77,7 @@ def test_one_png_for_layers_is_refused_at_plan(tmp_path: Path) -> None:
         resolve_job(job_from_mapping(values), Callback())
 
 
+@pytest.mark.ci
 def test_light_beyond_one_is_kept_as_it_is_and_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

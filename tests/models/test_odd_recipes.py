@@ -14,13 +14,12 @@ from tests.long import long_but
 from tests.warm.process import start
 from tools.odd_recipes.cases import CASES
 
-# `make test` runs one recipe of each kind.
-SHORT = (
+# `make test` runs a few recipes, and in CI one of each kind.
+DAILY = ("adapters.loaded_and_unloaded", "patches.class_left_patched", "networks.copied")
+IN_CI = (
     "adapters.scaled_by_row",
     "adapters.weight_changed_on_the_way",
-    "adapters.loaded_and_unloaded",
     "patches.scheduler_class",
-    "patches.class_left_patched",
     "hooks.on_a_layer_of_the_encoder",
     "weights.encoder_whose_outputs_are_kept",
     "weights.submodule_replaced",
@@ -28,7 +27,6 @@ SHORT = (
     "calls.early_stop",
     "loops.all_timesteps_at_once",
     "loops.other_weights_for_a_forward",
-    "networks.copied",
     "processes.event_loop",
     "processes.operations_counted",
     "processes.classes_changed",
@@ -36,7 +34,7 @@ SHORT = (
 )
 
 
-@pytest.mark.parametrize("name", long_but(CASES, *SHORT))
+@pytest.mark.parametrize("name", long_but(CASES, *DAILY, in_ci=IN_CI))
 def test_rows_of_an_odd_recipe_and_rows_mixed_with_them_equal_plain_calls_or_say_why_not(name: str) -> None:
     process = start("-m", "tools.odd_recipes", "--json", name, stderr=subprocess.PIPE)
     try:

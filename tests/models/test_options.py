@@ -209,6 +209,7 @@ def test_components_that_take_turns_on_the_device_keep_their_hooks_and_frames() 
     assert sum(clip.batch_size for clip in clips) > len(clips)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("loras", "has_kernels"),
     [(LORAS, False), *(pytest.param(loras, True, marks=pytest.mark.long) for loras in ([None], LORAS))],
@@ -233,6 +234,7 @@ def test_compiled_rows_of_any_lora_and_shape_are_those_compiled_by_hand(
     assert model.settings.numerics("exact")["compile"] is True
 
 
+@pytest.mark.ci
 def test_rows_of_weights_laid_out_by_pixels_share_forwards_and_are_those_of_plain_calls() -> None:
     model, pipe = load_model(tiny("sd"), dtype="fp32", channels_last=True), plain("sd")
     for part in (pipe.unet, pipe.vae):

@@ -112,6 +112,7 @@ def table() -> dict[tuple[str, str], list[str]]:
     return {(point, fault): cells for point, fault, *cells in rows}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("point", [point.name for point in POINTS])
 def test_where_memory_runs_out_once_every_row_is_exact_and_nobody_is_blamed(
     point: str, table: dict[tuple[str, str], list[str]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,7 @@ def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
     assert failed == {str(n) for n in raisers - killers if n < num_rows}
 
 
+@pytest.mark.ci
 def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> None:
     num_rows, window = 30_000, 4_000
     fleet = Fleet(

@@ -12,13 +12,17 @@ from tests.long import long_but
 @pytest.mark.parametrize("name", long_but("abc", "b"))
 def test_it(name): ...
 """
-LAST = "1 passed; 2 long tests were left out: `make test-long` runs them"
+LAST = (
+    "1 passed; 2 tests were left out: "
+    "`make test-long` runs the long ones, `make test CI=1` those of load and faults"
+)
 
 
 @pytest.fixture(autouse=True)
 def _tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FRAMEFLEET_TESTS_WITHOUT_PERIPHERY", raising=False)
-    pytester.makeini("[pytest]\nmarkers = long: one more case")
+    for name in ("FRAMEFLEET_TESTS_WITHOUT_CI", "FRAMEFLEET_TESTS_WITHOUT_PERIPHERY"):
+        monkeypatch.delenv(name, raising=False)
+    pytester.makeini("[pytest]\nmarkers =\n  long: one more case\n  ci: takes minutes")
     pytester.makeconftest("from tests.long import *")
     pytester.makepyfile(TESTS)
 
@@ -41,3 +45,14 @@ def test_a_name_that_is_no_case_is_an_error() -> None:
 
     with pytest.raises(AssertionError, match="are no cases"):
         long_but("abc", "d")
+
+
+@pytest.mark.parametrize(("ci", "num_passed"), [(None, 1), ("1", 2)], ids=["daily", "in CI"])
+def test_what_takes_minutes_runs_in_ci(
+    ci: str | None, num_passed: int, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci) if ci else monkeypatch.delenv("CI", raising=False)
+    tests = TESTS.replace('"b")', '"b", in_ci="c")')
+    pytester.makepyfile(tests)
+    pytester.makeini("[pytest]\ntestpaths = .\nmarkers =\n  long: one more case\n  ci: takes minutes")
+    pytester.runpytest_inprocess().assert_outcomes(passed=num_passed)
