@@ -1,9 +1,9 @@
 """Tests that `make test` leaves out. The last line of a run says which.
 
 Those marked `long` are breadth: one more case of what another test shows once. What guards a promise is not
-long. Those marked `ci` take minutes: promises under load, chance and failing machines. They run with CI set, and
-so do those of the periphery (ports of networks, training, the demo, the tools); without it, these run only if
-the periphery or what it imports has changed.
+long. Those marked `ci` take minutes: promises under load, chance and failing machines. They run with CI set,
+and so do those of the periphery (ports of networks, training, the demo, the tools); without it, these run only
+if the periphery or what it imports has changed.
 """
 
 from __future__ import annotations
