@@ -2,8 +2,8 @@
 
 Those marked `long` are breadth: one more case of what another test shows once. What guards a promise is not
 long. Those marked `ci` take minutes: promises under load, chance and failing machines. They run with CI set,
-and so do those of the periphery (ports of networks, training, the demo, the tools); without it, these run only
-if the periphery or what it imports has changed.
+and so do those of the periphery (ports of networks, training, the demo, the tools). Without it, these run
+only if the periphery or what it imports has changed.
 """
 
 from __future__ import annotations

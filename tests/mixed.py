@@ -17,7 +17,7 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.written_request import checked
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
-from tests.unit.test_checked import Anything
+from tests.unit.test_written_request import Anything
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # At 16 x 16 Flux has one token and CogVideoX 1.5 two, whose positions look like the batch of a row.

@@ -30,6 +30,7 @@ from tests.tinies import (
     layered,
     ltx2,
     ltx2_kin,
+    minimax_h3,
     modular,
     motif,
     opensora,
@@ -129,6 +130,7 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
     "qwen_modular": modular.qwen_modular,
     "z_image_modular": modular.z_image_modular,
     "anima": modular.anima,
+    "minimax_h3": minimax_h3.minimax_h3,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -214,6 +216,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "qwen_modular": _IMAGE | {"height": 32, "width": 32},
     "z_image_modular": _IMAGE | {"height": 32, "width": 32},
     "anima": _IMAGE | {"height": 32, "width": 32},
+    "minimax_h3": {"height": 32, "width": 32, "num_frames": 124, "num_inference_steps": 2},
     "ltx2": _LTX2,
     "ltx2_i2v": _LTX2,
     "ltx2_condition": _LTX2,

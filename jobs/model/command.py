@@ -219,6 +219,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     frames = f"{step}k{rest}" if step and step > 1 else "any number"
     if spec.only_frames:
         frames = f"{spec.only_frames}, no other number"
+    shortest = f", at least {spec.min_frames}" if spec.min_frames else ""
     longest = f", at most {spec.max_frames}" if spec.max_frames else ""
     defaults = spec.defaults()
     height, width = defaults.get("height"), defaults.get("width")
@@ -226,7 +227,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     size = f"multiples of {spec.size_multiple}" + (f", {height} x {width} unless given" if height else "")
     found = {} if spec.kind == "audio" else {"size": size}
     if spec.kind == "video":
-        found["frames"] = f"{frames}{longest}" + (f", {count} unless given" if count else "")
+        found["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
         found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
     if spec.has_sound:
         found["sound"] = "alone" if spec.kind == "audio" else "with the frames"

@@ -10,6 +10,8 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.tables.rows import RowPlan
 
+FRAMEFLEET = "framefleet"  # the origin of what neither job nor model says
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
@@ -59,7 +61,7 @@ def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
         return plan.scheduler.class_name, "job" if name in job.defaults else "model"
     if name == "fps" and plan.spec.kind == "video":
         native = plan.spec.fps_of(plan.base)
-        origin = "media.fps" if job.media.fps else "model" if native else "framefleet"
+        origin = "media.fps" if job.media.fps else "model" if native else FRAMEFLEET
         return clip_fps(job.media.fps, native), origin
     if name == "recipe":
         return job.recipe, "job"

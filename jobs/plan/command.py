@@ -147,6 +147,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
 
 
 def _show(plan: JobPlan) -> None:
+    from framefleet.jobs.plan.arguments import FRAMEFLEET
     from framefleet.jobs.render.command import gone_line
 
     preset = f", preset {plan.preset}" if plan.preset else ""
@@ -180,6 +181,12 @@ def _show(plan: JobPlan) -> None:
             f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, so their end is "
             f"ignored; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
         )
+    for argument in plan.arguments:
+        if argument.name == "fps" and argument.origin == FRAMEFLEET:
+            stdout.say(
+                "fps: the model does not state its frame rate, so clips without sound play at "
+                f"{argument.value:g}; set `media.fps`"
+            )
     stdout.say(memory_line(plan.memory))
 
 

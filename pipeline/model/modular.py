@@ -216,8 +216,9 @@ def _check_guider(name: str, class_name: str, where: str) -> None:
 
 
 def _parameters(pipe: Any) -> list[inspect.Parameter]:
+    usual = {given.name: given.default for given in pipe._blocks.get_execution_blocks().inputs}
     named = [given for given in pipe._blocks.inputs if given.name and not given.name.startswith("_")]
-    inputs = [_parameter(given) for given in named]
+    inputs = [_parameter(given, usual.get(given.name)) for given in named]
     return inputs + [
         inspect.Parameter(
             argument, _KEYWORD, default=_scale_of(getattr(pipe, guider), scale), annotation=float
@@ -226,12 +227,16 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
     ]
 
 
-def _parameter(given: InputParam) -> inspect.Parameter:
-    """Only texts and media are required of a row: blocks ask one another for the rest."""
+def _parameter(given: InputParam, usual: Any) -> inspect.Parameter:
+    """Only texts and media are required of a row: blocks ask one another for the rest.
+
+    usual: the default in the blocks that a call without any inputs runs, where those of all have none.
+    """
+    default = usual if given.default is None else given.default
     hint = given.type_hint or _hint_of(given.name) or _EMPTY
     asked = inspect.Parameter(given.name, _KEYWORD, annotation=hint)
-    is_asked = parameter_of(asked).kind in ("str", *PLACES) and given.default is None
-    return asked if given.required and is_asked else asked.replace(default=given.default)
+    is_asked = parameter_of(asked).kind in ("str", *PLACES) and default is None
+    return asked if given.required and is_asked else asked.replace(default=default)
 
 
 def _hint_of(name: str) -> Any:

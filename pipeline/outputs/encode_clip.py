@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import socket
 import time
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ from framefleet.pipeline.request import clip_fps
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
+    from framefleet.pipeline.outputs.frames.audio import Audio
+
+log = logging.getLogger(__name__)
+_STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +54,9 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
     started = time.perf_counter()
     request = clip.request
     audio = clip.audio if media.audio else None
-    fps = clip_fps(request.fps, media.fps, clip.native_fps)
-    if audio and clip.frames is not None and fps != (clip.native_fps or fps):
-        raise out_of_step(fps, clip.native_fps)
+    fps, fps_source = _rate(clip, media)
+    if audio and clip.frames is not None:
+        _check_step(clip, audio, fps, fps_source)
     content = encode(clip.frames, media=media, fps=fps, metadata=_tags(clip), audio=audio)
     if media.c2pa is not None:
         content = _signed(content, clip, media)
@@ -64,7 +69,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         media_sha256=hashlib.sha256(content).hexdigest(),
         frames_sha256=clip.frames_sha256,
         bytes=len(content),
-        **_lengths(clip, media, fps),
+        **_lengths(clip, media, fps, fps_source),
         arguments=public_arguments(request.arguments),
         seed=request.seed,
         scheduler=request.scheduler,
@@ -100,6 +105,32 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
     return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras, preview=preview)
 
 
+def _rate(clip: Clip, media: Media) -> tuple[float, str]:
+    """Return frames per second, and what says so; without any word, the rate that is as long as the sound."""
+    rates = {"row": clip.request.fps, "job": media.fps, "model": clip.native_fps, "sound": _as_sound(clip)}
+    return clip_fps(*rates.values()), next((source for source, rate in rates.items() if rate), "framefleet")
+
+
+def _as_sound(clip: Clip) -> float | None:
+    """Return the rate at which the frames of a film last as long as their sound."""
+    if clip.audio is None or clip.frames is None or len(clip.frames) == 1:
+        return None
+    return len(clip.frames) / clip.audio.duration_s
+
+
+def _check_step(clip: Clip, audio: Audio, fps: float, source: str) -> None:
+    """Raise RenderError for a rate that was asked for and leaves the sound behind; log what a model does."""
+    native = clip.native_fps or _as_sound(clip)
+    if source in ("row", "job") and native and abs(fps - native) > native / _STEP:
+        raise out_of_step(fps, native)
+    num_frames = len(clip.frames or ())
+    if num_frames > 1 and abs(num_frames / fps - audio.duration_s) > 1 / fps:
+        log.warning(
+            "row %s: its %d frames last %.2f s at %g frames per second, and its sound %.2f s",
+            *(clip.row_id, num_frames, num_frames / fps, fps, audio.duration_s),
+        )
+
+
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:
     return RenderError(
         f"at {fps:g} frames per second the frames would not keep step with their sound, made for "
@@ -108,11 +139,12 @@ def out_of_step(fps: float, native_fps: float | None) -> RenderError:
     )
 
 
-def _lengths(clip: Clip, media: Media, fps: float) -> dict[str, Any]:
+def _lengths(clip: Clip, media: Media, fps: float, fps_source: str) -> dict[str, Any]:
     """Return what a record says about sizes and times."""
+    sound_s = clip.audio.duration_s if clip.audio and media.audio else None
     if clip.frames is None:
-        duration_s = clip.audio.duration_s if clip.audio else None
-        return dict.fromkeys(("height", "width", "num_frames", "fps")) | {"duration_s": duration_s}
+        nothing = dict.fromkeys(("height", "width", "num_frames", "fps"))
+        return nothing | {"duration_s": sound_s, "audio_duration_s": sound_s}
     num_frames, height, width, _ = clip.frames.shape
     is_layers = media.format == "png.zip" and not (clip.request.fps or media.fps or clip.native_fps)
     is_still = is_layers or (num_frames == 1 and media.format not in VIDEOS)
@@ -122,6 +154,8 @@ def _lengths(clip: Clip, media: Media, fps: float) -> dict[str, Any]:
         "num_frames": num_frames,
         "fps": None if is_still else fps,
         "duration_s": None if is_still else num_frames / fps,
+        "fps_source": None if is_still else fps_source,
+        "audio_duration_s": sound_s,
     }
 
 

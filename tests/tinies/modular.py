@@ -35,44 +35,44 @@ REPOSITORY = "org/name"  # where an index says that its components are, as one o
 
 
 def wan_modular() -> ModularPipeline:
-    return _of(WanModularPipeline, wan.wan().components)
+    return modular_of(WanModularPipeline, wan.wan().components)
 
 
 def wan_moe_modular() -> ModularPipeline:
     """Two transformers, and a guider for each."""
-    return _of(Wan22ModularPipeline, wan.wan_moe().components)
+    return modular_of(Wan22ModularPipeline, wan.wan_moe().components)
 
 
 def ltx_modular() -> ModularPipeline:
-    return _of(LTXModularPipeline, video.ltx().components)
+    return modular_of(LTXModularPipeline, video.ltx().components)
 
 
 def flux_modular() -> ModularPipeline:
-    return _of(FluxModularPipeline, image.flux().components)
+    return modular_of(FluxModularPipeline, image.flux().components)
 
 
 def sdxl_modular() -> ModularPipeline:
-    return _of(StableDiffusionXLModularPipeline, image.sdxl().components)
+    return modular_of(StableDiffusionXLModularPipeline, image.sdxl().components)
 
 
 def sd3_modular() -> ModularPipeline:
-    return _of(StableDiffusion3ModularPipeline, image.sd3().components)
+    return modular_of(StableDiffusion3ModularPipeline, image.sd3().components)
 
 
 def helios_modular() -> ModularPipeline:
-    return _of(HeliosModularPipeline, helios.helios().components)
+    return modular_of(HeliosModularPipeline, helios.helios().components)
 
 
 def ltx2_modular() -> ModularPipeline:
-    return _of(LTX2ModularPipeline, ltx2.parts())
+    return modular_of(LTX2ModularPipeline, ltx2.parts())
 
 
 def qwen_modular() -> ModularPipeline:
-    return _of(QwenImageModularPipeline, qwen_image.qwen_image().components)
+    return modular_of(QwenImageModularPipeline, qwen_image.qwen_image().components)
 
 
 def z_image_modular() -> ModularPipeline:
-    return _of(ZImageModularPipeline, z_image.z_image().components)
+    return modular_of(ZImageModularPipeline, z_image.z_image().components)
 
 
 def anima() -> ModularPipeline:
@@ -126,7 +126,7 @@ def anima() -> ModularPipeline:
         "vae": vae,
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
-    return _of(AnimaModularPipeline, parts)
+    return modular_of(AnimaModularPipeline, parts)
 
 
 def save(pipe: ModularPipeline, folder: Path) -> None:
@@ -136,7 +136,7 @@ def save(pipe: ModularPipeline, folder: Path) -> None:
     index.write_text(index.read_text().replace(json.dumps(str(folder)), json.dumps(REPOSITORY)))
 
 
-def _of(made: type[ModularPipeline], parts: Mapping[str, Any]) -> ModularPipeline:
+def modular_of(made: type[ModularPipeline], parts: Mapping[str, Any]) -> ModularPipeline:
     pipe = made()
     pipe.update_components(**{name: parts[name] for name in pipe.pretrained_component_names if name in parts})
     return pipe

@@ -29,7 +29,7 @@ class Preset:
         at once (the largest block and all that is in no block; of text encoders the largest layer).
     token: frames, height, width in pixels of one token of the denoiser (of UNets: of one latent place).
     width: channels of a token. joined: both prompts of guidance are in one forward.
-    fps: as trained, where that is not the family's; in `known.PRESETS` always. None for images.
+    fps: as trained, where that is not the family's; in `registry.PRESETS` always. None for images.
     dtype: of `dtype: auto` on a GPU. dtypes: of the components that differ.
     download_gb: as the hub shows it, or summed over its files; None where neither could be checked.
     scheduler: as shipped, where that could be checked. note: what else to know.

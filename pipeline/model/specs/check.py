@@ -140,6 +140,9 @@ def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
             reason=f"{_short(spec)} renders {longest} frames at most", fix=f"use {longest} or less"
         )
     first = spec.frame_rest % step
+    if 0 < frames < (spec.min_frames or 1):
+        least = spec.min_frames
+        return Refused(reason=f"{_short(spec)} renders {least} frames at least", fix=f"use {least} or more")
     if frames == 1 or (frames > 0 and frames % step == first):
         return frames
     below = (frames - first) // step * step + first

@@ -101,8 +101,7 @@ class Constructed:
 
     def _returned(self, name: str, scope: Scope) -> Any:
         """Return what a method that computes with attributes alone returns. Raises Unknown."""
-        function = method(self.made, name)
-        names = vars(sys.modules[self.made.__module__])
+        function, names = method(self.made, name), names_of(self.made, name)
         scope["self"] = self
         for step in steps(function.body if function else [], scope, names):
             if isinstance(step, ast.Return) and step.value:
@@ -146,6 +145,12 @@ def method(made: type, name: str) -> ast.FunctionDef | None:
     return None
 
 
+def names_of(made: type, name: str) -> Mapping[str, Any]:
+    """Return the names that a method, its own or inherited, finds in its module."""
+    owner = next((base for base in made.__mro__ if name in vars(base)), made)
+    return vars(sys.modules[owner.__module__])
+
+
 @functools.cache
 def _methods(made: type) -> dict[str, ast.FunctionDef]:
     if made.__module__ == "builtins":  # as object, whose constructor many have
@@ -178,6 +183,10 @@ def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Itera
                     yield from steps(then, scope, names)
                     yield from steps(otherwise, scope, names)
                     _forget(statement, scope)
+            case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=values), body=then):
+                for value in values:
+                    _assign(ast.Name(name), value, scope, names)
+                    yield from steps(then, scope, names)
             case ast.With(body=then) | ast.For(body=then) | ast.Try(body=then):
                 yield from steps(then, scope, names)
             case ast.Expr(value=ast.Call(func=ast.Attribute(attr="register_modules"), keywords=given)):
@@ -212,6 +221,7 @@ def _is_a(value: Any, classes: Any) -> bool:
     return issubclass(value.made, classes) if isinstance(value, Constructed) else isinstance(value, classes)
 
 
+_ROUNDED = dict.fromkeys(("math.ceil", "math.floor", "math.prod"))  # of small numbers
 _LOOKS = {"hasattr": _has, "getattr": _get, "isinstance": _is_a}
 _ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, OPERATION: bounded}
 
@@ -221,8 +231,7 @@ def _code(expression: ast.expr) -> CodeType | None:
     """Return an expression that only looks at values and computes with them, or None for any other."""
     for node in ast.walk(expression):
         if isinstance(node, ast.Call):
-            called = node.func.id if isinstance(node.func, ast.Name) else ""
-            if called not in {**_BUILTINS, **_LOOKS}:
+            if ast.unparse(node.func) not in {**_BUILTINS, **_LOOKS, **_ROUNDED}:
                 return None
         elif isinstance(node, ast.Lambda | ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
             return None

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.model.families.autoencoders import PACKING_ALIKE
 from framefleet.pipeline.model.families.family import Family, config_value
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.signature import Parameter
-from framefleet.pipeline.model.specs.size_rules import SizeRules
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.specs.native_facts import NativeFacts
+    from framefleet.pipeline.model.specs.pipeline_call import PipelineCall
+    from framefleet.pipeline.model.specs.size_rules import SizeRules
 
 FRAME_PARAMETERS = ("num_frames", "video_length", "frames")
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
@@ -32,32 +37,43 @@ def _vae_factors(configs: _Configs) -> tuple[int, int]:
     return int(spatial), int(temporal)
 
 
-def size_multiple(rules: SizeRules, configs: _Configs, family: Family) -> int:
-    """Return what the pipeline writes down, and what its denoiser's patches and its autoencoder take."""
+def size_multiple(rules: SizeRules, facts: NativeFacts, configs: _Configs, family: Family) -> int:
+    """Return what the pipeline writes down, and what it states, or its denoiser and autoencoder take."""
     spatial, _ = _vae_factors(configs)
     patch = _last(_denoiser(configs).get("patch_size"))
-    return math.lcm(family.size_base, rules.sides, spatial * patch)
+    return math.lcm(family.size_base, rules.sides, facts.sides or spatial * patch)
 
 
-def frame_step(rules: SizeRules, configs: _Configs, family: Family) -> int | None:
-    """Return what the pipeline writes down, or else what its autoencoder packs."""
-    _, temporal = _vae_factors(configs)
+def frame_step(call: PipelineCall, configs: _Configs, family: Family) -> int | None:
+    """Return what the pipeline states or writes down, or else what its autoencoder packs."""
+    if call.facts.frame_step:
+        return call.facts.frame_step
+    rules, (_, temporal) = call.rules, _vae_factors(configs)
     step = (rules.frames if rules.frames > 1 else temporal) * family.frame_factor
     return step if step > 1 else None
 
 
-def frame_rest(class_name: str, configs: _Configs, family: Family) -> int:
-    """Return 1 where the first frame is packed alone, 0 where all are packed alike."""
+def frame_rest(call: PipelineCall, class_name: str, configs: _Configs, family: Family) -> int:
+    """Return what the pipeline states, or 1 where the first frame is packed alone, 0 where none is."""
+    if call.facts.frame_rest is not None:
+        return call.facts.frame_rest
     path = family.whole_when.get(class_name)
     is_whole = path is not None and config_value(configs, path)
     return 0 if is_whole or config_value(configs, "vae._class_name") in PACKING_ALIKE else 1
 
 
-def default_size(parameters: Parameters, configs: _Configs, family: Family) -> tuple[int | None, int | None]:
-    """Return the (height, width) of a call that gives none: the signature's, the family's, the denoiser's."""
+def default_size(
+    call: PipelineCall, parameters: Parameters, configs: _Configs, family: Family
+) -> tuple[int | None, int | None]:
+    """Return the (height, width) of a call that gives none, of the first that says one.
+
+    The signature, the class, the family, the denoiser.
+    """
     signature = [parameters[name].default if name in parameters else None for name in ("height", "width")]
     if isinstance(signature[0], int) and isinstance(signature[1], int):
         return signature[0], signature[1]
+    if call.facts.height and call.facts.width:
+        return call.facts.height, call.facts.width
     if isinstance(family.default_size, tuple):
         return family.default_size
     if family.default_size is None:
@@ -72,11 +88,11 @@ def default_size(parameters: Parameters, configs: _Configs, family: Family) -> t
     return (height * spatial, width * spatial) if height and width else (None, None)
 
 
-def default_frames(parameters: Parameters, configs: _Configs) -> int | None:
+def default_frames(call: PipelineCall, parameters: Parameters, configs: _Configs) -> int | None:
     for name in FRAME_PARAMETERS:
         if name in parameters:
-            denoiser = _denoiser(configs)
-            frames = parameters[name].default or denoiser.get("sample_frames") or denoiser.get("num_frames")
+            denoiser, stated = _denoiser(configs), parameters[name].default or call.facts.num_frames
+            frames = stated or denoiser.get("sample_frames") or denoiser.get("num_frames")
             return frames if isinstance(frames, int) else None
     return None
 
@@ -87,11 +103,18 @@ def only_frames(configs: _Configs) -> int | None:
     return frames if frames and frames > 1 else None
 
 
-def native_fps(parameters: Parameters, configs: _Configs, family: Family) -> float | None:
-    """Return frames per second as trained: newer models of a family are recognised by their configs."""
+def native_fps(
+    call: PipelineCall, parameters: Parameters, configs: _Configs, family: Family, preset: Preset | None
+) -> float | None:
+    """Return frames per second as trained: as the class states, else as the model is known to render.
+
+    Newer models of a family are recognised by their configs.
+    """
     rate = parameters["frame_rate"].default if "frame_rate" in parameters else None
-    if isinstance(rate, int | float):
-        return float(rate)
+    if stated := (rate if isinstance(rate, int | float) else call.facts.fps):
+        return float(stated)
+    if preset:
+        return preset.fps
     newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
     return next(newer, family.fps)
 

@@ -29,6 +29,7 @@ from framefleet.pipeline.model.registry import (
 from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.list_arguments import with_several
 from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.native_facts import NativeFacts, native_facts
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
 
@@ -41,21 +42,27 @@ _YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineCall:
-    """parameters: in order. returns: the fields of the call's output; empty if not known."""
+    """parameters: in order. returns: the fields of the call's output; empty if not known.
+
+    facts: what the class states about what it renders.
+    """
 
     parameters: tuple[Parameter, ...]
     returns: frozenset[str]
     rules: SizeRules
+    facts: NativeFacts
 
 
 @kept(TypeAdapter(PipelineCall))
 def call_of(class_name: str, configs: _Configs) -> PipelineCall:
     """Return the call of a class. configs: of the components, model_index.json as "index"."""
     made = pipeline_named(class_name)
+    pipe = constructed_pipeline(made, configs)
     return PipelineCall(
         parameters=tuple(_parameters(class_name, configs)),
         returns=_returned(class_name),
-        rules=size_rules(made, constructed_pipeline(made, configs)),
+        rules=size_rules(made, pipe),
+        facts=native_facts(pipe),
     )
 
 

@@ -40,7 +40,7 @@ class PipelineSpec:
 
     size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
     frame_step, frame_rest: frames must be `frame_step * k + frame_rest`; None when any number is rendered.
-    max_frames: the longest clip that the model was made for; None when there is no such limit.
+    min_frames, max_frames: the shortest and the longest clip that the model was made for; None for no limit.
     only_frames: the one length that the model renders; None for all others.
     max_text: the largest `max_sequence_length` that the pipeline takes; None when it says nothing.
     default_height, default_width, default_frames: what a plain call without them renders; None if not known.
@@ -57,6 +57,7 @@ class PipelineSpec:
     size_multiple: int
     frame_step: int | None
     frame_rest: int
+    min_frames: int | None
     max_frames: int | None
     only_frames: int | None
     max_text: int | None
@@ -163,28 +164,31 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
     index, scheduler = index_of(configs["index"], MODEL_INDEX), configs["scheduler"]
     call = call_of(class_name, configs)
-    parameters, returns, rules = {p.name: p for p in call.parameters}, call.returns, call.rules
+    parameters, returns = {p.name: p for p in call.parameters}, call.returns
     family = family_of(class_name)
     is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
     has_length = any(name in parameters for name in geometry.FRAME_PARAMETERS)
     video = family.fps is not None or has_length or not returns.isdisjoint(VIDEO_FIELDS)
-    height, width = geometry.default_size(parameters, configs, family)
+    height, width = geometry.default_size(call, parameters, configs, family)
+    longest = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
+    shortest, longest_stated = call.facts.frames_between()
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     return PipelineSpec(
         class_name=class_name,
         kind="audio" if is_sound_alone else "video" if video else "image",
         parameters=parameters,
         family=family,
-        size_multiple=geometry.size_multiple(rules, configs, family),
-        frame_step=geometry.frame_step(rules, configs, family) if video else None,
-        frame_rest=geometry.frame_rest(class_name, configs, family),
-        max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        size_multiple=geometry.size_multiple(call.rules, call.facts, configs, family),
+        frame_step=geometry.frame_step(call, configs, family) if video else None,
+        frame_rest=geometry.frame_rest(call, class_name, configs, family),
+        min_frames=shortest,
+        max_frames=longest or longest_stated,
         only_frames=geometry.only_frames(configs),
-        max_text=rules.max_text,
-        native_fps=preset.fps if preset else geometry.native_fps(parameters, configs, family),
+        max_text=call.rules.max_text,
+        native_fps=geometry.native_fps(call, parameters, configs, family, preset) if video else None,
         default_height=height,
         default_width=width,
-        default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
+        default_frames=geometry.only_frames(configs) or geometry.default_frames(call, parameters, configs),
         scheduler_class=index.components.get("scheduler", ("", scheduler["_class_name"]))[1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(index.components),

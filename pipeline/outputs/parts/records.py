@@ -83,6 +83,8 @@ class Record:
     is_prompt_cut: bool | None = None  # whether the encoder did not read a prompt's end
     compute_s: float | None = None  # the row's share of what its worker's model was busy: they add up to it
     preview_path: str | None = None  # of a still of it: derived, so it may be missing or damaged
+    fps_source: str | None = None  # "row", "job", "model", "sound" or "framefleet"; None: an image
+    audio_duration_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

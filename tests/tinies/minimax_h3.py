@@ -1,0 +1,74 @@
+"""A tiny MiniMax-H3, which is modular only: picture and stereo sound from one packed sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLMiniMaxH3,
+    AutoencoderKLMiniMaxH3Audio,
+    MiniMaxH3ModularPipeline,
+    MiniMaxH3Scheduler,
+    MiniMaxH3Transformer3DModel,
+    ModularPipeline,
+)
+
+from tests.tinies import encoders
+from tests.tinies.modular import modular_of
+
+CHANNELS, AUDIO_CHANNELS = 4, 4
+TEXT_LAYERS = 51  # the pipeline reads the 50th hidden state, which must not be the last
+
+
+def minimax_h3() -> ModularPipeline:
+    transformer: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_refiner_layers": 1,
+        "ffn_dim": 32,
+        "in_channels": CHANNELS,
+        "audio_in_channels": AUDIO_CHANNELS,
+        "text_dim": encoders.TEXT_WIDTH,
+        "freq_dim": 16,
+        "time_embed_hidden_dim": 32,
+        "time_embed_dim": 32,
+        "rope_freq_dim": 2,
+    }
+    vae = AutoencoderKLMiniMaxH3(
+        latent_channels=CHANNELS,
+        block_out_channels=(4, 4, 4, 4, 4, 4),
+        layers_per_block=1,
+        norm_num_groups=2,
+        decoder_num_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_attention_head_dim=16,
+        decoder_num_register_tokens=1,
+        decoder_ffn_mult=1,
+        latents_mean=(0.0,) * CHANNELS,
+        latents_std=(1.0,) * CHANNELS,
+    )
+    audio = AutoencoderKLMiniMaxH3Audio(
+        encoder_dim=4,
+        latent_dim=64,
+        latent_channels=AUDIO_CHANNELS,
+        num_attention_heads=2,
+        decoder_dim=128,
+        latents_mean=[0.0] * AUDIO_CHANNELS,
+        latents_std=[1.0] * AUDIO_CHANNELS,
+    )
+    return modular_of(
+        MiniMaxH3ModularPipeline,
+        {
+            "text_encoder": encoders.qwen3_vl(num_layers=TEXT_LAYERS),
+            "tokenizer": encoders.sight_tokenizer(),
+            "processor": encoders.sight_processor(),
+            "vae": vae,
+            "audio_vae": audio,
+            "scheduler": MiniMaxH3Scheduler(shift=12.0),
+            "audio_scheduler": MiniMaxH3Scheduler(shift=3.0),
+            "transformer": MiniMaxH3Transformer3DModel(**transformer),
+            "transformer_ref": MiniMaxH3Transformer3DModel(**transformer),
+        },
+    )
