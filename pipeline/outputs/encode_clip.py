@@ -123,7 +123,7 @@ def _check_step(clip: Clip, audio: Audio, fps: float, source: str) -> None:
     native = clip.native_fps or _as_sound(clip)
     if source in ("row", "job") and native and abs(fps - native) > native / _STEP:
         raise out_of_step(fps, native)
-    num_frames = len(clip.frames or ())
+    num_frames = 0 if clip.frames is None else len(clip.frames)
     if num_frames > 1 and abs(num_frames / fps - audio.duration_s) > 1 / fps:
         log.warning(
             "row %s: its %d frames last %.2f s at %g frames per second, and its sound %.2f s",

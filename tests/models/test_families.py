@@ -34,7 +34,7 @@ from tests.long import long_but
 from tests.mixed import SIZES
 from tests.pictures import write_starts
 from tests.tiny import tiny
-from tests.unit.test_checked import Anything
+from tests.unit.test_written_request import Anything
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")
 

@@ -101,7 +101,7 @@ class Constructed:
 
     def _returned(self, name: str, scope: Scope) -> Any:
         """Return what a method that computes with attributes alone returns. Raises Unknown."""
-        function, names = method(self.made, name), names_of(self.made, name)
+        function, names = method(self.made, name), module_names(self.made, name)
         scope["self"] = self
         for step in steps(function.body if function else [], scope, names):
             if isinstance(step, ast.Return) and step.value:
@@ -145,7 +145,7 @@ def method(made: type, name: str) -> ast.FunctionDef | None:
     return None
 
 
-def names_of(made: type, name: str) -> Mapping[str, Any]:
+def module_names(made: type, name: str) -> Mapping[str, Any]:
     """Return the names that a method, its own or inherited, finds in its module."""
     owner = next((base for base in made.__mro__ if name in vars(base)), made)
     return vars(sys.modules[owner.__module__])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.model.specs.constructor import Unknown
+from framefleet.pipeline.request import MAX_FPS
 
 # What pipelines call each fact, the usual name first.
 _FPS = ("fps", "frame_rate")
@@ -18,7 +19,7 @@ _SIDES = ("canvas_multiple",)
 _CHUNK, _CHUNK_REST = ("vae_frames_per_chunk",), ("vae_latents_per_chunk",)
 _SHORTEST_S, _LONGEST_S = ("min_duration",), ("max_duration",)
 _HEIGHT, _WIDTH, _FRAMES = ("default_height",), ("default_width",), ("default_num_frames",)
-MAX_FPS, _MAX_S, _MAX_COUNT = 1000.0, 86_400.0, 1 << 14  # no model has a tenth of it
+_MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # no model has a tenth of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
