@@ -215,7 +215,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 
     step = spec.frame_step
-    rest = " + 1" if spec.frame_rest else ""
+    rest = f" + {spec.frame_rest}" if spec.frame_rest else ""
     frames = f"{step}k{rest}" if step and step > 1 else "any number"
     if spec.only_frames:
         frames = f"{spec.only_frames}, no other number"

@@ -1,4 +1,4 @@
-"""What every family holds that is listed in `registry.RENDERED`. A new one needs a line in TINIES, no more."""
+"""What every family in `registry.RENDERED` holds. A new one needs a line in TINIES, no more."""
 
 from __future__ import annotations
 

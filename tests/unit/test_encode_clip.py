@@ -65,6 +65,24 @@ def test_the_rate_is_the_rows_or_the_jobs_or_the_models_or_diffusers_own(
 SOUND = Audio(samples=np.zeros((2, 3000), np.float32), sample_rate=24_000)
 
 
+def test_frames_of_an_unknown_rate_last_as_long_as_their_sound() -> None:
+    clip = replace(CLIP, native_fps=None, request=replace(CLIP.request, fps=None), audio=SOUND)
+    record = encode_clip(clip, LOSSLESS).record
+    assert record.fps_source == "sound"
+    assert record.duration_s == pytest.approx(record.audio_duration_s)
+    silent = encode_clip(replace(clip, audio=None), LOSSLESS).record
+    assert (silent.fps, silent.fps_source, silent.audio_duration_s) == (10.0, "framefleet", None)
+
+
+def test_a_model_whose_sound_is_longer_than_its_frames_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    encode_clip(replace(CLIP, audio=SOUND, native_fps=16.0), LOSSLESS)
+    assert not caplog.records
+    longer = Audio(samples=np.zeros((2, 24_000), np.float32), sample_rate=24_000)
+    record = encode_clip(replace(CLIP, audio=longer, native_fps=16.0), LOSSLESS).record
+    assert record.audio_duration_s == 1.0
+    assert "and its sound 1.00 s" in caplog.text
+
+
 def test_sound_is_told_in_the_record_unless_the_job_wants_none() -> None:
     clip = replace(CLIP, audio=SOUND, audio_sha256=audio_sha256(SOUND))
     record = encode_clip(clip, LOSSLESS).record

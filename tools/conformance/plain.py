@@ -130,6 +130,8 @@ def _sound_sha256(output: Any, pipe: Any) -> str | None:
 
 def _rate(pipe: Any) -> int:
     """Return the samples in a second, as the examples of diffusers find them."""
+    if isinstance(pipe, diffusers.MiniMaxH3ModularPipeline):
+        return int(pipe.audio_sampling_rate)
     if hasattr(pipe, "audio_sample_rate"):  # Kandinsky 6
         return int(pipe.audio_sample_rate)
     if hasattr(pipe, "vocoder"):

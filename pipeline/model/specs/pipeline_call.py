@@ -28,10 +28,12 @@ from framefleet.pipeline.model.registry import (
 )
 from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.list_arguments import with_several
+from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.native_facts import NativeFacts, native_facts
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
+from framefleet.pipeline.model.specs.workflows import Workflow, workflows_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -44,13 +46,14 @@ _YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
 class PipelineCall:
     """parameters: in order. returns: the fields of the call's output; empty if not known.
 
-    facts: what the class states about what it renders.
+    facts: what the class states about what it renders. workflows: of a modular pipeline.
     """
 
     parameters: tuple[Parameter, ...]
     returns: frozenset[str]
     rules: SizeRules
     facts: NativeFacts
+    workflows: tuple[Workflow, ...] = ()
 
 
 @kept(TypeAdapter(PipelineCall))
@@ -63,6 +66,7 @@ def call_of(class_name: str, configs: _Configs) -> PipelineCall:
         returns=_returned(class_name),
         rules=size_rules(made, pipe),
         facts=native_facts(pipe),
+        workflows=_workflows(class_name, configs),
     )
 
 
@@ -155,6 +159,14 @@ def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
     from framefleet.pipeline.model.modular import parameters_called
 
     return parameters_called(class_name, configs)
+
+
+def _workflows(class_name: str, configs: _Configs) -> tuple[Workflow, ...]:
+    if not is_modular(class_name):
+        return ()
+    from framefleet.pipeline.model.modular import blocks_of
+
+    return workflows_of(blocks_of(class_name), index_of(configs["index"], MODEL_INDEX).components)
 
 
 def _returned(class_name: str) -> frozenset[str]:

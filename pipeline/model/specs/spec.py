@@ -24,6 +24,7 @@ from framefleet.pipeline.model.specs.pipeline_call import (
     pipeline_named,
 )
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
+from framefleet.pipeline.model.specs.workflows import Workflow
 from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class PipelineSpec:
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
     configs: of the components, and model_index.json as "index".
-    returns: the fields of the call's output; empty if not known.
+    returns: the fields of the call's output; empty if not known. workflows: of a modular pipeline.
     """
 
     class_name: str
@@ -71,6 +72,7 @@ class PipelineSpec:
     preset: Preset | None
     configs: Configs
     returns: frozenset[str] = frozenset()
+    workflows: tuple[Workflow, ...] = ()
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
@@ -157,6 +159,12 @@ def inspect_model(path: str | Path) -> PipelineSpec:
             f"but {', '.join(sorted(spec.returns))}",
             "use a model that renders images, videos or sound",
         )
+    if spec.workflows and all(one.missing for one in spec.workflows):
+        missing = min((one.missing for one in spec.workflows), key=len)
+        raise ModelError(
+            f"{index.where}: {index.class_name} cannot run without {', '.join(missing)}, null in its index",
+            "download the whole model, or bring its components into one folder (docs/models.md)",
+        )
     return spec
 
 
@@ -195,6 +203,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         preset=preset,
         configs=configs,
         returns=returns,
+        workflows=call.workflows,
     )
 
 

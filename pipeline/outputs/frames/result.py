@@ -16,7 +16,7 @@ from framefleet.pipeline.outputs.frames.fields import IMAGES, MAPS, PICTURES, SO
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import Pixels, to_pixels
 
-RATE = "sample_rate"  # a recipe may return it besides sound
+RATES = ("sample_rate", "sampling_rate")  # a recipe, or a pipeline, may return one with sound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,8 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
             f"the recipe returned {', '.join(given) or 'nothing'}: neither frames nor sound",
             f"return frames as one of {', '.join(PICTURES)}, or sound as one of {', '.join(SOUND)}",
         )
-    rate = given.pop(RATE, None) if sound else None
+    rates = [given.pop(name, None) for name in RATES] if sound else []
+    rate = next(filter(None, rates), None)
     own = {pictures, sound}
     return Rendered(
         pixels=_pixels(given, output),

@@ -1,0 +1,113 @@
+"""What a pipeline states about itself is taken from it, and which workflows a model can run is known before."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import diffusers
+import pytest
+
+from framefleet import Request
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model import modular
+from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.limits import limits
+from tests.here import render_here
+from tests.jobs import job_values, records_of, write_table
+from tests.tiny import SMALLEST, tiny
+
+INDEX = "modular_model_index.json"
+
+
+class OddModularPipeline(diffusers.WanModularPipeline):  # type: ignore[misc]
+    """Of a month to come: what it states is stated nowhere else, and in words of its own."""
+
+    default_blocks_name = "WanBlocks"
+
+    @property
+    def fps(self) -> float:
+        return 12.0 if self.vae_scale_factor_temporal == 4 else 10.0
+
+    @property
+    def max_duration(self) -> float:
+        return 2.0
+
+    @property
+    def canvas_multiple(self) -> int:
+        return 2 * self.vae_scale_factor_spatial
+
+
+def without(folder: Path, place: Path, *names: str) -> Path:
+    """Return a copy of a model whose index leaves components null, as a partial download does."""
+    shutil.copytree(folder, place)
+    index = json.loads((place / INDEX).read_text())
+    for name in names:
+        _, _, said = index[name]
+        index[name] = [None, None, {**said, "pretrained_model_name_or_path": None}]
+    (place / INDEX).write_text(json.dumps(index))
+    return place
+
+
+def test_minimax_h3_says_its_rate_its_lengths_and_its_sizes() -> None:
+    spec = inspect_model(tiny("minimax_h3"))
+    assert (spec.native_fps, spec.size_multiple, spec.default_frames) == (24.0, 32, 124)
+    assert (spec.frame_step, spec.frame_rest, spec.min_frames, spec.max_frames) == (17, 5, 124, 345)
+
+
+def test_picture_and_sound_of_minimax_h3_are_in_step_in_the_file(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "a red ball", "num_frames": 141, "seed": 1}])
+    values = job_values(table, tmp_path / "out", model="minimax_h3")
+    output, _ = render_here(values | {"media": {"format": "mp4"}, "defaults": SMALLEST["minimax_h3"]})
+    (record,) = records_of(output)
+    assert (record["fps"], record["fps_source"], record["num_frames"]) == (24.0, "model", 141)
+    assert record["duration_s"] == pytest.approx(record["audio_duration_s"], abs=1 / 24)
+    with av.open(io.BytesIO(Store(output).read(record["path"]))) as file:
+        pictures, sound = file.streams.video[0], file.streams.audio[0]
+        assert (pictures.average_rate, pictures.frames, sound.rate, sound.channels) == (24, 141, 32_000, 2)
+
+
+def test_a_pipeline_that_nobody_planned_for_states_its_own_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusers, "OddModularPipeline", OddModularPipeline, raising=False)
+    modular.modular_class.cache_clear()
+    folder = shutil.copytree(tiny("wan_modular"), tmp_path / "odd")
+    index = json.loads((folder / INDEX).read_text()) | {"_class_name": "OddModularPipeline"}
+    (folder / INDEX).write_text(json.dumps(index))
+    spec = inspect_model(folder)
+    assert (spec.native_fps, spec.max_frames, spec.size_multiple % 16) == (12.0, 24, 0)
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "problem"),
+    [
+        ("transformer_ref", {"prompt": "a"}, None),
+        ("transformer_ref", {"prompt": "a", "references": []}, "cannot run ref2va"),
+        ("transformer", {"prompt": "a", "references": []}, None),
+        ("transformer", {"prompt": "a"}, "cannot run t2va: its index leaves transformer null"),
+    ],
+)
+def test_rows_of_a_workflow_whose_component_is_null_are_refused(
+    missing: str, arguments: dict[str, Any], problem: str | None, tmp_path: Path
+) -> None:
+    spec = inspect_model(without(tiny("minimax_h3"), tmp_path / "model", missing))
+    reasons = [refused.reason for _, refused in limits(spec, Request(arguments=arguments, seed=0).arguments)]
+    assert bool(reasons) is (problem is not None)
+    assert problem is None or problem in reasons[0]
+
+
+def test_a_model_that_can_run_no_workflow_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    folder = without(tiny("minimax_h3"), tmp_path / "model", "audio_vae")
+    with pytest.raises(ModelError, match="cannot run without audio_vae, null in its index"):
+        inspect_model(folder)
+
+
+def test_a_component_that_blocks_look_for_may_be_null(tmp_path: Path) -> None:
+    folder = without(tiny("sd3_modular"), tmp_path / "model", "text_encoder_3", "tokenizer_3")
+    assert not any(one.missing for one in inspect_model(folder).workflows)
