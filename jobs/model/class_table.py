@@ -18,6 +18,15 @@ HEADS = (
     "what is not supported, and why",
 )
 
+# What classes make, as people read it.
+KINDS = {
+    "video": "videos",
+    "image": "images",
+    "sound": "sound alone",
+    "other": "text, embeddings, maps, or what its code does not say",
+    "deprecated": "deprecated by diffusers",
+}
+
 
 def measured_rows(measured: Measurements) -> Iterator[tuple[str, ...]]:
     """Yield a row for every class that renders: of videos, of images, and those that diffusers lacks."""
@@ -27,10 +36,20 @@ def measured_rows(measured: Measurements) -> Iterator[tuple[str, ...]]:
         yield _row(name, measured.of_class(name))
 
 
-def not_tried(measured: Measurements, kind: str) -> str:
-    """Return the names of the classes that make `kind` and were left out."""
+def not_tried(measured: Measurements) -> Iterator[tuple[str, str]]:
+    """Yield what the classes that were left out make, and their names."""
     tried = {finding.class_name for finding in measured.findings.values()} | measured.not_rendered.keys()
-    return ", ".join(f"`{name}`" for name in measured.classes[kind] if name not in tried) or "none"
+    for kind, names in measured.classes.items():
+        yield KINDS[kind], ", ".join(f"`{name}`" for name in names if name not in tried) or "none"
+
+
+def class_states(measured: Measurements) -> Iterator[tuple[str, str, str]]:
+    """Yield every class of diffusers, what it makes, and whether it was measured, refused or not tried."""
+    for kind, names in measured.classes.items():
+        for name in names:
+            findings, why = measured.of_class(name), measured.not_rendered.get(name)
+            state = in_company(findings) if findings else f"refused: {why}" if why else "not tried"
+            yield name, KINDS[kind], state
 
 
 def in_company(findings: Sequence[Finding]) -> str:

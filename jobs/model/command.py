@@ -100,10 +100,16 @@ def convert_command(
         show_convert(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
 
 
-def list_command(verbose: Verbose = False) -> None:
+def list_command(
+    classes: Annotated[
+        bool,
+        typer.Option("--classes", help="List every pipeline class of diffusers and what is known of it."),
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
     """List the known models with their native values, memory and licence."""
     with reporting(verbose=verbose):
-        show_list()
+        show_classes() if classes else show_list()
 
 
 def info_command(
@@ -286,6 +292,19 @@ def show_list() -> None:
     """Print every preset with its native values and the hub model it is of."""
     console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
     console.print(_presets())
+
+
+def show_classes() -> None:
+    """Print every pipeline class of diffusers, what it makes, and what is known of it."""
+    from framefleet.jobs.model.class_table import class_states
+    from framefleet.pipeline.model.families.measurements import read_measured
+
+    measured = read_measured()
+    table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)
+    for row in class_states(measured):
+        table.add_row(*row)
+    console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
+    console.print(table)
 
 
 def _presets() -> Table:

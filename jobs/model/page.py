@@ -55,8 +55,14 @@ first:
 
 Not supported: blocks of a model's own (`modular_config.json`: code of the repository); guiders that
 change the network around their forwards (`SkipLayerGuidance`, `PerturbedAttentionGuidance` and their
-like); pipelines without a noise scheduler (Echo), or that give sound alone; schedules of guidance, step
-caches other than `mag`, recipes of a second pipeline, and training.
+like); pipelines without a noise scheduler (Echo), or that give sound alone; inputs that are lists of mixed
+references (MiniMax-H3's `references`); schedules of guidance, step caches other than `mag`, recipes of a
+second pipeline, and training.
+
+What a pipeline states about itself counts before any preset: `fps`, `min_duration` and `max_duration`,
+`canvas_multiple`, the frames of a chunk of its autoencoder, default sizes. If a component is null in the
+index, the workflows that need it are refused, by rows, and a model that can run none of its workflows as a
+whole.
 
 ## Which offload fits which GPU
 
@@ -105,11 +111,9 @@ These were tried and render nothing:
 {not_rendered}
 
 A class that is in neither table works with its call's defaults, as far as it takes text, numbers, images and
-videos. Not tried, of those that make videos: {no_videos}.
+videos. `framefleet model list --classes` has a line for each. Not tried, of the installed diffusers:
 
-Not tried, of those that make images: {no_images}.
-
-What diffusers itself calls deprecated is left out, unless it was tried.
+{not_tried}
 
 Models that start from an image or a video take a column `image` or `video` that holds its path or URL. Text
 models whose weights can do that too take it with a [recipe](recipes.md).
@@ -141,8 +145,7 @@ def page() -> str:
         not_rendered=table(
             ("class", "why"), ((f"`{name}`", why) for name, why in measured.not_rendered.items())
         ),
-        no_videos=not_tried(measured, "video"),
-        no_images=not_tried(measured, "image"),
+        not_tried=table(("makes", "classes"), not_tried(measured)),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline states about itself is taken from it, and which workflows a model can run is known before."""
+"""What a pipeline states about itself is taken from it; what a model lacks is known before it is loaded."""
 
 from __future__ import annotations
 

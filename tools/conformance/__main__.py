@@ -1,6 +1,7 @@
 """Measure tiny pipelines on a fleet: `python -m tools.conformance [--here] [NAME ...]`, without names all.
 
-Writes what docs/models.md tells of their classes, and the page. --here: in this process, without a fleet.
+Writes what docs/models.md says of their classes, and the page. --here: in this process, without a fleet.
+--classes: measure nothing, and only look which classes the installed diffusers has.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -33,13 +35,17 @@ from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
 from tools.conformance.reasons import NOT_RENDERED
 
-HERE = "--here"
+HERE, CLASSES = "--here", "--classes"
 WORKERS = 2
 ROWS = 16  # so many that each worker has some at once
 
 
 def main(arguments: list[str]) -> int:
     """Measure the tiny pipelines of these names."""
+    if CLASSES in arguments:
+        write_measured(replace(read_measured(), classes=classes_by_kind(), not_rendered=NOT_RENDERED))
+        _write_page()
+        return 0
     names = [argument for argument in arguments if argument != HERE] or sorted(SMALLEST)
     with nullcontext() if HERE in arguments else warm_cluster() as address:
         failed = [name for name in names if not _is_measured(name, address)]
@@ -71,6 +77,10 @@ def write_with(name: str, found: Finding) -> None:
             not_rendered=NOT_RENDERED,
         )
     )
+    _write_page()
+
+
+def _write_page() -> None:
     (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
 
 

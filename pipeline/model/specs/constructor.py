@@ -155,12 +155,12 @@ def module_names(made: type, name: str) -> Mapping[str, Any]:
 def _methods(made: type) -> dict[str, ast.FunctionDef]:
     if made.__module__ == "builtins":  # as object, whose constructor many have
         return {}
-    module = source_of(made)
+    module = module_source(made)
     found = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == made.__name__)
     return {n.name: n for node in found for n in node.body if isinstance(n, ast.FunctionDef)}
 
 
-def source_of(made: type) -> ast.Module:
+def module_source(made: type) -> ast.Module:
     """Return the source of the module that a class is written in."""
     return _source(inspect.getsourcefile(made) or "")
 

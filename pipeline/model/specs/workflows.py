@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.model.specs.constructor import source_of
+from framefleet.pipeline.model.specs.constructor import module_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def _leaves(block: Any) -> Iterator[Any]:
 
 def _asks_for(block: type, component: str) -> bool:
     """Tell whether a block, or a function that it hands a component to, looks whether that is there."""
-    module, here = source_of(block), rf"components\.{component} is|components, '{component}', None\) is"
+    module, here = module_source(block), rf"components\.{component} is|components, '{component}', None\) is"
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == block.__name__]
     handed = (found for node in (*own, *functions.values()) for found in _handed(node, component, functions))
