@@ -42,17 +42,23 @@ class DatasetHub:
                 self.private.add(name)
             self.repos.setdefault(name, {})
             return (200 if is_new else 409), {"url": f"{self.endpoint}/datasets/{name}"}
+        if path == "/api/validate-yaml":  # of a card
+            return 200, {"errors": [], "warnings": []}
         if parts[0] == "lfs":
             self.blobs[parts[1]] = body
             return 200, {}
         if path.endswith(".git/info/lfs/objects/batch"):
             return 200, {"objects": [self._action(one) for one in json.loads(body)["objects"]]}
-        repo, verb = "/".join(parts[2:4]), parts[4]
+        repo, verb = "/".join(parts[2:4]), "".join(parts[4:5])
         if verb == "preupload":
             return 200, {"files": [self._mode(repo, one["path"]) for one in json.loads(body)["files"]]}
         if verb == "commit":
             return self._commit(repo, [json.loads(line) for line in body.splitlines()])
-        return 200, {"id": repo, "sha": "0" * 40, "siblings": []}
+        return 200, {
+            "id": repo,
+            "sha": "0" * 40,
+            "siblings": [{"rfilename": name} for name in self.repos[repo]],
+        }
 
     def _action(self, one: dict[str, Any]) -> dict[str, Any]:
         upload = {"upload": {"href": f"{self.endpoint}/lfs/{one['oid']}"}}

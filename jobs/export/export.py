@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from framefleet.jobs.export.card import write_card
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
 from framefleet.jobs.export.clips import CLIPS_AT_ONCE, read_clips
 from framefleet.jobs.export.folder_shard import FolderShard, check_folder
@@ -140,6 +141,8 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
             copiers=readers,
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
+    if choice.format == "hf":
+        write_card(store, place, parts)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     return Exported(
         place=place,

@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
+from framefleet.jobs.export.card import DATASET_CARD
 from framefleet.jobs.export.plan import NOTES
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, ServiceError
@@ -41,16 +42,28 @@ class Hub:
     def push(self, place: Store, watch: Watch) -> str:
         """Put every file of an export there, in its order; return the dataset's URL.
 
-        What the hub has already it does not take again, so a push that was interrupted goes on.
+        What the hub has already it does not take again, so a push that was interrupted goes on. A card that is
+        there stays.
         """
-        stored = place.details("")
-        sizes = {path: stored[path].size for path in sorted(stored) if not path.startswith(f"{NOTES}/")}
+        stored, kept = place.details(""), {DATASET_CARD} & self._files()
+        sizes = {
+            path: stored[path].size
+            for path in sorted(stored)
+            if not path.startswith(f"{NOTES}/") and path not in kept
+        }
         num_pushed = 0
         for paths in _commits(sizes):
             wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files done")
             self._commit(place, paths)
             num_pushed += len(paths)
         return f"{self._api.endpoint}/datasets/{self._name}"
+
+    def _files(self) -> set[str]:
+        try:
+            found = self._api.dataset_info(self._name).siblings or []
+        except Exception as error:  # as above
+            _refuse(self._name, error)
+        return {file.rfilename for file in found}
 
     def _commit(self, place: Store, paths: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from framefleet.jobs.job.schema import TableJob
 from framefleet.pipeline.model.ip_adapter.files import fetch_ip_adapter, ip_adapter_of
 from framefleet.pipeline.model.ip_adapter.loading import with_ip_adapter
+from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
@@ -20,7 +21,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 class OpenedModel:
     """A job's model. settings: by absolute path, or by commit. configs: the folder of its small files.
 
-    adapter_files: the SHA-256 of those of its IP-adapter.
+    adapter_files: the SHA-256 of those of its IP-adapter. license: of the weights, and who says so.
     """
 
     settings: ModelSettings
@@ -28,6 +29,7 @@ class OpenedModel:
     configs: Path
     spec: PipelineSpec
     adapter_files: Mapping[str, str]
+    license: License
 
 
 def open_model(job: TableJob) -> OpenedModel:
@@ -41,7 +43,9 @@ def open_model(job: TableJob) -> OpenedModel:
     source = source_of(given)
     weights = weights_of(given, source)
     configs = weights.configs()
-    settings, spec = replace(given, path=source.path, revision=source.revision), inspect_model(configs)
+    spec = inspect_model(configs)
+    license = license_of(source, spec.preset, given.license)
+    settings = replace(given, path=source.path, revision=source.revision, license=license.name)
     if adapter := fetch_ip_adapter(given.ip_adapter, given.storage_options):
         settings, spec = replace(settings, ip_adapter=adapter.adapter), with_ip_adapter(spec, given.options)
     return OpenedModel(
@@ -50,4 +54,5 @@ def open_model(job: TableJob) -> OpenedModel:
         configs=configs,
         spec=spec,
         adapter_files=adapter.digests if adapter else {},
+        license=license,
     )

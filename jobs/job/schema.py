@@ -76,6 +76,8 @@ class ModelSection(SecondModelSection, Options):
 
     device: str = _MODEL.device
     """Device to render on. auto: the GPU where there is one."""
+    license: _Text | None = None
+    """License of the weights, for records and exports. Default: what the model's card or preset says."""
     threads: int = Field(default=_MODEL.threads, ge=1)
     """Number of torch threads on the CPU. Another number may change the bits."""
     ip_adapter: IpAdapterSection | None = None

@@ -173,6 +173,7 @@ def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     """Print class, components, rules and digest."""
     from framefleet.jobs.model.class_table import in_company
     from framefleet.pipeline.model.families.measurements import read_measured
+    from framefleet.pipeline.model.license import license_of
     from framefleet.pipeline.model.sources.integrity import model_digest
     from framefleet.pipeline.model.sources.model_parts import parts_of
     from framefleet.pipeline.model.specs.spec import inspect_model
@@ -186,6 +187,7 @@ def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     )
     if findings := read_measured().of_class(spec.class_name):
         stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
+    stdout.say(f"license:   {license_of(weights.source, spec.preset, None)}")
     for name, text in _rules(spec).items():
         stdout.say(f"{name + ':':<11}{text}")
     digest = (

@@ -83,8 +83,12 @@ A record holds what was asked for in `numerics`, and what it came to in `environ
 
 ## Licences and downloads
 
-Licences are those of the weights: read them before you use what they make. Some ask you to agree on the hub
-first; then `HF_TOKEN` opens them. *Download GB* is left out where it could not be checked;
+Licences are those of the weights: read them before you use what they make. `model.license` of a job names
+one; without it, the metadata of the model's card (`README.md`) does, then the preset of this page. It is a
+column of every record and of exports, and in C2PA manifests; `framefleet plan` and `framefleet model info`
+print it with what is unusual in it (territory, commercial use, training on outputs, attribution) and where
+that is written. An unknown licence is called unknown. These are facts, not advice. Some models ask you to
+agree on the hub first; then `HF_TOKEN` opens them. *Download GB* is left out where it could not be checked;
 `framefleet model info MODEL` reads the exact sizes without fetching the weights.
 
 {licences}

@@ -156,6 +156,7 @@ def _show(plan: JobPlan) -> None:
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
+    stdout.say(f"license: {plan.license}")
     counts = plan.counts
     numbers = {
         "rows": plan.num_rows,

@@ -48,21 +48,23 @@ RAY = Took(wall_s=5.0, cpu_s=9.0)
 class JobPlan:
     """What a job comes down to.
 
-    sweep: where rows come from, counted, if they do. options: of the model, that the job sets. num_rows: of
-    the table; num_invalid of them cannot be rendered, and invalid says why of the first. arguments: all, and
-    who says it. carried: columns without a meaning; lookalikes: those of them that are named like an
-    argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is far from
-    the model's own sizes. num_cut: rows with prompts of which the model does not read the end; first_cut: of
-    them. hollow: what the pipeline said to one row of each shape; prediction: what the rest would take;
-    None: not asked. audits: None: there are none. gone: clips of records that are not there. drafts: those
-    of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which.
-    limit: rows that were read, from the first of the table; None is all.
+    license: of the model, with what is unusual in it. sweep: where rows come from, counted, if they do.
+    options: of the model, that the job sets. num_rows: of the table; num_invalid of them cannot be rendered,
+    and invalid says why of the first. arguments: all, and who says it. carried: columns without a meaning;
+    lookalikes: those of them that are named like an argument, each with that. shapes: valid rows by shape,
+    the most frequent first; unusual: what is far from the model's own sizes. num_cut: rows with prompts of
+    which the model does not read the end; first_cut: of them. hollow: what the pipeline said to one row of
+    each shape; prediction: what the rest would take; None: not asked. audits: None: there are none. gone:
+    clips of records that are not there. drafts: those of every row, where the job has drafts; most_kept:
+    rows of these in full, at the most; keep: which. limit: rows that were read, from the first of the table;
+    None is all.
     """
 
     table: str
     sweep: str | None
     output: str
     model: str
+    license: str
     pipeline: str
     preset: str | None
     options: Mapping[str, Any]
@@ -166,6 +168,7 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
         model=resolved.model.name,
+        license=str(resolved.license),
         pipeline=spec.class_name,
         preset=spec.preset.name if spec.preset else None,
         options={"dtype": asked(resolved.model.dtype), **resolved.model.options.numerics()},

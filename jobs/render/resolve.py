@@ -13,6 +13,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.guards.mistakes import Mistakes
+from framefleet.pipeline.model.license import License
 from framefleet.pipeline.model.loras.files import fetch_lora
 from framefleet.pipeline.model.loras.lora import Lora, loras_of
 from framefleet.pipeline.model.options.schema import Options
@@ -54,6 +55,7 @@ class ResolvedJob:
 
     job: Job
     model: ModelSettings
+    license: License
     weights: Weights
     spec: PipelineSpec
     files: Mapping[str, str]
@@ -131,6 +133,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     return ResolvedJob(
         job=job,
         model=replace(model.settings, loras=loras),
+        license=model.license,
         weights=model.weights,
         spec=model.spec,
         files=files,

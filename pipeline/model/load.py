@@ -13,6 +13,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.environment import environment
 from framefleet.pipeline.model.ip_adapter.files import IpAdapterFiles, fetch_ip_adapter, without_ip_adapter
 from framefleet.pipeline.model.ip_adapter.loading import load_ip_adapter, with_ip_adapter
+from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.loras.files import LoraFile, fetch_lora
 from framefleet.pipeline.model.model import Model, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
@@ -45,6 +46,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
+    settings = replace(settings, license=license_of(source, spec.preset, settings.license).name)
     check_dtype(settings.dtype, spec.components)
     options, components = settings.options, components_in(folder)
     sizes = {file: (folder / file).stat().st_size for file in digests}

@@ -20,6 +20,7 @@ class ModelSettings:
     path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
     revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
     dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
+    license: what records call it; None: as its card or its preset has it.
     threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
     ip_adapter: whose image every row gives. options: see `Options`.
     """
@@ -28,6 +29,7 @@ class ModelSettings:
     revision: str | None = None
     lock: str | None = None
     allow_pickle: bool = False
+    license: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     dtype: DType = "auto"
     device: str = "auto"

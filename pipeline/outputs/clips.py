@@ -29,6 +29,7 @@ class Clip:
     forwards. started_at: when the renderer took the row. numerics: as the row_id has them. environment: where
     it was rendered. had_company: others were under way with it, and so audits speak for it.
     num_prompt_tokens, is_prompt_cut: what its prompt has, and whether its end was read; None: unknown.
+    license: of the model's weights.
     """
 
     row_id: str
@@ -50,6 +51,7 @@ class Clip:
     extras: Extras = field(default_factory=Extras)
     num_prompt_tokens: int | None = None
     is_prompt_cut: bool | None = None
+    license: str | None = None
 
     def __repr__(self) -> str:
         prompt = self.request.arguments.get("prompt", "")

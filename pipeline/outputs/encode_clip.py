@@ -100,6 +100,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         num_prompt_tokens=clip.num_prompt_tokens,
         is_prompt_cut=clip.is_prompt_cut,
         compute_s=clip.seconds.get("compute_s"),
+        license=clip.license,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
     return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras, preview=preview)
@@ -189,6 +190,7 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
 def _signed(content: bytes, clip: Clip, media: Media) -> bytes:
     """Return the file with a manifest that says what made it."""
     made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
+    made |= {"license": clip.license} if clip.license else {}
     return sign(content, media=media, title=f"{clip.row_id}{media.suffix}", made=made)
 
 

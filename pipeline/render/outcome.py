@@ -41,6 +41,7 @@ def clip_of(
         native_fps=model.spec.fps_of(row.request.arguments),
         model=model.settings.name,
         model_digest=identity.model_digest,
+        license=model.settings.license,
         numerics=identity.numerics,
         seconds=seconds_of(task, row),
         idle=idle,

@@ -257,3 +257,14 @@ def test_clips_that_no_folder_of_datasets_holds_are_refused_with_what_does(tmp_p
         exported(tmp_path, "hf")
     assert "parquet" in caught.value.fix
     assert pq.read_table(exported(tmp_path, "parquet")).to_pylist()[0]["clip"]["path"].endswith(".png.zip")
+
+
+def test_a_dataset_for_the_hub_has_a_card_with_the_licenses_and_keeps_one_that_is_there(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    card = exported(tmp_path, "hf") / "README.md"
+    assert card.read_text().startswith("---\nlicense: other\nlicense_name: unknown\n")
+    assert f"- `{records[0]['model']}`: unknown" in card.read_text()
+    card.write_text("mine")
+    assert exported(tmp_path, "hf").joinpath("README.md").read_text() == "mine"
+    assert not (exported(tmp_path, "webdataset", "tars") / "README.md").exists()

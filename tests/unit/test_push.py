@@ -37,7 +37,7 @@ def test_a_push_brings_every_file_some_with_each_commit(
     assert result.stdout.split()[-1] == f"{dataset_hub.endpoint}/datasets/org/balls"
     assert dataset_hub.repos["org/balls"] == files(tmp_path / "to")
     assert "data/000000/metadata.parquet" in dataset_hub.repos["org/balls"]
-    assert [len(paths) for paths in dataset_hub.commits] == [2, 2, 2, 1]
+    assert [len(paths) for paths in dataset_hub.commits] == [2, 2, 2, 2]
     assert dataset_hub.private == {"org/balls"}
 
 
@@ -64,3 +64,11 @@ def test_who_may_not_write_is_told_before_anything_is_exported(
     assert "hf auth login" in result.stderr and "hf_wrong" not in result.output
     assert not (tmp_path / "to").exists()
     assert command(*arguments[:-1], "balls").exit_code == 2
+
+
+def test_a_card_that_a_dataset_of_the_hub_has_stays(
+    arguments: tuple[str, ...], dataset_hub: DatasetHub
+) -> None:
+    dataset_hub.repos["org/balls"] = {"README.md": b"mine"}
+    assert command(*arguments).exit_code == 0
+    assert dataset_hub.repos["org/balls"]["README.md"] == b"mine"

@@ -22,7 +22,7 @@ COLUMNS = [
     *("write_s", "idle_s", "idle_causes", "bytes", "duration_s", "num_frames", "height", "width"),
     *("model", "model_digest", "environment", "peak_memory_bytes"),
 ]
-COMPUTE = "compute_s"  # parts of earlier versions, and theirs alone, lack it
+COMPUTE, LICENSE = "compute_s", "license"  # parts of earlier versions, and theirs alone, lack them
 _SUMMED = ("busy_s", "idle_s", "encode_s", "write_s")
 MAX_CAUSES = 100  # of idle time
 MAX_NAMES = 2000  # workers, shapes, environments: what is more is one `THE_REST`
@@ -118,13 +118,13 @@ class Figures:
         self.timeline = Timeline()
         self.batches: Counter[int] = Counter()
         self.shapes: Counter[str] = Counter()
-        self.models: Counter[tuple[str, str]] = Counter()
+        self.models: Counter[tuple[str, str, str]] = Counter()
         self.environments: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         self.workers: dict[tuple[str, str], WorkerTime] = {}
 
     def add(self, table: pa.Table) -> None:
-        """Take these records: of `COLUMNS`, and `COMPUTE` where there are some."""
+        """Take these records: of `COLUMNS`, and `COMPUTE` and `LICENSE` where there are some."""
         self.num_rows += len(table)
         self.num_bytes += int(pc.sum(_positive(table["bytes"])).as_py() or 0)
         self.clip_s += float(pc.sum(_positive(table["duration_s"])).as_py() or 0)
@@ -148,8 +148,10 @@ class Figures:
     def _add_kinds(self, table: pa.Table) -> None:
         for *sides, rows in _grouped(table, ["num_frames", "height", "width"]):
             _count(self.shapes, _shape(*sides), rows, THE_REST)
-        for model, digest, rows in _grouped(table, ["model", "model_digest"]):
-            _count(self.models, (model, digest), rows, (THE_REST, ""))
+        if LICENSE not in table.column_names:
+            table = table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
+        for model, digest, license, rows in _grouped(table, ["model", "model_digest", LICENSE]):
+            _count(self.models, (model, digest, license or ""), rows, (THE_REST, "", ""))
         for environment, rows in _grouped(table, ["environment"]):
             place, remark = _split(environment)
             _count(self.environments, place, rows, "{}")

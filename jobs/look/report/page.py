@@ -201,9 +201,12 @@ def _tables(report: Report) -> Iterator[str]:
         yield _table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
     shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
     yield _table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
-    models = [(one.model, one.digest, f"{one.rows:,}") for one in report.models]
+    models = [(one.model, one.license, one.digest, f"{one.rows:,}") for one in report.models]
     yield _table(
-        "Model", "The digest covers all files that were loaded.", ("model", "digest", "rows"), models
+        "Model",
+        "The digest covers all files that were loaded.",
+        ("model", "license", "digest", "rows"),
+        models,
     )
     for one in report.environments:
         yield _table(

@@ -14,6 +14,7 @@ from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.report.figures import (
     COLUMNS,
     COMPUTE,
+    LICENSE,
     MAX_NAMES,
     THE_REST,
     Figures,
@@ -106,8 +107,8 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
             for text, rows in figures.environments.most_common(_MAX_ENVIRONMENTS)
         ),
         models=tuple(
-            UsedModel(rows=rows, model=model, digest=digest)
-            for (model, digest), rows in figures.models.most_common(_MAX_ENVIRONMENTS)
+            UsedModel(rows=rows, model=model, digest=digest, license=license)
+            for (model, digest, license), rows in figures.models.most_common(_MAX_ENVIRONMENTS)
         ),
     )
 
@@ -131,7 +132,8 @@ def _stills(store: Store) -> list[tuple[str, bytes]]:
 
 def _figures(store: Store) -> Figures:
     figures = Figures()
-    names = [*COLUMNS, *([COMPUTE] if COMPUTE in record_schema_of(store).names else [])]
+    later = {COMPUTE, LICENSE} & {*record_schema_of(store).names}
+    names = [*COLUMNS, *sorted(later)]
     for table in record_tables(store, names):
         figures.add(table)
     figures.timeline.settle()

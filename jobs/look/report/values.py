@@ -98,6 +98,7 @@ class UsedModel:
     rows: int
     model: str
     digest: str
+    license: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ class Record:
     preview_path: str | None = None  # of a still of it: derived, so it may be missing or damaged
     fps_source: str | None = None  # "row", "job", "model", "sound" or "framefleet"; None: an image
     audio_duration_s: float | None = None
+    license: str | None = None  # of the model's weights; "unknown" where nobody says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
