@@ -1,4 +1,4 @@
-"""From the records of an output to the card of a dataset of its clips: which models made them, and licenses."""
+"""From the records of an output to the card of a dataset of its clips: the models, and their licenses."""
 
 from __future__ import annotations
 

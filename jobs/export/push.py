@@ -42,8 +42,8 @@ class Hub:
     def push(self, place: Store, watch: Watch) -> str:
         """Put every file of an export there, in its order; return the dataset's URL.
 
-        What the hub has already it does not take again, so a push that was interrupted goes on. A card that is
-        there stays.
+        What the hub has already it does not take again, so a push that was interrupted goes on. A card that
+        is there stays.
         """
         stored, kept = place.details(""), {DATASET_CARD} & self._files()
         sizes = {
