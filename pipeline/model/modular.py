@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}
+WRITTEN = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
 # Of pipelines that were put together or cut to a workflow: diffusers then takes the blocks of the class.
 _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
 _GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
@@ -62,9 +63,16 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
     _exclude_from_cpu_offload: tuple[str, ...] = ()
 
     def __call__(self, **arguments: Any) -> SimpleNamespace:
-        """Return what the blocks give, with frames or images. Scales of guidance are those of this call."""
+        """Return what the blocks give, with frames or images. Scales of guidance are those of this call.
+
+        Where a block writes another prompt than the one that was given, that is returned too.
+        """
         state = super(Called, guided(self, arguments)).__call__(**without_scales(self, arguments))
-        return SimpleNamespace(**{SEEN.get(name, name): state.get(name) for name in _outputs(self)})
+        found = {SEEN.get(name, name): state.get(name) for name in _outputs(self)}
+        prompt = state.get("prompt")
+        if isinstance(prompt, str) and prompt != arguments.get("prompt"):
+            found[WRITTEN] = prompt
+        return SimpleNamespace(**found)
 
     @property
     def device(self) -> torch.device:

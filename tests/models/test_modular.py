@@ -28,7 +28,7 @@ from framefleet.pipeline.rows.tables.row_inputs import NoInputs
 from framefleet.pipeline.rows.tables.written_request import checked
 from tests.commands import command
 from tests.here import render_here
-from tests.jobs import job_values, write_job, write_table
+from tests.jobs import job_values, records_of, write_job, write_table
 from tests.loras import save_lora
 from tests.modular import plain, plain_frames
 from tests.pictures import write_starts
@@ -221,3 +221,13 @@ def test_loras_and_options_work_as_with_other_pipelines(tmp_path: Path) -> None:
         arguments = {name: value for name, value in row.arguments.items() if name != "lora"}
         frames = plain_frames(pipe, Request(arguments=arguments, seed=row.seed))
         assert np.array_equal(clips[row.seed].frames, frames)
+
+
+def test_a_record_has_the_prompt_that_an_upsampler_wrote(tmp_path: Path) -> None:
+    cells = [{"prompt": "a red ball", "seed": seed} for seed in range(2)]
+    values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model="flux3")
+    output, row_ids = render_here(values | {"defaults": SMALLEST["flux3"]})
+    written = {json.loads(record["extra_outputs"])["written_prompt"] for record in records_of(output)}
+    assert len(written) == 1 and "a red ball" not in written
+    assert {json.loads(record["arguments"])["prompt"] for record in records_of(output)} == {"a red ball"}
+    assert replay(output, row_ids[0]).is_equal

@@ -16,6 +16,8 @@ from diffusers import (
     FluxModularPipeline,
     HeliosModularPipeline,
     LTX2ModularPipeline,
+    LTX2VideoDiffusionDecoderModel,
+    LTX25ModularPipeline,
     LTXModularPipeline,
     ModularPipeline,
     QwenImageModularPipeline,
@@ -25,6 +27,7 @@ from diffusers import (
     WanModularPipeline,
     ZImageModularPipeline,
 )
+from diffusers.pipelines.ltx2.duration_head import LTX2DurationHead
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
 from tests.tinies import helios, image, ltx2, qwen_image, video, wan, z_image
@@ -65,6 +68,29 @@ def helios_modular() -> ModularPipeline:
 
 def ltx2_modular() -> ModularPipeline:
     return modular_of(LTX2ModularPipeline, ltx2.parts())
+
+
+def ltx2_5_modular() -> ModularPipeline:
+    """Decoded by diffusion; a head of its own says how long a clip is that no row says it of."""
+    decoder = LTX2VideoDiffusionDecoderModel(
+        latent_channels=8,
+        decoder_head_dim=8,
+        decoder_stage_channels=(64, 32, 16, 16, 8),
+        decoder_stage_depths=(1, 1, 1, 1, 1),
+        decoder_stage_kernels=((1, 1, 1),) * 4,
+        decoder_stage5_kernel=(1, 1, 1),
+        decoder_t_emb_dim=16,
+    )
+    head = LTX2DurationHead(
+        video_cross_attention_dim=32,
+        audio_cross_attention_dim=32,
+        pooler_hidden_dim=16,
+        num_pooler_heads=2,
+        mlp_hidden_dim=16,
+    )
+    return modular_of(
+        LTX25ModularPipeline, {**ltx2.parts(), "diffusion_decoder": decoder, "duration_head": head}
+    )
 
 
 def qwen_modular() -> ModularPipeline:
