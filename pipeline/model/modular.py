@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}
-WRITTEN = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
+WRITTEN_PROMPT = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
 # Of pipelines that were put together or cut to a workflow: diffusers then takes the blocks of the class.
 _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
 _GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
@@ -71,7 +71,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
         found = {SEEN.get(name, name): state.get(name) for name in _outputs(self)}
         prompt = state.get("prompt")
         if isinstance(prompt, str) and prompt != arguments.get("prompt"):
-            found[WRITTEN] = prompt
+            found[WRITTEN_PROMPT] = prompt
         return SimpleNamespace(**found)
 
     @property

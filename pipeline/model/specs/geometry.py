@@ -110,8 +110,9 @@ def native_fps(
 
     Newer models of a family are recognised by their configs.
     """
-    rate = parameters["frame_rate"].default if "frame_rate" in parameters else None
-    if stated := (rate if isinstance(rate, int | float) else call.facts.fps):
+    names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
+    rates = (parameters[name].default for name in names if name in parameters)
+    if stated := next((rate for rate in rates if isinstance(rate, int | float)), call.facts.fps):
         return float(stated)
     if preset:
         return preset.fps
