@@ -47,9 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[_WITHOUT_PERIPHERY] = "1"
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    is_left_out = collection_path.name == "periphery" and _WITHOUT_PERIPHERY in os.environ
-    return True if is_left_out else None
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Its files, for pytest does not ask about a folder that `testpaths` names."""
+    is_below = "periphery" in collection_path.relative_to(config.rootpath).parts
+    return True if is_below and _WITHOUT_PERIPHERY in os.environ else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

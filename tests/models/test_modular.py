@@ -103,6 +103,18 @@ def test_a_row_is_rendered_again_from_its_record_and_by_a_script(
     assert "guider.new(enabled=True, guidance_scale=3.5" in script
 
 
+@pytest.mark.parametrize("name", ["minimax_h3", "ltx2_5_modular", "flux3"])
+def test_a_row_of_a_model_that_is_modular_only_is_rendered_again_and_by_a_script(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [{"prompt": "a red ball", "seed": seed} for seed in range(2)]
+    values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model=name)
+    output, row_ids = render_here(values | {"defaults": SMALLEST[name]}, is_mixed=True)
+    assert replay(output, row_ids[1]).is_equal
+    exec(compile(replay_script(output, row_ids[0]), "again.py", "exec"), {})
+    assert capsys.readouterr().out.startswith("the same frames")
+
+
 def test_every_modular_pipeline_that_is_seen_has_a_signature_with_a_prompt() -> None:
     names = {name for name in dir(diffusers) if name.endswith("ModularPipeline")} - {"ModularPipeline"}
     unseen = {name for name in names if fields_given(name).isdisjoint(PICTURES)}

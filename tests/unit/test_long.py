@@ -56,3 +56,15 @@ def test_what_takes_minutes_runs_in_ci(
     pytester.makepyfile(tests)
     pytester.makeini("[pytest]\ntestpaths = .\nmarkers =\n  long: one more case\n  ci: takes minutes")
     pytester.runpytest_inprocess().assert_outcomes(passed=num_passed)
+
+
+def test_the_periphery_is_left_out_though_it_is_named_among_the_paths(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAMEFLEET_TESTS_WITHOUT_PERIPHERY", "1")
+    pytester.makeini(
+        "[pytest]\ntestpaths = unit periphery\nmarkers =\n  long: one more case\n  ci: takes minutes"
+    )
+    for folder in ("unit", "periphery"):
+        pytester.mkdir(folder).joinpath(f"test_{folder}.py").write_text("def test_it(): ...\n")
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
