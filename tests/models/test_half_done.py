@@ -68,7 +68,7 @@ CASES = {
     "CogVideoX": Case(model="cogvideox", scheduler="cogvideox_dpm", per_step=1, steps=5),
     "Stable Diffusion": Case(model="sd", given={"eta": 0.5}, scheduler="ddim", per_step=1, steps=5),
     "HunyuanImage": Case(model="hunyuan_image"),
-    # Its first step has one time for frames and sound, and the others two: calls of two shapes, each made again.
+    # Its first step has one time for frames and sound, the others two: calls of two shapes, each made again.
     "MiniMax-H3": Case(model="minimax_h3", per_step=2, steps=5),
     "two calls": Case(given={"height": 32, "width": 32, "strength": 0.7}, recipe="refine", steps=14),
 }
