@@ -14,6 +14,7 @@ from framefleet.pipeline.model.modular import blank, guided, inputs_of, modular_
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.model.specs.workflows import needed_components
 
 _Problems = Iterator[tuple[str, Refused]]
 # What a row gives, by name: that it is there, and of switches whether they are on.
@@ -87,8 +88,12 @@ class ModularRows:
         for name in given if lacking else ():
             rest = {other: value for other, value in given.items() if other != name}
             if saved := sorted(lacking - self._run_of(rest).components):
+                lacking = lacking.difference(saved)
                 reason = f"the model has no {' and no '.join(saved)}, which that takes"
                 yield name, Refused(reason=reason, fix="leave it out, or use a model that has it")
+        if lacking:
+            reason = f"the model has no {' and no '.join(sorted(lacking))}, which such a row takes"
+            yield "prompt", Refused(reason=reason, fix="give what another workflow starts from")
 
     def _run_of(self, given: _Given) -> _Run:
         """Blocks ask whether an input is there; of switches, whether they are on."""
@@ -114,11 +119,8 @@ def _unread(names: Set[str]) -> _Problems:
 @functools.lru_cache(_KINDS)
 def _run(class_name: str, given: frozenset[tuple[str, bool]]) -> _Run:
     blocks = blank(class_name, {})._blocks.get_execution_blocks(**dict(given))
-    parts = [
-        part.name for part in blocks.expected_components if part.default_creation_method != "from_config"
-    ]
     return _Run(
         reads=frozenset(blocks.input_names),
         needs=frozenset(blocks.required_inputs),
-        components=frozenset(parts),
+        components=frozenset(needed_components(blocks)),
     )

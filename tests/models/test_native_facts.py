@@ -12,12 +12,11 @@ import av
 import diffusers
 import pytest
 
-from framefleet import Request
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model import modular
+from framefleet.pipeline.model.modular_rows import ModularRows
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.tables.limits import limits
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
@@ -88,18 +87,21 @@ def test_a_pipeline_that_nobody_planned_for_states_its_own_facts(
     ("missing", "arguments", "problem"),
     [
         ("transformer_ref", {"prompt": "a"}, None),
-        ("transformer_ref", {"prompt": "a", "references": []}, "cannot run ref2va"),
+        (
+            "transformer_ref",
+            {"prompt": "a", "references": []},
+            "the model has no transformer_ref, which that takes",
+        ),
         ("transformer", {"prompt": "a", "references": []}, None),
-        ("transformer", {"prompt": "a"}, "cannot run t2va: its index leaves transformer null"),
+        ("transformer", {"prompt": "a"}, "the model has no transformer, which such a row takes"),
     ],
 )
 def test_rows_of_a_workflow_whose_component_is_null_are_refused(
     missing: str, arguments: dict[str, Any], problem: str | None, tmp_path: Path
 ) -> None:
-    spec = inspect_model(without(tiny("minimax_h3"), tmp_path / "model", missing))
-    reasons = [refused.reason for _, refused in limits(spec, Request(arguments=arguments, seed=0).arguments)]
-    assert bool(reasons) is (problem is not None)
-    assert problem is None or problem in reasons[0]
+    rules = ModularRows(inspect_model(without(tiny("minimax_h3"), tmp_path / "model", missing)))
+    _, problems = rules({**SMALLEST["minimax_h3"], **arguments}, arguments.keys())
+    assert [refused.reason for _, refused in problems] == ([problem] if problem else [])
 
 
 def test_a_model_that_can_run_no_workflow_is_refused_with_what_is_missing(tmp_path: Path) -> None:
@@ -109,5 +111,7 @@ def test_a_model_that_can_run_no_workflow_is_refused_with_what_is_missing(tmp_pa
 
 
 def test_a_component_that_blocks_look_for_may_be_null(tmp_path: Path) -> None:
-    folder = without(tiny("sd3_modular"), tmp_path / "model", "text_encoder_3", "tokenizer_3")
-    assert not any(one.missing for one in inspect_model(folder).workflows)
+    rules = ModularRows(
+        inspect_model(without(tiny("sd3_modular"), tmp_path / "model", "text_encoder_3", "tokenizer_3"))
+    )
+    assert rules({**SMALLEST["sd3_modular"], "prompt": "a"}, {"prompt"})[1] == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,11 @@ from framefleet.pipeline.model.registry import (
 )
 from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.list_arguments import with_several
-from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.native_facts import NativeFacts, native_facts
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
-from framefleet.pipeline.model.specs.workflows import Workflow, workflows_of
+from framefleet.pipeline.model.specs.workflows import lacking_components
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -46,14 +45,13 @@ _YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
 class PipelineCall:
     """parameters: in order. returns: the fields of the call's output; empty if not known.
 
-    facts: what the class states about what it renders. workflows: of a modular pipeline.
+    facts: what the class states about what it renders.
     """
 
     parameters: tuple[Parameter, ...]
     returns: frozenset[str]
     rules: SizeRules
     facts: NativeFacts
-    workflows: tuple[Workflow, ...] = ()
 
 
 @kept(TypeAdapter(PipelineCall))
@@ -66,7 +64,6 @@ def call_of(class_name: str, configs: _Configs) -> PipelineCall:
         returns=_returned(class_name),
         rules=size_rules(made, pipe),
         facts=native_facts(pipe),
-        workflows=_workflows(class_name, configs),
     )
 
 
@@ -74,6 +71,15 @@ def check_pipeline(name: str) -> None:
     """Raise ModelError for what is not a pipeline of diffusers, or of ours."""
     if not _is_pipeline(name):
         raise _no_pipeline(name)
+
+
+def check_components(class_name: str, components: Collection[str], where: str) -> None:
+    """Raise ModelError for a modular model that can run none of its workflows."""
+    if is_modular(class_name) and (lacking := _lacking(class_name, sorted(components))):
+        raise ModelError(
+            f"{where}: {class_name} cannot run without {', '.join(lacking)}, null in its index",
+            "download the whole model, or bring its components into one folder (docs/models.md)",
+        )
 
 
 def check_scheduler(library: str, name: str, *, where: str) -> None:
@@ -152,6 +158,13 @@ def _other_factor(class_name: str, configs: _Configs) -> tuple[str, Any, int] | 
     return None
 
 
+@kept(TypeAdapter(list[str]))
+def _lacking(class_name: str, components: list[str]) -> list[str]:
+    from framefleet.pipeline.model.modular import blocks_of
+
+    return lacking_components(blocks_of(class_name), components)
+
+
 def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
     if not is_modular(class_name):
         parameters = parameters_of(pipeline_named(class_name).__call__)
@@ -159,14 +172,6 @@ def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
     from framefleet.pipeline.model.modular import parameters_called
 
     return parameters_called(class_name, configs)
-
-
-def _workflows(class_name: str, configs: _Configs) -> tuple[Workflow, ...]:
-    if not is_modular(class_name):
-        return ()
-    from framefleet.pipeline.model.modular import blocks_of
-
-    return workflows_of(blocks_of(class_name), index_of(configs["index"], MODEL_INDEX).components)
 
 
 def _returned(class_name: str) -> frozenset[str]:

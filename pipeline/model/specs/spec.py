@@ -18,13 +18,13 @@ from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of, r
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.pipeline_call import (
     call_of,
+    check_components,
     check_factors,
     check_pipeline,
     check_scheduler,
     pipeline_named,
 )
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
-from framefleet.pipeline.model.specs.workflows import Workflow
 from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PipelineSpec:
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
     configs: of the components, and model_index.json as "index".
-    returns: the fields of the call's output; empty if not known. workflows: of a modular pipeline.
+    returns: the fields of the call's output; empty if not known.
     """
 
     class_name: str
@@ -72,7 +72,6 @@ class PipelineSpec:
     preset: Preset | None
     configs: Configs
     returns: frozenset[str] = frozenset()
-    workflows: tuple[Workflow, ...] = ()
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
@@ -152,18 +151,13 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         check_scheduler(*index.components["scheduler"], where=index.where)
     check_values(configs, index.components, str(folder))
     check_factors(index.class_name, configs, str(folder))
+    check_components(index.class_name, index.components, index.where)
     spec = spec_of(index.class_name, configs)
     if spec.returns and spec.returns.isdisjoint((*PICTURES, *MAPS, *SOUND)):
         raise ModelError(
             f"{index.class_name} in {folder} returns neither frames nor sound, "
             f"but {', '.join(sorted(spec.returns))}",
             "use a model that renders images, videos or sound",
-        )
-    if spec.workflows and all(one.missing for one in spec.workflows):
-        missing = min((one.missing for one in spec.workflows), key=len)
-        raise ModelError(
-            f"{index.where}: {index.class_name} cannot run without {', '.join(missing)}, null in its index",
-            "download the whole model, or bring its components into one folder (docs/models.md)",
         )
     return spec
 
@@ -203,7 +197,6 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         preset=preset,
         configs=configs,
         returns=returns,
-        workflows=call.workflows,
     )
 
 

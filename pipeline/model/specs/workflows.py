@@ -1,4 +1,4 @@
-"""From the blocks of a modular pipeline, and the components of a model, to the workflows that it can run.
+"""From the blocks of a modular pipeline, and the components of a model, to whether it can run.
 
 diffusers chooses blocks by the inputs of a call. What they take of components may be null in a model's index:
 some ask whether it is there, the others fail at each row.
@@ -9,47 +9,23 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.model.specs.constructor import module_source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workflow:
-    """One way to call a pipeline.
+def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
+    """Return what a model lacks that each of its workflows needs, of the nearest one; none if one can run.
 
-    name: diffusers' own; "" of a pipeline that has one workflow only. inputs: any of these sets chooses it.
-    missing: components that it needs, and that the model does not have.
+    components: those that the model has.
     """
-
-    name: str
-    inputs: tuple[frozenset[str], ...]
-    missing: tuple[str, ...]
-
-
-def workflows_of(blocks: Any, components: Collection[str]) -> tuple[Workflow, ...]:
-    """Return the workflows of blocks. components: those that the model has."""
-    named = getattr(blocks, "_workflow_map", None) or {
-        "": {}
-    }  # what `available_workflows` lists, with inputs
-    found = []
-    for name, spelled in named.items():
-        ways = spelled if isinstance(spelled, tuple) else (spelled,)
-        needed = _needed(blocks.get_execution_blocks(**ways[0]))
-        missing = tuple(sorted(needed.difference(components)))
-        found.append(Workflow(name=name, inputs=tuple(map(frozenset, ways)), missing=missing))
-    return tuple(found)
+    named = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
+    ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in named.values()]
+    chosen = [blocks.get_execution_blocks(**way) for way in ways]
+    return min((sorted(needed_components(one).difference(components)) for one in chosen), key=len)
 
 
-def workflow_for(workflows: Collection[Workflow], arguments: Mapping[str, Any]) -> Workflow | None:
-    """Return the workflow that a call runs: that of the most inputs which it gives."""
-    given = {name for name, value in arguments.items() if value is not None}
-    fitting = [(len(way), one) for one in workflows for way in one.inputs if way <= given]
-    return max(fitting, key=lambda found: found[0], default=(0, None))[1]
-
-
-def _needed(blocks: Any) -> set[str]:
+def needed_components(blocks: Any) -> set[str]:
     """Return the components that are loaded from a model and that some block uses without asking for them."""
     return {
         spec.name

@@ -13,7 +13,6 @@ from framefleet.pipeline.model.specs.list_arguments import NETS, OF_EACH, contro
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.model.specs.workflows import workflow_for
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
 
@@ -37,7 +36,6 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     diffusers fails on them after the model is loaded, or renders something else without a word.
     """
     transformer = spec.configs.get("transformer", {})
-    yield from _workflow(spec, arguments)
     yield from _sizes(arguments)
     if transformer.get("use_learned_positional_embeddings"):
         yield from _learned_size(spec, arguments)
@@ -59,16 +57,6 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
         yield from _guidance_range({**spec.defaults(), **arguments})
     if "strength" in (arguments if is_modular(spec.class_name) else spec.parameters):
         yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
-
-
-def _workflow(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """A modular pipeline runs other blocks for other inputs, and the model may lack what these need."""
-    chosen = workflow_for(spec.workflows, arguments)
-    if chosen and chosen.missing:
-        inputs = sorted(chosen.inputs[0] - {"prompt"}) or ["prompt"]
-        reason = f"the model cannot run {chosen.name}: its index leaves {', '.join(chosen.missing)} null"
-        others = [one.name for one in spec.workflows if not one.missing]
-        yield inputs[0], Refused(reason=reason, fix=f"give the inputs of {' or '.join(others)}")
 
 
 def _sizes(arguments: Mapping[str, Any]) -> _Problems:
