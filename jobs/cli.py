@@ -11,13 +11,7 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.demo.command import demo_command
-from framefleet.jobs.demo.shapes.command import (
-    dataset_command,
-    evaluate_command,
-    model_command,
-    prompts_command,
-)
+from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
 from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
@@ -50,12 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 model_app = typer.Typer(help="Inspect, lock, verify or convert a model.", no_args_is_help=True)
-shapes_app = typer.Typer(
-    help="Make the training clips of the demo's model, and measure what it renders.",
-    no_args_is_help=True,
-)
 app.add_typer(model_app, name="model")
-app.add_typer(shapes_app, name="shapes")
 
 app.command("render")(render_command)
 app.command("train")(train_command)
@@ -74,17 +63,13 @@ app.command("sheet")(sheet_command)
 app.command("grid")(grid_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
+app.command("shapes", hidden=True, context_settings=ANY_ARGUMENTS)(shapes_command)
 
 model_app.command("lock")(lock_command)
 model_app.command("verify")(verify_command)
 model_app.command("convert")(convert_command)
 model_app.command("list")(list_command)
 model_app.command("info")(info_command)
-
-shapes_app.command("dataset")(dataset_command)
-shapes_app.command("model")(model_command)
-shapes_app.command("prompts")(prompts_command)
-shapes_app.command("evaluate")(evaluate_command)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from framefleet.jobs.demo.shapes.drawing import draw
 from framefleet.jobs.demo.shapes.scene import Scene
 from framefleet.jobs.demo.shapes.size import Size
 from framefleet.pipeline.outputs.media.media import encode
@@ -17,6 +16,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
+from tools.shapes.drawing import draw
 
 CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])
 

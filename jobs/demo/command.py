@@ -10,6 +10,9 @@ import typer
 
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import JobError
+
+ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def demo_command(
@@ -42,6 +45,14 @@ def demo_command(
     with reporting(verbose=verbose, resumable=True):
         code = show_demo(output, words or [], size, num_seeds=seeds)
     raise typer.Exit(code)
+
+
+def shapes_command() -> None:
+    """Say where `framefleet shapes` went, for one version."""
+    with reporting(verbose=False):
+        raise JobError(
+            "`framefleet shapes` is no command any more", "in a clone: python -m tools.shapes --help"
+        )
 
 
 def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, *, num_seeds: int = 1) -> int:

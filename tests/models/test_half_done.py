@@ -141,7 +141,9 @@ class _Counted:
         return forward(*args, **kwargs)
 
 
-@pytest.mark.parametrize("name", long_but(CASES, *(CASES.keys() - {"HunyuanImage"})))
+@pytest.mark.parametrize(
+    "name", long_but(CASES, *(CASES.keys() - {"HunyuanImage", "MiniMax-H3"}), in_ci=["MiniMax-H3"])
+)
 def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_most(name: str) -> None:
     case = CASES[name]
     model, rows, counted = _model(case.model), case.rows(), _Counted()

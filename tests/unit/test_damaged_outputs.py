@@ -13,8 +13,6 @@ import pytest
 
 from framefleet.cluster.driver.holder import parse_holder, this_process
 from framefleet.jobs.demo.pictures import draw_pictures
-from framefleet.jobs.demo.shapes.evaluate import evaluate
-from framefleet.jobs.demo.shapes.prompts import prompt_rows
 from framefleet.jobs.job.job_json import read_training_claim
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -30,6 +28,8 @@ from tests.jobs import job_values, write_job, write_table
 from tests.jobs import prompt_rows as job_rows
 from tests.outputs import committed_row_ids
 from tests.shapes_output import output_of
+from tools.shapes.evaluate import evaluate
+from tools.shapes.prompts import prompt_rows
 
 JUNK: dict[str, bytes] = {
     "nothing": b"",

@@ -10,8 +10,6 @@ import pytest
 from PIL import Image, ImageFilter
 
 from framefleet.jobs.demo.shapes.captions import LANGUAGES, MAX_TOKENS, captions
-from framefleet.jobs.demo.shapes.drawing import OUTLINES, PALETTE, draw, track_of
-from framefleet.jobs.demo.shapes.measure import Measured, measure
 from framefleet.jobs.demo.shapes.scene import (
     COLORS,
     MOTIONS,
@@ -27,6 +25,8 @@ from framefleet.jobs.demo.shapes.scene import (
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from tools.shapes.drawing import OUTLINES, PALETTE, draw, track_of
+from tools.shapes.measure import Measured, measure
 
 ATTRIBUTES = ("shape", "color", "background", "motion")
 

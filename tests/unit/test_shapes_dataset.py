@@ -10,13 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner, Result
 
 from framefleet.jobs.demo.shapes.captions import captions
-from framefleet.jobs.demo.shapes.command import show_dataset, show_evaluate, show_prompts
-from framefleet.jobs.demo.shapes.dataset import examples_of, write_dataset
-from framefleet.jobs.demo.shapes.drawing import draw
-from framefleet.jobs.demo.shapes.evaluate import ATTRIBUTES, Settings, evaluate
-from framefleet.jobs.demo.shapes.prompts import prompt_rows
 from framefleet.jobs.demo.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
 from framefleet.jobs.demo.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
@@ -24,9 +20,13 @@ from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
-from tests.commands import command
 from tests.rows import record
 from tests.shapes_output import CARRIED, output_of
+from tools.shapes import __main__ as shapes
+from tools.shapes.dataset import examples_of, write_dataset
+from tools.shapes.drawing import draw
+from tools.shapes.evaluate import ATTRIBUTES, Settings, evaluate
+from tools.shapes.prompts import prompt_rows
 
 WRONG = Scene(shape="ring", color="cyan", background="black", motion="grow")
 
@@ -42,8 +42,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_what_is_hard_comes_more_often(tmp_path: Path) -> None:
-    asked = ("--repeats", "star:4", "--repeats", "still:2")
-    assert command("shapes", "dataset", tmp_path, "--clips", "40", *asked).exit_code == 0
+    shapes.dataset(str(tmp_path), clips=40, repeats=["star:4", "still:2"])
     for row in pq.read_table(tmp_path / "dataset.parquet").to_pylist():
         assert row["repeats"] == (4 if row["shape"] == "star" else 2 if row["motion"] == "still" else 1)
 
@@ -61,7 +60,7 @@ def test_what_is_hard_comes_more_often(tmp_path: Path) -> None:
 )
 def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: list[str], words: str) -> None:
     with pytest.raises(JobError, match=words):
-        show_dataset(str(tmp_path), clips=4, repeats=repeats)
+        shapes.dataset(str(tmp_path), clips=4, repeats=repeats)
 
 
 def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> None:
@@ -93,15 +92,15 @@ def test_each_clip_has_one_of_the_sizes_and_what_it_shows_does_not_depend_on_the
 )
 def test_sizes_that_are_none_or_are_not_drawn_are_refused(tmp_path: Path, size: str, fix: str) -> None:
     with pytest.raises(JobError, match=fix):
-        show_dataset(str(tmp_path / "dataset"), clips=4, sizes=["9x64x64", size])
+        shapes.dataset(str(tmp_path / "dataset"), clips=4, sizes=["9x64x64", size])
     with pytest.raises(JobError, match=fix):
-        show_prompts(str(tmp_path / "prompts.csv"), sizes=[size])
+        shapes.prompts(str(tmp_path / "prompts.csv"), sizes=[size])
     assert not any(tmp_path.iterdir())
 
 
 def test_clips_too_short_for_a_motion_are_not_asked_for(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"size 4x64x64: motion is not to be seen(.|\n)*use 5 frames"):
-        show_prompts(str(tmp_path / "prompts.csv"), sizes=["4x64x64"])
+        shapes.prompts(str(tmp_path / "prompts.csv"), sizes=["4x64x64"])
 
 
 def test_the_contrast_of_a_prompt_exchanges_its_colours() -> None:
@@ -124,10 +123,10 @@ def test_a_complete_dataset_is_left_alone_and_another_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        show_dataset(str(tmp_path), clips=2)
+        shapes.dataset(str(tmp_path), clips=2)
         assert capsys.readouterr().out == f"{tmp_path}/dataset.parquet\n"
     with pytest.raises(JobError, match=r"dataset\.parquet is of another dataset"):
-        show_dataset(str(tmp_path), clips=3)
+        shapes.dataset(str(tmp_path), clips=3)
 
 
 @pytest.mark.parametrize(
@@ -140,19 +139,19 @@ def test_impossible_datasets_are_refused(clips: int, size: Size, tmp_path: Path)
 
 
 def test_a_dataset_for_fine_tuning_has_as_many_new_things_as_asked_for(tmp_path: Path) -> None:
-    show_dataset(str(tmp_path), clips=12, new_clips=5)
+    shapes.dataset(str(tmp_path), clips=12, new_clips=5)
     rows = pq.read_table(tmp_path / "dataset.parquet").to_pylist()
     is_new = [row["shape"] in NEW_SHAPES or row["color"] in NEW_COLORS for row in rows]
     assert is_new == [False] * 7 + [True] * 5
     with pytest.raises(JobError, match="13 new ones of 12 clips"):
-        show_dataset(str(tmp_path / "more"), clips=12, new_clips=13)
+        shapes.dataset(str(tmp_path / "more"), clips=12, new_clips=13)
 
 
 def test_prompts_ask_for_held_out_scenes_once_for_each_setting(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.csv"
-    show_prompts(str(file), scenes=3, guidance_scales=[1, 5], num_inference_steps=[8, 16])
+    shapes.prompts(str(file), scenes=3, guidance_scales=[1, 5], steps=[8, 16])
     assert capsys.readouterr().out == f"{file}\n"
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 3 * 2 * 2 * 2
@@ -163,7 +162,7 @@ def test_prompts_ask_for_held_out_scenes_once_for_each_setting(
 
 def test_prompts_ask_for_sizes_and_scores_are_by_them(tmp_path: Path) -> None:
     file, sizes = tmp_path / "prompts.csv", ("9x64x64", "17x32x48")
-    show_prompts(str(file), scenes=2, languages=["en"], guidance_scales=[5], sizes=sizes)
+    shapes.prompts(str(file), scenes=2, languages=["en"], guidance_scales=[5], sizes=sizes)
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
     assert [(row["num_frames"], row["height"], row["width"]) for row in rows] == [
         ("9", "64", "64"),
@@ -183,10 +182,10 @@ def test_tables_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="'fr'"):
         prompt_rows(languages=["fr"])
     with pytest.raises(JobError, match=r"\.csv"):
-        show_prompts(str(tmp_path / "prompts.parquet"))
-    show_prompts(str(tmp_path / "prompts.csv"), scenes=1)
+        shapes.prompts(str(tmp_path / "prompts.parquet"))
+    shapes.prompts(str(tmp_path / "prompts.csv"), scenes=1)
     with pytest.raises(StoreConflict):
-        show_prompts(str(tmp_path / "prompts.csv"), scenes=2)
+        shapes.prompts(str(tmp_path / "prompts.csv"), scenes=2)
 
 
 def test_a_model_that_draws_what_is_asked_scores_full_marks(tmp_path: Path) -> None:
@@ -220,12 +219,12 @@ def test_scores_are_printed_for_people_and_for_machines(
 ) -> None:
     rows = prompt_rows(num_scenes=1, guidance_scales=[5.0], sizes=[Size(9, 128, 128)])
     output_of(tmp_path, [row | {"lora": {"pink": {"sha256": "0", "weight": 1}}} for row in rows])
-    show_evaluate(str(tmp_path))
+    shapes.evaluate(str(tmp_path))
     shown = capsys.readouterr().out
     assert "9x128x128" in shown
     assert "…" not in shown
     assert shown.count("100.0") == 2 * len((*ATTRIBUTES, "all"))
-    show_evaluate(str(tmp_path), as_json=True)
+    shapes.evaluate(str(tmp_path), as_json=True)
     scores = json.loads(capsys.readouterr().out)
     assert [(score["language"], score["size"]) for score in scores] == [
         ("en", "9x128x128"),
@@ -254,10 +253,14 @@ def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_a_dataset_and_prompts(tmp_path: Path) -> None:
-    made = command("shapes", "dataset", str(tmp_path), "--clips", "2", "--size", "5x32x32")
-    assert made.exit_code == 0
+    made = typed("dataset", tmp_path, "--clips", "2", "--size", "5x32x32")
     assert pq.read_table(made.output.strip().splitlines()[-1]).num_rows == 2
     prompts = tmp_path / "prompts.csv"
-    asked = ("--scenes", "1", "--guidance", "5", "--size", "17x64x64")
-    assert command("shapes", "prompts", str(prompts), *asked).exit_code == 0
+    typed("prompts", prompts, "--scenes", "1", "--guidance", "5", "--size", "17x64x64")
     assert prompts.read_text(encoding="utf-8").count("\n") == 1 + 2  # a header, and both languages
+
+
+def typed(*arguments: str | Path) -> Result:
+    ended = CliRunner().invoke(shapes.app, [str(argument) for argument in arguments])
+    assert ended.exit_code == 0, ended.output
+    return ended

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from framefleet.jobs.demo.prepare import MODEL, PROMPTS, prepare_demo
-from framefleet.jobs.demo.shapes.measure import measure
-from framefleet.jobs.demo.shapes.prompts import prompt_rows
 from framefleet.jobs.demo.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.wan import SHAPES_MODEL
@@ -23,6 +21,8 @@ from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table
 from tests.pictures import clip, write_starts
 from tests.unaudited import unaudited
+from tools.shapes.measure import measure
+from tools.shapes.prompts import prompt_rows
 
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from framefleet.jobs.demo.shapes.blank_model import untrained_pipeline
 from framefleet.jobs.demo.shapes.captions import MAX_TOKENS
+from tools.shapes.blank_model import untrained_pipeline
 
 MAX_PARAMETERS = 6e6  # of 16 bits each: 12 MB
 

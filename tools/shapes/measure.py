@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from framefleet.jobs.demo.shapes.drawing import OUTLINES, PALETTE, Floats, bounce
 from framefleet.pipeline.outputs.frames.frames import Frames
+from tools.shapes.drawing import OUTLINES, PALETTE, Floats, bounce
 
 BORDER = 1 / 32  # of the shorter side: what drawn objects never reach
 MAX_COLOR_DISTANCE = 80.0  # in RGB; the nearest two of the palette are 124 apart

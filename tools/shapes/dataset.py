@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from rich.progress import track
 
 from framefleet.jobs.demo.shapes.captions import LANGUAGES, captions
-from framefleet.jobs.demo.shapes.drawing import OUTLINES, PALETTE, draw
 from framefleet.jobs.demo.shapes.scene import (
     MOTIONS,
     NEW_COLORS,
@@ -35,6 +34,7 @@ from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.columns import MAX_REPEATS
+from tools.shapes.drawing import OUTLINES, PALETTE, draw
 
 TABLE = "dataset.parquet"
 MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth pixel only

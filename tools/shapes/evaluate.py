@@ -11,7 +11,6 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from framefleet.jobs.demo.shapes.measure import Measured, measure
 from framefleet.jobs.demo.shapes.size import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
@@ -20,6 +19,7 @@ from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
+from tools.shapes.measure import Measured, measure
 
 ATTRIBUTES = ("color", "background", "shape", "motion")
 
@@ -91,7 +91,7 @@ def measured_clips(
     if missing:
         raise JobError(
             f"the records in {store.url_of(RECORDS)} do not say what was asked: no column {missing[0]!r}",
-            "render the table that `framefleet shapes prompts` writes",
+            "render the table that `python -m tools.shapes prompts` writes",
         )
     rows = rows_of(records, store.url_of(RECORDS))
     for record in track(rows, "measuring clips", console=stderr):
