@@ -232,6 +232,8 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
     usual = {given.name: given.default for given in pipe._blocks.get_execution_blocks().inputs}
     named = [given for given in pipe._blocks.inputs if given.name and not given.name.startswith("_")]
     inputs = [_parameter(given, usual.get(given.name)) for given in named]
+    made = {given.name for given in pipe._blocks.intermediate_outputs}
+    inputs = [given for given in inputs if given.name not in made or parameter_of(given).kind not in PLACES]
     return inputs + [
         inspect.Parameter(
             argument, _KEYWORD, default=_scale_of(getattr(pipe, guider), scale), annotation=float

@@ -11,6 +11,7 @@ from framefleet.pipeline.hooks.intercept import Around
 from framefleet.pipeline.model.loras.lora import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
+from framefleet.pipeline.model.specs.references import references_of
 from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.recipe import KnownRecipes
@@ -82,6 +83,7 @@ class RecipeCall:
                 self._ahead.read,
                 max_frames=frames_read(recipe, model.spec, request.arguments),
                 mode=model.spec.picture_mode,
+                references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([row.adapters]):

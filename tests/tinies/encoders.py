@@ -49,7 +49,14 @@ CHAT = (
 )
 IMAGE_WIDTH = 32
 PATCH = 14  # pixels of a picture that Qwen sees as one
-PICTURE_ID = 259  # of the mark in a text where a picture is: after ByT5's bytes
+# What Qwen's texts have in place of pictures and around them, and their ids: after ByT5's bytes.
+MARKS = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+}
+PICTURE_ID, VIDEO_ID, START_ID, END_ID = range(259, 263)
 
 
 def t5() -> T5EncoderModel:
@@ -159,13 +166,20 @@ def qwen3_vl(*, num_layers: int) -> Qwen3VLForConditionalGeneration:
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
     return Qwen3VLForConditionalGeneration(
-        Qwen3VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+        Qwen3VLConfig(
+            text_config=text,
+            vision_config=sight,
+            image_token_id=PICTURE_ID,
+            video_token_id=VIDEO_ID,
+            vision_start_token_id=START_ID,
+            vision_end_token_id=END_ID,
+        )
     )
 
 
 def sight_tokenizer() -> ByT5Tokenizer:
-    """Return `chat_tokenizer` with the mark that stands for a picture's tokens."""
-    tokenizer = ByT5Tokenizer(extra_special_tokens={"image_token": "<|image_pad|>"})
+    """Return `chat_tokenizer` with the marks that stand for pictures' tokens."""
+    tokenizer = ByT5Tokenizer(extra_special_tokens=MARKS)
     tokenizer.chat_template = CHAT
     assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == PICTURE_ID
     return tokenizer

@@ -58,7 +58,7 @@ def minimax_h3() -> ModularPipeline:
         latents_mean=[0.0] * AUDIO_CHANNELS,
         latents_std=[1.0] * AUDIO_CHANNELS,
     )
-    return modular_of(
+    pipe = modular_of(
         MiniMaxH3ModularPipeline,
         {
             "text_encoder": encoders.qwen3_vl(num_layers=TEXT_LAYERS),
@@ -72,3 +72,6 @@ def minimax_h3() -> ModularPipeline:
             "transformer_ref": MiniMaxH3Transformer3DModel(**transformer),
         },
     )
+    # What images and videos that it refers to are scaled to; the published 2048 and 768 take minutes here.
+    pipe.update_components(canvas_short_edge=64, canvas_max_pixels=64 * 128, reference_image_short_edge=64)
+    return pipe

@@ -16,10 +16,10 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Sandboxes
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.rows.inputs import description
 from framefleet.pipeline.rows.inputs.budget import Budget
 from framefleet.pipeline.rows.inputs.description import Describer
-from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS, decoding_bytes, describe
 from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS
 from tests.media_files import image_file, video_file
@@ -40,14 +40,14 @@ def peak_bytes(describer: Describer) -> int:
 
 @pytest.mark.parametrize(("content", "kind"), [(image_file(), "image"), (video_file(), "video")])
 def test_a_sandbox_describes_what_this_process_would(
-    content: bytes, kind: InputFileKind, describer: Describer
+    content: bytes, kind: MediaKind, describer: Describer
 ) -> None:
     assert describer.describe(content, kind) == describe(content, kind)
 
 
 @pytest.mark.parametrize(("content", "kind"), [(image_file()[:500], "image"), (image_file(), "video")])
 def test_a_sandbox_refuses_what_this_process_would(
-    content: bytes, kind: InputFileKind, describer: Describer
+    content: bytes, kind: MediaKind, describer: Describer
 ) -> None:
     with pytest.raises(InputError) as ours:
         describe(content, kind)

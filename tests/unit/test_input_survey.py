@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described, describe
 from framefleet.pipeline.rows.inputs.survey import MAX_UNDER_WAY, InputIndex
 from tests.media_files import image_file, video_file
@@ -49,7 +49,7 @@ def test_a_file_is_another_thing_as_an_image_and_as_a_video(index: InputIndex) -
         ("a.png", "video", "it is an image (png), not a video"),
         ("b.mp4", "image", "it is a video (mp4), not an image"),
     ):
-        answer = index.find(uri, kind)  # type: ignore[arg-type]  # a str that is a InputFileKind
+        answer = index.find(uri, kind)  # type: ignore[arg-type]  # a str that is a MediaKind
         assert isinstance(answer, Refused) and answer.reason == reason and answer.fix
 
 
@@ -63,7 +63,7 @@ def test_refusals_are_answers_and_do_not_stop_the_others(index: InputIndex) -> N
 def test_only_so_many_are_asked_ahead(index: InputIndex) -> None:
     ahead = []
 
-    def uris() -> Iterator[tuple[str, InputFileKind]]:
+    def uris() -> Iterator[tuple[str, MediaKind]]:
         for number in range(3 * MAX_UNDER_WAY):
             yield f"{number}.png", "image"
             ahead.append(len(index._under_way))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.rows.inputs import video_frames
-from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind, file_kind
+from framefleet.pipeline.rows.inputs.file_kinds import MediaKind, file_kind
 from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image, open_video
 from tests.media_files import HEIGHT, WIDTH, image_file, picture, turned, video_file
 
@@ -146,7 +146,7 @@ def test_a_title_that_is_no_utf8_does_no_harm() -> None:
     ],
 )
 def test_a_file_of_the_wrong_type_is_refused_by_its_name(
-    content: bytes, kind: InputFileKind, reason: str
+    content: bytes, kind: MediaKind, reason: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         describe(content, kind)
@@ -222,7 +222,7 @@ def test_broken_bytes_are_refused_and_raise_nothing_else(
         start = int(place * len(content))
         content[start : start + len(new)] = new
     broken = bytes(content[: int(part * len(content))])
-    kind: InputFileKind = "video" if name in VIDEOS else "image"
+    kind: MediaKind = "video" if name in VIDEOS else "image"
     try:
         found = describe(broken, kind)
     except InputError as error:

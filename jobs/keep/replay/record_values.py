@@ -13,6 +13,7 @@ from framefleet.pipeline.model.loras.lora import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.specs.bounds import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
 
@@ -26,6 +27,7 @@ class _Input(Strict):
     uri: str
     sha256: Sha256
     num_frames: Annotated[int, Field(ge=1)] | None = None
+    kind: MediaKind | None = None  # of a reference
 
 
 _Inputs = Annotated[list[_Input], Field(max_length=MAX_IMAGES)]

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from framefleet.pipeline.model.specs.references import reference_classes
+
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
@@ -17,8 +19,9 @@ ListKind = Literal["list[int]", "list[float]", "list[str]"]
 ImagesKind = Literal["images", "list[image]"]  # one or a list; a list alone
 EitherKind = Literal["ints", "floats", "images"]  # one value or a list of them
 PictureMode = Literal["RGB", "RGBA"]
-ArgumentKind = ScalarKind | ListKind | InputKind | ImagesKind | EitherKind | Literal["model"]
-PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]")  # whose cells name files
+ArgumentKind = ScalarKind | ListKind | InputKind | ImagesKind | EitherKind | Literal["references", "model"]
+# Whose cells name files.
+PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]", "references")
 
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one. Of others the
 # annotation says whether they take images.
@@ -96,7 +99,7 @@ def parameter_of(parameter: inspect.Parameter) -> Parameter:
     """Return what one parameter of a signature is to a table."""
     kind: ArgumentKind | None = None
     if not PLUMBING.fullmatch(parameter.name):
-        own = _kind(parameter) or INPUTS.get(parameter.name) or _images_kind(parameter)
+        own = _kind(parameter) or INPUTS.get(parameter.name) or _media_kind(parameter)
         kind = "model" if parameter.name in MODELS else own
     given = parameter.default if parameter.default is not inspect.Parameter.empty else None
     default = given if kind != "model" and kind and isinstance(given, str | int | float) else None
@@ -119,12 +122,14 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     return "float" if "float" in found else found[0] if found else lists[0] if lists else None
 
 
-def _images_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]"] | None:
-    """Return whether the annotation has an image, or lists of images alone."""
+def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]", "references"] | None:
+    """Return whether the annotation has an image, or lists of images alone, or lists of references."""
     if _NO_PICTURES.fullmatch(parameter.name):
         return None
     if isinstance(parameter.annotation, str):  # as it is written, where it cannot be evaluated
         return "image" if "PIL.Image.Image" in parameter.annotation else None
+    if reference_classes(parameter.annotation):
+        return "references"
     members = _members(parameter.annotation)
     if any(map(_is_image, members)):
         return "image"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,10 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
     from framefleet.pipeline.request import Request
 
     spec, pipelines, own = _opened(folder, files)
-    request = Request(**{**wanted, "arguments": _given(spec.from_json(wanted["arguments"]))})
+    request = Request(**{**wanted, "arguments": _given(spec.from_json(wanted["arguments"]), own)})
     try:
         with torch.no_grad():
-            pipe = pipelines.make(scheduler=_scheduler(request.scheduler, spec, own))
+            pipe = pipelines.make(scheduler=_scheduler(request.scheduler, spec, own.scheduler))
             find_recipe(request.recipe).render(pipe, request)
     except Decoded:
         pass
@@ -63,7 +63,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
 
 @cache
 def _opened(folder: str, files: tuple[str, ...]) -> Any:
-    """Return the model's spec, its pipeline over hollow networks, and its own scheduler."""
+    """Return the model's spec, its pipeline over hollow networks, and that itself."""
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
     from framefleet.pipeline.model.sources.components import components_in
     from framefleet.pipeline.model.sources.skeleton import blank_pipeline
@@ -75,7 +75,7 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
     pipe = blank_pipeline(Path(folder), files, components, spec)
     pipe.set_progress_bar_config(disable=True)
     hollow(pipe)
-    return spec, OwnPipelines(pipe), pipe.scheduler
+    return spec, OwnPipelines(pipe), pipe
 
 
 def _scheduler(name: str | None, spec: Any, own: Any) -> Any:
@@ -84,23 +84,23 @@ def _scheduler(name: str | None, spec: Any, own: Any) -> Any:
     return build(resolve_scheduler(name, spec), own)
 
 
-def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
-    from PIL import Image
-
     from framefleet.pipeline.model.ip_adapter.files import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.loras.lora import without_loras
+    from framefleet.pipeline.model.specs.references import references_of
+    from framefleet.pipeline.render.probe.grey_media import grey, grey_reference
     from framefleet.pipeline.request import each_input
 
-    size = arguments.get("width") or 512, arguments.get("height") or 512
-
-    def opened(value: Mapping[str, Any]) -> Any:
-        pictures = [Image.new("RGB", size, "grey") for _ in range(value.get("num_frames", 1))]
-        return pictures if "num_frames" in value else pictures[0]
-
+    size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)
     plain = without_loras(arguments)
     plain.pop(IP_ADAPTER_IMAGE, None)  # the networks here are the pipeline's own
-    return {name: each_input(value, opened) for name, value in plain.items()}
+
+    def opened(name: str, value: Mapping[str, Any]) -> Any:
+        is_reference = name in classes
+        return grey_reference(classes[name][value["kind"]], size) if is_reference else grey(value, size)
+
+    return {name: each_input(value, partial(opened, name)) for name, value in plain.items()}
 
 
 if __name__ == "__main__":

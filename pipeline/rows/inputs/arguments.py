@@ -1,11 +1,12 @@
 """From a request's arguments, which are JSON values, to those that its recipe is called with.
 
-Images become PIL images, videos lists of them.
+Images become PIL images, videos lists of them, references objects of the pipeline's own classes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,29 +24,51 @@ def open_arguments(
     *,
     max_frames: int | None = None,
     mode: PictureMode = "RGB",
+    references: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the arguments with every image and video opened.
 
     read: gives the bytes at a path or URL. max_frames: how many frames of a video are needed, from the first.
-    mode: of images. Raises InputError when the bytes are not those that were checked.
+    mode: of images. references: see `references_of`. Raises InputError when the bytes are not those that were
+    checked.
     """
-    return {name: _open(name, value, read, max_frames, mode) for name, value in arguments.items()}
+    given = references or {}
+
+    def opened(name: str, value: Any) -> Any:
+        if isinstance(value, list):  # a new one: a pipeline may change it
+            return [opened(name, part) for part in value]
+        if not is_input(value):
+            return value
+        with naming(name, value["uri"]):
+            content = _content(value, read)
+            if "kind" in value:
+                return _reference(given.get(name, {}), value["kind"], content)
+            if "num_frames" in value:
+                most = min(value["num_frames"], max_frames or MAX_DECODED_FRAMES)
+                return open_video(content, max_frames=most)
+            return open_image(content, mode=mode)
+
+    return {name: opened(name, value) for name, value in arguments.items()}
 
 
-def _open(
-    name: str, value: Any, read: Callable[[str], bytes], max_frames: int | None, mode: PictureMode
-) -> Any:
-    if isinstance(value, list):  # a new one: a pipeline may change it
-        return [_open(name, part, read, max_frames, mode) for part in value]
-    if not is_input(value):
-        return value
-    with naming(name, value["uri"]):
-        content = read(value["uri"])
-        if hashlib.sha256(content).hexdigest() != value["sha256"]:
-            raise InputError(
-                "it is another than when the row was checked",
-                "put the first one back, or run the same command again to render from the new one",
-            )
-        if "num_frames" in value:
-            return open_video(content, max_frames=min(value["num_frames"], max_frames or MAX_DECODED_FRAMES))
-        return open_image(content, mode=mode)
+def _content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> bytes:
+    content = read(value["uri"])
+    if hashlib.sha256(content).hexdigest() != value["sha256"]:
+        raise InputError(
+            "it is another than when the row was checked",
+            "put the first one back, or run the same command again to render from the new one",
+        )
+    return content
+
+
+def _reference(classes: Mapping[str, Any], kind: str, content: bytes) -> Any:
+    """Return it as the pipeline's own class of its kind opens it.
+
+    The file has no extension, by which FFmpeg could take it for something else than in the sandbox.
+    """
+    if kind not in classes:
+        raise InputError(f"this model takes no {kind} there", f"give one of {', '.join(classes) or 'none'}")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return classes[kind].from_file(file.name)

@@ -1,4 +1,4 @@
-"""From the bytes of an image or a video to what it holds, found out in a sandbox, where it can do no harm."""
+"""From the bytes of a file to what it holds, found out in a sandbox, where it can do no harm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import threading
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.rows.inputs.budget import DECODING
 from framefleet.pipeline.rows.inputs.description_process import COST, REFUSAL
-from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 
 MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed
@@ -25,7 +25,7 @@ class Describer:
         )
         self._cores = threading.Semaphore(os.cpu_count() or 1)
 
-    def describe(self, content: bytes, kind: InputFileKind) -> Described:
+    def describe(self, content: bytes, kind: MediaKind) -> Described:
         """Return what the file holds, all of it decoded. Raises InputError."""
         try:
             with self._cores, self._boxes.one() as box:

@@ -1,4 +1,4 @@
-"""The sandbox that decodes images and videos to see that they can be: a file in; what it holds out."""
+"""The sandbox that decodes files to see that they can be: a file in; what it holds out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from multiprocessing.connection import Connection
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import bound_memory, serve
-from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.rows.inputs.pictures import decoding_bytes, describe
 
 # To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
 # but does not touch yet, for its largest picture, which is then refused by its size.
-OPENING: dict[InputFileKind, int] = {"video": 256 << 20, "image": 5 << 29}
+OPENING: dict[MediaKind, int] = {"video": 256 << 20, "image": 5 << 29, "audio": 256 << 20}
 MORE = 256 << 20  # than decoding should take
 # The kinds of answers, their first byte.
 COST, DESCRIBED, REFUSAL = b"c", b"d", b"r"

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
-InputFileKind = Literal["image", "video"]
+from framefleet.pipeline.model.specs.references import MediaKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileKind:
     """kind: None for what is neither. name: as people call the format."""
 
-    kind: InputFileKind | None
+    kind: MediaKind | None
     name: str
 
     def __str__(self) -> str:
-        article = {"image": "an image", "video": "a video"}
+        article = {"image": "an image", "video": "a video", "audio": "a sound"}
         return f"{article[self.kind]} ({self.name})" if self.kind else self.name
 
 
 # The first that fits counts.
-_SIGNATURES: tuple[tuple[bytes, InputFileKind | None, str], ...] = (
+_SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"\x89PNG\r\n\x1a\n", "image", "png"),
     (rb"\xff\xd8\xff", "image", "jpeg"),
     (rb"RIFF....WEBP", "image", "webp"),
@@ -36,6 +35,11 @@ _SIGNATURES: tuple[tuple[bytes, InputFileKind | None, str], ...] = (
     (rb"....ftypavi", "image", "avif"),
     (rb"....ftyp(hei|mif1)", "image", "heic"),
     (rb"\s*<svg", "image", "svg"),
+    (rb"RIFF....WAVE", "audio", "wav"),
+    (rb"fLaC", "audio", "flac"),
+    (rb"ID3|\xff[\xfb\xf3\xf2]", "audio", "mp3"),
+    (rb"\xff[\xf1\xf9]", "audio", "aac"),
+    (rb"....ftypM4A ", "audio", "m4a"),
     (rb"....(ftypqt|moov)", "video", "mov"),
     (rb"....ftyp", "video", "mp4"),
     (rb"\x1a\x45\xdf\xa3", "video", "mkv or webm"),

@@ -1,4 +1,4 @@
-"""In: the bytes of an image or a video, from anywhere. Out: RGB pictures, or why they are refused."""
+"""In: the bytes of a file, from anywhere. Out: its RGB pictures, or why it is refused."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from itertools import islice
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.rows.inputs.budget import DECODING
-from framefleet.pipeline.rows.inputs.file_kinds import FileKind, InputFileKind, file_kind
+from framefleet.pipeline.rows.inputs.file_kinds import FileKind, file_kind
+from framefleet.pipeline.rows.inputs.sound import DECODING_BYTES, check_is_sound, num_samples
 from framefleet.pipeline.rows.inputs.video_frames import BYTES_PER_FRAME_PIXEL, frames_of, most_pixels
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
@@ -26,7 +28,10 @@ DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of sca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What a file holds: the size of its pictures when upright, and their number (1 for an image)."""
+    """What a file holds: the size of its pictures when upright, and their number (1 for an image).
+
+    Of sound, width and height are 0, and num_frames is the number of samples.
+    """
 
     sha256: str
     width: int
@@ -55,10 +60,12 @@ def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
         return list(islice(frames, max_frames))
 
 
-def describe(content: bytes, kind: InputFileKind) -> Described:
+def describe(content: bytes, kind: MediaKind) -> Described:
     """Return what the file holds, all of it decoded: what passes here will open in another process."""
     if kind == "image":
         size, num_frames = open_image(content).size, 1
+    elif kind == "audio":
+        size, num_frames = (0, 0), num_samples(content)
     else:
         _check_is_video(content)
         num_frames = 0
@@ -71,11 +78,14 @@ def describe(content: bytes, kind: InputFileKind) -> Described:
     )
 
 
-def decoding_bytes(content: bytes, kind: InputFileKind) -> int:
+def decoding_bytes(content: bytes, kind: MediaKind) -> int:
     """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
     if kind == "video":
         _check_is_video(content)
         return BYTES_PER_FRAME_PIXEL * most_pixels(content)
+    if kind == "audio":
+        check_is_sound(content)
+        return DECODING_BYTES
     with _opened(content) as image:
         return _decoding_bytes(image)
 

@@ -14,14 +14,14 @@ from queue import Empty, SimpleQueue
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.description import Describer
-from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 
 Answer = Described | Refused
-_Questions = SimpleQueue[tuple[str, InputFileKind] | None]  # None: no more
+_Questions = SimpleQueue[tuple[str, MediaKind] | None]  # None: no more
 _Answers = SimpleQueue[tuple[bytes, Answer | Exception]]
 
 # Reading waits for networks. Each thread may hold a file.
@@ -54,7 +54,7 @@ class InputIndex:
         self._dismiss = weakref.finalize(self, _dismiss, self._questions)
         self._dismiss.atexit = False
 
-    def prefetch(self, uris: Iterable[tuple[str, InputFileKind]]) -> None:
+    def prefetch(self, uris: Iterable[tuple[str, MediaKind]]) -> None:
         """Read all that are not known yet, side by side, however many there are."""
         for uri, kind in uris:
             key = _key(uri, kind)
@@ -77,18 +77,18 @@ class InputIndex:
             # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
             threading.Thread(target=_work, args=given, name=f"input-{number}", daemon=True).start()
 
-    def find(self, uri: str, kind: InputFileKind) -> Answer:
+    def find(self, uri: str, kind: MediaKind) -> Answer:
         """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
         self.prefetch([(uri, kind)])
         answer = self._recall(_key(uri, kind))
         assert answer is not None
         return answer
 
-    def knows(self, uri: str, kind: InputFileKind) -> bool:
+    def knows(self, uri: str, kind: MediaKind) -> bool:
         """Tell whether the answer is there already."""
         return self._recall(_key(uri, kind)) is not None
 
-    def remember(self, uri: str, kind: InputFileKind, described: Described) -> None:
+    def remember(self, uri: str, kind: MediaKind, described: Described) -> None:
         """Take what an earlier run found in a file, which is then not read again."""
         if not self.knows(uri, kind):
             self._remember(_key(uri, kind), described)
@@ -149,6 +149,6 @@ def _dismiss(questions: _Questions) -> None:
         questions.put(None)
 
 
-def _key(uri: str, kind: InputFileKind) -> bytes:
+def _key(uri: str, kind: MediaKind) -> bytes:
     """Return 16 bytes in place of a URL of maybe thousands."""
     return hashlib.sha256(f"{kind} {uri}".encode("utf-8", "surrogatepass")).digest()[:16]

@@ -58,7 +58,13 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
 
 
 def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
-    """Whether a value is a mapping, or a list of images, where its argument is one, and only there."""
+    """Whether a value is a mapping, or a list of media, where its argument is one, and only there."""
+    if kind == "references":
+        return (
+            isinstance(value, list)
+            and bool(value)
+            and all(is_input(part) and "kind" in part for part in value)
+        )
     if isinstance(value, list) and kind in ("images", "list[image]"):
         return bool(value) and all(map(is_input, value))
     is_mapping = name == LORA or kind in ("image", "video", "images", "model")

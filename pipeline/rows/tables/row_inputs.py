@@ -1,8 +1,8 @@
-"""From a cell that names an image or a video by path or URL to the value that identifies its row."""
+"""From a cell that names media by path or URL to the value that identifies its row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from framefleet.pipeline.guards.redaction import public_url
@@ -11,13 +11,14 @@ from framefleet.pipeline.model.specs.check import check_frames
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.list_arguments import is_list
 from framefleet.pipeline.model.specs.list_cells import parsed_list
+from framefleet.pipeline.model.specs.references import MEDIA, MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.model.specs.signature import ImagesKind, InputKind
+from framefleet.pipeline.model.specs.signature import ArgumentKind, ImagesKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
 class Seen(Protocol):
-    """What was found out about an image or a video. num_frames: 1 for images."""
+    """What was found out about a file. num_frames: 1 for images; of sound, its samples, maybe 0."""
 
     @property
     def sha256(self) -> str: ...
@@ -28,11 +29,11 @@ class Seen(Protocol):
 class Finder(Protocol):
     """Opens what rows name, each once, many at a time."""
 
-    def prefetch(self, wanted: Iterable[tuple[str, InputKind]]) -> None:
+    def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
         """Open all of these now, side by side."""
         ...
 
-    def find(self, uri: str, kind: InputKind) -> Seen | Refused: ...
+    def find(self, uri: str, kind: MediaKind) -> Seen | Refused: ...
 
     def locate(self, uri: str) -> str:
         """Return what names the same file in any folder."""
@@ -42,23 +43,25 @@ class Finder(Protocol):
 class NoInputs:
     """For plans of rows that name no images, or whose job says nothing about where they may lie."""
 
-    def prefetch(self, wanted: Iterable[tuple[str, InputKind]]) -> None:
+    def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
         pass
 
-    def find(self, uri: str, kind: InputKind) -> Seen | Refused:
+    def find(self, uri: str, kind: MediaKind) -> Seen | Refused:
         return Refused(reason="nothing says where images may lie", fix="set `inputs: {roots: [...]}`")
 
     def locate(self, uri: str) -> str:
         return uri
 
 
-def check_input(cell: Any, kind: InputKind, finder: Finder) -> dict[str, Any] | Refused:
+def check_input(cell: Any, kind: MediaKind, finder: Finder) -> dict[str, Any] | Refused:
     """Return {"uri", "sha256"}, and "num_frames" of a video; or why it cannot be rendered from."""
     if not isinstance(cell, str) or not cell.strip():
         return Refused(reason=f"it must be the path or URL of {_A[kind]}", fix="write one, or leave it empty")
     seen = finder.find(cell.strip(), kind)
     if isinstance(seen, Refused):
         return seen
+    if kind == "audio" and not seen.num_frames:
+        return Refused(reason="it has no sound", fix="give a file with a sound track")
     frames = {"num_frames": seen.num_frames} if kind == "video" else {}
     return {"uri": finder.locate(cell.strip()), "sha256": seen.sha256, **frames}
 
@@ -83,23 +86,79 @@ def check_images(
     for position, place in enumerate(places):
         found = check_input(place, "image", finder)
         if isinstance(found, Refused):
-            shown = public_url(place) if isinstance(place, str) else place
-            return Refused(reason=f"its entry {position}, {shown!r}: {found.reason}", fix=found.fix)
+            return Refused(reason=f"its entry {position}, {_public(place)!r}: {found.reason}", fix=found.fix)
         images.append(found)
     return images
 
 
+def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refused:
+    """Return what `check_input` does for each entry of a list of media, and its kind, in order.
+
+    A cell is a list of mappings such as {"image": "a.png"}, or JSON text of one. A video's sound, if it has
+    any, is a part of the reference, and checked too.
+    """
+    entries = places_in(cell) if is_list(cell) else []
+    if not entries or len(entries) > MAX_IMAGES:
+        return Refused(
+            reason=f"it must be a list of 1 to {MAX_IMAGES} images, videos and sounds", fix=_REFERENCES
+        )
+    references = []
+    for position, entry in enumerate(entries):
+        found = _check_reference(entry, finder)
+        if isinstance(found, Refused):
+            return Refused(reason=f"its entry {position}, {_public(entry)!r}: {found.reason}", fix=found.fix)
+        references.append(found)
+    return references
+
+
+def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
+    named = _named(entry)
+    if len(named) != 1:
+        return Refused(reason=f"an entry names one file, as one of {', '.join(MEDIA)}", fix=_REFERENCES)
+    ((kind, place),) = named.items()
+    found = check_input(place, kind, finder)
+    if isinstance(found, Refused):
+        return found
+    if kind == "video" and isinstance(sound := finder.find(place.strip(), "audio"), Refused):
+        return sound
+    return {"kind": kind, **found}
+
+
+def _named(entry: Any) -> dict[MediaKind, Any]:
+    """Return what an entry names; in a column of structs, every entry has all fields, and most are null."""
+    named = (
+        {key: place for key, place in entry.items() if place is not None}
+        if isinstance(entry, Mapping)
+        else {}
+    )
+    return named if named.keys() <= {*MEDIA} else {}
+
+
 def places_in(cell: Any) -> list[Any]:
-    """Return what a cell of images names: one place, those of its list, or none where it is no such list."""
+    """Return what a cell names: one place, those of its list, or none where it is no such list."""
     parts = parsed_list(cell) if is_list(cell) else [cell]
     return parts if isinstance(parts, list) else []
 
 
+def files_in(cell: Any, kind: ArgumentKind) -> Iterator[tuple[str, MediaKind]]:
+    """Yield the files that a cell of this kind names, with what each has to be."""
+    for place in places_in(cell):
+        found: list[tuple[MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
+        if kind == "references":
+            named = _named(place)
+            found = [*named.items()] + [("audio", place) for of, place in named.items() if of == "video"]
+        yield from ((uri.strip(), of) for of, uri in found if isinstance(uri, str) and uri.strip())
+
+
 def public_cell(cell: Any) -> Any:
     """Return a cell that names files as it may be shown, without what is secret in URLs."""
-    if not is_list(cell):
-        return public_url(cell) if isinstance(cell, str) else cell
-    return [public_url(place) if isinstance(place, str) else place for place in places_in(cell)]
+    return [_public(place) for place in places_in(cell)] if is_list(cell) else _public(cell)
+
+
+def _public(place: Any) -> Any:
+    if isinstance(place, Mapping):
+        return {key: _public(inner) for key, inner in place.items() if inner is not None}
+    return public_url(place) if isinstance(place, str) else place
 
 
 def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:
@@ -122,4 +181,5 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
     )
 
 
-_A = {"image": "an image", "video": "a video"}
+_A = {"image": "an image", "video": "a video", "audio": "a sound"}
+_REFERENCES = 'write it as [{"image": "a.png"}, {"video": "b.mp4"}, {"audio": "c.wav"}]'

@@ -49,6 +49,7 @@ from framefleet.pipeline.rows.tables.row_inputs import (
     NoInputs,
     check_images,
     check_input,
+    check_references,
     public_cell,
 )
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
@@ -271,6 +272,8 @@ def _check_of(
         return _remembering(partial(check_input, kind=kind, finder=finder))
     if kind == "images" or kind == "list[image]":
         return partial(check_images, kind=kind, finder=finder)
+    if kind == "references":
+        return partial(check_references, finder=finder)
     if kind == "model":
         return _remembering(partial(check_second_model, target, declared=second_models))
     if target in OWN_TEXTS and kind == "str":

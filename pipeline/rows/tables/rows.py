@@ -11,9 +11,10 @@ import pyarrow as pa
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, InputKind
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -23,7 +24,7 @@ from framefleet.pipeline.rows.tables.extra_columns import Carried
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.odd_cells import Problems
 from framefleet.pipeline.rows.tables.row_cells import readable
-from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, places_in, public_cell
+from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, files_in, public_cell
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 from framefleet.pipeline.shape import shape_text
 
@@ -144,13 +145,11 @@ class RowPlan:
         self.finder.prefetch(self._inputs(columns))
         return found.refused, columns
 
-    def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
+    def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, MediaKind]]:
         for reader, column in zip(self.readers, cells, strict=True):
             if reader.kind in PLACES:
-                kind: InputKind = "video" if reader.kind == "video" else "image"
-                for place in (place for cell in column for place in places_in(cell)):
-                    if isinstance(place, str) and place.strip():
-                        yield place.strip(), kind
+                for cell in column:
+                    yield from files_in(cell, reader.kind)
 
     def row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
         """Return the row at `index` of the table. cells: one for each reader."""

@@ -187,7 +187,14 @@ def _checked(reader: Reader, column: list[Any]) -> list[Any]:
 
 
 def _hashable(column: list[Any]) -> list[Any]:
-    return [tuple(cell) if isinstance(cell, list) else cell for cell in column]
+    return [_key(cell) if isinstance(cell, list) else cell for cell in column]
+
+
+def _key(value: Any) -> Any:
+    """Return a list, which may hold mappings, as tuples."""
+    if isinstance(value, dict):
+        value = [*value.items()]
+    return tuple(map(_key, value)) if isinstance(value, list | tuple) else value
 
 
 def _size(cell: Any) -> int:
