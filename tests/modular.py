@@ -26,11 +26,12 @@ def plain(folder: Path, **loading: Any) -> ModularPipeline:
 
 
 def plain_frames(pipe: ModularPipeline, row: Request) -> Frames:
-    return frames_of(plain_output(pipe, row), row)
+    return frames_of(plain_output(pipe, row))
 
 
-def frames_of(output: PipelineState, row: Request) -> Frames:
-    return to_frames(output.get("videos" if "num_frames" in row.arguments else "images"))
+def frames_of(output: PipelineState) -> Frames:
+    videos = output.get("videos")
+    return to_frames(output.get("images") if videos is None else videos)
 
 
 def plain_output(pipe: ModularPipeline, row: Request) -> PipelineState:

@@ -41,6 +41,7 @@ from tests.tinies import (
     stable_video,
     video,
     wan,
+    wan_animate_2,
     wan_kin,
 )
 
@@ -133,6 +134,7 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
     "z_image_modular": modular.z_image_modular,
     "anima": modular.anima,
     "minimax_h3": minimax_h3.minimax_h3,
+    "wan_animate_2": wan_animate_2.wan_animate_2,
     "flux3": flux3.flux3,
     "flux3_distilled": flux3.flux3_distilled,
 }
@@ -223,6 +225,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "anima": _IMAGE | {"height": 32, "width": 32},
     "flux3": _IMAGE | {"height": 32, "width": 32, "max_new_tokens": 8, "max_sequence_length": 80},
     "flux3_distilled": _IMAGE | {"height": 32, "width": 32, "max_new_tokens": 8, "max_sequence_length": 80},
+    "wan_animate_2": {"height": 32, "width": 32, "segment_frame_length": 5, "num_inference_steps": 2},
     "minimax_h3": {"height": 32, "width": 32, "num_frames": 124, "num_inference_steps": 2},
     "ltx2": _LTX2,
     "ltx2_i2v": _LTX2,
@@ -265,6 +268,7 @@ INPUTS: dict[str, dict[str, int]] = {
     "wan_i2v_moe": {"image": 1},
     "wan_v2v": {"video": 5},
     "wan_animate": {"image": 1, "pose_video": 9, "face_video": 9},
+    "wan_animate_2": {"image": 1, "driving_video": 9},
     "lucy": {"video": 5},
     "chronoedit": {"image": 1},
     "skyreels_i2v": {"image": 1},

@@ -55,9 +55,8 @@ first:
 
 Not supported: blocks of a model's own (`modular_config.json`: code of the repository); guiders that
 change the network around their forwards (`SkipLayerGuidance`, `PerturbedAttentionGuidance` and their
-like); pipelines without a noise scheduler (Echo), or that give sound alone; inputs that are lists of mixed
-references (MiniMax-H3's `references`); schedules of guidance, step caches other than `mag`, recipes of a
-second pipeline, and training.
+like); pipelines without a noise scheduler (Echo), or that give sound alone; schedules of guidance, step
+caches other than `mag`, recipes of a second pipeline, and training.
 
 What a pipeline states about itself counts before any preset: `fps`, `min_duration` and `max_duration`,
 `canvas_multiple`, the frames of a chunk of its autoencoder, default sizes. If a component is null in the

@@ -47,10 +47,10 @@ def plain_calls(
     if is_modular(read_index(tiny(name)).class_name):
         pipe = modular.plain(tiny(name), dtype=dtype)
         for row in rows:
-            asked = Request(arguments=_given(row), seed=row["seed"])
+            asked = Request(arguments=_opened(row, folder), seed=row["seed"])
             output = modular.plain_output(pipe, asked)
             sound = SimpleNamespace(audio=output.get("audio"))
-            yield Made(frames_sha256(modular.frames_of(output, asked)), _sound_sha256(sound, pipe))
+            yield Made(frames_sha256(modular.frames_of(output)), _sound_sha256(sound, pipe))
         return
     loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
     loaded.set_progress_bar_config(disable=True)
