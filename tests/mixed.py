@@ -66,6 +66,7 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "easyanimate": NEGATIVE,
     "cogvideox_2b": OWN_LENGTH | {"use_dynamic_cfg": (False, True)},
     "cogvideox_i2v": OWN_LENGTH,
+    "echo": {"sigmas": ([1.0, 0.9, 0.7, 0.4, 0.0], [1.0, 0.8, 0.6, 0.3, 0.1, 0.0])},
     "opensora": {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)}
     | {"image": (None, "picture-0.png"), "frame_rate": (12, 24)},
     "hunyuan_dit_pag": GUIDED,
@@ -93,9 +94,10 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
 _PAIR = ["picture-0.png", "picture-1.png"]
 LISTED: dict[str, dict[str, Sequence[Any]]] = {
     "wan_vace": {"reference_images": (None, ["picture-2.png"], _PAIR)},
+    "echo": {"memory_images": (None, ["picture-2.png"], _PAIR), "image": (None, "picture-0.png")},
     "sd_controlnets": {"controlnet_conditioning_scale": ([0.8, 0.8], [1.0, 0.5])},
 }
-MORE |= LISTED
+MORE |= {name: MORE.get(name, {}) | listed for name, listed in LISTED.items()}
 # Fewer steps, and rows end before others join them.
 MORE["amused_img2img"] = {"strength": (0.8, 1.0), "num_inference_steps": (6, 8, 9)}
 # HunyuanVideo 1.5 pads every prompt to a thousand tokens; GLM-Image draws some hundred tokens for a picture.

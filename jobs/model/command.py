@@ -243,7 +243,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
         found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
         found["dtype"] = f"on a GPU {in_words(spec.preset)}"
         found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
-    return found | {"scheduler": spec.scheduler_class}
+    return found | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
 
 
 def _table(parts: list[ComponentSummary]) -> Table:

@@ -12,7 +12,7 @@ from framefleet.pipeline.model.loras.lora import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.references import references_of
-from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
+from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.recipe import KnownRecipes
 from framefleet.pipeline.recipes.recipe_spec import frames_read
@@ -41,7 +41,7 @@ class RecipeCall:
     ) -> None:
         self._model = model
         self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
-        self._schedulers: dict[str | None, OwnPipelines] = {}  # by what the row calls it
+        self._schedulers: dict[str | None, dict[str, OwnPipelines]] = {}  # by what the row calls it
         self._recipes = recipes
         self._modules: dict[str, ModuleState] = {}  # of users' recipes, by the names of modules
         self._second_models = second_models
@@ -70,11 +70,11 @@ class RecipeCall:
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
         """pipelines: of which the row gets a copy, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
-        scheduler = self._fresh_scheduler(request.scheduler)
+        fresh = self._fresh_scheduler(request.scheduler)
         recipe = self._recipes[request.recipe]
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
-        pipe = row.pipe = (pipelines or self._pipelines).make(scheduler=scheduler, **tokenizers)
+        pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
         if is_ours:  # people's own get arrays
             put_off_postprocessing(pipe, original=model.pipe)
         with self._idle.waiting("inputs"):
@@ -95,9 +95,9 @@ class RecipeCall:
         with self._idle.waiting("pixels"):
             return to_rendered(output, pipe)
 
-    def _fresh_scheduler(self, name: str | None) -> Any:
+    def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:
         """Return one of fresh state, a copy of what is built once for each name: that takes milliseconds."""
         if name not in self._schedulers:
-            choice = resolve_scheduler(name, self._model.spec)
-            self._schedulers[name] = OwnPipelines(build(choice, self._model.pipe.scheduler))
-        return self._schedulers[name].make()
+            found = schedulers_of(self._model.pipe, name, self._model.spec)
+            self._schedulers[name] = {component: OwnPipelines(made) for component, made in found.items()}
+        return {component: made.make() for component, made in self._schedulers[name].items()}

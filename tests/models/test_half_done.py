@@ -29,7 +29,9 @@ from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
 from tests import hidden_state
 from tests.jobs import ROOT
 from tests.long import long_but
-from tests.tiny import SMALLEST, tiny
+from tests.media_files import sha256
+from tests.pictures import write_starts
+from tests.tiny import INPUTS, SMALLEST, tiny
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": "a red ball", "num_inference_steps": 5},
@@ -54,13 +56,24 @@ class Case:
     def rows(self) -> Rows:
         return {
             f"{seed:032x}": Request(
-                arguments={**SMALLEST[self.model], **self.given, **given},
+                arguments={**SMALLEST[self.model], **_files(self.model), **(given | self.given)},
                 seed=seed,
                 scheduler=self.scheduler,
                 recipe=self.recipe,
             )
             for seed, given in enumerate(ROWS)
         }
+
+
+@functools.cache
+def _files(name: str) -> dict[str, Any]:
+    """Return the pictures and clips that rows of a model start from, as a job writes them into requests."""
+    folder, found = tiny(name).with_name(f"{name}-starts"), {}
+    folder.mkdir(exist_ok=True)
+    for argument, num_frames in INPUTS.get(name, {}).items():
+        path = folder / write_starts(folder, num_frames=num_frames)[0]
+        found[argument] = {"uri": str(path), "sha256": sha256(path.read_bytes())}
+    return found
 
 
 CASES = {
@@ -70,6 +83,9 @@ CASES = {
     "HunyuanImage": Case(model="hunyuan_image"),
     # Its first step has one time for frames and sound, the others two: calls of two shapes, each made again.
     "MiniMax-H3": Case(model="minimax_h3", per_step=2, steps=5),
+    "Wan-Animate 2": Case(model="wan_animate_2", per_step=1, steps=5),
+    # It has no noise scheduler, and draws new noise after each step.
+    "Echo": Case(model="echo", given={"sigmas": [1.0, 0.9, 0.7, 0.5, 0.2, 0.0]}, per_step=1, steps=5),
     "two calls": Case(given={"height": 32, "width": 32, "strength": 0.7}, recipe="refine", steps=14),
 }
 

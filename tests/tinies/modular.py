@@ -12,6 +12,7 @@ from diffusers import (
     AnimaTextConditioner,
     AutoencoderKLQwenImage,
     CosmosTransformer3DModel,
+    EchoModularPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxModularPipeline,
     HeliosModularPipeline,
@@ -91,6 +92,11 @@ def ltx2_5_modular() -> ModularPipeline:
     return modular_of(
         LTX25ModularPipeline, {**ltx2.parts(), "diffusion_decoder": decoder, "duration_head": head}
     )
+
+
+def echo() -> ModularPipeline:
+    """LTX-2's networks in a loop of its own: no noise scheduler, and new noise after each step."""
+    return modular_of(EchoModularPipeline, ltx2.parts())
 
 
 def qwen_modular() -> ModularPipeline:

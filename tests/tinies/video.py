@@ -18,11 +18,13 @@ from diffusers import (
     LTXConditionPipeline,
     LTXI2VLongMultiPromptPipeline,
     LTXImageToVideoPipeline,
+    LTXLatentUpsamplePipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import (
@@ -56,6 +58,12 @@ def ltx_condition() -> DiffusionPipeline:
 def ltx_long() -> DiffusionPipeline:
     """Window by window, each of which may have a prompt of its own."""
     return LTXI2VLongMultiPromptPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
+
+
+def ltx_upsampler() -> DiffusionPipeline:
+    """No noise and no steps: a clip in, one of twice its size out."""
+    network = LTXLatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1)
+    return LTXLatentUpsamplePipeline(vae=_ltx_parts()["vae"], latent_upsampler=network)
 
 
 def _ltx_parts() -> dict[str, Any]:

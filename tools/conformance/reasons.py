@@ -76,7 +76,6 @@ _HINTED = "starts from embeddings and a `hint`, tensors that no cell holds"
 _SENTENCES = "its tokenizer needs the package sentencepiece"
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
-    "EchoModularPipeline": "has no noise scheduler: its steps are not those of one",
     "MiniMaxMusic3ModularPipeline": "is modular, and makes sound alone",
     "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
     "ConsisIDPipeline": "starts from embeddings of a face, which models outside of diffusers make",
@@ -99,9 +98,7 @@ NOT_RENDERED = {
     "KolorsImg2ImgPipeline": _SENTENCES,
     "KolorsPAGPipeline": _SENTENCES,
     "KolorsPipeline": _SENTENCES,
-    "LTX2LatentUpsamplePipeline": "has no noise scheduler: it denoises nothing",
     "LTX2VideoDiffusionDecodePipeline": "starts from latents, which no cell holds",
-    "LTXLatentUpsamplePipeline": "has no noise scheduler: it denoises nothing",
     "MusicLDMPipeline": "diffusers 0.42.1 itself fails with transformers 5, "
     "whose text encoder no longer returns a tensor",
 }

@@ -63,7 +63,7 @@ SEED = {seed}
 {loading}
 {loras}{guiders}{setup}
 pipe.set_progress_bar_config(disable=True)
-pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
+{scheduler}
 
 torch.manual_seed(SEED)
 numpy.random.seed(SEED % 2**32)
@@ -146,6 +146,14 @@ def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Compon
     return script_setup(options, libraries, device=recorded.model.device, steps=steps)
 
 
+def _scheduler(choice: SchedulerChoice) -> str:
+    """Return the line that makes it; an empty one for a pipeline that has none."""
+    if not choice.class_name:
+        return ""
+    overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
+    return f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
+
+
 def _filled(
     recorded: Recorded, source: Source, call: ScriptCall, choice: SchedulerChoice, setup: Setup
 ) -> str:
@@ -160,7 +168,7 @@ def _filled(
             f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
         ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
-        imports=_imports({call.class_name, choice.class_name, *setup.classes}),
+        imports=_imports({call.class_name, choice.class_name, *setup.classes} - {""}),
         model=source.path,
         model_digest=recorded.record.model_digest,
         loras=_loras(recorded),
@@ -174,8 +182,7 @@ def _filled(
         loading=call.loading,
         guiders=call.guiders,
         setup="\n".join(setup.lines),
-        scheduler=choice.class_name,
-        overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
+        scheduler=_scheduler(choice),
         checks="".join(_checks(recorded.record, call)),
     )
 

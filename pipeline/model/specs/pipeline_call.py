@@ -82,6 +82,15 @@ def check_components(class_name: str, components: Collection[str], where: str) -
         )
 
 
+def has_component(class_name: str, name: str) -> bool:
+    """Whether pipelines of a class have a component of that name. Imports diffusers."""
+    if is_modular(class_name):
+        from framefleet.pipeline.model.modular import blank
+
+        return name in blank(class_name, {}).component_names
+    return name in inspect.signature(pipeline_named(class_name)).parameters
+
+
 def check_scheduler(library: str, name: str, *, where: str) -> None:
     """Raise ModelError for what is not a noise scheduler of diffusers, or of ours."""
     if not _is_scheduler(library, name):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
+NO_SCHEDULER = "none"  # of a pipeline that has none: Echo's loop, LTX's upsampler of latents
 _SOME_STEPS = 8
 _MAX_SAID = 300  # characters of a refusal
 
@@ -70,6 +71,10 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     name: diffusers' class name or a short name, which settings may follow. Raises UserError when there is
     none of that name, or when the model cannot use it.
     """
+    if not spec.scheduler_class and name in (None, NO_SCHEDULER):
+        return SchedulerChoice(class_name="", canonical=NO_SCHEDULER)
+    if not spec.scheduler_class:
+        raise UserError(f"{spec.class_name} has no noise scheduler: its steps are its own", "leave it out")
     short, settings = parse_scheduler(name or spec.scheduler_class)
     class_name, changes = _lookup(short, spec)
     if refusal := _refusal(class_name, changes, spec):
@@ -109,6 +114,12 @@ def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:
     """Return a scheduler of fresh state from the config of `base`, the model's own."""
     made: SchedulerMixin = class_named(choice.class_name).from_config(base.config, **choice.overrides)
     return made
+
+
+def schedulers_of(pipe: Any, name: str | None, spec: PipelineSpec) -> dict[str, SchedulerMixin]:
+    """Return the scheduler that a row names, made anew, as the pipeline's component; {} if it has none."""
+    choice = resolve_scheduler(name, spec)
+    return {"scheduler": build(choice, pipe.scheduler)} if choice.class_name else {}
 
 
 def _canonical(name: str, class_name: str, settings: Mapping[str, Any], spec: PipelineSpec) -> str:

@@ -44,6 +44,9 @@ INPUTS: dict[str, InputKind] = {
 # Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
 _NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")
 
+# Annotated as `list` alone, and of pictures by their name.
+_PICTURES = re.compile(r"(\w+_)?images")
+
 # Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in
 # the job.
 MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video"}
@@ -118,8 +121,16 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     members = _members(annotation)
     found = [_KINDS[member] for member in members if member in _KINDS]
     parts = [*_parts(list, members), *_parts(tuple, members)]
+    parts += _defaults_of(parameter, members)
     lists: list[ListKind] = [kind for kind, part in PART_KINDS.items() if part in parts]
     return "float" if "float" in found else found[0] if found else lists[0] if lists else None
+
+
+def _defaults_of(parameter: inspect.Parameter, members: tuple[Any, ...]) -> list[ScalarKind]:
+    """Return of what scalar the default's entries are, where the annotation is `list` alone."""
+    entries = parameter.default if list in members and isinstance(parameter.default, list | tuple) else ()
+    kinds = {_KINDS.get(type(entry)) for entry in entries}
+    return [kind for kind in kinds if kind and len(kinds) == 1]
 
 
 def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]", "references"] | None:
@@ -133,6 +144,8 @@ def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]",
     members = _members(parameter.annotation)
     if any(map(_is_image, members)):
         return "image"
+    if list in members and _PICTURES.fullmatch(parameter.name):
+        return "list[image]"
     inner = [part for member in members if typing.get_origin(member) is list for part in _members_of(member)]
     return "list[image]" if any(map(_is_image, inner)) else None
 

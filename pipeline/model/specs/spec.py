@@ -22,6 +22,7 @@ from framefleet.pipeline.model.specs.pipeline_call import (
     check_factors,
     check_pipeline,
     check_scheduler,
+    has_component,
     pipeline_named,
 )
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
@@ -145,7 +146,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 
         check_blocks(index)
         configs = own_configs(index, folder) | configs
-    if "scheduler" not in configs:
+    if "scheduler" not in configs and has_component(index.class_name, "scheduler"):
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
         check_scheduler(*index.components["scheduler"], where=index.where)
@@ -164,7 +165,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
-    index, scheduler = index_of(configs["index"], MODEL_INDEX), configs["scheduler"]
+    index, scheduler = index_of(configs["index"], MODEL_INDEX), configs.get("scheduler", {})
     call = call_of(class_name, configs)
     parameters, returns = {p.name: p for p in call.parameters}, call.returns
     family = family_of(class_name)
@@ -191,7 +192,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         default_height=height,
         default_width=width,
         default_frames=geometry.only_frames(configs) or geometry.default_frames(call, parameters, configs),
-        scheduler_class=index.components.get("scheduler", ("", scheduler["_class_name"]))[1],
+        scheduler_class=index.components.get("scheduler", ("", scheduler.get("_class_name", "")))[1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(index.components),
         preset=preset,

@@ -47,6 +47,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
     """Call the row's recipe up to the first decoded latents. Raises whatever it raises."""
     import torch
 
+    from framefleet.pipeline.model.specs.schedulers import schedulers_of
     from framefleet.pipeline.recipes.recipe import find_recipe
     from framefleet.pipeline.render.probe.stub_networks import Decoded
     from framefleet.pipeline.request import Request
@@ -55,7 +56,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
     request = Request(**{**wanted, "arguments": _given(spec.from_json(wanted["arguments"]), own)})
     try:
         with torch.no_grad():
-            pipe = pipelines.make(scheduler=_scheduler(request.scheduler, spec, own.scheduler))
+            pipe = pipelines.make(**schedulers_of(own, request.scheduler, spec))
             find_recipe(request.recipe).render(pipe, request)
     except Decoded:
         pass
@@ -76,12 +77,6 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
     pipe.set_progress_bar_config(disable=True)
     hollow(pipe)
     return spec, OwnPipelines(pipe), pipe
-
-
-def _scheduler(name: str | None, spec: Any, own: Any) -> Any:
-    from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
-
-    return build(resolve_scheduler(name, spec), own)
 
 
 def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:

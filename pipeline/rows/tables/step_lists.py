@@ -53,6 +53,8 @@ def check_step_lists(
 
 
 def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
+    if not choice.class_name:
+        return None  # the pipeline's own steps, of which it says itself what it takes
     config = {**spec.scheduler_config, **choice.overrides}
     if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
         return f"the pipeline leaves it out for {choice.class_name}, which makes its own"
