@@ -73,6 +73,8 @@ def _files(name: str) -> dict[str, Any]:
     for argument, num_frames in INPUTS.get(name, {}).items():
         path = folder / write_starts(folder, num_frames=num_frames)[0]
         found[argument] = {"uri": str(path), "sha256": sha256(path.read_bytes())}
+        if num_frames > 1:
+            found[argument] |= {"num_frames": num_frames}
     return found
 
 
@@ -83,7 +85,8 @@ CASES = {
     "HunyuanImage": Case(model="hunyuan_image"),
     # Its first step has one time for frames and sound, the others two: calls of two shapes, each made again.
     "MiniMax-H3": Case(model="minimax_h3", per_step=2, steps=5),
-    "Wan-Animate 2": Case(model="wan_animate_2", per_step=1, steps=5),
+    # One forward of a segment fills a cache of keys and values, and is made again; the others read it.
+    "Wan-Animate 2": Case(model="wan_animate_2", per_step=3, steps=5),
     # It has no noise scheduler, and draws new noise after each step.
     "Echo": Case(model="echo", given={"sigmas": [1.0, 0.9, 0.7, 0.5, 0.2, 0.0]}, per_step=1, steps=5),
     "two calls": Case(given={"height": 32, "width": 32, "strength": 0.7}, recipe="refine", steps=14),
@@ -158,7 +161,12 @@ class _Counted:
 
 
 @pytest.mark.parametrize(
-    "name", long_but(CASES, *(CASES.keys() - {"HunyuanImage", "MiniMax-H3"}), in_ci=["MiniMax-H3"])
+    "name",
+    long_but(
+        CASES,
+        *(CASES.keys() - {"HunyuanImage", "MiniMax-H3", "Wan-Animate 2", "Echo"}),
+        in_ci=["MiniMax-H3", "Wan-Animate 2", "Echo"],
+    ),
 )
 def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_most(name: str) -> None:
     case = CASES[name]

@@ -191,7 +191,7 @@ def _checkpoint(**changes: Any) -> RowCheckpoint:
         "model": "b" * 64,
         "build": "c" * 64,
         "surroundings": "d" * 32,
-        "made": [Made("unet", tensors, 3), Made("transformer_2", (torch.tensor(1.0),))],
+        "made": [Made("unet", tensors, 3), Made("transformer_2", (torch.tensor(1.0),), is_again=True)],
         "then": "e" * 64,
         "seconds": {"encode_s": 0.25, "denoise_s": 3.5, "decode_s": 0.0, "compute_s": 0.0},
         "started_at": datetime(2026, 1, 2, 3, tzinfo=UTC),
@@ -207,7 +207,7 @@ def test_a_checkpoint_is_what_was_written(then: str | None) -> None:
     for name in ("row_id", "model", "build", "surroundings", "then", "seconds", "started_at", "had_company"):
         assert getattr(read, name) == getattr(written, name)
     for one, other in zip(read.made, written.made, strict=True):
-        assert (one.module, one.rows) == (other.module, other.rows)
+        assert (one.module, one.rows, one.is_again) == (other.module, other.rows, other.is_again)
         assert all(map(torch.equal, one.tensors, other.tensors))
     assert checkpoint_bytes(read) == checkpoint_bytes(written)
 
@@ -227,7 +227,7 @@ def _with(body: Any, tensors: dict[str, Tensor] | None = None) -> bytes:
 
 
 _PLAIN = {
-    "version": 1,
+    "version": 2,
     **{name: "a" for name in ("row_id", "model", "build", "surroundings", "then")},
     "calls": [],
     "seconds": {"encode_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0},
@@ -249,13 +249,13 @@ def test_the_plainest_checkpoint_is_read() -> None:
         safetensors.torch.save({"a": torch.zeros(1)}),
         safetensors.torch.save({}, {"framefleet": "no digest"}),
         _with([]),
-        _with(_PLAIN | {"version": 2}),
+        _with(_PLAIN | {"version": 1}),
         _with(_PLAIN | {"more": 1}),
         _with({name: value for name, value in _PLAIN.items() if name != "calls"}),
         _with(_PLAIN | {"calls": 3}),
-        _with(_PLAIN | {"calls": [["unet", 1, 1]]}),
-        _with(_PLAIN | {"calls": [["unet", 10**12, 1]]}),
-        _with(_PLAIN | {"calls": [["unet", 0, "x"]]}),
+        _with(_PLAIN | {"calls": [["unet", 1, 1, False]]}),
+        _with(_PLAIN | {"calls": [["unet", 10**12, 1, False]]}),
+        _with(_PLAIN | {"calls": [["unet", 0, "x", False]]}),
         _with(_PLAIN, {"0.0": torch.zeros(1)}),
         _with(_PLAIN | {"had_company": 1}),
         _with(_PLAIN | {"seconds": {"encode_s": -1.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0}}),

@@ -17,7 +17,7 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.checkpoints.journal import MAX_KEPT_BYTES, Made
 from framefleet.pipeline.render.fused.calls import digest_of
 
-_VERSION = 1
+_VERSION = 2
 _METADATA = "framefleet"
 _MAX_HEADER_BYTES = 16 << 20  # some 100 bytes for each tensor: a row of 100,000 forwards
 _SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
@@ -51,7 +51,7 @@ def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
             "version": _VERSION,
             **{name: getattr(checkpoint, name) for name in _IDENTITY},
             "then": checkpoint.then,
-            "calls": [[one.module, len(one.tensors), one.rows] for one in checkpoint.made],
+            "calls": [[one.module, len(one.tensors), one.rows, one.is_again] for one in checkpoint.made],
             "seconds": {name: checkpoint.seconds.get(name, 0.0) for name in _SECONDS},
             "started_at": checkpoint.started_at.astimezone(UTC).isoformat(),
             "had_company": checkpoint.had_company,
@@ -86,8 +86,13 @@ def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheck
     if said.keys() != _KEYS or not isinstance(said["had_company"], bool):
         raise ValueError("what it says is not what such a file says")
     made = [
-        Made(str(module), tuple(tensors.pop(_name(place, index)) for index in range(count)), int(rows))
-        for place, (module, count, rows) in enumerate(said["calls"])
+        Made(
+            str(module),
+            tuple(tensors.pop(_name(place, index)) for index in range(count)),
+            int(rows),
+            bool(is_again),
+        )
+        for place, (module, count, rows, is_again) in enumerate(said["calls"])
     ]
     if tensors:
         raise ValueError(f"no call returned {next(iter(tensors))}")

@@ -3,10 +3,11 @@
 All else that a row computes follows from its request and these tensors, so it is computed again: schedulers,
 guiders, generators and the variables of a pipeline or a recipe come to hold what they held, whatever they
 are. The first call of each shape is made again too, and compared: it says how what is known nests and lies in
-memory, that it has the right size, and that this machine computes the other's bits.
+memory, that it has the right size, and that this machine computes the other's bits. So is each call that
+changed an object among its arguments: a cache of keys and values comes to hold what it held, and the call
+that the row goes on with is compared with it in.
 
-Not covered: calls that change objects among their arguments, as caches of keys and values are; and what
-networks keep in themselves, which `fused/stateful_networks.py` finds.
+Not covered: what networks keep in themselves, which `fused/stateful_networks.py` finds.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ MAX_KEPT_BYTES = 4 << 30
 
 
 class Made(NamedTuple):
-    """One call of a denoiser: the tensors that it returned, on the CPU, and the rows of its forward."""
+    """One call of a denoiser: the tensors that it returned, on the CPU, and the rows of its forward.
+
+    is_again: it changed objects among its arguments, so that whoever goes on makes it again.
+    """
 
     module: str
     tensors: tuple[Tensor, ...]
     rows: int = 1
+    is_again: bool = False
+
+
+_Held = tuple[Any, int | None]  # a leaf, and how often it was written to
 
 
 class Differs(Exception):
@@ -54,6 +62,7 @@ class Journal:
         self._outputs: dict[Hashable, _Output] = {}  # of calls that look alike
         self._size = sum(tensor.nbytes for one in made for tensor in one.tensors)
         self._difference: str | None = None
+        self._held: list[_Held] = []  # in objects among the arguments of the call that is made
 
     @property
     def is_behind(self) -> bool:
@@ -67,11 +76,12 @@ class Journal:
         """
         if self._difference:
             raise Differs(self._difference)
+        self._held = _held_in(call)
         if self.is_behind:
             made, output = self.made[self._place], self._outputs.get(_look(call))
             if made.module != call.module:
                 raise self._differs(f"it calls {call.module}, and not {made.module}")
-            if output is None or not output.fits(made.tensors):
+            if made.is_again or output is None or not output.fits(made.tensors):
                 return None
             self._place += 1
             return (output.holding(made.tensors),)
@@ -124,7 +134,12 @@ class Journal:
         if self.obstacle:
             self.made.clear()
         else:
-            self.made.append(Made(call.module, kept, result.rows))
+            self.made.append(Made(call.module, kept, result.rows, self._has_changed(call)))
+
+    def _has_changed(self, call: Call) -> bool:
+        """Whether a call changed objects among its arguments. Shared forwards may give back equal copies."""
+        held, before = _held_in(call), self._held
+        return len(before) != len(held) or not all(map(_is_same, before, held))
 
     def _differs(self, how: str) -> Differs:
         self._difference = how
@@ -186,13 +201,33 @@ def _kept(tensor: Tensor) -> Tensor:
 def _obstacle(call: Call, result: Result, leaves: Sequence[Any], size: int) -> str | None:
     if result.error:  # the recipe may go on all the same
         return f"a forward of {call.module} failed"
-    if call.holders or any(isinstance(leaf, torch.Generator) for leaf in call.leaves):
-        return f"{call.module} is given objects that it changes"
+    if any(isinstance(leaf, torch.Generator) for leaf in call.leaves):
+        return f"{call.module} is given random generators, which it changes"
     if not all(leaf is None or (isinstance(leaf, Tensor) and not leaf.is_complex()) for leaf in leaves):
         return f"{call.module} returns more than tensors"
     if size > MAX_KEPT_BYTES:
         return f"what {call.module} returns takes more than {MAX_KEPT_BYTES >> 30} GiB"
     return None
+
+
+def _held_in(call: Call) -> list[_Held]:
+    """Return the leaves of objects among a call's arguments."""
+    leaves, _ = flatten(call.holders, holders=[])
+    # torch counts how often a tensor was written to, of all but those of inference mode
+    return [
+        (one, one._version if isinstance(one, Tensor) and not one.is_inference() else None) for one in leaves
+    ]
+
+
+def _is_same(before: _Held, after: _Held) -> bool:
+    """Whether what an object held is there still."""
+    (one, version), (other, _) = before, after
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return one is other or (type(one) is type(other) and bool(one == other))
+    if version is None or version != one._version:
+        return False
+    are_alike = one.shape == other.shape and one.dtype == other.dtype
+    return one is other or (are_alike and torch.equal(bits(one), bits(other)))
 
 
 def _are_equal(made: Sequence[Tensor], leaves: Sequence[Any]) -> bool:

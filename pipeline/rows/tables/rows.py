@@ -175,7 +175,7 @@ class RowPlan:
             taken, refused = self.rules(arguments, given)
             problems += self._problems(refused, arguments | taken) if refused else []
             arguments = taken
-        steps = listed_steps(arguments)
+        steps = listed_steps(arguments) if "num_inference_steps" in self.spec.parameters else None
         if steps is not None and not self._is_given("num_inference_steps", cells):
             arguments["num_inference_steps"] = steps
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
