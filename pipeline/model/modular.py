@@ -27,13 +27,13 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
+from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import Configs
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}
-WRITTEN_PROMPT = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
 # Of pipelines that were put together or cut to a workflow: diffusers then takes the blocks of the class.
 _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
 _GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs

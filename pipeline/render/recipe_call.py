@@ -21,6 +21,7 @@ from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.module_state import ModuleState
 from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.written_prompt import note_written, with_written
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import open_arguments
@@ -75,6 +76,7 @@ class RecipeCall:
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
+        written = note_written(pipe)
         if is_ours:  # people's own get arrays
             put_off_postprocessing(pipe, original=model.pipe)
         with self._idle.waiting("inputs"):
@@ -89,7 +91,7 @@ class RecipeCall:
         with working_on([row.adapters]):
             output = recipe.render(pipe, replace(request, arguments=opened))
         rendered: Rendered = self._second_try("frames", self._rendered, output, pipe)
-        return rendered
+        return with_written(rendered, written)
 
     def _rendered(self, output: Any, pipe: Any) -> Rendered:
         with self._idle.waiting("pixels"):

@@ -84,6 +84,16 @@ CASES = {
             current_timestep_callback=lambda: pipe.current_timestep
         ),
     ),
+    "sea": Case(
+        options={"cache": {"type": "sea", "threshold": 9.0}},
+        cache=lambda pipe, steps: diffusers.SeaCacheConfig(threshold=9.0),
+    ),
+    "text_kv": Case(
+        model="nucleus",
+        options={"cache": "text_kv"},
+        cache=lambda pipe, steps: diffusers.TextKVCacheConfig(),
+        changes_frames=False,
+    ),
     "two denoisers": Case(
         model="wan_moe",
         options={"cache": {"type": "mag", "mag_ratios": [1.0]}},

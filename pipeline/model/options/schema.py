@@ -84,6 +84,24 @@ class Faster(Strict):
     is_guidance_distilled: bool = False
 
 
+class Sea(Strict):
+    """SeaCacheConfig: steps between which the spectrum of the latents changes little are skipped."""
+
+    type: Literal["sea"] = "sea"
+    threshold: float = Field(default=0.25, ge=0)
+    residual_order: Literal[0, 1] = 1
+    retention_steps: int = Field(default=1, ge=0)
+    cache_end_steps: int = Field(default=1, ge=0)
+    max_consecutive_cached: int = Field(default=2, ge=0)
+    power_exp: float = Field(default=3.0, gt=0)
+
+
+class TextKV(Strict):
+    """TextKVCacheConfig: keys and values of the text are computed once for all steps."""
+
+    type: Literal["text_kv"] = "text_kv"
+
+
 class TorchAo(Strict):
     """Weights quantised by torchao; dynamic: what they are multiplied with as well."""
 
@@ -124,12 +142,14 @@ def _by_type(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-AnyCache = Annotated[FirstBlock | TaylorSeer | Mag | Pyramid | Faster, Field(discriminator="type")]
+AnyCache = Annotated[
+    FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV, Field(discriminator="type")
+]
 AnyOffload = Annotated[ModelOffload | GroupOffload, Field(discriminator="type")]
 AnyQuantization = Annotated[TorchAo | Quanto, Field(discriminator="backend")]
 Matmul = Literal["default", "no_split_k", "triton"]
 Speed = Literal["exact", "fastest"]
-Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster
+Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV
 Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto
 

@@ -23,8 +23,13 @@ CONFIGS = {
     "mag": "MagCacheConfig",
     "pyramid": "PyramidAttentionBroadcastConfig",
     "faster": "FasterCacheConfig",
+    "sea": "SeaCacheConfig",
+    "text_kv": "TextKVCacheConfig",
 }
 TIMED = ("pyramid", "faster")  # ask the pipeline for its current timestep
+# What a pipeline's code has to have for a cache: it names the rows of a forward, or its step as well.
+_NAMES_ROWS, _NAMES_STEP = "cache_context", "step_index"
+_NEEDED: Mapping[str, str | None] = {"sea": _NAMES_STEP, "mag": None, "text_kv": None}
 TIMESTEP = Code("lambda: pipe.current_timestep")
 
 
@@ -90,8 +95,13 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
             module.enable_cache(cache_config(cache, steps=1).make())
         except (ValueError, KeyError, IndexError, re.error) as error:  # of blocks, or of a bad pattern
             raise ModelError(f"cache {cache.type} does not fit {name}: {error}", "use another") from error
-        num_hooked = sum(bool(hooks_of(part)) for part in module.modules())
+        num_hooked = sum(bool(hooks_of(part)) for part in module.modules() if part is not module)
+        is_blind = any(
+            getattr(hook, "raw_vision_callback", module) is None for hook in hooks_of(module).values()
+        )
         module.disable_cache()
+        if is_blind:  # SeaCache finds the latents among the arguments of networks that it knows
+            raise ModelError(f"cache {cache.type} does not know {name}'s latents", "use another cache")
         if not num_hooked:
             raise ModelError(
                 f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing",
@@ -105,9 +115,10 @@ def check_called(cache: Cache, called: Iterable[type], *, own: type) -> None:
     called: those pipelines. own: the model's. Reads their code: diffusers has no other word on it (0.42).
     """
     for pipeline_class in called:
-        names_rows = "cache_context" in inspect.getsource(pipeline_class.__call__)
-        has_place = pipeline_class is own if cache.type in TIMED else names_rows
-        if cache.type != "mag" and not has_place:
+        needed = _NEEDED.get(cache.type, _NAMES_ROWS)
+        is_named = needed is None or needed in inspect.getsource(pipeline_class.__call__)
+        has_place = pipeline_class is own if cache.type in TIMED else is_named
+        if not has_place:
             raise ModelError(
                 f"cache {cache.type} does not work in {pipeline_class.__name__}, which the recipe calls",
                 "use `cache: {type: mag, ...}`, another recipe, or no cache",

@@ -12,6 +12,7 @@ from PIL import Image
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.guards.json_text import canonical_json
 
+WRITTEN_PROMPT = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
 _MAX_JSON_BYTES = 1 << 18  # of small values: records travel to the driver, and are kept side by side
 
 
