@@ -19,7 +19,10 @@ from tests.tiny import SMALLEST
 def test_both_texts_are_in_the_record_of_a_pipeline_that_enhances_prompts(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     enhancing().save_pretrained(folder)
-    cells = [{"prompt": "a red ball", "seed": 0}, {"prompt": "a red ball", "seed": 1, "use_pe": False}]
+    cells = [
+        {"prompt": "a red ball", "seed": 0, "use_pe": True},
+        {"prompt": "a red ball", "seed": 1, "use_pe": False},
+    ]
     values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model="ernie")
     output, row_ids = render_here(
         values | {"model": str(folder), "defaults": SMALLEST["ernie"]}, is_mixed=True
