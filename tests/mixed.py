@@ -53,6 +53,10 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "wan_i2v_moe": TWO_STAGES | {"last_image": (None, "picture-0.png")},
     "wan_modular": GUIDED,
     "wan_moe_modular": GUIDED,
+    "wan_i2v_modular": GUIDED | {"image": SQUARE},  # of another shape, 16 pixels become none
+    "wan_moe_i2v_modular": GUIDED | {"image": SQUARE},
+    "wan_moe_vace_modular": GUIDED,
+    "hunyuan_1_5_modular": GUIDED,
     "ltx_modular": GUIDED,
     "flux_modular": OF_TEXT,
     "sd3_modular": OF_TEXT,

@@ -19,6 +19,7 @@ from tests.tinies import (
     image_transformers,
     kandinsky_images,
     latent_audio,
+    modular_kin,
     perturbed,
     picture_maps,
     qwen_2_1,
@@ -200,9 +201,11 @@ _TINIES: Tinies = {
     **perturbed.TINIES,
     **stable_diffusion_kin.TINIES,
     **untexted.TINIES,
+    **modular_kin.TINIES,
 }
 
 BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
 SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
 INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}
+INPUTS["wan_animate_2_distilled"] = {"image": 1, "driving_video": 9}
 INPUTS["sd_controlnets"] = {"image": 2}  # a list of two, as each ControlNet takes one

@@ -76,6 +76,8 @@ _HINTED = "starts from embeddings and a `hint`, tensors that no cell holds"
 _SENTENCES = "its tokenizer needs the package sentencepiece"
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
+    "Cosmos3DistilledModularPipeline": "renders with the package cosmos_guardrail alone",
+    "Cosmos3OmniModularPipeline": "renders with the package cosmos_guardrail alone",
     "MiniMaxMusic3ModularPipeline": "is modular, and makes sound alone",
     "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
     "ConsisIDPipeline": "starts from embeddings of a face, which models outside of diffusers make",
