@@ -55,7 +55,7 @@ first:
 
 Not supported: blocks of a model's own (`modular_config.json`: code of the repository); guiders that
 change the network around their forwards (`SkipLayerGuidance`, `PerturbedAttentionGuidance` and their
-like); pipelines without a noise scheduler (Echo), or that give sound alone; schedules of guidance, step
+like); pipelines that give sound alone; schedules of guidance, step
 caches other than `mag`, recipes of a second pipeline, and training.
 
 What a pipeline states about itself counts before any preset: `fps`, `min_duration` and `max_duration`,

@@ -6,6 +6,7 @@ _EACH_FRAME = "prompts come once for each frame, and rows that differ in them ca
 _IN_BF16 = "diffusers itself fails in bf16"
 _MARKS = "images have no watermark: diffusers puts it only on PIL images, not on arrays"
 _ONE_SHAPE = "image and mask must have the same shape"
+_NO_DENOISER = "has no denoiser, and only denoisers' forwards are shared"
 _OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
 REASONS = {
     "AllegroPipeline": "decodes with `vae_tiling: true` alone, and 24 frames or more",
@@ -42,6 +43,9 @@ REASONS = {
     "LTX2ConditionPipeline": "`conditions` are objects that no cell holds",
     "LTX2DFRPipeline": "`conditions` and latents of keyframes are objects that no cell holds",
     "LTX2InContextPipeline": "`reference_conditions` and `conditions` are objects that no cell holds",
+    "EchoModularPipeline": "memory is of pictures alone: sounds are tensors that no cell holds",
+    "LTX2LatentUpsamplePipeline": _NO_DENOISER,
+    "LTXLatentUpsamplePipeline": _NO_DENOISER,
     "LTXConditionPipeline": "`conditions` are objects that no cell holds: give `image`, or `video`",
     "LattePipeline": "renders as many frames as its network's `video_length` alone",
     "LucyEditPipeline": "clips are as long as the video; in bf16 it needs its autoencoder in fp32",
