@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from tests.property.simulation import Fleet, Outcome, Simulation
+from tests.simulator.simulation import Fleet, Outcome, Simulation
 
 LEASES_PER_WORKER = 2
 

@@ -6,10 +6,13 @@ Every choice is drawn from one seeded generator: which of its rows a worker ends
 from __future__ import annotations
 
 import heapq
+import math
 import random
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -21,13 +24,19 @@ START_S = 30.0  # a new worker in the place of a dead one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise."""
+    """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise.
+
+    tail: how unlike the seconds of rows are, the sigma of a log-normal distribution around
+    `seconds_per_row`; 0 for those of one worker being within a half of each other.
+    """
 
     workers: int  # each on a machine of its own
     num_bad: int = 0  # of the machines: whatever is started there dies
     is_fresh: bool = False  # no machine has done a row yet, and `Hosts` says where workers are started again
     seed: int = 0
     seconds_per_row: float = 1.0
+    tail: float = 0.0
+    deaths_per_hour: float = 0.0  # of each worker, while it renders
     slow_share: float = 0.0  # of the workers, ten times slower
     death_chance: float = 0.0  # per row ended
     flaky_chance: float = 0.0  # per row ended: raises now, would not elsewhere
@@ -45,6 +54,10 @@ class Outcome:
     num_held_most: int = 0  # rows the dispatcher remembered at once
     stale_counted: int = 0  # reports of dead workers that were taken for good
     idle_s: float = 0.0  # of all workers together
+    useful_s: float = 0.0  # spent on rows that were done, by all workers together
+    wasted_s: float = 0.0  # spent on rows that were not done there
+    longest_s: float = 0.0  # of one row
+    dispatch_s: float = 0.0  # of the processor, in the dispatcher
     end_s: float = 0.0
     unused: tuple[str, ...] = ()  # machines and workers that were given up
 
@@ -56,11 +69,35 @@ class _Worker:
     slowness: float
     joined: bool = False
     rows: list[str] = field(default_factory=list)
+    row: str = ""  # which of them it renders
+    seconds: float = 0.0  # that this takes
+
+
+class _Timed:
+    """A dispatcher that counts the seconds spent in its methods."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher, self.seconds = dispatcher, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._dispatcher, name)
+        return self._timed(found) if callable(found) else found
+
+    def _timed(self, method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return call
 
 
 class Simulation:
     def __init__(self, dispatcher: Dispatcher, rows: Iterable[Row], fleet: Fleet) -> None:
-        self.dispatcher, self.fleet, self.outcome = dispatcher, fleet, Outcome()
+        self.dispatcher: Any = _Timed(dispatcher)
+        self.fleet, self.outcome = fleet, Outcome()
         self._rows: Iterator[Row] = iter(rows)
         self._random = random.Random(fleet.seed)
         self._events: list[tuple[float, int, _Worker]] = []  # (when, tie-breaker, who acts)
@@ -80,6 +117,7 @@ class Simulation:
             self._act(worker, now)
             self.outcome.end_s = now
         self.outcome.unused = self._hosts.unused
+        self.outcome.dispatch_s = self.dispatcher.seconds
         return self.outcome
 
     def _prove(self, machine: int) -> None:
@@ -124,19 +162,31 @@ class Simulation:
         counts = self.dispatcher.counts
         self.outcome.num_held_most = max(self.outcome.num_held_most, counts.waiting + counts.leased)
         self.outcome.idle_s += 0.0 if worker.rows else IDLE_S
-        pause = self.fleet.seconds_per_row * worker.slowness * self._random.uniform(0.5, 1.5)
-        self._wake(worker, now + (pause if worker.rows else IDLE_S))
+        if worker.rows:
+            worker.row = self._random.choice(worker.rows)
+            worker.seconds = self._seconds_of(worker)
+        self._wake(worker, now + (worker.seconds if worker.rows else IDLE_S))
+
+    def _seconds_of(self, worker: _Worker) -> float:
+        """Return what the row that a worker renders takes there: the same each time where there is a tail."""
+        mean, sigma = self.fleet.seconds_per_row * worker.slowness, self.fleet.tail
+        if not sigma:
+            return mean * self._random.uniform(0.5, 1.5)
+        draw = random.Random(f"{self.fleet.seed} {worker.row}")
+        return mean * draw.lognormvariate(-(sigma**2) / 2, sigma)
 
     def _end_a_row(self, worker: _Worker, now: float) -> bool:
         """Let one of the worker's rows end, and a late report of a dead one; return whether it lives."""
         if self._ghosts and self._random.random() < 0.5:
             ghost, row_id = self._ghosts.pop()
             self.outcome.stale_counted += self.dispatcher.done(ghost, row_id, now)
-        row_id = self._random.choice(worker.rows)
-        by_chance = self._random.random() < self.fleet.death_chance
+        row_id, hours = worker.row, worker.seconds / 3600
+        death_chance = self.fleet.death_chance + 1 - math.exp(-self.fleet.deaths_per_hour * hours)
+        by_chance = self._random.random() < death_chance
         if row_id in self.fleet.killers or by_chance or worker.machine < self.fleet.num_bad:
             if len(worker.rows) == 1:
                 self.outcome.struck_alone.add(row_id)
+            self.outcome.wasted_s += worker.seconds
             self._die(worker, now)
             return False
         worker.rows.remove(row_id)
@@ -144,8 +194,11 @@ class Simulation:
         if row_id in self.fleet.raisers or self._random.random() < self.fleet.flaky_chance:
             given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id))
             self.outcome.given_up += [given_up] if given_up else []
+            self.outcome.wasted_s += worker.seconds
         else:
             self.outcome.done[row_id] += self.dispatcher.done(worker.name, row_id, now)
+            self.outcome.useful_s += worker.seconds
+            self.outcome.longest_s = max(self.outcome.longest_s, worker.seconds)
             self._hosts.done(f"slot {worker.machine}")
         return True
 
