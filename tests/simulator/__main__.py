@@ -10,8 +10,10 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
+from framefleet.cluster.dispatch.rank_order import Ranked
 from tests.simulator.simulation import Fleet, Outcome, Simulation
 
 MACHINES_PER_SICK = 10  # one machine in so many is sick, with `--sick`
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--tail", type=float, default=0.0, help="sigma of the log of the seconds of a row")
     parser.add_argument("--deaths", type=float, default=0.0, help="of each worker in an hour")
     parser.add_argument("--sick", action="store_true", help="on one machine in ten every process dies")
+    parser.add_argument("--longest", action="store_true", help="`order: longest`, with a tail that is known")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worlds", type=int, help="draw so many small worlds, from this seed on")
     options = parser.parse_args()
@@ -44,7 +47,9 @@ def main() -> None:
         tail=options.tail,
         deaths_per_hour=options.deaths,
     )
-    outcome = Simulation(Dispatcher(), table(options.rows), fleet).run()
+    dispatcher = Dispatcher(order=Ranked() if options.longest else None)
+    rows = (replace(row, rank=fleet.seconds_of(row.row_id)) for row in table(options.rows))
+    outcome = Simulation(dispatcher, rows, fleet).run()
     check(outcome, options.rows)
     for line in told(outcome, fleet, options.rows):
         print(line)

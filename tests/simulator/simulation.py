@@ -43,6 +43,11 @@ class Fleet:
     killers: frozenset[str] = frozenset()
     raisers: frozenset[str] = frozenset()
 
+    def seconds_of(self, row_id: str) -> float:
+        """Return what a row takes on a worker that is not slow, where there is a tail."""
+        draw = random.Random(f"{self.seed} {row_id}")
+        return self.seconds_per_row * draw.lognormvariate(-(self.tail**2) / 2, self.tail)
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -169,11 +174,9 @@ class Simulation:
 
     def _seconds_of(self, worker: _Worker) -> float:
         """Return what the row that a worker renders takes there: the same each time where there is a tail."""
-        mean, sigma = self.fleet.seconds_per_row * worker.slowness, self.fleet.tail
-        if not sigma:
-            return mean * self._random.uniform(0.5, 1.5)
-        draw = random.Random(f"{self.fleet.seed} {worker.row}")
-        return mean * draw.lognormvariate(-(sigma**2) / 2, sigma)
+        if not self.fleet.tail:
+            return self.fleet.seconds_per_row * worker.slowness * self._random.uniform(0.5, 1.5)
+        return worker.slowness * self.fleet.seconds_of(worker.row)
 
     def _end_a_row(self, worker: _Worker, now: float) -> bool:
         """Let one of the worker's rows end, and a late report of a dead one; return whether it lives."""
