@@ -23,7 +23,7 @@ def test_two_workers_share_forwards_of_unequal_prompts(
     name: str, takes_lists: bool, tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of equal ones alone, which the driver brings together, where a network does not take rows as lists."""
-    rows = unequal_rows(name, 240)
+    rows = unequal_rows(name, 480)  # on a busy machine, prompts are counted only after half of them
     job = job_values(
         write_table(tmp_path / "prompts.parquet", rows),
         tmp_path / "out",
@@ -42,5 +42,5 @@ def test_two_workers_share_forwards_of_unequal_prompts(
     found = {record["seed"]: record["frames_sha256"] for record in records}
     model = load_model(tiny(name), dtype="fp32")
     model.pipe.set_progress_bar_config(disable=True)
-    for request in requests_of(rows)[::16]:
+    for request in requests_of(rows)[::32]:
         assert found[request.seed] == plain_digest(model, request)
