@@ -94,7 +94,8 @@ agree on the hub first; then `HF_TOKEN` opens them. *Download GB* is left out wh
 
 ## Remarks
 
-A row uses the scheduler that the model ships with, unless its `scheduler` cell names another.
+A row uses the scheduler that the model ships with, unless its `scheduler` cell names another. Pipelines that
+have none (Echo, the latent upsamplers of LTX) take no such cell; their records say `none`.
 
 {remarks}
 
