@@ -30,7 +30,7 @@ PERIPHERY = (
 OF_ALL = {"pyproject.toml", "constraints.txt", "Makefile", "tests/conftest.py"}
 MOST = 20  # files of `make test-changed`: about a minute
 # Of files that are equally near, those that take least go first.
-QUICK = ("unit", "property", "browser", "models", "cluster", "gpu", "periphery")
+QUICK = ("unit", "property", "simulator", "browser", "models", "cluster", "gpu", "periphery")
 
 
 def changed_files() -> set[str] | None:
