@@ -1,7 +1,8 @@
 """Tests that `make test` leaves out. The last line of a run says which.
 
 Those marked `long` are breadth: one more case of what another test shows once. What guards a promise is not
-long. Those marked `ci` take minutes: promises under load, chance and failing machines. They run with CI set,
+long. Those marked `ci` take minutes: promises under load, chance and failing machines; of a test marked
+`daily(n)`, these are all cases but the first n. They run with CI set,
 and so do those of the periphery (ports of networks, training, the demo, the tools). Without it, these run
 only if the periphery or what it imports has changed.
 """
@@ -9,7 +10,8 @@ only if the periphery or what it imports has changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +59,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave them out, unless a run chooses by markers itself: `-m long`."""
     if config.getoption("markexpr"):
         return
-    without = ("long", "ci") if _WITHOUT_CI in os.environ else ("long",)
-    kept = [item for item in items if not any(map(item.get_closest_marker, without))]
+    kept = [item for item in items if not item.get_closest_marker("long")]
+    if _WITHOUT_CI in os.environ:
+        kept = list(_daily(item for item in kept if not item.get_closest_marker("ci")))
     config.stash[_LEFT_OUT] = len(items) - len(kept)
     items[:] = kept
+
+
+def _daily(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+    """Yield those of the first cases alone, where a test says how many."""
+    num_cases: Counter[str] = Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        num_cases[test] += 1
+        marker = item.get_closest_marker("daily")
+        if marker is None or num_cases[test] <= marker.args[0]:
+            yield item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -21,35 +21,23 @@ When a row runs out of memory on its own, see `OversizedRows`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 
+from framefleet.cluster.dispatch.copies import Copies
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
 from framefleet.cluster.dispatch.order import Order, TableOrder
 from framefleet.cluster.dispatch.oversized_rows import OversizedRows
+from framefleet.cluster.dispatch.seats import Seat
 from framefleet.cluster.dispatch.waiting_rows import Entry, Waiting, Whereabouts
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
-
-
-@dataclass(slots=True)
-class Seat:
-    """What one live worker holds."""
-
-    rows: dict[str, Entry] = field(default_factory=dict)  # by row_id, in the order of leasing
-    open_rows: dict[int, int] = field(default_factory=dict)  # lease_id: rows of it that have not ended
-    shape: str | None = None  # of its last lease
-    done_shape: str | None = None  # of the row that it did last
-    alone: bool = False
-    room: int = 0  # bytes of memory that a row has here
-    num_leases: int = 0  # that it has had
-    last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
 
 
 class Dispatcher:
     """Decides which worker renders which row next.
 
     window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
+    copies: whether idle workers render rows of busy ones as well when no row waits, see `Copies`.
     """
 
     def __init__(
@@ -60,6 +48,7 @@ class Dispatcher:
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
         order: Order | None = None,
+        copies: bool = True,
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
@@ -73,6 +62,8 @@ class Dispatcher:
         self._proven: set[str] = set()  # machines that have done a row
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = Paces()
+        self._copies, self._has_copies = Copies(self._seats, self._paces.seconds_per_row), copies
+        self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
         self._closed = False
         self._num_leases = self._num_done = self._num_failed = 0
 
@@ -129,7 +120,7 @@ class Dispatcher:
         None too for a worker that was given up.
         """
         seat = self._seats.get(worker)
-        if seat is None or seat.alone or len(seat.open_rows) >= self._leases_per_worker:
+        if seat is None or seat.alone or seat.num_open >= self._leases_per_worker:
             return None
         is_new = not seat.num_leases
         if entry := self._oversized.take(room=seat.room, largest=self._largest, is_new=is_new, now=now):
@@ -148,12 +139,18 @@ class Dispatcher:
         entries = self._waiting.take(
             worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
         )
+        if not entries and self._has_copies and self._closed and not seat.rows:
+            entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
+
+    def take_dropped(self, worker: str) -> list[str]:
+        """Return rows that ended elsewhere since the last call, and that the worker still has: to be left."""
+        return self._dropped.pop(worker, [])
 
     def done(self, worker: str, row_id: str, now: float) -> bool:
         """Return whether this outcome counts. If not, it is stale and must not be committed.
 
-        Stale: the row is not in this worker's hands (any more). The first outcome of the holder wins.
+        Stale: the row is not in this worker's hands (any more). The first outcome of a holder wins.
         """
         entry = self._release(worker, row_id)
         if entry is None:
@@ -162,7 +159,7 @@ class Dispatcher:
         self._paces.saw(entry.row.shape, seconds=now - seat.last_end)
         seat.last_end, seat.done_shape = now, entry.row.shape
         self._proven.add(self._live[worker][0])
-        self._held.remove(row_id)
+        self._end(row_id)
         self._oversized.fits(entry.row.shape)
         self._num_done += 1
         return True
@@ -181,7 +178,7 @@ class Dispatcher:
             return self._give_up(entry, "its error would come again on every worker")
         if self._faults.gives_up(len(entry.errors)):
             return self._give_up(entry, f"it failed {len(entry.errors)} times")
-        self._waiting.put_back(entry)
+        self._put_back(entry)
         return None
 
     def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
@@ -198,7 +195,8 @@ class Dispatcher:
         entry.errors += ((worker, error),)
         if self._oversized.is_final(entry.row.shape, room=room, largest=self._largest, is_new=is_new):
             return self._give_up(entry, "it ran out of memory on its own, where there is most of it")
-        self._oversized.add(entry, room=room, now=now)
+        if not self._copies.has(row_id):
+            self._oversized.add(entry, room=room, now=now)
         return None
 
     def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
@@ -206,7 +204,7 @@ class Dispatcher:
         for row_id in row_ids:
             entry = self._release(worker, row_id)
             if entry is not None:
-                self._waiting.put_back(entry)
+                self._put_back(entry)
 
     def in_hand(self) -> dict[str, int]:
         """Return how many rows each worker has, of those that have any."""
@@ -220,10 +218,12 @@ class Dispatcher:
         is_proven = self._is_proven(worker)
         seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
         self._emptying.discard(worker)
+        self._dropped.pop(worker, None)
         named = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
         blamed = named if is_proven else []
         given_up = []
         for row_id, entry in seat.rows.items():
+            self._copies.release(worker, row_id)
             entry.tried |= set(places)
             entry.strikes += row_id in named
             entry.deaths += row_id in blamed
@@ -231,7 +231,7 @@ class Dispatcher:
                 reason = f"its worker died {entry.deaths} times while rendering it"
                 given_up.append(self._give_up(entry, f"{reason}; the last time: {why}" if why else reason))
             else:
-                self._waiting.put_back(entry)
+                self._put_back(entry)
         return given_up
 
     def seconds_per_row(self, worker: str, row_ids: Iterable[str]) -> float | None:
@@ -248,15 +248,8 @@ class Dispatcher:
 
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
         seat = self._seats[worker]
-        if not seat.rows:
-            seat.last_end = now
-        seat.num_leases += 1
         self._num_leases += 1
-        for entry in entries:
-            entry.lease_id = self._num_leases
-            seat.rows[entry.row.row_id] = entry
-        seat.open_rows[self._num_leases] = len(entries)
-        seat.shape, seat.alone = entries[0].row.shape, alone
+        seat.grant(self._num_leases, entries, alone=alone, now=now)
         rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
         return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
 
@@ -276,16 +269,24 @@ class Dispatcher:
     def _release(self, worker: str, row_id: str) -> Entry | None:
         """Take the row out of the worker's hands; None when it is not there."""
         seat = self._seats.get(worker)
-        entry = seat.rows.pop(row_id, None) if seat else None
-        if seat is None or entry is None:
-            return None
-        seat.open_rows[entry.lease_id] -= 1
-        if not seat.open_rows[entry.lease_id]:
-            del seat.open_rows[entry.lease_id]
-            seat.alone = False
+        entry = seat.release(row_id) if seat else None
+        if entry is not None:
+            self._copies.release(worker, row_id)
         return entry
 
+    def _put_back(self, entry: Entry) -> None:
+        """Have the row rendered again, unless another worker still has it."""
+        if not self._copies.has(entry.row.row_id):
+            self._waiting.put_back(entry)
+
+    def _end(self, row_id: str) -> None:
+        """The row is done or given up: who else has it is to leave it."""
+        self._held.remove(row_id)
+        for worker in self._copies.end(row_id):
+            self._seats[worker].release(row_id)
+            self._dropped.setdefault(worker, []).append(row_id)
+
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
-        self._held.remove(entry.row.row_id)
+        self._end(entry.row.row_id)
         self._num_failed += 1
         return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)

@@ -24,7 +24,6 @@ class Entry:
     deaths: int = 0
     strikes: int = 0  # deaths, and those on machines that had done no row yet
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
-    lease_id: int = 0  # of its last lease
 
     @property
     def attempts(self) -> int:

@@ -172,6 +172,7 @@ def plain_pipe(rendered: Rendered) -> Any:
     return pipe
 
 
+@pytest.mark.daily(2)
 def test_a_row_is_rendered_again_by_a_script_or_where_it_starts_from_a_file_by_replay(
     rendered: Rendered, capsys: pytest.CaptureFixture[str]
 ) -> None:

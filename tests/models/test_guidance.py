@@ -52,6 +52,7 @@ def _clips(model: Model, rows: list[Request]) -> list[Clip]:
     return [found[row.seed] for row in rows]
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
 def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: str, dtype: str) -> None:

@@ -160,6 +160,7 @@ class _Counted:
         return forward(*args, **kwargs)
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize(
     "name",
     long_but(

@@ -91,6 +91,7 @@ def test_light_beyond_one_is_kept_as_it_is_and_made_again(
     assert f"the same frames: {record.frames_sha256}" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_light_beyond_one_is_refused_in_a_format_that_has_none(tmp_path: Path) -> None:
     with pytest.raises(RenderError, match=r"not \[0, 1\]") as caught:
         render_here(values_of(tmp_path, "ltx2_hdr"))

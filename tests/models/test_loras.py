@@ -40,6 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
     return of
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [

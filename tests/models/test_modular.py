@@ -103,6 +103,7 @@ def test_a_row_is_rendered_again_from_its_record_and_by_a_script(
     assert "guider.new(enabled=True, guidance_scale=3.5" in script
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", ["minimax_h3", "ltx2_5_modular", "flux3", "echo"])
 def test_a_row_of_a_model_that_is_modular_only_is_rendered_again_and_by_a_script(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -53,6 +53,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_greedy_config_is_refused_before_its_network_is_built(name: str, tmp_path: Path) -> None:
     folder, named = greedy(name, tmp_path / "wan")

@@ -34,6 +34,7 @@ IN_CI = (
 )
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", long_but(CASES, *DAILY, in_ci=IN_CI))
 def test_rows_of_an_odd_recipe_and_rows_mixed_with_them_equal_plain_calls_or_say_why_not(name: str) -> None:
     process = start("-m", "tools.odd_recipes", "--json", name, stderr=subprocess.PIPE)

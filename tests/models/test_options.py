@@ -127,6 +127,7 @@ CASES = {
 
 
 # Of caches that are set alike one, and one whose class looks at the time.
+@pytest.mark.daily(3)
 @pytest.mark.parametrize(
     "name",
     long_but(

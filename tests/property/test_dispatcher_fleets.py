@@ -76,6 +76,7 @@ def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> N
     assert outcome.num_held_most <= window + 1000 * LEASES_PER_WORKER * 16
 
 
+@pytest.mark.ci
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

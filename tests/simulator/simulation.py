@@ -19,6 +19,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts
 
 IDLE_S = 1.0  # a worker that got nothing asks again after so long
+HEARS_S = 1.0  # a worker that is to leave a row hears of it after so long
 START_S = 30.0  # a new worker in the place of a dead one
 
 
@@ -63,6 +64,7 @@ class Outcome:
     wasted_s: float = 0.0  # spent on rows that were not done there
     longest_s: float = 0.0  # of one row
     dispatch_s: float = 0.0  # of the processor, in the dispatcher
+    ends: list[float] = field(default_factory=list)  # when each row was done
     end_s: float = 0.0
     unused: tuple[str, ...] = ()  # machines and workers that were given up
 
@@ -76,6 +78,8 @@ class _Worker:
     rows: list[str] = field(default_factory=list)
     row: str = ""  # which of them it renders
     seconds: float = 0.0  # that this takes
+    began: float = 0.0
+    turn: int = 0  # counts its events: those before the last are void
 
 
 class _Timed:
@@ -105,9 +109,10 @@ class Simulation:
         self.fleet, self.outcome = fleet, Outcome()
         self._rows: Iterator[Row] = iter(rows)
         self._random = random.Random(fleet.seed)
-        self._events: list[tuple[float, int, _Worker]] = []  # (when, tie-breaker, who acts)
+        self._events: list[tuple[float, int, _Worker, int]] = []  # (when, tie-breaker, who acts, its turn)
+        self._workers: dict[str, _Worker] = {}  # that have joined and live
         self._started = 0
-        self._holder: dict[str, str] = {}  # row_id: the only worker that may have it
+        self._holders: dict[str, set[str]] = {}  # row_id: who may have it, the second a copy
         self._ghosts: list[tuple[str, str]] = []  # (dead worker, row in its hands), reported late
         self._hosts = Hosts(FaultPolicy())
 
@@ -117,7 +122,9 @@ class Simulation:
                 self._prove(machine)
             self._start(machine, at=self._random.random())
         while not self.dispatcher.finished and self._events:
-            now, _, worker = heapq.heappop(self._events)
+            now, _, worker, turn = heapq.heappop(self._events)
+            if turn != worker.turn:
+                continue
             self._fill_window()
             self._act(worker, now)
             self.outcome.end_s = now
@@ -139,7 +146,8 @@ class Simulation:
         self._wake(_Worker(f"w{self._started}", machine, 10.0 if slow else 1.0), at)
 
     def _wake(self, worker: _Worker, when: float) -> None:
-        heapq.heappush(self._events, (when, self._random.getrandbits(60), worker))
+        worker.turn += 1
+        heapq.heappush(self._events, (when, self._random.getrandbits(60), worker, worker.turn))
 
     def _fill_window(self) -> None:
         while self.dispatcher.room:
@@ -154,23 +162,42 @@ class Simulation:
             self.dispatcher.join(worker.name, at=(f"machine {worker.machine}", f"slot {worker.machine}"))
             self._hosts.placed(f"slot {worker.machine}", f"machine {worker.machine}", str(worker.machine))
             worker.joined = True
-        if worker.rows and not self._end_a_row(worker, now):
+            self._workers[worker.name] = worker
+        if worker.row and not self._end_a_row(worker, now):
             return
         while lease := self.dispatcher.lease(worker.name, now):
             self.outcome.num_leases += 1
             for leased in lease.rows:
                 row_id = leased.row.row_id
-                assert row_id not in self._holder, f"{row_id} is leased twice at once"
-                self._holder[row_id] = worker.name
-                self.outcome.leased[row_id] += 1
+                self._hold(row_id, worker.name)
                 worker.rows.append(row_id)
         counts = self.dispatcher.counts
         self.outcome.num_held_most = max(self.outcome.num_held_most, counts.waiting + counts.leased)
         self.outcome.idle_s += 0.0 if worker.rows else IDLE_S
         if worker.rows:
-            worker.row = self._random.choice(worker.rows)
-            worker.seconds = self._seconds_of(worker)
+            worker.row = worker.rows[0] if self.fleet.tail else self._random.choice(worker.rows)
+            worker.seconds, worker.began = self._seconds_of(worker), now
         self._wake(worker, now + (worker.seconds if worker.rows else IDLE_S))
+
+    def _hold(self, row_id: str, worker: str) -> None:
+        holders = self._holders.setdefault(row_id, set())
+        is_copy = len(holders) == 1 and not self.dispatcher.room  # the table is exhausted
+        assert not holders or is_copy, f"{row_id} is leased twice at once"
+        holders.add(worker)
+        self.outcome.leased[row_id] += 1
+
+    def _leave(self, row_id: str, now: float) -> None:
+        """Have the workers that still have a row hear that it ended; who renders it stops a second later."""
+        for name in sorted(self._holders.get(row_id, ())):
+            if row_id not in self.dispatcher.take_dropped(name):
+                continue
+            self._holders[row_id].discard(name)
+            worker = self._workers[name]
+            worker.rows.remove(row_id)
+            if worker.row == row_id:
+                worker.row = ""
+                self.outcome.wasted_s += now + HEARS_S - worker.began
+                self._wake(worker, now + HEARS_S)
 
     def _seconds_of(self, worker: _Worker) -> float:
         """Return what the row that a worker renders takes there: the same each time where there is a tail."""
@@ -193,16 +220,19 @@ class Simulation:
             self._die(worker, now)
             return False
         worker.rows.remove(row_id)
-        del self._holder[row_id]
+        self._holders[row_id].discard(worker.name)
         if row_id in self.fleet.raisers or self._random.random() < self.fleet.flaky_chance:
             given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id))
             self.outcome.given_up += [given_up] if given_up else []
             self.outcome.wasted_s += worker.seconds
         else:
             self.outcome.done[row_id] += self.dispatcher.done(worker.name, row_id, now)
+            self.outcome.ends.append(now)
             self.outcome.useful_s += worker.seconds
             self.outcome.longest_s = max(self.outcome.longest_s, worker.seconds)
             self._hosts.done(f"slot {worker.machine}")
+        worker.row = ""
+        self._leave(row_id, now)
         return True
 
     def _replace(self, worker: _Worker, now: float, *, is_explained: bool) -> None:
@@ -216,8 +246,11 @@ class Simulation:
 
     def _die(self, worker: _Worker, now: float) -> None:
         for row_id in worker.rows:
-            del self._holder[row_id]
+            self._holders[row_id].discard(worker.name)
             self._ghosts.append((worker.name, row_id))
         given_up = self.dispatcher.lost(worker.name)
         self.outcome.given_up += given_up
+        del self._workers[worker.name]
+        for row in given_up:
+            self._leave(row.row.row_id, now)
         self._replace(worker, now, is_explained=bool(given_up))

@@ -1,0 +1,70 @@
+"""Which row under way an idle worker renders as well when no row waits. Pure, no clock.
+
+Clips are named by their content and never replaced, so a copy does no harm: the first to finish counts, and
+the other worker leaves the row at its next step. A copy is worth it where it is likely to end first: the row
+waits behind others, or its worker is late with it. What is late is expected to be as late again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from framefleet.cluster.dispatch.seats import Seat
+from framefleet.cluster.dispatch.waiting_rows import Entry
+
+# Ranking all rows under way takes a millisecond with a thousand workers: not for each that is idle.
+_RANK_EVERY_S = 1.0
+
+
+class Copies:
+    """seats: of all workers, by name. pace: the seconds that a row of a shape takes; None while unknown."""
+
+    def __init__(self, seats: Mapping[str, Seat], pace: Callable[[str], float | None]) -> None:
+        self._seats, self._pace = seats, pace
+        self._holders: dict[str, set[str]] = {}  # row_id: the workers that have it, of rows with a copy
+        self._ranked: list[tuple[float, str, str]] = []  # (seconds left, worker, row_id), the longest last
+        self._ranked_at = float("-inf")
+        self.num = 0  # that were made
+
+    def take(self, worker: str, now: float) -> list[Entry]:
+        """Return a row of another worker's of which this one, which is idle, gets a copy; [] if none pays."""
+        if now - self._ranked_at >= _RANK_EVERY_S:
+            self._ranked, self._ranked_at = sorted(self._worthwhile(now)), now
+        while self._ranked:
+            _, holder, row_id = self._ranked.pop()
+            entry = self._seats[holder].rows.get(row_id) if holder in self._seats else None
+            if entry is not None and row_id not in self._holders:
+                self._holders[row_id] = {holder, worker}
+                self.num += 1
+                return [entry]
+        return []
+
+    def has(self, row_id: str) -> bool:
+        """Whether any worker still has the row, of those that had it or a copy of it."""
+        return row_id in self._holders
+
+    def release(self, worker: str, row_id: str) -> None:
+        """A worker has a row no more."""
+        if holders := self._holders.get(row_id):
+            holders.discard(worker)
+            if not holders:
+                del self._holders[row_id]
+
+    def end(self, row_id: str) -> set[str]:
+        """A row has ended, and no copy of it is needed: return who still has it."""
+        return self._holders.pop(row_id, set())
+
+    def _worthwhile(self, now: float) -> Iterator[tuple[float, str, str]]:
+        """Yield rows that are likely to take longer where they are than elsewhere."""
+        for worker, seat in self._seats.items():
+            if seat.alone:
+                continue
+            left_s = 0.0
+            for place, (row_id, entry) in enumerate(seat.rows.items()):
+                row_s = self._pace(entry.row.shape)
+                if row_s is None:
+                    break
+                left_s += row_s if place else abs(row_s - (now - seat.last_end))
+                has_faults = entry.attempts or entry.strikes
+                if left_s > row_s and not has_faults and row_id not in self._holders:
+                    yield left_s, worker, row_id
