@@ -33,6 +33,7 @@ class WorkersHere:
         self._setup = setup
         self._workers: dict[str, Worker] = {}
         self._given: dict[str, list[Assignment]] = {}
+        self._dropped: dict[str, list[str]] = {}
         self._starting = [self._start() for _ in range(num_workers)]
         self._is_drained: set[str] = set()
 
@@ -57,8 +58,8 @@ class WorkersHere:
             return [Ready(name, _started(self._workers[name])) for name in started]
         return [Reported(name, self._report(name)) for name in list(self._given)]
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
-        self._given[worker] = list(assignments)
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
+        self._given[worker], self._dropped[worker] = list(assignments), list(dropped)
 
     def drain(self, worker: str) -> None:
         self._is_drained.add(worker)
@@ -74,7 +75,8 @@ class WorkersHere:
 
     def _report(self, name: str) -> WorkerReport:
         given, self._given[name] = self._given[name], []
-        return self._workers[name].exchange(given, drain=name in self._is_drained)
+        dropped = self._dropped.pop(name, [])
+        return self._workers[name].exchange(given, dropped, drain=name in self._is_drained)
 
 
 def _started(worker: Worker) -> Hello:

@@ -106,6 +106,23 @@ def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.
     return generate(pipe, request)
 
 
+def late(
+    pipe: Any, request: Request, *, forwards: str = "", first_s: float = 0.0, then_s: float = 0.0
+) -> Any:
+    """Pause before each forward of a row whose prompt says late: first_s in the first process that has it,
+    then_s in others. `forwards` is as for `slow`, of these rows.
+    """
+    _faults.clear()
+    if "late" in request.arguments["prompt"]:
+        try:
+            open(f"{forwards}.first", "x").close()
+            pause_s = first_s
+        except FileExistsError:
+            pause_s = then_s
+        _faults.update(forwards=forwards, pause_s=pause_s)
+    return generate(pipe, request)
+
+
 _faults: dict[str, Any] = {}  # of forwards of this process
 _forward = WanTransformer3DModel.forward
 

@@ -77,8 +77,9 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
-        self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str]) -> None:
+        kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
+        self.hands[worker] = [*kept, *assignments]
 
     def drain(self, worker: str) -> None:
         self.leaving.add(worker)

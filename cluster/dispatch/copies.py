@@ -7,8 +7,9 @@ waits behind others, or its worker is late with it. What is late is expected to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
+from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.seats import Seat
 from framefleet.cluster.dispatch.waiting_rows import Entry
 
@@ -17,10 +18,10 @@ _RANK_EVERY_S = 1.0
 
 
 class Copies:
-    """seats: of all workers, by name. pace: the seconds that a row of a shape takes; None while unknown."""
+    """seats: of all workers, by name. paces: of rows, by shape."""
 
-    def __init__(self, seats: Mapping[str, Seat], pace: Callable[[str], float | None]) -> None:
-        self._seats, self._pace = seats, pace
+    def __init__(self, seats: Mapping[str, Seat], paces: Paces) -> None:
+        self._seats, self._paces = seats, paces
         self._holders: dict[str, set[str]] = {}  # row_id: the workers that have it, of rows with a copy
         self._ranked: list[tuple[float, str, str]] = []  # (seconds left, worker, row_id), the longest last
         self._ranked_at = float("-inf")
@@ -59,12 +60,15 @@ class Copies:
         for worker, seat in self._seats.items():
             if seat.alone:
                 continue
-            left_s = 0.0
+            first_s = 0.0
             for place, (row_id, entry) in enumerate(seat.rows.items()):
-                row_s = self._pace(entry.row.shape)
+                row_s = self._paces.seconds_per_row(entry.row.shape)
                 if row_s is None:
                     break
-                left_s += row_s if place else abs(row_s - (now - seat.last_end))
+                batch_size = self._paces.batch_size(entry.row.shape)
+                turn_s = row_s * batch_size  # rows that are rendered together end together
+                first_s = first_s if place else abs(turn_s - (now - seat.last_end))
+                left_s = first_s + place // batch_size * turn_s
                 has_faults = entry.attempts or entry.strikes
-                if left_s > row_s and not has_faults and row_id not in self._holders:
+                if left_s > turn_s and not has_faults and row_id not in self._holders:
                     yield left_s, worker, row_id

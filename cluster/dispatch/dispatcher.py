@@ -37,7 +37,6 @@ class Dispatcher:
     """Decides which worker renders which row next.
 
     window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
-    copies: whether idle workers render rows of busy ones as well when no row waits, see `Copies`.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Dispatcher:
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
         order: Order | None = None,
-        copies: bool = True,
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
@@ -62,7 +60,7 @@ class Dispatcher:
         self._proven: set[str] = set()  # machines that have done a row
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = Paces()
-        self._copies, self._has_copies = Copies(self._seats, self._paces.seconds_per_row), copies
+        self._copies = Copies(self._seats, self._paces)
         self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
         self._closed = False
         self._num_leases = self._num_done = self._num_failed = 0
@@ -139,7 +137,7 @@ class Dispatcher:
         entries = self._waiting.take(
             worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
         )
-        if not entries and self._has_copies and self._closed and not seat.rows:
+        if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
 
@@ -147,16 +145,17 @@ class Dispatcher:
         """Return rows that ended elsewhere since the last call, and that the worker still has: to be left."""
         return self._dropped.pop(worker, [])
 
-    def done(self, worker: str, row_id: str, now: float) -> bool:
+    def done(self, worker: str, row_id: str, now: float, *, batch_size: float = 1.0) -> bool:
         """Return whether this outcome counts. If not, it is stale and must not be committed.
 
         Stale: the row is not in this worker's hands (any more). The first outcome of a holder wins.
+        batch_size: rows that shared its forwards.
         """
         entry = self._release(worker, row_id)
         if entry is None:
             return False
         seat = self._seats[worker]
-        self._paces.saw(entry.row.shape, seconds=now - seat.last_end)
+        self._paces.saw(entry.row.shape, seconds=now - seat.last_end, batch_size=batch_size)
         seat.last_end, seat.done_shape = now, entry.row.shape
         self._proven.add(self._live[worker][0])
         self._end(row_id)

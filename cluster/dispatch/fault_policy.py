@@ -47,6 +47,11 @@ class FaultPolicy(Strict):
         description="How often rows under way are kept half-done in checkpoints/, so that a worker's death "
         "costs no more of them; 0: never.",
     )
+    copies: bool = Field(
+        default=True,
+        description="When no row waits, have idle workers render rows that are late or wait behind others "
+        "on their workers; the first to finish counts.",
+    )
     store_outage_s: float = Field(
         default=OUTAGE_S,
         ge=0,

@@ -97,11 +97,13 @@ class Paces:
     """
 
     def __init__(self) -> None:
-        self._sums: OrderedDict[str, tuple[float, float]] = OrderedDict()  # shape: (seconds, rows)
+        # By shape: seconds, rows, and the rows that each of these shared its forwards with, summed.
+        self._sums: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
 
-    def saw(self, shape: str, *, seconds: float) -> None:
-        total, rows = self._sums.get(shape, (0.0, 0.0))
-        self._sums[shape] = (total * PACE_KEEP + max(0.0, seconds), rows * PACE_KEEP + 1)
+    def saw(self, shape: str, *, seconds: float, batch_size: float = 1.0) -> None:
+        """Note a row that ended. seconds: since the one before. batch_size: rows in its forwards."""
+        total, rows, sizes = (PACE_KEEP * one for one in self._sums.get(shape, (0.0, 0.0, 0.0)))
+        self._sums[shape] = (total + max(0.0, seconds), rows + 1, sizes + batch_size)
         self._sums.move_to_end(shape)
         if len(self._sums) > MAX_PACES:
             self._sums.popitem(last=False)
@@ -109,5 +111,10 @@ class Paces:
     def seconds_per_row(self, shape: str) -> float | None:
         if shape not in self._sums:
             return None
-        seconds, rows = self._sums[shape]
+        seconds, rows, _ = self._sums[shape]
         return seconds / rows
+
+    def batch_size(self, shape: str) -> int:
+        """Return how many rows of a shape are rendered together, as far as known."""
+        _, rows, sizes = self._sums.get(shape, (0.0, 1.0, 1.0))
+        return max(1, round(sizes / rows))

@@ -182,7 +182,7 @@ class Driver:
     def _go_on(self, worker: str, fleet: Fleet) -> None:
         """Give a worker more to do; one that is to go hands back its rows, and then goes."""
         if not (self._is_ending or worker in self._leaving):
-            fleet.exchange(worker, self._assignments(worker))
+            fleet.exchange(worker, self._assignments(worker), self._dropped(worker))
         elif worker in self._dispatcher.in_hand():
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
@@ -251,7 +251,9 @@ class Driver:
         if pending and (is_doubtful or worker in self._spoiled):
             self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
             self._tally.returned(worker)
-        elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
+        elif self._dispatcher.done(
+            worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0
+        ):
             pending = self._pending.pop(record.row_id)
             record = self._audits.ended(record, pending.request, had_company=rendered.had_company)
             self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
@@ -273,6 +275,8 @@ class Driver:
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command to go on"
             )
+        if failed.row_id not in self._pending:
+            return  # it has ended elsewhere
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
         if failed.blame not in ("row", "memory"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
@@ -324,6 +328,14 @@ class Driver:
         self._audits.leased(worker, found)
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
+
+    def _dropped(self, worker: str) -> list[str]:
+        """Return rows that the worker has and is to leave, as its copy or another one ended."""
+        dropped = self._dispatcher.take_dropped(worker)
+        for row_id in dropped:
+            self._tally.returned(worker)
+            log.info("%s: row %s has ended elsewhere, and is left", worker, row_id)
+        return dropped
 
     def _refused(self, event: Ready) -> Cause | None:
         """Return why a worker is to end whose machine has another model."""

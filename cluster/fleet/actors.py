@@ -40,8 +40,8 @@ class Actor:
             check_gpus(answer, ray.get_gpu_ids(), self._device)
         return answer
 
-    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
-        report: WorkerReport = self._worker.exchange(assignments)
+    def exchange(self, assignments: Sequence[Assignment], dropped: Collection[str]) -> WorkerReport:
+        report: WorkerReport = self._worker.exchange(assignments, dropped)
         return report
 
     def drain(self) -> WorkerReport:
@@ -99,8 +99,10 @@ class Actors:
     def start(self, slot: Slot, *, now: float) -> None:
         self._ask(slot, slot.actor.start.remote(), now)
 
-    def exchange(self, slot: Slot, assignments: Sequence[Assignment], *, now: float) -> None:
-        self._ask(slot, slot.actor.exchange.remote(tuple(assignments)), now)
+    def exchange(
+        self, slot: Slot, assignments: Sequence[Assignment], dropped: Sequence[str], *, now: float
+    ) -> None:
+        self._ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)), now)
 
     def drain(self, slot: Slot, *, now: float) -> None:
         self._ask(slot, slot.actor.drain.remote(), now)

@@ -121,9 +121,12 @@ class Fleet:
         self._num_rows = num_rows
         self._fill()
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
-        """Hand rows to a worker that has just been heard of, and wait for its next report."""
-        self._actors.exchange(self._slots[worker], assignments, now=self._clock.seconds)
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
+        """Hand rows to a worker that has just been heard of, and wait for its next report.
+
+        dropped: rows that it has and that are no longer wanted.
+        """
+        self._actors.exchange(self._slots[worker], assignments, dropped, now=self._clock.seconds)
 
     def drain(self, worker: str) -> None:
         """Have a worker that has just been heard of hand back its rows, and wait for its next report."""

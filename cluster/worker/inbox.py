@@ -5,7 +5,7 @@ So a store that does not answer holds up the rows that need it, and no others. L
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -59,6 +59,10 @@ class Inbox:
         ready = [row for row in self._rows if row.is_ready][:room]
         self._rows = [row for row in self._rows if row not in ready]
         return ready
+
+    def drop(self, row_ids: Collection[str]) -> None:
+        """Forget these rows, of those that have not started."""
+        self._rows = [row for row in self._rows if row.assignment.row_id not in row_ids]
 
     def take_all(self) -> list[Assignment]:
         """Return the rows that have not started, and hold none."""

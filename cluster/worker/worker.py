@@ -11,7 +11,7 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the nine below, and the inbox
+        self._news = threading.Condition()  # guards the ten below, and the inbox
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
         self._rendered: list[StoredRow] = []
@@ -97,6 +97,7 @@ class Worker:
         self._audited: list[Audited] = []
         self._saved: list[str] = []
         self._handed_back: list[str] = []
+        self._dropped: set[str] = set()  # rows that the renderer is to leave
         self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
         self._writers = Writers(setup, self._report)
@@ -134,12 +135,17 @@ class Worker:
         self._writers.start()
         return Hello.of(self._renderer.model)
 
-    def exchange(self, assignments: Sequence[Assignment], *, drain: bool = False) -> WorkerReport:
+    def exchange(
+        self, assignments: Sequence[Assignment], dropped: Collection[str] = (), *, drain: bool = False
+    ) -> WorkerReport:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second.
 
-        drain: hand back all rows as soon as they can be left, and take no more, from now on.
+        dropped: rows to leave as soon as they can be, of which nothing more is to be reported. drain: hand
+        back all rows as soon as they can be left, and take no more, from now on.
         """
         with self._news:
+            self._inbox.drop(dropped)
+            self._dropped.update(dropped)
             for assignment in assignments:
                 reads = self._renderer.read_ahead(assignment.request) if self._renderer else []
                 self._inbox.add(assignment, reads)
@@ -258,6 +264,7 @@ class Worker:
         """
         with self._news:
             while not self._is_drained:
+                self._drop(renderer)
                 taken = self._inbox.take(renderer.capacity - renderer.num_active)
                 if taken or renderer.num_active:
                     break
@@ -273,6 +280,15 @@ class Worker:
         for row in taken:
             self._submit(row, renderer)
         return True
+
+    def _drop(self, renderer: Renderer) -> None:
+        """Leave rows that ended elsewhere; clips that writers have are stored, and nobody counts them."""
+        for row_id in self._dropped & self._rendering:
+            renderer.drop(row_id)
+            self._checkpointer.ended(row_id)
+            self._rendering.discard(row_id)
+            del self._attempts[row_id]
+        self._dropped.clear()
 
     def _submit(self, row: Arrived, renderer: Renderer) -> None:
         assignment = row.assignment

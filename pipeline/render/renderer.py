@@ -293,6 +293,17 @@ class Renderer:
         self.cancel()
         return found
 
+    def drop(self, row_id: str) -> None:
+        """Forget one row. Between two steps, so one that is under way ends before its next forward."""
+        self._auditor.order(row_id, None)
+        try:
+            for task in self._rows.drop(row_id):
+                self._batcher.drop(task)
+        except Meddled as found:
+            self._keep_apart(found)
+        if not self._rows.under_way:
+            self._watch.restore()
+
     def _park(self) -> None:
         self._charges.work_on(self._rows.under_way)
         try:

@@ -116,6 +116,15 @@ class RowQueue:
         for row in again:
             self.add(row)
 
+    def drop(self, row_id: str) -> list[RowTask]:
+        """Forget a row; return its task, if it is under way."""
+        self._waiting = deque(row for row in self._waiting if row.row_id != row_id)
+        self._alone = deque(row for row in self._alone if row.row_id != row_id)
+        tasks = [task for task, row in self.under_way.items() if row.row_id == row_id]
+        for task in tasks:
+            del self.under_way[task]
+        return tasks
+
     def clear(self) -> None:
         self.under_way.clear()
         self._waiting.clear()

@@ -48,7 +48,7 @@ class StandIn:
             pid=os.getpid(),
         )
 
-    def exchange(self, assignments: object) -> WorkerReport:
+    def exchange(self, _assignments: object, _dropped: object) -> WorkerReport:
         if self._asked.read_text() == "silence":
             time.sleep(3600)
         time.sleep(0.1)

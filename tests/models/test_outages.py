@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from framefleet import Request, Store
-from framefleet.cluster.worker.messages import Assignment, StoredRow, WorkerSetup
-from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.cluster.worker.messages import Assignment
 from framefleet.pipeline.outputs.stores import deadline
-from framefleet.pipeline.render.audit.settings import Audit
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.media_files import image_file, sha256
-from tests.tiny import SMALLEST, tiny
+from tests.one_worker import WITHIN_S, started_worker, stored_by, worker_setup
+from tests.tiny import SMALLEST
 
 LATE, THERE = "a" * 32, "b" * 32
-WITHIN_S = 60.0
 
 
 class Outage:
@@ -69,39 +63,6 @@ def outage() -> Iterator[Outage]:
     outage.end()
 
 
-def _setup(
-    model: str, folder: Path, store: Store, inputs: Inputs, *, keep_embeddings: bool = False
-) -> WorkerSetup:
-    return WorkerSetup(
-        model=ModelSettings(path=str(tiny(model))),
-        batching=Batching(max_rows=4, min_gain=0),
-        media=Media(),
-        store=store,
-        recipes={},
-        inputs=inputs,
-        audit=Audit(every=0),
-        keep_embeddings=keep_embeddings,
-    )
-
-
-def _started(setup: WorkerSetup) -> Worker:
-    worker = Worker(setup)
-    while hasattr(worker.start(), "doing"):
-        """It is loading."""
-    return worker
-
-
-def _stored(worker: Worker, count: int, given: Sequence[Assignment] = ()) -> list[StoredRow]:
-    """Give a worker rows, and wait for so many clips."""
-    rows: list[StoredRow] = []
-    ends = time.monotonic() + WITHIN_S
-    while len(rows) < count and time.monotonic() < ends:
-        report, given = worker.exchange(given), ()
-        assert not report.failed, report.failed
-        rows += report.rendered
-    return rows
-
-
 def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outage: Outage) -> None:
     def row(row_id: str, name: str) -> Assignment:
         (tmp_path / name).write_bytes(image_file())
@@ -110,13 +71,13 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
         return Assignment(row_id=row_id, request=Request(arguments=arguments, seed=1), attempt=1)
 
     store = Store(str(tmp_path / "out"))
-    worker = _started(_setup("wan_i2v", tmp_path, store, LateInputs(tmp_path, outage)))
+    worker = started_worker(worker_setup("wan_i2v", store, LateInputs(tmp_path, outage)))
     rows = [row(LATE, "late.png"), row(THERE, "there.png")]
-    assert [stored.record.row_id for stored in _stored(worker, 1, rows)] == [THERE]
+    assert [stored.record.row_id for stored in stored_by(worker, 1, rows)] == [THERE]
     assert len(outage.waiting) == 1
     assert (worker.exchange([]).still_s, len(worker._inbox)) == (0.0, 1)
     outage.end()
-    assert [stored.record.row_id for stored in _stored(worker, 1)] == [LATE]
+    assert [stored.record.row_id for stored in stored_by(worker, 1)] == [LATE]
     worker.exchange([], drain=True)
 
 
@@ -133,8 +94,8 @@ def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
         )
         for row_id in (LATE, THERE)
     ]
-    worker = _started(_setup("wan", tmp_path, store, Inputs([str(tmp_path)]), keep_embeddings=True))
-    assert {stored.record.row_id for stored in _stored(worker, 2, rows)} == {LATE, THERE}
+    worker = started_worker(worker_setup("wan", store, Inputs([str(tmp_path)]), keep_embeddings=True))
+    assert {stored.record.row_id for stored in stored_by(worker, 2, rows)} == {LATE, THERE}
     asked = [path for path in outage.waiting if path.startswith("embeddings/")]
     assert len(asked) == 1  # of four prompts: while it does not answer it is asked no more
     worker.exchange([], drain=True)

@@ -372,6 +372,29 @@ def test_rows_that_were_under_way_when_the_caller_stopped_are_forgotten(model: M
     assert [clip.request.seed for clip in renderer.render([_request(9)])] == [9]
 
 
+@pytest.mark.parametrize("recipe", ["generate", "own"])
+@pytest.mark.parametrize("max_rows", [1, 3], ids=["alone", "together"])
+def test_a_row_that_is_dropped_ends_at_its_next_forward_and_changes_no_other(
+    max_rows: int, recipe: str, model: Model
+) -> None:
+    known = {"own": Recipe(name="own", function=generate, digest="")} if recipe == "own" else None
+    batching = Batching(max_rows=max_rows, min_gain=0)
+    renderer = Renderer(model, batching, audit=Audit(every=0), recipes=known)
+    requests = [_request(seed, recipe=recipe, num_inference_steps=4) for seed in range(5)]
+    for number, request in enumerate(requests):
+        renderer.submit(request, str(number))
+    assert not renderer.step() and not renderer.step()
+    renderer.drop("0")  # under way
+    renderer.drop("4")  # waits
+    renderer.drop("of another worker")
+    assert renderer.num_active == 3
+    clips = [with_frames(clip) for _ in range(40) for clip in renderer.step()]
+    assert renderer.num_active == 0
+    assert sorted(clip.row_id for clip in clips) == ["1", "2", "3"]
+    for clip in clips:
+        assert isinstance(clip, Clip) and np.array_equal(clip.frames, _plain(model, clip.request))
+
+
 def test_frames_that_are_not_numbers_are_a_failure(model: Model) -> None:
     def broken(pipe: Any, request: Request) -> Any:
         return np.full((5, 16, 16, 3), np.nan, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""No order of events loses a row, leases one twice at once or passes one over too often."""
+"""No order of events loses a row, leases one twice at once but as a copy, or passes one over too often."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class Known:
     strikes: int = 0
     deaths: int = 0  # those on machines that had done a row
     tried: set[str] = field(default_factory=set)  # where it failed, or its worker did
-    holder: str | None = None
-    lease_id: int = 0  # of its last lease
+    leases: dict[str, int] = field(default_factory=dict)  # by the worker that has it, the second with a copy
     end: str = ""  # "done" or "given up"
 
 
@@ -86,15 +85,16 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @rule(choice=st.data(), seconds=st.floats(0, 20))
     def done(self, choice: st.DataObject, seconds: float) -> None:
         self.now += seconds
-        self.report_done(choice.draw(st.sampled_from(self.held())))
+        row_id = choice.draw(st.sampled_from(self.held()))
+        self.report_done(row_id, choice.draw(st.sampled_from(sorted(self.rows[row_id].leases))))
 
     @precondition(lambda self: self.held())
     @rule(choice=st.data(), retry=st.booleans())
     def failed(self, choice: st.DataObject, retry: bool) -> None:
         row_id = choice.draw(st.sampled_from(self.held()))
         row = self.rows[row_id]
-        worker, row.holder = row.holder, None
-        assert worker is not None
+        worker = choice.draw(st.sampled_from(sorted(row.leases)))
+        del row.leases[worker]
         row.failed_on.append(worker)
         row.tried.add(worker)
         given_up = self.dispatcher.failed(worker, row_id, f"bad on {worker}", retry=retry)
@@ -108,7 +108,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         row_ids = choice.draw(st.sets(st.sampled_from(self.held(worker) or ["none"])))
         self.dispatcher.put_back(worker, row_ids)
         for row_id in row_ids & self.rows.keys():
-            self.rows[row_id].holder = None
+            self.rows[row_id].leases.pop(worker, None)
 
     @precondition(lambda self: self.live)
     @rule(choice=st.data())
@@ -118,7 +118,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         some = st.lists(st.sampled_from(row_ids), unique=True) if row_ids else st.just([])
         suspects = choice.draw(st.none() | some)
         for row_id in row_ids:
-            self.rows[row_id].holder = None
+            del self.rows[row_id].leases[worker]
             self.rows[row_id].tried |= self.places[worker]
         named = row_ids if suspects is None else suspects
         is_proven = self.machine(worker) in self.proven
@@ -132,12 +132,26 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         assert [gone.row.row_id for gone in given_up] == (named if guilty else [])
         self.expect_given_up(given_up)
 
+    @precondition(lambda self: len(self.live) > 1 and self.held())
+    @rule(choice=st.data(), seconds=st.floats(1, 100))
+    def come_to_the_end(self, choice: st.DataObject, seconds: float) -> None:
+        """No row waits any more, and one worker has done all of its own: it may get copies."""
+        self.close()
+        while any([self.lease_to(worker) for worker in sorted(self.live)]):
+            pass
+        idle = choice.draw(st.sampled_from(sorted(self.live)))
+        for row_id in self.held(idle):
+            self.now += 5.0
+            self.report_done(row_id, idle)
+        self.now += seconds
+        self.lease_to(idle)
+
     @precondition(lambda self: self.rows)
     @rule(choice=st.data(), retry=st.booleans())
     def stale_reports(self, choice: st.DataObject, retry: bool) -> None:
         row_id = choice.draw(st.sampled_from(sorted(self.rows)))
         worker = choice.draw(st.sampled_from([*self.live, *self.gone, "never here"]))
-        if self.rows[row_id].holder != worker:
+        if worker not in self.rows[row_id].leases:
             assert self.dispatcher.done(worker, row_id, self.now) is False
             assert self.dispatcher.failed(worker, row_id, "late", retry=retry) is None
             self.dispatcher.put_back(worker, [row_id])
@@ -151,8 +165,8 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         rows = self.rows.values()
         assert self.dispatcher.counts == QueueCounts(
-            waiting=sum(1 for row in rows if not row.end and row.holder is None),
-            leased=sum(1 for row in rows if row.holder is not None),
+            waiting=sum(1 for row in rows if not row.end and not row.leases),
+            leased=sum(1 for row in rows if row.leases),
             done=sum(1 for row in rows if row.end == "done"),
             failed=sum(1 for row in rows if row.end == "given up"),
         )
@@ -167,7 +181,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             moved = [self.lease_to(worker) for worker in sorted(self.live)]
             held = self.held()
             for row_id in held:
-                self.report_done(row_id)
+                self.report_done(row_id, min(self.rows[row_id].leases))
             assert held or any(moved), "rows wait, workers ask, and nothing moves"
             self.counts_agree()
 
@@ -177,9 +191,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
 
     def held(self, worker: str | None = None) -> list[str]:
         return [
-            row_id
-            for row_id, row in self.rows.items()
-            if row.holder is not None and worker in (None, row.holder)
+            row_id for row_id, row in self.rows.items() if (worker in row.leases if worker else row.leases)
         ]
 
     def lease_to(self, worker: str) -> bool:
@@ -190,7 +202,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         open_leases = [
             old
             for old in self.live[worker]
-            if any(self.rows[row_id].lease_id == old.lease_id for row_id in held)
+            if any(self.rows[row_id].leases[worker] == old.lease_id for row_id in held)
         ]
         assert len(open_leases) < LEASES_PER_WORKER
         assert not any(old.alone for old in open_leases)
@@ -199,21 +211,30 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         assert len({leased.row.shape for leased in lease.rows}) == 1
         for leased in lease.rows:
             row = self.rows[leased.row.row_id]
-            assert row.holder is None and not row.end
-            assert lease.alone == (row.strikes >= 2)
+            assert not row.end
             assert leased.attempt == 1 + len(row.failed_on) + row.deaths
-            away = {live: len(self.places[live] - row.tried) for live in self.live}
-            assert away[worker] == max(away.values())
-            row.holder, row.lease_id = worker, lease.lease_id
+            if row.leases:
+                assert self.closed and not held and len(row.leases) == 1 and not row.strikes
+            else:
+                assert lease.alone == (row.strikes >= 2)
+                away = {live: len(self.places[live] - row.tried) for live in self.live}
+                assert away[worker] == max(away.values())
+            row.leases[worker] = lease.lease_id
         self.live[worker] = [*open_leases, lease]
         return True
 
-    def report_done(self, row_id: str) -> None:
+    def report_done(self, row_id: str, worker: str) -> None:
         row = self.rows[row_id]
-        assert row.holder is not None
-        assert self.dispatcher.done(row.holder, row_id, self.now) is True
-        self.proven.add(self.machine(row.holder))
-        row.holder, row.end = None, "done"
+        assert self.dispatcher.done(worker, row_id, self.now) is True
+        self.proven.add(self.machine(worker))
+        self.end(row, row_id, "done", by=worker)
+
+    def end(self, row: Known, row_id: str, how: str, *, by: str | None = None) -> None:
+        """The row has ended: who else has it is to leave it."""
+        for worker in row.leases.keys() - {by}:
+            assert row_id in self.dispatcher.take_dropped(worker)
+        row.leases.clear()
+        row.end = how
 
     def expect_given_up(self, given_up: list[GivenUp]) -> None:
         for gone in given_up:
@@ -221,7 +242,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             assert not row.end
             assert [worker for worker, _ in gone.errors] == row.failed_on
             assert gone.attempts == len(row.failed_on) + row.deaths
-            row.end = "given up"
+            self.end(row, gone.row.row_id, "given up")
 
     @rule(lengths=st.lists(st.integers(1, 3), min_size=1, max_size=5))
     def learn_of_lengths(self, lengths: list[int]) -> None:

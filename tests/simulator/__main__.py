@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.rank_order import Ranked
 from tests.simulator.simulation import Fleet, Outcome, Simulation
 
@@ -51,7 +52,7 @@ def main() -> None:
         slow_share=options.slow,
     )
     order = Ranked() if options.longest else None
-    dispatcher = Dispatcher(order=order, copies=not options.no_copies)
+    dispatcher = Dispatcher(FaultPolicy(copies=not options.no_copies), order=order)
     rows = (replace(row, rank=fleet.seconds_of(row.row_id)) for row in table(options.rows))
     outcome = Simulation(dispatcher, rows, fleet).run()
     check(outcome, options.rows)

@@ -61,9 +61,10 @@ class Workers:
     def grow(self, num_rows: int) -> None:
         """They are there."""
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str]) -> None:
         self.goes_on += [given.row_id for given in assignments if given.has_checkpoint]
-        self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+        kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
+        self.hands[worker] = [*kept, *assignments]
 
     def rendered(self, worker: str) -> None:
         """They have no faults."""

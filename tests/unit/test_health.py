@@ -65,7 +65,7 @@ class Played:
         handed_back = tuple(assignment.row_id for assignment in self.hand[1:])
         self.reports.insert(0, WorkerReport(handed_back=handed_back))
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+    def exchange(self, worker: str, assignments: Sequence[Assignment], _: Sequence[str]) -> None:
         self.hand += assignments
         self.rehearsing |= {self.number for assignment in assignments if assignment.largest}
 

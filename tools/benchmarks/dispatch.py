@@ -72,7 +72,7 @@ class NullWorker:
             pid=os.getpid(),
         )
 
-    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
+    def exchange(self, assignments: Sequence[Assignment], _dropped: Sequence[str]) -> WorkerReport:
         if not assignments:
             time.sleep(NOTHING_TO_DO_S)  # as a worker waits for news; else both sides would spin at the end
         return WorkerReport(

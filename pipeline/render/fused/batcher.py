@@ -81,6 +81,11 @@ class RowTask:
         if not self.is_finished:
             self.greenlet.throw()
 
+    def end_its_turn(self) -> None:
+        """End it as a turn of its own, while others go on."""
+        with self.draws.turn(), self._turn():
+            self.end()
+
     def _run(self) -> None:
         try:
             self.value = self._function()
@@ -165,6 +170,12 @@ class Batcher:
         for task in finished:
             del self._tasks[task.greenlet]
         return finished
+
+    def drop(self, task: RowTask) -> None:
+        """End one task where it is, and forget it."""
+        del self._tasks[task.greenlet]
+        with as_in_pipelines(), self._process.kept():
+            task.end_its_turn()
 
     def cancel(self) -> None:
         """End all tasks where they are, the last one first: what each changed for its call it puts back."""
