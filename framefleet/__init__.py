@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.export.export import export
+    from framefleet.jobs.keep.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures.failures import failures
@@ -72,6 +73,7 @@ __all__ = [
     "Store",
     "Summary",
     "TrainPlan",
+    "compact",
     "export",
     "failures",
     "gallery",
@@ -114,6 +116,7 @@ _HOMES = {
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
+    "compact": "framefleet.jobs.keep.compact",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.look.gallery.gallery",
     "failures": "framefleet.jobs.look.failures.failures",

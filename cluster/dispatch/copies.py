@@ -15,6 +15,8 @@ from framefleet.cluster.dispatch.waiting_rows import Entry
 
 # Ranking all rows under way takes a millisecond with a thousand workers: not for each that is idle.
 _RANK_EVERY_S = 1.0
+# Rows that end sooner are not worth it: reports take a second, and rows of one worker share forwards.
+_SHORTEST_S = 5.0
 
 
 class Copies:
@@ -70,5 +72,5 @@ class Copies:
                 first_s = first_s if place else abs(turn_s - (now - seat.last_end))
                 left_s = first_s + place // batch_size * turn_s
                 has_faults = entry.attempts or entry.strikes
-                if left_s > turn_s and not has_faults and row_id not in self._holders:
+                if left_s > max(turn_s, _SHORTEST_S) and not has_faults and row_id not in self._holders:
                     yield left_s, worker, row_id

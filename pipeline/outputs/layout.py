@@ -1,6 +1,6 @@
 """What lies where in an output: who writes it, who may delete it, and what makes it count.
 
-The driver is the process that has the lock: that of `render`, `retry` or `repair`. Only what a part in
+The driver is the process that has the lock: that of `render`, `retry`, `repair` or `compact`. Only what a part in
 records/ names is committed; all else is found again, made again or swept.
 
     path                          written by         deleted by      counts
@@ -8,7 +8,7 @@ records/ names is committed; all else is found again, made again or swept.
     train.json                    training, once     nobody          as job.json, of a training
     drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
     rows/part-*.parquet           driver, at start   driver          always: the table as it was last read
-    records/part-*.parquet        driver             driver, repair  unless late (parts/seals.py); last wins
+    records/part-*.parquet        driver, compact    driver, repair  unless late (parts/seals.py); last wins
     failures/part-*.parquet       driver             driver          for rows without a record
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
     scores/part-*.parquet         score              nobody          for the clips that they name; last wins

@@ -18,6 +18,7 @@ from framefleet.jobs.look.gallery.rows import shown_failures
 from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.compaction import compact_records
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
@@ -28,8 +29,10 @@ from tests.rows import failure, record
 
 _NOTHING = pa.schema([])
 _IDS = st.sets(st.integers(0, 7), max_size=8)
+_KINDS = ["done", "failed", "withdrawn", "forgotten", "compacted", "table"]
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(["done", "failed", "withdrawn", "forgotten", "table"]), _IDS), max_size=8
+    st.tuples(st.sampled_from(["done", "failed", "withdrawn", "forgotten", "compacted", "table"]), _IDS),
+    max_size=8,
 )
 
 
@@ -66,6 +69,8 @@ class Written:
             gone = {f"{one:032x}" for one in ids}
             list(withdraw(self.store, lambda row: row["row_id"] in gone, Held()))
             self.done -= ids
+        elif kind == "compacted":
+            compact_records(self.store, Held())
         elif kind == "forgotten":  # they were tried again, and their run ended well
             gone = {f"{one:032x}" for one in ids}
             for number, part in enumerate(parts_in(self.store, FAILURES), start=1):

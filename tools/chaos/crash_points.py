@@ -1,6 +1,6 @@
 """Kill a command before each change it makes to an output, and halfway through, and run it again.
 
-    python -m tools.chaos.crash_points [render repair retry export] [--every 3]
+    python -m tools.chaos.crash_points [render repair compact retry export] [--every 3]
 
 Each try begins with a copy of the same folder: six rows of a tiny model, without Ray. A change is a write,
 a rename or a deletion by `Folder`; halfway through a write, half of its temporary file is there. Prints for
@@ -116,6 +116,18 @@ def retry(place: Path) -> None:
     framefleet.retry(values(place))
 
 
+def many_parts(place: Path) -> None:
+    """Render so that each row has a part of its own."""
+    from framefleet.pipeline.outputs.parts import parts
+
+    parts._MAX_ROWS = 1
+    render(place)
+
+
+def compact(place: Path) -> None:
+    framefleet.compact(str(place / "output"))
+
+
 def export(place: Path) -> None:
     framefleet.export(str(place / "output"), str(place / "export"), format="hf", shard_rows=2)
 
@@ -135,6 +147,7 @@ class Command:
 COMMANDS = {
     "render": Command(lambda _: None, render, render),
     "repair": Command(damaged, repair, repair),
+    "compact": Command(many_parts, compact, render),
     "retry": Command(render_with_failures, retry, render),  # retry has nothing to do then
     "export": Command(render, export, export),
 }

@@ -20,7 +20,7 @@ from framefleet.pipeline.text import command
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-# Metadata: job.json; the part that this one is in place of.
+# Metadata: job.json; the parts that this one is in place of, one in a line.
 JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
 
@@ -74,6 +74,11 @@ def part_content(store: Store, path: str) -> bytes:
     """Return the bytes of a part. Raises JobError where they are not those that its name says."""
     try:
         content = store.read(path, MAX_PART_BYTES + 1)
+    except FileNotFoundError as error:
+        raise JobError(
+            f"{store.url_of(path)} is gone: it was replaced or put together with others while it was read",
+            "run the same command again",
+        ) from error
     except OSError as error:
         raise _not_ours(store, path, str(error)) from error
     except StoreError as error:

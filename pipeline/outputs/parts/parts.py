@@ -130,12 +130,12 @@ def tables_by_part(
 def read_parts(
     store: Store,
     paths: Iterable[str],
-    fields: pa.Schema,
+    fields: pa.Schema | None,
     maybe: pa.Schema | None = None,
     *,
     num_ahead: int = PARTS_AHEAD,
 ) -> Iterator[pa.Table]:
-    """Yield these columns of parts, in their order, read side by side.
+    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None.
 
     num_ahead: of them may wait to be taken.
     """

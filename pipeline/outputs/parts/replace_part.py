@@ -54,7 +54,8 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
     live = live_parts(store)
     theirs = [part.path for part in live if part.epoch in epochs]
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        replaced = {metadata.get(REPLACES) for metadata in readers.map(partial(_metadata_of, store), theirs)}
+        told = readers.map(partial(_metadata_of, store), theirs)
+        replaced = {path for metadata in told for path in metadata.get(REPLACES, "").splitlines()}
     for part in live:
         if part.path in replaced:
             hold.check()

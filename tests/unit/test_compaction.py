@@ -1,0 +1,134 @@
+"""`framefleet compact`: fewer parts, the same records at every moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import framefleet
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts import compaction
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.pipeline.outputs.parts.seals import gone_parts
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.rows import record
+
+NUM_ROWS, ROWS_OF_A_PART = 200, 4
+TAGS = pa.schema([("tag", pa.string())])
+JOB = '{"job": {"output": "here"}}'
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An output of 50 parts of one run, whose rows ended from the last of the table to the first."""
+    store = Store(str(tmp_path))
+    store.write("job.json", JOB.encode())
+    with DriverLock(store) as lock:
+        write_parts(store, range(NUM_ROWS - 1, -1, -1), epoch=lock.epoch)
+    return store
+
+
+def write_parts(store: Store, numbers: Iterable[int], *, epoch: int) -> None:
+    writer = PartWriter(store, RECORDS, record_schema(TAGS), run=new_run(epoch), job=JOB)
+    for number in numbers:
+        tag = pa.RecordBatch.from_pydict({"tag": [f"row {number}"]}, TAGS)
+        writer.add(tag, values_of(record(number, row_indices=(number,))))
+        if writer.rows_waiting == ROWS_OF_A_PART:
+            writer.flush()
+    writer.flush()
+
+
+def records_in(store: Store) -> list[dict[str, object]]:
+    tables = list(Output(store).records())
+    return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: row["row_id"])
+
+
+def test_many_parts_become_one_in_the_order_of_the_table(store: Store) -> None:
+    before = records_in(store)
+    found = framefleet.compact(store.url_of(""))
+    assert (found.num_before, found.num_after, found.num_rows) == (50, 1, NUM_ROWS)
+    assert len(store.list(RECORDS)) == 1
+    assert records_in(store) == before and len(before) == NUM_ROWS
+    indices = [row["row_indices"][0] for table in Output(store).records() for row in table.to_pylist()]
+    assert indices == list(range(NUM_ROWS))
+    assert find_record(store, f"{7:032x}").row_indices == (7,)
+    assert job_in_parts(store) == JOB
+    assert not gone_parts(store)
+
+
+def test_large_parts_and_those_of_people_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = store.list(RECORDS)[:1]
+    store.move(path, f"{RECORDS}/from-elsewhere.parquet")
+    framefleet.compact(store.url_of(""))
+    with DriverLock(store) as lock:
+        write_parts(store, range(NUM_ROWS, NUM_ROWS + 40), epoch=lock.epoch)
+    sizes = {path: stored.size for path, stored in store.details(RECORDS).items()}
+    large = max(sizes, key=lambda path: sizes[path])
+    monkeypatch.setattr(compaction, "LARGE_BYTES", 2 * sizes[large])
+    found = framefleet.compact(store.url_of(""))
+    assert found.num_rows == 40 and found.num_after < found.num_before
+    assert {large, f"{RECORDS}/from-elsewhere.parquet"} < set(store.list(RECORDS))
+    assert len(records_in(store)) == NUM_ROWS + 40
+
+
+def test_parts_of_other_columns_are_put_together_by_themselves(store: Store) -> None:
+    with DriverLock(store) as lock:
+        writer = PartWriter(store, RECORDS, record_schema(pa.schema([])), run=new_run(lock.epoch))
+        for number in range(NUM_ROWS, NUM_ROWS + 2):
+            writer.add(None, values_of(record(number)))
+            writer.flush()
+    assert framefleet.compact(store.url_of("")).num_after == 2
+    assert sum(row["tag"] is None for row in records_in(store)) == 2
+
+
+@pytest.mark.parametrize("num_gone", [0, 1, 30])
+def test_a_kill_before_all_small_parts_are_gone_shows_no_row_twice_and_is_finished(
+    num_gone: int, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = records_in(store)
+
+    def killed(self: Store, paths: Iterable[str]) -> None:
+        for path in [*paths][:num_gone]:
+            self.delete(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete_many", killed)
+        with pytest.raises(KeyboardInterrupt):
+            framefleet.compact(store.url_of(""))
+    assert len(store.list(RECORDS)) == 51 - num_gone
+    assert records_in(store) == before
+    assert Output(store).counts().done == NUM_ROWS
+    with DriverLock(store):
+        assert len(store.list(RECORDS)) == 1
+    assert records_in(store) == before
+
+
+def test_what_cannot_be_compacted_is_refused_with_a_fix(store: Store) -> None:
+    with DriverLock(store), pytest.raises(JobError, match="is being written by"):
+        framefleet.compact(store.url_of(""))
+    path = Path(store.url_of(store.list(RECORDS)[3]))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(JobError, match="damaged") as caught:
+        framefleet.compact(store.url_of(""))
+    assert "framefleet repair" in caught.value.fix
+    assert len(store.list(RECORDS)) == 50
+    with pytest.raises(JobError, match="is not an output"):
+        framefleet.compact(store.url_of("nowhere"))
+
+
+def test_the_command_says_how_many_there_were(store: Store) -> None:
+    found = command("compact", store.url_of(""))
+    assert (found.exit_code, found.stdout.strip()) == (0, "50 parts of records before, 1 now")
+    found = command("compact", store.url_of(""), "--json")
+    assert json.loads(found.stdout) == {"num_before": 1, "num_after": 1, "num_rows": 0}
