@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.export.export import export
-    from framefleet.jobs.keep.compact import compact
+    from framefleet.jobs.keep.compact.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures.failures import failures
@@ -116,7 +116,7 @@ _HOMES = {
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
-    "compact": "framefleet.jobs.keep.compact",
+    "compact": "framefleet.jobs.keep.compact.compact",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.look.gallery.gallery",
     "failures": "framefleet.jobs.look.failures.failures",

@@ -14,7 +14,7 @@ import typer
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
 from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
-from framefleet.jobs.keep.compact import compact_command
+from framefleet.jobs.keep.compact.command import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command

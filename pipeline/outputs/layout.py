@@ -1,7 +1,7 @@
 """What lies where in an output: who writes it, who may delete it, and what makes it count.
 
-The driver is the process that has the lock: that of `render`, `retry`, `repair` or `compact`. Only what a part in
-records/ names is committed; all else is found again, made again or swept.
+The driver is the process that has the lock: that of `render`, `retry`, `repair` or `compact`. Only what a
+part in records/ names is committed; all else is found again, made again or swept.
 
     path                          written by         deleted by      counts
     job.json                      driver, once       nobody          its job goes on here; parts repeat it

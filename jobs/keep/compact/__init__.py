@@ -1,0 +1,1 @@
+"""Many small files of records put together to a few large ones."""
