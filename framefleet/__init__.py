@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.render.retry import retry
+    from framefleet.jobs.render.stop import stop
     from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
@@ -89,6 +90,7 @@ __all__ = [
     "score",
     "sheet",
     "status",
+    "stop",
     "train",
     "verify",
 ]
@@ -132,6 +134,7 @@ _HOMES = {
     "score": "framefleet.jobs.look.score.score",
     "sheet": "framefleet.jobs.look.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",
+    "stop": "framefleet.jobs.render.stop",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }

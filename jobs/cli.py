@@ -32,7 +32,7 @@ from framefleet.jobs.model.command import (
     verify_command,
 )
 from framefleet.jobs.plan.command import plan_command
-from framefleet.jobs.render.command import render_command, retry_command
+from framefleet.jobs.render.command import render_command, retry_command, stop_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
 from framefleet.jobs.train.command import train_command
@@ -55,6 +55,7 @@ app.command("verify")(verify_output_command)
 app.command("repair")(repair_command)
 app.command("compact")(compact_command)
 app.command("retry")(retry_command)
+app.command("stop")(stop_command)
 app.command("export")(export_command)
 app.command("score")(score_command)
 app.command("gallery")(gallery_command)

@@ -117,6 +117,9 @@ class Driver:
         """Follow what happens for a moment."""
         events = fleet.wait(WAIT_S)
         self._work.lock.check_seen()
+        if self._work.lock.asked_to_stop.is_set() and not self._stop.is_asked:
+            log.warning("asked to end by `framefleet stop`: workers hand back their rows")
+            self._stop.ask()
         for event in events:
             self._follow(event, fleet)
         if self._committer.flush_due(time.monotonic()):

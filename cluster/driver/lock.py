@@ -24,7 +24,14 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
-from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now, seal_of
+from framefleet.pipeline.outputs.parts.seals import (
+    MAX_DRIVER_BYTES,
+    epoch_path,
+    epochs_of,
+    seal_now,
+    seal_of,
+    stop_path,
+)
 from framefleet.pipeline.outputs.stores.store import Store
 
 FORMER_LOCK = "driver.lock"  # of earlier versions
@@ -38,7 +45,8 @@ log = logging.getLogger(__name__)
 class DriverLock:
     """Holds the output within a `with` block. Entering raises JobError when another driver writes there.
 
-    epoch: of this driver. lost: set as soon as it is seen that another driver has the output.
+    epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked_to_stop:
+    set as soon as it is seen that somebody asked this one to end, with `framefleet stop`.
     """
 
     def __init__(
@@ -48,7 +56,7 @@ class DriverLock:
         self._ours = this_process(owner or uuid.uuid4().hex)
         self._told: Progress | None = None
         self.epoch = 0
-        self.lost = threading.Event()
+        self.lost, self.asked_to_stop = threading.Event(), threading.Event()
         self._released = threading.Event()
         self._writing = threading.Lock()
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
@@ -195,13 +203,15 @@ class DriverLock:
         )
 
     def _beat(self) -> None:
-        """Raise the counter until released; stop when another driver has the output."""
+        """Raise the counter until released, and see who asks for what; end when another has the output."""
         while not self._released.wait(self._beat_s):
             try:
                 if not self.still_ours():
                     self.lost.set()
                     return
                 self._write(beat=self._ours.beat + 1)
+                if self._store.exists(stop_path(self.epoch)):
+                    self.asked_to_stop.set()
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
 

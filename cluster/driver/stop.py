@@ -67,9 +67,16 @@ class Stop:
     def is_urgent(self) -> bool:
         return len(self._so_far()) > 1
 
+    def ask(self) -> None:
+        """Do as Ctrl-C does, once."""
+        if not self._so_far():
+            self._asked.append(signal.SIGINT)
+
     def check(self) -> None:
         """Let a signal that was put off go where it would have gone: mostly, KeyboardInterrupt is raised."""
         if asked := self._so_far():
+            if asked[0] not in self._handlers:  # in a thread, where no signal comes
+                raise KeyboardInterrupt
             self._handlers[asked[0]](asked[0], None)
 
     def _so_far(self) -> list[int]:

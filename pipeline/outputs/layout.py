@@ -7,6 +7,7 @@ part in records/ names is committed; all else is found again, made again or swep
     job.json                      driver, once       nobody          its job goes on here; parts repeat it
     train.json                    training, once     nobody          as job.json, of a training
     drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
+    drivers/<epoch>.stop          stop               nobody          while its driver runs, which then ends
     rows/part-*.parquet           driver, at start   driver          always: the table as it was last read
     records/part-*.parquet        driver, compact    driver, repair  unless late (parts/seals.py); last wins
     failures/part-*.parquet       driver             driver          for rows without a record

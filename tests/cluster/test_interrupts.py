@@ -48,6 +48,25 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
     assert len(records_of(tmp_path / "out")) == len(rows)
 
 
+def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
+    rows, out = prompt_rows(100), tmp_path / "out"
+    values = job_values(write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
+    process = start_render(write_job(tmp_path / "job.yaml", values | {"recipe": "tests.faults:lingers"}))
+    while not (out / "drivers").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    found = command("stop", out)
+    assert found.exit_code == 0 and found.stdout.startswith("asked the driver on "), found.output
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, printed
+    assert "asked to end by `framefleet stop`" in printed and "to continue: framefleet render" in printed
+    assert len(records_of(out)) < len(rows)
+    check_whole(out)
+    refused = command("stop", out)
+    assert refused.exit_code == 2 and "no job writes to" in refused.stderr
+    assert command("render", tmp_path / "job.yaml", "--limit", "2").exit_code == 0
+
+
 def interrupted(
     process: subprocess.Popen[str], output: Path, number: int, *, timeout_s: float = 120
 ) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,7 +15,9 @@ import pytest
 
 from framefleet.cluster.driver.holder import Holder, parse_holder, this_process
 from framefleet.cluster.driver.lock import FORMER_LOCK, DriverLock
+from framefleet.jobs.render.stop import stop_driver
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -233,3 +236,15 @@ def wait_until(condition: object, timeout_s: float = 10) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.005)
+
+
+def test_a_driver_sees_that_it_is_asked_to_stop_and_the_next_does_not(store: Store) -> None:
+    with lock(store) as ours:
+        assert not ours.asked_to_stop.wait(0.2)
+        asked = stop_driver(Output(store))
+        assert (asked.epoch, asked.pid) == (ours.epoch, os.getpid())
+        assert ours.asked_to_stop.wait(10)
+    with pytest.raises(JobError, match="no job writes to"):
+        stop_driver(Output(store))
+    with lock(store) as ours:
+        assert not ours.asked_to_stop.wait(0.2)

@@ -40,6 +40,11 @@ class DriverSeen:
     told_s: float | None = None
     progress: Progress | None = None
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether its reports count."""
+        return self.state in _AT_WORK
+
 
 def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     """Return the newest driver of an output. now: the present, but for tests."""
@@ -150,7 +155,7 @@ class Status:
     @property
     def is_under_way(self) -> bool:
         """Whether a driver is at work on it, or on its drafts."""
-        return self.driver.state in _AT_WORK or bool(self.drafts and self.drafts.is_under_way)
+        return self.driver.is_at_work or bool(self.drafts and self.drafts.is_under_way)
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
@@ -177,7 +182,7 @@ class StatusReader:
 
     def status(self) -> Status:
         driver = driver_of(self._output.store)
-        report, is_at_work = driver.progress, driver.state in _AT_WORK
+        report, is_at_work = driver.progress, driver.is_at_work
         num_rows = report.before + report.total if report else None
         num_former = 0
         if report and is_at_work:

@@ -63,6 +63,11 @@ def epoch_path(epoch: int) -> str:
     return f"{DRIVERS}/{epoch:06d}.json"
 
 
+def stop_path(epoch: int) -> str:
+    """Return the file by which the driver of an epoch is asked to end, from wherever the output is."""
+    return f"{DRIVERS}/{epoch:06d}.stop"
+
+
 def epochs_of(store: Store) -> list[int]:
     """Return the epochs of an output, in order; [] where no driver began yet."""
     found = (_PATH.fullmatch(path) for path in store.list(DRIVERS))
