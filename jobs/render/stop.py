@@ -11,13 +11,13 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import stop_path
 
 
-def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
+def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
     """Ask the job that writes to an output to end as on Ctrl-C: what is done stays, and it can go on later.
 
-    Returns at once; it ends as soon as its workers have handed back their rows. storage_options: what fsspec
-    takes. Raises JobError where no driver is at work.
+    Return its driver, at once; it ends as soon as its workers have handed back their rows. storage_options:
+    what fsspec takes. Raises JobError where no driver is at work.
     """
-    stop_driver(Output.open(output, storage_options))
+    return stop_driver(Output.open(output, storage_options))
 
 
 def stop_driver(output: Output) -> DriverSeen:
