@@ -27,10 +27,9 @@ class Copies:
         self._holders: dict[str, set[str]] = {}  # row_id: the workers that have it, of rows with a copy
         self._ranked: list[tuple[float, str, str]] = []  # (seconds left, worker, row_id), the longest last
         self._ranked_at = float("-inf")
-        self.num = 0  # that were made
 
     def take(self, worker: str, now: float) -> list[Entry]:
-        """Return a row of another worker's of which this one, which is idle, gets a copy; [] if none pays."""
+        """Return the row of which this idle worker gets a copy; [] where no copy pays."""
         if now - self._ranked_at >= _RANK_EVERY_S:
             self._ranked, self._ranked_at = sorted(self._worthwhile(now)), now
         while self._ranked:
@@ -38,7 +37,6 @@ class Copies:
             entry = self._seats[holder].rows.get(row_id) if holder in self._seats else None
             if entry is not None and row_id not in self._holders:
                 self._holders[row_id] = {holder, worker}
-                self.num += 1
                 return [entry]
         return []
 

@@ -1,1 +1,1 @@
-"""Many small files of records put together to a few large ones."""
+"""Many small files of records, merged into a few large ones."""

@@ -12,10 +12,10 @@ from framefleet.jobs.show.console import reporting, stderr, stdout
 def compact_command(
     output: OutputToRead, as_json: AsJson = False, sets: StorageSets = None, verbose: Verbose = False
 ) -> None:
-    """Put many small files of records together to a few large ones, which hold the same.
+    """Merge many small files of records into a few large ones.
 
     A job writes one every few seconds; with fewer, resuming, reports and queries of large outputs are faster.
-    No clip is touched. Refused while a job writes to the output.
+    Records stay the same, and no clip is touched. Refused while a job writes to the output.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at

@@ -13,7 +13,7 @@ from framefleet.pipeline.outputs.parts.compaction import Compacted, compact_reco
 
 
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:
-    """Put the small parts of records of an output together to large ones, and those of its drafts.
+    """Merge the small parts of records of an output into large ones, and those of its drafts.
 
     storage_options: what fsspec takes. Raises JobError where there is no output, a job writes to it, or a
     part is damaged; StoreError.

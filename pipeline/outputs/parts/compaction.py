@@ -1,6 +1,6 @@
-"""Many small parts of records put together to a few large ones; a kill in between loses nothing.
+"""Many small parts of records merged into a few large ones; a kill in between loses nothing.
 
-A large part is stored before those in it go. Until then their rows have two records, of which readers take
+A large part is stored before the small ones go. Until then their rows have two records, of which readers take
 one, and who holds the output next finishes what was begun (`replace_part.finish_replacing`). Its rows are in
 the order of the table, so that neighbours are read together. Parts without an epoch are people's, and stay.
 """
@@ -34,12 +34,12 @@ class Compacted:
 
     num_before: int
     num_after: int
-    num_rows: int  # of the parts that were put together
+    num_rows: int  # of the parts that were merged
 
 
 @dataclass(slots=True)
 class _Group:
-    """Parts that are put together. num_bytes: of their files; unpacked: in memory."""
+    """Parts that are merged. num_bytes: of their files; unpacked: in memory."""
 
     parts: list[Part] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
@@ -62,7 +62,7 @@ class _Group:
 
 
 def compact_records(store: Store, hold: Hold, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
-    """Put small parts together. Only for who holds the output; seal it then, as parts were replaced.
+    """Merge small parts. Only for who holds the output; seal it then, as parts were replaced.
 
     on_rows: is called with how many records were looked at. Raises JobError for a part that is damaged.
     """
@@ -73,7 +73,7 @@ def compact_records(store: Store, hold: Hold, on_rows: Callable[[int], None] = l
     for group in _groups(store, small, sizes):
         if len(group.parts) > 1:
             num_groups, num_gone = num_groups + 1, num_gone + len(group.parts)
-            _put_together(store, group, run=run, number=num_groups, hold=hold)
+            _merge(store, group, run=run, number=num_groups, hold=hold)
             num_rows += group.num_rows
             on_rows(num_rows)
     return Compacted(num_before=len(parts), num_after=len(parts) - num_gone + num_groups, num_rows=num_rows)
@@ -91,7 +91,7 @@ def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> It
     yield group
 
 
-def _put_together(store: Store, group: _Group, *, run: str, number: int, hold: Hold) -> None:
+def _merge(store: Store, group: _Group, *, run: str, number: int, hold: Hold) -> None:
     paths = [part.path for part in group.parts]
     table = pa.concat_tables(group.tables)
     table = table.take(pc.sort_indices(pc.list_element(table["row_indices"], 0)))

@@ -76,7 +76,7 @@ def part_content(store: Store, path: str) -> bytes:
         content = store.read(path, MAX_PART_BYTES + 1)
     except FileNotFoundError as error:
         raise JobError(
-            f"{store.url_of(path)} is gone: it was replaced or put together with others while it was read",
+            f"{store.url_of(path)} is gone: it was replaced or merged with others while it was read",
             "run the same command again",
         ) from error
     except OSError as error:
