@@ -1,6 +1,6 @@
-"""From rows of a table, as they are read, to which are doubled, done or still to render: on disk.
+"""From rows of a table, as they are read, to which are doubled, done or still to render.
 
-About 40 bytes of disk per row, see `guards/temporary_tables.py`.
+A byte of memory for each position of the table, and 40 bytes of disk, see `row_ids.py`.
 """
 
 from __future__ import annotations
@@ -8,34 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from framefleet.pipeline.guards.temporary_tables import temporary_tables
+import numpy as np
+import numpy.typing as npt
 
-_SCHEMA = """
-CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
-CREATE TABLE left_out (position INTEGER PRIMARY KEY);
-CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE doubled (id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE again (id BLOB PRIMARY KEY) WITHOUT ROWID;     -- for the next pass over the table
-CREATE TABLE reopened (id BLOB PRIMARY KEY) WITHOUT ROWID;  -- for this pass, if it is not the first
-"""
-# Built after the rows are in, by one sort: keeping it while adding costs random writes all over the file.
-_SEAL = "CREATE INDEX IF NOT EXISTS by_id ON rows (id)"
-# `count(DISTINCT id)` would not use the index and takes thirty times as long.
-_COUNT = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY id))"
-_MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
-_DOUBLED = "INSERT OR IGNORE INTO doubled SELECT ?1 WHERE EXISTS (SELECT 1 FROM done WHERE id = ?1)"
-_IS_PENDING = "SELECT EXISTS (SELECT 1 FROM rows WHERE id = ?1), EXISTS (SELECT 1 FROM done WHERE id = ?1)"
-_AGAIN = "INSERT OR IGNORE INTO again SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
-_IS_DONE = "SELECT EXISTS (SELECT 1 FROM done WHERE id = ?)"
-_OTHERS_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows WHERE id NOT IN (SELECT id FROM wanted)"
-_FIRST_PASS = "NOT EXISTS (SELECT 1 FROM done WHERE done.id = r.id)"
-_LATER_PASS = "EXISTS (SELECT 1 FROM reopened WHERE reopened.id = r.id)"
-_PENDING = """
-SELECT position, id FROM rows AS r
-WHERE position >= ? AND position < ? AND {}
-  AND NOT EXISTS (SELECT 1 FROM rows AS twin WHERE twin.id = r.id AND twin.position < r.position)
-ORDER BY position
-"""
+from framefleet.pipeline.rows.tables.row_ids import Positions, RowIds, as_positions, to_ids, to_texts
+
+# Marks of a position. All but the first three are those of a row, at its first position.
+_THERE = np.uint8(1)
+_TWIN = np.uint8(2)  # its row_id is at an earlier position too
+_LEFT_OUT = np.uint8(4)
+_DONE = np.uint8(8)
+_DOUBLED = np.uint8(16)  # marked done more than once
+_AGAIN = np.uint8(32)  # for the next pass over the table
+_REOPENED = np.uint8(64)  # for this pass, if it is not the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +35,14 @@ class RowCounts:
 
 
 class RowIndex:
-    """All positions of each row_id. First add every row, then ask; for one thread at a time."""
+    """All positions of each row_id. First add every row, then mark and ask; for one thread at a time."""
 
     def __init__(self) -> None:
-        self._db = temporary_tables(_SCHEMA)
-        self._totals: tuple[int, int] | None = None
-        self._num_done = 0
+        self._ids = RowIds()
+        self._marks = np.zeros(0, np.uint8)
+        self._num_positions = 0
+        self._is_sorted = False
+        self._num_rows = self._num_twins = self._num_done = 0
         self._num_reopened: int | None = None  # None: this is the first pass
         self.num_left_out = 0
         self.is_whole = True  # all rows of the table without a record are to be rendered
@@ -63,75 +50,80 @@ class RowIndex:
 
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Take rows as (position in the table, row_id), in any order; a position only once."""
-        pairs = ((position, bytes.fromhex(row_id)) for position, row_id in rows)
-        self._db.executemany("INSERT INTO rows VALUES (?, ?)", pairs)
-        self._totals = None
+        pairs = list(rows)
+        if not pairs:
+            return
+        positions = as_positions(position for position, _ in pairs)
+        self._mark(positions, _THERE)
+        self._ids.write(positions, to_ids([row_id for _, row_id in pairs]))
+        self._num_rows += len(pairs)
+        self._is_sorted = False
 
     def leave_out(self, positions: Iterable[int]) -> None:
         """Take the positions of rows that are not to be rendered; each once."""
-        pairs = ((position,) for position in positions)
-        self.num_left_out += max(self._db.executemany("INSERT INTO left_out VALUES (?)", pairs).rowcount, 0)
+        left_out = as_positions(positions)
+        self._mark(left_out, _LEFT_OUT)
+        self.num_left_out += len(left_out)
 
     def left_out_in(self, first: int, n: int) -> set[int]:
         """Return the positions that were left out, of `first` to `first + n`."""
-        query = "SELECT position FROM left_out WHERE position >= ? AND position < ?"
-        return {position for (position,) in self._db.execute(query, (first, first + n))}
+        return set(self._marked(_LEFT_OUT, first, n).tolist())
 
     def mark_done(self, row_ids: Iterable[str]) -> int:
         """Note that these have a record; return how many are new. Those not of the table are ignored."""
-        self._seal()
-        ids = [(bytes.fromhex(row_id),) for row_id in row_ids]
-        self.num_doubled += max(self._db.executemany(_DOUBLED, ids).rowcount, 0)
-        new = self._db.executemany(_MARK, ids).rowcount
-        self._num_done += max(new, 0)  # -1 when there were none
-        return max(new, 0)
+        rows, times = np.unique(self._rows(row_ids), return_counts=True)
+        marks = self._marks[rows]
+        is_doubled = ((marks & _DONE > 0) | (times > 1)) & (marks & _DOUBLED == 0)
+        self.num_doubled += int(is_doubled.sum())
+        self._marks[rows[is_doubled]] |= _DOUBLED
+        num_new = int((marks & _DONE == 0).sum())
+        self._marks[rows] |= _DONE
+        self._num_done += num_new
+        return num_new
 
     def is_pending(self, row_id: str) -> bool | None:
         """Tell whether a row is still to render; None where it is none of the table."""
-        self._seal()
-        is_there, is_done = self._db.execute(_IS_PENDING, (bytes.fromhex(row_id),)).fetchone()
-        return not is_done if is_there else None
+        rows = self._rows([row_id])
+        return not self._marks[rows[0]] & _DONE if len(rows) else None
 
     def leave_only(self, row_ids: Iterable[str]) -> None:
         """Let of the rows that are to be rendered no others be."""
         self.is_whole = False
-        self._seal()
-        self._db.execute("CREATE TEMP TABLE wanted (id BLOB PRIMARY KEY) WITHOUT ROWID")
-        ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
-        self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ids)
-        self._db.execute(_OTHERS_DONE)
-        self._db.execute("DROP TABLE wanted")
-        (self._num_done,) = self._db.execute("SELECT count(*) FROM done").fetchone()
+        others = np.ones(self._num_positions, np.bool_)
+        others[self._rows(row_ids)] = False
+        marks = self._marks[: self._num_positions]
+        marks[others & (marks & (_THERE | _TWIN) == _THERE)] |= _DONE
+        self._num_done = int((marks & _DONE > 0).sum())
 
     def render_again(self, row_ids: Iterable[str]) -> int:
         """Note rows of the table whose records were taken back, for the pass after this one.
 
         Return how many of them had their record before the first pass.
         """
-        ids = [(bytes.fromhex(row_id),) for row_id in row_ids]
-        self._db.executemany(_AGAIN, ids)
-        return sum(self._db.execute(_IS_DONE, one).fetchone()[0] for one in ids)
+        rows = np.unique(self._rows(row_ids))
+        self._marks[rows] |= _AGAIN
+        return int((self._marks[rows] & _DONE > 0).sum())
 
     def reopen(self) -> int:
         """Begin a pass over the rows that are to be rendered again, and no others; return how many.
 
         Where there are none, this pass goes on.
         """
-        (count,) = self._db.execute("SELECT count(*) FROM again").fetchone()
-        if count:
-            self._db.execute("DELETE FROM reopened")
-            self._db.execute("INSERT INTO reopened SELECT id FROM again")
-            self._db.execute("DELETE FROM again")
-            self._num_reopened = int(count)
-        return int(count)
+        again = self._marked(_AGAIN, 0, self._num_positions)
+        if len(again):
+            self._marks &= ~_REOPENED
+            self._marks[again] ^= _AGAIN | _REOPENED
+            self._num_reopened = len(again)
+        return len(again)
 
     def counts(self) -> RowCounts:
-        rows, distinct = self._seal()
+        self._sort()
+        distinct = self._num_rows - self._num_twins
         pending = distinct - self._num_done if self._num_reopened is None else self._num_reopened
         return RowCounts(
-            rows=rows,
+            rows=self._num_rows,
             distinct=distinct,
-            duplicates=rows - distinct,
+            duplicates=self._num_twins,
             done=distinct - pending,
             pending=pending,
         )
@@ -141,29 +133,55 @@ class RowIndex:
 
         Only the first position of each row_id in the whole table.
         """
-        self._seal()
-        query = _PENDING.format(_FIRST_PASS if self._num_reopened is None else _LATER_PASS)
-        found = self._db.execute(query, (first, first + n))
-        return [(position, row_id.hex()) for position, row_id in found]
+        self._sort()
+        if self._num_reopened is not None:
+            return self._named(self._marked(_REOPENED, first, n))
+        return self._named(self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
-        query = "SELECT position, id FROM rows WHERE position >= ? AND position < ? ORDER BY position"
-        return [(position, row_id.hex()) for position, row_id in self._db.execute(query, (first, first + n))]
+        return self._named(self._marked(_THERE, first, n))
 
     def positions(self, row_id: str) -> list[int]:
         """Return every position of a row_id in table order."""
-        self._seal()
-        query = "SELECT position FROM rows WHERE id = ? ORDER BY position"
-        return [position for (position,) in self._db.execute(query, (bytes.fromhex(row_id),))]
+        self._sort()
+        return self._ids.positions(row_id)
 
     def close(self) -> None:
-        self._db.close()
+        self._ids.close()
 
-    def _seal(self) -> tuple[int, int]:
-        """Return (rows, distinct row_ids), with the index built."""
-        if self._totals is None:
-            self._db.execute(_SEAL)
-            rows, distinct = self._db.execute(_COUNT).fetchone()
-            self._totals = (rows, distinct)
-        return self._totals
+    def _mark(self, positions: Positions, mark: np.uint8) -> None:
+        if not len(positions):
+            return
+        self._num_positions = max(self._num_positions, int(positions.max()) + 1)
+        if self._num_positions > len(self._marks):
+            room = max(self._num_positions, len(self._marks) * 5 // 4)
+            self._marks = np.concatenate((self._marks, np.zeros(room - len(self._marks), np.uint8)))
+        self._marks[positions] |= mark
+
+    def _marked(self, which: np.uint8, first: int, n: int, *, are: np.uint8 | None = None) -> Positions:
+        """Return the positions of `first` to `first + n` where these marks are all set, or `are` as given."""
+        marks = self._marks[first : min(first + n, self._num_positions)]
+        return np.flatnonzero(marks & which == (which if are is None else are)) + first
+
+    def _named(self, positions: Positions) -> list[tuple[int, str]]:
+        if not len(positions):
+            return []
+        first, last = int(positions[0]), int(positions[-1])
+        ids = self._ids.read(first, last + 1 - first)[positions - first]
+        return list(zip(positions.tolist(), to_texts(ids), strict=True))
+
+    def _rows(self, row_ids: Iterable[str]) -> Positions:
+        """Return the first position of each, of those that are in the table."""
+        self._sort()
+        found = self._ids.first_positions(to_ids([*row_ids]))
+        return found[found >= 0]
+
+    def _sort(self) -> None:
+        if self._is_sorted:
+            return
+        is_there: npt.NDArray[np.bool_] = self._marks[: self._num_positions] & _THERE > 0
+        twins = self._ids.sort(is_there)
+        self._marks[twins] |= _TWIN
+        self._num_twins = len(twins)
+        self._is_sorted = True

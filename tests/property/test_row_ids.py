@@ -1,0 +1,39 @@
+"""Row ids on disk find what a dict does: any table, with gaps, twins and ids that are half alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefleet.pipeline.rows.tables.row_ids import RowIds, as_positions, to_ids, to_texts
+
+HALF = st.sampled_from(["0" * 16, "7" + "f" * 15, "8" + "0" * 15, "f" * 16])
+TABLES = st.dictionaries(st.integers(0, 40), st.builds(str.__add__, HALF, HALF))
+
+
+@given(table=TABLES, others=st.lists(st.builds(str.__add__, HALF, HALF)), at_once=st.integers(1, 9))
+def test_what_is_found_is_what_was_written(table: dict[int, str], others: list[str], at_once: int) -> None:
+    with closing(RowIds(at_once=at_once)) as ids:
+        is_there = np.zeros(max(table, default=-1) + 1, np.bool_)
+        for rows in _pieces([*table.items()]):
+            positions = as_positions(position for position, _ in rows)
+            is_there[positions] = True
+            ids.write(positions, to_ids([row_id for _, row_id in rows]))
+        places = {row_id: sorted(at for at in table if table[at] == row_id) for row_id in table.values()}
+        twins = ids.sort(is_there)
+
+        assert sorted(twins) == sorted(at for found in places.values() for at in found[1:])
+        asked = [*places, *others]
+        firsts = [places.get(row_id, [-1])[0] for row_id in asked]
+        assert ids.first_positions(to_ids(asked)).tolist() == firsts
+        assert [ids.positions(row_id) for row_id in asked] == [places.get(row_id, []) for row_id in asked]
+        assert [to_texts(ids.read(at, 1)) for at in table] == [[row_id] for row_id in table.values()]
+
+
+def _pieces(rows: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    for first in range(0, len(rows), 3):
+        yield rows[first : first + 3]
