@@ -94,7 +94,7 @@ def pending_rows(table: RowSource, rows: TableRows, index: RowIndex, order: str 
     one that the index has for its position.
     """
     num_yielded = 0
-    for first, batch in table.batches():
+    for first, batch in table.batches(start=index.first_pending()):
         row_ids = dict(index.pending_in(first, batch.num_rows))
         if not row_ids:
             continue

@@ -77,6 +77,13 @@ def claim(resolved: ResolvedJob) -> None:
     resolved.store.write(CLAIM, content.encode())
 
 
+def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
+    """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
+    said = _description(resolved)
+    job = {key: said["job"][key] for key in ("model", "scores", "on_invalid")}
+    return {**_decisive(said), **job, "versions": said["versions"], "pipeline": said["pipeline"]}
+
+
 def _is_whole(store: Store) -> bool:
     """Return whether job.json is there as it was written; if not, it was read from parts."""
     try:

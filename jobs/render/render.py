@@ -26,6 +26,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
@@ -102,7 +103,8 @@ def render_rows(
             # With a recipe of a module of the job's own, rows may name others of it, which workers need.
             is_early = is_new and ":" not in job.recipe
             begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
-            survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
+            recalled = None if is_new else recall_survey(resolved, index, watch)
+            survey = recalled or survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             for line in survey.unusual_lines(resolved.plan.spec):
                 watch.say(f"note: {line}")
@@ -113,8 +115,10 @@ def render_rows(
                     lock.seal()
                 sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
-                wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
-                write_rows(resolved, index, lock)
+                if not recalled:
+                    wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
+                    write_rows(resolved, index, lock)
+                    remember_survey(resolved, survey)
                 if limit is not None:
                     only = [row_id for _, row_id in index.pending_in(0, limit)]
                 if only is not None:

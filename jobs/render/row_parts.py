@@ -65,6 +65,14 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold) -> None:
         _note(store, digests)
 
 
+def sound_parts(store: Store) -> dict[str, str]:
+    """Return the parts with the digest of each; {} where one is not as it was written, or is not known."""
+    noted, found = _noted(store), store.details(ROWS)
+    parts = {path for path in found if path.endswith(".parquet")}
+    is_sound = parts == noted.keys() and all(found[path].stamp == stamp for path, (_, stamp) in noted.items())
+    return {path: digest for path, (digest, _) in noted.items()} if is_sound else {}
+
+
 def _pieces(table: RowSource) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the table's batches and the position of the first row of each, none of two parts."""
     for first, batch in table.batches():

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.progress_values import Checked
@@ -19,11 +22,12 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
-from framefleet.pipeline.outputs.parts.records import invalid_schema
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
+from framefleet.pipeline.rows.tables.row_ids import TablePositions
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -32,13 +36,14 @@ from framefleet.pipeline.text import command
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
 MAX_EXAMPLES = 10_000  # a table may have a size for each row
+_DONE = pa.schema([*GLANCED, FIRST_FIELDS.field("row_indices")])
 
 
 @dataclass(slots=True)
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. examples: one row of each. invalid: the first of the
+    shapes: how many valid rows have each. examples: the request of one row of each. invalid: the first of the
     rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
     are to be probed. cut_prompts: rows whose prompts are too long, if asked.
     """
@@ -48,7 +53,7 @@ class Survey:
     invalid: list[InvalidRow] = field(default_factory=list)
     places: dict[int, str] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, IdentifiedRow] = field(default_factory=dict)
+    examples: dict[str, Request] = field(default_factory=dict)
     probed: Shapes | None = None
     cut_prompts: CutPrompts | None = None
 
@@ -64,7 +69,7 @@ class Survey:
             self.cut_prompts.add(valid)
         for shape, row in {row.shape: row for row in valid}.items():
             if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
-                self.examples[shape] = row
+                self.examples[shape] = row.request()
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
@@ -72,14 +77,14 @@ class Survey:
     def unusual_lines(self, spec: PipelineSpec) -> list[str]:
         """Return which sizes are far from those that the model knows."""
         examples = self.examples.items()
-        found = ((shape, far_from_native(spec, row.common.request.arguments)) for shape, row in examples)
+        found = ((shape, far_from_native(spec, request.arguments)) for shape, request in examples)
         lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
     def largest(self, preset: Preset | None, options: Options) -> Request | None:
         """Return the row that takes most memory, by its shape."""
-        rows = (row.request() for row in self.examples.values())
+        rows = self.examples.values()
         return max(rows, key=lambda row: row_size(row.arguments, preset, options), default=None)
 
     def find_places(self, table: RowSource) -> None:
@@ -183,14 +188,22 @@ def reasons(row: InvalidRow) -> dict[str, object]:
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
 
 
+def _first_positions(indices: pa.ChunkedArray) -> TablePositions | None:
+    """Return the first position that each record names; None where one names none."""
+    if indices.null_count or (pc.min(pc.list_value_length(indices)).as_py() or 0) < 1:
+        return None
+    firsts: TablePositions = pc.list_element(indices, 0).fill_null(-1).to_numpy()
+    return firsts
+
+
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
     """Note in the index which rows have a record, and report those that have two.
 
     Returns which clips of records are gone, as far as that is soon seen.
     """
     glance = Glance()
-    for _, records in tables_by_part(resolved.store, GLANCED, GLANCED_MAYBE):
-        index.mark_done(records["row_id"].to_pylist())
+    for _, records in tables_by_part(resolved.store, _DONE, GLANCED_MAYBE):
+        index.mark_done(records["row_id"].to_pylist(), _first_positions(records["row_indices"]))
         glance.note(records)
     if index.num_doubled:
         watch.say(

@@ -9,6 +9,7 @@ part in records/ names is committed; all else is found again, made again or swep
     drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
     drivers/<epoch>.stop          stop               nobody          while its driver runs, which then ends
     rows/part-*.parquet           driver, at start   driver          always: the table as it was last read
+    rows/_written.json, _survey.json  driver     driver          while rows/ is as they say
     records/part-*.parquet        driver, compact    driver, repair  unless late (parts/seals.py); last wins
     failures/part-*.parquet       driver             driver          for rows without a record
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered

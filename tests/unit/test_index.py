@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
+from framefleet.pipeline.rows.tables.row_ids import as_positions
 
 
 def name(word: str) -> str:
@@ -100,3 +101,24 @@ def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) ->
     index.leave_only([name("a"), name("b"), name("x")])
     assert index.pending_in(0, 10) == [(1, name("b"))]
     assert (index.counts().pending, index.counts().done) == (1, 3)
+
+
+def test_rows_are_found_where_their_records_say(index: RowIndex) -> None:
+    """Positions 1 and 4 hold b: only the first counts, and what is elsewhere is found by its row_id."""
+    row_ids = [name("a"), name("b"), name("c"), name("elsewhere")]
+    assert index.mark_done(row_ids, as_positions([0, 4, 5, 99])) == 3
+    assert index.pending_in(0, 10) == [(5, name("d"))]
+    assert index.mark_done([name("d")], as_positions([5])) == 1
+    assert index.mark_done([name("a"), name("d")], as_positions([0, 5])) == 0
+    assert index.num_doubled == 2
+
+
+def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:
+    assert index.first_pending() == 0
+    index.mark_done([name("a"), name("b")])
+    assert index.first_pending() == 3
+    index.mark_done([name("c"), name("d")])
+    assert index.first_pending() == 6
+    index.render_again([name("b")])
+    index.reopen()
+    assert index.first_pending() == 1

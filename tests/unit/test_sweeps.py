@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job, sweep_sets
@@ -274,3 +276,10 @@ def test_options_say_what_the_job_file_says(options: Mapping[str, Any], found: M
 def test_a_sweep_option_without_values_is_refused() -> None:
     with pytest.raises(JobError, match="not name=values"):
         sweep_sets([], None, ["guidance_scale"])
+
+
+def test_a_sweep_is_read_from_a_row_of_its_table_on(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"prompt": list("abcd")}), tmp_path / "t.parquet")
+    found = [*swept({"seed": [1, 2, 3]}, tmp_path / "t.parquet").batches(3, start=7)]
+    assert [first for first, _ in found] == [6, 9]
+    assert [row["prompt"] for _, batch in found for row in batch.to_pylist()] == [*"cccddd"]

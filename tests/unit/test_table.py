@@ -195,3 +195,21 @@ def test_a_column_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("prompt,seed,seed\na,1,2\n")
     with pytest.raises(TableError, match="'seed' twice"):
         open_table(str(tmp_path / "t.csv"))
+
+
+def test_parquet_is_read_from_a_row_on(tmp_path: Path) -> None:
+    """Files of 3, 0, 7 and 2 rows, in row groups of 2."""
+    seeds = pa.table({"prompt": list("abcdefghijkl"), "seed": range(12)})
+    for number, (first, count) in enumerate([(0, 3), (3, 0), (3, 7), (10, 2)]):
+        pa.parquet.write_table(seeds.slice(first, count), tmp_path / f"{number}.parquet", row_group_size=2)
+    table = open_table(str(tmp_path))
+    for start in range(13):
+        found = [(first, batch["seed"].to_pylist()) for first, batch in table.batches(2, start=start)]
+        assert [seed for _, some in found for seed in some] == [*range(start, 12)]
+        assert all(some[0] == first for first, some in found)
+
+
+def test_lines_come_whole_wherever_one_would_begin(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\n" + "\n".join("abcde") + "\n")
+    table = open_table(str(tmp_path / "t.csv"))
+    assert [first for first, _ in table.batches(2, start=3)] == [0, 2, 4]

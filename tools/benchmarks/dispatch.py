@@ -104,7 +104,7 @@ def measure_dispatch(model: Path, folder: Path, *, rows: int, workers: int) -> D
 
 def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
     folder.mkdir(parents=True)
-    _write_table(folder / "table.parquet", rows)
+    write_prompts(folder / "table.parquet", rows)
     job = job_from_mapping(
         {"table": str(folder / "table.parquet"), "model": str(model), "output": str(folder / "output")}
     )
@@ -132,7 +132,7 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
     )
 
 
-def _write_table(path: Path, rows: int) -> None:
+def write_prompts(path: Path, rows: int) -> None:
     schema = pa.schema([("prompt", pa.string()), ("seed", pa.int64()), ("label", pa.string())])
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, rows, TABLE_ROWS):
@@ -151,7 +151,7 @@ def _rss_mib() -> float:
 
 
 _NOW = datetime.now(UTC)
-_EXAMPLE = Record(
+EXAMPLE = Record(
     row_id="",
     row_indices=(),
     uri="",
@@ -187,7 +187,7 @@ _EXAMPLE = Record(
 
 def _record(assignment: Assignment) -> Record:
     return replace(
-        _EXAMPLE,
+        EXAMPLE,
         row_id=assignment.row_id,
         uri=f"/output/clips/{assignment.row_id[:2]}/{assignment.row_id}.mp4",
         arguments=canonical_json(assignment.request.arguments),

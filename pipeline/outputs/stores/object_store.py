@@ -126,7 +126,7 @@ class ObjectStore:
             _raise_if_missing(error)
             return {}
         return {
-            name[start:]: Stored(size=said["size"], stamp=_stamp(said))
+            name[start:]: Stored(size=said["size"], stamp=stamp_of(said))
             for name, said in found.items()
             if name != place and not name.endswith("/")
         }
@@ -134,7 +134,7 @@ class ObjectStore:
     def stat(self, path: str) -> Stored:
         files, place = self._at(path)
         said = files.info(place)
-        return Stored(size=said["size"], stamp=_stamp(said))
+        return Stored(size=said["size"], stamp=stamp_of(said))
 
     def delete(self, path: str) -> None:
         files, place = self._at(path)
@@ -208,7 +208,7 @@ def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return gcs.gcs_options(chosen) if gcs.is_gcs(url) else chosen
 
 
-def _stamp(said: Mapping[str, Any]) -> str:
+def stamp_of(said: Mapping[str, Any]) -> str:
     """Return the best that this store has; "" where it has only sizes."""
     keys = (
         "ETag",

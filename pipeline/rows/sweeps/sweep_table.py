@@ -48,12 +48,16 @@ class Swept:
         sizes = [_rows(self.num_table_rows)] if self.table else []
         return f"{' x '.join([*sizes, *map(str, self.factors)])} = {_rows(self.num_rows)}"
 
-    def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError."""
+    def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError.
+
+        start: rows before it are not wanted, and may come nevertheless.
+        """
         if self.table is None:
             yield from self._crossed(0, None, batch_rows)
             return
-        for first, batch in self.table.batches(max(1, batch_rows // self.num_combinations)):
+        of_table = max(1, batch_rows // self.num_combinations)
+        for first, batch in self.table.batches(of_table, start=start // self.num_combinations):
             yield from self._crossed(first, batch, batch_rows)
 
     def places(self, rows: Collection[int]) -> dict[int, str]:

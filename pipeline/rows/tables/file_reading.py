@@ -68,14 +68,15 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
 
 
 def batches_of(
-    file: FileToRead, schema: pa.Schema, *, batch_rows: int, first_row: int
+    file: FileToRead, schema: pa.Schema, *, batch_rows: int, first_row: int, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows with the columns of `schema`, some at a time. Raises TableError.
 
-    first_row: of the file in the table, for messages.
+    first_row: of the file in the table, for messages. skip: how many rows to leave out at the beginning; of
+    Parquet alone.
     """
-    seen = first_row
-    reader = _reader(file, schema)
+    seen = first_row + skip
+    reader = _reader(file, schema, skip)
     waiting: list[pa.RecordBatch] = []
     while True:
         with explained(file, first_row=first_row, num_read=seen - first_row):
@@ -110,15 +111,17 @@ def _parts(batch: pa.RecordBatch, first_row: int, file: FileToRead) -> Iterator[
         )
 
 
-def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
     if file.format == "parquet":
         # pre_buffer reads whole row groups ahead: a file written in one row group would be all in memory
         parquet = pa.parquet.ParquetFile(file.content, pre_buffer=False, buffer_size=1 << 20)
-        for batch in parquet.iter_batches(STEP_ROWS, use_threads=False):
+        groups, skip = _groups_after(parquet, skip)
+        for batch in parquet.iter_batches(STEP_ROWS, row_groups=groups, use_threads=False):
             names = batch.schema.names
             if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
-            yield _plain(batch, schema)
+            yield _plain(batch.slice(skip), schema)
+            skip = max(0, skip - batch.num_rows)
         return
     reader = _text_reader(file, schema)
     if sorted(reader.schema.names) != sorted(schema.names):
@@ -130,6 +133,15 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for batch, odd in reader if file.format == "jsonl" else (typed(batch, schema) for batch in reader):
         bad_texts.tell(batch, odd)
         yield with_odd_cells(batch, odd)
+
+
+def _groups_after(parquet: pa.parquet.ParquetFile, skip: int) -> tuple[list[int], int]:
+    """Return the row groups that hold the rows after `skip`, and how many of their own to skip."""
+    groups = [*range(parquet.num_row_groups)]
+    while groups and skip >= (length := parquet.metadata.row_group(groups[0]).num_rows):
+        skip -= length
+        del groups[0]
+    return groups, skip
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.pipeline.rows.tables.row_ids import Positions, RowIds, as_positions, to_ids, to_texts
+from framefleet.pipeline.rows.tables.row_ids import (
+    Ids,
+    RowIds,
+    TablePositions,
+    as_positions,
+    to_ids,
+    to_texts,
+)
 
 # Marks of a position. All but the first three are those of a row, at its first position.
 _THERE = np.uint8(1)
@@ -21,6 +28,7 @@ _DONE = np.uint8(8)
 _DOUBLED = np.uint8(16)  # marked done more than once
 _AGAIN = np.uint8(32)  # for the next pass over the table
 _REOPENED = np.uint8(64)  # for this pass, if it is not the first
+_LOOKED_AT_ONCE = 1 << 20  # positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +59,15 @@ class RowIndex:
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Take rows as (position in the table, row_id), in any order; a position only once."""
         pairs = list(rows)
-        if not pairs:
+        self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]))
+
+    def add_ids(self, positions: TablePositions, ids: Ids) -> None:
+        """Take rows as `add` does, as arrays."""
+        if not len(positions):
             return
-        positions = as_positions(position for position, _ in pairs)
         self._mark(positions, _THERE)
-        self._ids.write(positions, to_ids([row_id for _, row_id in pairs]))
-        self._num_rows += len(pairs)
+        self._ids.write(positions, ids)
+        self._num_rows += len(positions)
         self._is_sorted = False
 
     def leave_out(self, positions: Iterable[int]) -> None:
@@ -69,9 +80,12 @@ class RowIndex:
         """Return the positions that were left out, of `first` to `first + n`."""
         return set(self._marked(_LEFT_OUT, first, n).tolist())
 
-    def mark_done(self, row_ids: Iterable[str]) -> int:
-        """Note that these have a record; return how many are new. Those not of the table are ignored."""
-        rows, times = np.unique(self._rows(row_ids), return_counts=True)
+    def mark_done(self, row_ids: Iterable[str], expected_at: TablePositions | None = None) -> int:
+        """Note that these have a record; return how many are new. Those not of the table are ignored.
+
+        expected_at: their first positions, of those in a table that may be this one: looked at first.
+        """
+        rows, times = np.unique(self._rows(row_ids, expected_at), return_counts=True)
         marks = self._marks[rows]
         is_doubled = ((marks & _DONE > 0) | (times > 1)) & (marks & _DOUBLED == 0)
         self.num_doubled += int(is_doubled.sum())
@@ -128,15 +142,19 @@ class RowIndex:
             pending=pending,
         )
 
+    def first_pending(self) -> int:
+        """Return the position before which there is nothing to render."""
+        for first in range(0, self._num_positions, _LOOKED_AT_ONCE):
+            if len(found := self._pending(first, _LOOKED_AT_ONCE)):
+                return int(found[0])
+        return self._num_positions
+
     def pending_in(self, first: int, n: int) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of what is not done in `first` to `first + n`.
 
         Only the first position of each row_id in the whole table.
         """
-        self._sort()
-        if self._num_reopened is not None:
-            return self._named(self._marked(_REOPENED, first, n))
-        return self._named(self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE))
+        return self._named(self._pending(first, n))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
@@ -150,7 +168,7 @@ class RowIndex:
     def close(self) -> None:
         self._ids.close()
 
-    def _mark(self, positions: Positions, mark: np.uint8) -> None:
+    def _mark(self, positions: TablePositions, mark: np.uint8) -> None:
         if not len(positions):
             return
         self._num_positions = max(self._num_positions, int(positions.max()) + 1)
@@ -159,23 +177,39 @@ class RowIndex:
             self._marks = np.concatenate((self._marks, np.zeros(room - len(self._marks), np.uint8)))
         self._marks[positions] |= mark
 
-    def _marked(self, which: np.uint8, first: int, n: int, *, are: np.uint8 | None = None) -> Positions:
+    def _pending(self, first: int, n: int) -> TablePositions:
+        self._sort()
+        if self._num_reopened is not None:
+            return self._marked(_REOPENED, first, n)
+        return self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE)
+
+    def _marked(self, which: np.uint8, first: int, n: int, *, are: np.uint8 | None = None) -> TablePositions:
         """Return the positions of `first` to `first + n` where these marks are all set, or `are` as given."""
         marks = self._marks[first : min(first + n, self._num_positions)]
         return np.flatnonzero(marks & which == (which if are is None else are)) + first
 
-    def _named(self, positions: Positions) -> list[tuple[int, str]]:
-        if not len(positions):
-            return []
-        first, last = int(positions[0]), int(positions[-1])
-        ids = self._ids.read(first, last + 1 - first)[positions - first]
-        return list(zip(positions.tolist(), to_texts(ids), strict=True))
+    def _named(self, positions: TablePositions) -> list[tuple[int, str]]:
+        return list(zip(positions.tolist(), to_texts(self._ids.read_at(positions)), strict=True))
 
-    def _rows(self, row_ids: Iterable[str]) -> Positions:
+    def _rows(self, row_ids: Iterable[str], expected_at: TablePositions | None = None) -> TablePositions:
         """Return the first position of each, of those that are in the table."""
         self._sort()
-        found = self._ids.first_positions(to_ids([*row_ids]))
+        ids = to_ids([*row_ids])
+        found = np.full(len(ids), -1)
+        if expected_at is not None and len(ids):
+            found = self._found_at(expected_at, ids)
+        elsewhere = found < 0
+        found[elsewhere] = self._ids.first_positions(ids[elsewhere])
         return found[found >= 0]
+
+    def _found_at(self, positions: TablePositions, ids: Ids) -> TablePositions:
+        """Return the positions where these rows are first, -1 where they are not, or not soon seen to be."""
+        first, last = int(positions.min()), int(positions.max())
+        if first < 0 or last >= self._num_positions or last - first > _LOOKED_AT_ONCE:
+            return np.full(len(ids), -1)
+        is_first = self._marks[positions] & (_THERE | _TWIN) == _THERE
+        is_it = is_first & (self._ids.read_at(positions) == ids).all(axis=1)
+        return np.where(is_it, positions, -1)
 
     def _sort(self) -> None:
         if self._is_sorted:

@@ -30,7 +30,7 @@ def read_file_schema(
     file: OpenFile, size: int | None, request: Mapping[str, Any]
 ) -> tuple[pa.Schema, int | None]:
     """Return the schema and, for Parquet, the number of rows. request: as `FileToRead`. Raises TableError."""
-    request = {**request, "batch_rows": 0, "first_row": 0}
+    request = {**request, "batch_rows": 0, "first_row": 0, "skip": 0}
     ((kind, content),) = _answers(file, size, request, schema=b"")
     assert kind == SCHEMA
     num_rows = int.from_bytes(content[:8], "little", signed=True)
@@ -51,7 +51,7 @@ def read_lines(
     file: OpenFile, size: int | None, request: Mapping[str, Any], rows: Sequence[int]
 ) -> tuple[dict[int, int], int]:
     """Return what `file_lines.lines_in` finds in a text file. Raises TableError."""
-    request = {**request, "batch_rows": 0, "first_row": 0, "lines_of": [*rows]}
+    request = {**request, "batch_rows": 0, "first_row": 0, "skip": 0, "lines_of": [*rows]}
     ((kind, content),) = _answers(file, size, request, schema=b"")
     assert kind == LINES
     lines, num_rows = json.loads(content)

@@ -39,7 +39,7 @@ def _answer(connection: Connection) -> None:
     schema = connection.recv_bytes()
     served = _Served(connection, request.pop("size"))
     lines_of: list[int] | None = request.pop("lines_of", None)
-    first_row, batch_rows = request.pop("first_row"), request.pop("batch_rows")
+    which = {name: request.pop(name) for name in ("batch_rows", "first_row", "skip")}
     file = FileToRead(content=served, **request)
     try:
         if lines_of is not None:
@@ -50,7 +50,7 @@ def _answer(connection: Connection) -> None:
             served.send(SCHEMA + _schema_to_bytes(*schema_of(file)))
         else:
             wanted = pa.ipc.read_schema(pa.py_buffer(schema))
-            for batch in batches_of(file, wanted, batch_rows=batch_rows, first_row=first_row):
+            for batch in batches_of(file, wanted, **which):
                 served.send(BATCH + _to_bytes(batch))
     except TableError as error:
         served.send(REFUSED + json.dumps([error.problem, error.fix]).encode())

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.uint64]  # [rows, 2]: the two halves of a row_id
-Positions = npt.NDArray[np.int64]  # [rows]
+TablePositions = npt.NDArray[np.int64]  # [rows]
 
 _WIDTH = 16  # bytes of a row_id
 _SORTED_AT_ONCE = 4 << 20  # rows, in some 300 MB
@@ -38,7 +38,7 @@ class _Sorted:
 
     high: npt.NDArray[np.uint64]
     low: npt.NDArray[np.uint64]
-    positions: Positions
+    positions: TablePositions
 
 
 class RowIds:
@@ -50,7 +50,7 @@ class RowIds:
         self._sorted: _Sorted | None = None
         self._num_positions = 0
 
-    def write(self, positions: Positions, ids: Ids) -> None:
+    def write(self, positions: TablePositions, ids: Ids) -> None:
         """Take rows in any order; a position only once."""
         edges = np.flatnonzero(np.diff(positions) != 1) + 1
         for places, run in zip(np.split(positions, edges), np.split(ids, edges), strict=True):
@@ -65,7 +65,14 @@ class RowIds:
         found = os.pread(self._by_position.fileno(), n * _WIDTH, first * _WIDTH)
         return np.frombuffer(found, np.uint64).reshape(-1, 2)
 
-    def sort(self, is_there: npt.NDArray[np.bool_]) -> Positions:
+    def read_at(self, positions: TablePositions) -> Ids:
+        """Return the row_ids at positions that are near each other."""
+        if not len(positions):
+            return np.empty((0, 2), np.uint64)
+        first = int(positions.min())
+        return self.read(first, int(positions.max()) + 1 - first)[positions - first]
+
+    def sort(self, is_there: npt.NDArray[np.bool_]) -> TablePositions:
         """Sort the rows; return the positions of those whose row_id is at an earlier one too.
 
         is_there: [positions], where there is a row.
@@ -73,9 +80,9 @@ class RowIds:
         columns = [self._file(), self._file(), self._file()]
         num_passes = max(1, -(-len(is_there) // self._at_once))
         twins = []
-        for number in range(num_passes):  # the row_ids are read as often, each time for one range of them
+        for number in range(num_passes):  # the row_ids are read this often, each time for one range of them
             ids, positions = self._ids_in_range(is_there, number, num_passes)
-            order = np.lexsort((positions, ids[:, 1], ids[:, 0]))
+            order = _order(ids, positions)
             ids, positions = ids[order], positions[order]
             twins.append(positions[1:][(ids[1:] == ids[:-1]).all(axis=1)])
             for file, column in zip(columns, (ids[:, 0], ids[:, 1], positions), strict=True):
@@ -84,7 +91,7 @@ class RowIds:
         self._sorted = _Sorted(high, low, _mapped(columns[2], np.int64))
         return np.concatenate(twins)
 
-    def first_positions(self, ids: Ids) -> Positions:
+    def first_positions(self, ids: Ids) -> TablePositions:
         """Return the first position of each row_id, -1 where it has none."""
         places, found = self._places(ids), np.full(len(ids), -1)
         is_found = places >= 0
@@ -110,7 +117,7 @@ class RowIds:
         assert self._sorted is not None, "the rows are not sorted"
         return self._sorted
 
-    def _places(self, ids: Ids) -> Positions:
+    def _places(self, ids: Ids) -> TablePositions:
         """Return where in the sorted rows each row_id begins, -1 where it is not."""
         rows, found = self._rows, np.full(len(ids), -1)
         order = np.argsort(ids[:, 0])  # then neighbours are looked for one after the other
@@ -127,8 +134,8 @@ class RowIds:
 
     def _ids_in_range(
         self, is_there: npt.NDArray[np.bool_], number: int, num_ranges: int
-    ) -> tuple[Ids, Positions]:
-        """Return the row_ids in one of so many even ranges, and their positions."""
+    ) -> tuple[Ids, TablePositions]:
+        """Return the row_ids in one of `num_ranges` even ranges, and their positions, which rise."""
         ids, positions = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
         for first in range(0, len(is_there), self._at_once):
             piece = self.read(first, self._at_once)
@@ -142,10 +149,17 @@ class RowIds:
         return cast(BinaryIO, self._files.enter_context(tempfile.TemporaryFile(prefix="framefleet-")))
 
 
+def _order(ids: Ids, positions: TablePositions) -> TablePositions:
+    """Return how to take rows, so that they are sorted by row_id, and those of one by position."""
+    order = np.argsort(ids[:, 0])  # five times as fast, and enough where no first halves are equal
+    is_enough = np.diff(ids[order, 0]).all()
+    return order if is_enough else np.lexsort((positions, ids[:, 1], ids[:, 0]))
+
+
 def _mapped(file: BinaryIO, kind: Any) -> npt.NDArray[Any]:
     file.flush()
     return np.memmap(file, kind, "r") if os.fstat(file.fileno()).st_size else np.empty(0, kind)
 
 
-def as_positions(positions: Iterable[int]) -> Positions:
+def as_positions(positions: Iterable[int]) -> TablePositions:
     return np.fromiter(positions, np.int64)

@@ -15,8 +15,11 @@ class RowSource(Protocol):
     def location(self) -> str: ...
     @property
     def schema(self) -> pa.Schema: ...
-    def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError."""
+    def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError.
+
+        start: rows before it are not wanted, and may come nevertheless.
+        """
         ...
 
     def places(self, rows: Collection[int]) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
+from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
@@ -35,29 +37,42 @@ class Table:
     """A table that can be read as often as needed. Rows are numbered from 0, file by file in sorted order.
 
     location: for messages; a URL is without credentials.
-    num_rows: known for Parquet only, where it costs nothing.
+    lengths: rows of each file; known for Parquet only, where it costs nothing.
     """
 
     location: str
     sources: tuple[TableFile, ...]
     schema: pa.Schema
-    num_rows: int | None
+    lengths: tuple[int, ...] | None
 
-    def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
+    @property
+    def num_rows(self) -> int | None:
+        return None if self.lengths is None else sum(self.lengths)
+
+    def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (index of the first row, up to `batch_rows` rows), in order.
 
-        Raises TableError on broken files.
+        start: rows before it are not wanted, and of Parquet not read. Raises TableError on broken files.
         """
         first = 0
-        for source in self.sources:
-            for batch in open_batches(source, self.schema, batch_rows=batch_rows, first_row=first):
-                for start in range(0, batch.num_rows, batch_rows):
-                    part = batch.slice(start, batch_rows)
+        for source, length in zip(self.sources, self.lengths or repeat(0), strict=False):
+            skip = min(length, max(0, start - first))
+            batches = open_batches(source, self.schema, batch_rows=batch_rows, first_row=first, skip=skip)
+            first += skip
+            for batch in batches if not length or skip < length else ():
+                for offset in range(0, batch.num_rows, batch_rows):
+                    part = batch.slice(offset, batch_rows)
                     yield first, part
                     first += part.num_rows
                     self._check_length(first)
         if first == 0:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+
+    def stamps(self) -> list[tuple[str, str, str]] | None:
+        """Return each file and what its store says of it, which every change alters; None if it does not."""
+        said = [(source.path, source.filesystem.info(source.path)) for source in self.sources]
+        found = [(path, str(one.get("size")), stamp_of(one)) for path, one in said]
+        return found if all(stamp for *_, stamp in found) else None
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
         """Return where rows stand, as "line 19", or "b.csv line 4" where files are several."""
@@ -118,7 +133,7 @@ def open_table(
             )
             for p in paths
         )
-        schema, num_rows = _one_schema(sources)
+        schema, lengths = _one_schema(sources)
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
@@ -126,10 +141,10 @@ def open_table(
         raise TableError(f"table {shown} cannot be read: {said}", "check the path and the access") from (
             error if said == str(error) else None  # a traceback would print its own text
         )
-    if num_rows == 0:
+    if lengths is not None and not sum(lengths):
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
-    table = Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
-    table._check_length(num_rows or 0)
+    table = Table(location=shown, sources=sources, schema=schema, lengths=lengths)
+    table._check_length(table.num_rows or 0)
     return table
 
 
@@ -209,14 +224,15 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
     return TableError(f"table {location} does not exist", fix)
 
 
-def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
-    """Return the schema that all files share and, when cheap, the number of rows."""
-    schema, num_rows = _schema_of(sources[0])
-    if num_rows is None:
+def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, ...] | None]:
+    """Return the schema that all files share and, when cheap, the number of rows of each."""
+    schema, length = _schema_of(sources[0])
+    if length is None:
         return schema, None  # CSV and JSONL are held to this schema as they are read
+    lengths = [length]
     for source in sources[1:]:
         other, more = _schema_of(source)
-        num_rows += more or 0
+        lengths.append(more or 0)
         wanted = schema
         if are_records(schema):  # versions of framefleet differ in their columns
             schema = _with_columns(schema, other)
@@ -226,7 +242,7 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
                 f"{source.path} and {sources[0].path} have different columns: {_difference(other, schema)}",
                 "write all files of a table with the same columns, in one order and with the same types",
             )
-    return schema, num_rows
+    return schema, tuple(lengths)
 
 
 def _schema_of(source: TableFile) -> tuple[pa.Schema, int | None]:

@@ -38,10 +38,13 @@ def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
 
 
 def open_batches(
-    source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int
+    source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages."""
-    request = {**_request(source), "batch_rows": batch_rows, "first_row": first_row}
+    """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages.
+
+    skip: how many of its rows to leave out at the beginning; of Parquet alone.
+    """
+    request = {**_request(source), "batch_rows": batch_rows, "first_row": first_row, "skip": skip}
     with _opened(source) as (file, size):
         yield from reader.read_batches(file, size, request, schema)
 

@@ -1,0 +1,106 @@
+"""rows/_survey.json: what the first pass over a table found, so that a run that goes on need not repeat it.
+
+A hundred million rows take half an hour to check, while every GPU waits. The pass is left out where all that
+decides its result is as it was: the table's files by what their store says of them, the job, the model, this
+code and its libraries. Rows that name images or recipes depend on more than that, so they are checked
+again; so are tables with rows that are left out, and sweeps. Every row is still checked before it is
+rendered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from framefleet.jobs.render.claim import deciding_values
+from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.row_parts import sound_parts
+from framefleet.jobs.render.survey import Survey
+from framefleet.jobs.show.progress_values import Checked
+from framefleet.jobs.show.watch import Watch
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.specs.signature import PLACES
+from framefleet.pipeline.outputs.layout import ROWS
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.records import ROW_FIELDS
+from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
+from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.row_ids import to_ids
+from framefleet.pipeline.rows.tables.table import Table
+
+_SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
+_MAX_SHAPES = 1000  # with an example of each; a table may have a size for each row
+_WRITE_AGAIN = f"delete {ROWS}/, which is written again from the table"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What a `Survey` says of a table that is valid. of: all that decides it, as a SHA-256."""
+
+    of: str
+    num_rows: int
+    shapes: dict[str, int]
+    examples: dict[str, Request]
+
+
+_SEEN = TypeAdapter(_Seen)
+
+
+def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey | None:
+    """Fill `index` from rows/, and return what the survey of an earlier run found; None if it may not hold.
+
+    Raises JobError where rows/ is damaged.
+    """
+    parts = sound_parts(resolved.store)
+    key = _key(resolved, parts)
+    try:
+        seen = read_json(resolved.store, _SURVEY, _SEEN) if key else None
+        if seen is None or seen.of != key:
+            return None
+        recipe = resolved.recipes[resolved.job.recipe]
+        checked = {shape: check_again(one, resolved.spec, recipe) for shape, one in seen.examples.items()}
+    except (FileNotFoundError, JobError, TableError):
+        return None
+    num_rows = 0
+    for part in read_parts(resolved.store, sorted(parts), ROW_FIELDS):
+        positions = np.arange(num_rows, num_rows + len(part))
+        if not np.array_equal(part["row_index"].to_numpy(), positions):
+            raise not_ours(resolved.store.url_of(ROWS), f"row {num_rows} is not the next", _WRITE_AGAIN)
+        index.add_ids(positions, to_ids(part["row_id"].to_pylist()))
+        num_rows += len(part)
+        watch.show(Checked(num_rows=num_rows))
+    if num_rows != seen.num_rows:
+        raise not_ours(resolved.store.url_of(ROWS), f"it has {num_rows:,} rows", _WRITE_AGAIN)
+    watch.say("note: the table has not changed since the last run, so its rows are not all checked again")
+    return Survey(num_rows=num_rows, shapes=Counter(seen.shapes), examples=checked)
+
+
+def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
+    """Write down what was found, if it can hold in a later run. Call after rows/ was written."""
+    key = _key(resolved, sound_parts(resolved.store))
+    if key is None or survey.num_invalid or len(survey.shapes) > _MAX_SHAPES:
+        return
+    seen = _Seen(of=key, num_rows=survey.num_rows, shapes=dict(survey.shapes), examples=survey.examples)
+    resolved.store.write(_SURVEY, canonical_json(_SEEN.dump_python(seen)).encode())
+
+
+def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
+    """Return all that decides what a survey finds; None where something that does is not known.
+
+    parts: of rows/, with the digest of each.
+    """
+    table, plan = resolved.table, resolved.plan
+    files = table.stamps() if isinstance(table, Table) else None
+    names_more = any(reader.kind in PLACES or reader.target == "recipe" for reader in plan.readers)
+    if not parts or files is None or names_more or any(map(inputs_in, plan.base.values())):
+        return None
+    values = [source_fingerprint(), deciding_values(resolved), files, parts]
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()

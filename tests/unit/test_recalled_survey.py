@@ -1,0 +1,144 @@
+"""A run that goes on takes its rows from rows/, and only where nothing that decides them has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render import recalled_survey as module
+from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.survey import Survey, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import job_values, write_table
+from tests.unit.test_row_parts import Held
+
+ROWS = [
+    {"prompt": "a cat", "seed": 1, "num_frames": 5, "tag": "x"},
+    {"prompt": "a dog", "seed": 2, "num_frames": 9, "tag": "y"},
+    {"prompt": "a cat", "seed": 1, "num_frames": 5, "tag": "z"},
+]
+
+
+@contextmanager
+def opened(values: dict[str, Any]) -> Iterator[tuple[ResolvedJob, RowIndex]]:
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+        yield resolved, index
+
+
+def first_run(values: dict[str, Any]) -> Survey:
+    with opened(values) as (resolved, index):
+        survey = survey_rows(resolved, index, Callback())
+        write_rows(resolved, index, Held())
+        remember_survey(resolved, survey)
+        return survey
+
+
+def recalled(values: dict[str, Any]) -> Survey | None:
+    with opened(values) as (resolved, index):
+        return recall_survey(resolved, index, Callback())
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    return job_values(write_table(tmp_path / "t.parquet", ROWS), tmp_path / "out")
+
+
+def test_what_is_recalled_is_what_was_found(values: dict[str, Any]) -> None:
+    found = first_run(values)
+    with opened(values) as (resolved, surveyed):
+        survey_rows(resolved, surveyed, Callback())
+        with closing(RowIndex()) as index:
+            survey = recall_survey(resolved, index, Callback())
+            assert survey == found
+            assert index.row_ids_in(0, 9) == surveyed.row_ids_in(0, 9)
+            assert index.counts() == surveyed.counts()
+
+
+def test_another_fleet_and_a_copy_of_the_settings_change_nothing(values: dict[str, Any]) -> None:
+    first_run(values)
+    assert recalled({**values, "fleet": {"workers": 3}, "retries": {"attempts": 7}}) is not None
+
+
+def _other_rows(values: dict[str, Any], _output: Path) -> None:
+    write_table(Path(values["table"]), [*ROWS[:2], ROWS[2] | {"seed": 3}])
+
+
+def _other_defaults(values: dict[str, Any], _output: Path) -> None:
+    values["defaults"] = {**values.get("defaults", {}), "guidance_scale": 3.5}
+
+
+def _no_part(_values: dict[str, Any], output: Path) -> None:
+    next((output / "rows").glob("*.parquet")).unlink()
+
+
+def _other_part(_values: dict[str, Any], output: Path) -> None:
+    (part,) = (output / "rows").glob("*.parquet")
+    pq.write_table(pq.read_table(part).slice(0, 2), part)
+
+
+def _damage(_values: dict[str, Any], output: Path) -> None:
+    (output / "rows" / "_survey.json").write_text("{")
+
+
+def _impossible_example(_values: dict[str, Any], output: Path) -> None:
+    file = output / "rows" / "_survey.json"
+    seen = json.loads(file.read_text())
+    for example in seen["examples"].values():
+        example["arguments"]["num_frames"] = "many"
+    file.write_text(json.dumps(seen))
+
+
+CHANGES = [_other_rows, _other_defaults, _no_part, _other_part, _damage, _impossible_example]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_any_change_the_table_is_checked_again(
+    values: dict[str, Any], tmp_path: Path, change: Callable[[dict[str, Any], Path], None]
+) -> None:
+    first_run(values)
+    change(values, tmp_path / "out")
+    assert recalled(values) is None
+
+
+def test_other_code_checks_the_table_again(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first_run(values)
+    monkeypatch.setattr(module, "source_fingerprint", lambda: "another")
+    assert recalled(values) is None
+
+
+def test_rows_with_more_to_look_at_are_not_recalled(tmp_path: Path) -> None:
+    rows = [row | {"recipe": "generate"} for row in ROWS]
+    of_recipes = job_values(write_table(tmp_path / "r.parquet", rows), tmp_path / "recipes")
+    invalid = [*ROWS, ROWS[0] | {"num_frames": -1}]
+    skipping = job_values(write_table(tmp_path / "i.parquet", invalid), tmp_path / "skip", on_invalid="skip")
+    for values in (of_recipes, skipping):
+        first_run(values)
+        assert recalled(values) is None
+
+
+def test_parts_that_hold_other_rows_than_they_say_are_refused(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_run(values)
+    (part,) = (tmp_path / "out" / "rows").glob("*.parquet")
+    notes = tmp_path / "out" / "rows" / "_written.json"
+    table = pq.read_table(part)
+    for bad in (table.slice(1), table.slice(0, 2), pa.concat_tables([table, table])):
+        pq.write_table(bad, part)
+        digest, _ = json.loads(notes.read_text())[f"rows/{part.name}"]
+        stamp = str(part.stat().st_mtime_ns)
+        notes.write_text(json.dumps({f"rows/{part.name}": [digest, stamp]}))
+        with pytest.raises(JobError, match="rows"):
+            recalled(values)
