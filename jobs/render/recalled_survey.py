@@ -33,7 +33,7 @@ from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.recorded_request import check_again
-from framefleet.pipeline.rows.tables.row_ids import to_ids
+from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.pipeline.rows.tables.table import Table
 
 _SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
@@ -74,7 +74,7 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         positions = np.arange(num_rows, num_rows + len(part))
         if not np.array_equal(part["row_index"].to_numpy(), positions):
             raise not_ours(resolved.store.url_of(ROWS), f"row {num_rows} is not the next", _WRITE_AGAIN)
-        index.add_ids(positions, to_ids(part["row_id"].to_pylist()))
+        index.add_ids(positions, ids_of(part["row_id"]))
         num_rows += len(part)
         watch.show(Checked(num_rows=num_rows))
     if num_rows != seen.num_rows:

@@ -27,7 +27,7 @@ from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
-from framefleet.pipeline.rows.tables.row_ids import TablePositions
+from framefleet.pipeline.rows.tables.row_ids import TablePositions, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -203,7 +203,7 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
     """
     glance = Glance()
     for _, records in tables_by_part(resolved.store, _DONE, GLANCED_MAYBE):
-        index.mark_done(records["row_id"].to_pylist(), _first_positions(records["row_indices"]))
+        index.mark_ids_done(ids_of(records["row_id"]), _first_positions(records["row_indices"]))
         glance.note(records)
     if index.num_doubled:
         watch.say(

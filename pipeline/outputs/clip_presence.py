@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 # Looked at: 256 requests of a store that lists a thousand files in some 50 ms, and 20 MB of memory.
 _MAX_CLIPS = 100_000
+_AT_ONCE = 4096  # records, before folders are left out
 _NUM_LISTINGS = 16  # at once
 GLANCED = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes")
 GLANCED_MAYBE = fields_named(LATER_FIELDS, "path")
@@ -49,6 +50,10 @@ class Glance:
 
     def note(self, records: pa.Table) -> None:
         """Take the columns GLANCED, and GLANCED_MAYBE if they are there; of a row the last that is given."""
+        for first in range(0, len(records), _AT_ONCE):
+            self._note_some(records.slice(first, _AT_ONCE))
+
+    def _note_some(self, records: pa.Table) -> None:
         self._num_records += len(records)
         folders = pc.utf8_slice_codeunits(records["row_id"], 0, 2)
         if len(self._folders) < 256:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.pipeline.rows.tables.row_ids import RowIds, as_positions, to_ids, to_texts
+from framefleet.pipeline.rows.tables.row_ids import RowIds, as_positions, ids_of, to_ids, to_texts
 
 HALF = st.sampled_from(["0" * 16, "7" + "f" * 15, "8" + "0" * 15, "f" * 16])
 TABLES = st.dictionaries(st.integers(0, 40), st.builds(str.__add__, HALF, HALF))
@@ -30,6 +31,10 @@ def test_what_is_found_is_what_was_written(table: dict[int, str], others: list[s
         asked = [*places, *others]
         firsts = [places.get(row_id, [-1])[0] for row_id in asked]
         assert ids.first_positions(to_ids(asked)).tolist() == firsts
+        column = pa.chunked_array(
+            [pa.array(asked[:2], pa.string()), pa.array(["x", *asked[2:]], pa.string())[1:]]
+        )
+        assert (ids_of(column) == to_ids(asked)).all()
         assert [ids.positions(row_id) for row_id in asked] == [places.get(row_id, []) for row_id in asked]
         assert [to_texts(ids.read(at, 1)) for at in table] == [[row_id] for row_id in table.values()]
 

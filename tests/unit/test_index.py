@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
-from framefleet.pipeline.rows.tables.row_ids import as_positions
+from framefleet.pipeline.rows.tables.row_ids import as_positions, to_ids
 
 
 def name(word: str) -> str:
@@ -106,10 +106,10 @@ def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) ->
 def test_rows_are_found_where_their_records_say(index: RowIndex) -> None:
     """Positions 1 and 4 hold b: only the first counts, and what is elsewhere is found by its row_id."""
     row_ids = [name("a"), name("b"), name("c"), name("elsewhere")]
-    assert index.mark_done(row_ids, as_positions([0, 4, 5, 99])) == 3
+    assert index.mark_ids_done(to_ids(row_ids), as_positions([0, 4, 5, 99])) == 3
     assert index.pending_in(0, 10) == [(5, name("d"))]
-    assert index.mark_done([name("d")], as_positions([5])) == 1
-    assert index.mark_done([name("a"), name("d")], as_positions([0, 5])) == 0
+    assert index.mark_ids_done(to_ids([name("d")]), as_positions([5])) == 1
+    assert index.mark_ids_done(to_ids([name("a"), name("d")]), as_positions([0, 5])) == 0
     assert index.num_doubled == 2
 
 

@@ -25,7 +25,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 # As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.
 LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 256 << 20
 _MOST_ROWS = 1 << 17
-_PARTS_AHEAD = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,7 @@ def compact_records(store: Store, hold: Hold, on_rows: Callable[[int], None] = l
 def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
     """Yield neighbours of equal columns that make a large part together."""
     group = _Group()
-    tables = read_parts(store, [part.path for part in parts], None, num_ahead=_PARTS_AHEAD)
+    tables = read_parts(store, [part.path for part in parts], None)
     for part, table in zip(parts, tables, strict=True):
         if not group.takes(part, table, sizes[part.path]):
             yield group

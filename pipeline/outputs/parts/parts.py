@@ -6,10 +6,9 @@ A row is done if and only if a part under `records/` names it, and that part cou
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +27,8 @@ _MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million r
 MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 MAX_AGE_S = 5.0  # rows finished within this time have no record when a driver dies, and are adopted
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
-PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
+_MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are this large together
+_BYTES_AHEAD = 64 << 20
 MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 _ROW_ID = pa.schema([FIRST_FIELDS.field("row_id")])
@@ -128,22 +128,20 @@ def tables_by_part(
 
 
 def read_parts(
-    store: Store,
-    paths: Iterable[str],
-    fields: pa.Schema | None,
-    maybe: pa.Schema | None = None,
-    *,
-    num_ahead: int = PARTS_AHEAD,
+    store: Store, paths: Iterable[str], fields: pa.Schema | None, maybe: pa.Schema | None = None
 ) -> Iterator[pa.Table]:
-    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None.
-
-    num_ahead: of them may wait to be taken.
-    """
-    paths = iter(paths)
-    read = partial(read_part, store, fields=fields, maybe=maybe)
+    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None."""
+    waiting: deque[Future[pa.Table]] = deque()
+    num_ahead = NUM_READERS
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        while some := list(islice(paths, num_ahead)):
-            yield from readers.map(read, some)
+        for path in paths:
+            waiting.append(readers.submit(read_part, store, path, fields=fields, maybe=maybe))
+            while len(waiting) > num_ahead:
+                table = waiting.popleft().result()
+                num_ahead = max(1, min(_MAX_AHEAD, _BYTES_AHEAD // max(1, table.nbytes)))
+                yield table
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def rows_in_part(

@@ -29,7 +29,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
-_PARTS_AHEAD = 16  # whole ones, of up to 64 MiB where rows are that large
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 _MAX_SCORES = 500  # columns; SQLite's tables have at most 2,000
 
@@ -174,7 +173,7 @@ def _counting_records(
     first = pa.schema([field for field in wanted if field.name in FIRST_FIELDS.names])
     maybe = pa.schema([field for field in wanted if field.name not in FIRST_FIELDS.names])
     counts = _which_count(store, paths)
-    tables = read_parts(store, paths, first, maybe, num_ahead=_PARTS_AHEAD)
+    tables = read_parts(store, paths, first, maybe)
     schema = pa.schema(wanted)
     waiting: list[pa.Table] = []
     num_rows = num_bytes = 0  # of these: to ask all of them again with each part takes longer than to read it

@@ -22,7 +22,6 @@ from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _ASKED = fields_named(FIRST_FIELDS, "row_id", "bytes", "recipe", "arguments", "environment")
-_PARTS_AHEAD = 16  # of half a megabyte, as a rule
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 
 
@@ -37,7 +36,7 @@ def withdraw(
     """
     parts, run = live_parts(store), new_run(hold.epoch)
     number = 0
-    tables = read_parts(store, [part.path for part in parts], _ASKED, num_ahead=_PARTS_AHEAD)
+    tables = read_parts(store, [part.path for part in parts], _ASKED)
     for part, table in zip(parts, tables, strict=True):
         where = store.url_of(part.path)
         gone = [row for rows in _some(table) for row in rows_of(rows, where) if goes(row)]

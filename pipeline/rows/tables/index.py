@@ -80,12 +80,13 @@ class RowIndex:
         """Return the positions that were left out, of `first` to `first + n`."""
         return set(self._marked(_LEFT_OUT, first, n).tolist())
 
-    def mark_done(self, row_ids: Iterable[str], expected_at: TablePositions | None = None) -> int:
-        """Note that these have a record; return how many are new. Those not of the table are ignored.
+    def mark_done(self, row_ids: Iterable[str]) -> int:
+        """Note that these have a record; return how many are new. Those not of the table are ignored."""
+        return self.mark_ids_done(to_ids([*row_ids]))
 
-        expected_at: their first positions, of those in a table that may be this one: looked at first.
-        """
-        rows, times = np.unique(self._rows(row_ids, expected_at), return_counts=True)
+    def mark_ids_done(self, ids: Ids, expected_at: TablePositions | None = None) -> int:
+        """Do as `mark_done`. expected_at: where they may be first in the table, to be looked at first."""
+        rows, times = np.unique(self._rows(ids, expected_at), return_counts=True)
         marks = self._marks[rows]
         is_doubled = ((marks & _DONE > 0) | (times > 1)) & (marks & _DOUBLED == 0)
         self.num_doubled += int(is_doubled.sum())
@@ -97,14 +98,14 @@ class RowIndex:
 
     def is_pending(self, row_id: str) -> bool | None:
         """Tell whether a row is still to render; None where it is none of the table."""
-        rows = self._rows([row_id])
+        rows = self._rows(to_ids([row_id]))
         return not self._marks[rows[0]] & _DONE if len(rows) else None
 
     def leave_only(self, row_ids: Iterable[str]) -> None:
         """Let of the rows that are to be rendered no others be."""
         self.is_whole = False
         others = np.ones(self._num_positions, np.bool_)
-        others[self._rows(row_ids)] = False
+        others[self._rows(to_ids([*row_ids]))] = False
         marks = self._marks[: self._num_positions]
         marks[others & (marks & (_THERE | _TWIN) == _THERE)] |= _DONE
         self._num_done = int((marks & _DONE > 0).sum())
@@ -114,7 +115,7 @@ class RowIndex:
 
         Return how many of them had their record before the first pass.
         """
-        rows = np.unique(self._rows(row_ids))
+        rows = np.unique(self._rows(to_ids([*row_ids])))
         self._marks[rows] |= _AGAIN
         return int((self._marks[rows] & _DONE > 0).sum())
 
@@ -191,10 +192,9 @@ class RowIndex:
     def _named(self, positions: TablePositions) -> list[tuple[int, str]]:
         return list(zip(positions.tolist(), to_texts(self._ids.read_at(positions)), strict=True))
 
-    def _rows(self, row_ids: Iterable[str], expected_at: TablePositions | None = None) -> TablePositions:
+    def _rows(self, ids: Ids, expected_at: TablePositions | None = None) -> TablePositions:
         """Return the first position of each, of those that are in the table."""
         self._sort()
-        ids = to_ids([*row_ids])
         found = np.full(len(ids), -1)
         if expected_at is not None and len(ids):
             found = self._found_at(expected_at, ids)

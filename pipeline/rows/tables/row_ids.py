@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Ids = npt.NDArray[np.uint64]  # [rows, 2]: the two halves of a row_id
 TablePositions = npt.NDArray[np.int64]  # [rows]
@@ -24,7 +25,20 @@ _SORTED_AT_ONCE = 4 << 20  # rows, in some 300 MB
 
 
 def to_ids(row_ids: Sequence[str]) -> Ids:
-    return np.frombuffer(bytes.fromhex("".join(row_ids)), ">u8").astype(np.uint64).reshape(-1, 2)
+    return _parsed("".join(row_ids))
+
+
+def ids_of(column: pa.ChunkedArray) -> Ids:
+    """Return a column of row_ids as `to_ids` does, without a text of Python's for each. None may be null."""
+    digits = column.cast(pa.binary(2 * _WIDTH)).combine_chunks()
+    first, last = (place * 2 * _WIDTH for place in (digits.offset, digits.offset + len(digits)))
+    return (
+        _parsed(digits.buffers()[1][first:last].to_pybytes().decode("ascii")) if last > first else to_ids([])
+    )
+
+
+def _parsed(digits: str) -> Ids:
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def to_texts(ids: Ids) -> list[str]:
