@@ -42,6 +42,7 @@ PROGRAMS = {
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
+    "resume": (["--rows", "2000"], "peak_mib"),
     "start": (["--short"], "| plan |"),
     "timesteps": (["--short"], "with fractions ("),
     "training": (["--short"], "bf16, checkpointing"),
@@ -66,7 +67,7 @@ def test_every_program_is_here() -> None:
     [
         *("audit", "audits_simulated", "draft_ranks", "load", "one_level", "timesteps"),
         *("gpu_assert", "gpu_neighbour", "gpu_peak"),
-        pytest.param("start", marks=pytest.mark.long),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],
 )
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
