@@ -3,14 +3,14 @@
 A hundred million rows take half an hour to check, while every GPU waits. The pass is left out where all that
 decides its result is as it was: the table's files by what their store says of them, the job, the model, this
 code and its libraries. Rows that name images or recipes depend on more than that, so they are checked
-again; so are tables with rows that are left out, and sweeps. Every row is still checked before it is
-rendered.
+again; so are sweeps. Every row is still checked before it is rendered.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.recorded_request import check_again
@@ -43,10 +44,11 @@ _WRITE_AGAIN = f"delete {ROWS}/, which is written again from the table"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a `Survey` says of a table that is valid. of: all that decides it, as a SHA-256."""
+    """What a `Survey` says of a table. of: all that decides it, as a SHA-256."""
 
     of: str
     num_rows: int
+    num_invalid: int
     shapes: dict[str, int]
     examples: dict[str, Request]
 
@@ -69,26 +71,45 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         checked = {shape: check_again(one, resolved.spec, recipe) for shape, one in seen.examples.items()}
     except (FileNotFoundError, JobError, TableError):
         return None
-    num_rows = 0
-    for part in read_parts(resolved.store, sorted(parts), ROW_FIELDS):
-        positions = np.arange(num_rows, num_rows + len(part))
-        if not np.array_equal(part["row_index"].to_numpy(), positions):
-            raise not_ours(resolved.store.url_of(ROWS), f"row {num_rows} is not the next", _WRITE_AGAIN)
+    _fill(index, resolved.store, sorted(parts), watch, seen)
+    return Survey(
+        num_rows=seen.num_rows,
+        num_invalid=seen.num_invalid,
+        shapes=Counter(seen.shapes),
+        examples=checked,
+    )
+
+
+def _fill(index: RowIndex, store: Store, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
+    end = num_valid = 0
+    for part in read_parts(store, parts, ROW_FIELDS):
+        positions = part["row_index"].to_numpy()
+        if (np.diff(positions, prepend=end - 1) < 1).any():
+            raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
+        first, end = end, int(positions.max(initial=end - 1)) + 1
+        if end > seen.num_rows:
+            break
         index.add_ids(positions, ids_of(part["row_id"]))
-        num_rows += len(part)
-        watch.show(Checked(num_rows=num_rows))
-    if num_rows != seen.num_rows:
-        raise not_ours(resolved.store.url_of(ROWS), f"it has {num_rows:,} rows", _WRITE_AGAIN)
-    watch.say("note: the table has not changed since the last run, so its rows are not all checked again")
-    return Survey(num_rows=num_rows, shapes=Counter(seen.shapes), examples=checked)
+        index.leave_out(np.setdiff1d(np.arange(first, end), positions))
+        num_valid += len(part)
+        watch.show(Checked(num_rows=end))
+    if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid:
+        raise not_ours(store.url_of(ROWS), f"the table has {seen.num_rows:,} rows", _WRITE_AGAIN)
+    index.leave_out(range(end, seen.num_rows))
 
 
 def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
     """Write down what was found, if it can hold in a later run. Call after rows/ was written."""
     key = _key(resolved, sound_parts(resolved.store))
-    if key is None or survey.num_invalid or len(survey.shapes) > _MAX_SHAPES:
+    if key is None or len(survey.shapes) > _MAX_SHAPES:
         return
-    seen = _Seen(of=key, num_rows=survey.num_rows, shapes=dict(survey.shapes), examples=survey.examples)
+    seen = _Seen(
+        of=key,
+        num_rows=survey.num_rows,
+        num_invalid=survey.num_invalid,
+        shapes=dict(survey.shapes),
+        examples=survey.examples,
+    )
     resolved.store.write(_SURVEY, canonical_json(_SEEN.dump_python(seen)).encode())
 
 
@@ -102,5 +123,6 @@ def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
     names_more = any(reader.kind in PLACES or reader.target == "recipe" for reader in plan.readers)
     if not parts or files is None or names_more or any(map(inputs_in, plan.base.values())):
         return None
-    values = [source_fingerprint(), deciding_values(resolved), files, parts]
+    recipes = {name: recipe.digest for name, recipe in resolved.recipes.items()}
+    values = [source_fingerprint(), deciding_values(resolved), recipes, files, parts]
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()

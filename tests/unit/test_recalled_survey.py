@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render import recalled_survey as module
+from framefleet.jobs.render import row_parts
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import write_rows
@@ -120,12 +121,26 @@ def test_other_code_checks_the_table_again(values: dict[str, Any], monkeypatch: 
 
 def test_rows_with_more_to_look_at_are_not_recalled(tmp_path: Path) -> None:
     rows = [row | {"recipe": "generate"} for row in ROWS]
-    of_recipes = job_values(write_table(tmp_path / "r.parquet", rows), tmp_path / "recipes")
-    invalid = [*ROWS, ROWS[0] | {"num_frames": -1}]
-    skipping = job_values(write_table(tmp_path / "i.parquet", invalid), tmp_path / "skip", on_invalid="skip")
-    for values in (of_recipes, skipping):
-        first_run(values)
-        assert recalled(values) is None
+    values = job_values(write_table(tmp_path / "r.parquet", rows), tmp_path / "out")
+    first_run(values)
+    assert recalled(values) is None
+
+
+@pytest.mark.parametrize("places", [[0], [1, 2], [4, 5, 6], [0, 3, 6], range(1, 7)])
+def test_rows_that_are_left_out_are_left_out_again(
+    tmp_path: Path, places: Collection[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_parts, "_ROWS_IN_PART", 2)
+    rows = [{**ROWS[0], "seed": at, "num_frames": -1 if at in places else 5} for at in range(7)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    values = job_values(table, tmp_path / "out", on_invalid="skip")
+    first_run(values)
+    with opened(values) as (resolved, index):
+        survey = recall_survey(resolved, index, Callback())
+        assert survey is not None
+        assert (survey.num_rows, survey.num_invalid) == (7, len(places))
+        assert index.left_out_in(0, 9) == {*places}
+        assert [at for at, _ in index.row_ids_in(0, 9)] == [at for at in range(7) if at not in places]
 
 
 def test_parts_that_hold_other_rows_than_they_say_are_refused(
@@ -135,7 +150,14 @@ def test_parts_that_hold_other_rows_than_they_say_are_refused(
     (part,) = (tmp_path / "out" / "rows").glob("*.parquet")
     notes = tmp_path / "out" / "rows" / "_written.json"
     table = pq.read_table(part)
-    for bad in (table.slice(1), table.slice(0, 2), pa.concat_tables([table, table])):
+    more = pa.concat_tables([table, table.set_column(0, "row_index", pa.array([3, 4, 5]))])
+    for bad in (
+        table.slice(1),
+        table.slice(0, 2),
+        pa.concat_tables([table, table]),
+        table.take([1, 0, 2]),
+        more,
+    ):
         pq.write_table(bad, part)
         digest, _ = json.loads(notes.read_text())[f"rows/{part.name}"]
         stamp = str(part.stat().st_mtime_ns)

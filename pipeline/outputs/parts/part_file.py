@@ -124,7 +124,11 @@ def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -
     table = pa.table([_as_text(table[field.name], field) for field in fields], fields.names)
     table = table.cast(fields)  # refuses nulls where a record has none
     table.validate(full=True)  # text is UTF-8
-    if "row_id" in fields.names and not pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py():
+    # Of no rows `pc.all` says null: rows/ has a part without any where all of its rows are left out.
+    if (
+        "row_id" in fields.names
+        and pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py() is False
+    ):
         raise ValueError("its row_ids are not all 32 hex digits")
     return table
 
