@@ -46,6 +46,7 @@ def behind(
         yield store, proxy, Store(f"{server.url}/run 7", server.storage_options)
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize("kind", ["refuse", "hang", "reset", "503", "500"])
 def test_every_request_rides_out_an_outage(kind: str, s3_server: S3Server, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"model")

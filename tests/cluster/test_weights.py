@@ -77,6 +77,7 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     assert f"revision='{commit}'" in replay_script(str(tmp_path / "out"), row_id)
 
 
+@pytest.mark.ci
 def test_a_shard_that_changed_in_a_workers_cache_ends_the_job_before_a_row(
     hub: HubServer, tmp_path: Path, values: dict[str, object]
 ) -> None:

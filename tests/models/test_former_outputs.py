@@ -80,6 +80,7 @@ def test_an_output_with_drafts_and_a_failure_is_read_as_before(tmp_path: Path) -
     assert command("gallery", str(place)).exit_code == 0
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("variant", list(CONVERTED))
 def test_a_folder_that_the_former_version_converted_loads(variant: str, tmp_path: Path) -> None:
     now = Path(tiny("opensora_dc")) if variant.startswith("open-sora") else crafter(variant)

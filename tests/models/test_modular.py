@@ -236,6 +236,7 @@ def test_loras_and_options_work_as_with_other_pipelines(tmp_path: Path) -> None:
         assert np.array_equal(clips[row.seed].frames, frames)
 
 
+@pytest.mark.ci
 def test_a_record_has_the_prompt_that_an_upsampler_wrote(tmp_path: Path) -> None:
     cells = [{"prompt": "a red ball", "seed": seed} for seed in range(2)]
     values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model="flux3")

@@ -257,6 +257,7 @@ def test_rows_of_weights_laid_out_by_pixels_share_forwards_and_are_those_of_plai
     assert sum(clip.batch_size for clip in clips) > len(clips)
 
 
+@pytest.mark.ci
 def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     quantization = {"backend": "torchao", "type": "int8_weight_only"}
     pipe = load_model(crafter(TEXT), dtype="fp32", vae_tiling=True, quantization=quantization).pipe
