@@ -12,9 +12,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.resolve import ResolvedJob
@@ -35,7 +36,7 @@ from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.recorded_request import check_again
 from framefleet.pipeline.rows.tables.row_ids import ids_of
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 
 _SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
 _MAX_SHAPES = 1000  # with an example of each; a table may have a size for each row
@@ -47,7 +48,7 @@ class _Seen:
     """What a `Survey` says of a table. of: all that decides it, as a SHA-256."""
 
     of: str
-    num_rows: int
+    num_rows: Annotated[int, Field(le=MAX_ROWS)]
     num_invalid: int
     shapes: dict[str, int]
     examples: dict[str, Request]

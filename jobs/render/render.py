@@ -28,11 +28,11 @@ from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import distrust_parts, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.progress_values import Awaited
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
@@ -124,8 +124,12 @@ def render_rows(
                 if only is not None:
                     index.leave_only(only)
                 is_new_to_see = index.counts().pending > 0
-                with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
-                    summary = _render_pending(resolved, survey, index, lock, watch, start, only, spent)
+                try:
+                    with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
+                        summary = _render_pending(resolved, survey, index, lock, watch, start, only, spent)
+                except TableError:
+                    distrust_parts(resolved.store)
+                    raise
                 return replace(summary, gone=gone, store=resolved.store)
 
 

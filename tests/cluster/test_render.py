@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import framefleet
@@ -113,6 +116,22 @@ def test_a_second_render_has_nothing_to_do(rendered: Path, monkeypatch: pytest.M
     assert sorted((rendered / "out" / "records").iterdir()) == parts
     holder = holder_of(rendered / "out")
     assert holder is not None and holder.ended
+
+
+@pytest.mark.ci
+def test_a_row_id_that_the_disk_altered_is_found_and_the_next_run_mends_it(rendered: Path) -> None:
+    (part,) = (rendered / "out" / "rows").glob("*.parquet")
+    table, written = pq.read_table(part), part.stat()
+    row_ids = table["row_id"].to_pylist()
+    row_ids[0] = row_ids[0][::-1]
+    pq.write_table(table.set_column(1, "row_id", pa.array(row_ids)), part)
+    os.utime(part, ns=(written.st_atime_ns, written.st_mtime_ns))
+    process = start_render(rendered / "job.yaml")
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 2 and "row 0 is another" in printed, printed
+    ended = command("render", rendered / "job.yaml")
+    assert ended.exit_code == 0 and "nothing to do" in ended.stderr
+    assert pq.read_table(part).equals(table)
 
 
 def test_plan_counts_what_is_done_and_what_a_longer_table_adds(rendered: Path, tmp_path: Path) -> None:
