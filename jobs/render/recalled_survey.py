@@ -35,7 +35,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.recorded_request import check_again
-from framefleet.pipeline.rows.tables.row_ids import ids_of
+from framefleet.pipeline.rows.tables.row_ids import ids_of, positions_of
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 
 _SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
@@ -84,7 +84,7 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
 def _fill(index: RowIndex, store: Store, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
     end = num_valid = 0
     for part in read_parts(store, parts, ROW_FIELDS):
-        positions = part["row_index"].to_numpy()
+        positions = positions_of(part["row_index"])
         if (np.diff(positions, prepend=end - 1) < 1).any():
             raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
         first, end = end, int(positions.max(initial=end - 1)) + 1

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
@@ -27,7 +26,7 @@ from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
-from framefleet.pipeline.rows.tables.row_ids import TablePositions, ids_of
+from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -188,14 +187,6 @@ def reasons(row: InvalidRow) -> dict[str, object]:
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
 
 
-def _first_positions(indices: pa.ChunkedArray) -> TablePositions | None:
-    """Return the first position that each record names; None where one names none."""
-    if indices.null_count or (pc.min(pc.list_value_length(indices)).as_py() or 0) < 1:
-        return None
-    firsts: TablePositions = pc.list_element(indices, 0).fill_null(-1).to_numpy()
-    return firsts
-
-
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
     """Note in the index which rows have a record, and report those that have two.
 
@@ -203,7 +194,7 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
     """
     glance = Glance()
     for _, records in tables_by_part(resolved.store, _DONE, GLANCED_MAYBE):
-        index.mark_ids_done(ids_of(records["row_id"]), _first_positions(records["row_indices"]))
+        index.mark_ids_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
         glance.note(records)
     if index.num_doubled:
         watch.say(

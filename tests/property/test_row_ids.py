@@ -7,10 +7,18 @@ from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.pipeline.rows.tables.row_ids import RowIds, as_positions, ids_of, to_ids, to_texts
+from framefleet.pipeline.rows.tables.row_ids import (
+    RowIds,
+    as_positions,
+    first_positions_of,
+    ids_of,
+    to_ids,
+    to_texts,
+)
 
 HALF = st.sampled_from(["0" * 16, "7" + "f" * 15, "8" + "0" * 15, "f" * 16])
 TABLES = st.dictionaries(st.integers(0, 40), st.builds(str.__add__, HALF, HALF))
@@ -42,3 +50,16 @@ def test_what_is_found_is_what_was_written(table: dict[int, str], others: list[s
 def _pieces(rows: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
     for first in range(0, len(rows), 3):
         yield rows[first : first + 3]
+
+
+@given(lists=st.lists(st.lists(st.integers(0, 9), min_size=1), min_size=1), first=st.integers(0, 3))
+def test_the_first_of_each_list_is_taken(lists: list[list[int]], first: int) -> None:
+    halves = pa.array(lists[:1], pa.list_(pa.int64())), pa.array(lists[1:], pa.list_(pa.int64()))
+    found = first_positions_of(pa.chunked_array(halves).slice(first))
+    expected = [one[0] for one in lists[first:]]
+    assert (found is None and not expected) or (found is not None and found.tolist() == expected)
+
+
+@pytest.mark.parametrize("lists", [[[1], []], [[1], None], [[1], [None]], []])
+def test_where_a_list_has_no_first_there_is_none(lists: list[list[int | None] | None]) -> None:
+    assert first_positions_of(pa.chunked_array([pa.array(lists, pa.list_(pa.int64()))])) is None
