@@ -46,6 +46,7 @@ def event_loop(pipe: Any, request: Request, *, how: str = "none") -> Any:
         parts = [copy.copy(pipe), copy.copy(pipe)]
         for part in parts:
             part.scheduler = copy.deepcopy(pipe.scheduler)
+            part.tokenizer = copy.deepcopy(pipe.tokenizer)  # a call sets how it truncates and pads
         calls = [asyncio.to_thread(render, part, request.seed + i) for i, part in enumerate(parts)]
         first, second = await asyncio.gather(*calls)
         return (first + second) / 2
