@@ -28,6 +28,7 @@ class WorkersHere:
     """A fleet whose workers are threads of this process, asked in turn."""
 
     unused: tuple[str, ...] = ()
+    has_too_many = False
 
     def __init__(self, setup: WorkerSetup, num_workers: int) -> None:
         self._setup = setup
@@ -44,6 +45,10 @@ class WorkersHere:
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
+
+    def resize(self, num_workers: int) -> None:
+        """Have none in the place of those that end: the driver asks for it as it ends."""
+        self.has_too_many = not num_workers
 
     def rendered(self, worker: str) -> None:
         """Nobody counts their faults."""
@@ -64,9 +69,9 @@ class WorkersHere:
     def drain(self, worker: str) -> None:
         self._is_drained.add(worker)
 
-    def retire(self, worker: str, *, is_replaced: bool) -> None:
+    def retire(self, worker: str) -> None:
         del self._given[worker]
-        if is_replaced:
+        if not self.has_too_many:
             self._starting.append(self._start())
 
     def close(self) -> None:

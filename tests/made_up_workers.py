@@ -48,6 +48,7 @@ class Workers:
     verdicts: dict[int, Verdict]
     num_workers: int = 2
     unused: tuple[str, ...] = ()
+    has_too_many: bool = False
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
     compared: set[str] = field(default_factory=set)  # rows that were audited, and equal
@@ -58,6 +59,10 @@ class Workers:
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
+
+    def resize(self, num_workers: int) -> None:
+        """Have none in the place of those that end: the driver asks for it as it ends."""
+        self.has_too_many = not num_workers
 
     def rendered(self, worker: str) -> None:
         """They have no faults."""
@@ -85,9 +90,9 @@ class Workers:
         self.leaving.add(worker)
         self.hands.setdefault(worker, [])
 
-    def retire(self, worker: str, *, is_replaced: bool) -> None:
+    def retire(self, worker: str) -> None:
         del self.hands[worker]
-        if is_replaced:
+        if not self.has_too_many:
             self._start()
 
     def wait(self, timeout_s: float) -> list[Event]:

@@ -205,6 +205,9 @@ class Dispatcher:
             if entry is not None:
                 self._put_back(entry)
 
+    def has_rows(self, worker: str) -> bool:
+        return worker in self._seats and bool(self._seats[worker].rows)
+
     def in_hand(self) -> dict[str, int]:
         """Return how many rows each worker has, of those that have any."""
         return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}

@@ -16,6 +16,7 @@ from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.health import Storing, cause_to_end
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.ranks import order_of
+from framefleet.cluster.driver.scale import Scale
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
@@ -64,6 +65,7 @@ class Driver:
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
+        self._scale = Scale(work.elastic) if work.elastic else None
         self._largest = work.largest
         self._has_failed = False
         self._over_budget: str | None = None
@@ -125,7 +127,10 @@ class Driver:
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
-        self._on_progress(self._told())
+        progress = self._told()
+        if self._scale and not self._is_ending:
+            fleet.resize(self._scale.wanted(progress))
+        self._on_progress(progress)
         self._heed_budget()
 
     def _told(self) -> Progress:
@@ -140,6 +145,7 @@ class Driver:
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back what they have; wait for it, but not for ever."""
+        fleet.resize(0)
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
 
@@ -183,17 +189,23 @@ class Driver:
             self._lose(fleet.end(event.worker, cause), fleet)
 
     def _go_on(self, worker: str, fleet: Fleet) -> None:
-        """Give a worker more to do; one that is to go hands back its rows, and then goes."""
-        if not (self._is_ending or worker in self._leaving):
-            fleet.exchange(worker, self._assignments(worker), self._dropped(worker))
-        elif worker in self._dispatcher.in_hand():
+        """Give a worker more to do; one that is to go hands back its rows, and then goes.
+
+        One for which there is nothing goes too, where there are more than the rows left need.
+        """
+        is_going = self._is_ending or worker in self._leaving
+        assignments = [] if is_going else self._assignments(worker)
+        has_rows = self._dispatcher.has_rows(worker)
+        if not is_going and (has_rows or not fleet.has_too_many):
+            fleet.exchange(worker, assignments, self._dropped(worker))
+        elif has_rows:
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
             self._lose(fleet.end(worker, cause), fleet)
         else:
             self._dispatcher.lost(worker)
             self._tally.drained(worker)
-            fleet.retire(worker, is_replaced=not self._is_ending)
+            fleet.retire(worker)
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:

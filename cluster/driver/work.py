@@ -8,6 +8,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -21,8 +22,8 @@ class Work:
 
     order: of rows, as the job says it. rows: reads the table's rows. index: every valid one, with those
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
-    that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. largest: the
-    row that takes most memory.
+    that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
+    None where the number of workers does not follow the rows left. largest: the row that takes most memory.
     """
 
     setup: WorkerSetup
@@ -37,6 +38,7 @@ class Work:
     budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)
     gpus_per_worker: float = 1.0
+    elastic: ElasticWorkers | None = None
     largest: Request | None = None
 
     def over_budget(self, spent: Spent) -> str | None:

@@ -79,7 +79,7 @@ class Fleet:
         self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
         self._resting: list[Slot] = []
         self._losses: dict[str, Slot] = {}  # by the process that is gone, until it is decided what follows
-        self._num_slots = self._num_rows = 0
+        self._num_slots = self._num_made = self._num_rows = 0
         self._clock = Listening(time.monotonic())
         self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
         self._num_looks = 0
@@ -121,6 +121,23 @@ class Fleet:
         self._num_rows = num_rows
         self._fill()
 
+    def resize(self, num_workers: int) -> None:
+        """Have this many workers. Those that wait for a machine are what Ray's autoscaler adds machines for.
+
+        Of too many, those without a machine end at once, and the others when they are retired.
+        """
+        self._shares = replace(self._shares, asked=num_workers)
+        self._fill()
+        for slot in [slot for slot in self._slots.values() if slot.state == "pending"]:
+            if self.has_too_many:
+                self._forget(slot)
+                self._num_slots -= 1
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether there are more workers than were asked for."""
+        return self._shares.asked is not None and self._num_slots > self._shares.asked
+
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
         """Hand rows to a worker that has just been heard of, and wait for its next report.
 
@@ -132,12 +149,14 @@ class Fleet:
         """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
         self._actors.drain(self._slots[worker], now=self._clock.seconds)
 
-    def retire(self, worker: str, *, is_replaced: bool) -> None:
-        """End a worker that has handed back all its rows."""
+    def retire(self, worker: str) -> None:
+        """End a worker that has no rows; another takes its place, unless there are too many."""
         slot = self._slots[worker]
         self._forget(slot)
         self._hosts.left(slot.name)
-        if is_replaced:
+        if self.has_too_many:
+            self._num_slots -= 1
+        else:
             self._start(slot)
 
     def rendered(self, worker: str) -> None:
@@ -164,7 +183,9 @@ class Fleet:
             is_explained=is_explained,
             error=lost.error,
         )
-        if rest:
+        if self.has_too_many:
+            self._num_slots -= 1
+        elif rest:
             slot.state, slot.host, slot.starts_at = "to start", None, rest.until
             self._resting.append(slot)
         for place in set(self._hosts.unused) - set(unused):
@@ -206,7 +227,8 @@ class Fleet:
         blocked, _ = self._hosts.to_avoid(time.monotonic())
         wanted = min(self._shares.num_workers(self._machines.alive, but=blocked), self._num_rows)
         while self._num_slots < wanted:
-            self._start(Slot(self._num_slots))
+            self._start(Slot(self._num_made))
+            self._num_made += 1
             self._num_slots += 1
         has_room = self._shares.room(self._machines.alive)
         if wanted > has_room and not self._told_room:

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from framefleet.pipeline.guards.strict_model import Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4
+
+
+class ElasticWorkers(Strict):
+    """As many workers as the rows left need. A Ray autoscaler adds and removes machines for them."""
+
+    min: Annotated[int, Field(ge=1)] = 1
+    max: Annotated[int, Field(ge=1)]
+    target_s: float = Field(
+        default=900, gt=0, description="How long the rows left should take: more workers for less time."
+    )
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.min > self.max:
+            raise PydanticCustomError("workers", "{{min: N, max: M}} with N at most M")
+        return self
 
 
 class FleetSettings(Strict):
@@ -20,8 +37,10 @@ class FleetSettings(Strict):
     address: str | None = Field(
         default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
     )
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
+    workers: Annotated[int, Field(ge=1)] | ElasticWorkers | Literal["auto"] = Field(
+        default="auto",
+        description="auto: one for each GPU, or for each CPU core where there is no GPU. "
+        "{min: 1, max: 64}: as many as the rows left need.",
     )
     # A worker renders on one GPU: more would be paid for and idle.
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
@@ -52,10 +71,21 @@ class FleetSettings(Strict):
         return 1 if self.gpus_per_worker == "auto" else self.gpus_per_worker or 1
 
     @property
+    def elastic(self) -> ElasticWorkers | None:
+        """How the number of workers follows the rows left; None where it does not."""
+        return self.workers if isinstance(self.workers, ElasticWorkers) else None
+
+    @property
+    def max_workers(self) -> int | None:
+        """How many workers there are at most; None: as many as have room."""
+        if isinstance(self.workers, ElasticWorkers):
+            return self.workers.max
+        return None if self.workers == "auto" else self.workers
+
+    @property
     def num_cpus(self) -> int:
         """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
-        workers = 0 if self.workers == "auto" else self.workers
-        return max(os.cpu_count() or 1, int(workers * self.worker_cpus() + 1))
+        return max(os.cpu_count() or 1, int((self.max_workers or 0) * self.worker_cpus() + 1))
 
     def worker_cpus(self, nodes: Iterable[tuple[float, float]] = (), *, gpus_per_worker: float = 0) -> float:
         """Return the cores of one worker, which each of these machines has. nodes: cores and GPUs."""

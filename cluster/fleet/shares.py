@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from framefleet.cluster.fleet.machines import Machine, room
-from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,10 @@ def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
         gpus = 1 if any(machine.gpus for machine in machines) else 0
     nodes = [(machine.cpus, machine.gpus) for machine in machines]
     cpus = settings.worker_cpus(nodes, gpus_per_worker=gpus)
-    if settings.workers != "auto":
-        asked: int | None = settings.workers
+    if isinstance(settings.workers, ElasticWorkers):
+        asked: int | None = settings.workers.min
+    elif settings.workers != "auto":
+        asked = settings.workers
     else:
         # A Ray of our own may give out more cores than there are.
         asked = None if gpus or settings.address is not None else (os.cpu_count() or 1)

@@ -213,6 +213,6 @@ def _shares(settings: FleetSettings) -> tuple[int, float]:
     gpus = settings.gpus_per_worker
     if gpus == "auto":
         gpus = 1 if total else 0
-    if settings.workers != "auto":
-        return settings.workers, gpus
+    if settings.max_workers is not None:
+        return settings.max_workers, gpus
     return max(1, int(total / gpus)) if gpus else 1, gpus

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.budget import JobBudget
-from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
@@ -313,6 +313,13 @@ class TrainJob(TableJob):
     table: _Text
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
     train: TrainSettings
+
+    @field_validator("fleet")
+    @classmethod
+    def _is_fixed(cls, fleet: FleetSettings) -> FleetSettings:
+        if isinstance(fleet.workers, ElasticWorkers):
+            raise PydanticCustomError("workers", "a number of workers that does not change, or auto")
+        return fleet
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:

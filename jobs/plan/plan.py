@@ -213,8 +213,8 @@ def _is_on_cpu(job: Job) -> bool:
 def num_workers_of(job: Job) -> int:
     """Return the number of workers that a job starts. JobError if it joins a cluster, which decides that."""
     fleet = job.fleet
-    if fleet.workers != "auto":
-        return fleet.workers
+    if fleet.max_workers is not None:
+        return fleet.max_workers
     if fleet.address is not None:
         raise JobError(
             f"the cluster at {fleet.address} has as many workers as it has room for",

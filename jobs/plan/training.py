@@ -82,7 +82,7 @@ def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool
 def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
     """Do what `plan_training` promises, reporting to `watch`."""
     resolved = as_begun(resolve_training(job, watch))
-    num_workers = None if job.fleet.workers == "auto" else job.fleet.workers
+    num_workers = job.fleet.max_workers
     check_output(resolved, workers=num_workers)
     with tempfile.TemporaryDirectory(prefix="framefleet-plan-") as folder:
         # With another output: what is found out is not kept.

@@ -91,7 +91,9 @@ def _fill(index: RowIndex, store: Store, parts: Iterable[str], watch: Watch, see
         if end > seen.num_rows:
             break
         index.add_ids(positions, ids_of(part["row_id"]))
-        index.leave_out(np.setdiff1d(np.arange(first, end), positions))
+        is_left_out = np.ones(end - first, np.bool_)
+        is_left_out[positions - first] = False
+        index.leave_out(np.flatnonzero(is_left_out) + first)
         num_valid += len(part)
         watch.show(Checked(num_rows=end))
     if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid:

@@ -231,6 +231,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
+        elastic=resolved.job.fleet.elastic,
     )
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted

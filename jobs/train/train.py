@@ -86,7 +86,7 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
     resolved = as_begun(resolve_training(job, watch))
-    asked = None if job.fleet.workers == "auto" else job.fleet.workers
+    asked = job.fleet.max_workers
     check_output(resolved, workers=asked)  # before the lock, which leaves its file in what is another's
     with (
         DriverLock(resolved.store) as lock,

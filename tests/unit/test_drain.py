@@ -52,11 +52,12 @@ class Workers:
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     draining: set[str] = field(default_factory=set)
     goes_on: list[str] = field(default_factory=list)  # rows that were given with a checkpoint
-    retired: list[tuple[str, bool]] = field(default_factory=list)
+    retired: list[tuple[str, bool]] = field(default_factory=list)  # and whether another takes its place
     num_workers: int = 2
     turn: int = 0
     is_deaf: bool = False
     unused: tuple[str, ...] = ()
+    has_too_many: bool = False
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
@@ -66,15 +67,19 @@ class Workers:
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
 
+    def resize(self, num_workers: int) -> None:
+        """Have none in the place of those that end: the driver asks for it as it ends."""
+        self.has_too_many = not num_workers
+
     def rendered(self, worker: str) -> None:
         """They have no faults."""
 
     def drain(self, worker: str) -> None:
         self.draining.add(worker)
 
-    def retire(self, worker: str, *, is_replaced: bool) -> None:
+    def retire(self, worker: str) -> None:
         assert not self.hands.pop(worker)
-        self.retired.append((worker, is_replaced))
+        self.retired.append((worker, not self.has_too_many))
 
     def wait(self, timeout_s: float) -> list[Event]:
         if not self.hands:

@@ -44,6 +44,7 @@ class Played:
     digest: str
     reports: list[WorkerReport]
     unused: tuple[str, ...] = ()
+    has_too_many: bool = False
     number: int = 0
     is_ready: bool = False
     hand: list[Assignment] = field(default_factory=list)
@@ -53,6 +54,9 @@ class Played:
 
     def grow(self, num_rows: int) -> None:
         """There is one at a time."""
+
+    def resize(self, num_workers: int) -> None:
+        """The driver ends."""
 
     def rendered(self, worker: str) -> None:
         """It is well."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -21,7 +22,8 @@ Ids = npt.NDArray[np.uint64]  # [rows, 2]: the two halves of a row_id
 TablePositions = npt.NDArray[np.int64]  # [rows]
 
 _WIDTH = 16  # bytes of a row_id
-_SORTED_AT_ONCE = 4 << 20  # rows, in some 300 MB
+_SORTED_AT_ONCE = 2 << 20  # rows of one bucket, in some 150 MB
+_NUM_THREADS = 2  # that sort, each a bucket: numpy needs no lock of Python's for it
 
 
 def to_ids(row_ids: Sequence[str]) -> Ids:
@@ -112,15 +114,20 @@ class RowIds:
         is_there: [positions], where there is a row.
         """
         columns = [self._file(), self._file(), self._file()]
-        num_passes = max(1, -(-len(is_there) // self._at_once))
-        twins = []
-        for number in range(num_passes):  # the row_ids are read this often, each time for one range of them
-            ids, positions = self._ids_in_range(is_there, number, num_passes)
-            order = _order(ids, positions)
-            ids, positions = ids[order], positions[order]
-            twins.append(positions[1:][(ids[1:] == ids[:-1]).all(axis=1)])
-            for file, column in zip(columns, (ids[:, 0], ids[:, 1], positions), strict=True):
-                file.write(column.tobytes())
+        with ExitStack() as stack:
+            buckets, sizes = self._bucketed(is_there, stack)
+            firsts = np.cumsum([0, *sizes[:-1]])
+
+            def sort_bucket(bucket: BinaryIO, first: int) -> TablePositions:
+                rows = _sorted_rows(bucket)
+                for file, column in zip(columns, rows.T, strict=True):
+                    _write_at(file, column.tobytes(), first * column.itemsize)
+                is_twin = (rows[1:, :2] == rows[:-1, :2]).all(axis=1)
+                twins: TablePositions = rows[1:, 2][is_twin].astype(np.int64)
+                return twins
+
+            with ThreadPoolExecutor(_NUM_THREADS) as pool:
+                twins = list(pool.map(sort_bucket, buckets, firsts.tolist()))
         high, low = (_mapped(file, np.uint64) for file in columns[:2])
         self._sorted = _Sorted(high, low, _mapped(columns[2], np.int64))
         return np.concatenate(twins)
@@ -166,28 +173,51 @@ class RowIds:
             left = left[places[left] < len(rows.high)]
         return found
 
-    def _ids_in_range(
-        self, is_there: npt.NDArray[np.bool_], number: int, num_ranges: int
-    ) -> tuple[Ids, TablePositions]:
-        """Return the row_ids in one of `num_ranges` even ranges, and their positions, which rise."""
-        ids, positions = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
+    def _bucketed(
+        self, is_there: npt.NDArray[np.bool_], stack: ExitStack
+    ) -> tuple[list[BinaryIO], list[int]]:
+        """Return files that each hold the rows of one even range of row_ids, and how many rows.
+
+        A row has three numbers: the halves of its row_id, its position. Rows stand in the order of the table.
+        """
+        num_buckets = max(1, -(-len(is_there) // self._at_once))
+        buckets, sizes = [_file(stack) for _ in range(num_buckets)], [0] * num_buckets
         for first in range(0, len(is_there), self._at_once):
-            piece = self.read(first, self._at_once)
-            ranges = ((piece[:, 0] >> np.uint64(32)) * np.uint64(num_ranges)) >> np.uint64(32)
-            wanted = np.flatnonzero((ranges == number) & is_there[first : first + len(piece)])
-            ids.append(piece[wanted])
-            positions.append(wanted + first)
-        return np.concatenate(ids), np.concatenate(positions)
+            ids = self.read(first, self._at_once)
+            places = np.flatnonzero(is_there[first : first + len(ids)])
+            rows = np.column_stack((ids[places], (places + first).astype(np.uint64)))
+            ranges = ((rows[:, 0] >> np.uint64(32)) * np.uint64(num_buckets)) >> np.uint64(32)
+            order = np.argsort(ranges, kind="stable")
+            edges = np.searchsorted(ranges[order], np.arange(num_buckets + 1))
+            for number, piece in enumerate(np.split(rows[order], edges[1:-1])):
+                buckets[number].write(piece.tobytes())
+                sizes[number] += len(piece)
+        return buckets, sizes
 
     def _file(self) -> BinaryIO:
-        return cast(BinaryIO, self._files.enter_context(tempfile.TemporaryFile(prefix="framefleet-")))
+        return _file(self._files)
 
 
-def _order(ids: Ids, positions: TablePositions) -> TablePositions:
-    """Return how to take rows, so that they are sorted by row_id, and those of one by position."""
-    order = np.argsort(ids[:, 0])  # five times as fast, and enough where no first halves are equal
-    is_enough = np.diff(ids[order, 0]).all()
-    return order if is_enough else np.lexsort((positions, ids[:, 1], ids[:, 0]))
+def _file(stack: ExitStack) -> BinaryIO:
+    return cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(prefix="framefleet-")))
+
+
+def _sorted_rows(bucket: BinaryIO) -> npt.NDArray[np.uint64]:
+    """Return the rows of a bucket sorted by row_id, those of one row_id by position. The bucket is closed."""
+    with bucket:
+        bucket.seek(0)
+        rows = np.frombuffer(bucket.read(), np.uint64).reshape(-1, 3)
+    order = np.argsort(rows[:, 0])  # five times as fast, and enough where no first halves are equal
+    if not np.diff(rows[order, 0]).all():
+        order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
+    return rows[order]
+
+
+def _write_at(file: BinaryIO, content: bytes, at: int) -> None:
+    left = memoryview(content)
+    while left:  # less is written at once where a disk is full: then the next time raises
+        written = os.pwrite(file.fileno(), left, at)
+        left, at = left[written:], at + written
 
 
 def _mapped(file: BinaryIO, kind: Any) -> npt.NDArray[Any]:

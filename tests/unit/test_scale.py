@@ -1,0 +1,72 @@
+"""How many workers the rows left need."""
+
+from __future__ import annotations
+
+import pytest
+
+from framefleet.cluster.driver.progress import Progress, WorkerState
+from framefleet.cluster.driver.scale import MIN_ROWS, Scale
+from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
+from framefleet.cluster.fleet.shares import shares
+from framefleet.jobs.job.file import job_as, job_from_mapping
+from framefleet.jobs.job.schema import TrainJob
+from framefleet.pipeline.errors import JobError
+
+WORKERS = ElasticWorkers(min=2, max=40, target_s=100)
+
+
+def progress(*, done: int, left: int, elapsed_s: float, num_busy: int = 1) -> Progress:
+    workers = [WorkerState(name=f"w{number}", state="rendering") for number in range(num_busy)]
+    return Progress(
+        total=done + left,
+        done=done,
+        failed=0,
+        in_flight=0,
+        elapsed_s=elapsed_s,
+        rows_per_s=None,
+        eta_s=None,
+        mean_batch=None,
+        workers=(*workers, WorkerState(name="idle", state="idle"), WorkerState(name="gone", state="lost")),
+    )
+
+
+def test_the_least_until_it_is_known_how_long_rows_take() -> None:
+    scale = Scale(WORKERS)
+    assert scale.wanted(progress(done=MIN_ROWS - 1, left=1000, elapsed_s=35)) == 2
+    assert scale.wanted(progress(done=MIN_ROWS, left=790, elapsed_s=40)) == 40  # 39.5
+
+
+@pytest.mark.parametrize(("left", "wanted"), [(0, 2), (40, 2), (41, 3), (400, 20), (10**8, 40)])
+def test_as_many_as_finish_the_rows_left_in_time(left: int, wanted: int) -> None:
+    assert Scale(WORKERS).wanted(progress(done=20, left=left, elapsed_s=50, num_busy=2)) == wanted
+
+
+def test_what_rows_took_long_ago_is_forgotten() -> None:
+    scale = Scale(WORKERS)
+    scale.wanted(progress(done=MIN_ROWS, left=400, elapsed_s=50 * MIN_ROWS))
+    wanted = [scale.wanted(progress(done=done, left=390, elapsed_s=5 * done)) for done in range(80, 4000)]
+    assert wanted[-1] == 20
+
+
+def test_rows_that_are_to_be_rendered_again_count_as_left() -> None:
+    scale = Scale(WORKERS)
+    assert scale.wanted(progress(done=100, left=0, elapsed_s=500)) == 2
+    assert scale.wanted(progress(done=50, left=50, elapsed_s=500)) == 3
+
+
+def test_a_fleet_begins_with_the_least() -> None:
+    settings = FleetSettings(workers=WORKERS)
+    assert (settings.max_workers, shares(settings, []).asked) == (40, 2)
+    assert settings.num_cpus == 41
+
+
+def test_more_than_the_most_is_refused_with_its_place() -> None:
+    values = {"table": "t", "model": "m", "output": "o", "fleet": {"workers": {"min": 3, "max": 2}}}
+    with pytest.raises(JobError, match=r"fleet.workers.*\n.*with N at most M"):
+        job_from_mapping(values)
+
+
+def test_training_has_a_fixed_number() -> None:
+    values = {"table": "t", "model": "m", "output": "o", "train": {}, "fleet": {"workers": {"max": 2}}}
+    with pytest.raises(JobError, match="workers that does not change"):
+        job_as(TrainJob, values)
