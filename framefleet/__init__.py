@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
+    from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.export.export import export
     from framefleet.jobs.keep.compact.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.render.retry import retry
-    from framefleet.jobs.render.stop import stop
     from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
@@ -81,11 +81,13 @@ __all__ = [
     "grid",
     "load_model",
     "open_output",
+    "pause",
     "plan",
     "plan_training",
     "render",
     "repair",
     "report",
+    "resume",
     "retry",
     "score",
     "sheet",
@@ -125,16 +127,18 @@ _HOMES = {
     "grid": "framefleet.jobs.look.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
     "open_output": "framefleet.pipeline.outputs.output",
+    "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
     "report": "framefleet.jobs.look.report.report",
+    "resume": "framefleet.jobs.control.control",
     "retry": "framefleet.jobs.render.retry",
     "score": "framefleet.jobs.look.score.score",
     "sheet": "framefleet.jobs.look.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",
-    "stop": "framefleet.jobs.render.stop",
+    "stop": "framefleet.jobs.control.control",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }

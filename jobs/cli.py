@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from framefleet.jobs.control.command import pause_command, resume_command, stop_command
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
 from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
@@ -32,7 +33,7 @@ from framefleet.jobs.model.command import (
     verify_command,
 )
 from framefleet.jobs.plan.command import plan_command
-from framefleet.jobs.render.command import render_command, retry_command, stop_command
+from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
 from framefleet.jobs.train.command import train_command
@@ -56,6 +57,8 @@ app.command("repair")(repair_command)
 app.command("compact")(compact_command)
 app.command("retry")(retry_command)
 app.command("stop")(stop_command)
+app.command("pause")(pause_command)
+app.command("resume")(resume_command)
 app.command("export")(export_command)
 app.command("score")(score_command)
 app.command("gallery")(gallery_command)

@@ -60,9 +60,9 @@ class Workers:
     def grow(self, num_rows: int) -> None:
         """They are there."""
 
-    def resize(self, num_workers: int) -> None:
+    def resize(self, num_workers: int | None) -> None:
         """Have none in the place of those that end: the driver asks for it as it ends."""
-        self.has_too_many = not num_workers
+        self.has_too_many = num_workers == 0
 
     def rendered(self, worker: str) -> None:
         """They have no faults."""

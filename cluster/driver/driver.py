@@ -14,6 +14,8 @@ from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.health import Storing, cause_to_end
+from framefleet.cluster.driver.holder import moment
+from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.scale import Scale
@@ -119,19 +121,34 @@ class Driver:
         """Follow what happens for a moment."""
         events = fleet.wait(WAIT_S)
         self._work.lock.check_seen()
-        if self._work.lock.asked_to_stop.is_set() and not self._stop.is_asked:
-            log.warning("asked to end by `framefleet stop`: workers hand back their rows")
-            self._stop.ask()
+        self._heed_requests(fleet)
         for event in events:
             self._follow(event, fleet)
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
         progress = self._told()
-        if self._scale and not self._is_ending:
+        if self._scale and not (self._is_ending or self._tally.is_paused):
             fleet.resize(self._scale.wanted(progress))
         self._on_progress(progress)
         self._heed_budget()
+
+    def _heed_requests(self, fleet: Fleet) -> None:
+        """Follow what others ask through the output: to end, to pause, to go on."""
+        asked = self._work.lock.asked
+        if STOP in asked and not self._stop.is_asked:
+            log.warning("asked to end by `framefleet stop`: workers hand back their rows")
+            self._stop.ask()
+        is_paused = PAUSE in asked
+        if is_paused == self._tally.is_paused or self._is_ending:
+            return
+        if is_paused:
+            log.warning("paused by `framefleet pause`: workers hand back their rows and end")
+            self._tally.pause(moment(), now=time.monotonic())
+        else:
+            log.warning("resumed: workers start again")
+            self._tally.resume(now=time.monotonic())
+        fleet.resize(0 if is_paused else None)
 
     def _told(self) -> Progress:
         """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
@@ -193,7 +210,7 @@ class Driver:
 
         One for which there is nothing goes too, where there are more than the rows left need.
         """
-        is_going = self._is_ending or worker in self._leaving
+        is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
         assignments = [] if is_going else self._assignments(worker)
         has_rows = self._dispatcher.has_rows(worker)
         if not is_going and (has_rows or not fleet.has_too_many):

@@ -21,19 +21,20 @@ from typing import Any
 from framefleet.cluster.driver.holder import HELD, Holder, moment, parse_holder, this_process, told_of
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_DRIVER_BYTES,
     epoch_path,
     epochs_of,
+    request_path,
     seal_now,
     seal_of,
-    stop_path,
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
+STOP, PAUSE = ASKED = ("stop", "pause")  # of a driver, with `framefleet stop` and so on
 FORMER_LOCK = "driver.lock"  # of earlier versions
 BEAT_S = 10.0
 FIRST_PAUSE_S = 0.05  # before the lock is tried again; then twice as long
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 class DriverLock:
     """Holds the output within a `with` block. Entering raises JobError when another driver writes there.
 
-    epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked_to_stop:
-    set as soon as it is seen that somebody asked this one to end, with `framefleet stop`.
+    epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked: what
+    others ask of this one, as of the last beat: STOP, PAUSE.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class DriverLock:
         self._ours = this_process(owner or uuid.uuid4().hex)
         self._told: Progress | None = None
         self.epoch = 0
-        self.lost, self.asked_to_stop = threading.Event(), threading.Event()
+        self.asked: frozenset[str] = frozenset()
+        self.lost = threading.Event()
         self._released = threading.Event()
         self._writing = threading.Lock()
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
@@ -210,8 +212,8 @@ class DriverLock:
                     self.lost.set()
                     return
                 self._write(beat=self._ours.beat + 1)
-                if self._store.exists(stop_path(self.epoch)):
-                    self.asked_to_stop.set()
+                there = set(self._store.list(DRIVERS))
+                self.asked = frozenset(one for one in ASKED if request_path(self.epoch, one) in there)
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
 

@@ -55,7 +55,7 @@ class Progress:
     it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
     longer, each with its reason. worker_s: of all workers together, while they had a model. audits: None
-    where there are to be none.
+    where there are to be none. paused_since: for people; "" while it is not paused.
     """
 
     total: int
@@ -73,6 +73,7 @@ class Progress:
     before: int = 0
     worker_s: float = 0.0
     audits: AuditFigures | None = None
+    paused_since: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

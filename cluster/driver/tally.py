@@ -42,6 +42,24 @@ class Tally:
         self._last_failure: str | None = None
         self._waiting_for: str | None = None
         self._unused: tuple[str, ...] = ()
+        self._paused_since = ""
+        self._paused_at = self._paused_s = 0.0  # when the last pause began; all that are over, together
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self._paused_since)
+
+    def pause(self, since: str, *, now: float) -> None:
+        """Nothing is rendered from now on, and this time does not count. since: for people."""
+        self._paused_since, self._paused_at = since, now
+
+    def resume(self, *, now: float) -> None:
+        self._paused_s += now - self._paused_at
+        self._paused_since = ""
+
+    def _worked_until(self, now: float) -> float:
+        """Return a clock that stands while the job is paused."""
+        return (self._paused_at if self.is_paused else now) - self._paused_s
 
     def starting(self, doing: str) -> None:
         """A worker is on its way, and this takes its time."""
@@ -52,7 +70,7 @@ class Tally:
 
     def leased(self, worker: str, rows: int, *, now: float) -> None:
         if rows and self._first_lease_at is None:
-            self._first_lease_at = now
+            self._first_lease_at = self._worked_until(now)
         self._seats[worker].in_hand += rows
 
     def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
@@ -125,6 +143,7 @@ class Tally:
         self._seats[worker].gone = "drained"
 
     def progress(self, now: float) -> Progress:
+        now = self._worked_until(now)
         rate = self._rate(now)
         left = self._total - self._done - self._failed
         here = sum(not seat.gone for seat in self._seats.values())
@@ -144,17 +163,19 @@ class Tally:
             waiting_for=self._waiting_for,
             unused=self._unused,
             worker_s=self._worker_s,
+            paused_since=self._paused_since,
         )
 
     def spent(self, now: float) -> Spent:
         """Return what this run has spent."""
-        return Spent(elapsed_s=now - self._started_at, worker_s=self._worker_s, num_bytes=self._bytes)
+        elapsed_s = self._worked_until(now) - self._started_at
+        return Spent(elapsed_s=elapsed_s, worker_s=self._worker_s, num_bytes=self._bytes)
 
     def summary(self, now: float) -> Summary:
         return Summary(
             done=self._done,
             failed=self._failed,
-            elapsed_s=now - self._started_at,
+            elapsed_s=self._worked_until(now) - self._started_at,
             mean_batch=self._mean_batch,
             num_audited=self._audited,
             num_again=self._again,

@@ -95,6 +95,7 @@ class Fleet:
             own = ray.get_runtime_context().get_node_id()
             self._machines = stack.enter_context(Machines(own, look=Head().nodes))
             self._shares = shares(self._settings, self._machines.alive)
+            self._asked = self._shares.asked
             self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
             options = self._shares.options(threads=self._setup.model.threads, python=self._python)
             folder = os.getcwd() if modules else None
@@ -121,17 +122,27 @@ class Fleet:
         self._num_rows = num_rows
         self._fill()
 
-    def resize(self, num_workers: int) -> None:
-        """Have this many workers. Those that wait for a machine are what Ray's autoscaler adds machines for.
+    def resize(self, num_workers: int | None) -> None:
+        """Have this many workers; None: as at first. Ray's autoscaler adds machines for those that wait.
 
-        Of too many, those without a machine end at once, and the others when they are retired.
+        Of too many, those without a machine end at once, and the others when they are retired; of none at
+        all, those that load their model end at once too.
         """
-        self._shares = replace(self._shares, asked=num_workers)
+        self._shares = replace(self._shares, asked=self._asked if num_workers is None else num_workers)
         self._fill()
-        for slot in [slot for slot in self._slots.values() if slot.state == "pending"]:
+        idle = ("pending",) if num_workers else ("pending", "loading")
+        for slot in [*self._resting, *(slot for slot in self._slots.values() if slot.state in idle)]:
             if self.has_too_many:
-                self._forget(slot)
-                self._num_slots -= 1
+                self._give_up(slot)
+
+    def _give_up(self, slot: Slot) -> None:
+        """Have no worker in this place any more."""
+        if slot in self._resting:
+            self._resting.remove(slot)
+        else:
+            self._forget(slot)
+            self._hosts.left(slot.name)
+        self._num_slots -= 1
 
     @property
     def has_too_many(self) -> bool:
@@ -152,11 +163,11 @@ class Fleet:
     def retire(self, worker: str) -> None:
         """End a worker that has no rows; another takes its place, unless there are too many."""
         slot = self._slots[worker]
-        self._forget(slot)
-        self._hosts.left(slot.name)
         if self.has_too_many:
-            self._num_slots -= 1
+            self._give_up(slot)
         else:
+            self._forget(slot)
+            self._hosts.left(slot.name)
             self._start(slot)
 
     def rendered(self, worker: str) -> None:
@@ -344,7 +355,9 @@ class Fleet:
             raise
 
     def _check_left(self) -> None:
-        """Raise FramefleetError when no worker can be started any more."""
+        """Raise FramefleetError when no worker can be started any more, and some are wanted."""
+        if self._shares.asked == 0:
+            return
         blocked, _ = self._hosts.to_avoid(time.monotonic())
         placed = any(slot.state != "pending" for slot in self._slots.values())
         if placed or ((self._slots or self._resting) and not self._are_all(blocked)):
@@ -361,7 +374,7 @@ class Fleet:
 
     def _check_readiness(self) -> None:
         now = self._clock.seconds
-        if any(slot.state == "ready" for slot in self._slots.values()):
+        if self._shares.asked == 0 or any(slot.state == "ready" for slot in self._slots.values()):
             self._was_ready = now
         if (waited_s := now - self._was_ready) <= self._settings.ready_timeout_s:
             return

@@ -17,12 +17,10 @@ from framefleet.jobs.options import (
     ModelPlace,
     NumSteps,
     OutputPlace,
-    OutputToRead,
     Prompts,
     Quiet,
     Seeds,
     Sets,
-    StorageSets,
     SummaryAsJson,
     Sweeps,
     TablePlace,
@@ -234,18 +232,3 @@ def retry_command(
                 nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
                 stdout.say(summary_json(nothing))
     raise Exit(code)
-
-
-def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
-    """Ask the job that writes to an output to end, from any machine. Run it again to continue.
-
-    Returns at once. The driver looks every ten seconds; then its workers hand back their rows, as on Ctrl-C.
-    """
-    with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
-        from framefleet.jobs.render.stop import stop_driver
-
-        found = output_at(output, sets)
-        driver = stop_driver(found)
-        stdout.say(f"asked the driver on {driver.host} (pid {driver.pid}) to end")
-        stderr.say(f"it has ended once no driver is at work: {command('status', found.url)}")

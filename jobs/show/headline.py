@@ -44,7 +44,9 @@ def _of_rows(progress: Progress) -> list[str]:
         parts.append(f"mean batch {progress.mean_batch:.1f}")
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
-    if not progress.workers:
+    if progress.paused_since:
+        parts.append(f"paused since {progress.paused_since}")
+    elif not progress.workers:
         parts.append(f"{progress.waiting_for or 'workers are starting'} ({duration(progress.elapsed_s)})")
     elif not progress.done and progress.in_flight:
         parts.append(f"first clips under way ({duration(progress.elapsed_s)})")

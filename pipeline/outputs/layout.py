@@ -8,6 +8,7 @@ part in records/ names is committed; all else is found again, made again or swep
     train.json                    training, once     nobody          as job.json, of a training
     drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
     drivers/<epoch>.stop          stop               nobody          while its driver runs, which then ends
+    drivers/<epoch>.pause         pause              resume          while its driver runs, which then waits
     rows/part-*.parquet           driver, at start   driver          always: the table as it was last read
     rows/_written.json, _survey.json  driver     driver          while rows/ is as they say
     records/part-*.parquet        driver, compact    driver, repair  unless late (parts/seals.py); last wins

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import framefleet
 from tests.commands import command
 from tests.jobs import (
     check_whole,
@@ -67,14 +68,46 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
     assert command("render", tmp_path / "job.yaml", "--limit", "2").exit_code == 0
 
 
+@pytest.mark.ci
+def test_a_job_is_paused_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
+    rows, out = prompt_rows(60), tmp_path / "out"
+    values = job_values(write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
+    values |= {"recipe": "tests.faults:lingers", "budget": {"hours": 1}}
+    process = start_render(write_job(tmp_path / "job.yaml", values))
+    wait_for_clips(process, out, 2)
+    assert command("pause", out).stdout.startswith("asked the driver on ")
+    while not (found := framefleet.status(str(out))).paused_since or {"rendering", "idle"} & {
+        worker.state for worker in found.workers
+    }:
+        assert process.poll() is None
+        time.sleep(0.2)
+    assert found.num_left and f"paused since {found.paused_since}" in command("status", out).stdout
+    num_clips = len(list(out.glob("clips/*/[!.]*.mp4")))
+    time.sleep(2)
+    assert process.poll() is None and len(list(out.glob("clips/*/[!.]*.mp4"))) == num_clips < len(rows)
+    framefleet.resume(str(out))
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed
+    assert "paused by `framefleet pause`" in printed and "resumed: workers start again" in printed
+    assert len(records_of(out)) == len(rows)
+    check_whole(out)
+    assert not framefleet.status(str(out)).paused_since
+
+
 def interrupted(
     process: subprocess.Popen[str], output: Path, number: int, *, timeout_s: float = 120
 ) -> tuple[int, str]:
     """Send a signal once a few clips are there; return how the process ended."""
-    deadline = time.monotonic() + timeout_s
-    while len(list(output.glob("clips/*/[!.]*.mp4"))) < 4:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=10)[0]
-        time.sleep(0.05)
+    wait_for_clips(process, output, 4, timeout_s=timeout_s)
     os.kill(process.pid, number)
     printed, _ = process.communicate(timeout=timeout_s)
     return process.returncode, printed
+
+
+def wait_for_clips(
+    process: subprocess.Popen[str], output: Path, num_clips: int, *, timeout_s: float = 120
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while len(list(output.glob("clips/*/[!.]*.mp4"))) < num_clips:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=10)[0]
+        time.sleep(0.05)

@@ -16,8 +16,8 @@ from typing import Any, cast
 import pytest
 
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
+from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.events import Event, Leaving, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
@@ -54,8 +54,12 @@ class Workers:
     goes_on: list[str] = field(default_factory=list)  # rows that were given with a checkpoint
     retired: list[tuple[str, bool]] = field(default_factory=list)  # and whether another takes its place
     num_workers: int = 2
+    asked: dict[int, set[str]] = field(default_factory=dict)  # of the driver, from which turn on
+    lock: DriverLock | None = None
+    num_started: int = 0
     turn: int = 0
     is_deaf: bool = False
+    seen: list[Progress] = field(default_factory=list)
     unused: tuple[str, ...] = ()
     has_too_many: bool = False
 
@@ -67,9 +71,9 @@ class Workers:
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
 
-    def resize(self, num_workers: int) -> None:
-        """Have none in the place of those that end: the driver asks for it as it ends."""
-        self.has_too_many = not num_workers
+    def resize(self, num_workers: int | None) -> None:
+        """Have none in the place of those that end: the driver asks for it as it ends, and while it waits."""
+        self.has_too_many = num_workers == 0
 
     def rendered(self, worker: str) -> None:
         """They have no faults."""
@@ -82,9 +86,15 @@ class Workers:
         self.retired.append((worker, not self.has_too_many))
 
     def wait(self, timeout_s: float) -> list[Event]:
-        if not self.hands:
-            return [Ready("worker-0", self.hello), Ready("worker-1", self.hello)]
+        if not self.hands and not self.has_too_many:
+            self.num_started += 2
+            return [
+                Ready(f"worker-{number}", self.hello)
+                for number in range(self.num_started - 2, self.num_started)
+            ]
         self.turn += 1
+        if self.turn in self.asked and self.lock:
+            self.lock.asked = frozenset(self.asked[self.turn])
         event = self.at.pop(self.turn, lambda: None)()
         told: list[Event] = [event] if event else []
         return told + [Reported(worker, self._report(worker)) for worker in list(self.hands)]
@@ -126,14 +136,14 @@ def run(resolved: ResolvedJob) -> Run:
     hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
 
     def run(**more: Any) -> tuple[Workers, Summary | None]:
-        workers = Workers(resolved.store, hello, **more)
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+            workers = Workers(resolved.store, hello, lock=lock, **more)
             survey_rows(resolved, index, Callback())
             mark_done(resolved, index, Callback())
             work = work_of(resolved, index, lock, run=new_run(lock.epoch))
             try:
                 with Stop() as stop:
-                    driver = Driver(work, on_progress=lambda _: None, stop=stop)
+                    driver = Driver(work, on_progress=workers.seen.append, stop=stop)
                     return workers, driver.run(cast(Fleet, workers))
             except KeyboardInterrupt:
                 return workers, None
@@ -184,6 +194,22 @@ def test_a_worker_whose_machine_is_to_go_hands_its_rows_to_others(run: Run, tmp_
     assert len(workers.goes_on) == 1
     assert summary and summary.done == NUM_ROWS
     assert len({record["row_id"] for record in records_of(tmp_path / "out")}) == NUM_ROWS
+
+
+def test_while_a_job_is_paused_it_has_no_worker_and_its_time_stands(run: Run, tmp_path: Path) -> None:
+    workers, summary = run(asked={3: {PAUSE}, 9: set()})
+    assert summary and summary.done == NUM_ROWS
+    assert workers.retired == [("worker-0", False), ("worker-1", False)] and workers.num_started == 4
+    assert len(workers.goes_on) == 2, "half-done rows go on in the new workers"
+    paused = [one for one in workers.seen if one.paused_since]
+    assert len(paused) == 6 and len({one.elapsed_s for one in paused}) == 1
+    assert not workers.seen[-1].paused_since
+    assert len({record["row_id"] for record in records_of(tmp_path / "out")}) == NUM_ROWS
+
+
+def test_a_paused_job_ends_when_it_is_asked_to(run: Run, tmp_path: Path) -> None:
+    workers, summary = run(asked={3: {PAUSE}, 6: {PAUSE, STOP}})
+    assert summary is None and workers.turn == 6 and workers.num_started == 2
 
 
 def test_a_row_that_failed_begins_again(run: Run, resolved: ResolvedJob, tmp_path: Path) -> None:

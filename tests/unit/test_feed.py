@@ -85,6 +85,18 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
     assert [payload.request.seed for payload in payloads if isinstance(payload, Pending)] == seeds
 
 
+def test_a_row_whose_priority_changes_is_the_same_row(tmp_path: Path) -> None:
+    changed = [row | {"urgent": number} for number, row in enumerate(RANKED)]
+    found = []
+    for number, rows in enumerate((RANKED, changed)):
+        (folder := tmp_path / f"{number}").mkdir()
+        write_table(folder / "t.parquet", rows)
+        with closing(RowIndex()) as index:
+            survey_rows(_resolved(folder, order="priority:urgent"), index, Callback())
+            found.append(index.row_ids_in(0, 3))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("order", "problem"),
     [

@@ -55,7 +55,7 @@ class Played:
     def grow(self, num_rows: int) -> None:
         """There is one at a time."""
 
-    def resize(self, num_workers: int) -> None:
+    def resize(self, num_workers: int | None) -> None:
         """The driver ends."""
 
     def rendered(self, worker: str) -> None:

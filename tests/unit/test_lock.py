@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from framefleet.cluster.driver.holder import Holder, parse_holder, this_process
-from framefleet.cluster.driver.lock import FORMER_LOCK, DriverLock
-from framefleet.jobs.render.stop import stop_driver
+from framefleet.cluster.driver.lock import FORMER_LOCK, PAUSE, STOP, DriverLock
+from framefleet.jobs.control.control import ask_driver, resume_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
@@ -238,13 +238,19 @@ def wait_until(condition: object, timeout_s: float = 10) -> None:
         time.sleep(0.005)
 
 
-def test_a_driver_sees_that_it_is_asked_to_stop_and_the_next_does_not(store: Store) -> None:
+def test_a_driver_sees_what_it_is_asked_for_and_the_next_does_not(store: Store) -> None:
     with lock(store) as ours:
-        assert not ours.asked_to_stop.wait(0.2)
-        asked = stop_driver(Output(store))
+        asked = ask_driver(Output(store), PAUSE)
         assert (asked.epoch, asked.pid) == (ours.epoch, os.getpid())
-        assert ours.asked_to_stop.wait(10)
-    with pytest.raises(JobError, match="no job writes to"):
-        stop_driver(Output(store))
+        wait_until(lambda: ours.asked == {PAUSE})
+        ask_driver(Output(store), STOP)
+        wait_until(lambda: ours.asked == {PAUSE, STOP})
+        resume_driver(Output(store))
+        wait_until(lambda: ours.asked == {STOP})
+    for ask in (lambda: ask_driver(Output(store), STOP), lambda: resume_driver(Output(store))):
+        with pytest.raises(JobError, match="no job writes to"):
+            ask()
     with lock(store) as ours:
-        assert not ours.asked_to_stop.wait(0.2)
+        beat = held(store, epoch_path(2)).beat
+        wait_until(lambda: held(store, epoch_path(2)).beat > beat)
+        assert not ours.asked

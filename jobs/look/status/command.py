@@ -113,7 +113,9 @@ def _counts_of(status: Status) -> str:
         parts.append(f"{status.rows_per_s:.2f} rows/s")
     if status.eta_s is not None:
         parts.append(f"{duration(status.eta_s)} left")
-    if status.driver.state == "running" and status.driver.progress and not status.workers:
+    if status.paused_since:
+        parts.append(f"paused since {one_line(status.paused_since)}")
+    elif status.driver.state == "running" and status.driver.progress and not status.workers:
         parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
     if status.workers:
         busy = Counter(worker.state for worker in status.workers)["rendering"]

@@ -134,7 +134,8 @@ class Status:
     num_rows: of the table, distinct and valid ones; None where nobody wrote them down. num_done, num_failed
     and num_left add up to it. num_former: have a record, but are no longer in the table. rows_per_s: of the
     newest run. eta_s: None where no driver is at work, or it would be a guess. last_failures: the newest
-    first. audits: of all rows with a record; None where nothing is known. drafts: the same of its drafts.
+    first. audits: of all rows with a record; None where nothing is known. paused_since: "" where its job is
+    not paused. drafts: the same of its drafts.
     """
 
     output: str
@@ -150,6 +151,7 @@ class Status:
     last_failures: tuple[FailedRow, ...]
     num_former: int = 0
     audits: AuditFigures | None = None
+    paused_since: str = ""
     drafts: Status | None = None
 
     @property
@@ -205,6 +207,7 @@ class StatusReader:
             last_failures=self._last_failures.value(),
             num_former=num_former,
             audits=self._audits.figures(done + num_former),
+            paused_since=report.paused_since if report and is_at_work else "",
             drafts=self._of_drafts(),
         )
 

@@ -63,9 +63,9 @@ def epoch_path(epoch: int) -> str:
     return f"{DRIVERS}/{epoch:06d}.json"
 
 
-def stop_path(epoch: int) -> str:
-    """Return the file by which the driver of an epoch is asked to end, from wherever the output is."""
-    return f"{DRIVERS}/{epoch:06d}.stop"
+def request_path(epoch: int, what: str) -> str:
+    """Return the file by which the driver of an epoch is asked for something, from wherever the output is."""
+    return f"{DRIVERS}/{epoch:06d}.{what}"
 
 
 def epochs_of(store: Store) -> list[int]:

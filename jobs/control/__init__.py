@@ -1,0 +1,1 @@
+"""Jobs under way, directed from anywhere that reaches their output."""

@@ -1,0 +1,57 @@
+"""Ask the driver of an output to end, to pause or to go on: through the output, where it looks every beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.cluster.driver.lock import PAUSE, STOP
+from framefleet.jobs.look.status.status import DriverSeen, driver_of
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.seals import request_path
+
+
+def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
+    """Ask the job that writes to an output to end as on Ctrl-C: what is done stays, and it can go on later.
+
+    Return its driver, at once; it ends as soon as its workers have handed back their rows. storage_options:
+    what fsspec takes. Raises JobError where no driver is at work.
+    """
+    return ask_driver(Output.open(output, storage_options), STOP)
+
+
+def pause(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
+    """Ask the job that writes to an output to end its workers, with all rows handed back, and to wait.
+
+    Return its driver, at once. `resume` has it go on; a job that is run again is not paused. Raises as
+    `stop` does.
+    """
+    return ask_driver(Output.open(output, storage_options), PAUSE)
+
+
+def resume(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
+    """Have a job go on that was paused; return its driver, at once. Raises as `stop` does."""
+    return resume_driver(Output.open(output, storage_options))
+
+
+def ask_driver(output: Output, what: str) -> DriverSeen:
+    """Ask the driver of an output, or of its drafts while these are rendered; return who was asked."""
+    at, driver = _at_work(output)
+    at.store.write(request_path(driver.epoch, what), b"")
+    return driver
+
+
+def resume_driver(output: Output) -> DriverSeen:
+    """Do what `resume` does."""
+    at, driver = _at_work(output)
+    at.store.delete(request_path(driver.epoch, PAUSE))
+    return driver
+
+
+def _at_work(output: Output) -> tuple[Output, DriverSeen]:
+    for one in filter(None, (output, output.drafts)):
+        driver = driver_of(one.store)
+        if driver.is_at_work:
+            return one, driver
+    raise JobError(f"no job writes to {output.url}", "see framefleet status")
