@@ -14,11 +14,10 @@ from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.model.loras.files import fetch_lora
-from framefleet.pipeline.model.loras.lora import Lora, loras_of
+from framefleet.pipeline.model.loras.lora import Lora, fetch_lora, loras_of
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype

@@ -12,9 +12,9 @@ from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

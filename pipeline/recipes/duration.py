@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.specs.bounds import too_large
+from framefleet.pipeline.model.specs.ranges import too_large
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.request import Request
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.families.examples import FROM_IMAGE_TO_IMAGE
+from framefleet.pipeline.model.families.registry import FROM_IMAGE_TO_IMAGE
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

@@ -15,8 +15,7 @@ from PIL import Image
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.families.family import Family
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, RENDERED, family_of
 from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
 from framefleet.pipeline.model.specs.check import check_argument

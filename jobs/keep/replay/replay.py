@@ -14,8 +14,7 @@ from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at

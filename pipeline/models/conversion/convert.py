@@ -16,8 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.examples import ORIGINALS
-from framefleet.pipeline.model.families.registry import FAMILIES
+from framefleet.pipeline.model.families.registry import FAMILIES, ORIGINALS
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX

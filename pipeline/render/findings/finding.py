@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict_model import Strict
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.render.probe.probe import input_shape

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs.check import parsed_list
 from framefleet.pipeline.model.specs.list_arguments import is_list
-from framefleet.pipeline.model.specs.list_cells import parsed_list
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from framefleet.pipeline.model.families.examples import WITH_LAST_IMAGE
-from framefleet.pipeline.model.specs.bounds import too_large
+from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.list_arguments import NETS, OF_EACH, controlling
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
+from framefleet.pipeline.model.specs.ranges import too_large
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength

@@ -15,9 +15,8 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.lora import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
-from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_seed
+from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed
 from framefleet.pipeline.model.specs.list_arguments import is_list, list_kind
-from framefleet.pipeline.model.specs.list_cells import check_list
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
