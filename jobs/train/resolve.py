@@ -24,9 +24,9 @@ from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.rows.tables.written_request import checked
 from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.render_output import table_folder

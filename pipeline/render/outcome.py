@@ -15,7 +15,7 @@ from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
-from framefleet.pipeline.rows.prompt_reading import PromptReading
+from framefleet.pipeline.rows.prompt_lengths import PromptReading
 
 
 def clip_of(

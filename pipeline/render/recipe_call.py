@@ -24,8 +24,7 @@ from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.render.written_prompt import note_written, with_written
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.arguments import open_arguments
-from framefleet.pipeline.rows.inputs.read_ahead import ReadAhead
+from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
 
 
 class RecipeCall:

@@ -10,7 +10,7 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.tables.written_request import checked
+from framefleet.pipeline.rows.tables.request_checks import checked
 
 
 class RequestCheck:

@@ -25,7 +25,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, sp
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS, Request
-from framefleet.pipeline.rows.tables.written_request import checked
+from framefleet.pipeline.rows.tables.request_checks import checked
 from tests import crafter
 from tests.here import render_here
 from tests.jobs import job_values, write_table

@@ -28,7 +28,7 @@ from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
-from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.text import quoted
 
 _UNKNOWN = "?"  # not recorded, so never said to differ

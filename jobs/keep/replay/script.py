@@ -35,7 +35,7 @@ from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import inputs_in
-from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.text import quoted
 
 TEMPLATE = '''\

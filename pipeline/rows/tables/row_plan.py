@@ -32,17 +32,16 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
-from framefleet.pipeline.rows.argument_columns import argument_fields
 from framefleet.pipeline.rows.tables.column_checks import (
     argument_meant,
     check_carried,
     check_required,
     check_type,
+    is_picks,
     lookalikes,
     plumbing_fix,
 )
-from framefleet.pipeline.rows.tables.extra_columns import carried_columns
-from framefleet.pipeline.rows.tables.picks import is_picks
+from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns
 from framefleet.pipeline.rows.tables.row_inputs import (
     Finder,
     NoInputs,
