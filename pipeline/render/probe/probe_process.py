@@ -84,7 +84,7 @@ def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.loras.lora import without_loras
     from framefleet.pipeline.model.specs.references import references_of
-    from framefleet.pipeline.render.probe.grey_media import grey, grey_reference
+    from framefleet.pipeline.render.probe.stub_networks import grey, grey_reference
     from framefleet.pipeline.request import each_input
 
     size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)
