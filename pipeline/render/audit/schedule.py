@@ -1,4 +1,11 @@
-"""Which rows are audited. Pure: it goes by row_ids and counts, so that it picks the same rows each time."""
+"""Which rows are audited, by row_ids and counts alone, and how many may be wrong where no audit found one.
+
+Assumes nothing about which rows are wrong. If the rows in a set W are wrong, no audit finds one with
+probability prod(1 - odds of row): with weight(row) = -log(1 - odds), at most 5 % where the weights of W add
+up to -log(0.05) = 3.0. So with 95 % confidence, wrong rows that no audit found weigh less than 3.0 together,
+of whatever kinds they are; the most rows that do are those with the smallest odds. Where d kinds were found
+wrong, chance had d hits, and 3.0 becomes the limit of a Poisson count of d: 4.7 for one, 6.3 for two.
+"""
 
 from __future__ import annotations
 
