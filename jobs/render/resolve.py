@@ -25,8 +25,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
-from framefleet.pipeline.recipes.recipe_spec import classes_called, spec_for
+from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity

@@ -27,7 +27,7 @@ from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.batches import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.render_output import table_folder
 from framefleet.pipeline.training.denoiser.latents import check_trainable

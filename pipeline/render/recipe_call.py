@@ -28,10 +28,9 @@ from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.references import references_of
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
-from framefleet.pipeline.outputs.frames.late_frames import LateFrames
+from framefleet.pipeline.outputs.frames.pixels import LateFrames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
-from framefleet.pipeline.recipes.recipe import KnownRecipes
-from framefleet.pipeline.recipes.recipe_spec import frames_read
+from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.process_state import ModuleState

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from framefleet.pipeline.guards.argument_type import expected
+from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged

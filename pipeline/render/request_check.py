@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.guards.argument_type import expected
+from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.recipes.recipe import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels

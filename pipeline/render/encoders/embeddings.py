@@ -28,7 +28,7 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.hooks.tree import unflatten
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.stores.deadline import Soon
+from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.calls import digest_of
 

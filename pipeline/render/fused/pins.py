@@ -1,4 +1,4 @@
-"""Run a fused forward in which chosen calls of inner modules, the pins, go row by row."""
+"""Run a fused forward in which chosen calls of inner modules, the pins, go row by row; kinds of plans."""
 
 from __future__ import annotations
 

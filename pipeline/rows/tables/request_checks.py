@@ -17,10 +17,9 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.duration import check_film
-from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.recipes.recipe_spec import spec_for
+from framefleet.pipeline.recipes.recipe import Recipe, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, is_input
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.limits import check_step_lists, limits

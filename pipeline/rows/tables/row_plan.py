@@ -29,7 +29,7 @@ from framefleet.pipeline.model.specs.signature import (
     ScalarKind,
 )
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.rows.tables.column_checks import (

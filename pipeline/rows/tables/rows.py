@@ -16,8 +16,8 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.limits import check_step_lists, limits, listed_steps
