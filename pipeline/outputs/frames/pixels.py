@@ -1,6 +1,10 @@
 """In: frames as a recipe returns them. Out: uint8 frames and their digest, made while others render.
 
 One thread of the process does it, in the order of the clips: floats, four times as large, do not pile up.
+LateFrames stand for the array that a call of diffusers' postprocessing will return. Whoever looks at it gets
+that array, at that moment. Where nobody does before the clip is kept, its pixels are rounded to uint8 from
+the decoder's tensor: on a GPU there, and copied in parallel with what comes next; else by whatever thread
+asks for them.
 """
 
 from __future__ import annotations
