@@ -1,4 +1,4 @@
-"""From noisy latents to the velocity that one step follows: noise levels and guidance by prompt and frames."""
+"""From noisy latents to the velocity that one step follows, guided by prompt and frames; and noise levels."""
 
 from __future__ import annotations
 
