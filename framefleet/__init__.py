@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.audit.settings import Audit
-    from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.renderer import Renderer
     from framefleet.pipeline.request import Request
@@ -106,7 +106,7 @@ _HOMES = {
     "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
     "GalleryServer": "framefleet.jobs.look.gallery.serve",
-    "HalfDone": "framefleet.pipeline.render.checkpoints.unfinished_row",
+    "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
     "Model": "framefleet.pipeline.model.model",

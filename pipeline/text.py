@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe: shown to people, or in a command for them to paste into a shell."""
+"""Text for people and shells: what others wrote made safe, and sizes as people write them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import shlex
 # not seen, and halves of characters, which no encoding has.
 CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 CONTROLS = re.compile(CONTROL)
+_FACTORS = {
+    "": 1,
+    **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))},
+    **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib", "pib"), start=1)},
+}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
 
 
 def escaped(text: str) -> str:
@@ -35,3 +41,21 @@ def command(*arguments: object) -> str:
 def setting(key: str, value: object) -> str:
     """Return the option that sets a key of the job to a value, quoted."""
     return quoted("--set", f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+
+
+def read_bytes(size: str | int) -> int:
+    """Return what "24GB", "1.5 TiB" or 1000 stands for. Raises ValueError for what is no size."""
+    found = _SIZE.fullmatch(str(size).strip().lower())
+    number = float(found[1]) * _FACTORS.get(found[2], 0) if found else 0
+    if number < 1:
+        raise ValueError("a size, such as 24GB or 500MiB")
+    return int(number)
+
+
+def bytes_text(num_bytes: float) -> str:
+    """Return 1,234,567 as "1.2 MB"."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants
 import pytest
 
-from framefleet.pipeline.model.sources.blobs import git_hash
+from framefleet.pipeline.model.sources.integrity import git_hash
 
 LARGE = (".safetensors", ".bin")  # stored by SHA-256, as the hub's large files are
 

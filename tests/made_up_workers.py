@@ -30,8 +30,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import announce, intents_in
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.outputs.parts.seals import sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL, with_remark
-from framefleet.pipeline.render.audit.verdict import Audited, Verdict, kind_of
+from framefleet.pipeline.render.audit.verdict import EQUAL, PLAIN_CALL, Audited, Verdict, kind_of, with_remark
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import RECORD
 

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.tables.written_request import checked
+from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
 from tests.unit.test_written_request import Anything

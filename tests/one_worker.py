@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from framefleet import Store
 from framefleet.cluster.worker.messages import Assignment, StoredRow, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching

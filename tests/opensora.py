@@ -15,8 +15,12 @@ from torch import Tensor
 
 from framefleet.pipeline.models.conversion.plan import Origin
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
-from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config, hunyuan_origins
+from framefleet.pipeline.models.opensora.autoencoder_keys import (
+    dc_config,
+    dc_origins,
+    hunyuan_config,
+    hunyuan_origins,
+)
 from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
 from tests.crafter_originals import weight
 

@@ -14,9 +14,18 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.remarks import EQUAL, UNREPEATABLE, batched, remark_of, with_remark
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
-from framefleet.pipeline.render.audit.verdict import Audited, kind_of, level_of, told
+from framefleet.pipeline.render.audit.verdict import (
+    EQUAL,
+    UNREPEATABLE,
+    Audited,
+    batched,
+    kind_of,
+    level_of,
+    remark_of,
+    told,
+    with_remark,
+)
 from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from framefleet.pipeline.guards.strict_model import Strict
-from framefleet.pipeline.guards.units import bytes_text, read_bytes
+from framefleet.pipeline.text import bytes_text, read_bytes
 
 HOUR_S = 3600.0
 

@@ -32,8 +32,8 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import delete_late
 from framefleet.pipeline.outputs.quarantine import note_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.record_columns import argument_values
 from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.

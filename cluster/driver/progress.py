@@ -30,7 +30,7 @@ class AuditFigures:
 
     num_equal: audits that found a row equal, of kinds that no audit found wrong. num_unaudited: rows that
     were batched and not compared. most_wrong: of these at the most, with 95 % confidence; see
-    `pipeline/render/audit/error_bound.py`. Rows of kinds that cannot be repeated are not judged.
+    `pipeline/render/audit/schedule.py`. Rows of kinds that cannot be repeated are not judged.
     """
 
     num_equal: int = 0

@@ -10,7 +10,7 @@ from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.parts.withdrawal import withdraw
 from framefleet.pipeline.outputs.quarantine import noted_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.remarks import is_doubtful, kind_of_record
+from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 

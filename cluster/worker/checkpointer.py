@@ -12,7 +12,7 @@ from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.stores.store import Store
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 _MAX_HEADER_BYTES = 32 << 20  # it has a hundred bytes for each call of a denoiser

@@ -13,7 +13,7 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store

@@ -37,7 +37,7 @@ from framefleet.pipeline.scores.score import load_scores
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
-    from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from framefleet.jobs.job.mistakes import Key, mistakes_in
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.argument_type import expected
+from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted

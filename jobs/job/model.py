@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet.jobs.job.schema import TableJob
-from framefleet.pipeline.model.ip_adapter.files import fetch_ip_adapter, ip_adapter_of
-from framefleet.pipeline.model.ip_adapter.loading import with_ip_adapter
+from framefleet.pipeline.model.ip_adapter import fetch_ip_adapter, ip_adapter_of, with_ip_adapter
 from framefleet.pipeline.model.license import License, license_of
-from framefleet.pipeline.model.model import source_of, weights_of
+from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 

@@ -17,8 +17,8 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.budget import JobBudget
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
 from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.render.audit.settings import Audit

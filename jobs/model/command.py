@@ -19,8 +19,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.sources.model_parts import ComponentSummary
-    from framefleet.pipeline.model.sources.weights import Weights
+    from framefleet.pipeline.model.sources.weights import ComponentSummary, Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
@@ -151,8 +150,7 @@ def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: P
 
 def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
     """Raise ModelError unless every file that is loaded is the one that lock and hub name."""
-    from framefleet.pipeline.model.sources.blobs import count_named
-    from framefleet.pipeline.model.sources.integrity import model_digest
+    from framefleet.pipeline.model.sources.integrity import count_named, model_digest
     from framefleet.pipeline.model.sources.model_lock import LOCK_FILE
 
     weights = _opened(model, revision, allow_pickle, lock=lock)
@@ -175,7 +173,7 @@ def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.pipeline.model.license import license_of
     from framefleet.pipeline.model.sources.integrity import model_digest
-    from framefleet.pipeline.model.sources.model_parts import parts_of
+    from framefleet.pipeline.model.sources.weights import parts_of
     from framefleet.pipeline.model.specs.spec import inspect_model
 
     weights = _opened(model, revision, allow_pickle)

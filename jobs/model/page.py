@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from framefleet.jobs.model.class_table import HEADS, measured_rows, not_tried
+from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.measurements import read_measured
-from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.footprint import ways_for
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

@@ -270,7 +270,7 @@ def memory_line(memory: Memory) -> str:
 
 def _size(gb: float) -> str:
     from framefleet.jobs.plan.memory import GB
-    from framefleet.pipeline.guards.units import bytes_text
+    from framefleet.pipeline.text import bytes_text
 
     return bytes_text(gb * GB)
 
@@ -288,7 +288,7 @@ def show_probed(probed: Probed, table: str) -> None:
 
 def _show_prediction(found: Prediction) -> None:
     from framefleet.jobs.show.headline import duration
-    from framefleet.pipeline.guards.units import bytes_text
+    from framefleet.pipeline.text import bytes_text
 
     table = Table("rendered here", box=box.SIMPLE_HEAD)
     for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):

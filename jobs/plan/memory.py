@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.units import read_bytes
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Preset
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.footprint import (
     FIXED_GB,
     OFFLOADS,
@@ -22,9 +22,9 @@ from framefleet.pipeline.model.options.footprint import (
     way_of,
     ways_for,
 )
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.text import read_bytes
 
 GB = 10**9
 _ASK_S = 5.0  # of a driver that hangs

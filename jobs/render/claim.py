@@ -17,7 +17,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
-from framefleet.pipeline.model.ip_adapter.files import IpAdapter
+from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.loras.lora import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked

@@ -34,7 +34,7 @@ from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_ids import ids_of, positions_of
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 

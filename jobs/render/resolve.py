@@ -14,11 +14,10 @@ from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.model.loras.files import fetch_lora
-from framefleet.pipeline.model.loras.lora import Lora, loras_of
+from framefleet.pipeline.model.loras.lora import Lora, fetch_lora, loras_of
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -26,8 +25,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
-from framefleet.pipeline.recipes.recipe_spec import classes_called, spec_for
+from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity

@@ -26,8 +26,8 @@ from framefleet.pipeline.outputs.parts.records import row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.tables.extra_columns import Carried
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.source import RowSource
 
 _ROW_ID_LENGTH = 32

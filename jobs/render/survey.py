@@ -13,7 +13,7 @@ from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.progress_values import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.options.footprint import row_size
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.native_size import far_from_native

@@ -12,9 +12,9 @@ from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -24,10 +24,10 @@ from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.rows.tables.written_request import checked
-from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.batches import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.render_output import table_folder
 from framefleet.pipeline.training.denoiser.latents import check_trainable

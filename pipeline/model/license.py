@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.sources.folder_source import Source
 
 log = logging.getLogger(__name__)

@@ -11,17 +11,21 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.environment import environment
-from framefleet.pipeline.model.ip_adapter.files import IpAdapterFiles, fetch_ip_adapter, without_ip_adapter
-from framefleet.pipeline.model.ip_adapter.loading import load_ip_adapter, with_ip_adapter
+from framefleet.pipeline.model.ip_adapter import (
+    IpAdapterFiles,
+    fetch_ip_adapter,
+    load_ip_adapter,
+    with_ip_adapter,
+    without_ip_adapter,
+)
 from framefleet.pipeline.model.license import license_of
-from framefleet.pipeline.model.loras.files import LoraFile, fetch_lora
-from framefleet.pipeline.model.model import Model, source_of, weights_of
+from framefleet.pipeline.model.loras.lora import LoraFile, fetch_lora
+from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.assembly import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.integrity import model_digest

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.model.families.registry import FAMILIES
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import PipelineSpec

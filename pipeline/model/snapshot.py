@@ -6,7 +6,7 @@ the weights' bits, which take as long as reading the weights once. Of all parts:
 (`code_marks.py`), torch's modes (`torch_modes.py`), and the words that tokenizers know.
 
 Not covered: attributes and buffers of networks, which `network_state.py` compares, and what the user's own
-modules hold, which is compared in `render/module_state.py`.
+modules hold, which is compared in `render/process_state.py`.
 """
 
 from __future__ import annotations

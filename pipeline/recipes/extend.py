@@ -16,9 +16,8 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import Pixels
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.recipes.conditioning import takes
-from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
 from framefleet.pipeline.recipes.refine import check_strength
-from framefleet.pipeline.recipes.segments import FilmSound, Segment, to_segment
+from framefleet.pipeline.recipes.segments import FilmSound, Segment, check_duration, num_frames_of, to_segment
 from framefleet.pipeline.recipes.siblings import (
     accepted,
     as_sibling,

@@ -9,16 +9,15 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.families.examples import FROM_IMAGE_TO_IMAGE
+from framefleet.pipeline.model.families.registry import FROM_IMAGE_TO_IMAGE
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
-from framefleet.pipeline.recipes.duration import MAX_FILM_FRAMES, check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for
-from framefleet.pipeline.recipes.segments import silent_frames
+from framefleet.pipeline.recipes.segments import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments, is_first_only
 from framefleet.pipeline.request import Request
 

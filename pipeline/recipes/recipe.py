@@ -1,4 +1,4 @@
-"""Recipes: ordinary diffusers code that renders one row. The default calls the pipeline once."""
+"""Recipes: ordinary diffusers code that renders one row, and what the rows of each accept."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.guards.named_function import named_function, source_digest
+from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
-from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.recipes.conditioning import conditioned_class, image_to_video, video_to_video
+from framefleet.pipeline.model.specs.spec import Configs, PipelineSpec, spec_of
+from framefleet.pipeline.recipes.conditioning import (
+    conditioned_class,
+    image_to_video,
+    text_to_image_to_video,
+    video_to_video,
+)
 from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
-from framefleet.pipeline.recipes.first_image import text_to_image_to_video
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.keyframes import (
     check_keyframes,
@@ -256,3 +261,29 @@ class KnownRecipes:
                 raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
             self._found[name] = find_recipe(name)
         return self._found[name]
+
+
+def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
+    """Return the pipelines of diffusers that `recipe` calls on this model."""
+    first = recipe_class(recipe, spec.class_name, spec.configs)
+    then = recipe.then(spec.class_name, spec.configs)
+    return [class_named(name) for name in dict.fromkeys((first, then)) if name]
+
+
+def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
+    """Return the spec of the pipeline that `recipe` calls, over the model's components, with rows' arguments.
+
+    spec: of the model. Raises RecipeError when the recipe cannot render with it.
+    """
+    class_name = recipe_class(recipe, spec.class_name, spec.configs)
+    return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)
+
+
+def frames_read(recipe: Recipe, spec: PipelineSpec, arguments: Mapping[str, Any]) -> int | None:
+    """Return how many frames of its video a row reads, from the first on; None where it reads all.
+
+    spec: of the model. A pipeline that takes the number itself is given the whole video.
+    """
+    if recipe.cut_to is None or recipe.cut_to in spec_for(recipe, spec).parameters:
+        return None
+    return arguments.get(recipe.cut_to)

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.model.families.examples import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
+from framefleet.pipeline.model.families.registry import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.loras.lora import NAME
-from framefleet.pipeline.model.model import Model, source_of, weights_of
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
 from framefleet.pipeline.model.specs.refusal import Refused, shown

@@ -11,11 +11,11 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.result import Rendered
-from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
-from framefleet.pipeline.rows.prompt_reading import PromptReading
+from framefleet.pipeline.rows.prompt_lengths import PromptReading
 
 
 def clip_of(

@@ -11,8 +11,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths, texts_of
-from framefleet.pipeline.rows.prompt_reading import PromptReading, TextReader, reading_of
+from framefleet.pipeline.rows.prompt_lengths import (
+    PromptLengths,
+    PromptReading,
+    TextReader,
+    reading_of,
+    texts_of,
+)
 from framefleet.pipeline.rows.tables.rows import SHAPING
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,24 @@
-"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline."""
+"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline.
+
+On the way, prompts are noted that a pipeline writes in place of the row's. What the pipeline does last is put
+off: its decoded tensor becomes an array once somebody looks at it. That is found by the class of diffusers
+that does it, and not by pipeline; a class that does it in its own way is left alone, and so are calls for PIL
+images.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import Around
@@ -13,19 +27,23 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.references import references_of
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
+from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
+from framefleet.pipeline.outputs.frames.pixels import LateFrames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
-from framefleet.pipeline.recipes.recipe import KnownRecipes
-from framefleet.pipeline.recipes.recipe_spec import frames_read
+from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.render.idle_time import Idle
-from framefleet.pipeline.render.module_state import ModuleState
-from framefleet.pipeline.render.postprocessing import put_off_postprocessing
+from framefleet.pipeline.render.process_state import ModuleState
 from framefleet.pipeline.render.row_queue import RenderRow
-from framefleet.pipeline.render.written_prompt import note_written, with_written
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.arguments import open_arguments
-from framefleet.pipeline.rows.inputs.read_ahead import ReadAhead
+from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
+
+# How diffusers names what does so: `enhance_prompt` of LTX-2, `upsample_prompt` of Flux 2 and Ideogram,
+# `expand_prompts` of Kandinsky 6, `_enhance_prompt_with_pe` of ERNIE-Image (0.42).
+_WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
+# By method, how many dimensions a tensor has of which one clip or image is made.
+_METHODS = {"postprocess": 4, "postprocess_video": 5}
 
 
 class RecipeCall:
@@ -103,3 +121,74 @@ class RecipeCall:
             found = schedulers_of(self._model.pipe, name, self._model.spec)
             self._schedulers[name] = {component: OwnPipelines(made) for component, made in found.items()}
         return {component: made.make() for component, made in self._schedulers[name].items()}
+
+
+def note_written(pipe: Any) -> list[str]:
+    """Return a list to which calls of `pipe`, a row's own copy, add the prompts that they write."""
+    written: list[str] = []
+    for name in filter(_WRITERS.fullmatch, dir(type(pipe))):
+        method = getattr(pipe, name)
+        if callable(method):
+            setattr(pipe, name, partial(_noted, method, written))
+    return written
+
+
+def with_written(rendered: Rendered, written: Sequence[str]) -> Rendered:
+    """Return what a row rendered, with the prompts that were written for it, unless it names them itself."""
+    if not written:
+        return rendered
+    texts = list(dict.fromkeys(written))
+    values = {WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
+    return replace(rendered, extras=replace(rendered.extras, values=values))
+
+
+def _noted(method: Callable[..., Any], written: list[str], *args: Any, **kwargs: Any) -> Any:
+    found = method(*args, **kwargs)
+    texts = found if isinstance(found, list | tuple) else [found]
+    written += [text for text in texts if isinstance(text, str)]
+    return found
+
+
+def put_off_postprocessing(pipe: Any, *, original: Any) -> None:
+    """Have the processors of `pipe`, a row's own copy of `original`, return LateFrames in place of arrays."""
+    shared = set(map(id, vars(original).values()))
+    for processor in _processors(pipe):
+        for method, num_dimensions in _METHODS.items():
+            if id(processor) not in shared and hasattr(processor, method):
+                original = getattr(processor, method)
+                setattr(processor, method, partial(_late, original, num_dimensions))
+
+
+def _processors(pipe: Any) -> Iterator[Any]:
+    for value in vars(pipe).values():
+        kind: Any = type(value)
+        is_plain = isinstance(value, VaeImageProcessor) and kind.postprocess is VaeImageProcessor.postprocess
+        if is_plain and not _has_own_video(kind):
+            yield value
+
+
+def _has_own_video(kind: Any) -> bool:
+    return getattr(kind, "postprocess_video", VideoProcessor.postprocess_video) is not (
+        VideoProcessor.postprocess_video
+    )
+
+
+def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
+    call = inspect.signature(original).bind(*args, **kwargs)
+    call.apply_defaults()
+    name = next(iter(call.arguments))
+    images = call.arguments[name]
+    if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
+        return original(*args, **kwargs)
+
+    def postprocess(part: Tensor, output_type: str) -> Any:
+        call.arguments |= {name: part, "output_type": output_type}
+        return original(*call.args, **call.kwargs)
+
+    return LateFrames(images, postprocess)
+
+
+def _is_one(images: Any, num_dimensions: int) -> bool:
+    """Whether this is one clip or image that can be kept."""
+    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+    return is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)

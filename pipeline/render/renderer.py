@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from framefleet.pipeline.guards.argument_type import expected
+from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
@@ -20,24 +20,20 @@ from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
-from framefleet.pipeline.render.audit.remarks import DIFFERED
 from framefleet.pipeline.render.audit.settings import Audit
-from framefleet.pipeline.render.audit.verdict import Audited
-from framefleet.pipeline.render.charges import Charges
+from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
+from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
-from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
-from framefleet.pipeline.render.findings.conditions import surroundings
-from framefleet.pipeline.render.findings.findings import Findings
+from framefleet.pipeline.render.findings.findings import Findings, surroundings
 from framefleet.pipeline.render.findings.storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.idle_time import Idle
+from framefleet.pipeline.render.idle_time import Charges, Idle
 from framefleet.pipeline.render.loaded_model import Loaded, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.memory_retry import second_try
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch

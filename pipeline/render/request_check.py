@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.guards.argument_type import expected
+from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.recipes.recipe import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
@@ -10,7 +10,7 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.tables.written_request import checked
+from framefleet.pipeline.rows.tables.request_checks import checked
 
 
 class RequestCheck:

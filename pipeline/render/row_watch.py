@@ -13,8 +13,7 @@ from torch import nn
 
 from framefleet.pipeline.model.network_state import marks_agree, state_of
 from framefleet.pipeline.render.loaded_model import Loaded
-from framefleet.pipeline.render.module_state import ModuleState
-from framefleet.pipeline.render.process_state import changed_since, process_state
+from framefleet.pipeline.render.process_state import ModuleState, changed_since, process_state
 from framefleet.pipeline.render.row_queue import RenderRow
 
 

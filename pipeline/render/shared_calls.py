@@ -13,7 +13,7 @@ from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batching import Mode
-from framefleet.pipeline.render.fused.methods import Method, Methods, dtype_of
+from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
 from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
 

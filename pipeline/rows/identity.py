@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.guards.json_form import JsonForm
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.json_text import JsonForm, canonical_json
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.request import Request, each_input, is_model
 

@@ -1,24 +1,28 @@
 """The lengths of prompts, counted in a sandbox: a tokenizer is a model's own, and may hang, crash or grow.
 
 Where it does, prompts are not counted any more: rows of equal lengths meet less often, and nothing else is
-lost.
+lost. The sandbox runs `main`: a pickled `PromptLengths` in, then texts; numbers out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from framefleet.pipeline.guards.sandbox import Ended, Sandbox
-from framefleet.pipeline.rows.prompt_lengths import lengths_by
+from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths, lengths_by
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 # Four thousand prompts take a second; those of a tokenizer in Python some ten.
 MAX_COUNTING_S = 30.0
+_MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 
 
 class CountedApart:
@@ -26,7 +30,7 @@ class CountedApart:
 
     def __init__(self, pickled: bytes, *, max_counting_s: float = MAX_COUNTING_S) -> None:
         """pickled: the `PromptLengths`, which are not opened in this process."""
-        self._box = Sandbox("framefleet.pipeline.rows.token_count_process", max_silence_s=max_counting_s)
+        self._box = Sandbox("framefleet.pipeline.rows.token_counts", max_silence_s=max_counting_s)
         self._is_ready = self._is_over = False
         self._asked(lambda: self._box.send(pickled))
 
@@ -72,3 +76,29 @@ class CountedApart:
             log.warning("the tokens of prompts are not counted any more: %s", error)
             self.close()
             return None
+
+
+def main() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a thread of each core reserves memory, which is bounded
+    serve(_answer)
+
+
+def _answer(connection: Connection) -> None:
+    """Answer one list of texts after the other with a number for each, or with why they have none."""
+    pickled = connection.recv_bytes()  # by a worker of ours, to whom its tokenizer did no harm so far
+    try:
+        lengths: PromptLengths = pickle.loads(pickled)
+        counts: list[int] = []
+        bound_memory(_MAX_BYTES)
+        while True:
+            connection.send_bytes(json.dumps(counts).encode())
+            counts = lengths.count(json.loads(connection.recv_bytes()))
+    except (EOFError, OSError):
+        raise
+    except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
+        said = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
+        connection.send_bytes(json.dumps(said).encode())
+
+
+if __name__ == "__main__":
+    main()

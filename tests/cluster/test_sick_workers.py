@@ -23,7 +23,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.stores.store import Store
 
 

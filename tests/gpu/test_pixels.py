@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import to_pictures
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.render.idle_time import Idle
-from framefleet.pipeline.render.postprocessing import put_off_postprocessing
+from framefleet.pipeline.render.recipe_call import put_off_postprocessing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

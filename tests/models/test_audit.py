@@ -15,8 +15,7 @@ from diffusers import WanTransformer3DModel
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.audit.remarks import ALONE, EQUAL
-from framefleet.pipeline.render.audit.verdict import Verdict
+from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, Verdict
 from framefleet.pipeline.render.loaded_model import Spoiled
 from tests import hidden_state
 from tests.tiny import SMALLEST, tiny

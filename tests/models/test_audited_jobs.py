@@ -13,7 +13,7 @@ from framefleet import Audit, Request, load_model
 from framefleet.cluster.driver.progress import Summary
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
-from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL
+from framefleet.pipeline.render.audit.verdict import EQUAL, PLAIN_CALL
 from tests.driven import render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny

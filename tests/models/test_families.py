@@ -15,8 +15,7 @@ from PIL import Image
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.families.family import Family
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, RENDERED, family_of
 from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
 from framefleet.pipeline.model.specs.check import check_argument
@@ -26,7 +25,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, sp
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS, Request
-from framefleet.pipeline.rows.tables.written_request import checked
+from framefleet.pipeline.rows.tables.request_checks import checked
 from tests import crafter
 from tests.here import render_here
 from tests.jobs import job_values, write_table

@@ -17,9 +17,8 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes import second_model
-from framefleet.pipeline.recipes.first_image import image_size
-from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.recipes.recipe_spec import spec_for
+from framefleet.pipeline.recipes.conditioning import image_size
+from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny

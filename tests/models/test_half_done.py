@@ -24,8 +24,12 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.audit.verdict import kind_of
-from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
-from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+from framefleet.pipeline.render.checkpoints.checkpoint import (
+    HalfDone,
+    RowCheckpoint,
+    checkpoint_bytes,
+    read_checkpoint,
+)
 from tests import hidden_state
 from tests.jobs import ROOT
 from tests.long import long_but

@@ -21,8 +21,8 @@ from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.model import model_files
+from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
-from framefleet.pipeline.model.sources.skeleton import blank_pipeline
 from framefleet.pipeline.model.specs.constructor import method
 from framefleet.pipeline.model.specs.list_arguments import with_several
 from framefleet.pipeline.model.specs.signature import PLACES, parameters_of

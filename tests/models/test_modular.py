@@ -24,8 +24,8 @@ from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_inputs import NoInputs
-from framefleet.pipeline.rows.tables.written_request import checked
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table

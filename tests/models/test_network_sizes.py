@@ -12,8 +12,7 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.model import source_of, weights_of
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.commands import command
 from tests.ip_adapters import ENCODER, save_ip_adapter

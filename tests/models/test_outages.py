@@ -10,7 +10,7 @@ import pytest
 
 from framefleet import Request, Store
 from framefleet.cluster.worker.messages import Assignment
-from framefleet.pipeline.outputs.stores import deadline
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.media_files import image_file, sha256
 from tests.one_worker import WITHIN_S, started_worker, stored_by, worker_setup
@@ -84,7 +84,7 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
 def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
     tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline, "WITHIN_S", 0.1)
+    monkeypatch.setattr(retries, "WITHIN_S", 0.1)
     store = LateStore(str(tmp_path))
     store.outage = outage
     arguments = {**SMALLEST["wan"], "max_sequence_length": 32}

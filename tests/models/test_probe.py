@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from framefleet.jobs.plan.command import show_probed
+from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
-from framefleet.pipeline.model.sources.skeleton import blank_pipeline
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model

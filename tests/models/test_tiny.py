@@ -19,8 +19,7 @@ from framefleet.pipeline.model.families.measurements import read_measured
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import DENOISERS, is_modular
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from tests.long import long_but

@@ -13,8 +13,7 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.prediction import plan_audits
 from framefleet.jobs.show.audits import audit_line, share_text
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.render.audit.error_bound import Odds
-from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
+from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import Verdict, kind_of, verdict_of
 from framefleet.pipeline.request import Request
 from tools.benchmarks.audits_simulated import RATES, jobs_of

@@ -15,7 +15,7 @@ from framefleet.jobs.look.report.page import page_of
 from framefleet.jobs.look.report.report import report_of
 from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.render.command import ending_lines
-from framefleet.pipeline.render.audit.remarks import EQUAL, batched, with_remark
+from framefleet.pipeline.render.audit.verdict import EQUAL, batched, with_remark
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import record
 

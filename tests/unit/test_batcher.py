@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused import sizes
+from framefleet.pipeline.render.fused import batching
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.calls import Method
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.fused.methods import Method
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 
@@ -56,7 +56,7 @@ def test_finished_tasks_come_back_before_the_forwards_of_the_others_run() -> Non
 def test_where_large_forwards_are_not_worth_sharing_the_first_row_is_done_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sizes, "LARGE_S", 0)
+    monkeypatch.setattr(batching, "LARGE_S", 0)
     denoiser = Denoiser()
     batcher = batcher_of(denoiser, min_gain=1e9)
     tasks = [batcher.start(lambda i=i: steps(denoiser, float(i), 10)) for i in range(8)]

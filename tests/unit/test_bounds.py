@@ -13,14 +13,13 @@ from framefleet.pipeline.model.loras.lora import Lora, check_loras
 from framefleet.pipeline.model.specs.check import check_argument, check_seed
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.duration import num_frames_of
-from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.recipes.recipe_spec import spec_for
+from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
+from framefleet.pipeline.recipes.segments import num_frames_of
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_inputs import NoInputs
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.rows.tables.written_request import checked
 from tests.configs import SD, WAN, write_model
 
 DIGITS = "1" * 1_000_000

@@ -21,8 +21,8 @@ from framefleet.jobs.render.command import ending_lines, exit_code
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.units import bytes_text, read_bytes
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.text import bytes_text, read_bytes
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import NOON, record

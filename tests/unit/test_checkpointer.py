@@ -13,7 +13,7 @@ import pytest
 from framefleet.cluster.worker.checkpointer import Checkpointer, checkpoint_path
 from framefleet.cluster.worker.worker import LOGGERS, Remarks
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
+from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
 

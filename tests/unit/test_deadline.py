@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from framefleet.pipeline.outputs.stores import deadline
-from framefleet.pipeline.outputs.stores.deadline import Soon
+from framefleet.pipeline.outputs.stores import retries
+from framefleet.pipeline.outputs.stores.retries import Soon
 
 
 def test_an_answer_that_comes_in_time_is_had_and_so_is_an_error() -> None:
@@ -18,10 +18,10 @@ def test_an_answer_that_comes_in_time_is_had_and_so_is_an_error() -> None:
 
 
 def test_while_one_answer_is_overdue_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "WITHIN_S", 0.01)
+    monkeypatch.setattr(retries, "WITHIN_S", 0.01)
     may_answer, asked, called = threading.Event(), Soon("test"), []
     assert asked.ask(may_answer.wait) is None
-    monkeypatch.setattr(deadline, "WITHIN_S", 60)
+    monkeypatch.setattr(retries, "WITHIN_S", 60)
     assert asked.ask(lambda: called.append(1)) is None
     assert called == []
     overdue = asked._overdue

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype, resolved
 

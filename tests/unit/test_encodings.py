@@ -8,7 +8,7 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.rows.sweeps.factors import lines_of
-from framefleet.pipeline.rows.tables.encodings import likely_encoding, to_utf_8
+from framefleet.pipeline.rows.tables.formats import likely_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.table import open_table
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import EACH, parse_call
 from framefleet.pipeline.render.fused.concatenation import layouts
-from framefleet.pipeline.render.fused.cross_check import masks_matter
+from framefleet.pipeline.render.fused.cross_check import are_equal, masks_matter
 from framefleet.pipeline.render.fused.exact import probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 

@@ -9,8 +9,12 @@ import pytest
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.argument_columns import argument_fields, argument_values
-from framefleet.pipeline.rows.tables.extra_columns import Carried, carried_columns
+from framefleet.pipeline.rows.tables.record_columns import (
+    Carried,
+    argument_fields,
+    argument_values,
+    carried_columns,
+)
 
 KINDS: dict[str, ArgumentKind] = {
     "prompt": "str",

@@ -9,8 +9,8 @@ import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from torch import nn
 
-from framefleet.pipeline.model.families.decoders import DECODERS
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.autoencoders import DECODERS
+from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.footprint import (
     A_MEGAPIXEL,

@@ -19,10 +19,11 @@ from framefleet.pipeline.recipes.guidance import (
     GUIDANCE_ARGUMENTS,
     Guidance,
     Schedule,
+    check_schedule,
+    is_schedule,
     open_guidance,
     parse_guidance,
 )
-from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
 from tests.each import check_each
 

@@ -20,9 +20,9 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.tables import file_reading, json_lines
+from framefleet.pipeline.rows.tables import file_reading, json_lines, table_files
 from framefleet.pipeline.rows.tables import table as tables
-from framefleet.pipeline.rows.tables.encodings import TO_UTF_8
+from framefleet.pipeline.rows.tables.formats import TO_UTF_8
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
@@ -285,9 +285,8 @@ def test_a_reader_that_crashes_is_an_error_about_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from framefleet.pipeline.guards.sandbox import Sandboxes
-    from framefleet.pipeline.rows.tables import reader
 
-    monkeypatch.setattr(reader, "_READERS", Sandboxes("tests.no_such_module", max_silence_s=10.0))
+    monkeypatch.setattr(table_files, "_READERS", Sandboxes("tests.no_such_module", max_silence_s=10.0))
     write_parquet(tmp_path / "t.parquet", {"prompt": ["a"]})
     assert "what reads it crashes on it (exit code 1)" in refusal(tmp_path / "t.parquet").problem
 

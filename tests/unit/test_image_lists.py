@@ -19,7 +19,7 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import row_id
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.pipeline.guards.json_form import Blank, JsonForm, spell
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.json_text import Blank, JsonForm, canonical_json, spell
 
 
 def value(prompt: Any, seed: Any, rest: Any) -> dict[str, Any]:

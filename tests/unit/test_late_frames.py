@@ -19,9 +19,8 @@ from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_pictures
-from framefleet.pipeline.outputs.frames.late_frames import is_late
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.render.postprocessing import put_off_postprocessing
+from framefleet.pipeline.outputs.frames.pixels import is_late, to_pixels
+from framefleet.pipeline.render.recipe_call import put_off_postprocessing
 
 
 def late(kind: type[Any] = VideoProcessor, **settings: Any) -> Any:

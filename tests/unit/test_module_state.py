@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from framefleet.pipeline.render.module_state import ModuleState
+from framefleet.pipeline.render.process_state import ModuleState
 
 SOURCE = """
 import functools, random

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from framefleet.pipeline.render.fused import timing
+from framefleet.pipeline.render.fused import trials
 from tests.unit.denoising import Denoiser, batcher_of, render, steps
 
 
@@ -43,7 +43,7 @@ def _largest(monkeypatch: pytest.MonkeyPatch, busy: dict[int, float], *, pays: b
     """Return the rows of the last forward of some."""
     machine = Machine(busy)
     clock = SimpleNamespace(thread_time=lambda: machine.now, perf_counter=lambda: machine.now)
-    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(trials, "time", clock)
     denoiser = Timed(machine, pays=pays)
     batcher = batcher_of(denoiser, mode="fast", max_rows=4, min_gain=1.05)
     for _ in range(4):

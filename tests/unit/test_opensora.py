@@ -21,8 +21,8 @@ from framefleet.pipeline.models.opensora.conditions import (
     positions,
     unpack,
 )
-from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
-from framefleet.pipeline.models.opensora.prompts import with_suffixes
+from framefleet.pipeline.models.opensora.denoise import TwoScales, shifted_sigmas
+from framefleet.pipeline.models.opensora.pipeline_components import with_suffixes
 from framefleet.pipeline.models.opensora.rules import row_rules
 from framefleet.pipeline.models.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
 from framefleet.pipeline.models.opensora.transformer_keys import axes_of

@@ -21,8 +21,8 @@ from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, p
 from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
-from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.native_size import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.model.page import page
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.specs.dtypes import NAMES
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.pipeline.rows.prompt_reading import PromptReading, TextReader, reading_of
+from framefleet.pipeline.rows.prompt_lengths import PromptReading, TextReader, reading_of
 
 
 def words(texts: list[str]) -> list[int]:

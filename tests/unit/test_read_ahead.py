@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.rows.inputs.read_ahead import ReadAhead
+from framefleet.pipeline.rows.inputs.arguments import ReadAhead
 
 
 class Shelf:

@@ -10,8 +10,7 @@ import pytest
 
 from framefleet.pipeline.errors import RecipeError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.recipes.recipe_spec import spec_for
+from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import FLOW, WAN, write_model

@@ -20,8 +20,8 @@ from framefleet.pipeline.model.options.regions import (
     has_compiled,
     separable,
 )
-from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.cross_check import are_equal
 from framefleet.pipeline.render.fused.exact import probe
 from framefleet.pipeline.render.fused.pins import run_fused
 

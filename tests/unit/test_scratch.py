@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from framefleet.pipeline.model.options.scratch import own_folder
+from framefleet.pipeline.model.options.offload import own_folder
 
 ROOT = Path(__file__).parents[2]
 # As a worker ends: without a chance to clear up.
 KILLED = """
 import os, sys
 from pathlib import Path
-from framefleet.pipeline.model.options.scratch import own_folder
+from framefleet.pipeline.model.options.offload import own_folder
 (own_folder(Path(sys.argv[1])) / "weights").write_text("x")
 os._exit(9)
 """

@@ -13,8 +13,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.specs.constructor import Constructed
 from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.recipes.recipe_spec import spec_for
+from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.limits import limits
 from tests.configs import FLOW, write_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.pipeline.render.fused.sizes import Sizes
+from framefleet.pipeline.render.fused.batching import Sizes
 
 
 def _climb(sizes: Sizes, tenths: dict[int, float], *, waiting: int) -> list[int]:

@@ -14,7 +14,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 
 
 class Fleet:

@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.batches import buckets_of
 from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.render_output import table_folder
 from framefleet.pipeline.training.dataset.rows import TrainingRows
@@ -352,7 +352,7 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
     from framefleet.pipeline.rows.inputs.pictures import Described
-    from framefleet.pipeline.training.dataset.buckets import choose_bucket
+    from framefleet.pipeline.training.dataset.batches import choose_bucket
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]
 

@@ -21,8 +21,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.withdrawal import withdraw
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.remarks import ALONE, EQUAL, PLAIN_CALL, is_doubtful, remark_of
-from framefleet.pipeline.render.audit.verdict import Verdict
+from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, PLAIN_CALL, Verdict, is_doubtful, remark_of
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.long import long_but
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by

@@ -12,8 +12,8 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_inputs import Seen
-from framefleet.pipeline.rows.tables.written_request import checked
 from tests.configs import SD, WAN, write_model
 
 

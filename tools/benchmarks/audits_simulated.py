@@ -27,8 +27,14 @@ from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.recall import TakenBack
 from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL, is_doubtful, with_remark
-from framefleet.pipeline.render.audit.verdict import Audited, kind_of
+from framefleet.pipeline.render.audit.verdict import (
+    EQUAL,
+    PLAIN_CALL,
+    Audited,
+    is_doubtful,
+    kind_of,
+    with_remark,
+)
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import record
 

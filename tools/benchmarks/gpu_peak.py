@@ -17,7 +17,7 @@ import diffusers
 import torch
 
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
-from framefleet.pipeline.model.families.decoders import DECODERS
+from framefleet.pipeline.model.families.autoencoders import DECODERS
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.footprint import activations_gb

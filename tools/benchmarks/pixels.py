@@ -27,8 +27,7 @@ import torch
 from framefleet import Request
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe

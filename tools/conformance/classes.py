@@ -11,7 +11,7 @@ import diffusers
 
 from framefleet.pipeline.model.modular import fields_given
 from framefleet.pipeline.model.registry import exported, is_standin
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.pipeline_call import fields_returned
 from framefleet.pipeline.outputs.frames.fields import SOUND, VIDEO_FIELDS
 

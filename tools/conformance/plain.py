@@ -19,8 +19,7 @@ from PIL import Image
 
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.model_index import read_index
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular, read_index
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.request import Request
 from tests import modular

@@ -11,8 +11,8 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.loras.lora import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
-from framefleet.pipeline.model.specs.bounds import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
+from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as

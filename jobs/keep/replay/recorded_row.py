@@ -14,9 +14,9 @@ from framefleet.jobs.job.job_json import Claim, claim_of
 from framefleet.jobs.keep.replay.record_values import arguments_of, environment_of, options_of
 from framefleet.jobs.render.output_job import STORES, is_opened
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.ip_adapter.files import IpAdapter, ip_adapter_of
+from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.loras.lora import Lora, digests_in
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store

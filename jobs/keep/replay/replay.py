@@ -14,8 +14,7 @@ from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
@@ -24,12 +23,12 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
-from framefleet.pipeline.render.audit.remarks import AUDIT
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.verdict import AUDIT
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
-from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.text import quoted
 
 _UNKNOWN = "?"  # not recorded, so never said to differ

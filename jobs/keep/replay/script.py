@@ -17,8 +17,7 @@ from framefleet.jobs.keep.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
-from framefleet.pipeline.model.loras.files import fetch_lora
-from framefleet.pipeline.model.loras.lora import Lora, adapter_name, adapters_in, without_loras
+from framefleet.pipeline.model.loras.lora import Lora, adapter_name, adapters_in, fetch_lora, without_loras
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
@@ -29,14 +28,14 @@ from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.specs.dtypes import check_dtype
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.recipes.guidance_check import is_schedule
+from framefleet.pipeline.recipes.guidance import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import inputs_in
-from framefleet.pipeline.rows.tables.recorded_request import check_again
+from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.text import quoted
 
 TEMPLATE = '''\

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.model.sources.components import Component
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
 

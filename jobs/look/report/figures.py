@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.render.audit.remarks import ALONE, AUDIT, EQUAL, PLAINLY, UNREPEATABLE
+from framefleet.pipeline.render.audit.verdict import ALONE, AUDIT, EQUAL, PLAINLY, UNREPEATABLE
 
 COLUMNS = [
     *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),

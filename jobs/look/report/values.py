@@ -103,7 +103,7 @@ class UsedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedRows:
-    """What audits say of rows done. by_remark: rows by what their records say; see `render/audit/remarks.py`.
+    """What audits say of rows done. by_remark: rows by what their records say; see `render/audit/verdict.py`.
 
     said: what drivers reported; None: nothing. wrong_share: of all rows at the most, with 95 % confidence.
     """

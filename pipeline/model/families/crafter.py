@@ -7,8 +7,7 @@ Their checkpoints become folders by `framefleet model convert`.
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, TrainingInput
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, TrainingInput
 
 _MODULES = "framefleet.pipeline.models.crafter"
 _SCHEDULERS = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale at each timestep

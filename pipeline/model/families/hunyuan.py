@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, TrainingInput
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, TrainingInput
 
 HUNYUANVIDEO = Family(
     prefix="HunyuanVideo",

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, redrawn
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, redrawn
 
 AURA_FLOW = Family(
     prefix="AuraFlow",

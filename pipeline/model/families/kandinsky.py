@@ -7,8 +7,7 @@ config_5s_i2v_pro_20b.yaml, `dit_params`.
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset
 
 _LITE = Preset(
     name="kandinsky-5-lite",

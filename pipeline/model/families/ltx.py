@@ -1,7 +1,6 @@
 """LTX-Video and LTX-2: from text and from an image, LTX-2 with sound."""
 
-from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, Sibling, TrainingInput
 
 LTX = Family(
     prefix="LTX",

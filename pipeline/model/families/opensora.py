@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, TrainingInput
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, TrainingInput
 
 _MODULES = "framefleet.pipeline.models.opensora"
 LONGEST_CLIP = 129  # of the longest clips that it was trained on

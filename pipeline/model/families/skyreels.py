@@ -6,8 +6,7 @@ the docstrings of its pipelines; sizes of the 720P models: README of github.com/
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, Sibling
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, Sibling
 
 _LARGE = Preset(
     name="skyreels-v2-t2v-14b",

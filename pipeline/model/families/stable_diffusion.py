@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput, redrawn
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, Sibling, TrainingInput, redrawn
 
 _SDXL = Preset(
     name="sdxl",

@@ -1,7 +1,6 @@
 """Transformers that render videos, of authors with one family."""
 
-from framefleet.pipeline.model.families.family import Family
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset
 
 ALLEGRO = Family(
     prefix="Allegro",

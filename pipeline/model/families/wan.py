@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, Sibling, TrainingInput
 
 _TEXT_ONLY = ("its weights start from text alone", "use a Wan 2.2 TI2V model, or an image-to-video folder")
 _TWO_PARTS = (

@@ -28,10 +28,9 @@ from transformers.utils import logging as transformers_logging
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.loras.files import LoraFile
-from framefleet.pipeline.model.loras.lora import adapter_name
+from framefleet.pipeline.model.loras.lora import LoraFile, adapter_name
+from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
-from framefleet.pipeline.model.sources.skeleton import blank_pipeline
 from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, Literal
 
-from framefleet.pipeline.model.families.decoders import DECODERS
-from framefleet.pipeline.model.families.preset import BYTES, Preset
+from framefleet.pipeline.model.families.autoencoders import DECODERS
+from framefleet.pipeline.model.families.family import BYTES, Preset
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

@@ -10,21 +10,28 @@ it, so that rows at different stages would keep several on the GPU.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
+from filelock import FileLock, Timeout
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.pipe_calls import Code, PipeCall
 from framefleet.pipeline.model.options.schema import GroupOffload, Offload
-from framefleet.pipeline.model.options.scratch import own_folder
 
 OWN_FOLDER = Code("tempfile.mkdtemp()")
+
+PREFIX = "framefleet-weights-"
+LOCK = ".lock"
+_held: list[FileLock] = []  # for the life of the process: the system lets go of them when it dies
 
 
 class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
@@ -141,3 +148,29 @@ def _own_folder(parent: str) -> str:
         return str(own_folder(Path(os.path.expanduser(parent)).absolute()))
     except OSError as error:
         raise ModelError(f"offload.disk {parent} cannot be used: {error}", "use a local folder") from error
+
+
+def own_folder(parent: Path) -> Path:
+    """Return a new folder below `parent`. Raises OSError when there can be none."""
+    parent.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(parent)
+    folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
+    lock = FileLock(f"{folder}{LOCK}")
+    lock.acquire(timeout=0)  # before the folder is there for others to see
+    _held.append(lock)
+    folder.mkdir()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def clear_abandoned(parent: Path) -> None:
+    """Remove the folders of processes that have ended. Only what has a lock next to it was made here."""
+    for path in parent.glob(f"{PREFIX}*{LOCK}"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        path.unlink(missing_ok=True)
+        lock.release()

@@ -1,4 +1,4 @@
-"""From a folder of hashed files to the pipeline that its components make. Called on a `sealed` folder."""
+"""From a folder of hashed files to the pipeline of its components: with its weights, or blank."""
 
 from __future__ import annotations
 
@@ -6,14 +6,56 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate import init_empty_weights
+from torch import nn
+
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.sources.verified_folder import sealed
+from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
+from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:
     import torch
     from diffusers import PipelineQuantizationConfig
     from torch import nn
+
+
+def blank_pipeline(
+    folder: Path, files: Iterable[str], components: Iterable[Component], spec: PipelineSpec
+) -> Any:
+    """Return the pipeline with every parameter on the meta device; tokenizers and scheduler are real.
+
+    folder: of the model's configs, which are `files`. Raises ModelError for configs that no network can be
+    made of.
+    """
+    components = list(components)
+    with sealed(folder, files) as place:
+        networks = {c.name: _blank(c, place) for c in components if c.has_weights}
+        return assembled(place, spec, components, networks=networks)
+
+
+def _blank(component: Component, place: Path) -> nn.Module:
+    found = class_of(component.library, component.class_name)
+    network: nn.Module
+    if component.class_name == CONTROLNETS:
+        from diffusers import ControlNetModel
+
+        network = found([_configured(ControlNetModel, place / name) for name in component.folders])
+        return network
+    if component.loader == "diffusers":
+        return _configured(found, place / component.name)
+    config = found.config_class.from_pretrained(place / component.name)
+    with init_empty_weights():
+        network = found(config)
+    return network
+
+
+def _configured(found: Any, folder: Path) -> nn.Module:
+    config = found.load_config(folder)
+    with init_empty_weights():
+        network: nn.Module = found.from_config(config)
+    return network
 
 
 def assembled(

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from framefleet.pipeline.model.sources.blobs import named_sha256
 from framefleet.pipeline.model.sources.headers import read_first
-from framefleet.pipeline.model.sources.integrity import list_files
+from framefleet.pipeline.model.sources.integrity import list_files, named_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from framefleet.pipeline.model.families.preset import Preset
+    from framefleet.pipeline.model.families.family import Preset
 
 DTypeName = Literal["fp32", "fp16", "bf16"]
 DType = Literal["auto", DTypeName] | dict[str, DTypeName]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.model.families.autoencoders import PACKING_ALIKE
-from framefleet.pipeline.model.families.family import Family, config_value
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset, config_value
 from framefleet.pipeline.model.specs.signature import Parameter
 
 if TYPE_CHECKING:

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.family import Family
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.registry import family_of, preset_of
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.list_arguments import NETS, has_controlnets, num_nets
-from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of, read_index, read_object
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import (
+    MODEL_INDEX,
+    index_of,
+    is_modular,
+    read_index,
+    read_object,
+)
 from framefleet.pipeline.model.specs.pipeline_call import (
     call_of,
     check_components,

@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import Config, built, inferred, settled
 from framefleet.pipeline.models.conversion.plan import Conversion, Network, Origin
-from framefleet.pipeline.models.opensora import dc_keys, hunyuan_keys, transformer_keys
+from framefleet.pipeline.models.opensora import autoencoder_keys, transformer_keys
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.text_parts import text_parts
@@ -62,15 +62,15 @@ _TRANSFORMER = _Kind(
 # By the variant whose latents they make.
 _AUTOENCODERS = {
     "open-sora-v2": _Kind(
-        recognises=hunyuan_keys.is_hunyuan_autoencoder,
-        config=hunyuan_keys.hunyuan_config,
-        origins=hunyuan_keys.hunyuan_origins,
+        recognises=autoencoder_keys.is_hunyuan_autoencoder,
+        config=autoencoder_keys.hunyuan_config,
+        origins=autoencoder_keys.hunyuan_origins,
         make=AutoencoderKLHunyuanVideo,
     ),
     "open-sora-v2-dc-ae": _Kind(
-        recognises=dc_keys.is_dc_autoencoder,
-        config=dc_keys.dc_config,
-        origins=dc_keys.dc_origins,
+        recognises=autoencoder_keys.is_dc_autoencoder,
+        config=autoencoder_keys.dc_config,
+        origins=autoencoder_keys.dc_origins,
         make=AutoencoderDCVideo,
     ),
 }

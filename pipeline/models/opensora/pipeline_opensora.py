@@ -15,10 +15,14 @@ from torch import Tensor
 from framefleet.pipeline.model.specs.ranges import check_ranges
 from framefleet.pipeline.models.call_types import Callback, Generators
 from framefleet.pipeline.models.opensora.conditions import FrameCondition, condition_of, given_to_rows
-from framefleet.pipeline.models.opensora.denoise import Denoiser, Text, takes_reference
-from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
-from framefleet.pipeline.models.opensora.pipeline_components import OpenSoraComponents
-from framefleet.pipeline.models.opensora.prompts import with_suffixes
+from framefleet.pipeline.models.opensora.denoise import (
+    Denoiser,
+    Text,
+    TwoScales,
+    shifted_sigmas,
+    takes_reference,
+)
+from framefleet.pipeline.models.opensora.pipeline_components import OpenSoraComponents, with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
 
 

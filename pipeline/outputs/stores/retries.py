@@ -2,6 +2,7 @@
 
 The one place that waits: libraries below try once or twice. All threads of a process that use a store share
 what is known of it, so that the log has a line when an outage begins, one every minute, and one at its end.
+Reads that only spare work are not waited for (`Soon`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
@@ -30,6 +32,8 @@ _PAUSE = wait_random_exponential(multiplier=0.2, max=5)
 log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
+# An entry of a hundred megabytes takes seconds; what it spares does too.
+WITHIN_S = 10.0
 
 
 class Patience:
@@ -141,3 +145,24 @@ class _Request:
         self._num_refused += 1
         self._reopen()
         return True
+
+
+class Soon:
+    """Reads for one thread, in another, so that a store that is out of reach holds up nothing.
+
+    While one answer is overdue nothing else is asked: the store would not answer that either.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._overdue: Future[Any] | None = None
+
+    def ask(self, read: Callable[[], Reply | None]) -> Reply | None:
+        """Return what `read` returns, raise what it raises; None where that takes too long."""
+        if self._overdue and not self._overdue.done():
+            return None
+        asked = self._reader.submit(read)
+        if not wait([asked], WITHIN_S).done:
+            self._overdue = asked
+            return None
+        return asked.result()

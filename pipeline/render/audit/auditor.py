@@ -14,21 +14,18 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.result import Rendered
-from framefleet.pipeline.render.audit.error_bound import Odds
-from framefleet.pipeline.render.audit.remarks import (
+from framefleet.pipeline.render.audit.schedule import AuditSchedule, Odds
+from framefleet.pipeline.render.audit.verdict import (
     ALONE,
     AUDIT,
     DIFFERED,
     EQUAL,
     UNREPEATABLE,
-    apart,
-    batched,
-)
-from framefleet.pipeline.render.audit.schedule import AuditSchedule
-from framefleet.pipeline.render.audit.verdict import (
     Audited,
     Digests,
     Verdict,
+    apart,
+    batched,
     kind_of,
     level_of,
     told,

@@ -1,11 +1,111 @@
-"""Which rows are audited. Pure: it goes by row_ids and counts, so that it picks the same rows each time."""
+"""Which rows are audited, by row_ids and counts alone, and how many may be wrong where no audit found one.
+
+Assumes nothing about which rows are wrong. If the rows in a set W are wrong, no audit finds one with
+probability prod(1 - odds of row): with weight(row) = -log(1 - odds), at most 5 % where the weights of W add
+up to -log(0.05) = 3.0. So with 95 % confidence, wrong rows that no audit found weigh less than 3.0 together,
+of whatever kinds they are; the most rows that do are those with the smallest odds. Where d kinds were found
+wrong, chance had d hits, and 3.0 becomes the limit of a Poisson count of d: 4.7 for one, 6.3 for two.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
 
-from framefleet.pipeline.render.audit.error_bound import Odds
+CONFIDENCE = 0.95
+_MISSED = 1 - CONFIDENCE
+_TINY = 1e-9  # of arithmetic: what should be 3 may be 2.9999999999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """Row n of its kind is audited with probability max(lowest, young / n), at most 1; lowest is above 0."""
+
+    lowest: float
+    young: float = 1.0
+
+    def of(self, number: int) -> float:
+        return min(1.0, max(self.lowest, self.young / number))
+
+    def expected(self, num_rows: int) -> float:
+        """Return how many of this many rows of one kind are audited, on average."""
+        sure, young = min(num_rows, int(self.young)), min(num_rows, self._num_young)
+        return sure + self.young * (_harmonic(young) - _harmonic(sure)) + (num_rows - young) * self.lowest
+
+    def most_wrong(self, counts: Collection[int], *, num_differing: int = 0) -> int:
+        """Return how many rows are wrong at most, with 95 % confidence, if no audit of these kinds found one.
+
+        counts: rows of each kind. num_differing: other kinds of the same job, which audits found wrong.
+        """
+        limit, weight = _limit(num_differing), _weight(self.lowest)
+        num_old = sum(max(0, count - self._num_young) for count in counts)
+        if num_old and num_old * weight >= limit:
+            return _below(limit / weight)
+        young = [min(count, self._num_young) for count in counts if count > int(self.young)]
+        left = limit - num_old * weight if num_old else limit
+        return num_old + self._most_young(young, left)
+
+    @property
+    def _num_young(self) -> int:
+        """How many rows of a kind have better odds than the lowest."""
+        return int(self.young / self.lowest + _TINY)
+
+    def _most_young(self, counts: list[int], left: float) -> int:
+        """Return the same of young rows, as if they were endlessly divisible, which makes it no less.
+
+        Of row n the weight is at least young * log(n / (n - 1)), so that rows from a on, up to b, weigh
+        young * log(b / a). The first rows, which are sure to be audited, are not wrong.
+        """
+
+        def weight(first: float) -> float:
+            return self.young * sum(math.log(count / first) for count in counts if count > first)
+
+        low, high = float(int(self.young)), float(max(counts, default=0))
+        if weight(low) < left:  # all of them may be wrong
+            return sum(counts) - int(low) * len(counts)
+        for _ in range(60):  # halving: as exact as floats are
+            middle = (low + high) / 2
+            low, high = (low, middle) if weight(middle) < left else (middle, high)
+        return _below(sum(count - high for count in counts if count > high))
+
+
+def odds_for(at_most: float, num_rows: int) -> float:
+    """Return the odds at which, if audits find none wrong, at most this share of this many rows is."""
+    return float(1 - _MISSED ** (1 / (math.floor(at_most * num_rows + _TINY) + 1)))
+
+
+def young_for(at_most: float) -> float:
+    """Return the same for rows without a known end: `young` of odds that hold at each row."""
+    return 1.0 if at_most >= CONFIDENCE else _limit(0) / _weight(at_most)
+
+
+def _weight(odds: float) -> float:
+    return math.inf if odds >= 1 else -math.log1p(-odds)
+
+
+def _below(rows: float) -> int:
+    """Return the most whole rows that are fewer."""
+    return max(0, math.ceil(rows - _TINY) - 1)
+
+
+def _limit(num_hits: int) -> float:
+    """Return the mean at which a Poisson count is this or less in 5 % of cases."""
+    low, high = 0.0, 10.0 + 3.0 * num_hits
+    for _ in range(60):
+        middle = (low + high) / 2
+        terms = (math.exp(i * math.log(middle) - middle - math.lgamma(i + 1)) for i in range(num_hits + 1))
+        low, high = (middle, high) if sum(terms) > _MISSED else (low, middle)
+    return high
+
+
+def _harmonic(count: int) -> float:
+    if count < 100:
+        return sum(1 / number for number in range(1, count + 1))
+    return math.log(count) + 0.5772156649 + 1 / (2 * count)
+
 
 # Kinds that are counted each for itself; further ones together. If every row has a shape of its own, the
 # work would be doubled otherwise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.render.audit.error_bound import Odds, odds_for, young_for
+from framefleet.pipeline.render.audit.schedule import Odds, odds_for, young_for
 from framefleet.pipeline.render.fused.batching import Mode
 
 

@@ -1,11 +1,18 @@
-"""What an audit speaks for, and what becomes of it. Plain values: they are pickled between machines."""
+"""What an audit found, for the log and for records: how far a row is known to be right.
+
+Plain values, which are pickled between machines.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.parts.records import Record, told_arguments
 from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.rows.tables.rows import shape_of
 
@@ -20,6 +27,13 @@ _TOLD: dict[Verdict, str] = {
     "from now on each is rendered by a plain call",
     "unrepeatable": "rows of {kind} cannot be repeated: two plain calls of row {row_id} differ",
 }
+AUDIT = "audit"
+EQUAL = "compared with a plain call, and equal"
+ALONE = "rendered alone, not batched"
+PLAINLY = "rendered by a plain call"
+DIFFERED = "when batched, such rows differed from plain calls"
+PLAIN_CALL = f"{PLAINLY}: {DIFFERED}"
+UNREPEATABLE = "two plain calls of such a row differed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,3 +66,40 @@ def told(audited: Audited) -> str:
 
 def level_of(audited: Audited) -> int:
     return logging.INFO if audited.verdict == "equal" else logging.WARNING
+
+
+def apart(why: str) -> str:
+    """Return what is said of a row of a kind that is not batched."""
+    return f"{PLAINLY}: {why}"
+
+
+def batched(num_equal: int) -> str:
+    """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
+    return f"batched, not compared; audits of its kind that were equal by then: {num_equal}"
+
+
+def remark_of(environment: str) -> str | None:
+    """Return what is said in the environment of a record; None where nothing is: it may be anybody's."""
+    try:
+        told = parse_json(environment)
+    except ValueError:
+        return None
+    remark = told.get(AUDIT) if isinstance(told, dict) else None
+    return remark if isinstance(remark, str) else None
+
+
+def with_remark(record: Record, remark: str) -> Record:
+    """Return the record of a clip that was made here with this in its environment."""
+    environment = parse_json(record.environment) | {AUDIT: remark}
+    return replace(record, environment=json.dumps(environment, sort_keys=True))
+
+
+def is_doubtful(environment: str) -> bool:
+    """Tell whether the row of a record is wrong if rows of its kind are: it was batched, as far as known."""
+    remark = remark_of(environment) or ""
+    return not remark.startswith((EQUAL, ALONE, PLAINLY))
+
+
+def kind_of_record(record: Mapping[str, Any]) -> str:
+    """Return the kind of a record's row. record: its recipe and arguments."""
+    return kind_of(Request(arguments=told_arguments(record), recipe=record["recipe"]))

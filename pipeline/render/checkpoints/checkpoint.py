@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import safetensors.torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.checkpoints.journal import MAX_KEPT_BYTES, Made
 from framefleet.pipeline.render.fused.calls import digest_of
+from framefleet.pipeline.request import Request
 
 _VERSION = 2
 _METADATA = "framefleet"
@@ -121,3 +123,25 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode() + digest_of(tensor))
     return digest.hexdigest()
+
+
+class HalfDone:
+    """A row that is not a clip yet."""
+
+    def __init__(
+        self, row_id: str, request: Request, checkpoint: RowCheckpoint | bytes | None = None
+    ) -> None:
+        self.row_id, self.request = row_id, request
+        self._checkpoint = checkpoint
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is a checkpoint; to ask makes none."""
+        return self._checkpoint is not None
+
+    @cached_property
+    def checkpoint(self) -> bytes | None:
+        """The bytes for `Renderer.submit`, made once they are asked for, from any thread; else None."""
+        if isinstance(self._checkpoint, RowCheckpoint):
+            return checkpoint_bytes(self._checkpoint)
+        return self._checkpoint

@@ -10,10 +10,9 @@ import torch
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, read_checkpoint
+from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone, RowCheckpoint, read_checkpoint
 from framefleet.pipeline.render.checkpoints.journal import Journal
-from framefleet.pipeline.render.checkpoints.unfinished_row import HalfDone
-from framefleet.pipeline.render.findings.conditions import surroundings
+from framefleet.pipeline.render.findings.findings import surroundings
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch

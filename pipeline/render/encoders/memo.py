@@ -15,10 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.encoders.embedding_file import Encoded
-from framefleet.pipeline.render.encoders.embeddings import Embeddings
-from framefleet.pipeline.render.fused.agreement import are_equal
+from framefleet.pipeline.render.encoders.embeddings import Embeddings, Encoded
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
+from framefleet.pipeline.render.fused.cross_check import are_equal
 
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
 _MAX_BYTES = 256 * 2**20

@@ -1,14 +1,32 @@
-"""What a caller or a job says about rows that share forwards. Imports no torch."""
+"""What a job says about rows that share forwards, and how many rows the next forward takes. Imports no torch.
+
+Sizes follow measured seconds: they grow only while rows per second grow; 1 where batching does not pay;
+halved when memory ran out.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.render.fused.sizes import MIN_GAIN
 
 Mode = Literal["exact", "fast"]
+# Climbed by powers of two; a size between two of them is tried only where the larger does not fit, or did not
+# pay. So few sizes have to be probed, and yet at most a third of a group waits.
+LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+# Below 5 % more rows per second a larger forward is not worth its memory, nor the probe its time.
+MIN_GAIN = 1.05
+# One refusal may be a noisy measurement, one size whose bits differ, or a kernel that gains nothing with two
+# rows and doubles the rate with four; two in a row end the climb.
+MISSES = 2
+# A forward of a second leaves no part of a machine idle that four rows would fill and two do not, and to ask
+# costs seconds: one refusal ends the climb.
+LARGE_S = 1.0
+# A machine that was busy for a moment must not cost the whole job, so slow sizes are tried again, each time
+# after twice as many forwards: one trial takes about as long as ten.
+RETRY_AFTER = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +49,78 @@ class Batching:
             raise JobError(f"batching mode is {self.mode!r}", f"use one of {', '.join(get_args(Mode))}")
         if self.max_rows < 1:
             raise JobError(f"batching max_rows is {self.max_rows}", "use 1 or more")
+
+
+class Sizes:
+    """The sizes that one shape of forward may use.
+
+    min_gain: how many times the rows per second of the next smaller size make a size worth using; 0 takes
+    every size that can be run.
+    """
+
+    def __init__(self, max_rows: int, *, min_gain: float = MIN_GAIN) -> None:
+        self._ladder = sorted({size for size in LADDER if size < max_rows} | ({max_rows} - {1}))
+        self._rates: dict[int, float] = {}  # rows per second of the sizes that pay
+        self._refused_until: dict[int, float] = {}  # number of forwards
+        self._patience: dict[int, int] = {}  # forwards to wait after the next refusal
+        self._num_forwards = 0
+        self._cap = max_rows
+        self._min_gain = min_gain
+
+    def next(self, waiting: int) -> int:
+        """Return the largest size for `waiting` rows that pays, or the next one worth trying."""
+        fitting = [size for size in self._ladder if size <= min(waiting, self._cap)]
+        if not self._min_gain:  # nothing to find out on the way up
+            return max((size for size in fitting if not self._is_refused(size)), default=1)
+        paying, misses = 1, 0
+        enough = 1 if 1 / self._rates.get(1, math.inf) >= LARGE_S else MISSES
+        for size in (size for size in fitting if size.bit_count() == 1 or size == fitting[-1]):
+            if misses == enough:
+                break
+            if self._is_refused(size):
+                misses += 1
+            elif size in self._rates:
+                paying, misses = size, 0
+            else:
+                return size
+        between = next((size for size in fitting if size > paying), paying)
+        return paying if self._is_refused(between) else between
+
+    def num_going_on(self, waiting: int) -> int:
+        """Return how many of this many rows go on now: all once any size pays, else those of the next trial.
+
+        Rows that took turns would all be late, and all be lost in a crash.
+        """
+        return waiting if not self._min_gain or len(self._rates) > 1 else self.next(waiting)
+
+    def is_tried(self, size: int) -> bool:
+        return size == 1 or size in self._rates
+
+    def best_below(self, size: int) -> tuple[int, float]:
+        """Return the smaller size of most rows per second, and its seconds."""
+        known = max((known for known in self._rates if known < size), key=self._rates.__getitem__)
+        return known, known / self._rates[known]
+
+    def pays(self, size: int, *, seconds: float) -> bool:
+        """Whether `size` rows in `seconds` beat every smaller size by enough."""
+        smaller = [rate for known, rate in self._rates.items() if known < size]
+        return size / seconds > self._min_gain * max(smaller, default=0.0)
+
+    def accept(self, size: int, *, seconds: float) -> None:
+        self._rates[size] = size / seconds
+
+    def refuse(self, size: int, *, is_final: bool) -> None:
+        """Do not use this size: never again as its bits differ, or not soon as it does not pay."""
+        patience = self._patience.get(size, RETRY_AFTER)
+        self._patience[size] = 2 * patience
+        self._refused_until[size] = math.inf if is_final else self._num_forwards + patience
+
+    def count_forward(self) -> None:
+        self._num_forwards += 1
+
+    def halve(self, size: int) -> None:
+        """Memory ran out at `size`: stay at or below half of it from now on."""
+        self._cap = min(self._cap, max(1, size // 2))
+
+    def _is_refused(self, size: int) -> bool:
+        return self._num_forwards < self._refused_until.get(size, 0)

@@ -1,4 +1,7 @@
-"""Whether a plan that is exact for some rows is so for others, of other lengths and other masks."""
+"""Whether outputs agree, and whether a plan that is exact for some rows is so for others.
+
+Others may have other lengths and other masks.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import (
     Call,
     adapters_of,
     are_unlike,
+    bits,
     fingerprint,
     masks_of,
     with_masks,
@@ -24,6 +29,34 @@ from framefleet.pipeline.render.fused.calls import (
 from framefleet.pipeline.render.fused.concatenation import join_calls, with_holders
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.traces import Forward, look_inside, traces_of
+
+
+def are_equal(mine: Any, theirs: Any) -> bool:
+    """Whether all tensors are equal, bit for bit, and stand in the same places."""
+    return all(_is_equal(a, b) for a, b in zip(_leaves(mine), _leaves(theirs), strict=True))
+
+
+def _is_equal(mine: Any, theirs: Any) -> bool:
+    if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+        return type(mine) is type(theirs)
+    if (mine.dtype, mine.shape) != (theirs.dtype, theirs.shape):
+        return False
+    return torch.equal(bits(mine), bits(theirs))
+
+
+def are_close(mine: Any, theirs: Any) -> bool:
+    """Whether all tensors agree as far as another order of summing allows: 1 % of their largest value."""
+    pairs = zip(_leaves(mine), _leaves(theirs), strict=True)
+    return all(
+        a.shape == b.shape and bool((a - b).abs().max() <= 0.01 * b.abs().max())
+        for a, b in pairs
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and a.numel()
+    )
+
+
+def _leaves(value: Any) -> list[Any]:
+    return flatten(value, holders=[])[0]
+
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,9 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of
 from framefleet.pipeline.render.fused.concatenation import join_calls, layouts
-from framefleet.pipeline.render.fused.cross_check import holds_for_others
+from framefleet.pipeline.render.fused.cross_check import are_equal, holds_for_others
 from framefleet.pipeline.render.fused.pins import Plan, Rows, joined, pinned_modules, run_fused
 from framefleet.pipeline.render.fused.traces import (
     Forward,

@@ -8,25 +8,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Generator, nn
 
 from framefleet.pipeline.hooks.adapters import AdaptersRescaled, working_on
-from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.hooks.intercept import Around
+from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.findings.findings import Findings
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, Result, adapters_of, tensor_sizes
+from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of, tensor_sizes
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import hand_back, with_holders
-from framefleet.pipeline.render.fused.methods import Method, Methods
-from framefleet.pipeline.render.fused.pins import Plan
-from framefleet.pipeline.render.fused.plan_key import by_loras
+from framefleet.pipeline.render.fused.pins import Plan, by_loras
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.fused.timing import clocked
 from framefleet.pipeline.render.fused.traces import traced
-from framefleet.pipeline.render.fused.trials import Trials
-from framefleet.pipeline.render.memory_retry import second_try
+from framefleet.pipeline.render.fused.trials import Trials, clocked
 
 
 class Forwards:
@@ -161,3 +159,25 @@ class Forwards:
         outputs = [with_holders(output, *call.arguments()) for call, (output, _) in pairs]
         self._trials.learn(calls, outputs, alone_s=min(seconds for _, seconds in alone))
         return [Result(output, None, 1) for output, _ in alone]
+
+
+def second_try(wait: Callable[[], None]) -> Around:
+    """wait: has the row that is running wait until it has the model for itself."""
+
+    def called(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        draws = GlobalDraws()
+        draws.leave()
+        try:
+            with whole_workspaces():
+                return original(*args, **kwargs)
+        except Exception as error:
+            # What a generator of the row's own gave is gone.
+            has_drawn = any(isinstance(value, Generator) for value in (*args, *kwargs.values()))
+            if has_drawn or not is_out_of_memory(error):
+                raise
+        free_memory()  # after the handler: until then the exception holds the call's tensors
+        wait()
+        draws.resume()
+        return original(*args, **kwargs)
+
+    return called

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
-from framefleet.pipeline.render.findings.finding import Worth
 from framefleet.pipeline.render.findings.findings import Findings
-from framefleet.pipeline.render.fused.agreement import are_close, are_equal
-from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, are_unlike
+from framefleet.pipeline.render.findings.storage import Worth
+from framefleet.pipeline.render.fused.batching import Batching, Sizes
+from framefleet.pipeline.render.fused.calls import Call, Methods, are_unlike
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import layouts
-from framefleet.pipeline.render.fused.cross_check import is_joined_inside, masks_matter
+from framefleet.pipeline.render.fused.cross_check import are_close, are_equal, is_joined_inside, masks_matter
 from framefleet.pipeline.render.fused.exact import probe
-from framefleet.pipeline.render.fused.methods import Methods
-from framefleet.pipeline.render.fused.pins import Plan, run_fused
-from framefleet.pipeline.render.fused.plan_key import Kind, plan_kind
-from framefleet.pipeline.render.fused.sizes import Sizes
-from framefleet.pipeline.render.fused.timing import TURNS_S, best, in_turns
+from framefleet.pipeline.render.fused.pins import Kind, Plan, plan_kind, run_fused
 
 log = logging.getLogger(__name__)
+# A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
+SHORT_S = 0.1
+# One that seems not to pay is timed again so often, in turns with the size that it has to beat: what that one
+# took in a calm moment is no measure in a busy one. Of a longer forward as often as this time allows.
+TURNS = 3
+TURNS_S = 1.0
 
 
 class Trials:
@@ -240,3 +244,31 @@ class Trials:
     def _kind(self, calls: Sequence[Call]) -> Kind:
         look, axes = self._company.look(calls[0]), self._company.axes(calls[0])
         return plan_kind(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph
+
+
+def best(function: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the lesser of two timings, or the only one of a long forward."""
+    result, seconds = clocked(function)
+    return result, min(seconds, clocked(function)[1]) if seconds < SHORT_S else seconds
+
+
+def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the seconds that it took."""
+    # On a CPU the thread's own time: what other processes take away says nothing about the forward.
+    clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
+    _synchronize()
+    started = clock()
+    result = function()
+    _synchronize()
+    return result, clock() - started
+
+
+def in_turns(few: Callable[[], Any], many: Callable[[], Any], seconds: float) -> float:
+    """Return how much longer `few` takes than `many`, which takes some seconds."""
+    turns = [(clocked(few)[1], clocked(many)[1]) for _ in range(min(TURNS, int(TURNS_S / seconds)))]
+    return min(first for first, _ in turns) / min(second for _, second in turns)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

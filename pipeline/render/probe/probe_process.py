@@ -66,8 +66,8 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
 def _opened(folder: str, files: tuple[str, ...]) -> Any:
     """Return the model's spec, its pipeline over hollow networks, and that itself."""
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
+    from framefleet.pipeline.model.sources.assembly import blank_pipeline
     from framefleet.pipeline.model.sources.components import components_in
-    from framefleet.pipeline.model.sources.skeleton import blank_pipeline
     from framefleet.pipeline.model.specs.spec import inspect_model
     from framefleet.pipeline.render.probe.stub_networks import hollow
 
@@ -81,10 +81,10 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
 
 def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
-    from framefleet.pipeline.model.ip_adapter.files import IP_ADAPTER_IMAGE
+    from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.loras.lora import without_loras
     from framefleet.pipeline.model.specs.references import references_of
-    from framefleet.pipeline.render.probe.grey_media import grey, grey_reference
+    from framefleet.pipeline.render.probe.stub_networks import grey, grey_reference
     from framefleet.pipeline.request import each_input
 
     size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)

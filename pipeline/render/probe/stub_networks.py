@@ -2,24 +2,32 @@
 
 To the pipeline every tensor is on the CPU, so that schedulers, generators and masks work with real values. A
 network's call goes through its own code on the meta device, where shapes are computed and nothing else, and
-comes back as zeros. Not covered: networks that look at values (how many tokens a mask leaves).
+comes back as zeros. Not covered: networks that look at values (how many tokens a mask leaves). Files that a
+row names are grey pictures and silence.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterator
+import tempfile
+import wave
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 _Tensors = list[tuple[dict[str, Tensor | None], str, Tensor]]  # where each stands, and what is to stand there
+_SECONDS, _FPS, _SAMPLE_RATE = 2, 24, 32_000  # of the references that are videos or sounds
 
 
 class Decoded(BaseException):
@@ -130,3 +138,24 @@ def _zeros_of(leaf: Any) -> Any:
                 setattr(own, name, _zeros_of(value))
         return own
     return leaf
+
+
+def grey(value: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """Return what a row's image or video is opened as. size: (width, height) in pixels."""
+    pictures = [Image.new("RGB", size, "grey") for _ in range(value.get("num_frames", 1))]
+    return pictures if "num_frames" in value else pictures[0]
+
+
+def grey_reference(made: Any, size: tuple[int, int]) -> Any:
+    """Return a reference of this class, opened from a file as rows have it. See `reference_classes`."""
+    with tempfile.NamedTemporaryFile(suffix=".wav" if made.kind == "audio" else "") as file:
+        if made.kind == "audio":
+            with wave.open(file, "wb") as sound:
+                sound.setparams((1, 2, _SAMPLE_RATE, 0, "NONE", ""))
+                sound.writeframes(bytes(2 * _SECONDS * _SAMPLE_RATE))
+        else:
+            media = Media(format="png" if made.kind == "image" else "mkv")
+            frames = np.stack([np.asarray(grey({}, size))] * (1 if made.kind == "image" else _SECONDS * _FPS))
+            file.write(encode(frames, media=media, fps=_FPS, metadata={}))
+        file.flush()
+        return made.from_file(file.name)

@@ -1,13 +1,17 @@
 """From a request's arguments, which are JSON values, to those that its recipe is called with.
 
-Images become PIL images, videos lists of them, references objects of the pipeline's own classes.
+Images become PIL images, videos lists of them, references objects of the pipeline's own classes. Files are
+read before rows start, so that rendering does not wait for the network.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from framefleet.pipeline.errors import InputError
@@ -16,6 +20,11 @@ from framefleet.pipeline.request import is_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
+
+# Reads wait for servers, not for this machine; those of one that does not answer must not keep all others.
+_NUM_THREADS = 16
+# As many images as two leases name; of videos a few, the others are read when their turn comes.
+_MAX_BYTES = 512 * 2**20
 
 
 def open_arguments(
@@ -72,3 +81,48 @@ def _reference(classes: Mapping[str, Any], kind: str, content: bytes) -> Any:
         file.write(content)
         file.flush()
         return classes[kind].from_file(file.name)
+
+
+class ReadAhead:
+    """Keeps what it has read, bounded by bytes; what was not asked for longest goes. For several threads."""
+
+    def __init__(self, read: Callable[[str], bytes], *, max_bytes: int = _MAX_BYTES) -> None:
+        self._read = read
+        self._max_bytes = max_bytes
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="read")
+        self._lock = threading.Lock()  # of what follows
+        self._reads: OrderedDict[str, Future[bytes]] = OrderedDict()
+
+    def start(self, uri: str) -> Future[bytes] | None:
+        """Begin to read; return what is read. None: what was read already fills the bound."""
+        with self._lock:
+            if uri not in self._reads and self._held() < self._max_bytes:
+                self._reads[uri] = self._threads.submit(self._read, uri)
+            return self._reads.get(uri)
+
+    def read(self, uri: str) -> bytes:
+        """Return the bytes at `uri`; raises what reading them raised. A failed read is not kept."""
+        with self._lock:
+            found = self._reads.get(uri)
+        try:
+            return found.result() if found else self._read(uri)
+        finally:
+            with self._lock:
+                self._settle(uri)
+
+    def _settle(self, uri: str) -> None:
+        """Let go of a read that failed, and of the oldest ones above the bound."""
+        if uri in self._reads:
+            self._reads.move_to_end(uri)
+        excess = self._held() - self._max_bytes
+        for known, read in list(self._reads.items()):
+            if read.done() and read.exception():
+                del self._reads[known]
+            elif read.done() and excess > 0:
+                excess -= len(read.result())
+                del self._reads[known]
+
+    def _held(self) -> int:
+        return sum(
+            len(read.result()) for read in self._reads.values() if read.done() and not read.exception()
+        )

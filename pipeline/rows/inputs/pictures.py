@@ -16,8 +16,14 @@ from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.rows.inputs.budget import DECODING
 from framefleet.pipeline.rows.inputs.file_kinds import FileKind, file_kind
-from framefleet.pipeline.rows.inputs.sound import DECODING_BYTES, check_is_sound, num_samples
-from framefleet.pipeline.rows.inputs.video_frames import BYTES_PER_FRAME_PIXEL, frames_of, most_pixels
+from framefleet.pipeline.rows.inputs.video_frames import (
+    BYTES_PER_FRAME_PIXEL,
+    SOUND_BYTES,
+    check_is_sound,
+    frames_of,
+    most_pixels,
+    num_samples,
+)
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -85,7 +91,7 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
         return BYTES_PER_FRAME_PIXEL * most_pixels(content)
     if kind == "audio":
         check_is_sound(content)
-        return DECODING_BYTES
+        return SOUND_BYTES
     with _opened(content) as image:
         return _decoding_bytes(image)
 

@@ -1,4 +1,7 @@
-"""In: the bytes of a video. Out: its frames, one by one, bounded and upright; damaged files are refused."""
+"""The bytes of a video in; its frames out, one by one, bounded and upright, or how long its sound is.
+
+Damaged files are refused.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from PIL import Image
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.outputs.media.av_file import SCALING
 from framefleet.pipeline.rows.inputs.budget import DECODING
+from framefleet.pipeline.rows.inputs.file_kinds import file_kind
 
 MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB
 MAX_DECODED_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
@@ -23,12 +27,14 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpe
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 # explode: raise for damage, where FFmpeg would go on with grey blocks.
 _CODEC_OPTIONS = {"err_detect": "explode"}
-_PADDING = (
-    128,
-    288,
-)  # what codecs add to width and height; MPEG-4, for what lies outside of the picture, most
+# What codecs add to width and height; MPEG-4, for what lies outside of the picture, most.
+_PADDING = (128, 288)
 BYTES_PER_FRAME_PIXEL = 100  # sixteen frames that others refer to, at six bytes (4:4:4, 16 bits), and copies
 MATROSKA, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+# Samples of all channels: 23 minutes of stereo at 48 kHz, half a gigabyte as floats.
+MAX_SOUND_VALUES = 1 << 27
+SOUND_BYTES = 64 << 20  # of a few packets: nothing is kept
+_SOUND_OPTIONS = {**_OPTIONS, "format_whitelist": f"{CONTAINERS},wav,mp3,flac,aac"}
 
 
 def frames_of(content: bytes) -> Generator[Image.Image]:
@@ -142,3 +148,26 @@ def _too_large(width: int, height: int) -> InputError:
         f"its frames are {height} x {width} (height x width), more than {MAX_FRAME_PIXELS:,} pixels",
         "make it smaller",
     )
+
+
+def num_samples(content: bytes) -> int:
+    """Return how many samples each channel has; 0 where there is no sound track. Raises InputError."""
+    check_is_sound(content)
+    found = values = 0
+    try:
+        with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:
+            for frame in container.decode(container.streams.audio[0]) if container.streams.audio else ():
+                found += frame.samples
+                values += frame.samples * frame.layout.nb_channels
+                if values > MAX_SOUND_VALUES:
+                    raise InputError(f"its sound has more than {MAX_SOUND_VALUES:,} values", "cut it")
+    except (av.FFmpegError, EOFError, ValueError) as error:
+        raise InputError("its sound cannot be decoded", "write it again, as wav, or as AAC in mp4") from error
+    return found
+
+
+def check_is_sound(content: bytes) -> None:
+    """Raise InputError for what is neither a sound nor a video."""
+    found = file_kind(content)
+    if found is None or found.kind not in ("audio", "video"):
+        raise InputError(f"it is {found}, not a sound" if found else "it is not a sound", "give a sound")

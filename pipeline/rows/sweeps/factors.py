@@ -17,17 +17,24 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.sweeps.numbers import (
+from framefleet.pipeline.rows.sweeps.settings import (
     MAX_VALUES,
     NumberList,
+    SampleMethod,
+    Spread,
+    Sweep,
     count,
     number_between,
     numbers_of,
     short_range,
 )
-from framefleet.pipeline.rows.sweeps.settings import SampleMethod, Spread, Sweep
-from framefleet.pipeline.rows.tables.encodings import likely_encoding, marked_encoding, refused_text, to_utf_8
-from framefleet.pipeline.rows.tables.formats import file_format
+from framefleet.pipeline.rows.tables.formats import (
+    file_format,
+    likely_encoding,
+    marked_encoding,
+    refused_text,
+    to_utf_8,
+)
 
 TEXT_KINDS: tuple[ArgumentKind, ...] = ("str", "image", "video", "model")
 Indices = NDArray[np.int64]

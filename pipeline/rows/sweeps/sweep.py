@@ -14,8 +14,7 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
-from framefleet.pipeline.rows.sweeps.templates import is_template, names_in
+from framefleet.pipeline.rows.sweeps.sweep_table import Swept, is_template, names_in
 from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table

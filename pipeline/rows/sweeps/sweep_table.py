@@ -1,20 +1,29 @@
-"""From factors, and a table or none, to the rows of every combination: a table too, never in memory."""
+"""From factors, and a table or none, to the rows of every combination: a table too, never in memory.
+
+Texts with {names} are filled in with the values of these.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.rows.sweeps.factors import Factor, Indices
-from framefleet.pipeline.rows.sweeps.templates import filled
 from framefleet.pipeline.rows.tables import odd_cells
 from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
 from framefleet.pipeline.rows.tables.row_cells import python_values
 from framefleet.pipeline.rows.tables.table import Table
+
+# {{name}} is {name} as it stands; all other brackets are text, as in a prompt that is JSON.
+_NAME = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +112,44 @@ def _rows(count: int) -> str:
 def _repeated(batch: pa.RecordBatch, rows: Indices) -> dict[str, pa.Array]:
     some = batch.take(pa.array(rows))
     return dict(zip(some.schema.names, some.columns, strict=True))
+
+
+def names_in(texts: Iterable[str | None]) -> set[str]:
+    """Return the names that the texts use."""
+    return {name for text in texts if text and "{" in text for _, name in _parts(text) if name}
+
+
+def is_template(texts: Iterable[str | None]) -> bool:
+    """Tell whether any text is not as it is rendered."""
+    return any(text and "{" in text and len(_parts(text)) > 1 for text in texts)
+
+
+def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:
+    """Return each text with the words of its row; None where one of these is null.
+
+    words: by name, one for each text.
+    """
+    return [_fill(text, words, row) if text and "{" in text else text for row, text in enumerate(texts)]
+
+
+def _fill(text: str, words: Mapping[str, list[Any]], row: int) -> str | None:
+    said: list[str] = []
+    for literal, name in _parts(text):
+        said.append(literal)
+        if name:
+            if (word := words[name][row]) is None:
+                return None
+            said.append(str(word))
+    return "".join(said)
+
+
+@lru_cache(_REMEMBERED)
+def _parts(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Return (text before, name after it) of each part; the last has no name."""
+    parts: list[tuple[str, str | None]] = []
+    at = 0
+    for found in _NAME.finditer(text):
+        escaped = "{" + found[1] + "}" if found[1] else ""
+        parts.append((text[at : found.start()] + escaped, found[2]))
+        at = found.end()
+    return (*parts, (text[at:], None))

@@ -49,6 +49,8 @@ _WORDS: dict[ArgumentKind, str] = {
     "floats": "numbers, or lists of them",
     "model": "names of declared models, as text",
 }
+CLIP = "path"  # of the clip, relative to its output
+_COLUMNS = {"row_id", "stars", CLIP}
 
 
 def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
@@ -163,3 +165,8 @@ def _meant(name: str, unused: Collection[str]) -> str | None:
         return plain if plain in unused else _ELSEWHERE[plain]
     near = nearest(plain, unused, cutoff=0.85)
     return near[0] if near else None
+
+
+def is_picks(columns: Collection[str]) -> bool:
+    """Tell whether a table is a picks.jsonl. What it says of the clips' records is left out by a render."""
+    return set(columns) >= _COLUMNS

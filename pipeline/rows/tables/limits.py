@@ -1,17 +1,29 @@
-"""From a model's configs and a row's arguments to what its pipeline takes, and yet cannot render."""
+"""From configs and arguments to what a pipeline or its scheduler takes, and yet cannot render."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-from framefleet.pipeline.model.families.examples import WITH_LAST_IMAGE
-from framefleet.pipeline.model.specs.bounds import too_large
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.constructor import method
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.list_arguments import NETS, OF_EACH, controlling
-from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
+from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
+from framefleet.pipeline.model.specs.ranges import too_large
 from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
@@ -28,6 +40,9 @@ _SIDE_POSITIONS: dict[str, Callable[[int], int]] = {
     "CogView3PlusTransformer2DModel": int,
     "SD3Transformer2DModel": int,
 }
+STEP_LISTS = ("sigmas", "timesteps")
+_MAX_SAID = 200  # characters of what a scheduler says
+_CACHED = 1024
 
 
 def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -150,3 +165,64 @@ def _guidance_range(arguments: Mapping[str, Any]) -> _Problems:
     if high <= 1 < low:
         reason = f"max_guidance_scale is {high:g}, which switches guidance off"
         yield "min_guidance_scale", Refused(reason=reason, fix="use 1 or less, or a larger maximum")
+
+
+def listed_steps(arguments: Mapping[str, Any]) -> int | None:
+    """Return how many steps a row lists, which is its `num_inference_steps` then; or None."""
+    return next((len(arguments[name]) for name in STEP_LISTS if isinstance(arguments.get(name), list)), None)
+
+
+def check_step_lists(
+    arguments: Mapping[str, Any], choice: SchedulerChoice, spec: PipelineSpec
+) -> Iterator[tuple[str, Refused]]:
+    """Yield what keeps a row from being rendered with the steps that it lists."""
+    given = [name for name in STEP_LISTS if isinstance(arguments.get(name), list)]
+    if len(given) > 1:
+        reason = "a row lists its steps once, and it lists `sigmas` too"
+        yield "timesteps", Refused(reason=reason, fix="leave one of them out")
+        return
+    for name in given:
+        count, steps = len(arguments[name]), arguments.get("num_inference_steps")
+        if steps not in (None, count):
+            reason = f"`{name}` lists {count} steps"
+            yield "num_inference_steps", Refused(reason=reason, fix=f"leave it out, or use {count}")
+        if refusal := _refusal(name, arguments[name], choice, spec):
+            yield name, Refused(reason=refusal, fix="correct it, leave it out, or use another scheduler")
+
+
+def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
+    if not choice.class_name:
+        return None  # the pipeline's own steps, of which it says itself what it takes
+    config = {**spec.scheduler_config, **choice.overrides}
+    if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
+        return f"the pipeline leaves it out for {choice.class_name}, which makes its own"
+    scheduler = (spec.scheduler_class, choice.class_name)
+    return _said(
+        *scheduler, *map(canonical_json, (spec.scheduler_config, choice.overrides)), name, tuple(steps)
+    )
+
+
+@lru_cache(_CACHED)
+@kept(TypeAdapter(bool))
+def _leaves_out(class_name: str) -> bool:
+    """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
+    call = method(pipeline_named(class_name), "__call__")
+    return call is not None and "use_flow_sigmas" in ast.unparse(call)
+
+
+@lru_cache(_CACHED)  # a table lists few schedules, in many rows
+def _said(
+    own_class: str, class_name: str, config: str, overrides: str, name: str, steps: tuple[float, ...]
+) -> str | None:
+    """Return what a scheduler says against steps that it is set to, or None. config, overrides: JSON."""
+    own = class_named(own_class).from_config(json.loads(config))
+    scheduler = class_named(class_name).from_config(own.config, **json.loads(overrides))
+    taken = inspect.signature(scheduler.set_timesteps).parameters
+    if name not in taken:
+        return f"{class_name} takes no `{name}`"
+    mu = {"mu": 1.0} if "mu" in taken and scheduler.config.get("use_dynamic_shifting") else {}
+    try:
+        scheduler.set_timesteps(**{name: list(steps)}, device="cpu", **mu)
+    except Exception as error:  # what a scheduler raises is its own; some only fail where they compute
+        return f"{class_name} does not take it: {str(error)[:_MAX_SAID]}"
+    return None

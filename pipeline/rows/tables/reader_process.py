@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.sandbox import bound_memory, serve
-from framefleet.pipeline.rows.tables.file_lines import lines_in
 from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, explained, schema_of
+from framefleet.pipeline.rows.tables.text_reading import lines_in
 
 # Above what the libraries take. Arrow asks for some hundred megabytes for files that people write, and a file
 # below a kilobyte can make it ask for terabytes.
@@ -39,7 +39,7 @@ def _answer(connection: Connection) -> None:
     schema = connection.recv_bytes()
     served = _Served(connection, request.pop("size"))
     lines_of: list[int] | None = request.pop("lines_of", None)
-    which = {name: request.pop(name) for name in ("batch_rows", "first_row", "skip")}
+    which = {name: request.pop(name) for name in ("batch_rows", "first_row", "skip") if name in request}
     file = FileToRead(content=served, **request)
     try:
         if lines_of is not None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.rows.tables.encodings import TO_UTF_8, likely_encoding, refused_text
+from framefleet.pipeline.rows.tables.formats import TO_UTF_8, likely_encoding, refused_text
 from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, OddCells, Problems, odd_cells
 
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.specs.bounds import MAX_IMAGES
-from framefleet.pipeline.model.specs.check import check_frames
+from framefleet.pipeline.model.specs.check import check_frames, parsed_list
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.list_arguments import is_list
-from framefleet.pipeline.model.specs.list_cells import parsed_list
+from framefleet.pipeline.model.specs.ranges import MAX_IMAGES
 from framefleet.pipeline.model.specs.references import MEDIA, MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind, ImagesKind

@@ -15,9 +15,8 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.lora import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
-from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_seed
+from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed
 from framefleet.pipeline.model.specs.list_arguments import is_list, list_kind
-from framefleet.pipeline.model.specs.list_cells import check_list
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
@@ -30,20 +29,19 @@ from framefleet.pipeline.model.specs.signature import (
     ScalarKind,
 )
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
-from framefleet.pipeline.rows.argument_columns import argument_fields
 from framefleet.pipeline.rows.tables.column_checks import (
     argument_meant,
     check_carried,
     check_required,
     check_type,
+    is_picks,
     lookalikes,
     plumbing_fix,
 )
-from framefleet.pipeline.rows.tables.extra_columns import carried_columns
-from framefleet.pipeline.rows.tables.picks import is_picks
+from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns
 from framefleet.pipeline.rows.tables.row_inputs import (
     Finder,
     NoInputs,

@@ -16,16 +16,15 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
-from framefleet.pipeline.rows.tables.extra_columns import Carried
-from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.limits import check_step_lists, limits, listed_steps
 from framefleet.pipeline.rows.tables.odd_cells import Problems
+from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, files_in, public_cell
-from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 from framefleet.pipeline.shape import shape_text
 
 SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.json_form import Blank, JsonForm, spell
+from framefleet.pipeline.guards.json_text import Blank, JsonForm, spell
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
 from framefleet.pipeline.rows.tables.rows import (

@@ -1,13 +1,16 @@
-"""From the content of a CSV, TSV or JSONL file to a streaming reader, and from CSV's texts to types."""
+"""From the content of a CSV, TSV or JSONL file to a streaming reader, and to the lines that rows stand in."""
 
 from __future__ import annotations
 
 import bz2
 import codecs
+import csv
 import gzip
 import io
 import lzma
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 import pyarrow as pa
@@ -16,12 +19,15 @@ import pyarrow.csv
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.encodings import marked_encoding, to_utf_8
+from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
 from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+# What is wrong with the file is reported by whoever reads its rows: here they are looked up for messages.
+_UNREADABLE = (csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+_MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 
 
 def unpacked(content: io.RawIOBase, compression: str | None) -> Any:
@@ -124,3 +130,40 @@ def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
         return trimmed.cast(kind)
     on_a_day = pc.binary_join_element_wise("1970-01-01 ", trimmed, "")  # there is no cast from text to times
     return on_a_day.cast(pa.timestamp(kind.unit)).cast(kind)
+
+
+def lines_in(
+    content: io.RawIOBase, kind: TableFormat, compression: str | None, rows: Collection[int]
+) -> tuple[dict[int, int], int]:
+    """Return the first line of each of the rows, from 1, and how many rows were passed until all were found.
+
+    rows: from 0; those that are not there, or lie behind what cannot be read, are left out.
+    """
+    wanted, found = set(rows), dict[int, int]()
+    text = unpacked(content, compression)
+    num_rows = 0
+    with suppress(*_UNREADABLE):
+        for line in _starts_in_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
+            if num_rows in wanted:
+                found[num_rows] = line
+            num_rows += 1
+            if len(found) == len(wanted):
+                break
+    return found, num_rows
+
+
+def _starts_in_json(content: Any) -> Iterator[int]:
+    return (number for number, line in enumerate(content, start=1) if line.strip())
+
+
+def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:
+    """Yield the first line of each row below the header; lines without anything are not rows."""
+    csv.field_size_limit(_MAX_CELL)
+    separator = separator_of(content, SEPARATORS[kind])
+    text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="")
+    reader = csv.reader(text, delimiter=separator)
+    last, is_below = 0, False
+    for cells in reader:
+        if cells and is_below:
+            yield last + 1
+        is_below, last = is_below or bool(cells), reader.line_num

@@ -16,9 +16,8 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
-from framefleet.pipeline.rows.tables.column_checks import check_type
+from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.rows.tables.picks import CLIP, is_picks
 from framefleet.pipeline.rows.tables.rows import Problem
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import render_output

@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.errors import InputError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.options.scratch import own_folder
+from framefleet.pipeline.model.options.offload import own_folder
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.stores.json_file import read_json

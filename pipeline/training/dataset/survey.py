@@ -27,7 +27,7 @@ from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import InvalidRow, Problem, refused_row
-from framefleet.pipeline.training.dataset.buckets import choose_bucket
+from framefleet.pipeline.training.dataset.batches import choose_bucket
 from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow

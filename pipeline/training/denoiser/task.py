@@ -28,8 +28,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
 from framefleet.pipeline.render.encoders.memo import Memo
 from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.training.denoiser.bucket_call import BucketCall
-from framefleet.pipeline.training.denoiser.capture import Captured, capture
+from framefleet.pipeline.training.denoiser.bucket_call import BucketCall, Captured, capture
 from framefleet.pipeline.training.denoiser.latents import check_trainable, latents_of
 from framefleet.pipeline.training.denoiser.objective import Objective, objective_of
 from framefleet.pipeline.training.freezing import trained_component

@@ -17,8 +17,8 @@ from transformers import CLIPTokenizer
 from framefleet.pipeline.models.crafter import pipeline_base as open_clip
 from framefleet.pipeline.models.crafter.convert import clip_tokenizer
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
+from framefleet.pipeline.models.opensora.pipeline_components import clip_ids
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
-from framefleet.pipeline.models.opensora.prompts import clip_ids
 from tests.crafter import SMALLEST, TEXT, crafter
 from tests.tiny import tiny
 

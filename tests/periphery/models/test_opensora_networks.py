@@ -13,9 +13,9 @@ from torch import Tensor
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.conditions import unpack
-from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
+from framefleet.pipeline.models.opensora.denoise import TwoScales, shifted_sigmas
+from framefleet.pipeline.models.opensora.pipeline_components import with_suffixes
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
-from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
 from tests import goldens
 from tests.goldens import close, close_after_steps

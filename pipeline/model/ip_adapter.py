@@ -1,4 +1,8 @@
-"""From a declared IP-adapter to its files on this machine, with the SHA-256 of their real bytes. No torch."""
+"""A declared IP-adapter: its files, fetched and hashed, and loading them into a pipeline.
+
+It changes the denoiser's attention for all rows, so that a model with one renders no rows without an image,
+and has one scale. Imports no torch until one is loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.model.sources.blobs import check_links
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 IP_ADAPTER_IMAGE = "ip_adapter_image"
 MODEL_PREFIX = "ip-adapter/"  # before its files, among those of the model: no component can have this name
@@ -20,6 +26,8 @@ MODEL_PREFIX = "ip-adapter/"  # before its files, among those of the model: no c
 _KEYS = re.compile(r"image_proj\.(?!perceiver_res).+|ip_adapter\.\d+\.to_[kv]_ip\.weight")
 _NORM = "image_proj.norm.weight"
 _FIX = "check path, weights and image_encoder; the same files must be on every machine of the cluster"
+# It brings attention of its own, with weights that these do not reach, or were not tried with.
+_NOT_BESIDE = ("attention", "quantization", "layerwise_casting", "offload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +125,40 @@ def _check_keys(path: Path) -> None:
         other = _NORM  # as diffusers tells those for faces
     if other or not keys:
         raise ModelError(f"{path} is not an IP-adapter for images: it holds {other}", _FIX)
+
+
+def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
+    """Return what the pipeline accepts with an IP-adapter. Raises ModelError where it cannot take one."""
+    from diffusers.loaders import IPAdapterMixin
+
+    takes_one = issubclass(spec.pipeline_class, IPAdapterMixin) and IP_ADAPTER_IMAGE in spec.parameters
+    if not takes_one or "image_encoder" in spec.components:  # diffusers would take that one, and not ours
+        raise ModelError(
+            f"{spec.class_name} takes no IP-adapter here",
+            "leave `model.ip_adapter` out: it is for U-Nets without an image encoder of their own",
+        )
+    if name := next((name for name in _NOT_BESIDE if getattr(options, name)), None):
+        raise ModelError(f"model.ip_adapter is set, and model.{name} too", "leave one of them out")
+    image = replace(spec.parameters[IP_ADAPTER_IMAGE], kind="image", required=True)
+    return replace(spec, parameters={**spec.parameters, IP_ADAPTER_IMAGE: image})
+
+
+def load_ip_adapter(pipe: Any, files: IpAdapterFiles) -> None:
+    """Load it as a plain call would, from a folder of the hashed files alone."""
+    from framefleet.pipeline.model.sources.components import Component
+    from framefleet.pipeline.model.sources.network_sizes import check_sizes
+    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
+
+    adapter = files.adapter
+    names = {"weight_name": adapter.weights, "image_encoder_folder": adapter.image_encoder}
+    encoder = Component(
+        name=adapter.image_encoder,
+        library="transformers",
+        class_name="CLIPVisionModelWithProjection",
+        loader="transformers",
+    )
+    sizes = {file: (files.folder / file).stat().st_size for file in adapter.files}
+    check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
+    with sealed(files.folder, adapter.files) as place:
+        pipe.load_ip_adapter(str(place), subfolder="", local_files_only=True, **names)
+    pipe.set_ip_adapter_scale(adapter.scale)
