@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.control.control import pause, resume, stop
+    from framefleet.jobs.doctor.doctor import Diagnosis, doctor
+    from framefleet.jobs.doctor.results import CheckResult
     from framefleet.jobs.export.export import export
     from framefleet.jobs.keep.compact.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
@@ -54,7 +56,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Audit",
     "Batching",
+    "CheckResult",
     "Clip",
+    "Diagnosis",
     "Drawn",
     "FailedRow",
     "Failure",
@@ -75,6 +79,7 @@ __all__ = [
     "Summary",
     "TrainPlan",
     "compact",
+    "doctor",
     "export",
     "failures",
     "gallery",
@@ -100,8 +105,10 @@ __all__ = [
 _HOMES = {
     "Audit": "framefleet.pipeline.render.audit.settings",
     "Batching": "framefleet.pipeline.render.fused.batching",
+    "CheckResult": "framefleet.jobs.doctor.results",
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
+    "Diagnosis": "framefleet.jobs.doctor.doctor",
     "Drawn": "framefleet.jobs.look.sheet.sheet",
     "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
@@ -121,6 +128,7 @@ _HOMES = {
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
     "compact": "framefleet.jobs.keep.compact.compact",
+    "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.look.gallery.gallery",
     "failures": "framefleet.jobs.look.failures.failures",

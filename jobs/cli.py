@@ -13,6 +13,7 @@ import typer
 
 from framefleet.jobs.control.command import pause_command, resume_command, stop_command
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
+from framefleet.jobs.doctor.command import doctor_command
 from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.compact.command import compact_command
@@ -67,6 +68,7 @@ app.command("failures")(failures_command)
 app.command("report")(report_command)
 app.command("sheet")(sheet_command)
 app.command("grid")(grid_command)
+app.command("doctor")(doctor_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
 app.command("shapes", hidden=True, context_settings=ANY_ARGUMENTS)(shapes_command)

@@ -39,6 +39,7 @@ KINDS = {
     "lost",  # carried out, and the answer cut off
     "damaged",  # the body arrives with another last byte
     "halved",  # and with half its length
+    "heedless",  # to conditions
     *CODES,
 }
 
@@ -174,7 +175,9 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
                 body = body[:-1] + bytes([body[-1] ^ 1])
             if kind == "halved":
                 body = body[: len(body) // 2]
-            headers = dict(self.headers) | ({"Content-Length": str(len(body))} if body else {})
+            dropped = "If-None-Match" if kind == "heedless" else ""
+            sent = {name: value for name, value in self.headers.items() if name != dropped}
+            headers = sent | ({"Content-Length": str(len(body))} if body else {})
             connection = HTTPConnection(upstream, timeout=60)
             try:
                 connection.request(self.command, self.path, body, headers)

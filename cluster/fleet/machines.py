@@ -101,7 +101,7 @@ class Machines:
         nodes = self._look()
         if self._stopped.is_set():
             return
-        self.alive = tuple(_machine(node) for node in nodes if node["Alive"])
+        self.alive = tuple(machine_of(node) for node in nodes if node["Alive"])
         if any(node["NodeID"] == self._own and not node["Alive"] for node in nodes):
             self._lost = "the Ray cluster has given this machine up"
         self.num_looks += 1
@@ -119,7 +119,7 @@ class Machines:
             return  # the machine is busy, or its link is down: workers' silence tells
 
 
-def _machine(node: dict[str, Any]) -> Machine:
+def machine_of(node: dict[str, Any]) -> Machine:
     found = node["Resources"]
     return Machine(
         node_id=node["NodeID"],

@@ -41,9 +41,9 @@ def prove(device: str, dtypes: Collection[str]) -> None:
         return
     try:
         with one_fetcher("the trial of this machine"):  # not one for each worker
-            isa = _needed_isa(device, wanted)
+            isa = needed_isa(device, wanted)
     except ModelError:  # there is no cache folder
-        isa = _needed_isa(device, wanted)
+        isa = needed_isa(device, wanted)
     if isa:
         os.environ[MAX_CPU_ISA] = isa
         log.warning(
@@ -61,8 +61,13 @@ def _place(device: str, dtypes: list[str]) -> list[Any]:
 
 
 @kept(TypeAdapter(str), decided_by=_place)
-def _needed_isa(device: str, dtypes: list[str]) -> str:
-    """Return the instructions that the child survives with; "" for all."""
+def needed_isa(device: str, dtypes: list[str]) -> str:
+    """Return what `try_out` does, or did before on this machine."""
+    return try_out(device, dtypes)
+
+
+def try_out(device: str, dtypes: list[str]) -> str:
+    """Return the instructions that a child survives with; "" for all. Raises FleetError where it dies."""
     if (reason := _death(device, dtypes)) is None:
         return ""
     if device == "cpu" and reason == "SIGILL":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import prompt_rows, write_table
 from tests.servers import bucket_on
+from tests.warm.process import start
 from tools.chaos.chaos import chaos_job
 from tools.chaos.checks import check, frames_by_seed
 from tools.chaos.network import SWITCH, Host, why_not
@@ -189,3 +192,27 @@ def _wait(until: Callable[[], object], driver: Driver) -> None:
     while not until():
         assert driver.process.poll() is None and time.monotonic() < deadline, driver.said
         time.sleep(0.05)
+
+
+@pytest.mark.ci
+def test_doctor_names_the_machines_that_do_not_reach_each_other(hosts: Rig) -> None:
+    _, second, third = hosts.hosts
+    second.lose(third.address)
+    try:
+        ended = start(
+            *("-m", "framefleet.jobs.cli", "doctor", "--address", hosts.address, "--json"),
+            *("--only", "ports", "--only", "open-files"),
+            env={**hosts.s3.env, **hosts.hosts[0].env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        said, errors = ended.communicate(timeout=WITHIN_S)
+    finally:
+        second.find(third.address)
+    assert ended.returncode == 1, errors
+    found = [json.loads(line) for line in said.splitlines()]
+    wrong = [one for one in found if one["state"] == "error"]
+    assert len({one["machine"] for one in found}) == len(hosts.hosts)
+    assert {one["machine"].split()[0] for one in wrong} == {second.name, third.name}
+    assert all("cannot connect to" in one["text"] for one in wrong)

@@ -89,6 +89,24 @@ class ObjectStore:
                 raise
             self._put(path, content)  # a server without conditional writes: the best it can do
 
+    def has_conditions(self, path: str) -> bool:
+        """Tell whether the server refuses a second object at `path`, so that `create` is one step.
+
+        Leaves an object there.
+        """
+        if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or azure.is_azure(self.url)):
+            return False
+        self.write(path, b"first")
+        try:
+            self._put(path, b"second", mode="create")
+        except OSError as error:
+            code = _code(error)
+            if isinstance(error, FileExistsError) or code == "PreconditionFailed":
+                return True
+            if code != "NotImplemented":
+                raise
+        return False
+
     def _put(self, path: str, content: bytes, **mode: str) -> None:
         files, place = self._at(path)
         if s3.is_s3(self.url):

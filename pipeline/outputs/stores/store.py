@@ -117,6 +117,13 @@ class Store:
                 "if nothing else writes to this output, choose another one",
             )
 
+    def creates_in_one_step(self, path: str) -> bool:
+        """Tell whether `create` is one step here: of two at once one wins. Leaves a file at `path`."""
+        backend = self._backend
+        if isinstance(backend, Folder):
+            return True
+        return self._ask("create", path, backend.has_conditions)
+
     def exists(self, path: str) -> bool:
         """Tell whether a file is at `path`."""
         return self._ask("look for", path, self._backend.exists)

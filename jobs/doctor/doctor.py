@@ -1,0 +1,177 @@
+"""In: a machine or a cluster, and maybe a job. Out: what every check found on every machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.jobs.doctor.gpus import inspect_gpus
+from framefleet.jobs.doctor.machine import (
+    inspect_disks,
+    inspect_open_files,
+    inspect_processor,
+    inspect_shared_memory,
+)
+from framefleet.jobs.doctor.results import Check, CheckResult, error, ok, run_checks, warning
+from framefleet.jobs.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
+from framefleet.jobs.doctor.software import (
+    inspect_attention,
+    inspect_compiler,
+    inspect_encoders,
+    inspect_fonts,
+    inspect_libraries,
+    versions,
+)
+from framefleet.pipeline.errors import FleetError, JobError
+
+if TYPE_CHECKING:
+    from framefleet.jobs.job.schema import TableJob
+
+_CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
+_MEET_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What is checked besides the machine. only: names of checks; none: all."""
+
+    store: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    model: str | None = None
+    revision: str | None = None
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What all checks found, machine by machine."""
+
+    results: tuple[CheckResult, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether no check found an error; warnings may be there."""
+        return all(result.state != "error" for result in self.results)
+
+
+def doctor(
+    job: TableJob | str | Path | Mapping[str, Any] | None = None,
+    *,
+    address: str | None = None,
+    store: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    only: Collection[str] = (),
+) -> Diagnosis:
+    """Check this machine, or every machine of a Ray cluster; a job adds its output, model and cluster.
+
+    address: of a Ray cluster. store: a URL or folder to write to for a moment. only: names of checks, as in
+    `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
+    """
+    targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
+    if job is not None:
+        targets, address = _of_job(job, targets, address)
+    known = {*checks_of(Targets(store="")), "ports"}
+    if unknown := set(only) - known:
+        raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(known))}")
+    if address is None:
+        return Diagnosis(results=tuple(check_machine(targets, platform.node())[0]))
+    return Diagnosis(results=tuple(_check_cluster(targets, address)))
+
+
+def checks_of(targets: Targets) -> dict[str, Check]:
+    """Return the checks of one machine, by name."""
+    checks: dict[str, Check] = {
+        "gpus": inspect_gpus,
+        "processor": inspect_processor,
+        "libraries": inspect_libraries,
+        "attention": inspect_attention,
+        "compiler": inspect_compiler,
+        "disks": inspect_disks,
+        "shared-memory": inspect_shared_memory,
+        "open-files": inspect_open_files,
+        "fonts": inspect_fonts,
+        "encoders": inspect_encoders,
+        "hub": partial(inspect_hub, targets.model, targets.revision),
+        "clock": partial(inspect_clock, targets.store, targets.storage_options),
+    }
+    if targets.store is not None:
+        checks["store"] = partial(inspect_store, targets.store, targets.storage_options)
+    return {name: check for name, check in checks.items() if not targets.only or name in targets.only}
+
+
+def check_machine(targets: Targets, machine: str) -> tuple[list[CheckResult], dict[str, str]]:
+    """Run on a machine: return what is found there, and the versions of what is installed."""
+    return run_checks(checks_of(targets), machine=machine), versions()
+
+
+def _of_job(
+    job: TableJob | str | Path | Mapping[str, Any], targets: Targets, address: str | None
+) -> tuple[Targets, str | None]:
+    """Return what a job adds; what the targets name already stays."""
+    from framefleet.jobs.job.file import job_as
+    from framefleet.jobs.job.schema import Job, TableJob
+
+    read = job if isinstance(job, TableJob) else job_as(Job, job)
+    if targets.store is None:
+        targets = replace(targets, store=read.output, storage_options=read.storage_options)
+    model = read.model
+    return replace(targets, model=model.path, revision=model.revision), address or read.fleet.address
+
+
+def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
+    from framefleet.cluster.fleet.everywhere import everywhere
+
+    with everywhere(address) as cluster:
+        name_here, installed = platform.node(), versions()
+        found = cluster.run(_check_there, targets, timeout_s=_CLUSTER_S)
+        met = {} if targets.only and "ports" not in targets.only else cluster.meet(timeout_s=_MEET_S)
+        for machine, answer in found.items():
+            if isinstance(answer, FleetError):
+                yield _on(machine, "machine", error(answer.problem, answer.fix))
+                continue
+            results, theirs = answer
+            yield from (_on(machine, one.check, one) for one in results)
+            yield _on(machine, "libraries", _compared(theirs, installed, name_here))
+            if machine in met:
+                yield from (_on(machine, "ports", one) for one in _of_meeting(met[machine]))
+
+
+def _check_there(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
+    return check_machine(targets, "")
+
+
+def _compared(theirs: Mapping[str, str], ours: Mapping[str, str], here: str) -> CheckResult:
+    others = {name: (theirs.get(name), ours.get(name)) for name in {*theirs, *ours}}
+    wrong = [
+        f"{name} {a or 'none'} (here {b or 'none'})" for name, (a, b) in sorted(others.items()) if a != b
+    ]
+    if not wrong:
+        return ok(f"the same versions as on {here}")
+    fix = "install the same versions on every machine, e.g. by one image"
+    refused = any(theirs.get(name) != ours.get(name) for name in ("framefleet", "source", "ray", "python"))
+    return (error if refused else warning)(f"{', '.join(wrong)}", fix)
+
+
+def _of_meeting(met: Any) -> Iterator[CheckResult]:
+    if isinstance(met, FleetError):
+        yield error(met.problem, met.fix)
+        return
+    if met.unreachable:
+        yield error(
+            f"cannot connect to {'; '.join(met.unreachable)}",
+            "open all TCP ports between the machines of the cluster, or those that Ray is given",
+        )
+    else:
+        yield ok("reaches Ray on every machine, and the driver")
+    if abs(met.offset_s) > NEAR_S:
+        yield warning(
+            f"the clock is {met.offset_s:+.0f} s off the driver's", "synchronize the clocks (chrony)"
+        )
+
+
+def _on(machine: str, check: str, found: CheckResult) -> CheckResult:
+    return replace(found, machine=machine, check=check)

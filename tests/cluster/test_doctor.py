@@ -1,0 +1,47 @@
+"""`framefleet doctor` on clusters and stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet.jobs.doctor import results
+from framefleet.jobs.doctor.doctor import Targets, checks_of
+from framefleet.jobs.doctor.services import inspect_store
+from tests.faulty_s3 import faulty_s3
+from tests.servers import S3Server
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "heedless"])
+def test_a_store_that_refuses_conditions_or_ignores_them_is_reported(s3_server: S3Server, kind: str) -> None:
+    with faulty_s3(s3_server.endpoint, kind=kind) as proxy:
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint}
+        said = list(inspect_store(f"{s3_server.url}/run", options))
+    assert [one.state for one in said] == ["warning", "ok"]
+    assert "two drivers" in said[0].text and "conditional writes" in said[0].fix
+
+
+def test_every_machine_of_a_healthy_cluster_is_checked(
+    ray_cluster: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    diagnosis = framefleet.doctor(
+        address=ray_cluster, store=s3_server.url, storage_options=s3_server.storage_options
+    )
+    assert diagnosis.is_well, diagnosis.results
+    assert {one.check for one in diagnosis.results} == {*checks_of(Targets(store="")), "ports"}
+    assert max(one.seconds for one in diagnosis.results) <= results.LIMIT_S
+    assert len({one.machine for one in diagnosis.results}) == 1
+    texts = [one.text for one in diagnosis.results]
+    assert any("conditional create work" in text for text in texts)
+    assert "reaches Ray on every machine, and the driver" in texts
+    assert any(text.startswith("the same versions as on") for text in texts)
+    assert framefleet.doctor(address=ray_cluster, only=["ports"]).is_well
+
+
+def test_a_cluster_that_is_not_there_is_no_finding(tmp_path: Path) -> None:
+    with pytest.raises(framefleet.FramefleetError, match="no Ray cluster answers") as caught:
+        framefleet.doctor(address="127.0.0.1:1")
+    assert caught.value.exit_code == 3

@@ -1,0 +1,201 @@
+"""`framefleet doctor` on machines with one thing wrong: disks in namespaces, programs in place of GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet.jobs.doctor import doctor as doctor_file
+from framefleet.jobs.doctor import results
+from framefleet.jobs.doctor.doctor import Targets, checks_of
+from framefleet.jobs.doctor.results import CheckResult, ok, run_checks
+from framefleet.pipeline.model import place_trial
+from tests.commands import command
+
+ROOT = Path(__file__).parents[2]
+# As an H100's driver prints them: memory of GPU 0 is taken, GPU 1 counts errors and is split.
+_GPUS = """\
+0, GPU-aa, NVIDIA H100 80GB HBM3, 570.86.15, 81559, 20011, 0, Disabled
+1, GPU-bb, NVIDIA H100 80GB HBM3, 570.86.15, 81559, 81070, 3, Enabled
+2, GPU-cc, NVIDIA H100 80GB HBM3, 570.86.15, 81559, 9070, [N/A], [N/A]
+"""
+_USERS = "GPU-aa, 4711, python3, 61000\nGPU-cc, 4712, ray::Actor.exchange, 72000\n"
+_LOG = "[ 12.3] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\n"
+
+
+def found(*only: str, **asked: object) -> dict[str, str]:
+    """Return the states and texts of these checks on this machine, in one text for each check."""
+    texts: dict[str, str] = {}
+    for one in framefleet.doctor(only=only, **asked).results:  # type: ignore[arg-type]
+        texts[one.check] = texts.get(one.check, "") + f"{one.state}: {one.text} | {one.fix}\n"
+    return texts
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "LIMIT_S", 0.05)
+    release = threading.Event()
+
+    def hangs() -> Iterator[CheckResult]:
+        release.wait()
+        yield ok("never seen")
+
+    def raises() -> Iterator[CheckResult]:
+        raise ImportError("libcuda.so.1: token=abcdefghij")
+        yield
+
+    slow, broken, fine = run_checks(
+        {"hangs": hangs, "raises": raises, "fine": lambda: [ok("well")]}, machine="m"
+    )
+    release.set()
+    assert (slow.check, slow.state, slow.machine) == ("hangs", "warning", "m")
+    assert broken.state == "error" and "libcuda" in broken.text
+    assert fine.text == "well"
+
+
+def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert found("gpus") == {"gpus": "ok: no NVIDIA GPU: there is no nvidia-smi here | \n"}
+    (tmp_path / "gpus").write_text(_GPUS)
+    (tmp_path / "users").write_text(_USERS)
+    (tmp_path / "log").write_text(_LOG)
+    program(
+        tmp_path,
+        "nvidia-smi",
+        f'case "$1" in --query-gpu*) cat {tmp_path}/gpus;; *) cat {tmp_path}/users;; esac',
+    )
+    program(tmp_path, "dmesg", f"cat {tmp_path}/log")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    text = found("gpus")["gpus"]
+    assert (
+        "warning: GPU 0: NVIDIA H100 80GB HBM3, driver 570.86.15, 19.5 of 79.6 GiB free; taken by python3"
+        in text
+    )
+    assert "error: GPU 1: 3 memory errors that could not be corrected (ECC)" in text
+    assert "warning: GPU 1 is split into MIG" in text
+    assert "ok: GPU 2: NVIDIA H100 80GB HBM3, driver 570.86.15, 8.9 of 79.6 GiB free; used by Ray's" in text
+    assert "error: GPU at 0000:3b:00: 1 errors of Xid 79" in text
+    program(
+        tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
+    )
+    assert "error: nvidia-smi fails: Failed to initialize NVML" in found("gpus")["gpus"]
+
+
+def test_a_processor_that_dies_on_bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dying = tmp_path / "dies.py"
+    monkeypatch.setattr(place_trial, "PROGRAM", dying)
+    dying.write_text("import os\nif 'ONEDNN_MAX_CPU_ISA' not in os.environ: os.kill(os.getpid(), 4)")
+    assert "warning: the processor announces instructions" in found("processor")["processor"]
+    dying.write_text("import os\nos.kill(os.getpid(), 4)")
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "another"))
+    result = command("doctor", "--only", "processor", "--json")
+    said = json.loads(result.stdout)
+    assert (result.exit_code, said["state"]) == (1, "error")
+    assert "cannot compute in bf16, fp16 on cpu: a trial ended with SIGILL" in said["text"]
+    assert "dtype: fp32" in said["fix"]
+
+
+_SMALL = """
+mount -t tmpfs -o size=1m tmpfs /dev/shm && mount -t tmpfs -o size=2m tmpfs {tmp} && TMPDIR={tmp} \
+exec {python} -m framefleet doctor --json --only disks --only shared-memory --only open-files
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts need root and unshare")
+def test_a_machine_without_space_and_shared_memory(tmp_path: Path) -> None:
+    script = "ulimit -n 256" + _SMALL.format(tmp=tmp_path, python=sys.executable)
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script], cwd=ROOT, capture_output=True, text=True
+    )
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert ended.returncode == 1, ended.stderr
+    by_check = {(one["check"], one["state"]): one for one in said}
+    assert "TMPDIR" in by_check["disks", "error"]["text"]
+    assert "set TMPDIR to a folder on a larger disk" in by_check["disks", "error"]["fix"]
+    assert by_check["shared-memory", "error"]["text"].startswith("1 MiB free in /dev/shm")
+    assert "--shm-size" in by_check["shared-memory", "error"]["fix"]
+    assert "open 256 files" in by_check["open-files", "warning"]["text"]
+
+
+@contextmanager
+def server_with_clock(offset_s: float) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(403)  # as stores answer who does not sign
+            self.end_headers()
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((time.time() if timestamp is None else timestamp) + offset_s)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_clock_is_compared_with_the_stores() -> None:
+    for offset_s, state in {0: "ok", 3600: "error", -60: "warning"}.items():
+        with server_with_clock(offset_s) as url:
+            said = found("clock", store="s3://bucket", storage_options={"endpoint_url": url})["clock"]
+        assert said.startswith(f"{state}: ")
+        assert ("chrony" in said, "behind" in said, "ahead" in said) == (
+            bool(offset_s),
+            offset_s > 0,
+            offset_s < 0,
+        )
+
+
+def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
+    said = found("store", store=str(tmp_path))["store"]
+    assert said.startswith(f"ok: {tmp_path}: write, read, list and conditional create work")
+    assert "MB/s" in said and not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    assert found("store", store=str(tmp_path / "file"))["store"].startswith("error: could not write")
+
+
+def test_software_is_well_where_tests_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = found("libraries", "fonts", "encoders", "compiler")
+    assert [name for name, text in said.items() if "error" in text] == []
+    assert "torch" in said["libraries"] and "libx264, libx265" in said["encoders"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "warning: no C++ compiler" in found("compiler")["compiler"]
+
+
+def test_a_machine_with_another_build_or_library_is_reported() -> None:
+    ours = {"framefleet": "1", "source": "a", "torch": "2.13"}
+    compared = doctor_file._compared
+    assert compared(ours, ours, "here").state == "ok"
+    other = compared({**ours, "torch": "2.12"}, ours, "here")
+    assert (other.state, other.text) == ("warning", "torch 2.12 (here 2.13)")
+    assert compared({**ours, "source": "b"}, ours, "here").state == "error"
+
+
+def test_an_unknown_check_is_refused_with_those_there_are() -> None:
+    result = command("doctor", "--only", "disk")
+    assert result.exit_code == 2
+    assert "disk is not a check" in result.stderr
+    assert all(name in result.stderr for name in checks_of(Targets()))
+
+
+def test_a_job_gives_its_store_and_model(tmp_path: Path) -> None:
+    job = {"table": "t.csv", "output": str(tmp_path / "run"), "model": "org/name"}
+    assert str(tmp_path / "run") in found("store", job=job)["store"]
