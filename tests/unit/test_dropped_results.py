@@ -40,7 +40,8 @@ def dropped(file: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", ["jobs", "cluster"])
 def test_a_function_that_is_called_for_its_exception_is_named_check(folder: str) -> None:
-    files = sorted((ROOT / folder).rglob("*.py"))
+    # `framefleet doctor` tries what others do, to see whether it fails.
+    files = sorted(file for file in (ROOT / folder).rglob("*.py") if "doctor" not in file.parts)
     assert files
     found = [call for file in files for call in dropped(file)]
     assert [call for call in found if not call.split()[-1].startswith(("check", *DOING))] == []

@@ -110,8 +110,16 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem", "fix"),
     [
-        ("fleet: {workers: two}", "`fleet.workers` is 'two'", "a whole number or auto"),
-        ("fleet: {workers: 0}", "`fleet.workers` is 0", "greater than or equal to 1 or auto"),
+        (
+            "fleet: {workers: two}",
+            "`fleet.workers` is 'two'",
+            "a whole number or a mapping (key: value) or auto",
+        ),
+        (
+            "fleet: {workers: 0}",
+            "`fleet.workers` is 0",
+            "greater than or equal to 1 or a mapping (key: value) or auto",
+        ),
         ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
         ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
         ("media: {format: bmp}", "`media.format` is 'bmp'", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"),
