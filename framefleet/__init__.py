@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.doctor.doctor import Diagnosis, doctor
     from framefleet.jobs.doctor.results import CheckResult
     from framefleet.jobs.export.export import export
+    from framefleet.jobs.export.records import read_records
     from framefleet.jobs.keep.compact.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
@@ -89,6 +90,7 @@ __all__ = [
     "pause",
     "plan",
     "plan_training",
+    "read_records",
     "render",
     "repair",
     "report",
@@ -138,6 +140,7 @@ _HOMES = {
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",
+    "read_records": "framefleet.jobs.export.records",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
     "report": "framefleet.jobs.look.report.report",

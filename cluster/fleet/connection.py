@@ -1,5 +1,7 @@
 """In: the address of a Ray cluster, or none. Out: this process connected to it, or to one of its own.
 
+A program that is connected already stays so: its cluster is used, and goes on when the fleet has ended.
+
 A cluster of our own lives as long as the connection and is nobody else's: it listens on loopback, every call
 needs a token of this process, and only its owner can enter its folder.
 """
@@ -16,12 +18,13 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 
@@ -84,10 +87,14 @@ class _NoFolders(JobConfig):
 
 @dataclass(slots=True)
 class Connection:
-    """keep_logs: of a cluster of our own, when it ends; for what they may explain. is_lost: it is gone."""
+    """keep_logs: of a cluster of our own, when it ends; for what they may explain. is_lost: it is gone.
+
+    runtime_env: of every actor, where the program's own connection cannot bring modules to them.
+    """
 
     keep_logs: bool = False
     is_lost: bool = False
+    runtime_env: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -97,7 +104,9 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
     At the end of the context the connection ends, and with it a cluster that was started here. Its logs are
     deleted, unless a FleetError ends it. Raises FleetError.
     """
-    check_unused()
+    if ray.is_initialized():
+        yield _connection_of_program(address, modules)
+        return
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -126,10 +135,31 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
             raise
 
 
-def check_unused() -> None:
-    """Raise FleetError where this process uses Ray already: it would be shut down with ours."""
-    if ray.is_initialized():
-        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:
+    """Return the connection that this program has to its own cluster, with our modules in its store.
+
+    Ray brings local modules to workers only of those who name them to `ray.init`: for actors it wants the
+    URIs that it gives them then (https://github.com/ray-project/ray/pull/52704).
+    """
+    if ray.util.client.ray.is_connected():
+        raise FleetError(
+            "this program uses Ray through a client (ray://)",
+            "run it on a machine of the cluster, or submit it there as a Ray job",
+        )
+    context = ray.get_runtime_context()
+    if address not in (None, "auto", context.gcs_address):
+        raise FleetError(
+            f"this program uses the Ray cluster at {context.gcs_address}, and the job names {address}",
+            "leave fleet.address out to render on the program's own cluster",
+        )
+    theirs = list(context.runtime_env.get("py_modules") or [])
+    if not modules:
+        return Connection()
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as scratch:
+        found = upload_py_modules_if_needed(
+            {"py_modules": list(modules)}, include_gitignore=True, scratch_dir=scratch, logger=log
+        )
+    return Connection(runtime_env={"py_modules": [*theirs, *found["py_modules"]]})
 
 
 def _start(address: str | None, options: dict[str, Any]) -> None:

@@ -98,6 +98,7 @@ class Fleet:
             self._asked = self._shares.asked
             self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
             options = self._shares.options(threads=self._setup.model.threads, python=self._python)
+            options["runtime_env"] |= self._connection.runtime_env
             folder = os.getcwd() if modules else None
             self._actors = Actors(options, self._worker_class, self._setup, folder=folder)
             self.grow(1)

@@ -6,6 +6,7 @@ Ends with the first of its contexts, whatever became of the driver's part.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from framefleet.cluster.fleet.fleet import Fleet
 
 LOOK_S = 0.5  # between two looks, as a person sees it
+
+
+def as_joined(settings: FleetSettings) -> FleetSettings:
+    """Return the settings with the cluster that this program uses already, unless they name one."""
+    ray = sys.modules.get("ray")
+    if settings.address is None and ray is not None and ray.is_initialized():
+        return settings.model_copy(update={"address": "auto"})
+    return settings
 
 
 class Start:

@@ -25,7 +25,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
-from framefleet.cluster.fleet.connection import check_unused, connect
+from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.shares import resources, worker_variables
 from framefleet.pipeline.errors import FleetError, FramefleetError
@@ -57,7 +57,8 @@ class Trainers:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        check_unused()
+        if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
+            raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
         _quiet()
         settings = self._settings
         with ExitStack() as stack:  # __exit__ is not called when entering fails

@@ -16,7 +16,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
-from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
+from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -28,7 +28,7 @@ MAX_MOVING = 18  # clips in the animation: three rows
 def draw_pictures(folder: Path) -> dict[str, Path]:
     """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
     store = Store(str(folder))
-    records = [_Drawn.of(record, store) for record in rows_of(read_records(store), store.url_of(RECORDS))]
+    records = [_Drawn.of(record, store) for record in rows_of(read_folder(store), store.url_of(RECORDS))]
     records.sort(key=lambda drawn: drawn.record["row_indices"])
     if not records:
         return {}

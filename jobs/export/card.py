@@ -1,8 +1,12 @@
-"""From the records of an output to the card of a dataset of its clips: the models, and their licenses."""
+"""What a dataset says of itself: a card with the models and their licenses, and its Croissant metadata.
+
+Croissant 1.0: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -13,15 +17,88 @@ from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.stores.store import Store
 
-DATASET_CARD = "README.md"
+DATASET_CARD, CROISSANT = "README.md", "croissant.json"
 _COLUMNS = ("model", "license")
 _MAX_MODELS = 20
 
 
-def write_card(store: Store, place: Store, parts: Sequence[Part]) -> None:
-    """Write the card, unless the dataset has one: somebody may have written more into it."""
-    with suppress(StoreConflict):
-        place.create(DATASET_CARD, _card(_models(store, parts)).encode())
+_ROWS = "data/**/metadata.parquet"
+_TERMS = "column dataType extract field fileSet includes recordSet source"
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    **{term: f"cr:{term}" for term in _TERMS.split()},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+}
+_KINDS = {
+    "sc:Text": pa.types.is_string,
+    "sc:Integer": pa.types.is_integer,
+    "sc:Float": pa.types.is_floating,
+    "sc:Boolean": pa.types.is_boolean,
+    "sc:Date": pa.types.is_timestamp,
+}
+
+
+def write_card(
+    store: Store,
+    place: Store,
+    parts: Sequence[Part],
+    *,
+    columns: Sequence[pa.Field],
+    endings: Collection[str],
+) -> None:
+    """Write card and metadata, unless the dataset has them: somebody may have written more into them.
+
+    columns: of its rows. endings: of its clips, as ".mp4".
+    """
+    models = _models(store, parts)
+    metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
+    for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
+        with suppress(StoreConflict):
+            place.create(path, text.encode())
+
+
+def _croissant(
+    models: Sequence[tuple[str, str]], columns: Sequence[pa.Field], endings: Collection[str]
+) -> dict[str, object]:
+    """Return the metadata. Columns of lists and structs are in the files, and not described here."""
+    known = {field.name: kind for field in columns for kind, is_of in _KINDS.items() if is_of(field.type)}
+    clips = [f"data/**/*{ending}" for ending in sorted(endings)]
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "clips",
+        "description": f"Clips rendered with framefleet by {', '.join(model for model, _ in models)}",
+        "license": sorted({license for _, license in models}),
+        "distribution": [
+            _files("rows", "application/x-parquet", [_ROWS]),
+            _files("clips", "application/octet-stream", clips),
+        ],
+        "recordSet": [
+            {
+                "@type": "cr:RecordSet",
+                "@id": "row",
+                "name": "row",
+                "field": [_field(name, kind) for name, kind in {"file_name": "sc:Text", **known}.items()],
+            }
+        ],
+    }
+
+
+def _files(name: str, encoding: str, includes: list[str]) -> dict[str, object]:
+    what = {"@type": "cr:FileSet", "@id": name, "name": name}
+    return what | {"encodingFormat": encoding, "includes": includes}
+
+
+def _field(name: str, kind: str) -> dict[str, object]:
+    source = {"fileSet": {"@id": "rows"}, "extract": {"column": name}}
+    what = {"@type": "cr:Field", "@id": f"row/{name}", "name": name}
+    return what | {"dataType": kind, "source": source}
 
 
 def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from framefleet.pipeline.errors import JobError
 
-ExportFormat = Literal["webdataset", "parquet", "hf"]
+OpenFormat = Literal["iceberg", "delta", "lance"]  # of records alone, whose clips stay where they are
+ExportFormat = Literal["webdataset", "parquet", "hf", "iceberg", "delta", "lance"]
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
@@ -57,6 +58,22 @@ class ExportChoice:
             raise JobError(
                 f"near_duplicates is {self.near_duplicates}",
                 f"use 0 (equal hashes) to {_MAX_DISTANCE}; 4 to 8 finds clips that look the same",
+            )
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the records alone are exported, to a table that others keep."""
+        return self.format in get_args(OpenFormat)
+
+    def check_table(self) -> None:
+        """Raise JobError for what only exports of clips have."""
+        plain = ExportChoice(format=self.format, where=self.where, columns=self.columns)
+        if other := [
+            field.name for field in fields(self) if getattr(self, field.name) != getattr(plain, field.name)
+        ]:
+            raise JobError(
+                f"{other[0]} is set, and --format {self.format} is a table of all records",
+                "leave it out; --where and --columns choose records",
             )
 
     def said(self) -> dict[str, Any]:

@@ -26,6 +26,9 @@ _READ_BY: dict[ExportFormat, str] = {
     "webdataset": "read it with webdataset.WebDataset",
     "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
     "hf": "read it with datasets.load_dataset",
+    "iceberg": "read it with pyiceberg, DuckDB, Spark",
+    "delta": "read it with deltalake, DuckDB, Spark",
+    "lance": "read it with lance, DuckDB",
 }
 
 
@@ -33,7 +36,10 @@ _Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a fo
 _To = Annotated[str, Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
 _Format = Annotated[
     ExportFormat,
-    Option("--format", help="Format: tar shards, Parquet with the clips in it, or a folder for `datasets`."),
+    Option(
+        "--format",
+        help="Format: tar shards, Parquet with clips, a folder for `datasets`, or a table of the records.",
+    ),
 ]
 _Where = Annotated[
     str | None,
@@ -100,6 +106,7 @@ def export_command(
 ) -> None:
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
+    Or to a table of the records (Iceberg, Delta, Lance), to which the same command adds what is new later.
     Every clip is compared with its record. Exit code 1: some are damaged, and left out. Run the same command
     again after an interruption. Use --set storage_options... for both, --set to_options... for DEST.
     """
@@ -110,6 +117,7 @@ def export_command(
         from framefleet.jobs.export.push import Hub
         from framefleet.jobs.job.file import set_values
         from framefleet.jobs.show.progress import watch_on
+        from framefleet.pipeline.errors import JobError
         from framefleet.pipeline.outputs.stores.store import Store
 
         options = set_values(sets or [])
@@ -126,16 +134,19 @@ def export_command(
             shard_rows=shard_rows,
             shard_mb=shard_mb,
         )
-        place = Store(to, options.get("to_options") or theirs)
+        if push and choice.is_table:
+            raise JobError(f"--push: a table of {format} is not a dataset of the hub", "use --format hf")
         hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
         with watch_on(stderr) as watch:
-            exported = export_chosen(Store(output, theirs), place, choice, watch)
-            url = hub.push(place, watch) if hub else None
+            to_options = options.get("to_options") or theirs
+            exported = export_chosen(Store(output, theirs), to, to_options, choice, watch)
+            url = hub.push(exported.place, watch) if hub and exported.place else None
         if choice.picks is not None and where is None:
             found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
             if num_unknown := len(choice.picks) - found:
                 stderr.say(f"{num_unknown:,} picks have no record in this output")
         _show(exported, format)
+        stdout.say(exported.place.url_of("") if exported.place else to)
         if url:
             stdout.say(url)
     raise Exit(1 if exported.left_out else 0)
@@ -166,6 +177,8 @@ def _show(exported: Exported, format: ExportFormat) -> None:
     for split, num_rows in exported.splits.items():
         hint = "" if num_rows else ": too few prompts for this --validation"
         stderr.say(f"{split}: {num_rows:,} rows{hint}")
+    if not exported.num_shards:
+        stderr.say(f"{exported.num_rows:,} records are new in the table; {_READ_BY[format]}")
+        return
     shards = "1 shard" if exported.num_shards == 1 else f"{exported.num_shards:,} shards"
     stderr.say(f"{exported.num_rows:,} clips in {shards}; {_READ_BY[format]}")
-    stdout.say(exported.place.url_of(""))

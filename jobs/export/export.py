@@ -22,6 +22,7 @@ from framefleet.jobs.export.near_duplicates import (
     check_dedup,
     find_near_duplicates,
 )
+from framefleet.jobs.export.open_table import CATALOG, export_table
 from framefleet.jobs.export.parquet_shard import ParquetShard
 from framefleet.jobs.export.picks import picked
 from framefleet.jobs.export.plan import NOTES, ExportPlan, claim_place, parts_to_export, plan_of
@@ -40,15 +41,16 @@ from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 class Exported:
     """What is there in the end, also of earlier runs. left_out: rows whose clips are damaged.
 
-    columns: of each row; columns_left_out: of the records. splits: rows of train and validation, {} without
+    place: None for a table in a catalog; num_rows: of a table, those that it was given now. columns: of each
+    row; columns_left_out: of the records. splits: rows of train and validation, {} without
     a split. near_duplicates: rows left out because an earlier one looks the same; num_not_compared: clips
     without frames to compare, which stay. num_newer_parts: of records, which came after the export began.
     """
 
-    place: Store
+    place: Store | None
     num_rows: int
-    num_bytes: int
-    num_shards: int
+    num_bytes: int = 0
+    num_shards: int = 0
     left_out: tuple[Damage, ...] = ()
     columns: tuple[str, ...] = ()
     columns_left_out: tuple[str, ...] = ()
@@ -77,7 +79,8 @@ def export(
 ) -> Exported:
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
-    format: webdataset (tar shards), parquet (clips in a column) or hf (what `datasets.load_dataset` opens).
+    format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens), or
+    iceberg, delta or lance: a table of the records, to which the same call adds what is new.
     where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
     saves it, whose stars and notes become columns. columns: of the records; "all"; None is what a trainer
     needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt},
@@ -99,15 +102,24 @@ def export(
         shard_rows=shard_rows,
         shard_mb=shard_mb,
     )
-    store = Store(output, options)
-    return export_chosen(
-        store, Store(to, options if to_options is None else to_options), choice, Callback(on_progress)
-    )
+    theirs = options if to_options is None else to_options
+    return export_chosen(Store(output, options), to, theirs, choice, Callback(on_progress))
 
 
-def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch) -> Exported:
-    """Do what `export` promises, reporting to `watch`."""
+def export_chosen(
+    store: Store, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
+) -> Exported:
+    """Do what `export` promises, reporting to `watch`. options: storage_options of `to`."""
+    if choice.is_table and to.startswith(CATALOG):
+        return Exported(place=None, num_rows=export_table(store, to, options, choice, watch))
+    place = Store(to, options)
     _check_apart(store, place)
+    if choice.is_table:
+        return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
+    return _export_clips(store, place, choice, watch)
+
+
+def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch) -> Exported:
     if choice.near_duplicates is not None:
         check_dedup()
     wait_for(watch, "reading the records")
@@ -142,7 +154,7 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
     if choice.format == "hf":
-        write_card(store, place, parts)
+        write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     return Exported(
         place=place,

@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from framefleet.jobs.export.card import DATASET_CARD
+from framefleet.jobs.export.card import CROISSANT, DATASET_CARD
 from framefleet.jobs.export.plan import NOTES
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, ServiceError
@@ -45,7 +45,7 @@ class Hub:
         What the hub has already it does not take again, so a push that was interrupted goes on. A card that
         is there stays.
         """
-        stored, kept = place.details(""), {DATASET_CARD} & self._files()
+        stored, kept = place.details(""), {DATASET_CARD, CROISSANT} & self._files()
         sizes = {
             path: stored[path].size
             for path in sorted(stored)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
-from framefleet.jobs.export.labels import PROMPT_COLUMN, CaptionTemplate, Labels, prompt_of
+from framefleet.jobs.export.labels import PROMPT_COLUMN, STARS, CaptionTemplate, Labels, prompt_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -91,6 +91,13 @@ class Selection:
         self.left_out = tuple(name for name in known.names if name not in kept)
         self._texts = tuple(name for name in (PROMPT_COLUMN, "arguments") if name in known.names)
         self._duplicates: pa.Array = pa.array([], pa.string())
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns with their types."""
+        added = (pa.field(name, pa.int64() if name == STARS else pa.string()) for name in self.added)
+        kept = zip(self.schema, self.columns, strict=False)
+        return [*(field.with_name(name) for field, name in kept), *added]
 
     def leave_out(self, row_ids: Collection[str]) -> None:
         """Choose none of these rows."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,30 +23,62 @@ from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import TABLES
 
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
-_TAKEN = "give a pandas or Arrow table, a list of dicts, a dict of lists, a list of prompts, or a path"
+_TAKEN = "give a table of pandas or Arrow, a Ray Dataset, dicts, a dict of lists, prompts, or a path"
 
 
 def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
     """Return the job with these rows as its table; they are written into its output, by their digest.
 
-    rows: as of `arrow_of`, with paths that start in the current folder; or a table's path or URL, which is
-    taken as it is. Raises UserError.
+    rows: a Ray Dataset, or as of `arrow_of`; paths in them start in the current folder. Or a table's path or
+    URL, which is taken as it is. Raises UserError.
     """
     if isinstance(rows, str | Path):
         return _job_of(job, str(rows))
-    table = arrow_of(rows)
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        _check_no_password(name, column)
-    sink = pa.BufferOutputStream()
-    pa.parquet.write_table(table, sink)
-    content = sink.getvalue().to_pybytes()
-    name = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.parquet"
-    asked = _job_of(job, name)
-    store = store_of_job(asked)
-    if not store.exists(name):
-        store.write(name, content)
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        file = Path(folder, "table.parquet")
+        _write(_tables_of(rows), file)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        name = f"{TABLES}/{digest[:32]}.parquet"
+        asked = _job_of(job, name)
+        store = store_of_job(asked)
+        if not store.exists(name):
+            store.upload(name, file)
     inputs = asked.inputs.model_copy(update={"base": asked.inputs.base or os.getcwd()})
     return asked.model_copy(update={"table": f"{asked.output.rstrip('/')}/{name}", "inputs": inputs})
+
+
+def _tables_of(rows: object) -> Iterator[pa.Table]:
+    """Yield rows as Arrow tables: a Ray Dataset block by block, always in one order, and others at once."""
+    if not type(rows).__module__.startswith("ray.data."):
+        yield arrow_of(rows)
+        return
+    dataset: Any = rows
+    dataset.context.execution_options.preserve_order = True  # the same rows are the same table again
+    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+        yield batch.replace_schema_metadata(None)
+
+
+def _write(tables: Iterator[pa.Table], file: Path) -> None:
+    """Write tables as one file of Parquet, and check them. Raises TableError."""
+    num_rows = 0
+    with ExitStack() as stack:
+        writer: Any = None
+        for table in tables:
+            for name, column in zip(table.column_names, table.columns, strict=True):
+                _check_no_password(name, column)
+            if writer is None:
+                writer = stack.enter_context(pa.parquet.ParquetWriter(file, table.schema))
+            try:
+                writer.write_table(table.select(writer.schema.names).cast(writer.schema))
+            except (pa.ArrowException, KeyError) as error:
+                raise TableError(
+                    f"table= has blocks with other columns than the first: {error}",
+                    "give every row the same columns, of one type each",
+                ) from None
+            num_rows += len(table)
+    if not num_rows:
+        raise TableError("table= has no rows", "add some")
 
 
 def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
@@ -70,8 +104,6 @@ def arrow_of(rows: object) -> pa.Table:
         table = _of_columns({str(name): list(values) for name, values in rows.items()})
     else:
         table = _of_columns(_columns(rows))
-    if not table.num_rows:
-        raise TableError("table= has no rows", "add some")
     return table.replace_schema_metadata(None)
 
 

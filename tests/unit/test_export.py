@@ -268,3 +268,20 @@ def test_a_dataset_for_the_hub_has_a_card_with_the_licenses_and_keeps_one_that_i
     card.write_text("mine")
     assert exported(tmp_path, "hf").joinpath("README.md").read_text() == "mine"
     assert not (exported(tmp_path, "webdataset", "tars") / "README.md").exists()
+
+
+def test_a_folder_for_datasets_is_described_as_croissant(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    import mlcroissant
+
+    to = exported(tmp_path, "hf", shard_rows=3, caption="{prompt}, {note}")
+    described = mlcroissant.Dataset(str(to / "croissant.json"))
+    assert not described.metadata.issues.errors
+    rows = list(described.records("row"))
+    assert [row["row/seed"] for row in rows] == list(range(7))
+    assert rows[1]["row/sharpness"] == 0.9
+    assert rows[0]["row/caption"].decode() == f"{PROMPT} 0, x"
+    (to / "croissant.json").write_text("{}")
+    exported(tmp_path, "hf", shard_rows=3, caption="{prompt}, {note}")
+    assert (to / "croissant.json").read_text() == "{}", "somebody's own stays"

@@ -43,3 +43,10 @@ def test_the_page_reads_what_it_exports(tmp_path: Path, format: Any, read: Any) 
     if format == "hf":
         assert Path(names["path"]).read_bytes()[4:8] == b"ftyp"
         assert sorted(names["dataset"]["seed"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("format", ["iceberg", "delta", "lance"])
+def test_the_page_reads_tables_of_records(tmp_path: Path, format: Any, read: Any) -> None:
+    rendered(Store(str(tmp_path / "out")), 4)
+    framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format=format)
+    assert len(read(format)["table"]) == (4 if format == "delta" else 2)

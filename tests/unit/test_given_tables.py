@@ -67,7 +67,6 @@ def test_prompts_are_a_column_and_missing_keys_null() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "no rows"),
         (7, "of type int"),
         ([1, 2], "row 0 is 1"),
         (["a", {"prompt": "b"}], "row 1 is {'prompt': 'b'}"),
@@ -82,6 +81,11 @@ def test_what_is_no_table_is_told(given: object, said: str) -> None:
     with pytest.raises(TableError) as caught:
         arrow_of(given)
     assert said in caught.value.problem
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no rows"):
+        with_table(values(tmp_path), [])
 
 
 def test_the_output_keeps_the_rows_and_goes_on_from_them(tmp_path: Path) -> None:

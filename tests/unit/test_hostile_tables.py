@@ -17,7 +17,7 @@ import pytest
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables import file_reading, json_lines, table_files
@@ -299,7 +299,7 @@ def test_carried_columns_of_large_rows_are_written_in_small_parts(tmp_path: Path
         writer.add(batch, values | {"row_id": f"{count:032x}"})
         assert writer.due(0.0) is (count == 8)
     writer.flush()
-    assert read_records(Store(str(tmp_path))).num_rows == 8
+    assert read_folder(Store(str(tmp_path))).num_rows == 8
 
 
 def _seeds() -> list[tuple[str, bytes]]:

@@ -37,7 +37,7 @@ def test_a_push_brings_every_file_some_with_each_commit(
     assert result.stdout.split()[-1] == f"{dataset_hub.endpoint}/datasets/org/balls"
     assert dataset_hub.repos["org/balls"] == files(tmp_path / "to")
     assert "data/000000/metadata.parquet" in dataset_hub.repos["org/balls"]
-    assert [len(paths) for paths in dataset_hub.commits] == [2, 2, 2, 2]
+    assert [len(paths) for paths in dataset_hub.commits] == [2, 2, 2, 2, 1]
     assert dataset_hub.private == {"org/balls"}
 
 

@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.parts.parts import (
     PartWriter,
     find_record,
     job_in_parts,
-    read_records,
+    read_folder,
 )
 from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
@@ -102,10 +102,10 @@ def test_a_part_holds_what_was_added_and_is_named_by_run_number_and_digest(store
     assert table.schema.equals(record_schema(CARRIED))
     assert table["id"].to_pylist() == ["id-1", "id-2", "id-3"]
     assert find_record(store, f"{2:032x}") == record(2)
-    assert read_records(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
+    assert read_folder(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
     maybe = pa.schema([("id", pa.string()), ("other", pa.string())])
-    assert read_records(store).column_names == RECORD_FIELDS.names
-    assert read_records(store, maybe=maybe).column_names == [*FIRST_FIELDS.names, "id"]
+    assert read_folder(store).column_names == RECORD_FIELDS.names
+    assert read_folder(store, maybe=maybe).column_names == [*FIRST_FIELDS.names, "id"]
 
 
 def test_nothing_waiting_writes_nothing(store: Store) -> None:
@@ -193,7 +193,7 @@ def test_of_records_that_are_doubled_the_last_counts(store: Store) -> None:
             writer.add(None, values_of(record(number, worker=run)))
         writer.flush()
     assert find_record(store, f"{2:032x}").worker == "000001-20260102T030405-89abcdef"
-    found = read_records(store).select(["row_id", "worker"]).to_pylist()
+    found = read_folder(store).select(["row_id", "worker"]).to_pylist()
     assert [row["worker"][:2] for row in sorted(found, key=lambda row: row["row_id"])] == ["r1", "00", "00"]
 
 
@@ -204,7 +204,7 @@ def test_a_copied_part_doubles_its_rows(store: Store) -> None:
     copy = path.replace(".parquet", " (copy).parquet")
     store.write(copy, store.read(path))
     assert committed_row_ids(store) == [[f"{1:032x}"]] * 2
-    assert read_records(store).num_rows == 1
+    assert read_folder(store).num_rows == 1
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".x.parquet"])
@@ -236,7 +236,7 @@ def test_failures_and_refused_rows_are_written_the_same_way(store: Store) -> Non
 
 def test_an_output_without_records_has_none(store: Store) -> None:
     assert committed_row_ids(store) == []
-    assert read_records(store).num_rows == 0
+    assert read_folder(store).num_rows == 0
     with pytest.raises(JobError, match="no record of row"):
         find_record(store, "0" * 32)
 
@@ -287,7 +287,7 @@ def test_a_part_of_an_earlier_version_has_nothing_in_later_columns(store: Store,
     found = find_record(store, ROW["row_id"])
     assert found.frames_format is None
     assert found.audio_sha256 is None
-    assert read_records(store).num_rows == 1
+    assert read_folder(store).num_rows == 1
 
 
 def test_a_record_without_frames_and_sound_is_an_error(store: Store, tmp_path: Path) -> None:

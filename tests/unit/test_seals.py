@@ -17,7 +17,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_of, parts_in
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_records
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_folder
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import epoch_path, gone_parts, newest_seal, sweep_late
@@ -62,7 +62,7 @@ def test_a_part_that_lands_after_a_takeover_is_ignored_by_every_reader_and_swept
     with taken_over(store) as (_, late, second):
         path = write(late, 2)
         assert committed(store) == [1]
-        assert read_records(store).num_rows == 1
+        assert read_folder(store).num_rows == 1
         with pytest.raises(Exception, match="no record of row"):
             find_record(store, f"{2:032x}")
         write(writer(store, second), 2)

@@ -16,7 +16,7 @@ from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
+from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 from tools.shapes.measure import Measured, measure
@@ -84,7 +84,7 @@ def measured_clips(
 ) -> Iterator[tuple[dict[str, Any], Measured]]:
     """Yield each record, and what its clip shows."""
     store = Store(output.rstrip("/").removesuffix(f"/{RECORDS}"), storage_options)
-    records = read_records(store, maybe=_CARRIED)
+    records = read_folder(store, maybe=_CARRIED)
     if not records.num_rows:
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
     missing = [name for name in ATTRIBUTES if name not in records.column_names]

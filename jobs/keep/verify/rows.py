@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.parts import find_record, read_records, record_in, rows_of
+from framefleet.pipeline.outputs.parts.parts import find_record, read_folder, record_in, rows_of
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     Record,
@@ -105,7 +105,7 @@ def _by_fleet(
     media = media_again(claim_of(store).job.media)
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
-        again = {row["row_id"]: record_of(row, where) for row in rows_of(read_records(scratch), where)}
+        again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
         errors = _errors(scratch)
         for then in records:
             if then.row_id not in again:
@@ -134,7 +134,7 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 def _errors(scratch: Store) -> dict[str, FramefleetError]:
     """Return why rows failed, by row_id."""
     fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-    failed = read_records(scratch, FAILURES, fields, maybe=pa.schema([]))
+    failed = read_folder(scratch, FAILURES, fields, maybe=pa.schema([]))
     return {
         row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
         for row in rows_of(failed, scratch.url_of(FAILURES))

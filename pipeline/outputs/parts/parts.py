@@ -177,7 +177,7 @@ def record_in(store: Store, path: str, row_id: str) -> Record | None:
     return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 
-def read_records(
+def read_folder(
     store: Store, folder: str = RECORDS, fields: pa.Schema = FIRST_FIELDS, *, maybe: pa.Schema = LATER_FIELDS
 ) -> pa.Table:
     """Return columns of all parts of a folder as one table: for outputs that fit in memory.

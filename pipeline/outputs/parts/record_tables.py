@@ -33,12 +33,16 @@ _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 _MAX_SCORES = 500  # columns; SQLite's tables have at most 2,000
 
 
-def record_schema_of(store: Store, parts: Sequence[Part] | None = None) -> pa.Schema:
+def record_schema_of(
+    store: Store, parts: Sequence[Part] | None = None, *, columns: Sequence[str] | None = None
+) -> pa.Schema:
     """Return every column that some record has: carried ones, ours, arguments, scores.
 
     Where parts differ in a type it is one that holds both, if need be text. parts: unset, all that count.
+    columns: only these. Raises JobError for a column that nothing here has.
     """
-    return _Columns.of(store, live_parts(store) if parts is None else parts).all
+    known = _Columns.of(store, live_parts(store) if parts is None else parts).all
+    return known if columns is None else _chosen(store, known, columns)
 
 
 def taken_columns(store: Store) -> frozenset[str]:
@@ -71,6 +75,28 @@ def record_tables(
             index.add(table)
         for table in tables:
             yield _shaped(index.joined(table), schema)
+
+
+def doubled_rows(store: Store, parts: Sequence[Part]) -> dict[str, str]:
+    """Return the row_ids that several records have, each with the path of the part whose record counts."""
+    paths = _paths(parts)
+    counts = _which_count(store, paths)
+    doubled = {
+        row_id
+        for path, is_last in zip(paths, counts, strict=True)
+        if not is_last.all()
+        for row_id in _ids(store, path, ~is_last)
+    }
+    found: dict[str, str] = {}
+    for path, is_last in zip(paths, counts, strict=True) if doubled else ():
+        found |= {row_id: path for row_id in _ids(store, path, is_last) if row_id in doubled}
+    return found
+
+
+def _ids(store: Store, path: str, mask: npt.NDArray[np.bool_]) -> list[str]:
+    (table,) = read_parts(store, [path], _ROW_ID)
+    found: list[str] = table["row_id"].filter(pa.array(mask)).to_pylist()
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

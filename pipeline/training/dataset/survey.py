@@ -20,7 +20,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records, rows_of
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
@@ -115,7 +115,7 @@ class _Videos:
         self._inputs, self._kind = inputs, kind
         self._index = InputIndex(inputs)
         self._known: dict[tuple[str, InputKind], Described] = {}
-        for known in rows_of(read_records(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
+        for known in rows_of(read_folder(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
             place, kind = known.pop("place"), known.pop("kind")
             self._known[place, kind] = Described(**known)
         self._writer = PartWriter(store, _FOLDER, _SCHEMA, run=uuid.uuid4().hex)

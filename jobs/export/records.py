@@ -1,0 +1,52 @@
+"""The records of an output as a table of another library: Arrow, pandas, `datasets` or a Ray Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.query import check_where
+
+RecordsAs = Literal["arrow", "pandas", "datasets", "ray"]
+
+
+def read_records(
+    output: str,
+    to: RecordsAs = "arrow",
+    *,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return the records of an output: of every row that is done, the one that counts.
+
+    output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame) or datasets (datasets.Dataset), which
+    are in memory; or ray (ray.data.Dataset), which the cluster's tasks read part by part. columns: all where
+    none are named. where: a condition on a record in SQL, as "sharpness > 0.4". Raises JobError for a column
+    that no record has.
+    """
+    if to not in get_args(RecordsAs):
+        raise JobError(f"to is {to!r}", f"use {', '.join(get_args(RecordsAs))}")
+    found = Output.open_rendered(output, storage_options)
+    schema = record_schema_of(found.store, columns=columns)
+    if to == "ray":
+        from framefleet.cluster.fleet.record_dataset import record_dataset  # imports Ray
+
+        if where is not None:
+            check_where(record_schema_of(found.store), where)
+        return record_dataset(found.store, schema, where)
+    tables = list(found.records(columns, where=where))
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    if to == "pandas":
+        return table.to_pandas()
+    if to == "datasets":
+        from datasets import Dataset
+        from datasets.table import InMemoryTable
+
+        return Dataset(InMemoryTable(table))
+    return table

@@ -1,0 +1,132 @@
+"""Records as tables of Iceberg, Delta Lake and Lance: what is new is added, in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+import pytest
+
+import framefleet
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.export.choice import OpenFormat
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.outputs import write_output
+from tests.rows import record
+
+
+def _iceberg(place: Path) -> Any:
+    from pyiceberg.catalog import load_catalog
+
+    catalog = load_catalog(
+        "framefleet", type="sql", uri=f"sqlite:///{place}/catalog.db", warehouse=str(place)
+    )
+    return catalog.load_table("framefleet.records")
+
+
+def _delta(place: Path) -> Any:
+    return deltalake.DeltaTable(str(place))
+
+
+def _lance(place: Path) -> Any:
+    import lance
+
+    return lance.dataset(str(place))
+
+
+READ: Mapping[OpenFormat, Callable[[Path], tuple[pa.Table, int]]] = {
+    "iceberg": lambda place: (_iceberg(place).scan().to_arrow(), len(_iceberg(place).snapshots())),
+    "delta": lambda place: (pa.table(_delta(place).to_pyarrow_table()), _delta(place).version() + 1),
+    "lance": lambda place: (_lance(place).to_table(), len(_lance(place).versions())),
+}
+
+
+def add(folder: Path, numbers: range, *, epoch: int, **changed: Any) -> None:
+    write_output(
+        folder, [record(number, **{"seed": number} | changed) for number in numbers], run=new_run(epoch)
+    )
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    return sorted(table.to_pylist(), key=lambda row: str(row["row_id"]))
+
+
+@pytest.mark.parametrize("format", READ)
+def test_a_table_has_the_records_after_every_export(tmp_path: Path, format: OpenFormat) -> None:
+    output, place = tmp_path / "out", tmp_path / "table"
+
+    def export() -> int:
+        return framefleet.export(str(output), str(place), format=format).num_rows
+
+    steps: list[tuple[range, dict[str, Any], int]] = [
+        (range(3), {}, 3),
+        (range(3, 5), {}, 2),
+        (range(4, 5), {"seed": 99}, 5),  # it counts in the place of an earlier one: all rows are written
+        (range(5, 7), {}, 2),
+    ]
+    for epoch, (numbers, changed, num_new) in enumerate(steps, start=1):
+        add(output, numbers, epoch=epoch, **changed)
+        assert export() == num_new
+        known = framefleet.read_records(str(output))
+        assert rows_of(READ[format](place)[0].select(known.column_names)) == rows_of(known)
+    before = READ[format](place)[1]
+    assert export() == 0
+    assert READ[format](place)[1] == before, "nothing new is no commit"
+    for part in sorted((output / "records").iterdir())[:1]:
+        part.unlink()
+    export()
+    assert READ[format](place)[0].num_rows == framefleet.read_records(str(output)).num_rows == 4
+
+
+@pytest.mark.parametrize("format", READ)
+def test_conditions_and_columns_choose_records(tmp_path: Path, format: OpenFormat) -> None:
+    output, place = tmp_path / "out", tmp_path / "table"
+    add(output, range(4), epoch=1)
+    framefleet.export(str(output), str(place), format=format, where="seed > 1", columns=["seed"])
+    found, _ = READ[format](place)
+    assert (sorted(found["seed"].to_pylist()), found.column_names) == ([2, 3], ["row_id", "seed"])
+    with pytest.raises(JobError, match="where differ"):
+        framefleet.export(str(output), str(place), format=format)
+
+
+def test_what_a_table_cannot_be_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    add(output, range(1), epoch=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    for to, more, said in [
+        ("other", {}, "holds other files"),
+        ("new", {"caption": "{prompt}"}, "caption is set"),
+        ("new", {"columns": ["seeds"]}, "no column 'seeds'"),
+        ("out/table", {}, "inside each other"),
+    ]:
+        with pytest.raises(JobError, match=said):
+            framefleet.export(str(output), str(tmp_path / to), format="delta", **more)
+    for to, said in [("memory://x/y", "needs a catalog"), ("iceberg:prod.records", "names no table")]:
+        with pytest.raises(JobError, match=said):
+            framefleet.export(str(output), to, format="iceberg")
+    deltalake.write_deltalake(str(tmp_path / "theirs"), pa.table({"a": [1]}))
+    with pytest.raises(JobError, match="another export"):
+        framefleet.export(str(output), str(tmp_path / "theirs"), format="delta")
+
+
+def test_a_table_has_one_committer(tmp_path: Path) -> None:
+    add(tmp_path / "out", range(1), epoch=1)
+    with (
+        DriverLock(Store(str(tmp_path / "table/.framefleet"))),
+        pytest.raises(JobError, match="is being written"),
+    ):
+        framefleet.export(str(tmp_path / "out"), str(tmp_path / "table"), format="lance")
+
+
+def test_the_command_names_what_is_new(tmp_path: Path) -> None:
+    add(tmp_path / "out", range(3), epoch=1)
+    arguments = "export", str(tmp_path / "out"), str(tmp_path / "table"), "--format", "lance"
+    assert "3 records are new" in command(*arguments).stderr
+    assert "0 records are new" in command(*arguments).stderr
