@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from framefleet.jobs.control.command import pause_command, resume_command, stop_command
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
@@ -40,44 +42,77 @@ from framefleet.jobs.show.terminal import guard_streams
 from framefleet.jobs.train.command import train_command
 from framefleet.pipeline.guards.redaction import keep_secrets
 
+# In the order in which they are used.
+_PANELS = {
+    "Render": (demo_command, plan_command, render_command, train_command),
+    "Watch and control": (
+        status_command,
+        failures_command,
+        report_command,
+        pause_command,
+        resume_command,
+        stop_command,
+    ),
+    "Look at clips": (gallery_command, sheet_command, grid_command),
+    "Check and repair": (
+        verify_output_command,
+        replay_command,
+        repair_command,
+        retry_command,
+        doctor_command,
+    ),
+    "Use clips": (score_command, export_command, compact_command),
+}
+_SETUP = "Set up"
+
+
+def _name_of(command: Callable[..., None]) -> str:
+    return command.__name__.removesuffix("_command")
+
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    """Have help show the value that is typed, and not its Python type: nothing for a flag."""
+    for one in parameters:
+        is_typed = one.param_type_name == "option" and not one.is_flag
+        shown = one.metavar or one.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
+        one.display_type_rich = lambda ctx, shown=shown: shown
+    return parameters
+
+
+class _Command(TyperCommand):
+    """A command whose help is for people who do not write Python."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+class _Group(TyperGroup):
+    """The same of a command that has others below it."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
 app = typer.Typer(
-    help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
+    help="Render a table of prompts into video clips, and render any clip again, bit for bit.",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-model_app = typer.Typer(help="Inspect, lock, verify or convert a model.", no_args_is_help=True)
-app.add_typer(model_app, name="model")
+model_app = typer.Typer(help="Inspect, lock, verify or convert a model.", cls=_Group, no_args_is_help=True)
+app.add_typer(model_app, name="model", rich_help_panel=_SETUP)
 
-app.command("render")(render_command)
-app.command("train")(train_command)
-app.command("plan")(plan_command)
-app.command("replay")(replay_command)
-app.command("verify")(verify_output_command)
-app.command("repair")(repair_command)
-app.command("compact")(compact_command)
-app.command("retry")(retry_command)
-app.command("stop")(stop_command)
-app.command("pause")(pause_command)
-app.command("resume")(resume_command)
-app.command("export")(export_command)
-app.command("score")(score_command)
-app.command("gallery")(gallery_command)
-app.command("status")(status_command)
-app.command("failures")(failures_command)
-app.command("report")(report_command)
-app.command("sheet")(sheet_command)
-app.command("grid")(grid_command)
-app.command("doctor")(doctor_command)
-app.command("schema")(schema_command)
-app.command("demo")(demo_command)
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(_name_of(_command), cls=_Command, rich_help_panel=_panel)(_command)
+app.command("schema", cls=_Command, rich_help_panel=_SETUP)(schema_command)
 app.command("shapes", hidden=True, context_settings=ANY_ARGUMENTS)(shapes_command)
-
-model_app.command("lock")(lock_command)
-model_app.command("verify")(verify_command)
-model_app.command("convert")(convert_command)
-model_app.command("list")(list_command)
-model_app.command("info")(info_command)
+for _of_model in (lock_command, verify_command, convert_command, list_command, info_command):
+    model_app.command(_name_of(_of_model), cls=_Command)(_of_model)
 
 
 def main() -> None:
@@ -109,7 +144,7 @@ def _framefleet(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Render a table of prompts into clips and records that can be rendered again, bit for bit."""
+    """Render a table of prompts into video clips, and render any clip again, bit for bit."""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 JobFile = Annotated[
-    Path | None, Argument(metavar="JOB.YAML", help="Job file. Without one, give the options below.")
+    Path | None,
+    Argument(metavar="JOB.YAML", help="Job file. Options override it; without one, give all as options."),
 ]
 JobOrOutput = Annotated[
     str, Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file.")
@@ -26,11 +27,19 @@ OutputPlace = Annotated[
 Prompts = Annotated[
     list[str] | None,
     Option(
-        "--prompt", help="Prompt to render without a table; repeatable. {name} stands for a value of --sweep."
+        "--prompt",
+        metavar="TEXT",
+        help="Prompt to render; repeatable. {name} stands for a value of --sweep. Replaces the job's "
+        "sweep.prompt.",
     ),
 ]
 Seeds = Annotated[
-    str | None, Option("--seeds", metavar="0-63", help="Seeds of each prompt or row, e.g. 0-63 or 1,5,9.")
+    str | None,
+    Option(
+        "--seeds",
+        metavar="SEEDS",
+        help="Seeds of each prompt or row, e.g. 0-63 or 1,5,9. Replaces the job's sweep.seed.",
+    ),
 ]
 Sweeps = Annotated[
     list[str] | None,
@@ -38,17 +47,20 @@ Sweeps = Annotated[
         "--sweep",
         metavar="NAME=VALUES",
         help="Values to sweep, e.g. guidance_scale=1,3,5 or prompt=@prompts.txt or "
-        "'eta={from: 0, to: 1, step: 0.1}'; repeatable. Every combination is rendered.",
+        "'eta={from: 0, to: 1, step: 0.1}'; repeatable. Every combination is rendered. Replaces the same key "
+        "of the job's sweep.",
     ),
 ]
-Workers = Annotated[int | None, Option("--workers", min=1, help="Number of workers to start.")]
+Workers = Annotated[int | None, Option("--workers", min=1, metavar="N", help="Number of workers to start.")]
 NumSteps = Annotated[
-    int | None, Option("--steps", min=1, help="Number of denoising steps of every row. Overrides the table.")
+    int | None,
+    Option("--steps", min=1, metavar="N", help="Denoising steps of every row. Overrides job and table."),
 ]
 Limit = Annotated[
-    int | None, Option("--limit", min=1, help="Render only the first N rows of the table.", metavar="N")
+    int | None,
+    Option("--limit", min=1, help="Render only the first N rows of the table, this time.", metavar="N"),
 ]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress and no notes, only errors.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only warnings and errors.")]
 Sets = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Set a key of the job file, e.g. fleet.workers=2; repeatable."),
@@ -61,8 +73,8 @@ StorageSets = Annotated[
         help="Set an option of the store, e.g. storage_options.endpoint_url=...; repeatable.",
     ),
 ]
-SummaryAsJson = Annotated[bool, Option("--json", help="Print one JSON object at the end, for programs.")]
-AsJson = Annotated[bool, Option("--json", help="Print one line of JSON for each finding, for programs.")]
+SummaryAsJson = Annotated[bool, Option("--json", help="Print one JSON object at the end, for scripts.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of text, one object per line.")]
 Verbose = Annotated[bool, Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
 ErrorTypes = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from framefleet.cluster.driver.task_queue import TaskQueue
@@ -20,6 +20,11 @@ from framefleet.pipeline.outputs.stores.store import Store
 _NAME = re.compile(rf"{CHECKPOINTS}/([0-9a-f]{{32}})\.safetensors")
 
 log = logging.getLogger(__name__)
+
+
+def half_done_in(store: Store) -> Iterator[str]:
+    """Yield the row_ids of the checkpoints that are there; some of them may have a record by now."""
+    return (named[1] for path in store.list(CHECKPOINTS) if (named := _NAME.fullmatch(path)))
 
 
 class HalfDoneRows:
@@ -43,9 +48,8 @@ class HalfDoneRows:
 
     def find(self, is_pending: Callable[[str], bool | None]) -> None:
         """Look what earlier runs left. is_pending: False of a row that has a record; its checkpoint goes."""
-        for path in self._store.list(CHECKPOINTS):
-            if named := _NAME.fullmatch(path):
-                self.add(named[1])
+        for row_id in half_done_in(self._store):
+            self.add(row_id)
         if self._is_whole:
             self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
 

@@ -96,7 +96,7 @@ class Driver:
             self._told()
         summary = self._tally.summary(time.monotonic())
         if self._is_ending:
-            log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
+            log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
 
     def _close(self) -> None:

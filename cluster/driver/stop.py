@@ -102,16 +102,16 @@ def wait_for_rows(
     began = told = time.monotonic()
     if left := in_hand():
         log.warning(
-            "workers have %.0f s to store what is done of %s rows; Ctrl-C again goes at once",
-            limit_s,
+            "stopping: workers save %s half-done rows, at most %.0f s; press Ctrl-C again to stop at once",
             sum(left.values()),
+            limit_s,
         )
     while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
         if now - told >= TELL_EVERY_S:
             told = now
             waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
-            log.warning("waiting for rows of %s since %.0f s", waiting, now - began)
+            log.warning("waiting for the rows of %s, for %.0f s so far", waiting, now - began)
         turn()
         left = in_hand()
     if left:
-        log.warning("%s rows under way are not waited for", sum(left.values()))
+        log.warning("stopping without %s rows that were not saved in time", sum(left.values()))

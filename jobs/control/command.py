@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
-    """Ask the job that writes to an output to end, from any machine. Run it again to continue.
+    """Stop the job that writes to an output, from any machine. Run the job again to continue.
 
-    Returns at once. The driver looks every ten seconds; then its workers hand back their rows, as on Ctrl-C.
+    Returns at once. Within ten seconds the job begins to stop, as after Ctrl-C: its workers save their rows.
     """
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import STOP
@@ -28,10 +28,10 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
 
 
 def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
-    """Ask the job that writes to an output to pause, from any machine. `framefleet resume` continues it.
+    """Pause the job that writes to an output, from any machine. `framefleet resume` continues it.
 
-    Returns at once. The driver looks every ten seconds; then its workers hand back their rows and end, and
-    their GPUs are free. The driver waits.
+    Returns at once. Within ten seconds the workers begin to save their rows and end, which frees their GPUs.
+    The job itself keeps waiting.
     """
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import PAUSE
@@ -44,7 +44,7 @@ def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbo
 
 
 def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
-    """Continue a paused job, from any machine. Its workers start again and go on with half-done rows."""
+    """Continue a paused job, from any machine. Its workers start again and continue half-done rows."""
     with reporting(verbose=verbose):
         from framefleet.jobs.control.control import resume_driver
         from framefleet.jobs.job.file import output_at

@@ -18,11 +18,11 @@ ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 def demo_command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="WORDS", help="Prompts, each in quotes. Without prompts, the shipped table is rendered."
-        ),
+        typer.Argument(metavar="WORDS", help="Prompts, each in quotes. Default: a table of 28 rows."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", help="Folder to write.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option("--output", help="Folder to write. Clips are added to it.")] = Path(
+        "demo-output"
+    ),
     size: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +37,7 @@ def demo_command(
     ] = 4,
     verbose: Verbose = False,
 ) -> None:
-    """Render your words, or a small shipped table, with two CPU workers and the shipped model.
+    """Render your prompts, or a small table, on two CPU workers, with a small model that is included.
 
     The model knows one ball, square, triangle, star or ring that moves on a plain background:
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
@@ -64,7 +64,6 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
     from framefleet.jobs.demo.prepare import prepare_demo
     from framefleet.jobs.demo.shapes.size import read_size
     from framefleet.jobs.demo.vocabulary import hint_about
-    from framefleet.jobs.look.gallery.gallery import INDEX
     from framefleet.jobs.render.command import show_render
 
     job = prepare_demo(output, words, read_size(size) if size else None, num_seeds=num_seeds)
@@ -73,9 +72,6 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
     if words and num_seeds > 1:
         stderr.say(f"each prompt {num_seeds} times, from other noise (--seeds 1: once)")
     code = show_render(job)
-    places = {"clips": output / "clips", **draw_pictures(output)}
-    if (page := output / INDEX).exists():
-        places["gallery"] = page
-    for name, place in places.items():
+    for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
         stdout.say(f"{name + ':':<15}{place}")
     return code

@@ -47,8 +47,8 @@ def prepare_demo(
     elif not table.exists():
         shutil.copyfile(PROMPTS, table)
     job = {
-        "table": str(table),
-        "output": str(folder),
+        "table": table.name,  # next to this file, as all that the demo writes
+        "output": ".",
         "model": {"path": str(MODEL), "device": "cpu"},
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }

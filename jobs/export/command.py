@@ -33,7 +33,7 @@ _READ_BY: dict[ExportFormat, str] = {
 
 
 _Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
-_To = Annotated[str, Argument(metavar="DEST", help="Place to write to: an empty folder, or a URL.")]
+_To = Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")]
 _Format = Annotated[
     ExportFormat,
     Option(
@@ -66,19 +66,27 @@ _Caption = Annotated[
     Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
 ]
 _Validation = Annotated[
-    float | None, Option("--validation", metavar="SHARE", help="Share of the prompts for a validation split.")
+    float | None,
+    Option(
+        "--validation",
+        metavar="SHARE",
+        help="Share of the prompts for a validation split, e.g. 0.1 for 10 %.",
+    ),
 ]
 _NearDuplicates = Annotated[
     int | None,
     Option(
         "--near-duplicates",
         metavar="BITS",
-        help="Leave out clips that look like an earlier one: hashes differ in at most BITS of 64, e.g. 6.",
+        help="Leave out clips that look like an earlier one: perceptual hashes that differ in at most "
+        "BITS of 64 bits, e.g. 6. Needs framefleet[dedup].",
     ),
 ]
-_ShardRows = Annotated[int, Option("--shard-rows", min=1, help="Maximum number of rows per shard.")]
+_ShardRows = Annotated[
+    int, Option("--shard-rows", min=1, metavar="N", help="Maximum number of rows per shard.")
+]
 _ShardMb = Annotated[
-    int, Option("--shard-mb", min=1, help="Maximum size of the clips per shard, in megabytes.")
+    int, Option("--shard-mb", min=1, metavar="MB", help="Maximum size of the clips per shard, in megabytes.")
 ]
 _Push = Annotated[
     str | None,
@@ -107,8 +115,9 @@ def export_command(
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
     Or to a table of the records (Iceberg, Delta, Lance), to which the same command adds what is new later.
-    Every clip is compared with its record. Exit code 1: some are damaged, and left out. Run the same command
-    again after an interruption. Use --set storage_options... for both, --set to_options... for DEST.
+    Every clip is compared with its record. Exit code 1: some are damaged and were left out. Run the same
+    command again after an interruption. Options of stores: --set storage_options.KEY=VALUE is for OUTPUT and
+    DEST, --set to_options.KEY=VALUE for DEST alone.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.export.choice import ExportChoice

@@ -87,7 +87,7 @@ def plan_of(selection: Selection) -> ExportPlan:
         )
         of_split[split] += 1
     if not shards:
-        raise JobError("no row is chosen", "loosen --where, or use picks of this output")
+        raise selection.nothing_chosen()
     return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
 
 

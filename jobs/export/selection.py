@@ -99,6 +99,15 @@ class Selection:
         kept = zip(self.schema, self.columns, strict=False)
         return [*(field.with_name(name) for field, name in kept), *added]
 
+    def nothing_chosen(self) -> JobError:
+        """Return the error for a choice without a row."""
+        if self._choice.picks is None or self._choice.where is not None:
+            return JobError("no row is chosen", "loosen --where, or choose other rows")
+        drafts = Output(self._store).drafts
+        fix = f"picks of drafts belong to {drafts.url}; " if drafts else ""
+        problem = f"none of the picks is a clip of {self._store.url_of('')}"
+        return JobError(problem, f"{fix}pick clips in this output's own gallery")
+
     def leave_out(self, row_ids: Collection[str]) -> None:
         """Choose none of these rows."""
         self._duplicates = pa.array(row_ids, pa.string())

@@ -20,6 +20,7 @@ from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
+from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
 
@@ -61,10 +62,13 @@ def load_job_as(
 ) -> AnyJob:
     """Return a job of that kind, as `load_job` does."""
     values, places = _read(Path(path)) if path is not None else ({}, {})
-    for option, given in {"table": table, "model": model, "output": output}.items():
-        if given is not None:
-            _check_text(given, f"--{option}")
-            _put(values, places, _stem(values, option), given, place=f"--{option}")
+    options = {"table": table, "model": model, "output": output}
+    given = {option: text for option, text in options.items() if text is not None}
+    if path is not None:
+        _resolve_paths(values, Path(path), replaced=set_values(sets) | given)
+    for option, text in given.items():
+        _check_text(text, f"--{option}")
+        _put(values, places, _stem(values, option), text, place=f"--{option}")
     _put_all(values, places, sets)
     return _checked(values, places, kind)
 
@@ -187,26 +191,36 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             f"job file {path} is not a mapping",
             "write `table:`, `output:` and `model:` on lines of their own",
         )
-    _resolve_paths(values, path)
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
 
 
-def _resolve_paths(values: dict[str, Any], job: Path) -> None:
-    """Have table, output and model start in the job file's folder, or in the current one if they are there.
+def _resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, Any]) -> None:
+    """Have table, output and model start in the job file's folder.
 
-    A model that is in neither is one of the hub.
+    A table or a model that is only in the current folder is read there. An output never is: one job file has
+    one output. A model that is in neither is one of the hub. replaced: what options give in their place.
     """
     for key in ("table", "output", "model"):
         at, name = (values[key], "path") if isinstance(values.get(key), dict) else (values, key)
-        given = at.get(name)
+        given, option = at.get(name), replaced.get(key)
+        if isinstance(option, str) or (isinstance(option, Mapping) and "path" in option):
+            continue
         if not isinstance(given, str) or not given or "://" in given or given.startswith(("~", "/")):
             continue
         parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(given).parts)
         stem = str(Path(*parts))  # before the first wildcard
-        is_here = os.path.lexists(stem)
-        if os.path.lexists(job.parent / stem) or not (is_here or key == "model"):
+        is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
+        is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
+        if key == "output" or is_next or not (is_here or key == "model"):
             at[name] = str(job.parent / given)
-        elif is_here and job.parent.resolve() != Path.cwd():
+            if is_elsewhere and any(os.path.lexists(Path(given, name)) for name in (CLAIM, TRAINING)):
+                log.warning(
+                    "output: this job writes to %s, and there is another output in the current folder; "
+                    "to continue that one, add --output %s",
+                    at[name],
+                    given,
+                )
+        elif is_elsewhere:
             log.warning("%s: %s is in the current folder, not next to the job file", key, given)
 
 

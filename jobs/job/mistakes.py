@@ -13,6 +13,7 @@ from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
 _NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
+_CHOSEN = (*_NAMED, "sweep")  # sections in which a job chooses names
 Key = tuple[str | int, ...]
 
 # By pydantic's type of error, whose own words are for programmers.
@@ -68,7 +69,7 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
     if kind == "extra_forbidden":
-        return f"unknown key `{name}`", _nearest(key, errors[0]["loc"], job)
+        return f"unknown key `{name}`", _meant(key, errors[0], job)
     if kind.startswith("union_tag"):
         return _of_no_kind(name, errors[0]["ctx"])
     if errors[0]["loc"][-1] == "[key]":
@@ -105,17 +106,27 @@ def _shown(key: Key, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
 
 
-def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
-    """Return the hint for a key that does not exist: a similar one next to it, or the same word elsewhere.
+def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
+    """Return the hint for a key that does not exist.
 
-    location: pydantic's, which names the kind of a mapping, where there are several.
+    A similar one next to it, the same word elsewhere, an argument of rows, or a similar word elsewhere.
     """
+    from framefleet.pipeline.rows.tables.column_checks import common_argument  # imports pyarrow
+
+    location = error["loc"]  # pydantic's, which names the kind of a mapping, where there are several
     known = dict(_known_keys(job)) | dict(_known_below(location))
     siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
-    elsewhere = {path[-1]: path for path in known.values() if path != key}
-    for words, cutoff in ((siblings, 0.7), (elsewhere, 0.8)):
-        if near := nearest(str(location[-1]), words, cutoff=cutoff):
+    elsewhere: dict[str, tuple[str, ...]] = {}
+    for path in known.values():
+        if path != key and (path[0] == key[0] or path[0] not in _CHOSEN):
+            elsewhere.setdefault(path[-1], path)
+    word = str(location[-1])
+    argument = common_argument(word) if len(key) == 1 else None
+    for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
+        if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
+    if argument:
+        return f"to set it for every row, write `defaults: {{{argument}: {_shown(key, error['input'])}}}`"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

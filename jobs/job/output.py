@@ -12,7 +12,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
-from framefleet.pipeline.outputs.layout import RECORDS, TABLES
+from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS, RECORDS, TABLES
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.media.provenance import open_signing
 from framefleet.pipeline.outputs.output import Output
@@ -48,13 +48,17 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     return store
 
 
-def files_of_others(store: Store) -> str | None:
-    """Return a file that lies in a local folder which is not an output yet, if one does."""
+def files_of_others(store: Store, table: str | None = None) -> str | None:
+    """Return a file that lies in a local folder which is not an output yet, if one does.
+
+    Not one that a job brings along: its file, its table, and what is there before the output begins.
+    """
     folder = store.url_of("")
     if "://" in folder or not os.path.isdir(folder) or Output(store).is_begun:
         return None
+    own = {TABLES, DRAFTS, CHOSEN, os.path.basename(table or "")}
     names = (name for name in sorted(os.listdir(folder)) if not name.startswith((".", "_")))
-    return next((name for name in names if name != TABLES), None)  # of rows that Python gave
+    return next((name for name in names if name not in own and not name.endswith((".yaml", ".yml"))), None)
 
 
 def _not_apart(table: str, output: str) -> JobError | None:

@@ -94,7 +94,7 @@ def convert_command(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Convert a checkpoint that diffusers cannot load into a pipeline folder. Needs memory for one copy."""
+    """Convert a checkpoint that diffusers cannot load into a pipeline folder."""
     with reporting(verbose=verbose):
         show_convert(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
 

@@ -24,7 +24,7 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.audits import share_text
+from framefleet.jobs.show.audits import bound_text, share_text
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.errors import JobError, TableError
@@ -46,20 +46,32 @@ _MAX_NAMES = 20  # of columns that are carried
 _Limit = Annotated[
     int | None, Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N")
 ]
-_Hollow = Annotated[bool, Option("--hollow", help="Also call the pipeline without weights, once per shape.")]
+_Hollow = Annotated[
+    bool,
+    Option(
+        "--hollow",
+        help="Also run the pipeline once per shape, without weights: finds what only the pipeline refuses.",
+    ),
+]
 _Probe = Annotated[
     bool,
     Option(
         "--probe",
-        help="Do what --hollow does, and render some rows to predict time and price.",
+        help="Do what --hollow does, then render some rows here to predict time and price.",
     ),
 ]
-_Price = Annotated[float | None, Option("--price", min=0, help="Price of a GPU for one hour, for --probe.")]
+_Price = Annotated[
+    float | None, Option("--price", min=0, metavar="PRICE", help="Price of a GPU for one hour, for --probe.")
+]
 _GpuMemory = Annotated[
     str | None,
-    Option("--gpu-memory", metavar="24GB", help="Memory of the GPU to render on. Default: this machine's."),
+    Option(
+        "--gpu-memory",
+        metavar="SIZE",
+        help="Memory of the GPU to render on, e.g. 24GB. Default: this machine's.",
+    ),
 ]
-_AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for programs.")]
+_AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for scripts.")]
 
 
 def plan_command(
@@ -125,7 +137,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             _show(plan.drafts)
             if plan.drafts.prediction:
                 _show_prediction(plan.drafts.prediction)
-            stdout.say(f"in full, at most {plan.most_kept:,} rows of these: {plan.keep}")
+            stdout.say(f"in full, at most {plan.most_kept:,} of these rows: {plan.keep}")
         _show(plan)
         if plan.drafts and wanted.probe:
             stdout.say("only drafts are predicted: which rows are rendered in full is not known yet")
@@ -164,7 +176,7 @@ def _show(plan: JobPlan) -> None:
         "duplicates": counts.duplicates,
         "distinct": counts.distinct,
         "done": counts.done,
-        "pending": counts.pending,
+        "to render": counts.pending if plan.most_kept is None else f"at most {plan.most_kept:,}",
     }
     stdout.print(_counted("", numbers))
     if plan.gone:
@@ -192,15 +204,12 @@ def _show(plan: JobPlan) -> None:
 
 
 def _arguments(arguments: Iterable[Argument]) -> Table:
-    """Return every argument: where it comes from, and what it is in rows that give none."""
-    table = Table("argument", "from", "else", box=box.SIMPLE_HEAD)
+    """Return every argument: the column that gives it, and what it is in rows that give none."""
+    table = Table("argument", "column", "default", box=box.SIMPLE_HEAD)
     for argument in arguments:
         value = "" if argument.value is None else _text(argument.value)
         said = f"{value} ({argument.origin})" if value and argument.origin else value or argument.origin
-        if argument.column is None:
-            table.add_row(argument.name, said, "")
-        else:
-            table.add_row(argument.name, f"column {argument.column}", said)
+        table.add_row(argument.name, argument.column or "", said)
     return table
 
 
@@ -227,23 +236,23 @@ def _shapes(shapes: Mapping[str, int]) -> Table:
     return _counted(f"shape ({SHAPE_ORDER})", shown)
 
 
-def _counted(key: str, numbers: Mapping[str, int]) -> Table:
+def _counted(key: str, numbers: Mapping[str, int | str]) -> Table:
     """Return a table of names and numbers of rows."""
     table = Table(key, box=box.SIMPLE_HEAD)
     table.add_column("rows", justify="right")
     for name, number in numbers.items():
-        table.add_row(name, f"{number:,}")
+        table.add_row(name, number if isinstance(number, str) else f"{number:,}")
     return table
 
 
 def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
-    share, wrong = share_text(audits.share), share_text(audits.most_wrong / num_pending)
-    return (
-        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows ({share}) are rendered "
-        f"once more, unbatched, if all are batched; if these are equal, at most {audits.most_wrong:,} rows "
-        f"({wrong}) are wrong, at 95 % confidence"
+    said = (
+        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows "
+        f"({share_text(audits.share)}) are rendered a second time, alone, and compared"
     )
+    bound = bound_text(audits.most_wrong, num_pending)
+    return f"{said}; if all are equal, {bound}, with 95 % confidence" if bound else said
 
 
 def memory_line(memory: Memory) -> str:

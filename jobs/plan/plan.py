@@ -53,10 +53,10 @@ class JobPlan:
     lookalikes: those of them that are named like an argument, each with that. shapes: valid rows by shape,
     the most frequent first; unusual: what is far from the model's own sizes. num_cut: rows with prompts of
     which the model does not read the end; first_cut: of them. hollow: what the pipeline said to one row of
-    each shape; prediction: what the rest would take; None: not asked. audits: None: there are none. gone:
-    clips of records that are not there. drafts: those of every row, where the job has drafts; most_kept:
-    rows of these in full, at the most; keep: which. limit: rows that were read, from the first of the table;
-    None is all.
+    each shape; prediction: what the rest would take; None: not asked. audits: None: there are none, or drafts
+    decide which rows there are. gone: clips of records that are not there. drafts: those of every row, where
+    the job has drafts; most_kept: rows of these in full, at the most; keep: which. limit: rows that were
+    read, from the first of the table; None is all.
     """
 
     table: str
@@ -131,7 +131,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
     drafts = _plan_of(draft_job(job), watch, wanted)
     full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
     keep = keep_of(job)
-    return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep))
+    return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep), audits=None)
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:

@@ -58,10 +58,10 @@ def render_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render every row of a table that has no record yet. Run it again to continue after an interruption.
+    """Render every row that has no record yet, including those that failed. Run it again to continue.
 
-    Exit codes: 0 every row has a record; 1 some rows failed, clips are gone, or the budget is spent; 2 bad
-    job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
+    Exit codes: 0 every valid row has a record; 1 some rows failed, clips are gone, or the budget is spent;
+    2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job, short_sets, sweep_sets
@@ -204,7 +204,7 @@ def retry_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render only the rows that failed. `render` does this too, with all other rows that have no record yet.
+    """Render only the rows that failed. (`render` renders these and all other rows without a record.)
 
     Exit codes are those of `render`.
     """

@@ -12,6 +12,7 @@ from typing import Any
 
 from framefleet.cluster.driver.adoption import find_adoptable
 from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
@@ -215,6 +216,8 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     if survey.num_invalid:
         parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(resolved.store)):
+        parts[-1] += f" ({num_begun:,} of them half-done)"
     return ", ".join(parts)
 
 

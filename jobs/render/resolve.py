@@ -121,7 +121,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         watch.say(f"note: column {column!r} is carried along; {plan.spec.class_name} takes no {column}")
     for column, name in plan.carried.renamed:
         watch.say(f"note: column {column!r} is stored as {name!r}: records have their own {column!r}")
-    if others := files_of_others(store):
+    if others := files_of_others(store, job.table):
         watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
     wait_for(watch, f"reading the files of {model.settings.name}")
     files = {**model.weights.digests(), **model.adapter_files}

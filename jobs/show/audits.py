@@ -6,20 +6,28 @@ import math
 
 from framefleet.cluster.driver.progress import AuditFigures
 
-_ASKED = 0.1  # the share of rows that is proposed where audits say less
-_VAGUE = 0.5  # of the rows: to know that no more than these are wrong helps nobody
+VAGUE = 0.5  # of the rows: a bound above this says nothing, and reads as if these were wrong
 
 
 def audit_line(audits: AuditFigures, num_rows: int) -> str:
-    """Return how many rows are wrong at most. num_rows: with a record, of which audits speak."""
+    """Return how many rows were compared, and what that says of the others.
+
+    num_rows: with a record, of which audits speak.
+    """
     if not audits.num_equal and not audits.num_unaudited:
         return "no audits were needed: no row was batched" if num_rows else "no rows to audit"
-    share = audits.most_wrong / num_rows if num_rows else 0.0
-    said = (
-        f"{audits.num_equal:,} audits, none wrong: at most {audits.most_wrong:,} of {num_rows:,} rows "
-        f"({share_text(share)}) are wrong, at 95 % confidence"
-    )
-    return f"{said}; `audit.at_most: {_ASKED}` audits more" if share > _VAGUE else said
+    if not audits.num_equal:
+        return f"none of {num_rows:,} rows has been rendered again to compare"
+    said = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
+    if bound := bound_text(audits.most_wrong, num_rows):
+        return f"{said}; with 95 % confidence, {bound}"
+    return f"{said} (`audit.at_most` compares more)"
+
+
+def bound_text(most_wrong: int, num_rows: int) -> str:
+    """Return how many rows differ at most; "" where the bound is too wide to say anything."""
+    share = most_wrong / num_rows if num_rows else 0.0
+    return "" if share > VAGUE else f"at most {most_wrong:,} of all rows ({share_text(share)}) differ"
 
 
 def share_text(share: float) -> str:

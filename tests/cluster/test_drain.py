@@ -51,7 +51,7 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
     assert f"hint: to continue: framefleet render {job}" in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
-    assert f"{kept} half-done ones" in printed
+    assert f"{kept} half-done rows" in printed
     ended = command("render", job)
     assert ended.exit_code == 0, ended.output
     assert frames_of(tmp_path) == frames_of(undisturbed)
@@ -72,7 +72,7 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert time.monotonic() - began < 60  # a row takes ten minutes
-    assert "kept: 6 rows done, 0 half-done ones" in printed
+    assert "saved: 6 finished rows, 0 half-done rows" in printed
     assert len(records_of(tmp_path / "out")) == len(finishing)
 
 
@@ -167,7 +167,7 @@ def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: 
     assert " is lost" not in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
-    assert f"{kept} half-done ones" in printed
+    assert f"{kept} half-done rows" in printed
 
 
 def quick_job(folder: Path, address: str) -> Path:

@@ -148,7 +148,7 @@ def test_the_log_says_when_an_outage_begins_and_ends_and_not_more(
             thread.join(60)
     lines = [record.getMessage() for record in caplog.records if record.name == retries.__name__]
     assert len(lines) == 2, lines
-    assert "does not answer since" in lines[0]
+    assert "has not answered for" in lines[0]
     assert f"{s3_server.url}/run 7" in lines[0]
     assert "answers again" in lines[1]
 

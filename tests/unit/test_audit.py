@@ -153,11 +153,11 @@ def test_a_job_says_how_often() -> None:
 def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
     said = audit_line(AuditFigures(num_equal=107, num_unaudited=99_893, most_wrong=2994), 100_000)
     assert (
-        said == "107 audits, none wrong: at most 2,994 of 100,000 rows (3.0 %) are wrong, at 95 % confidence"
+        said == "107 of 100,000 rows were rendered again and compared: all equal; with 95 % confidence, "
+        "at most 2,994 of all rows (3.0 %) differ"
     )
-    assert "`audit.at_most: 0.1` audits more" in audit_line(
-        AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100
-    )
+    said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
+    assert said == "5 of 100 rows were rendered again and compared: all equal (`audit.at_most` compares more)"
     assert audit_line(AuditFigures(), 7) == "no audits were needed: no row was batched"
     shares = [share_text(share) for share in (0, 0.02991, 1.0, 0.00101, 1e-7)]
     assert shares == ["0 %", "3.0 %", "100 %", "0.11 %", "0.000010 %"]

@@ -228,6 +228,7 @@ def test_places_that_hold_something_else_are_left_alone(
         ({"format": "zip"}, "format is 'zip'"),
         ({"shard_rows": 0}, "shard_rows is 0"),
         ({"picks": "gone.jsonl"}, "is not there"),
+        ({"picks": ["0" * 32]}, "none of the picks is a clip of"),
     ],
 )
 def test_what_cannot_be_exported_is_told(

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job, short_sets
+from framefleet.jobs.job.file import is_training, job_from_mapping, load_job, short_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
@@ -56,10 +56,22 @@ def test_paths_of_a_file_start_in_its_folder(
     monkeypatch.chdir(tmp_path)
     job = load_job("jobs/job.yaml")
     assert (job.table, job.output, job.model.path) == ("jobs/prompts.csv", "jobs/out", "folder")
-    (tmp_path / "out").mkdir()  # of earlier runs
-    assert load_job(path).output == "out"
-    assert "output: out is in the current folder" in caplog.text
     assert load_job(path, table="t.csv").table == "t.csv"  # what is typed starts where it is typed
+    (tmp_path / "out").mkdir()
+    (tmp_path / "folder").mkdir()
+    assert load_job("jobs/job.yaml").output == "jobs/out", "one job file has one output"
+    assert caplog.messages == ["model: folder is in the current folder, not next to the job file"]
+    caplog.clear()
+    (tmp_path / "out" / "job.json").touch()  # earlier versions wrote there
+    assert load_job("jobs/job.yaml", model="m").output == "jobs/out"
+    assert caplog.messages == [
+        "output: this job writes to jobs/out, and there is another output in the current folder; to continue "
+        "that one, add --output out"
+    ]
+    caplog.clear()
+    load_job("jobs/job.yaml", ["output=other", "model.path=m"])
+    is_training("jobs/job.yaml")
+    assert not caplog.messages, "of what an option replaces nothing is said"
 
 
 def test_short_options_are_settings() -> None:
@@ -99,6 +111,14 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_one(tmp_path: P
 
 def test_a_known_key_in_the_wrong_place_is_told_its_place(tmp_path: Path) -> None:
     assert refusal(tmp_path, LEAST + "threads: 2\n").fix == "did you mean `model.threads`?"
+
+
+def test_an_argument_of_rows_next_to_the_keys_is_told_where_it_belongs(tmp_path: Path) -> None:
+    assert refusal(tmp_path, LEAST + "steps: 8\n").fix == (
+        "to set it for every row, write `defaults: {num_inference_steps: 8}`"
+    )
+    assert refusal(tmp_path, LEAST + "fps: 8\n").fix == "did you mean `media.fps`?"
+    assert refusal(tmp_path, LEAST + "dtype: bf16\n").fix == "did you mean `model.dtype`?"
 
 
 def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:

@@ -65,10 +65,13 @@ def test_in_a_pipe_lines_are_as_long_as_they_are(tmp_path: Path) -> None:
 def test_when_the_driver_is_gone_the_records_count_and_nothing_is_promised(
     tmp_path: Path, changed: dict[str, object]
 ) -> None:
-    write_driver(write_output(tmp_path, [record(1), record(2)]), **changed)
+    write_driver(store := write_output(tmp_path, [record(1), record(2)]), **changed)
+    store.write(f"checkpoints/{3:032x}.safetensors", b"half")
     found = framefleet.status(str(tmp_path))
     assert found.driver.state == ("ended" if "ended" in changed else "gone")
-    assert (found.num_rows, found.num_done, found.num_left) == (12, 2, 10)
+    assert (found.num_rows, found.num_done, found.num_left, found.num_half_done) == (12, 2, 10, 1)
+    assert "10 left (1 of them half-done)" in headline_of(found)
+    assert "run the same command again" in command("status", tmp_path).stdout
     assert (found.eta_s, found.workers) == (None, ())
 
 

@@ -246,9 +246,11 @@ def test_an_output_below_proc_is_refused_before_anything_starts() -> None:
 
 def test_a_folder_with_files_of_others_is_known_from_an_output(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    assert files_of_others(store) is None
+    for own in ("chosen", "prompts.csv", "job.yaml"):  # what a job has there before it begins
+        (tmp_path / own).touch()
+    assert files_of_others(store, "jobs/prompts.csv") is None
     (tmp_path / "letter.txt").write_text("mine")
-    assert files_of_others(store) == "letter.txt"
+    assert files_of_others(store, "prompts.csv") == "letter.txt"
     store.write("job.json", b"{}")
     assert files_of_others(store) is None
 

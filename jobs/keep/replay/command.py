@@ -18,22 +18,24 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.recorded_row import Given
 
 
-_RecordedOutput = Annotated[str, Argument(help="Output that holds the record.")]
-_RowId = Annotated[str, Argument(help="Row to render: its row_id, which is also the name of its clip.")]
-MovedModel = Annotated[str | None, Option("--model", help="New place of the model, if it has moved.")]
+_RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that has the record.")]
+_RowId = Annotated[
+    str, Argument(metavar="ROW_ID", help="Row to render: its row_id, which is also the name of its clip.")
+]
+MovedModel = Annotated[str | None, Option("--model", help="Path or URL of the model, if it has moved.")]
 MovedLoras = Annotated[
     list[str] | None,
-    Option("--lora", metavar="NAME=PLACE", help="New place of a LoRA, if it has moved; repeatable."),
+    Option("--lora", metavar="NAME=PATH", help="Path or URL of a LoRA, if it has moved; repeatable."),
 ]
 MovedIpAdapter = Annotated[
-    str | None, Option("--ip-adapter", help="New place of the IP-adapter, if it has moved.")
+    str | None, Option("--ip-adapter", metavar="PATH", help="Path or URL of the IP-adapter, if it has moved.")
 ]
 MovedSecondModels = Annotated[
     list[str] | None,
     Option(
         "--second-model",
-        metavar="NAME=PLACE",
-        help="New place of a second model, if it has moved; repeatable.",
+        metavar="NAME=PATH",
+        help="Path or URL of a second model, if it has moved; repeatable.",
     ),
 ]
 OwnRecipe = Annotated[
@@ -46,7 +48,7 @@ ReadableRoots = Annotated[
 AllowPickle = Annotated[
     bool, Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
-_Save = Annotated[Path | None, Option("--save", help="Write the clip to this file.")]
+_Save = Annotated[Path | None, Option("--save", metavar="FILE", help="Write the clip to this file.")]
 _Script = Annotated[
     bool, Option("--script", help="Print a script that renders the row with torch and diffusers alone.")
 ]
@@ -69,7 +71,8 @@ def replay_command(
 ) -> None:
     """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
 
-    The output is not trusted: name code, pickles and places on private networks by the options below.
+    An output alone makes framefleet run no code, load no pickles and open no address of a private network.
+    Allow these with the options below, if the row needs them and you trust them.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, storage_options

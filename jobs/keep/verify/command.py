@@ -37,15 +37,17 @@ if TYPE_CHECKING:
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
 
 
-_Files = Annotated[bool, Option("--files", help="Read every file and compare digests. Render nothing.")]
-_Sample = Annotated[int, Option("--sample", min=1, help="Number of rows to render again.")]
+_Files = Annotated[
+    bool, Option("--files", help="Compare the SHA-256 of every file with its record. Render nothing.")
+]
+_Sample = Annotated[int, Option("--sample", min=1, metavar="N", help="Number of rows to render again.")]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing which rows to check.")]
 _RowIds = Annotated[
     list[str] | None,
     Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
 _ByFleet = Annotated[
-    bool, Option("--fleet", help="Render on a fleet, as set in job.json or by --set fleet.address=...")
+    bool, Option("--fleet", help="Render on a fleet, as job.json says, or --set fleet.address=ADDRESS.")
 ]
 
 
@@ -67,10 +69,10 @@ def verify_command(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Check an output: render some rows again and compare. With --files, check the digest of every file.
+    """Check an output: render some rows again and compare. With --files, check every file instead.
 
-    Exit code 0: every row is bit-exact. 1: some are not; each row's verdict says whether its record, its file
-    or its pixels are wrong. 2: no row could be rendered.
+    Exit code 0: all rows that were checked are bit-exact; with --files, no file is damaged. 1: some are not;
+    each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values

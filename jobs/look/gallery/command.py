@@ -11,8 +11,12 @@ from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.outputs.layout import PICKS
 
-_X = Annotated[str | None, Option("--x", metavar="COLUMN", help="Column across the grid, e.g. seed.")]
-_Y = Annotated[str | None, Option("--y", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")]
+_X = Annotated[
+    str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
+]
+_Y = Annotated[
+    str | None, Option("--y", "--rows", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")
+]
 _Previews = Annotated[bool, Option("--previews", help="Make a preview image for each clip that has none.")]
 
 _Serve = Annotated[

@@ -12,7 +12,12 @@ from framefleet.pipeline.text import command
 
 _Price = Annotated[
     float | None,
-    Option("--price", min=0.0, help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost."),
+    Option(
+        "--price",
+        min=0.0,
+        metavar="PRICE",
+        help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
+    ),
 ]
 _AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]
 
@@ -45,8 +50,9 @@ def report_command(
             return
         write_report(store, found)
         if found.cost:
-            unit = "GPU hours" if found.gpus_per_worker else "worker hours"
-            stdout.say(f"cost: {found.cost.total:,.2f}, {found.cost.gpu_hours:,.3g} {unit}")
+            unit, cost = "GPU" if found.gpus_per_worker else "worker", found.cost
+            hours = f"{cost.gpu_hours:,.3g} {unit} hours x {cost.price_per_gpu_hour:g}"
+            stdout.say(f"cost: {cost.total:,.2f} ({hours})")
         stdout.say(f"report: {store.url_of(PAGE)}")
         stdout.say(f"json:   {store.url_of(VALUES)}")
         if drafts := opened.drafts:

@@ -23,7 +23,7 @@ from framefleet.jobs.look.report.charts import (
     workers_chart,
 )
 from framefleet.jobs.look.report.values import Report
-from framefleet.jobs.show.audits import share_text
+from framefleet.jobs.show.audits import VAGUE, share_text
 from framefleet.jobs.show.headline import duration
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.failed_rows import FailedRow
@@ -118,9 +118,9 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
     if said := report.audits.said:
-        yield "audits, none wrong", f"{said.num_equal:,}", False
-    if report.audits.wrong_share is not None:
-        yield "of rows wrong at most (95 % confidence)", share_text(report.audits.wrong_share), False
+        yield "rows rendered again, all equal", f"{said.num_equal:,}", False
+    if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
+        yield "rows that differ, at most (95 % confidence)", share_text(report.audits.wrong_share), False
     if cost := report.cost:
         yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:

@@ -10,7 +10,7 @@ from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr
 from framefleet.pipeline.outputs.layout import SCORES
 
-_Output = Annotated[str, Argument(help="Output whose clips to measure: a folder or a URL.")]
+_Output = Annotated[str, Argument(metavar="OUTPUT", help="Output whose clips to measure: a folder or a URL.")]
 _Scores = Annotated[
     list[str] | None,
     Option(
@@ -21,7 +21,9 @@ _Scores = Annotated[
 _Similarity = Annotated[
     str | None,
     Option(
-        "--similarity", metavar="FOLDER", help="CLIP model that measures how well clips match their prompts."
+        "--similarity",
+        metavar="FOLDER",
+        help="Also measure how well clips match their prompts, by the CLIP (text-image) model there.",
     ),
 ]
 _Where = Annotated[
@@ -30,7 +32,10 @@ _Where = Annotated[
 ]
 _Again = Annotated[bool, Option("--again", help="Measure again clips that already have these scores.")]
 _Threads = Annotated[
-    int | None, Option("--threads", min=1, help="Number of clips to measure at once. Default: one per core.")
+    int | None,
+    Option(
+        "--threads", min=1, metavar="N", help="Number of clips to measure at once. Default: one per core."
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
+    from framefleet.jobs.look.sheet.choice import ClipChoice
     from framefleet.jobs.look.sheet.sheet import Drawn, OnClip
 
 
@@ -19,11 +20,15 @@ def _column(option: str, text: str) -> Any:
     return Option(option, metavar="COLUMN", help=text)
 
 
-_Still = Annotated[Path, Option("--to", "-o", help="Picture to write: .png, .jpg or .webp.")]
-_Moving = Annotated[Path, Option("--to", "-o", help="File to write: .mp4, .mkv, .gif or .webp.")]
+_Still = Annotated[Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")]
+_Moving = Annotated[
+    Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
+]
 _Rows = Annotated[str | None, _column("--rows", "Column whose values are on the left.")]
 _Columns = Annotated[str | None, _column("--columns", "Column whose values are at the top.")]
-_Pages = Annotated[str | None, _column("--pages", "Column with a page for each value, one below the other.")]
+_Pages = Annotated[
+    str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
+]
 _Where = Annotated[
     str | None,
     Option(
@@ -33,14 +38,17 @@ _Where = Annotated[
     ),
 ]
 _Captions = Annotated[list[str] | None, _column("--caption", "Column to show below each clip; repeatable.")]
-_Limit = Annotated[int, Option("--limit", min=1, max=1000, help="Maximum number of clips.")]
-_GridTile = Annotated[int, Option("--tile", min=16, max=2048, help="Width of a clip in pixels.")]
+_Limit = Annotated[int, Option("--limit", min=1, max=1000, metavar="N", help="Maximum number of clips.")]
+_GridTile = Annotated[
+    int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
+]
 _SheetTile = Annotated[
     int | None,
     Option(
         "--tile",
         min=16,
         max=2048,
+        metavar="PIXELS",
         help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
     ),
 ]
@@ -72,7 +80,7 @@ def sheet_command(
         choice = ClipChoice(
             rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or []), pages=pages
         )
-        _show(lambda on_clip: draw_sheet(store, to, choice, tile=tile, on_clip=on_clip))
+        _show(choice, lambda on_clip: draw_sheet(store, to, choice, tile=tile, on_clip=on_clip))
 
 
 def grid_command(
@@ -97,10 +105,10 @@ def grid_command(
         choice = ClipChoice(
             rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or [])
         )
-        _show(lambda on_clip: draw_grid(store, to, choice, tile=tile, on_clip=on_clip))
+        _show(choice, lambda on_clip: draw_grid(store, to, choice, tile=tile, on_clip=on_clip))
 
 
-def _show(draw: Callable[[OnClip], Drawn]) -> None:
+def _show(choice: ClipChoice, draw: Callable[[OnClip], Drawn]) -> None:
     """Draw; print where the picture is, and how many clips are not in it."""
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.progress_values import ClipsProgress
@@ -112,5 +120,9 @@ def _show(draw: Callable[[OnClip], Drawn]) -> None:
     if drawn.num_found > drawn.num_clips + drawn.num_more:
         stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")
     if drawn.num_more:
-        stderr.say(f"{drawn.num_more:,} clips left out, as their cell is taken: --where, or other columns")
+        same = " and ".join(name for name in (choice.rows, choice.columns, choice.pages) if name)
+        stderr.say(
+            f"{drawn.num_more:,} clips are not shown, because another clip has the same {same}; "
+            "choose clips with --where, or use other columns"
+        )
     stdout.say(str(drawn.path))

@@ -101,10 +101,11 @@ def _counts_of(status: Status) -> str:
 
     total = "" if status.num_rows is None else f"/{status.num_rows:,}"
     parts = [f"{status.num_done:,}{total} rows done"]
+    left = f"left ({status.num_half_done:,} of them half-done)" if status.num_half_done else "left"
     for count, what in (
         (status.num_failed, "failed"),
         (status.num_invalid, "invalid"),
-        (status.num_left or 0, "left"),
+        (status.num_left or 0, left),
         (status.num_former, "done but no longer in the table"),
     ):
         if count:
@@ -144,11 +145,13 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     if status.workers:
         lines.append(workers_table(status.workers))
     lines += [
-        Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red", overflow="fold")
+        Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red")
         for row in status.last_failures
     ]
     if status.audits and status.num_done:
-        lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}", overflow="fold"))
+        lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}"))
+    if status.num_left and status.driver.state == "ended":
+        lines.append(Text("to continue: run the same command again"))
     if status.num_failed:
         lines.append(Text(f"to list them all: {command('failures', status.output)}"))
     return Group(*lines)
@@ -167,7 +170,8 @@ def _of_driver(driver: DriverSeen) -> str:
         case "gone":
             return f"driver: none; {who} ended unexpectedly: run the same command again to continue"
         case "ended":
-            return f"driver: none; the last one began {one_line(driver.started_at)} and has ended"
+            ago = "" if driver.told_s is None else f" {duration(driver.told_s)} ago"
+            return f"driver: none; the last one began {one_line(driver.started_at)} and ended{ago}"
         case "unknown":
             return "driver: its file cannot be read"
         case _:

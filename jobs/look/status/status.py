@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
+from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.holder import Holder, parse_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
@@ -135,7 +136,8 @@ class Status:
     and num_left add up to it. num_former: have a record, but are no longer in the table. rows_per_s: of the
     newest run. eta_s: None where no driver is at work, or it would be a guess. last_failures: the newest
     first. audits: of all rows with a record; None where nothing is known. paused_since: "" where its job is
-    not paused. drafts: the same of its drafts.
+    not paused. num_half_done: of the rows left, those with a checkpoint, while no driver is at work.
+    drafts: the same of its drafts.
     """
 
     output: str
@@ -152,6 +154,7 @@ class Status:
     num_former: int = 0
     audits: AuditFigures | None = None
     paused_since: str = ""
+    num_half_done: int = 0
     drafts: Status | None = None
 
     @property
@@ -186,20 +189,22 @@ class StatusReader:
         driver = driver_of(self._output.store)
         report, is_at_work = driver.progress, driver.is_at_work
         num_rows = report.before + report.total if report else None
-        num_former = 0
+        num_former = num_begun = 0
         if report and is_at_work:
             done, failed = report.before + report.done, report.failed
         else:
             counts = self._counts.value()
             done, failed, num_former = counts.done, counts.failed, counts.former
             num_rows = num_rows if counts.rows is None else counts.rows
+            num_begun = sum(1 for _ in half_done_in(self._output.store))
+        num_left = None if num_rows is None else max(0, num_rows - done - failed)
         return Status(
             output=self._output.url,
             num_rows=num_rows,
             num_done=done,
             num_failed=failed,
             num_invalid=self._num_invalid.value(),
-            num_left=None if num_rows is None else max(0, num_rows - done - failed),
+            num_left=num_left,
             rows_per_s=report.rows_per_s if report else None,
             eta_s=report.eta_s if report and is_at_work else None,
             driver=driver,
@@ -208,6 +213,7 @@ class StatusReader:
             num_former=num_former,
             audits=self._audits.figures(done + num_former),
             paused_since=report.paused_since if report and is_at_work else "",
+            num_half_done=min(num_begun, num_left or 0),
             drafts=self._of_drafts(),
         )
 

@@ -99,8 +99,8 @@ class Patience:
                 self._told_at = now
         if is_told:
             log.warning(
-                "%s does not answer since %.0f s (%s); it is asked for %.0f s more, and work goes on as far "
-                "as it can",
+                "%s has not answered for %.0f s (%s); trying for another %.0f s, and working on as far "
+                "as possible",
                 self.where,
                 failing_s,
                 public_text(f"{type(error).__name__}: {in_a_line(error)}"),

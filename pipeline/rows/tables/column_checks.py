@@ -159,6 +159,11 @@ def argument_meant(name: str, known: Collection[str]) -> str:
     return f"did you mean {meant!r}?" if meant else did_you_mean(name, known)
 
 
+def common_argument(name: str) -> str | None:
+    """Return the argument of diffusers that a name stands for, if it is one of many pipelines."""
+    return _meant(name, _OTHERS)
+
+
 def _meant(name: str, unused: Collection[str]) -> str | None:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
     if plain in unused or _ELSEWHERE.get(plain) in unused:
