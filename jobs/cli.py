@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.control.command import pause_command, resume_command, stop_command
+from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
 from framefleet.jobs.doctor.command import doctor_command
 from framefleet.jobs.export.command import export_command
@@ -60,6 +60,7 @@ app.command("retry")(retry_command)
 app.command("stop")(stop_command)
 app.command("pause")(pause_command)
 app.command("resume")(resume_command)
+app.command("add")(add_command)
 app.command("export")(export_command)
 app.command("score")(score_command)
 app.command("gallery")(gallery_command)
