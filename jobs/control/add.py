@@ -19,7 +19,7 @@ from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
-from framefleet.jobs.render.resolve import ResolvedJob, added_in, open_source, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, table_of_job, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError, TableError
@@ -79,7 +79,7 @@ def add_rows(
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     """Write the rows as the job's table has them; return what they are."""
     recipe = resolved.recipes[resolved.job.recipe]
-    table = open_source(resolved.job, resolved.plan.spec, recipe, added_in(resolved.store))
+    table = table_of_job(resolved.job, resolved.plan.spec, recipe, added_in(resolved.store))
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
     if others := [name for name in resolved.table.schema.names if name not in schema.names]:
         raise TableError(

@@ -194,7 +194,7 @@ def open_rows(
         recipes[name] = recipe
         return recipe
 
-    table = open_source(job, called, own, added)
+    table = table_of_job(job, called, own, added)
     plan = plan_rows(
         table.schema,
         called,
@@ -234,7 +234,7 @@ def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
     return table.joined([open_table(f"{root}/{path}", options) for path in paths])
 
 
-def open_source(job: Job, called: PipelineSpec, recipe: Recipe, added: Iterable[str]) -> RowSource:
+def table_of_job(job: Job, called: PipelineSpec, recipe: Recipe, added: Iterable[str]) -> RowSource:
     """Return the rows of a job's table, with those of files that were added to it; or those of its sweep."""
     table = None
     if job.table is not None:
