@@ -208,9 +208,9 @@ def _opened(
     from framefleet.pipeline.model.sources.weights import open_weights
 
     quiet_libraries()
-    from framefleet.pipeline.model.sources.source import table_of_job
+    from framefleet.pipeline.model.sources.source import open_source
 
-    source = table_of_job(model, revision=revision)
+    source = open_source(model, revision=revision)
     path = str(lock) if lock else None
     return open_weights(source, lock=path, allow_pickle=allow_pickle, ignore_lock=ignore_lock)
 
