@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
+    from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.doctor.doctor import Diagnosis, doctor
     from framefleet.jobs.doctor.results import CheckResult
@@ -79,6 +80,7 @@ __all__ = [
     "Store",
     "Summary",
     "TrainPlan",
+    "add",
     "compact",
     "doctor",
     "export",
@@ -129,6 +131,7 @@ _HOMES = {
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
+    "add": "framefleet.jobs.control.add",
     "compact": "framefleet.jobs.keep.compact.compact",
     "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.jobs.control.command import pause_command, resume_command, stop_command
+from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
 from framefleet.jobs.doctor.command import doctor_command
 from framefleet.jobs.export.command import export_command
@@ -49,6 +49,7 @@ _PANELS = {
         status_command,
         failures_command,
         report_command,
+        add_command,
         pause_command,
         resume_command,
         stop_command,

@@ -21,7 +21,7 @@ from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.scale import Scale
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
-from framefleet.cluster.driver.work import Work
+from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Starting
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
@@ -61,7 +61,7 @@ class Driver:
         )
         self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
-        self._feed = Feed(work, self._dispatcher, self._adopts)
+        self._feed = Feed(work, self._dispatcher, self._adopts, self._on_added)
         self._pending = self._feed.pending
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
@@ -72,6 +72,8 @@ class Driver:
         self._has_failed = False
         self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
+        self._num_tables = 0
+        self._has_more = False  # rows, for which there may be too few workers
 
     def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
@@ -82,7 +84,7 @@ class Driver:
         try:
             self._checkpoints.find(self._work.index.is_pending)
             self._feed.fill()
-            while not (self._dispatcher.finished or self._is_ending):
+            while not (self._is_ending or self._is_finished()):
                 self._turn(fleet)
                 self._feed.regroup()
                 self._feed.fill()
@@ -112,6 +114,13 @@ class Driver:
             self._checkpoints.close(is_complete=is_complete)
             self._feed.close()
 
+    def _is_finished(self) -> bool:
+        """Tell whether every row has ended, after a last look for rows that were added."""
+        if self._dispatcher.finished:
+            self._dispatcher.reopen()
+            self._feed.fill()
+        return self._dispatcher.finished
+
     @property
     def _is_ending(self) -> bool:
         """Whether all workers are to hand back what they have."""
@@ -139,6 +148,12 @@ class Driver:
         if STOP in asked and not self._stop.is_asked:
             log.warning("asked to end by `framefleet stop`: workers hand back their rows")
             self._stop.ask()
+        if self._num_tables != self._work.lock.num_tables:
+            self._num_tables = self._work.lock.num_tables
+            self._dispatcher.reopen()  # rows may have been added: the feed looks
+        if self._has_more:
+            self._has_more = False
+            fleet.grow(self._tally.num_left)
         is_paused = PAUSE in asked
         if is_paused == self._tally.is_paused or self._is_ending:
             return
@@ -165,6 +180,12 @@ class Driver:
         fleet.resize(0)
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
+
+    def _on_added(self, added: Added) -> None:
+        """Count rows that were added to the table while it is rendered."""
+        log.warning("%s rows were added to the table, and are rendered after it", added.num_new)
+        self._tally.added(added.num_new, num_done=added.num_done)
+        self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
         """Commit a row whose clip an earlier run left; tell whether there is one."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
-from framefleet.cluster.driver.work import Work
+from framefleet.cluster.driver.work import Added, Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -36,11 +36,19 @@ class Feed:
     """Reads the table, and once more for rows that are to be rendered again.
 
     pending: the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
+    on_added: hears of rows that were added to the table, which come after all others.
     """
 
-    def __init__(self, work: Work, dispatcher: Dispatcher, adopts: Callable[[str, Pending], bool]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        dispatcher: Dispatcher,
+        adopts: Callable[[str, Pending], bool],
+        on_added: Callable[[Added], None] = lambda _: None,
+    ) -> None:
         self.pending: dict[str, Pending] = {}
-        self._work, self._dispatcher, self._adopts = work, dispatcher, adopts
+        self._work, self._dispatcher, self._adopts, self._on_added = work, dispatcher, adopts, on_added
+        self._table = work.table
         self._rows = self._pass()
         self._prompt_lengths: CountedApart | None = None
 
@@ -54,6 +62,9 @@ class Feed:
                 self._dispatcher.add(row)
             if len(rows) == room:
                 continue
+            while added := self._work.more():
+                self._table = added.table
+                self._on_added(added)
             if not self._work.index.reopen():
                 self._dispatcher.close()
                 return
@@ -76,7 +87,7 @@ class Feed:
 
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
-        return pending_rows(self._work.table, self._work.rows, self._work.index, self._work.order)
+        return pending_rows(self._table, self._work.rows, self._work.index, self._work.order)
 
     def _is_adopted(self, row: Row) -> bool:
         assert isinstance(row.payload, Pending)

@@ -21,7 +21,7 @@ from typing import Any
 from framefleet.cluster.driver.holder import HELD, Holder, moment, parse_holder, this_process, told_of
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS
+from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
@@ -47,7 +47,7 @@ class DriverLock:
     """Holds the output within a `with` block. Entering raises JobError when another driver writes there.
 
     epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked: what
-    others ask of this one, as of the last beat: STOP, PAUSE.
+    others ask of this one, as of the last beat: STOP, PAUSE. num_tables: in tables/, where rows are added.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class DriverLock:
         self._told: Progress | None = None
         self.epoch = 0
         self.asked: frozenset[str] = frozenset()
+        self.num_tables = 0
         self.lost = threading.Event()
         self._released = threading.Event()
         self._writing = threading.Lock()
@@ -214,6 +215,7 @@ class DriverLock:
                 self._write(beat=self._ours.beat + 1)
                 there = set(self._store.list(DRIVERS))
                 self.asked = frozenset(one for one in ASKED if request_path(self.epoch, one) in there)
+                self.num_tables = len(self._store.list(TABLES))
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
 

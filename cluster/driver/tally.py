@@ -49,6 +49,11 @@ class Tally:
     def is_paused(self) -> bool:
         return bool(self._paused_since)
 
+    @property
+    def num_left(self) -> int:
+        """How many rows have not ended."""
+        return self._total - self._done - self._failed
+
     def pause(self, since: str, *, now: float) -> None:
         """Nothing is rendered from now on, and this time does not count. since: for people."""
         self._paused_since, self._paused_at = since, now
@@ -89,6 +94,11 @@ class Tally:
                 num=known.num + 1 if known else 1,
                 example=known.example if known else f"row {row_id}: {message}",
             )
+
+    def added(self, num_new: int, *, num_done: int) -> None:
+        """Rows were added to the table. num_done: those that have a record."""
+        self._total += num_new
+        self._before += num_done
 
     def adopted(self, num_bytes: int = 0) -> None:
         """A clip of an earlier run was committed."""
@@ -145,7 +155,6 @@ class Tally:
     def progress(self, now: float) -> Progress:
         now = self._worked_until(now)
         rate = self._rate(now)
-        left = self._total - self._done - self._failed
         here = sum(not seat.gone for seat in self._seats.values())
         self._pace.finished(self._rendered, now=now, workers=here)
         return Progress(
@@ -156,7 +165,7 @@ class Tally:
             in_flight=sum(seat.in_hand for seat in self._seats.values()),
             elapsed_s=now - self._started_at,
             rows_per_s=rate,
-            eta_s=self._pace.eta_s(left, now=now, batch=self._mean_batch or 1.0),
+            eta_s=self._pace.eta_s(self.num_left, now=now, batch=self._mean_batch or 1.0),
             mean_batch=self._mean_batch,
             workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
             last_failure=self._last_failure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -17,6 +18,18 @@ from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """Rows that were added to the table, which the index has by now.
+
+    table: with them. num_new: those that are to be rendered. num_done: those that had a record.
+    """
+
+    table: RowSource
+    num_new: int
+    num_done: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
@@ -24,6 +37,7 @@ class Work:
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
     that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
     None where the number of workers does not follow the rows left. largest: the row that takes most memory.
+    more: takes rows that were added to the table since, into the index; None where there are none.
     """
 
     setup: WorkerSetup
@@ -40,6 +54,7 @@ class Work:
     gpus_per_worker: float = 1.0
     elastic: ElasticWorkers | None = None
     largest: Request | None = None
+    more: Callable[[], Added | None] = lambda: None
 
     def over_budget(self, spent: Spent) -> str | None:
         """Return what is said where the budget is spent; None while some is left. spent: by this run."""

@@ -1,10 +1,14 @@
-"""`framefleet stop`, `pause` and `resume`: what is typed, and what they print."""
+"""`framefleet stop`, `pause`, `resume` and `add`: what is typed, and what they print."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
+from typer import Argument
+
+from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
@@ -50,6 +54,40 @@ def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verb
         from framefleet.jobs.job.file import output_at
 
         _say_asked(resume_driver(output_at(output, sets)), "continue")
+
+
+_Rows = Annotated[
+    str, Argument(metavar="TABLE", help="Rows to add: a Parquet, CSV or JSONL file, folder, glob or URL.")
+]
+
+
+def add_command(
+    job: JobOrOutput,
+    table: _Rows,
+    sets: Sets = None,
+    as_json: SummaryAsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Add rows to a job's table, whether it runs or not. They are checked here, and copied into the output.
+
+    A running job renders them after all others, within seconds of reading its table; else the next run does.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.control.add import add_rows
+        from framefleet.jobs.show.progress import watch_on
+
+        with watch_on(stderr) as watch:
+            added = add_rows(job, table, watch, sets or [])
+        for line in added.left_out:
+            stderr.say(f"left out: {line}")
+        if as_json:
+            stdout.say(json.dumps(asdict(added)))
+        elif added.is_new:
+            stdout.say(f"{added.num_rows:,} rows added: {added.url}")
+        else:
+            stdout.say(f"these {added.num_rows:,} rows were added before: {added.url}")
+        if not added.is_running:
+            stderr.say("no job runs: the next `framefleet render` renders them")
 
 
 def _say_asked(driver: DriverSeen, what: str) -> None:

@@ -66,7 +66,7 @@ def _write(tables: Iterator[pa.Table], file: Path) -> None:
         writer: Any = None
         for table in tables:
             for name, column in zip(table.column_names, table.columns, strict=True):
-                _check_no_password(name, column)
+                check_no_password(name, column)
             if writer is None:
                 writer = stack.enter_context(pa.parquet.ParquetWriter(file, table.schema))
             try:
@@ -107,13 +107,13 @@ def arrow_of(rows: object) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _check_no_password(name: str, cells: pa.ChunkedArray) -> None:
+def check_no_password(name: str, cells: pa.ChunkedArray) -> None:
     """Raise TableError for a URL with user or password: the output keeps cells as they are."""
     for texts in _texts_in(cells):
         may_be = pa.compute.match_substring_regex(texts, _URL_WITH_USER)
         if url := next(filter(USERINFO.search, texts.filter(may_be).to_pylist()), None):
             raise TableError(
-                f"table=: {name} has {public_url(url)!r} with a user or a password",
+                f"column {name!r} has {public_url(url)!r} with a user or a password",
                 "leave them out, as the output keeps the rows; the job's storage_options are for credentials",
             )
 

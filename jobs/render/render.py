@@ -25,6 +25,7 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.refresh import refreshed_gallery
+from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
@@ -160,6 +161,8 @@ def _render_pending(
         work = work_of(resolved, index, lock, run=run)
         largest = survey.largest(resolved.spec.preset, resolved.model.options)
         work = replace(work, spent=work.spent + elsewhere, largest=largest)
+        if index.is_whole:
+            work = replace(work, more=Additions(resolved, survey, index, lock).take)
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from framefleet.cluster.driver.ranks import check_order
@@ -22,6 +22,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
@@ -39,7 +40,7 @@ from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.source import RowSource
-from framefleet.pipeline.rows.tables.table import folder_of, open_table
+from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
@@ -109,7 +110,14 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     mistakes = Mistakes()
     with mistakes.noted():
         opened, plan = open_rows(
-            of_rows, model.spec, recipes, finder, loras, second_models, scores=[s.name for s in scores]
+            of_rows,
+            model.spec,
+            recipes,
+            finder,
+            loras,
+            second_models,
+            scores=[score.name for score in scores],
+            added=added_in(store_of_job(job)) if table is None else (),
         )
         check_order(job.order, plan.carried.schema(opened.schema), plan.argument_fields)
     with mistakes.noted():
@@ -164,11 +172,13 @@ def open_rows(
     loras: Mapping[str, Lora],
     second_models: Mapping[str, SecondModel],
     scores: Collection[str] = (),
+    added: Iterable[str] = (),
 ) -> tuple[RowSource, RowPlan]:
     """Return where rows come from, and how they become requests.
 
     spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
-    job's own, and gets those that rows name. scores: columns that records get.
+    job's own, and gets those that rows name. scores: columns that records get. added: files of the output
+    with rows that come after the table's.
     """
     own = recipes[job.recipe]
     called = spec_for(own, spec)
@@ -184,7 +194,7 @@ def open_rows(
         recipes[name] = recipe
         return recipe
 
-    table = _open_source(job, called, own)
+    table = table_of_job(job, called, own, added)
     plan = plan_rows(
         table.schema,
         called,
@@ -213,12 +223,25 @@ def _check_scores(scores: Collection[str], arguments: Collection[str], class_nam
             )
 
 
-def _open_source(job: Job, called: PipelineSpec, recipe: Recipe) -> RowSource:
+def added_in(store: Store) -> list[str]:
+    """Return the files of rows that were added to an output's table, the oldest first."""
+    return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
+
+
+def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
+    """Return the table with the rows of these files of the job's output after its own."""
+    options, root = job.storage_options if "://" in job.output else {}, job.output.rstrip("/")
+    return table.joined([open_table(f"{root}/{path}", options) for path in paths])
+
+
+def table_of_job(job: Job, called: PipelineSpec, recipe: Recipe, added: Iterable[str]) -> RowSource:
+    """Return the rows of a job's table, with those of files that were added to it; or those of its sweep."""
     table = None
     if job.table is not None:
         options = job.storage_options if "://" in job.table else {}
         arguments = argument_columns(called, job.columns, recipe)
         table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
+        table = with_added(table, job, added)
     if table and not job.sweep:
         return table
     return open_sweep(

@@ -37,16 +37,21 @@ _NOTES = f"{ROWS}/_written.json"
 _NOTED = TypeAdapter(dict[str, tuple[str, str]])
 
 
-def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold) -> None:
-    """Make rows/ say what the table says. index: of the whole table. Only for who holds the output."""
+def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int = 0) -> None:
+    """Make rows/ say what the table says. index: of the whole table. Only for who holds the output.
+
+    start: the first row that may not be there as it should.
+    """
     store, carried = resolved.store, resolved.plan.carried
     schema = row_schema(carried.schema(resolved.table.schema))
     noted, found = _noted(store), store.details(ROWS)
     sound = {path for path, (_, stamp) in noted.items() if path in found and found[path].stamp == stamp}
-    digests: dict[str, str] = {}
+    kept = {_part(number) for number in range(start // _ROWS_IN_PART)}
+    digests = {path: noted[path][0] for path in kept & sound}
     is_changed = False
-    for number, pieces in groupby(_pieces(resolved.table), key=lambda piece: piece[0] // _ROWS_IN_PART):
-        path = f"{ROWS}/part-{number:06d}.parquet"
+    pieces_from = _pieces(resolved.table, len(kept) * _ROWS_IN_PART)
+    for number, pieces in groupby(pieces_from, key=lambda piece: piece[0] // _ROWS_IN_PART):
+        path = _part(number)
         lines = (_lines(first, batch, index, carried, schema) for first, batch in pieces)
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             file = Path(folder, "part.parquet")
@@ -58,7 +63,7 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold) -> None:
                 store.delete(_NOTES)
             is_changed = True
             store.upload(path, file)
-    beyond = [path for path in found if path not in digests and path != _NOTES]
+    beyond = [path for path in found if path not in digests and path != _NOTES and path not in kept]
     if beyond or is_changed:
         hold.check()
         store.delete_many(beyond)
@@ -78,9 +83,19 @@ def distrust_parts(store: Store) -> None:
     store.delete(_NOTES)
 
 
-def _pieces(table: RowSource) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the table's batches and the position of the first row of each, none of two parts."""
-    for first, batch in table.batches():
+def _part(number: int) -> str:
+    return f"{ROWS}/part-{number:06d}.parquet"
+
+
+def _pieces(table: RowSource, start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the table's batches and the position of the first row of each, none of two parts.
+
+    start: of a part, the first to yield.
+    """
+    for first, batch in table.batches(start=start):
+        if first < start:
+            batch = batch.slice(min(start - first, batch.num_rows))
+            first = start
         while batch.num_rows:
             count = _ROWS_IN_PART - first % _ROWS_IN_PART
             yield first, batch.slice(0, count)

@@ -73,6 +73,14 @@ class Survey:
             for row in valid:
                 self.probed.add(row.index, row.request())
 
+    def __iadd__(self, later: Survey) -> Survey:
+        """Count the rows that a later survey has seen, too."""
+        self.num_rows += later.num_rows
+        self.num_invalid += later.num_invalid
+        self.shapes += later.shapes
+        self.examples = later.examples | self.examples
+        return self
+
     def unusual_lines(self, spec: PipelineSpec) -> list[str]:
         """Return which sizes are far from those that the model knows."""
         examples = self.examples.items()
@@ -110,16 +118,20 @@ def survey_rows(
     cut_prompts: CutPrompts | None = None,
     when_sound: Callable[[], None] | None = None,
     limit: int | None = None,
+    start: int = 0,
 ) -> Survey:
     """Read the table, put its valid rows into `index`, and return what was seen.
 
     probed: gets the rows that are to be probed, one of each shape. cut_prompts: gets all rows. when_sound:
     called as soon as some rows were read and none has to be corrected. limit: rows to read, from the first.
+    start: the first row to read.
     """
     survey = Survey(probed=probed, cut_prompts=cut_prompts)
-    for first, batch in resolved.table.batches():
+    for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
             break
+        if first < start:
+            continue
         batch = batch if limit is None else batch.slice(0, limit - first)
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)
@@ -160,12 +172,17 @@ def check_valid_rows(
     )
 
 
-def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str) -> None:
-    """Put the rows that are left out under invalid/, in place of those of earlier runs."""
+def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: int = 0) -> None:
+    """Put the rows that are left out under invalid/, in place of those of earlier runs.
+
+    start: the first row to look at; what is there of earlier ones stays.
+    """
     store, schema = resolved.store, resolved.table.schema
-    earlier = store.list(INVALID)
+    earlier = [] if start else store.list(INVALID)
     writer = PartWriter(store, INVALID, invalid_schema(schema), run=run)
-    for first, batch in resolved.table.batches() if index.num_left_out else ():
+    for first, batch in resolved.table.batches(start=start) if index.num_left_out else ():
+        if first < start:
+            continue
         left_out = index.left_out_in(first, batch.num_rows)
         for row in resolved.rows.read(first, batch, only=left_out) if left_out else ():
             if isinstance(row, InvalidRow):

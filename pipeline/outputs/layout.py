@@ -24,6 +24,7 @@ part in records/ names is committed; all else is found again, made again or swep
     drafts/                       driver of drafts   -               an output of its own
     chosen/<digest>.parquet       driver             nobody          the table of rows that drafts chose
     tables/<digest>.parquet       Python             nobody          the job's table
+    tables/added-*.parquet        add                nobody          always: rows after the table's own
     embeddings/, .probes/         worker             anybody         never: computed again
     damaged/<path>                repair             anybody         never: kept for people to look at
     .verify/<run>/                verify             verify          never
@@ -40,5 +41,6 @@ FAILURES, INVALID = "failures", "invalid"
 CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"
+ADDED = "added-"  # how files in tables/ begin that `add` wrote
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
 GALLERY, PICKS = "gallery", "stars.jsonl"

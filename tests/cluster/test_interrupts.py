@@ -69,7 +69,7 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
 
 
 @pytest.mark.ci
-def test_a_job_is_paused_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
+def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
     rows, out = prompt_rows(60), tmp_path / "out"
     values = job_values(write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
     values |= {"recipe": "tests.faults:lingers", "budget": {"hours": 1}}
@@ -85,13 +85,16 @@ def test_a_job_is_paused_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster:
     num_clips = len(list(out.glob("clips/*/[!.]*.mp4")))
     time.sleep(2)
     assert process.poll() is None and len(list(out.glob("clips/*/[!.]*.mp4"))) == num_clips < len(rows)
+    added = framefleet.add(str(out), prompt_rows(64)[58:], sets=["recipe=tests.faults:lingers"])
+    assert added.num_rows == 6
     framefleet.resume(str(out))
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
     assert "paused by `framefleet pause`" in printed and "resumed: workers start again" in printed
-    assert len(records_of(out)) == len(rows)
+    assert len({record["row_id"] for record in records_of(out)}) == len(records_of(out)) == len(rows) + 4
     check_whole(out)
-    assert not framefleet.status(str(out)).paused_since
+    found = framefleet.status(str(out))
+    assert (found.num_rows, found.num_left, found.paused_since) == (len(rows) + 4, 0, "")
 
 
 def interrupted(

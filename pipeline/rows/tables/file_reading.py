@@ -148,13 +148,11 @@ def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     What is not in it, as in records of an earlier version, is null.
     """
     columns = [
-        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+        batch.column(field.name).cast(field.type)
+        if field.name in batch.schema.names
+        else pa.nulls(len(batch), field.type)
         for field in schema
     ]
-    columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in columns
-    ]
-    columns = [column.cast(_VIEWS.get(column.type, column.type)) for column in columns]
     return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch
 
 

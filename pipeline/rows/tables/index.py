@@ -84,9 +84,13 @@ class RowIndex:
         """Note that these have a record; return how many are new. Those not of the table are ignored."""
         return self.mark_ids_done(to_ids([*row_ids]))
 
-    def mark_ids_done(self, ids: Ids, expected_at: TablePositions | None = None) -> int:
-        """Do as `mark_done`. expected_at: where they may be first in the table, to be looked at first."""
-        rows, times = np.unique(self._rows(ids, expected_at), return_counts=True)
+    def mark_ids_done(self, ids: Ids, expected_at: TablePositions | None = None, *, since: int = 0) -> int:
+        """Do as `mark_done`. expected_at: where they may be first in the table, to be looked at first.
+
+        since: the position before which rows are ignored.
+        """
+        found = self._rows(ids, expected_at)
+        rows, times = np.unique(found[found >= since], return_counts=True)
         marks = self._marks[rows]
         is_doubled = ((marks & _DONE > 0) | (times > 1)) & (marks & _DOUBLED == 0)
         self.num_doubled += int(is_doubled.sum())
@@ -118,6 +122,17 @@ class RowIndex:
         rows = np.unique(self._rows(to_ids([*row_ids])))
         self._marks[rows] |= _AGAIN
         return int((self._marks[rows] & _DONE > 0).sum())
+
+    def render_added(self, first: int) -> int:
+        """Note the rows from a position on that have no record, for the pass after this one; return how many.
+
+        For rows that were added, and marked, after the first pass had begun.
+        """
+        self._sort()
+        marks = self._marks[first : self._num_positions]
+        new = marks & (_THERE | _TWIN | _DONE) == _THERE
+        marks[new] |= _AGAIN
+        return int(new.sum())
 
     def reopen(self) -> int:
         """Begin a pass over the rows that are to be rendered again, and no others; return how many.

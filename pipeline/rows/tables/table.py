@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any
@@ -67,6 +67,23 @@ class Table:
                     self._check_length(first)
         if first == 0:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+
+    def joined(self, others: Sequence[Table]) -> Table:
+        """Return this table with the rows of others after its own. Raises TableError for other columns."""
+        for other in others:
+            if other.schema.names != self.schema.names:
+                raise TableError(
+                    f"{other.location} and table {self.location} have different columns: "
+                    f"{_difference(other.schema, self.schema)}",
+                    "give the table its columns back, or delete that file and add its rows again",
+                )
+        every = [self.lengths, *(other.lengths for other in others)]
+        known = [length for lengths in every for length in lengths or ()]
+        sources = [source for table in (self, *others) for source in table.sources]
+        lengths = None if None in every else tuple(known)
+        table = replace(self, sources=tuple(sources), lengths=lengths)
+        table._check_length(table.num_rows or 0)
+        return table
 
     def stamps(self) -> list[tuple[str, str, str]] | None:
         """Return each file and what its store says of it, which every change alters; None if it does not."""

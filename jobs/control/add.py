@@ -1,0 +1,154 @@
+"""From rows to a file of an output, which its job renders after the rows of its table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.look.status.status import driver_of
+from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.output_job import job_of
+from framefleet.jobs.render.python_table import arrow_of, check_no_password
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
+from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.model.specs.refusal import shown
+from framefleet.pipeline.outputs.layout import ADDED, TABLES
+from framefleet.pipeline.rows.tables.index import RowIndex
+
+_DIGITS = 12  # of a file's digest, in its name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """What was added. url: of its file, in the output.
+
+    left_out: what is wrong with rows that cannot be rendered, a line for each. is_new: False where the output
+    had just these rows in a file already. is_running: whether a driver is at work, which takes them.
+    """
+
+    url: str
+    num_rows: int
+    left_out: tuple[str, ...]
+    is_new: bool
+    is_running: bool
+
+
+def add(job: Job | str | Path | Mapping[str, Any], rows: object, *, sets: Sequence[str] = ()) -> Addition:
+    """Add rows to the table of a job. If it runs, it renders them after all others; else the next run does.
+
+    job: an output, whose job.json says the rest; or a job file, or its content. rows: a table's path or URL,
+    or rows as `render` takes them, with columns of the job's table. Paths in cells start where those of that
+    table do. sets: as "storage_options.key=...". Raises TableError for rows that cannot be rendered, unless
+    the job leaves them out, and JobError for a job of drafts or a sweep.
+    """
+    return add_rows(job, rows, Callback(), sets)
+
+
+def add_rows(
+    place: Job | str | Path | Mapping[str, Any], rows: object, watch: Watch, sets: Sequence[str] = ()
+) -> Addition:
+    """Do what `add` does, reporting to `watch`."""
+    job = job_of(place, ["fleet.address=auto", *sets])  # that of an output needs consent, and none is joined
+    if job.table is None or job.sweep or job.draft:
+        has = "drafts" if job.draft else "a sweep" if job.sweep else "no table"
+        raise JobError(f"rows cannot be added: the job has {has}", "change the job file, and run it again")
+    with TemporaryDirectory(prefix="framefleet-") as folder:
+        given, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
+        if not isinstance(rows, str | Path):
+            pq.write_table(arrow_of(rows), given)
+            rows = given
+        with closing(resolve_job(job, watch, str(rows))) as resolved:
+            check_claim(resolved)
+            survey = _write(resolved, file, watch)
+        return _stored(resolved, file, survey)
+
+
+def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
+    """Write the rows as the job's table has them; return what they are."""
+    recipe = resolved.recipes[resolved.job.recipe]
+    table = table_of_job(resolved.job, resolved.plan.spec, recipe, added_in(resolved.store))
+    schema = pa.schema([field.with_nullable(True) for field in table.schema])
+    if others := [name for name in resolved.table.schema.names if name not in schema.names]:
+        raise TableError(
+            f"{resolved.table.location} has a column {others[0]!r}, and the job's table has not",
+            did_you_mean(others[0], schema.names),
+        )
+    with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        survey = survey_rows(resolved, index, watch)
+        check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
+        for positions, batch in _kept(resolved, index):
+            writer.write_batch(_as_in(schema, batch, positions))
+    return survey
+
+
+def _kept(resolved: ResolvedJob, index: RowIndex) -> Iterator[tuple[list[int], pa.RecordBatch]]:
+    """Yield the rows that can be rendered, with their positions."""
+    for first, batch in resolved.table.batches():
+        left_out = index.left_out_in(first, batch.num_rows)
+        kept = [at for at in range(first, first + batch.num_rows) if at not in left_out]
+        yield kept, batch.take(pa.array([at - first for at in kept], pa.int64())) if left_out else batch
+
+
+def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:
+    """Return rows with the columns of the job's table; what they do not have is null."""
+    columns = []
+    for field in schema:
+        if field.name not in batch.schema.names:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        column = batch.column(field.name)
+        check_no_password(field.name, pa.chunked_array([column]))
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            raise _unfit(field, column, positions, error) from None
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _unfit(
+    field: pa.Field, column: pa.Array, positions: Sequence[int], error: pa.ArrowException
+) -> TableError:
+    """Return what is wrong with the first cell that a column of the job's table does not hold."""
+    for position, cell in zip(positions, column, strict=True):
+        try:
+            pa.array([cell.as_py()], column.type).cast(field.type)
+        except pa.ArrowException:
+            value = shown(cell.as_py())
+            return TableError(
+                f"row {position}: {field.name} is {value}, and the job's table holds {field.type}",
+                "write it as that",
+            )
+    return TableError(f"{field.name} does not fit the job's table: {error}", f"write it as {field.type}")
+
+
+def _stored(resolved: ResolvedJob, file: Path, survey: Survey) -> Addition:
+    with open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:_DIGITS]
+    there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
+    earlier = next(there, None)  # as by a run of this command that was killed before it could say so
+    path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
+    if earlier is None:
+        resolved.store.upload(path, file)
+    num_rows = survey.num_rows - survey.num_invalid
+    left_out = tuple(survey.invalid_lines())
+    url = resolved.store.url_of(path)
+    return Addition(
+        url=url,
+        num_rows=num_rows,
+        left_out=left_out,
+        is_new=earlier is None,
+        is_running=driver_of(resolved.store).is_at_work,
+    )

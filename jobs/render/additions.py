@@ -1,0 +1,81 @@
+"""Rows that are added to an output's table while its job runs: checked, and taken after all others."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.work import Added
+from framefleet.jobs.render.recalled_survey import remember_survey
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
+from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import tables_by_part
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
+from framefleet.pipeline.rows.tables.table import Table
+
+log = logging.getLogger(__name__)
+
+
+class Additions:
+    """Takes what `framefleet add` puts into the output. survey, index: of the table, as it was until then."""
+
+    def __init__(self, resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock) -> None:
+        self._resolved, self._survey, self._index, self._lock = resolved, survey, index, lock
+        self._table = resolved.table if isinstance(resolved.table, Table) else None
+        sources = self._table.sources if self._table else ()
+        self._seen = {PurePosixPath(source.path).name for source in sources}
+
+    def take(self) -> Added | None:
+        """Take the rows of the oldest file that is new; None where there is none.
+
+        One that cannot be taken is left to the next run, which says so too.
+        """
+        if self._table is None:
+            return None
+        for path in added_in(self._resolved.store):
+            if (name := PurePosixPath(path).name) in self._seen:
+                continue
+            self._seen.add(name)
+            try:
+                return self._taken(path, with_added(self._table, self._resolved.job, [path]))
+            except TableError as error:
+                log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)
+        return None
+
+    def _taken(self, path: str, table: Table) -> Added:
+        first, index = self._survey.num_rows, self._index
+        resolved = replace(self._resolved, table=table)
+        with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
+            found = survey_rows(resolved, new, Callback(), start=first)
+            self._lock.check()
+            index.add(new.row_ids_in(first, found.num_rows))
+            index.leave_out(new.left_out_in(first, found.num_rows))
+        for line in found.invalid_lines():
+            log.warning("%s: %s", path, line)
+        self._table, self._resolved = table, resolved
+        self._survey += found
+        num_done = self._mark_done(first)
+        write_rows(resolved, index, self._lock, start=first)
+        remember_survey(resolved, self._survey)
+        if resolved.job.on_invalid == "skip":
+            write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
+        return Added(table=table, num_new=index.render_added(first), num_done=num_done)
+
+    def _mark_done(self, first: int) -> int:
+        """Note which rows from a position on have a record, as the table once had them; return how many."""
+        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
+        return sum(
+            self._index.mark_ids_done(
+                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
+            )
+            for _, records in tables_by_part(self._resolved.store, fields)
+        )

@@ -1,0 +1,182 @@
+"""Rows that are added to a job: checked as any table, rendered once, by a run that goes on or by the next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import framefleet
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.stop import Stop
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.worker.messages import Hello
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.additions import Additions
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.recalled_survey import recall_survey
+from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.survey import mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.unit.test_drain import Workers, interrupt
+
+ROWS = prompt_rows(9, num_inference_steps=2)
+LATER = [*ROWS[7:], ROWS[0]]  # two are new, one is not
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    return job_values(write_table(tmp_path / "t.parquet", ROWS[:7]), tmp_path / "out")
+
+
+def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None = None) -> Summary | None:
+    """Render the job by workers that finish a row at each turn. Return None where it was interrupted."""
+    resolved = resolve_job(job_from_mapping(values), Callback())
+    hello = Hello(
+        version="",
+        fingerprint="",
+        model_digest=resolved.identity.model_digest,
+        environment={},
+        node="",
+        pid=0,
+    )
+    with closing(resolved), closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+        survey = survey_rows(resolved, index, Callback())
+        claim(resolved)
+        mark_done(resolved, index, Callback())
+        write_rows(resolved, index, lock)
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+        work = replace(work, more=Additions(resolved, survey, index, lock).take)
+
+        def then(what: Callable[[], None]) -> Callable[[], None]:
+            def do() -> None:
+                what()
+                lock.num_tables += 1  # as its next beat sees
+
+            return do
+
+        workers = Workers(resolved.store, hello, at={turn: then(what) for turn, what in (at or {}).items()})
+        try:
+            with Stop() as stop:
+                return Driver(work, on_progress=workers.seen.append, stop=stop).run(cast(Fleet, workers))
+        except KeyboardInterrupt:
+            return None
+
+
+def check_whole(values: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Each distinct row has one record, and rows/ has a line for each."""
+    records = records_of(values["output"])
+    assert sorted(record["tag"] for record in records) == [row["tag"] for row in ROWS]
+    assert len({record["row_id"] for record in records}) == len(ROWS)
+    output = framefleet.open_output(values["output"])
+    lines = [line for table in output.rows() for line in table.to_pylist()]
+    assert [line["tag"] for line in lines] == [row["tag"] for row in rows]
+    assert [line["row_index"] for line in lines] == [*range(len(rows))]
+    counts = output.counts()
+    assert (counts.rows, counts.done, counts.left, counts.former) == (len(ROWS), len(ROWS), 0, 0)
+
+
+@pytest.mark.parametrize("turn", [1, 4])  # while rows wait, and as the last are under way
+def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str, Any]) -> None:
+    summary = run(values, at={turn: lambda: framefleet.add(values, LATER) and None})
+    assert summary and (summary.done, summary.failed) == (9, 0)
+    check_whole(values, [*ROWS[:7], *LATER])
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+        recalled = recall_survey(resolved, index, Callback())
+        assert recalled and recalled.num_rows == 10, "the next run need not check the table again"
+    again = run(values)
+    assert again and again.done == 0
+    check_whole(values, [*ROWS[:7], *LATER])
+
+
+def test_rows_that_were_rendered_before_they_left_the_table_are_not_rendered_again(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    run({**values, "table": str(write_table(tmp_path / "t.parquet", ROWS[5:]))})
+    write_table(tmp_path / "t.parquet", ROWS[:5])
+    summary = run(values, at={1: lambda: framefleet.add(values, ROWS[4:]) and None})
+    assert summary and summary.done == 5
+    check_whole(values, [*ROWS[:5], *ROWS[4:]])
+
+
+def test_a_run_that_is_interrupted_leaves_added_rows_to_the_next(values: dict[str, Any]) -> None:
+    def add_and_interrupt() -> None:
+        framefleet.add(values, LATER)
+        interrupt()
+
+    assert run(values, at={4: add_and_interrupt}) is None
+    run(values)
+    check_whole(values, [*ROWS[:7], *LATER])
+
+
+def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_path: Path) -> None:
+    run(values)
+    (more := tmp_path / "more.csv").write_text(
+        "tag,prompt,seed,guidance_scale,num_inference_steps\n"
+        + "".join(f"{r['tag']},{r['prompt']},{r['seed']},{r['guidance_scale']},2\n" for r in ROWS[7:])
+    )
+    found = command("add", values["output"], more)
+    assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
+    assert "the next `framefleet render` renders them" in found.stderr
+    assert command("add", values["output"], more).stdout.startswith("these 2 rows were added before")
+    summary = run(values)
+    assert summary and summary.done == 2
+    check_whole(values, ROWS)
+
+
+def test_a_damaged_file_of_added_rows_does_not_end_a_run(
+    values: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def damage() -> None:
+        Path(framefleet.add(values, LATER).url).write_bytes(b"PAR1")
+
+    with caplog.at_level(logging.WARNING):
+        summary = run(values, at={1: damage})
+    assert summary and summary.done == 7
+    assert "is not rendered by this run: " in caplog.text
+    with pytest.raises(FramefleetError, match="cannot be read"):
+        run(values)
+
+
+@pytest.mark.parametrize(
+    ("rows", "changed", "said"),
+    [
+        ([{**ROWS[8], "num_inference_steps": 0}], {}, "row 0: num_inference_steps is 0"),
+        ([{**ROWS[8], "Tag": "x"}], {}, "has a column 'Tag'.*\n?.*did you mean 'tag'"),
+        ([ROWS[8], {**ROWS[8], "tag": "x", "seed": 1.5}], {}, "row 1: seed"),
+        ([{"prompt": "s3://user:secret@bucket"}], {}, "with a user or a password"),
+        ([{"seed": 8}], {}, "prompt"),
+        (ROWS[8:], {"sweep": {"seed": [1]}}, "the job has a sweep"),
+        (ROWS[8:], {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}, "the job has drafts"),
+        (ROWS[8:], {"recipe": "refine"}, "clips of another job"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_with_the_reason(
+    rows: list[dict[str, Any]], changed: dict[str, Any], said: str, values: dict[str, Any]
+) -> None:
+    run(values)
+    with pytest.raises(FramefleetError, match=said):
+        framefleet.add({**values, **changed}, rows)
+    assert not Store(values["output"]).list("tables")
+
+
+def test_rows_that_the_job_leaves_out_are_named(values: dict[str, Any]) -> None:
+    values |= {"on_invalid": "skip"}
+    found = framefleet.add(values, [*LATER, {**ROWS[8], "num_inference_steps": 0}])
+    assert (found.num_rows, found.is_new) == (3, True)
+    assert len(found.left_out) == 1 and "row 3: num_inference_steps is 0" in found.left_out[0]
