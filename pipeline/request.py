@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from framefleet.pipeline.pickling import quickly_pickled
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,6 +17,7 @@ _FALLBACK_FPS = 10.0  # diffusers' own default where nobody says anything (expor
 MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2**64 - 1
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One clip to render: what a plain diffusers call would be given.

@@ -13,11 +13,14 @@ import pyarrow as pa
 from framefleet.cluster.driver.holder import Holder, this_process
 from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
-from framefleet.pipeline.outputs.parts.parts import PartWriter, row_ids_of
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
+    FIRST_FIELDS,
     FailureRecord,
     Record,
     failure_schema,
+    fields_named,
     invalid_schema,
     record_schema,
     values_of,
@@ -65,6 +68,12 @@ def _write(store: Store, folder: str, schema: pa.Schema, rows: Iterable[Mapping[
     for row in rows:
         writer.add(None, row)
     writer.flush()
+
+
+def row_ids_of(store: Store, path: str) -> list[str]:
+    """Return the rows that a part names."""
+    found: list[str] = read_part(store, path, fields_named(FIRST_FIELDS, "row_id"))["row_id"].to_pylist()
+    return found
 
 
 def committed_row_ids(store: Store) -> list[list[str]]:

@@ -12,7 +12,7 @@ from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
-from framefleet.cluster.worker.messages import Assignment, StoredRow
+from framefleet.cluster.worker.messages import StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
 from framefleet.pipeline.render.audit.verdict import (
@@ -20,13 +20,11 @@ from framefleet.pipeline.render.audit.verdict import (
     UNREPEATABLE,
     Audited,
     batched,
-    kind_of,
     level_of,
     remark_of,
     told,
     with_remark,
 )
-from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -56,34 +54,32 @@ class Audits:
         self._committer, self._checkpoints = committer, checkpoints
         self._dispatcher, self._tally = dispatcher, tally
 
-    def is_apart(self, request: Request) -> bool:
-        """Tell whether rows like this one are rendered by plain calls."""
-        return self._adoption.is_apart(kind_of(request))
+    def is_apart(self, kind: str) -> bool:
+        """Tell whether rows of this kind are rendered by plain calls."""
+        return self._adoption.is_apart(kind)
 
-    def choose(self, row_id: str, request: Request) -> None:
+    def choose(self, row_id: str, kind: str) -> None:
         """Decide whether a row is audited; once for each, in the order of the table."""
-        kind = kind_of(request)
         if not self._adoption.is_apart(kind) and self._schedule.is_due(kind, row_id):
             self._due.add(row_id)
 
-    def is_due(self, row_id: str, request: Request) -> bool:
+    def is_due(self, row_id: str, kind: str) -> bool:
         """Tell whether a row that is leased now is audited: it was chosen, or stands for one that was."""
-        kind = kind_of(request)
         if self._adoption.is_apart(kind) or self._schedule.is_settled(kind):
             return False
         if row_id not in self._due and self._schedule.pays(kind):
             self._due.add(row_id)
         return row_id in self._due
 
-    def adopted(self, stored: StoredRow, request: Request) -> Record:
+    def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for a clip of an earlier run: nobody here could choose it for an audit."""
         is_compared = remark_of(stored.record.environment) == EQUAL
         self._num_unknown += stored.had_company and not is_compared
-        return self.ended(stored.record, request, had_company=stored.had_company)
+        return self.ended(stored.record, kind, had_company=stored.had_company)
 
-    def ended(self, record: Record, request: Request, *, had_company: bool) -> Record:
+    def ended(self, record: Record, kind: str, *, had_company: bool) -> Record:
         """Note a row that has a record now; return what that says."""
-        was_due, kind = self._was_due(record.row_id), kind_of(request)
+        was_due = self._was_due(record.row_id)
         if not had_company:
             if was_due and not self._adoption.is_apart(kind):
                 self._schedule.owe(kind)
@@ -98,16 +94,15 @@ class Audits:
             self._schedule.miss(kind)
         return with_remark(record, batched(self._num_equal[kind]))
 
-    def given_up(self, row_id: str, request: Request) -> None:
+    def given_up(self, row_id: str, kind: str) -> None:
         """A row has failed for good: another one is audited, if it was to be."""
         if self._was_due(row_id):
-            self._schedule.owe(kind_of(request))
+            self._schedule.owe(kind)
 
-    def leased(self, worker: str, assignments: Iterable[Assignment]) -> None:
-        """Note who batches rows of which kind; beyond `MAX_KINDS` any worker may."""
-        for assignment in assignments:
-            kind = kind_of(assignment.request)
-            if not assignment.is_apart and (kind in self._workers or len(self._workers) < MAX_KINDS):
+    def leased(self, worker: str, kinds: Iterable[str]) -> None:
+        """Note who batches rows of which kinds; beyond `MAX_KINDS` any worker may."""
+        for kind in kinds:
+            if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
 
     def spoiled(self, worker: str, audited: Audited) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,8 +16,9 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.recall import TakenBack, take_back
 from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
-from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.errors import FramefleetError, StoreError
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS
+from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
 from framefleet.pipeline.outputs.parts.records import (
@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import delete_late
+from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
 from framefleet.pipeline.outputs.quarantine import note_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -39,6 +39,9 @@ from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fiel
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
 _CLEANING_S = 5.0  # in the end, and no longer
+# As many parts as make a large one of 131,072 rows, at 256 rows a part; fewer are read in a second.
+_PARTS_TO_MERGE = 512
+_MERGING_S = 60.0  # in the end: it takes seconds, and may be left at any moment
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,10 @@ class Committer:
         self._is_asked = False  # to see what is due
         self._num_flushed = self._num_told = 0
         self._cleaner = TaskQueue("pending")
+        self._compactor = Compactor(setup.store, lock)
+        self._merging = TaskQueue("compact")
+        self._num_small = len(live_parts(setup.store))  # parts since small ones were last merged, at most
+        self._can_merge = True
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
 
     def done(
@@ -85,9 +92,8 @@ class Committer:
         worker: str,
         scores: Mapping[str, ScoreValue] | None = None,
     ) -> None:
-        indices = tuple(self._index.positions(record.row_id))
-        record = dataclasses.replace(record, row_indices=indices, worker=worker)
-        self._writing.do(partial(self._add, record, pending, scores or {}))
+        own = {"row_indices": self._index.positions(record.row_id, pending.position), "worker": worker}
+        self._writing.do(partial(self._add, record, own, pending, scores or {}))
 
     def withdraw(self, kind: str) -> TakenBack:
         """Let doubtful rows of this kind have no record any more, and their clips not be adopted.
@@ -98,6 +104,7 @@ class Committer:
         self._note_owed()
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
+        self._merging.wait()
         apart = {path_of(kind) for kind in self._owed_kinds}
         found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
@@ -113,7 +120,7 @@ class Committer:
         last = row.errors[-1][1] if row.errors else None
         failure = FailureRecord(
             row_id=row_id,
-            row_indices=tuple(self._index.positions(row_id)),
+            row_indices=tuple(self._index.positions(row_id, pending.position)),
             error_type=last.error_type if isinstance(last, Failed) else "WorkerDied",
             message=last.message if isinstance(last, Failed) else row.reason,
             traceback=last.traceback if isinstance(last, Failed) else "",
@@ -155,10 +162,14 @@ class Committer:
             self._writing.do(self._flush)
             self._writing.close()
         finally:
+            self._merging.leave(after_s=_MERGING_S)
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
-    def _add(self, record: Record, pending: Pending, scores: Mapping[str, ScoreValue]) -> None:
-        columns = self._columns(record, pending) | score_cells(self._setup.scores, scores)
+    def _add(
+        self, record: Record, own: dict[str, Any], pending: Pending, scores: Mapping[str, ScoreValue]
+    ) -> None:
+        """Take a record. own: what only the driver knows of it."""
+        columns = self._columns(record, pending) | own | score_cells(self._setup.scores, scores)
         self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
 
@@ -178,6 +189,19 @@ class Committer:
         done, self._intents = self._intents, []
         self._cleaner.do(partial(_forget, self._setup.store, done))
         self._num_flushed += 1
+        self._num_small += len(written)
+        if self._num_small >= _PARTS_TO_MERGE and self._can_merge and not self._merging.num_waiting:
+            self._num_small = 0
+            self._merging.do(self._merge)
+
+    def _merge(self) -> None:
+        """Merge small parts of records. What keeps that from being done is no reason to end the job."""
+        try:
+            found = self._compactor.compact()
+            log.info("%d rows are in larger parts: %d parts now", found.num_rows, found.num_after)
+        except FramefleetError as error:
+            self._can_merge = False
+            log.warning("small parts of records are not merged any more in this run: %s", error)
 
     def _confirm(self, written: list[str]) -> None:
         """Raise StoreError where parts came too late to count, and delete them."""

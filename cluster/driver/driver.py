@@ -191,9 +191,9 @@ class Driver:
         """Commit a row whose clip an earlier run left; tell whether there is one."""
         stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
-            self._audits.choose(row_id, pending.request)
+            self._audits.choose(row_id, pending.kind)
             return False
-        record = self._audits.adopted(stored, pending.request)
+        record = self._audits.adopted(stored, pending.kind)
         self._committer.done(record, pending, worker=record.worker, scores=stored.scored.values)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted(record.bytes)
@@ -283,7 +283,7 @@ class Driver:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""
         pending = self._pending.get(row_id)
         self._checkpoints.add(row_id)
-        if pending is None or self._audits.is_apart(pending.request):
+        if pending is None or self._audits.is_apart(pending.kind):
             self._checkpoints.drop([row_id])
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
@@ -300,7 +300,7 @@ class Driver:
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
-        is_doubtful = rendered.had_company and pending and self._audits.is_apart(pending.request)
+        is_doubtful = rendered.had_company and pending and self._audits.is_apart(pending.kind)
         if pending and (is_doubtful or worker in self._spoiled):
             self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
             self._tally.returned(worker)
@@ -308,7 +308,7 @@ class Driver:
             worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0
         ):
             pending = self._pending.pop(record.row_id)
-            record = self._audits.ended(record, pending.request, had_company=rendered.had_company)
+            record = self._audits.ended(record, pending.kind, had_company=rendered.had_company)
             self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
             self._tally.unscored(record.row_id, rendered.scored.errors)
             self._tally.done(worker, record.batch_size, record.bytes)
@@ -356,29 +356,30 @@ class Driver:
 
     def _give_up(self, row: GivenUp) -> None:
         pending = self._pending.pop(row.row.row_id)
-        self._audits.given_up(row.row.row_id, pending.request)
+        self._audits.given_up(row.row.row_id, pending.kind)
         failure = self._committer.given_up(row, pending)
         self._checkpoints.ended(row.row.row_id)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
     def _assignments(self, worker: str) -> list[Assignment]:
         """Lease to the worker all that it may have now."""
-        found = []
+        found, kinds = [], set()
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
-                request = self._pending[leased.row.row_id].request
+                pending = self._pending[leased.row.row_id]
+                kinds.add(pending.kind)
                 found.append(
                     Assignment(
                         row_id=leased.row.row_id,
-                        request=request,
+                        request=pending.request,
                         attempt=leased.attempt,
-                        is_apart=self._audits.is_apart(request),
-                        is_audited=self._audits.is_due(leased.row.row_id, request),
+                        is_apart=self._audits.is_apart(pending.kind),
+                        is_audited=self._audits.is_due(leased.row.row_id, pending.kind),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=self._largest,
                     )
                 )
-        self._audits.leased(worker, found)
+        self._audits.leased(worker, kinds)
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 

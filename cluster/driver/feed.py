@@ -15,6 +15,7 @@ from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.source import RowSource
@@ -26,10 +27,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the driver keeps of a row while it is being rendered."""
+    """What the driver keeps of a row while it is being rendered.
+
+    position: its first in the table. kind: what audits count it as.
+    """
 
     request: Request
     carried: pa.RecordBatch  # one row
+    position: int
+    kind: str
 
 
 class Feed:
@@ -114,7 +120,8 @@ def pending_rows(table: RowSource, rows: TableRows, index: RowIndex, order: str 
             if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
                 raise _changed(table, f"row {row.index} is another")
             num_yielded += 1
-            payload = Pending(row.request(), carried.slice(row.index - first, 1))
+            request = row.request()
+            payload = Pending(request, carried.slice(row.index - first, 1), row.index, kind_of(request))
             rank = 0.0 if order == AS_TABLE else rank_of(order, payload.request, payload.carried)
             yield Row(row_id=row.row_id, shape=row.shape, payload=payload, rank=rank)
     if num_yielded < index.counts().pending:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -26,8 +27,9 @@ HELD: set[str] = set()  # owners of this process that hold an output, or try to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One driver. Equal `machine`: its process id means the same to us. sealed: `outputs/parts/seals.py`.
+    """One driver. Equal `machine`: its process id means the same to us.
 
+    sealed, merged, merges: of parts of records, see `outputs/parts/seals.py`.
     progress: how far it was at its last beat, for whoever reads the output from elsewhere; beat_at: when.
     """
 
@@ -41,6 +43,8 @@ class Holder:
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
     sealed: Sealed | None = None
+    merged: Sealed = field(default_factory=dict)
+    merges: Mapping[str, int] = field(default_factory=dict)
     progress: Progress | None = None
     beat_at: str = ""  # for people too
 

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,7 @@ from framefleet.cluster.driver.holder import HELD, Holder, moment, parse_holder,
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES
-from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_DRIVER_BYTES,
@@ -31,6 +32,7 @@ from framefleet.pipeline.outputs.parts.seals import (
     request_path,
     seal_now,
     seal_of,
+    sealed_too,
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -141,6 +143,13 @@ class DriverLock:
     def seal(self) -> None:
         """Write down which parts of earlier epochs are there; again after some were replaced."""
         self._write(sealed=seal_now(self._store, self.epoch))
+
+    def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None:
+        """Let the first `count` parts of a run count, no others of it, and none of `parts`."""
+        with self._writing:
+            merged = sealed_too(self._ours.merged, parts)
+            self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
+        self._write()  # if that fails, the next beat says it
 
     def tell(self, progress: Progress) -> None:
         """Have the next beat say how far the job is; asks and waits for nobody."""

@@ -17,6 +17,7 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.settings import Audit
@@ -93,6 +94,7 @@ class Loading:
     doing: str
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One row to render now.
@@ -144,6 +146,7 @@ class Failed:
         )
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.

@@ -33,7 +33,6 @@ from framefleet.jobs.show.progress_values import ClipsProgress
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 
@@ -123,8 +122,8 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.near_duplicates is not None:
         check_dedup()
     wait_for(watch, "reading the records")
-    parts = parts_to_export(store, place)
-    if num_newer := len(live_parts(store)) - len(parts):
+    parts, num_newer = parts_to_export(store, place)
+    if num_newer:
         watch.say(
             f"note: {num_newer:,} parts of records are newer than this export, and left out; "
             "export to another place to include them"

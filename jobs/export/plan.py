@@ -23,8 +23,9 @@ from framefleet.jobs.export.selection import Selection, Split
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.parts.merged_parts import listed_then
 from framefleet.pipeline.outputs.parts.part_names import Part
-from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
+from framefleet.pipeline.outputs.parts.seals import SEALED, live_parts, sealed_of
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -91,14 +92,17 @@ def plan_of(selection: Selection) -> ExportPlan:
     return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
 
 
-def parts_to_export(store: Store, place: Store) -> list[Part]:
-    """Return the parts of records that there are; of an export that was begun, those that there were then."""
+def parts_to_export(store: Store, place: Store) -> tuple[list[Part], int]:
+    """Return the parts of records that there are; of an export that was begun, those that there were then.
+
+    And how many have newer rows.
+    """
     parts = live_parts(store)
     try:
         then = SEALED.validate_python(read_json(place, _PLAN, _KIND, fix=_OTHER).get("parts"))
     except (FileNotFoundError, ValueError):  # none was begun, or by an earlier version
-        return parts
-    return [part for part in parts if is_sealed(part, then)]
+        return parts, 0
+    return listed_then(store, parts, then)
 
 
 def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part]) -> None:

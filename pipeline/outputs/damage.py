@@ -16,8 +16,9 @@ from typing import Any, Literal
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
 from framefleet.pipeline.outputs.layout import CLIPS, DRAFTS, EXTRAS, PREVIEWS, RECORDS
+from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_names import part_of
-from framefleet.pipeline.outputs.parts.parts import rows_in_part
+from framefleet.pipeline.outputs.parts.parts import rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
@@ -48,7 +49,8 @@ class Damage:
     missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
     other bytes, or cannot be read, as on a bad disk.
     doubled: the part at `path` names a row that a later record names too. part: it is not as it was written.
-    job: job.json is not. late: a part that came when its driver had lost the output. stray: no record names
+    job: job.json is not. late: a part that does not count, as it came when its driver had lost the output, or
+    its rows are in a larger one. stray: no record names
     the file; uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
     """
 
@@ -68,19 +70,20 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 
     checked: is called with how many records were looked at, now and then.
     """
-    num_checked = 0
+    num_checked, paths = 0, [part.path for part in live_parts(store)]
+    parts = PartReader(store, paths)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        for part in live_parts(store):
+        for path in paths:
             try:
-                for rows in rows_in_part(store, part.path, _FIELDS, _MAYBE):
+                for rows in rows_in_table(parts.table(path, _FIELDS, _MAYBE), store.url_of(path)):
                     looked = list(readers.map(partial(look_at, store), rows))
-                    index.add(part.path, (record for record, _ in looked))
+                    index.add(path, (record for record, _ in looked))
                     yield from (damage for _, damages in looked for damage in damages)
                     num_checked += len(rows)
                     checked(num_checked)
             except JobError as error:
-                index.forget(part.path)
-                yield Damage(kind="part", path=part.path, reason=error.problem)
+                index.forget(path)
+                yield Damage(kind="part", path=path, reason=error.problem)
     for path, row_id in index.doubled():
         yield Damage(kind="doubled", path=path, row_id=row_id)
 

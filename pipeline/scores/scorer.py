@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.scores.score import ClipScore, ScoreValue
 
 _MAX_MESSAGE = 300  # characters of what a function said
@@ -25,6 +26,7 @@ _MAX_MESSAGE = 300  # characters of what a function said
 log = logging.getLogger(__name__)
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """values: by column; None where there is none. errors: why, by column, of those that failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from framefleet.jobs.look.gallery.rows import shown_failures
 from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.compaction import compact_records
-from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.compaction import Compactor
+from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
@@ -42,6 +43,9 @@ class Held:
     epoch = 1
 
     def check(self) -> None:
+        pass
+
+    def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None:
         pass
 
 
@@ -70,7 +74,7 @@ class Written:
             list(withdraw(self.store, lambda row: row["row_id"] in gone, Held()))
             self.done -= ids
         elif kind == "compacted":
-            compact_records(self.store, Held())
+            Compactor(self.store, Held()).compact()
         elif kind == "forgotten":  # they were tried again, and their run ended well
             gone = {f"{one:032x}" for one in ids}
             for number, part in enumerate(parts_in(self.store, FAILURES), start=1):

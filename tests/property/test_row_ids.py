@@ -33,9 +33,10 @@ def test_what_is_found_is_what_was_written(table: dict[int, str], others: list[s
             is_there[positions] = True
             ids.write(positions, to_ids([row_id for _, row_id in rows]))
         places = {row_id: sorted(at for at in table if table[at] == row_id) for row_id in table.values()}
-        twins = ids.sort(is_there)
+        twinned, twins = ids.sort(is_there)
 
         assert sorted(twins) == sorted(at for found in places.values() for at in found[1:])
+        assert sorted(twinned) == sorted(at for found in places.values() for at in found[:-1])
         asked = [*places, *others]
         firsts = [places.get(row_id, [-1])[0] for row_id in asked]
         assert ids.first_positions(to_ids(asked)).tolist() == firsts

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterable
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet.cluster.driver import commit
+from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.events import Event
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts import compaction
-from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts
+from framefleet.pipeline.outputs.parts.compaction import Compactor
+from framefleet.pipeline.outputs.parts.merged_parts import PartReader
+from framefleet.pipeline.outputs.parts.part_file import ORIGINS, read_part, to_parquet
+from framefleet.pipeline.outputs.parts.part_names import Part, merging_run, new_run, part_path
+from framefleet.pipeline.outputs.parts.parts import (
+    PartWriter,
+    find_record,
+    job_in_parts,
+    read_parts,
+    record_in,
+)
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import gone_parts
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.made_up_workers import Workers, hello_of, render_by
+from tests.outputs import committed_row_ids
 from tests.rows import record
 
 NUM_ROWS, ROWS_OF_A_PART = 200, 4
@@ -107,11 +129,94 @@ def test_a_kill_before_all_small_parts_are_gone_shows_no_row_twice_and_is_finish
         with pytest.raises(KeyboardInterrupt):
             framefleet.compact(store.url_of(""))
     assert len(store.list(RECORDS)) == 51 - num_gone
+    assert len(committed_row_ids(store)) == 1
     assert records_in(store) == before
     assert Output(store).counts().done == NUM_ROWS
-    with DriverLock(store):
+    assert not gone_parts(store)
+    with DriverLock(store) as lock:
+        sweep_late(store, lock)
         assert len(store.list(RECORDS)) == 1
     assert records_in(store) == before
+
+
+def test_a_part_that_does_not_count_yet_is_not_read_and_goes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = committed_row_ids(store)
+
+    def killed(lock: DriverLock, parts: Sequence[Part], *, run: str, count: int) -> None:
+        lock._write(merges={run: 0})
+        if parts:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DriverLock, "merged", killed)
+        with pytest.raises(KeyboardInterrupt):
+            framefleet.compact(store.url_of(""))
+    assert len(store.list(RECORDS)) == 51
+    assert committed_row_ids(store) == before
+    with DriverLock(store) as lock:
+        assert len(sweep_late(store, lock)) == 1
+    assert committed_row_ids(store) == before
+
+
+def test_who_had_listed_parts_reads_their_rows_after_two_merges(store: Store) -> None:
+    listed = [part.path for part in live_parts(store)]
+    before = list(read_parts(store, listed, None))
+    reader, reports = PartReader(store, listed), Output(store).records()
+    first = next(reports)
+    with DriverLock(store) as lock:
+        compactor = Compactor(store, lock)
+        compactor.compact()
+        larger = [part.path for part in live_parts(store)]
+        larger_rows = list(read_parts(store, larger, None))
+        write_parts(store, range(NUM_ROWS, NUM_ROWS + 8), epoch=lock.epoch)
+        compactor.compact()
+    assert len(live_parts(store)) == 1 and not store.exists(larger[0])
+    assert list(read_parts(store, listed, None)) == before
+    assert list(read_parts(store, larger, None)) == larger_rows
+    assert reader.columns(listed[3])[0] == before[3].schema
+    assert record_in(reader, listed[-1], f"{0:032x}") == find_record(store, f"{0:032x}")
+    found = pa.concat_tables([first, *reports])["row_id"].to_pylist()
+    assert sorted(found) == [f"{number:032x}" for number in range(NUM_ROWS)]
+    store.delete(live_parts(store)[0].path)
+    with pytest.raises(JobError, match="is gone"):
+        reader.table(listed[0], None)
+
+
+def test_what_a_merged_part_says_may_be_anybodys(store: Store) -> None:
+    listed = [part.path for part in live_parts(store)]
+    framefleet.compact(store.url_of(""))
+    (path,) = store.list(RECORDS)
+    table = read_part(store, path, None)
+    for said in ("", "!", "AAAA", base64.b64encode(zlib.compress(b"[[1]]")).decode()):
+        store.delete(path)
+        content = to_parquet(table, {ORIGINS: said})
+        path = part_path(RECORDS, merging_run(9), 1, content)
+        store.create(path, content)
+        with pytest.raises(JobError, match="does not say where its rows are from"):
+            list(read_parts(store, listed, None))
+
+
+def test_a_driver_merges_parts_as_it_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "_PARTS_TO_MERGE", 4)
+    monkeypatch.setattr(Committer, "flush_due", lambda committer, now: committer.flush())
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS)), tmp_path / "out")
+    most: list[int] = []
+
+    class Reading(Workers):
+        def wait(self, timeout_s: float) -> list[Event]:
+            rows = Counter(row_id for row_ids in committed_row_ids(self.store) for row_id in row_ids)
+            assert max(rows.values(), default=1) == 1
+            most.append(len(self.store.list(RECORDS)))
+            return super().wait(timeout_s)
+
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        render_by(Reading(resolved.store, hello_of(resolved), 1, {}), resolved)
+        store = resolved.store
+    assert len(records_in(store)) == NUM_ROWS
+    assert max(most) < len(most) / 2 and not gone_parts(store)
+    assert {part.path for part in live_parts(store)} == set(store.list(RECORDS))
 
 
 def test_what_cannot_be_compacted_is_refused_with_a_fix(store: Store) -> None:

@@ -51,8 +51,8 @@ def test_marking_twice_or_rows_of_another_table_counts_nothing(index: RowIndex) 
 
 
 def test_positions_are_all_places_of_a_row(index: RowIndex) -> None:
-    assert index.positions(name("b")) == [1, 4]
-    assert index.positions(name("elsewhere")) == []
+    assert index.positions(name("b"), 1) == [1, 4]
+    assert index.positions(name("c"), 3) == [3]
 
 
 def test_rows_that_are_left_out_are_counted_and_found(index: RowIndex) -> None:
@@ -66,7 +66,7 @@ def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
     index.counts()
     index.add([(6, name("d")), (7, name("e"))])
     assert index.counts() == RowCounts(rows=8, distinct=5, duplicates=3, done=0, pending=5)
-    assert index.positions(name("d")) == [5, 6]
+    assert index.positions(name("d"), 5) == [5, 6]
 
 
 def test_an_empty_table_has_nothing_pending() -> None:

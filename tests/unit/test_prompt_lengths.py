@@ -62,7 +62,9 @@ def test_rows_are_told_apart_by_the_tokens_of_all_their_prompts() -> None:
     nothing = pa.RecordBatch.from_pylist([{}])
     rows = [
         Row(
-            row_id=str(i), shape="16x16", payload=Pending(_request(prompt, negative_prompt=negative), nothing)
+            row_id=str(i),
+            shape="16x16",
+            payload=Pending(_request(prompt, negative_prompt=negative), nothing, i, ""),
         )
         for i, (prompt, negative) in enumerate(prompts)
     ]
@@ -123,7 +125,7 @@ def test_a_tokenizer_that_does_harm_is_told_of_once_and_rows_go_on(
     tokenizer: Any, why: str, apart: Callable[[Any], CountedApart], caplog: pytest.LogCaptureFixture
 ) -> None:
     counted = apart(tokenizer)
-    rows = [Row(row_id="1", shape="16x16", payload=Pending(_request("a cat"), None))]  # type: ignore[arg-type]
+    rows = [Row(row_id="1", shape="16x16", payload=Pending(_request("a cat"), None, 0, ""))]  # type: ignore[arg-type]
     for _ in range(2):
         assert by_prompt_lengths(rows, counted) == rows
     assert [why in message for message in caplog.messages] == [True]

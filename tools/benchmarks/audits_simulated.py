@@ -86,13 +86,13 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
         index.add((number, row_id) for row_id, number in rows.items())
         records = _Records(index)
         audits, tally = _audits(index, records, audit, num_rows=len(rows))
-        requests = _requests(kinds)
+        kind_of_row = _kinds(kinds)
         for row_id, number in rows.items():
-            audits.choose(row_id, requests[number])
-            _render(row_id, requests[number], audits, records, is_wrong=number in wrong)
+            audits.choose(row_id, kind_of_row[number])
+            _render(row_id, kind_of_row[number], audits, records, is_wrong=number in wrong)
         while index.reopen():
             for number, row_id in index.pending_in(0, len(rows)):
-                _render(row_id, requests[number], audits, records, is_wrong=number in wrong)
+                _render(row_id, kind_of_row[number], audits, records, is_wrong=number in wrong)
         figures = audits.figures()
         assert figures is not None and len(records.rows) == len(rows)
         left = [row_id for row_id, (_, one) in records.rows.items() if _is_left(one, rows[row_id] in wrong)]
@@ -114,23 +114,23 @@ def _audits(index: RowIndex, records: _Records, audit: Audit, *, num_rows: int) 
     return Audits(cast(Any, work), cast(Any, records), cast(Any, nothing), cast(Any, nothing), tally), tally
 
 
-def _requests(kinds: Sequence[int]) -> list[Request]:
-    of_kinds = [Request(arguments={"height": 16, "width": 8 * (kind + 1)}) for kind in range(len(kinds))]
-    return [request for request, count in zip(of_kinds, kinds, strict=True) for _ in range(count)]
+def _kinds(kinds: Sequence[int]) -> list[str]:
+    of_kinds = [kind_of(Request(arguments={"height": 16, "width": 8 * (n + 1)})) for n in range(len(kinds))]
+    return [kind for kind, count in zip(of_kinds, kinds, strict=True) for _ in range(count)]
 
 
-def _render(row_id: str, request: Request, audits: Audits, records: _Records, *, is_wrong: bool) -> None:
+def _render(row_id: str, kind: str, audits: Audits, records: _Records, *, is_wrong: bool) -> None:
     """Do what worker and driver do with a row, in their order."""
-    kind, had_company = kind_of(request), not audits.is_apart(request)
+    had_company = not audits.is_apart(kind)
     said = replace(_RECORD, row_id=row_id)
-    if audits.is_due(row_id, request):
+    if audits.is_due(row_id, kind):
         verdict = "differs" if is_wrong else "equal"
         audits.follow("w", Audited(kind=kind, row_id=row_id, verdict=cast(Any, verdict), seconds=1.0))
         had_company = not is_wrong
         said = with_remark(said, EQUAL)
     if not had_company:
         said = with_remark(said, PLAIN_CALL)
-    records.rows[row_id] = kind, audits.ended(said, request, had_company=had_company)
+    records.rows[row_id] = kind, audits.ended(said, kind, had_company=had_company)
 
 
 def _is_left(said: Record, is_wrong: bool) -> bool:

@@ -47,11 +47,13 @@ NOTHING_TO_DO_S = 0.05
 class Dispatched:
     """rows_per_s: from the first row leased to the last record on disk. checked_per_s: of the first pass.
 
+    cpu_us: of the driver's process, for each row, as that depends less on what else the machine does.
     rss_mib: of the driver as the first worker is ready, at half of the rows, and at the end.
     """
 
     rows: int
     rows_per_s: float
+    cpu_us: float
     checked_per_s: float
     rss_mib: tuple[float, float, float]
 
@@ -86,11 +88,12 @@ class Watcher:
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self.began: float | None = None
+        self.cpu_s = 0.0
         self.rss: list[float] = []
 
     def __call__(self, progress: Progress) -> None:
         if self.began is None and progress.workers:
-            self.began = time.monotonic()
+            self.began, self.cpu_s = time.monotonic(), time.process_time()
             self.rss.append(_rss_mib())
         if len(self.rss) == 1 and progress.done >= self._rows / 2:
             self.rss.append(_rss_mib())
@@ -122,11 +125,13 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
             Driver(work, on_progress=watcher).run(fleet)
     assert watcher.began is not None
     parts = list((folder / "output" / "records").iterdir())
+    cpu_s = time.process_time() - watcher.cpu_s
     last = max(part.stat().st_mtime for part in parts) - time.time() + time.monotonic()
     assert sum(pq.read_metadata(part).num_rows for part in parts) == rows
     return Dispatched(
         rows=rows,
         rows_per_s=rows / (last - watcher.began),
+        cpu_us=cpu_s / rows * 1e6,
         checked_per_s=rows / checked_s,
         rss_mib=(watcher.rss[0], watcher.rss[1], _rss_mib()),
     )

@@ -9,7 +9,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.show.progress_values import Checked
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.compaction import Compacted, compact_records
+from framefleet.pipeline.outputs.parts.compaction import Compacted, Compactor
 
 
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:
@@ -33,6 +33,4 @@ def compact_output(output: Output, watch: Watch) -> Compacted:
 
 def _compacted(output: Output, watch: Watch) -> Compacted:
     with DriverLock(output.store) as lock:
-        found = compact_records(output.store, lock, lambda num: watch.show(Checked(num_rows=num)))
-        lock.seal()  # parts were replaced
-    return found
+        return Compactor(output.store, lock).compact(lambda num: watch.show(Checked(num_rows=num)))

@@ -20,6 +20,7 @@ from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import find_record, read_folder, record_in, rows_of
 from framefleet.pipeline.outputs.parts.records import (
@@ -76,7 +77,8 @@ def _chosen(store: Store, choice: RowChoice) -> list[Record]:
     if choice.row_ids:
         return [find_record(store, row_id) for row_id in choice.row_ids]
     chosen = sample_rows(store, choice.sample, seed=choice.seed)
-    found = [record_in(store, one.part, one.row_id) for one in chosen]
+    reader = PartReader(store, [one.part for one in chosen])
+    found = [record_in(reader, one.part, one.row_id) for one in chosen]
     return [record for record in found if record]
 
 

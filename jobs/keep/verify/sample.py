@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from framefleet.pipeline.outputs.parts.parts import rows_in_part
+from framefleet.pipeline.outputs.parts.parts import rows_in_table, tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _KIND = ("recipe", "height", "width", "num_frames")
@@ -56,12 +55,12 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
 
 
 def _all(store: Store, seed: int) -> Iterator[Candidate]:
-    for part in live_parts(store):
-        for rows in rows_in_part(store, part.path, _FIELDS):
+    for path, table in tables_by_part(store, _FIELDS):
+        for rows in rows_in_table(table, store.url_of(path)):
             for row in rows:
                 lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
                 kind = " ".join(str(row[name]) for name in _KIND)
-                yield Candidate(lot, row["row_id"], part.path, kind, row["node"], row["worker"])
+                yield Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
 
 
 def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

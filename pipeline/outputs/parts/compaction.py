@@ -1,29 +1,30 @@
-"""Many small parts of records merged into a few large ones; a kill in between loses nothing.
+"""Many small parts of records merged into a few large ones, also while others read and the driver adds parts.
 
-A large part is stored before the small ones go. Until then their rows have two records, of which readers take
-one, and who holds the output next finishes what was begun (`replace_part.finish_replacing`). Its rows are in
-the order of the table, so that neighbours are read together. Parts without an epoch are people's, and stay.
+A larger part is stored, then one write lets it count in place of the others (`MergingHold`), then these go.
+So each row is in one part that counts at every moment. Wherever a kill comes, the next driver deletes what is
+left. Who had listed the others finds their rows (`merged_parts.py`). The rows of a larger part are in the
+order of the table, so that neighbours are read together. Parts without an epoch are people's, and stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_of, to_parquet
-from framefleet.pipeline.outputs.parts.part_names import Part, new_run, part_path
-from framefleet.pipeline.outputs.parts.parts import NUM_READERS, read_parts
-from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
+from framefleet.pipeline.outputs.parts.merged_parts import origins_in, origins_of_merged
+from framefleet.pipeline.outputs.parts.part_file import JOB, ORIGINS, metadata_of, to_parquet
+from framefleet.pipeline.outputs.parts.part_names import Part, merging_run, part_path
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.seals import MergingHold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 # As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.
-LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 256 << 20
+LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 128 << 20
 _MOST_ROWS = 1 << 17
 
 
@@ -60,22 +61,45 @@ class _Group:
         return True
 
 
-def compact_records(store: Store, hold: Hold, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
-    """Merge small parts. Only for who holds the output; seal it then, as parts were replaced.
+class Compactor:
+    """Merges small parts, for who holds the output; again and again while parts are added."""
 
-    on_rows: is called with how many records were looked at. Raises JobError for a part that is damaged.
-    """
-    parts = live_parts(store)
-    sizes = {path: stored.size for path, stored in store.details(RECORDS).items()}
-    small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
-    run, num_groups, num_gone, num_rows = new_run(hold.epoch), 0, 0, 0
-    for group in _groups(store, small, sizes):
-        if len(group.parts) > 1:
-            num_groups, num_gone = num_groups + 1, num_gone + len(group.parts)
-            _merge(store, group, run=run, number=num_groups, hold=hold)
-            num_rows += group.num_rows
-            on_rows(num_rows)
-    return Compacted(num_before=len(parts), num_after=len(parts) - num_gone + num_groups, num_rows=num_rows)
+    def __init__(self, store: Store, hold: MergingHold) -> None:
+        self._store, self._hold = store, hold
+        self._run, self._num_parts = "", 0
+        self._schema: pa.Schema | None = None  # of the parts of the run
+
+    def compact(self, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
+        """Merge what is small now. on_rows: is called with how many records were merged.
+
+        Raises JobError for a part that is damaged. After a StoreError make no other call: whether the last
+        part counts is not known then.
+        """
+        parts = live_parts(self._store)
+        sizes = {path: stored.size for path, stored in self._store.details(RECORDS).items()}
+        small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
+        num_after, num_rows = len(parts), 0
+        for group in _groups(self._store, small, sizes):
+            if len(group.parts) > 1:
+                self._merge(group)
+                num_after -= len(group.parts) - 1
+                num_rows += group.num_rows
+                on_rows(num_rows)
+        pa.default_memory_pool().release_unused()
+        return Compacted(num_before=len(parts), num_after=num_after, num_rows=num_rows)
+
+    def _merge(self, group: _Group) -> None:
+        schema = group.tables[0].schema
+        if self._schema is None or not schema.equals(self._schema):
+            self._run, self._num_parts, self._schema = merging_run(self._hold.epoch), 0, schema
+            self._hold.merged((), run=self._run, count=0)
+        content = _merged(self._store, group)
+        self._hold.check()
+        self._store.create(part_path(RECORDS, self._run, self._num_parts + 1, content), content)
+        self._num_parts += 1
+        self._hold.merged(group.parts, run=self._run, count=self._num_parts)
+        self._hold.check()
+        self._store.delete_many([part.path for part in group.parts])
 
 
 def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
@@ -90,19 +114,18 @@ def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> It
     yield group
 
 
-def _merge(store: Store, group: _Group, *, run: str, number: int, hold: Hold) -> None:
-    paths = [part.path for part in group.parts]
+def _merged(store: Store, group: _Group) -> bytes:
+    """Return the file of the part in place of these."""
+    # All parts of a run say alike what they are.
+    said = {run: metadata_of(store, next(of_run).path) for run, of_run in groupby(group.parts, _run_of)}
+    earlier = [origins_in(store, part.path) if ORIGINS in said[part.run] else None for part in group.parts]
     table = pa.concat_tables(group.tables)
-    table = table.take(pc.sort_indices(pc.list_element(table["row_indices"], 0)))
-    content = to_parquet(table, {**_job_in(store, paths), REPLACES: "\n".join(paths)})
-    hold.check()
-    store.create(part_path(RECORDS, run, number, content), content)
-    hold.check()
-    store.delete_many(paths)
+    order = pc.sort_indices(pc.list_element(table["row_indices"], 0))
+    origins = origins_of_merged(group.parts, [len(one) for one in group.tables], earlier, order.to_numpy())
+    jobs = [metadata[JOB] for metadata in said.values() if JOB in metadata]
+    job = {JOB: jobs[-1]} if jobs else {}
+    return to_parquet(table.take(order), {**job, ORIGINS: origins.to_text()})
 
 
-def _job_in(store: Store, paths: list[str]) -> dict[str, str]:
-    """Return job.json as the newest of these parts has it, as metadata; {} where none does."""
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        found = [metadata.get(JOB) for metadata in readers.map(partial(metadata_of, store), paths)]
-    return next(({JOB: job} for job in reversed(found) if job), {})
+def _run_of(part: Part) -> str:
+    return part.run

@@ -20,8 +20,12 @@ from framefleet.pipeline.text import command
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-# Metadata: job.json; the parts that this one is in place of, one in a line.
-JOB, REPLACES = "framefleet.job", "framefleet.replaces"
+# Metadata: job.json; the parts that this one is in place of, one in a line; of which each row was.
+JOB, REPLACES, ORIGINS = "framefleet.job", "framefleet.replaces", "framefleet.origins"
+
+
+class PartGone(JobError):
+    """A part that was listed is not there any more."""
 
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -35,14 +39,14 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 
 def metadata_of(store: Store, path: str) -> dict[str, str]:
-    """Return what a part says of itself: `JOB`, `REPLACES`, or neither. Raises JobError as `read_part`."""
+    """Return what a part says of itself: `JOB`, `REPLACES`, `ORIGINS`. Raises JobError as `read_part`."""
     return _told_by(_footer(store, path))
 
 
-def columns_of(store: Store, path: str) -> tuple[pa.Schema, bool]:
-    """Return the columns of a part, and whether it is in place of another. Raises JobError as `read_part`."""
+def columns_of(store: Store, path: str) -> tuple[pa.Schema, dict[str, str]]:
+    """Return the columns of a part, and what `metadata_of` does. Raises JobError as `read_part`."""
     footer = _footer(store, path)
-    return footer.schema.to_arrow_schema().remove_metadata(), REPLACES in _told_by(footer)
+    return footer.schema.to_arrow_schema().remove_metadata(), _told_by(footer)
 
 
 def _footer(store: Store, path: str) -> pq.FileMetaData:
@@ -54,7 +58,7 @@ def _footer(store: Store, path: str) -> pq.FileMetaData:
 
 
 def _told_by(footer: pq.FileMetaData) -> dict[str, str]:
-    told = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
+    told = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES, ORIGINS)}
     return {name: text.decode("utf-8", "replace") for name, text in told.items() if text is not None}
 
 
@@ -75,8 +79,8 @@ def part_content(store: Store, path: str) -> bytes:
     try:
         content = store.read(path, MAX_PART_BYTES + 1)
     except FileNotFoundError as error:
-        raise JobError(
-            f"{store.url_of(path)} is gone: it was replaced or merged with others while it was read",
+        raise PartGone(
+            f"{store.url_of(path)} is gone: it was replaced while it was read",
             "run the same command again",
         ) from error
     except OSError as error:

@@ -49,6 +49,11 @@ def new_run(epoch: int) -> str:
     return f"{epoch:06d}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
+def merging_run(epoch: int) -> str:
+    """Return a new name as `new_run` does, before all others of its epoch: for rows of earlier parts."""
+    return f"{epoch:06d}-00000000T000000-{uuid.uuid4().hex[:8]}"
+
+
 def part_path(folder: str, run: str, number: int, content: bytes) -> str:
     """Return where a part lies."""
     return f"{folder}/part-{run}-{number:06d}-{short_digest(content)}.parquet"

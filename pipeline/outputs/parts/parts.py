@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, Record, record_of
@@ -130,12 +131,17 @@ def tables_by_part(
 def read_parts(
     store: Store, paths: Iterable[str], fields: pa.Schema | None, maybe: pa.Schema | None = None
 ) -> Iterator[pa.Table]:
-    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None."""
+    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None.
+
+    Rows of parts that were merged after they were listed are those that they had.
+    """
+    paths = list(paths)
+    reader = PartReader(store, paths)
     waiting: deque[Future[pa.Table]] = deque()
     num_ahead = NUM_READERS
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for path in paths:
-            waiting.append(readers.submit(read_part, store, path, fields=fields, maybe=maybe))
+            waiting.append(readers.submit(reader.table, path, fields, maybe))
             while len(waiting) > num_ahead:
                 table = waiting.popleft().result()
                 num_ahead = max(1, min(_MAX_AHEAD, _BYTES_AHEAD // max(1, table.nbytes)))
@@ -144,24 +150,18 @@ def read_parts(
             yield waiting.popleft().result()
 
 
-def rows_in_part(
-    store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | None = None
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield these columns of a part as Python has them, some rows at a time."""
-    for batch in read_part(store, path, fields, maybe).to_batches(max_chunksize=_ROWS_AT_ONCE):
-        yield rows_of(pa.Table.from_batches([batch]), store.url_of(path))
-
-
-def row_ids_of(store: Store, path: str) -> list[str]:
-    """Return the rows that a part names. Raises JobError for one that is not ours, or damaged."""
-    found: list[str] = read_part(store, path, _ROW_ID)["row_id"].to_pylist()
-    return found
+def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a part as Python has them, some at a time. where: for messages."""
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield rows_of(pa.Table.from_batches([batch]), where)
 
 
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of one row. Raises JobError if there is none."""
-    for part in reversed(live_parts(store)):  # of doubles the last counts
-        if record := record_in(store, part.path, row_id):
+    parts = [part.path for part in live_parts(store)]
+    reader = PartReader(store, parts)
+    for path in reversed(parts):  # of doubles the last counts
+        if record := record_in(reader, path, row_id):
             return record
     raise JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
@@ -169,11 +169,11 @@ def find_record(store: Store, row_id: str) -> Record:
     )
 
 
-def record_in(store: Store, path: str, row_id: str) -> Record | None:
+def record_in(reader: PartReader, path: str, row_id: str) -> Record | None:
     """Return the record of one row in a part; None where it names another."""
-    if row_id not in row_ids_of(store, path):
+    if not pc.is_in(pa.scalar(row_id), reader.table(path, _ROW_ID)["row_id"]).as_py():
         return None
-    table, where = read_part(store, path, FIRST_FIELDS, LATER_FIELDS), store.url_of(path)
+    table, where = reader.table(path, FIRST_FIELDS, LATER_FIELDS), reader.store.url_of(path)
     return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 

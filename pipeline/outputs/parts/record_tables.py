@@ -18,7 +18,8 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
-from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.merged_parts import PartReader
+from framefleet.pipeline.outputs.parts.part_file import REPLACES
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, fields_named, is_score
@@ -133,12 +134,12 @@ def _paths(parts: Sequence[Part]) -> list[str]:
 
 def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     """Return the columns of parts. All parts of a run have those of its first, unless they replace others."""
-    found = []
+    found, reader = [], PartReader(store, _paths(parts))
     for run, of_run in groupby(sorted(parts), lambda part: part.run):
         for part in of_run:
-            schema, is_replacement = columns_of(store, part.path)
+            schema, said = reader.columns(part.path)
             found.append(schema)
-            if run and not is_replacement:
+            if run and REPLACES not in said:
                 break
     return found
 

@@ -15,6 +15,7 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.request import each_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
@@ -33,6 +34,7 @@ ARROW_TYPES = {
 }
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What is committed about one clip. JSON columns are canonical JSON text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, groupby
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DAMAGED
-from framefleet.pipeline.outputs.parts.part_file import REPLACES, metadata_of, read_part, to_parquet
+from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path
 from framefleet.pipeline.outputs.parts.parts import NUM_READERS
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
@@ -38,7 +39,8 @@ def replace_by(store: Store, path: str, left: pa.Table, *, run: str, number: int
     """Do what `replace_part` does; left: the rows that stay."""
     hold.check()
     if len(left):
-        content = to_parquet(left, {**metadata_of(store, path), REPLACES: path})
+        job = {name: text for name, text in metadata_of(store, path).items() if name == JOB}
+        content = to_parquet(left, {**job, REPLACES: path})
         store.create(part_path(str(PurePosixPath(path).parent), run, number, content), content)
         hold.check()
     store.delete(path)
@@ -52,10 +54,17 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
     if not epochs:
         return
     live = live_parts(store)
-    theirs = [part.path for part in live if part.epoch in epochs]
+    theirs = [part for part in live if part.epoch in epochs]
+    of_runs = [[part.path for part in of_run] for _, of_run in groupby(theirs, lambda part: part.run)]
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        told = readers.map(partial(_metadata_of, store), theirs)
-        replaced = {path for metadata in told for path in metadata.get(REPLACES, "").splitlines()}
+        read = partial(_metadata_of, store)
+        firsts = list(readers.map(read, [paths[0] for paths in of_runs]))
+        # A run replaces parts, or adds rows; its first part says which, unless it is damaged.
+        others = [
+            paths[1:] for paths, said in zip(of_runs, firsts, strict=True) if REPLACES in said or not said
+        ]
+        told = [*firsts, *readers.map(read, chain.from_iterable(others))]
+    replaced = {path for said in told for path in said.get(REPLACES, "").splitlines()}
     for part in live:
         if part.path in replaced:
             hold.check()

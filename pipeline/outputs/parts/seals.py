@@ -6,6 +6,9 @@ it has ended, its own: what is sealed and not there is gone. A part that lands a
 begun, of one that was frozen or cut off in the middle of a request, is *late*: its rows are somebody else's
 by then, so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are
 of seals.
+
+A driver also writes down there which parts it has merged into larger ones (`compaction.py`). That one write
+lets the larger part count in place of the others: before and after it, each row is in one part that counts.
 """
 
 from __future__ import annotations
@@ -13,11 +16,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS
@@ -31,6 +33,17 @@ MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for e
 Sealed = Mapping[str, list[tuple[int, int]]]
 SEALED = TypeAdapter(dict[str, list[tuple[int, int]]])
 
+
+class _Written(BaseModel):
+    """What a driver's file says of parts."""
+
+    sealed: dict[str, list[tuple[int, int]]]
+    merged: dict[str, list[tuple[int, int]]] = {}
+    merges: dict[str, int] = {}
+
+
+_WRITTEN = TypeAdapter(_Written)
+
 log = logging.getLogger(__name__)
 
 
@@ -42,15 +55,33 @@ class Hold(Protocol):
     def check(self) -> None: ...
 
 
+class MergingHold(Hold, Protocol):
+    """merged: lets the first `count` parts of a run count, no others of it, and none of `parts`."""
+
+    def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What a driver found when it began: the parts of the epochs before its own that count."""
+    """What a driver found when it began: the parts of the epochs before its own that count.
+
+    merged: parts whose rows are in larger ones by now. merges: of each run of such larger parts, how many
+    count: the next one may be there, and the parts that it is in place of still count.
+    """
 
     epoch: int
     sealed: Sealed
+    merged: Sealed = field(default_factory=dict)
+    merges: Mapping[str, int] = field(default_factory=dict)
+
+    def counts(self, part: Part) -> bool:
+        """Tell whether readers take the rows of a part that is there."""
+        if self.is_late(part) or is_sealed(part, self.merged):
+            return False
+        return part.number <= self.merges.get(part.run, part.number)
 
     def is_late(self, part: Part) -> bool:
-        """Tell whether a part came after its epoch had ended."""
+        """Tell whether a part came after its epoch had ended, or was merged by then."""
         return 0 < part.epoch < self.epoch and not is_sealed(part, self.sealed)
 
 
@@ -76,26 +107,27 @@ def epochs_of(store: Store) -> list[int]:
 
 def newest_seal(store: Store) -> Seal:
     """Return what decides which parts count."""
-    for epoch in reversed(epochs_of(store)):
-        if (sealed := _read_sealed(store, epoch)) is not None:
-            return Seal(epoch, sealed)
-    return Seal(0, {})
+    found = (_read_seal(store, epoch) for epoch in reversed(epochs_of(store)))
+    return next((seal for seal in found if seal), Seal(0, {}))
 
 
-def _read_sealed(store: Store, epoch: int) -> Sealed | None:
+def _read_seal(store: Store, epoch: int) -> Seal | None:
     """Return what a driver sealed; None before it did, and where nobody can read it."""
     try:
-        written = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
-        return SEALED.validate_python(written["sealed"] if isinstance(written, dict) else None)
-    except (FileNotFoundError, ValueError, KeyError):
+        written = _WRITTEN.validate_python(parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES)))
+    except (FileNotFoundError, ValueError):
         return None
+    return Seal(epoch, written.sealed, written.merged, written.merges)
 
 
 def live_parts(store: Store) -> list[Part]:
     """Return the parts of records that count, in the order in which they were written."""
-    parts = parts_in(store, RECORDS)
-    seal = newest_seal(store)  # after the listing: what came between is not in it
-    return [part for part in parts if not seal.is_late(part)]
+    seal = newest_seal(store)
+    while True:
+        parts = parts_in(store, RECORDS)
+        before, seal = seal, newest_seal(store)
+        if seal == before:  # else parts may have gone before the larger one was there to be listed
+            return [part for part in parts if seal.counts(part)]
 
 
 def seal_now(store: Store, epoch: int) -> Sealed:
@@ -109,31 +141,43 @@ def seal_of(store: Store, epoch: int) -> Sealed:
 
 
 def sealed_of(parts: Iterable[Part]) -> Sealed:
-    """Return parts, which are in order, as a seal has them."""
-    by_run = groupby(parts, lambda part: part.run)
-    return {run: _stretches([part.number for part in found]) for run, found in by_run}
+    """Return parts as a seal has them."""
+    return sealed_too({}, parts)
 
 
-def _stretches(numbers: list[int]) -> list[tuple[int, int]]:
-    """Return the first and the last of each stretch of numbers, which are in order."""
+def sealed_too(sealed: Sealed, parts: Iterable[Part]) -> Sealed:
+    """Return a seal that has these parts as well."""
+    found = {run: list(stretches) for run, stretches in sealed.items()}
+    for part in parts:
+        found.setdefault(part.run, []).append((part.number, part.number))
+    return {run: _stretches(spans) for run, spans in found.items()}
+
+
+def _stretches(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the first and the last of each stretch of numbers."""
     found: list[tuple[int, int]] = []
-    for number in numbers:
-        if found and number <= found[-1][1] + 1:
-            found[-1] = found[-1][0], number
+    for first, last in sorted(spans):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(last, found[-1][1])
         else:
-            found.append((number, number))
+            found.append((first, last))
     return found
 
 
 def gone_parts(store: Store) -> list[str]:
     """Return parts that were sealed and are not there any more, by their names as far as a seal has them."""
     there = {(part.run, part.number) for part in parts_in(store, RECORDS)}
-    return [
-        f"{RECORDS}/part-{run}-{number:06d}"
-        for run, stretches in newest_seal(store).sealed.items()
+    seal = newest_seal(store)  # after the listing: what was merged by then may be gone
+    sealed = (
+        Part(0, run, number, f"{RECORDS}/part-{run}-{number:06d}", "")
+        for run, stretches in seal.sealed.items()
         for first, last in stretches
         for number in range(first, last + 1)
-        if (run, number) not in there
+    )
+    return [
+        part.path
+        for part in sealed
+        if (part.run, part.number) not in there and not is_sealed(part, seal.merged)
     ]
 
 
@@ -152,6 +196,6 @@ def sweep_late(store: Store, hold: Hold) -> list[str]:
     if late:
         hold.check()
     for path in late:
-        log.warning("%s came after its driver had lost the output: deleted", store.url_of(path))
+        log.info("%s came after its driver had lost the output, or was merged: deleted", store.url_of(path))
         store.delete(path)
     return late

@@ -28,6 +28,7 @@ _DONE = np.uint8(8)
 _DOUBLED = np.uint8(16)  # marked done more than once
 _AGAIN = np.uint8(32)  # for the next pass over the table
 _REOPENED = np.uint8(64)  # for this pass, if it is not the first
+_HAS_TWIN = np.uint8(128)  # its row_id is at a later position too
 _LOOKED_AT_ONCE = 1 << 20  # positions
 
 
@@ -176,10 +177,10 @@ class RowIndex:
         """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
         return self._named(self._marked(_THERE, first, n))
 
-    def positions(self, row_id: str) -> list[int]:
-        """Return every position of a row_id in table order."""
+    def positions(self, row_id: str, first: int) -> list[int]:
+        """Return every position of a row_id in table order; `first` is the first of them."""
         self._sort()
-        return self._ids.positions(row_id)
+        return self._ids.positions(row_id) if self._marks[first] & _HAS_TWIN else [first]
 
     def close(self) -> None:
         self._ids.close()
@@ -230,7 +231,8 @@ class RowIndex:
         if self._is_sorted:
             return
         is_there: npt.NDArray[np.bool_] = self._marks[: self._num_positions] & _THERE > 0
-        twins = self._ids.sort(is_there)
+        twinned, twins = self._ids.sort(is_there)
+        self._marks[twinned] |= _HAS_TWIN
         self._marks[twins] |= _TWIN
         self._num_twins = len(twins)
         self._is_sorted = True

@@ -108,8 +108,8 @@ class RowIds:
         first = int(positions.min())
         return self.read(first, int(positions.max()) + 1 - first)[positions - first]
 
-    def sort(self, is_there: npt.NDArray[np.bool_]) -> TablePositions:
-        """Sort the rows; return the positions of those whose row_id is at an earlier one too.
+    def sort(self, is_there: npt.NDArray[np.bool_]) -> tuple[TablePositions, TablePositions]:
+        """Sort the rows; return the positions of those whose row_id is at a later one too, and at an earlier.
 
         is_there: [positions], where there is a row.
         """
@@ -118,19 +118,19 @@ class RowIds:
             buckets, sizes = self._bucketed(is_there, stack)
             firsts = np.cumsum([0, *sizes[:-1]])
 
-            def sort_bucket(bucket: BinaryIO, first: int) -> TablePositions:
+            def sort_bucket(bucket: BinaryIO, first: int) -> tuple[TablePositions, TablePositions]:
                 rows = _sorted_rows(bucket)
                 for file, column in zip(columns, rows.T, strict=True):
                     _write_at(file, column.tobytes(), first * column.itemsize)
                 is_twin = (rows[1:, :2] == rows[:-1, :2]).all(axis=1)
-                twins: TablePositions = rows[1:, 2][is_twin].astype(np.int64)
-                return twins
+                positions = rows[:, 2].astype(np.int64)
+                return positions[:-1][is_twin], positions[1:][is_twin]
 
             with ThreadPoolExecutor(_NUM_THREADS) as pool:
-                twins = list(pool.map(sort_bucket, buckets, firsts.tolist()))
+                twinned, twins = zip(*pool.map(sort_bucket, buckets, firsts.tolist()), strict=True)
         high, low = (_mapped(file, np.uint64) for file in columns[:2])
         self._sorted = _Sorted(high, low, _mapped(columns[2], np.int64))
-        return np.concatenate(twins)
+        return np.concatenate(twinned), np.concatenate(twins)
 
     def first_positions(self, ids: Ids) -> TablePositions:
         """Return the first position of each row_id, -1 where it has none."""
