@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from framefleet.jobs.demo.shapes.scene import Scene
-from framefleet.jobs.demo.shapes.size import Size
+from framefleet.jobs.demo.shapes.scene import Scene, Size
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter

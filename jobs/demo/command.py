@@ -62,8 +62,8 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
     """
     from framefleet.jobs.demo.pictures import draw_pictures
     from framefleet.jobs.demo.prepare import prepare_demo
-    from framefleet.jobs.demo.shapes.size import read_size
-    from framefleet.jobs.demo.vocabulary import hint_about
+    from framefleet.jobs.demo.shapes.captions import hint_about
+    from framefleet.jobs.demo.shapes.scene import read_size
     from framefleet.jobs.look.gallery.gallery import INDEX
     from framefleet.jobs.render.command import show_render
 

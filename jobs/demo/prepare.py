@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from framefleet.jobs.demo.shapes.captions import MAX_TOKENS
-from framefleet.jobs.demo.shapes.size import Size
+from framefleet.jobs.demo.shapes.scene import Size
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError

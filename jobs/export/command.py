@@ -104,9 +104,8 @@ def export_command(
     again after an interruption. Use --set storage_options... for both, --set to_options... for DEST.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.export.choice import ExportChoice
+        from framefleet.jobs.export.choice import ExportChoice, picked
         from framefleet.jobs.export.export import export_chosen
-        from framefleet.jobs.export.picks import picked
         from framefleet.jobs.export.push import Hub
         from framefleet.jobs.job.file import set_values
         from framefleet.jobs.show.progress import watch_on

@@ -1,28 +1,36 @@
-"""From a finished export to a dataset of the Hugging Face hub, a few files with each commit.
+"""From a finished export to a dataset of the Hugging Face hub, with a card that lists models and licenses.
 
-Token and endpoint are huggingface_hub's: `hf auth login`, HF_TOKEN, HF_ENDPOINT.
+A few files go with each commit. Token and endpoint are huggingface_hub's: `hf auth login`, HF_TOKEN,
+HF_ENDPOINT.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from framefleet.jobs.export.card import DATASET_CARD
 from framefleet.jobs.export.plan import NOTES
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError, ServiceError
+from framefleet.pipeline.errors import JobError, ServiceError, StoreConflict
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.model.license import License
+from framefleet.pipeline.outputs.parts.part_names import Part
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.stores.store import Store
 
 _COMMIT_FILES, _COMMIT_BYTES = 200, 1 << 30  # a commit takes seconds; what it takes lies on the disk here
 _NO_RIGHT = (401, 403, 404)  # the hub says of what may not be written that it is not there
+DATASET_CARD = "README.md"
+_COLUMNS = ("model", "license")
+_MAX_MODELS = 20
 
 
 class Hub:
@@ -112,3 +120,42 @@ def _refuse(name: str, error: Exception) -> NoReturn:
         f"push: the hub did not accept {name}: {said}",
         "check the connection and HF_ENDPOINT, then run the same command again to continue",
     ) from None
+
+
+def write_card(store: Store, place: Store, parts: Sequence[Part]) -> None:
+    """Write the card, unless the dataset has one: somebody may have written more into it."""
+    with suppress(StoreConflict):
+        place.create(DATASET_CARD, _card(_models(store, parts)).encode())
+
+
+def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:
+    """Return each model that rendered a clip, with its license; the first ones of many."""
+    names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
+    found: dict[tuple[str, str], None] = {}
+    for table in record_tables(store, names, parts):
+        if "license" not in names:
+            table = table.append_column("license", pa.nulls(len(table), pa.string()))
+        for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
+            found[row["model"], row["license"] or "unknown"] = None
+    return list(found)[:_MAX_MODELS]
+
+
+def _card(models: Sequence[tuple[str, str]]) -> str:
+    licenses = {name for _, name in models}
+    name = next(iter(licenses)) if len(licenses) == 1 else "several"
+    head = f"---\nlicense: other\nlicense_name: {_plain(name)}\ntags:\n- synthetic\n---\n"
+    lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
+    return (
+        f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"
+        + "\n".join([*lines, ""])
+    )
+
+
+def _said(name: str) -> str:
+    terms = License(name=name, source="card").terms
+    return f"{name}: {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else name
+
+
+def _plain(text: str) -> str:
+    """Return text of anybody's on one line, without what ends a code span."""
+    return " ".join(text.replace("`", "'").split())

@@ -169,7 +169,7 @@ def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: P
 
 def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     """Print class, components, rules and digest."""
-    from framefleet.jobs.model.class_table import in_company
+    from framefleet.jobs.model.page import in_company
     from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.pipeline.model.license import license_of
     from framefleet.pipeline.model.sources.integrity import model_digest
@@ -296,7 +296,7 @@ def show_list() -> None:
 
 def show_classes() -> None:
     """Print every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.jobs.model.class_table import class_states
+    from framefleet.jobs.model.page import class_states
     from framefleet.pipeline.model.families.measurements import read_measured
 
     measured = read_measured()

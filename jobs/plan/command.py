@@ -24,8 +24,8 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.audits import share_text
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.headline import share_text
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.errors import JobError, TableError
 

@@ -30,8 +30,7 @@ from framefleet.jobs.render.recalled_survey import recall_survey, remember_surve
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import distrust_parts, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
-from framefleet.jobs.show.progress_values import Awaited
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in

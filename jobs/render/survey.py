@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.show.progress_values import Checked
-from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.options.footprint import row_size

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from framefleet.jobs.demo.pictures import draw_pictures
-from framefleet.jobs.demo.shapes.size import SIZE, Size
+from framefleet.jobs.demo.shapes.scene import SIZE, Size
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.media import fonts
 from tests.commands import command

@@ -13,8 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from framefleet.jobs.demo.shapes.captions import captions
-from framefleet.jobs.demo.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
-from framefleet.jobs.demo.shapes.size import SIZE, Size
+from framefleet.jobs.demo.shapes.scene import NEW_COLORS, NEW_SHAPES, SIZE, Scene, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.parts import PartWriter

@@ -13,8 +13,7 @@ from rich import box
 from rich.table import Table
 
 from framefleet.jobs.demo.shapes.captions import LANGUAGES
-from framefleet.jobs.demo.shapes.scene import new_scenes
-from framefleet.jobs.demo.shapes.size import SIZE, Size, read_size
+from framefleet.jobs.demo.shapes.scene import SIZE, Size, new_scenes, read_size
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.errors import JobError
 from tools.shapes.dataset import write_dataset

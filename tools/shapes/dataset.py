@@ -23,11 +23,13 @@ from framefleet.jobs.demo.shapes.scene import (
     MOTIONS,
     NEW_COLORS,
     NEW_SHAPES,
+    SIZE,
     Scene,
+    Size,
+    check_size,
     new_scenes,
     training_scenes,
 )
-from framefleet.jobs.demo.shapes.size import SIZE, Size, check_size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import encode

@@ -13,8 +13,7 @@ from itertools import product
 from typing import Any
 
 from framefleet.jobs.demo.shapes.captions import LANGUAGES, captions
-from framefleet.jobs.demo.shapes.scene import Scene, held_out_scenes
-from framefleet.jobs.demo.shapes.size import SIZE, Size, check_size
+from framefleet.jobs.demo.shapes.scene import SIZE, Scene, Size, check_size, held_out_scenes
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
 from tools.shapes.measure import MIN_FRAMES

@@ -100,7 +100,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     from framefleet.jobs.show.progress import watch_on
 
     quiet_libraries()
-    from framefleet.jobs.keep.verify.files import damages_of
+    from framefleet.jobs.keep.verify.verify import damages_of
     from framefleet.pipeline.outputs.output import Output
 
     store = Output.open(output, storage_options).store

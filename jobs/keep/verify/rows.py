@@ -1,7 +1,13 @@
-"""From rows of an output to the same rows rendered again, here or by a fleet, and how they compare."""
+"""From an output to some of its rows rendered again, here or by a fleet, and how they compare.
+
+A sample stands for all rows: chosen by chance, and of all kinds, machines and workers.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,24 +20,34 @@ from framefleet.jobs.keep.replay.replay import Replayer, environment_differences
 from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.jobs.keep.verify.choice import RowChoice
 from framefleet.jobs.keep.verify.fleet_check import rendered, rendered_by_fleet
-from framefleet.jobs.keep.verify.sample import sample_rows
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.parts import find_record, read_records, record_in, rows_of
+from framefleet.pipeline.outputs.parts.parts import (
+    find_record,
+    read_records,
+    record_in,
+    rows_in_part,
+    rows_of,
+)
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
+    FIRST_FIELDS,
     Record,
     fields_named,
     record_of,
     values_of,
 )
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
+_KIND = ("recipe", "height", "width", "num_frames")
+_FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
+_MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,3 +155,63 @@ def _errors(scratch: Store) -> dict[str, FramefleetError]:
         row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
         for row in rows_of(failed, scratch.url_of(FAILURES))
     }
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Candidate:
+    """A row that may be chosen. lot: by it, the lower the sooner; it depends on the seed."""
+
+    lot: bytes
+    row_id: str
+    part: str
+    kind: str
+    node: str
+    worker: str
+
+
+def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
+    """Return `count` rows, or all if there are fewer: spread over kinds, nodes and workers.
+
+    Equal records and an equal seed give the same rows.
+    """
+    return _spread(_candidates(store, count, seed), count)
+
+
+def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
+    """Return of each group of like rows those with the lowest lots."""
+    groups: dict[tuple[str, ...], list[tuple[int, Candidate]]] = {}
+    max_groups = max(1, _MAX_CANDIDATES // count)
+    for one in _all(store, seed):
+        group = (one.kind, one.node, one.worker)
+        if group not in groups and len(groups) >= max_groups:
+            group = ("", "", "")  # the rest together: what a group is called may be anybody's
+        heap = groups.setdefault(group, [])
+        entry = (-int.from_bytes(one.lot), one)
+        if len(heap) < count:
+            heapq.heappush(heap, entry)
+        elif entry > heap[0]:
+            heapq.heapreplace(heap, entry)
+    return [one for heap in groups.values() for _, one in heap]
+
+
+def _all(store: Store, seed: int) -> Iterator[Candidate]:
+    for part in live_parts(store):
+        for rows in rows_in_part(store, part.path, _FIELDS):
+            for row in rows:
+                lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
+                kind = " ".join(str(row[name]) for name in _KIND)
+                yield Candidate(lot, row["row_id"], part.path, kind, row["node"], row["worker"])
+
+
+def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Choose one after the other what there is least of among the chosen."""
+    left = sorted({one.row_id: one for one in candidates}.values())
+    chosen: list[Candidate] = []
+    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+        left.remove(best)
+        chosen.append(best)
+        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
+            counter[name] += 1
+    return chosen

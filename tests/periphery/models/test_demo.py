@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from framefleet.jobs.demo.prepare import MODEL, PROMPTS, prepare_demo
-from framefleet.jobs.demo.shapes.size import SIZE, Size
+from framefleet.jobs.demo.shapes.scene import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.wan import SHAPES_MODEL
 from framefleet.pipeline.model.load_model import load_model
