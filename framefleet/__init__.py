@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.render.audit.settings import Audit
+    from framefleet.pipeline.render.audit.schedule import Audit
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.renderer import Renderer
@@ -103,7 +103,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Audit": "framefleet.pipeline.render.audit.settings",
+    "Audit": "framefleet.pipeline.render.audit.schedule",
     "Batching": "framefleet.pipeline.render.fused.batching",
     "CheckResult": "framefleet.jobs.doctor.results",
     "Clip": "framefleet.pipeline.outputs.clips",

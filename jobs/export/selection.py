@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.jobs.export.labels import PROMPT_COLUMN, CaptionTemplate, Labels, prompt_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output

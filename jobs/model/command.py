@@ -14,7 +14,7 @@ from rich.table import Table
 
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import EscapingConsole, reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.text import command
 

@@ -15,7 +15,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.options.footprint import row_size
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.layout import INVALID

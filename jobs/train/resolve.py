@@ -18,7 +18,7 @@ from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.settings import TrainSettings
 

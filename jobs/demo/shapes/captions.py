@@ -10,7 +10,7 @@ import re
 from random import Random
 
 from framefleet.jobs.demo.shapes.scene import COLORS, MOTIONS, SHAPES, Scene
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 
 LANGUAGES = ("en", "zh")
 MAX_TOKENS = 64  # of a caption: its bytes, and an end

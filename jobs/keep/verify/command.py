@@ -25,7 +25,7 @@ from framefleet.jobs.keep.replay.command import (
 from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import (
     PIPELINES,

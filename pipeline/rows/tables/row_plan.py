@@ -10,8 +10,7 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.guards.mistakes import Mistakes
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.lora import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules

@@ -25,7 +25,7 @@ from framefleet.pipeline.rows.tables.odd_cells import Problems
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, files_in, public_cell
-from framefleet.pipeline.shape import shape_text
+from framefleet.pipeline.text import shape_text
 
 SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they

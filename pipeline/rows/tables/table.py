@@ -15,8 +15,8 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import FramefleetError, TableError
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
-from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
