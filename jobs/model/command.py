@@ -124,8 +124,7 @@ def info_command(
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
     """Write the lock file and print where it is. An older one of the folder does not count."""
-    from framefleet.pipeline.model.sources.integrity import model_digest
-    from framefleet.pipeline.model.sources.model_lock import LOCK_FILE, ModelLock
+    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
     from framefleet.pipeline.outputs.stores.folder import Folder
 
     weights = _opened(model, revision, allow_pickle, ignore_lock=True)
@@ -150,8 +149,7 @@ def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: P
 
 def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
     """Raise ModelError unless every file that is loaded is the one that lock and hub name."""
-    from framefleet.pipeline.model.sources.integrity import count_named, model_digest
-    from framefleet.pipeline.model.sources.model_lock import LOCK_FILE
+    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, count_named, model_digest
 
     weights = _opened(model, revision, allow_pickle, lock=lock)
     with stderr.status(f"reading {weights.source.name}"):

@@ -26,10 +26,14 @@ from framefleet.pipeline.model.registry import (
     own_class,
     own_component,
 )
-from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.list_arguments import with_several
 from framefleet.pipeline.model.specs.model_index import is_modular
-from framefleet.pipeline.model.specs.native_facts import NativeFacts, native_facts
+from framefleet.pipeline.model.specs.native_facts import (
+    NativeFacts,
+    autoencoder_factors,
+    constructed_pipeline,
+    native_facts,
+)
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
 from framefleet.pipeline.model.specs.workflows import lacking_components

@@ -17,7 +17,7 @@ from torch.utils import swap_tensors
 from framefleet.pipeline.hooks.adapters import of_one_row
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import empty_cache
-from framefleet.pipeline.model.loras.lora import adapter_name
+from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.encoders.embeddings import Embeddings, Encoded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from framefleet.pipeline.model.specs.references import MediaKind
+from framefleet.pipeline.model.specs.signature import MediaKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

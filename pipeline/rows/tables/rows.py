@@ -9,12 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
+from framefleet.pipeline.model.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.segments import check_film

@@ -31,8 +31,7 @@ from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall, Captured, capture
 from framefleet.pipeline.training.denoiser.latents import check_trainable, latents_of
 from framefleet.pipeline.training.denoiser.objective import Objective, objective_of
-from framefleet.pipeline.training.freezing import trained_component
-from framefleet.pipeline.training.lora import add_lora
+from framefleet.pipeline.training.freezing import add_lora, trained_component
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 

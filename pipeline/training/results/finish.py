@@ -67,7 +67,7 @@ def write_result(training: Training, task: TrainingTask, world: World) -> None:
 
 def _write_lora(training: Training, task: TrainingTask, lora: LoraSettings, world: World, path: str) -> None:
     """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
-    from framefleet.pipeline.training.lora import lora_file
+    from framefleet.pipeline.training.freezing import lora_file
 
     dtype = torch_dtype(training.settings.save_dtype)
     tensors = {name: tensor.to(dtype) for name, tensor in lora_file(task.trained, lora).items()}
