@@ -9,8 +9,7 @@ import diffusers
 import pytest
 import torch
 
-from framefleet.jobs.demo.prepare import MODEL, PROMPTS, prepare_demo
-from framefleet.jobs.demo.shapes.scene import SIZE, Size
+from framefleet.jobs.demo.prepare import MODEL, PROMPTS, Size, prepare_demo
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.load_model import load_model
@@ -23,6 +22,7 @@ from tests.pictures import clip, write_starts
 from tests.unaudited import unaudited
 from tools.shapes.measure import measure
 from tools.shapes.prompts import prompt_rows
+from tools.shapes.scenes import SIZE
 
 SHAPES = dict(next(one.arguments for one in PRESETS if one.name == "framefleet-shapes"))
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")

@@ -1,6 +1,6 @@
-"""Nothing in. Out: scenes, each what one clip shows: a shape of a colour that moves on a plain background.
+"""Nothing in. Out: scenes, each what one clip shows, and captions that say so in English and in Chinese.
 
-Also how long and how large a clip is, written as 9x64x64: frames, height, width.
+A scene is a shape of a colour that moves on a plain background.
 """
 
 from __future__ import annotations
@@ -10,20 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
-from typing import NamedTuple
 
+from framefleet.jobs.demo.prepare import Size
+from framefleet.jobs.demo.vocabulary import (
+    CHINESE_COLORS,
+    CHINESE_MOTIONS,
+    CHINESE_SENTENCES,
+    CHINESE_SHAPES,
+    COLORS,
+    ENGLISH_MOTIONS,
+    ENGLISH_SENTENCES,
+    ENGLISH_SHAPES,
+    MOTIONS,
+    SHAPES,
+)
 from framefleet.pipeline.errors import JobError
 
-SHAPES = ("ball", "square", "triangle", "star", "ring")
-COLORS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")  # RGB's corners: far apart
-MOTIONS = ("left", "right", "up", "down", "bounce", "grow", "shrink", "still")
-
+LANGUAGES = ("en", "zh")
+SIZE = Size(9, 64, 64)
+_MIN_SIDE, _MAX_SIDE = 32, 1024  # below, a star is a ball
 # Can be drawn, named and measured, but no dataset has them unless asked: what fine-tuning can teach.
 NEW_SHAPES = ("cross",)
 NEW_COLORS = ("pink",)
 
 HELD_OUT_SHARE = 10  # one in this many
-_MIN_SIDE, _MAX_SIDE = 32, 1024  # below, a star is a ball
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,26 +87,28 @@ def _dealt(scenes: list[Scene], num_scenes: int, seed: int) -> list[Scene]:
     return dealt[:num_scenes]
 
 
-class Size(NamedTuple):
-    """Of a clip, in frames and pixels."""
+def captions(scene: Scene, *, seed: int) -> dict[str, str]:
+    """Return the scene in both languages, at most 63 bytes of UTF-8 each; wordings are drawn from `seed`.
 
-    num_frames: int
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.num_frames}x{self.height}x{self.width}"
-
-
-SIZE = Size(9, 64, 64)
-
-
-def read_size(text: str) -> Size:
-    """Return what "9x64x64" stands for. Raises JobError for what is no size."""
-    numbers = text.split("x")
-    if len(numbers) != len(Size._fields) or not all(number.isdecimal() for number in numbers):
-        raise JobError(f"size {text!r} is not frames, height and width", "write it as 9x64x64")
-    return Size(*map(int, numbers))
+    Some begin with a capital or end with a full stop, as people write them.
+    """
+    random = Random(f"captions {seed}")
+    english = random.choice(ENGLISH_SENTENCES).format(
+        color=scene.color,
+        shape=random.choice(ENGLISH_SHAPES[scene.shape]),
+        background=scene.background,
+        motion=random.choice(ENGLISH_MOTIONS[scene.motion]),
+    )
+    chinese = random.choice(CHINESE_SENTENCES).format(
+        color=CHINESE_COLORS[scene.color],
+        shape=random.choice(CHINESE_SHAPES[scene.shape]),
+        background=CHINESE_COLORS[scene.background],
+        motion=random.choice(CHINESE_MOTIONS[scene.motion]),
+    )
+    sentence = random.random() < 0.2
+    if sentence:
+        english, chinese = f"{english[0].upper()}{english[1:]}.", f"{chinese}。"
+    return {"en": english, "zh": chinese}
 
 
 def check_size(size: Size) -> None:
