@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.compact.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
-    from framefleet.jobs.look.failures.failures import failures
+    from framefleet.jobs.look.failures.command import failures
     from framefleet.jobs.look.gallery.gallery import gallery
     from framefleet.jobs.look.gallery.serve import GalleryServer
     from framefleet.jobs.look.report.report import report
@@ -131,7 +131,7 @@ _HOMES = {
     "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.look.gallery.gallery",
-    "failures": "framefleet.jobs.look.failures.failures",
+    "failures": "framefleet.jobs.look.failures.command",
     "grid": "framefleet.jobs.look.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
     "open_output": "framefleet.pipeline.outputs.output",

@@ -23,8 +23,8 @@ from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training, su
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.finish import read_finished
 from framefleet.pipeline.training.reports import Kept, Preparing, Step, TrainingReport, read_losses
-from framefleet.pipeline.training.results.finish import read_finished
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.training import Training
 

@@ -20,10 +20,10 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.network_state import NetworkState, marks_agree, state_of
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.model.snapshot import Pristine
-from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.process_state import ModuleState, changed_since, process_state
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.text_encoders import Encoders
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,8 @@ from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
-from framefleet.pipeline.render.encoders.text_encoders import Encoders
-from framefleet.pipeline.render.findings.findings import Findings, surroundings
-from framefleet.pipeline.render.findings.storage import Places
+from framefleet.pipeline.render.findings import Findings, surroundings
+from framefleet.pipeline.render.findings_storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
@@ -41,6 +40,7 @@ from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.shared_calls import SharedCalls
+from framefleet.pipeline.render.text_encoders import Encoders
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs

@@ -26,8 +26,8 @@ from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
-from framefleet.pipeline.render.encoders.text_encoders import Memo
 from framefleet.pipeline.render.fused.calls import Call
+from framefleet.pipeline.render.text_encoders import Memo
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall, Captured, capture
 from framefleet.pipeline.training.denoiser.latents import check_trainable, latents_of
 from framefleet.pipeline.training.denoiser.objective import Objective, objective_of

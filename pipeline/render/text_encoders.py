@@ -20,7 +20,7 @@ from framefleet.pipeline.memory import empty_cache
 from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.encoders.embeddings import Embeddings, Encoded
+from framefleet.pipeline.render.embeddings import Embeddings, Encoded
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
 from framefleet.pipeline.render.fused.cross_check import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
