@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.compact.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
-    from framefleet.jobs.look.failures.failures import failures
+    from framefleet.jobs.look.failures.command import failures
     from framefleet.jobs.look.gallery.gallery import gallery
     from framefleet.jobs.look.gallery.serve import GalleryServer
     from framefleet.jobs.look.report.report import report
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.render.audit.settings import Audit
+    from framefleet.pipeline.render.audit.schedule import Audit
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.renderer import Renderer
@@ -107,7 +107,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Audit": "framefleet.pipeline.render.audit.settings",
+    "Audit": "framefleet.pipeline.render.audit.schedule",
     "Batching": "framefleet.pipeline.render.fused.batching",
     "CheckResult": "framefleet.jobs.doctor.results",
     "Clip": "framefleet.pipeline.outputs.clips",
@@ -136,7 +136,7 @@ _HOMES = {
     "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.look.gallery.gallery",
-    "failures": "framefleet.jobs.look.failures.failures",
+    "failures": "framefleet.jobs.look.failures.command",
     "grid": "framefleet.jobs.look.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
     "open_output": "framefleet.pipeline.outputs.output",

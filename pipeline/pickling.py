@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, TypeVar
 
-Kind = TypeVar("Kind")
+Sent = TypeVar("Sent")
 
 
-def quickly_pickled(kind: type[Kind]) -> type[Kind]:
+def quickly_pickled(kind: type[Sent]) -> type[Sent]:
     """Decorate a dataclass with slots, of two fields or more: look its fields up once."""
     names = tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     setters = [kind.__dict__[name].__set__ for name in names]
 
-    def set_state(value: Kind, state: Iterable[Any]) -> None:
+    def set_state(value: Sent, state: Iterable[Any]) -> None:
         for setter, field in zip(setters, state, strict=True):
             setter(value, field)
 

@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 

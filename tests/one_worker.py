@@ -10,7 +10,7 @@ from framefleet.cluster.worker.messages import Assignment, StoredRow, WorkerSetu
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.tiny import tiny

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from framefleet.jobs.demo.shapes.scene import Scene
-from framefleet.jobs.demo.shapes.size import Size
+from framefleet.jobs.demo.prepare import Size
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -17,6 +16,7 @@ from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 from tools.shapes.drawing import draw
+from tools.shapes.scenes import Scene
 
 CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])
 

@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request

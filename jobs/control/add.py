@@ -23,7 +23,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, t
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -61,8 +61,7 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
     size: of one's own, as "9x64x64". num_seeds: clips of each prompt.
     """
     from framefleet.jobs.demo.pictures import draw_pictures
-    from framefleet.jobs.demo.prepare import prepare_demo
-    from framefleet.jobs.demo.shapes.size import read_size
+    from framefleet.jobs.demo.prepare import prepare_demo, read_size
     from framefleet.jobs.demo.vocabulary import hint_about
     from framefleet.jobs.render.command import show_render
 

@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
-from framefleet.pipeline.shape import shape_text
+from framefleet.pipeline.text import shape_text
 
 MAX_MOVING = 18  # clips in the animation: three rows
 

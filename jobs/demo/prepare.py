@@ -7,12 +7,10 @@ import io
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from framefleet.jobs.demo.shapes.captions import MAX_TOKENS
-from framefleet.jobs.demo.shapes.size import Size
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
@@ -23,7 +21,29 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"
+MAX_TOKENS = 64  # of a prompt: its bytes, and an end
+
+
+class Size(NamedTuple):
+    """Of a clip, in frames and pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.num_frames}x{self.height}x{self.width}"
+
+
 SMALLEST, LARGEST = Size(9, 64, 64), Size(33, 128, 128)  # what the model was trained for
+
+
+def read_size(text: str) -> Size:
+    """Return what "9x64x64" stands for. Raises JobError for what is no size."""
+    numbers = text.split("x")
+    if len(numbers) != len(Size._fields) or not all(number.isdecimal() for number in numbers):
+        raise JobError(f"size {text!r} is not frames, height and width", "write it as 9x64x64")
+    return Size(*map(int, numbers))
 
 
 def prepare_demo(

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefleet.jobs.export.card import write_card
-from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
-from framefleet.jobs.export.clips import CLIPS_AT_ONCE, read_clips
-from framefleet.jobs.export.folder_shard import FolderShard, check_folder
+from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat, picked
 from framefleet.jobs.export.near_duplicates import (
     Comparison,
     NearDuplicate,
@@ -23,14 +21,18 @@ from framefleet.jobs.export.near_duplicates import (
     find_near_duplicates,
 )
 from framefleet.jobs.export.open_table import CATALOG, export_table
-from framefleet.jobs.export.parquet_shard import ParquetShard
-from framefleet.jobs.export.picks import picked
 from framefleet.jobs.export.plan import NOTES, ExportPlan, claim_place, parts_to_export, plan_of
-from framefleet.jobs.export.selection import SPLITS, Piece, Selection
-from framefleet.jobs.export.shard import ShardWriter, Target, feature_of
-from framefleet.jobs.export.tar_shard import TarShard
-from framefleet.jobs.show.progress_values import ClipsProgress
-from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
+from framefleet.jobs.export.selection import CLIPS_AT_ONCE, SPLITS, Piece, Selection, read_clips
+from framefleet.jobs.export.shard import (
+    FolderShard,
+    ParquetShard,
+    ShardWriter,
+    Target,
+    TarShard,
+    check_folder,
+    feature_of,
+)
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background

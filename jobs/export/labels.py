@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from framefleet.jobs.export.choice import Pick
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.records import told_arguments

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from framefleet.jobs.export.clips import CLIPS_AT_ONCE, read_clips
-from framefleet.jobs.export.selection import Selection
+from framefleet.jobs.export.selection import CLIPS_AT_ONCE, Selection, read_clips
 from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.damage import Damage

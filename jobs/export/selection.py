@@ -1,11 +1,16 @@
-"""In: an output and what is chosen of it. Out: its records, some at a time, cut into shards."""
+"""In: an output and what is chosen of it. Out: its records, cut into shards, and the bytes of their clips.
+
+Clips are read side by side, and each is compared with its record.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,14 +18,15 @@ import pyarrow.compute as pc
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.jobs.export.labels import PROMPT_COLUMN, STARS, CaptionTemplate, Labels, prompt_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
-from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
+from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -36,6 +42,8 @@ _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memo
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
+CLIPS_AT_ONCE = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
+_PIECES_AHEAD = 1  # while one is written the next is read
 
 
 def split_of(prompt: str, validation: float) -> Split:
@@ -197,3 +205,27 @@ def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
         for text in table["arguments"].unique().to_pylist():
             arguments |= told_arguments({"arguments": text}).keys()
     return tuple(name for name in maybe if name in filled and (name in _LEAN or name not in arguments))
+
+
+def read_clips(
+    store: Store, pieces: Iterable[Piece], readers: ThreadPoolExecutor
+) -> Iterator[tuple[Piece, list[bytes | Damage]]]:
+    """Yield each piece with its clips; of one that is not as its record says what is wrong with it."""
+    waiting: deque[tuple[Piece, list[Future[bytes | Damage]]]] = deque()
+    for piece in pieces:
+        rows = piece.rows.select(list(CLIP_COLUMNS)).to_pylist()
+        waiting.append((piece, [readers.submit(_clip, store, row) for row in rows]))
+        if len(waiting) > _PIECES_AHEAD:
+            yield _done(*waiting.popleft())
+    while waiting:
+        yield _done(*waiting.popleft())
+
+
+def _done(piece: Piece, reads: list[Future[bytes | Damage]]) -> tuple[Piece, list[bytes | Damage]]:
+    return piece, [read.result() for read in reads]
+
+
+def _clip(store: Store, record: dict[str, Any]) -> bytes | Damage:
+    file = recorded_clip(record)
+    found = sound_content(store, file)
+    return found if isinstance(found, bytes) else Damage(kind=found, path=file.path, row_id=record["row_id"])

@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 from framefleet.jobs.job.schema import IpAdapterSection, MediaSection
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.claim_file import claim_in_parts_as, find_claim_as
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, find_claim_as
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 

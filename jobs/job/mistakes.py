@@ -8,8 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, SecondModelSection
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
-from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
 _NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}

@@ -21,7 +21,7 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.rows.sweeps.settings import Sweep

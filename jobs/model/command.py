@@ -14,7 +14,7 @@ from rich.table import Table
 
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import EscapingConsole, reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.text import command
 
@@ -124,8 +124,7 @@ def info_command(
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
     """Write the lock file and print where it is. An older one of the folder does not count."""
-    from framefleet.pipeline.model.sources.integrity import model_digest
-    from framefleet.pipeline.model.sources.model_lock import LOCK_FILE, ModelLock
+    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
     from framefleet.pipeline.outputs.stores.folder import Folder
 
     weights = _opened(model, revision, allow_pickle, ignore_lock=True)
@@ -150,8 +149,7 @@ def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: P
 
 def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
     """Raise ModelError unless every file that is loaded is the one that lock and hub name."""
-    from framefleet.pipeline.model.sources.integrity import count_named, model_digest
-    from framefleet.pipeline.model.sources.model_lock import LOCK_FILE
+    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, count_named, model_digest
 
     weights = _opened(model, revision, allow_pickle, lock=lock)
     with stderr.status(f"reading {weights.source.name}"):
@@ -169,7 +167,7 @@ def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: P
 
 def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     """Print class, components, rules and digest."""
-    from framefleet.jobs.model.class_table import in_company
+    from framefleet.jobs.model.page import in_company
     from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.pipeline.model.license import license_of
     from framefleet.pipeline.model.sources.integrity import model_digest
@@ -296,7 +294,7 @@ def show_list() -> None:
 
 def show_classes() -> None:
     """Print every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.jobs.model.class_table import class_states
+    from framefleet.jobs.model.page import class_states
     from framefleet.pipeline.model.families.measurements import read_measured
 
     measured = read_measured()

@@ -24,9 +24,9 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.audits import bound_text, share_text
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.headline import bound_text, share_text
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _carried_lines(plan: JobPlan) -> list[str]:
 
 
 def _shapes(shapes: Mapping[str, int]) -> Table:
-    from framefleet.pipeline.shape import SHAPE_ORDER
+    from framefleet.pipeline.text import SHAPE_ORDER
 
     shown = dict(list(shapes.items())[:MAX_SHAPES_SHOWN])
     hidden = len(shapes) - len(shown)
@@ -330,7 +330,7 @@ def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     from framefleet.jobs.plan.training import plan_train_job
     from framefleet.jobs.show.headline import duration
     from framefleet.jobs.show.progress import watch_on
-    from framefleet.pipeline.shape import SHAPE_ORDER
+    from framefleet.pipeline.text import SHAPE_ORDER
 
     quiet_libraries()
     with watch_on(stderr) as watch:

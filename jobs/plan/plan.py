@@ -31,8 +31,8 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
-from framefleet.pipeline.render.audit.settings import Audit
-from framefleet.pipeline.render.findings.storage import Found, Places, memory_name
+from framefleet.pipeline.render.audit.schedule import Audit
+from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.sweep_table import Swept

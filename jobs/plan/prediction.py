@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from framefleet.cluster.driver.budget import HOUR_S
-from framefleet.pipeline.render.audit.schedule import MAX_KINDS
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit
 from framefleet.pipeline.render.fused.batching import Batching
 
 # The last records, the gallery, and Ray's end.

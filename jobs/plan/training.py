@@ -19,8 +19,7 @@ from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.plan.memory import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.jobs.train.claim import as_begun, check_output
-from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training
-from framefleet.jobs.train.survey import survey_training
+from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training, survey_training
 from framefleet.jobs.train.train import training_of
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights

@@ -27,8 +27,8 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.audits import audit_line
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.headline import audit_line
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.text import command
 

@@ -21,8 +21,7 @@ from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.row_parts import sound_parts
 from framefleet.jobs.render.survey import Survey
-from framefleet.jobs.show.progress_values import Checked
-from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint

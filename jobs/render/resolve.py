@@ -14,7 +14,7 @@ from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.model.loras.lora import Lora, fetch_lora, loras_of
+from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
@@ -284,7 +284,7 @@ def open_loras(job: Job, model: OpenedModel) -> dict[str, Lora]:
     given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
     if files:
-        from framefleet.pipeline.model.loras.loading import check_loras_fit
+        from framefleet.pipeline.model.lora_loading import check_loras_fit
 
         check_loras_fit(files, model.weights, model.spec)
     return {name: file.lora for name, file in files.items()}

@@ -10,13 +10,12 @@ import pyarrow as pa
 
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.show.progress_values import Checked
-from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.options.footprint import row_size
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.layout import INVALID

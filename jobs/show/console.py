@@ -18,7 +18,7 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
-from framefleet.jobs.show.libraries import quiet_imports
+from framefleet.jobs.show.terminal import quiet_imports
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.text import command, escaped

@@ -1,13 +1,15 @@
-"""Progress of a job, in one line."""
+"""Progress of a job, and what its audits say, in one line each."""
 
 from __future__ import annotations
 
 import math
 import time
 
-from framefleet.cluster.driver.progress import Progress
-from framefleet.jobs.show.progress_values import Awaited, Checked, ClipsProgress, Standing, TrainProgress
+from framefleet.cluster.driver.progress import AuditFigures, Progress
+from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
+
+VAGUE = 0.5  # of the rows: a bound above this says nothing, and reads as if these were wrong
 
 
 def headline(standing: Standing) -> str:
@@ -75,3 +77,33 @@ def _of_clips(progress: ClipsProgress) -> list[str]:
     if progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
     return parts
+
+
+def audit_line(audits: AuditFigures, num_rows: int) -> str:
+    """Return how many rows were compared, and what that says of the others.
+
+    num_rows: with a record, of which audits speak.
+    """
+    if not audits.num_equal and not audits.num_unaudited:
+        return "no audits were needed: no row was batched" if num_rows else "no rows to audit"
+    if not audits.num_equal:
+        return f"none of {num_rows:,} rows has been rendered again to compare"
+    said = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
+    if bound := bound_text(audits.most_wrong, num_rows):
+        return f"{said}; with 95 % confidence, {bound}"
+    return f"{said} (`audit.at_most` compares more)"
+
+
+def bound_text(most_wrong: int, num_rows: int) -> str:
+    """Return how many rows differ at most; "" where the bound is too wide to say anything."""
+    share = most_wrong / num_rows if num_rows else 0.0
+    return "" if share > VAGUE else f"at most {most_wrong:,} of all rows ({share_text(share)}) differ"
+
+
+def share_text(share: float) -> str:
+    """Return a share in per cent, with two digits, rounded up: a bound stays one."""
+    if share <= 0:
+        return "0 %"
+    digits = max(0, 1 - math.floor(math.log10(100 * share) + 1e-9))
+    step = 10.0**-digits
+    return f"{math.ceil(100 * share / step - 1e-9) * step:.{digits}f} %"

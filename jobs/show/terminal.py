@@ -1,7 +1,8 @@
 """The standard streams of a command: what others wrote reaches no terminal as control, no secret is printed.
 
 Text comes from tables, models, stores and libraries. A terminal obeys what is in it (titles, the clipboard,
-the cursor), so it is escaped where it is written, whoever writes it.
+the cursor), so it is escaped where it is written, whoever writes it. What libraries would print between a
+command's own lines is silenced.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any, TextIO, cast
 
 from framefleet.pipeline.errors import ServiceError
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
 from framefleet.pipeline.text import CONTROL, escaped, spelt
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.
 CONTROLS_BUT_MOVES = re.compile(rf"(?:\x1b\[[0-9;]*m|\x1b\[A|\r)|({CONTROL})")
+VERBOSITY = ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")  # read when they are imported
 
 
 def guard_streams() -> None:
@@ -81,3 +84,21 @@ def _guarded(stream: TextIO | None) -> TextIO:
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")  # what an ASCII terminal or pipe cannot show
     return cast(TextIO, GuardedStream(stream))
+
+
+def quiet_imports() -> None:
+    """Silence diffusers and transformers where they may never be imported: importing them takes seconds."""
+    keep_import_warnings()
+    for variable in VERBOSITY:
+        os.environ.setdefault(variable, "error")
+
+
+def quiet_libraries() -> None:
+    """Silence diffusers and transformers: their advice and progress bars are for those who call them."""
+    quiet_imports()
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()

@@ -19,9 +19,9 @@ from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
+from framefleet.pipeline.training.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
 from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.results.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
-from framefleet.pipeline.training.results.finish import read_finished
+from framefleet.pipeline.training.finish import read_finished
 
 _DECISIVE = ("numerics", "workers", "rows", "model_digest")  # and `train:`, but for what is in FREE
 # Of `train:`, what may change from run to run without changing the weights.

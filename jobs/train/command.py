@@ -17,7 +17,7 @@ from framefleet.jobs.options import (
     Verbose,
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.terminal import quiet_libraries
 
 if TYPE_CHECKING:
     from framefleet.jobs.job.schema import TrainJob

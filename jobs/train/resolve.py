@@ -1,17 +1,24 @@
-"""From a training's job to what it names, opened and checked: model, table, output. Opens no weights."""
+"""From a training's job to what it names, opened and checked: model, table with its videos, output.
+
+Opens no weights.
+"""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from framefleet.jobs.job.model import OpenedModel, open_model
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import TrainJob
-from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
+from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
@@ -19,17 +26,24 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.layout import INVALID
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import invalid_schema
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import checked
+from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.batches import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.render_output import table_folder
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.dataset.survey import survey
 from framefleet.pipeline.training.denoiser.latents import check_trainable
 from framefleet.pipeline.training.freezing import trained_component
 from framefleet.pipeline.training.settings import TrainSettings
@@ -201,3 +215,39 @@ def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: Inp
     except UserError as error:
         raise JobError(f"train.samples: number {number + 1}: {error.problem}", error.fix) from error
     return request  # as it was given: the renderer checks it again, where images are files
+
+
+def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
+    """Return the rows to train on. Raises TableError for others, unless the job leaves them out.
+
+    Those that are left out are in invalid/, in place of those of earlier runs.
+    """
+    store, table, is_skipping = resolved.store, resolved.columns.table, resolved.job.on_invalid == "skip"
+    earlier = store.list(INVALID)
+    writer = PartWriter(store, INVALID, invalid_schema(table.schema), run=uuid.uuid4().hex)
+    found = Survey()
+
+    def refused(row: InvalidRow, cells: pa.RecordBatch) -> None:
+        found.num_invalid += 1
+        if len(found.invalid) < MAX_SHOWN:
+            found.invalid.append(row)
+        if is_skipping:
+            writer.add(repaired_row(cells), reasons(row))
+            if writer.due(0.0):
+                writer.flush()
+
+    def checked(num_rows: int) -> None:
+        watch.show(Checked(num_rows=num_rows))
+
+    columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
+    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
+    found.find_places(table)
+    found.num_rows = len(rows) + found.num_invalid
+    check_valid(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
+    if is_skipping:
+        writer.flush()
+        for path in earlier:
+            store.delete(path)
+    left_out = f", {found.num_invalid:,} left out (see {INVALID}/)" if found.num_invalid else ""
+    watch.say(f"{len(rows):,} rows to train on{left_out}")
+    return rows

@@ -1,12 +1,26 @@
-"""Checks of what people give: the type of one argument; several checks of a job in one error."""
+"""What people get wrong: words that nothing goes by, values of another type, several checks in one error."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from framefleet.pipeline.errors import JobError, UserError
+
+
+def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known words that are most like it, the best first; cutoff: 1 is the same word, 0 any."""
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the fix of an error that tells of a name nothing has."""
+    names = list(known)
+    near = nearest(word, names)
+    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names))}"
+
 
 _AGAIN = "correct these, then run the same command again"
 Expected = TypeVar("Expected")

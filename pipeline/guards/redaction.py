@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 
 HIDDEN = "***"
 # The last word of a name; a letter after it makes another word, as in "keyframe".

@@ -146,7 +146,7 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
 def load_ip_adapter(pipe: Any, files: IpAdapterFiles) -> None:
     """Load it as a plain call would, from a folder of the hashed files alone."""
     from framefleet.pipeline.model.sources.components import Component
-    from framefleet.pipeline.model.sources.network_sizes import check_sizes
+    from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     adapter = files.adapter

@@ -19,7 +19,7 @@ from framefleet.pipeline.model.ip_adapter import (
     without_ip_adapter,
 )
 from framefleet.pipeline.model.license import license_of
-from framefleet.pipeline.model.loras.lora import LoraFile, fetch_lora
+from framefleet.pipeline.model.lora import LoraFile, fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
@@ -28,8 +28,8 @@ from framefleet.pipeline.model.options.tuning import packages_of, quantization_c
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.model.sources.assembly import assembled
 from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.sources.network_sizes import check_sizes
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -143,7 +143,7 @@ def _assembled(
         load_ip_adapter(pipe, adapter)
         _check_filled({adapter.adapter.image_encoder: pipe.image_encoder}, adapter.folder)
     if loras:
-        from framefleet.pipeline.model.loras.loading import (
+        from framefleet.pipeline.model.lora_loading import (
             load_loras,  # imports peft and diffusers' loaders: 3 s
         )
 

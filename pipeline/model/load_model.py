@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
-from framefleet.pipeline.model.loras.lora import Lora, loras_of
+from framefleet.pipeline.model.lora import Lora, loras_of
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.options.schema import OptionValues, read_options
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.model.ip_adapter import IpAdapter
-from framefleet.pipeline.model.loras.lora import Lora
+from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.source import open_source, public_name

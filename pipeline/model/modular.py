@@ -24,7 +24,7 @@ import torch
 from diffusers.modular_pipelines import InputParam
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
 from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.model.modular import blank, guided, inputs_of, modular_class, scales_of
+from framefleet.pipeline.model.specs.pipeline_call import needed_components
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.model.specs.workflows import needed_components
 
 _Problems = Iterator[tuple[str, Refused]]
 # What a row gives, by name: that it is there, and of switches whether they are on.

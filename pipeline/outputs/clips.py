@@ -84,7 +84,7 @@ class Clip:
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: the clip, playing."""
-        from framefleet.pipeline.outputs.player import player  # knows clips
+        from framefleet.pipeline.outputs.encode_clip import player  # knows clips
 
         return player(self)
 

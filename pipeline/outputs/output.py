@@ -1,10 +1,12 @@
 """An output: where the clips, records and failures of a job are. Whoever looks at one asks it here.
 
-layout.py lists what lies where, who writes it and what makes it count.
+layout.py lists what lies where, who writes it and what makes it count. job.json says what the output was made
+with; each part of its records repeats that.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,17 +15,20 @@ import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.claim_file import find_claim_as
 from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRAFTS, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
+from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
 from framefleet.pipeline.outputs.stores.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class _Drafted(BaseModel):
@@ -155,3 +160,31 @@ def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None
 
 def _all_columns(store: Store, folder: str) -> Iterator[pa.Table]:
     return (read_part(store, part.path, None) for part in parts_in(store, folder))
+
+
+def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
+    """Return what job.json says, or the parts where it is lost or damaged; None where the output is nobody's.
+
+    Raises JobError where it is damaged, or lost although there are records, and no part has it.
+    """
+    try:
+        return read_json(store, CLAIM, kind)
+    except FileNotFoundError:
+        if not parts_in(store, RECORDS):
+            return None
+        lost = JobError(
+            f"{store.url_of('')} has records, but no {CLAIM}, which says of what job",
+            "put it back, or choose another output",
+        )
+    except JobError as error:
+        lost = error
+    if (found := claim_in_parts_as(store, kind)) is None:
+        raise lost
+    log.warning("%s: %s; the parts of its records have it", store.url_of(CLAIM), lost.problem)
+    return found
+
+
+def claim_in_parts_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
+    """Return what job.json says by the newest part that has it; None where none does."""
+    text = job_in_parts(store)
+    return None if text is None else read_as(kind, text, store.url_of(RECORDS))

@@ -1,27 +1,41 @@
 """In: records and a condition on their columns, in SQL. Out: the records that it holds for, by DuckDB.
 
-A condition is about one row: it opens no file, asks no network and sees no other table.
+A condition is about one row: it opens no file, asks no network and sees no other table. It is asked in a
+sandbox, which runs `main`.
 """
 
 from __future__ import annotations
 
+import array
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.query_process import FOUND, WRONG
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
-_SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query_process", max_silence_s=_MAX_SILENCE_S)
+_SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
+FOUND, WRONG = b"r", b"w"  # what an answer begins with: then places of rows, or why there are none
+_MAX_BYTES = 2 << 30  # more than the process has
+_SEALED: dict[str, Any] = {
+    "enable_external_access": "false",  # no file, no URL, no extension
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # no variable of this process
+    "lock_configuration": "true",
+    "memory_limit": "1GB",
+    "threads": "1",
+}
 
 
 def records_where(
@@ -92,3 +106,43 @@ def _wrong(condition: str, said: str, names: list[str]) -> JobError:
     return JobError(
         f"where: {condition!r} is not a condition on a row: {said.partition(chr(10))[0]}", _EXAMPLE
     )
+
+
+def main() -> None:
+    bound_memory(_MAX_BYTES)
+    serve(_answer)
+
+
+def _answer(connection: Connection) -> None:
+    import duckdb  # here: who starts this process does not need it
+
+    condition = connection.recv_bytes().decode()
+    with pa.ipc.open_stream(connection.recv_bytes()) as stream:
+        table = stream.read_all()
+    with duckdb.connect(":memory:", config=_SEALED) as database:
+        connection.send_bytes(_numbers(database, table, condition))
+
+
+def _numbers(database: Any, table: pa.Table, condition: str) -> bytes:
+    import duckdb
+
+    number = _unsaid(condition)
+    numbered = table.append_column(number, pa.array(range(len(table)), pa.int64()))
+    try:
+        # A relation takes one expression: whatever would end it or follow it is refused by DuckDB's parser.
+        found = database.from_arrow(numbered).filter(condition).project(number).fetchall()
+    except (duckdb.Error, MemoryError) as error:
+        return WRONG + (str(error) or "it takes too much memory").encode()
+    return FOUND + array.array("q", sorted(row for (row,) in found)).tobytes()
+
+
+def _unsaid(condition: str) -> str:
+    """Return a name for where rows stand that the condition does not say: no column that it asks has it."""
+    name = "__row"
+    while name in condition.casefold():
+        name += "_"
+    return name
+
+
+if __name__ == "__main__":
+    main()

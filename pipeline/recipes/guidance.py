@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.registry import class_named

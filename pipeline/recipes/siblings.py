@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.family import Sibling, SiblingTask
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.factors import autoencoder_factors
+from framefleet.pipeline.model.specs.native_facts import autoencoder_factors
 from framefleet.pipeline.model.specs.spec import Configs
 
 SIBLINGS = tuple(sibling for family in FAMILIES for sibling in family.siblings)

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import Around
-from framefleet.pipeline.model.loras.lora import without_loras
+from framefleet.pipeline.model.lora import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
-from framefleet.pipeline.model.specs.references import references_of
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
+from framefleet.pipeline.model.specs.signature import references_of
 from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
 from framefleet.pipeline.outputs.frames.pixels import LateFrames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered

@@ -14,7 +14,7 @@ from typing import Any
 
 from framefleet.pipeline.hooks.adapters import RowAdapters
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.model.loras.lora import adapters_in
+from framefleet.pipeline.model.lora import adapters_in
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask

@@ -11,11 +11,11 @@ import torch
 
 from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
 from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.text_encoders import Encoders
 
 _Seconds = Callable[[], MutableMapping[str, float] | None]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.named_function import named_function, source_digest
-from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.scores.measures import (
     flicker,

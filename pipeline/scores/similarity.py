@@ -16,7 +16,7 @@ import numpy as np
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.sources.config_keys import check_configs
+from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -123,7 +123,7 @@ def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     from framefleet.pipeline.model.sources.components import Component
-    from framefleet.pipeline.model.sources.network_sizes import check_sizes
+    from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     folder, files = Path(similarity.folder), dict(similarity.files)

@@ -1,18 +1,26 @@
-"""Patterns of names of weights in, the weights to train out; all others are frozen."""
+"""Patterns of names of weights in, the weights to train out, or adapters next to them; all others are frozen.
+
+peft makes and names the adapters; their file is as diffusers' `load_lora_weights` and a job's `loras:` take
+it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.settings import LoraSettings, TrainSettings
+from framefleet.pipeline.training.world import whole_tensor
 
 _COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
+_ADAPTER = "trained"
 
 
 def choose_parameters(
@@ -103,3 +111,62 @@ def _is_chosen(component: str, settings: TrainSettings) -> bool:
     heads = [pattern.partition(".")[0] for pattern in settings.only]
     frozen = [pattern.removesuffix(".*") for pattern in settings.freeze]
     return (not heads or matches_any(component, heads)) and not matches_any(component, frozen)
+
+
+def add_lora(pipe: Any, components: Mapping[str, nn.Module], settings: LoraSettings, *, seed: int) -> None:
+    """Add adapters to components of `pipe`, in fp32; at the start they change nothing.
+
+    seed: of their values. Raises JobError where there is nothing to adapt, or nothing would load the file.
+    """
+    from peft import LoraConfig  # which takes seconds
+
+    if not hasattr(pipe, "load_lora_weights"):
+        raise JobError(f"train.lora: {type(pipe).__name__} takes no LoRAs", "train the weights themselves")
+    for name, module in components.items():
+        network: Any = module
+        _check_targets(name, module, settings.targets)
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha or settings.rank, target_modules=settings.targets
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.add_adapter(config, _ADAPTER)
+        for key, weight in module.named_parameters():
+            if is_lora(key):
+                weight.data = weight.data.float()
+
+
+def lora_file(components: Mapping[str, nn.Module], settings: LoraSettings) -> dict[str, Tensor]:
+    """Return the adapters' tensors under the names that diffusers gives them in a file.
+
+    Their scale is in them: a file that says nothing of alpha is loaded with a scale of 1. The second
+    transformer of Wan 2.2 is a `transformer` there too; who loads it says where it belongs.
+    """
+    from peft import get_peft_model_state_dict
+
+    scale = (settings.alpha or settings.rank) / settings.rank
+    tensors = {}
+    for name, module in components.items():
+        own = {key: whole_tensor(weight) for key, weight in module.state_dict().items() if is_lora(key)}
+        for key, weight in get_peft_model_state_dict(module, own, adapter_name=_ADAPTER).items():
+            scaled = weight * scale if ".lora_B." in key else weight
+            tensors[f"{name.removesuffix('_2')}.{key}"] = scaled.detach().cpu().contiguous()
+    return tensors
+
+
+def _check_targets(component: str, module: nn.Module, targets: list[str]) -> None:
+    """Raise JobError for an end of names that no linear layer or convolution has."""
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            known = sorted({_end(name) for name in layers})
+            raise JobError(
+                f"train.lora.targets: no layer of {component} is called {target!r}",
+                f"use ends of names of its layers: {', '.join(known)}",
+            )
+
+
+def _end(name: str) -> str:
+    """Return the last word of a name, and where that is a number the word before it too."""
+    words = name.split(".")
+    return ".".join(words[-2:]) if words[-1].isdigit() else words[-1]

@@ -24,8 +24,10 @@ from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.training.checkpoints import Checkpoints
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared_cache import PreparedRows
+from framefleet.pipeline.training.finish import write_result
 from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.reports import (
@@ -36,9 +38,7 @@ from framefleet.pipeline.training.reports import (
     read_losses,
     write_losses,
 )
-from framefleet.pipeline.training.results.checkpoints import Checkpoints
-from framefleet.pipeline.training.results.finish import write_result
-from framefleet.pipeline.training.results.samples import rendered_samples, write_samples
+from framefleet.pipeline.training.samples import rendered_samples, write_samples
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Finishes, Prepared, TrainingTask
 from framefleet.pipeline.training.training import Training

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.shape import shape_text
+from framefleet.pipeline.text import shape_text
 
 Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it
 

@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 
 import framefleet
-from framefleet.jobs.export.tar_shard import TarShard
+from framefleet.jobs.export.shard import TarShard
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.servers import S3Server, s3_process, s3_server

@@ -68,7 +68,7 @@ def test_its_memory_is_free_while_rows_are_denoised(tmp_path: Path, caplog: pyte
     size = sum(weight.nbytes for weight in [*encoder.parameters(), *encoder.buffers()])
     before = torch.cuda.memory_allocated()
     renderer = Renderer(model, embeddings=Store(str(tmp_path)))
-    with caplog.at_level(logging.INFO, logger="framefleet.pipeline.render.encoders.text_encoders"):
+    with caplog.at_level(logging.INFO, logger="framefleet.pipeline.render.text_encoders"):
         renderer.step()
     assert before - torch.cuda.memory_allocated() >= size
     assert caplog.messages == [f"text_encoder left cuda: {size:,} bytes are free"]

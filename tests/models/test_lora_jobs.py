@@ -15,8 +15,8 @@ from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.model.loras.loading import check_loras_fit
-from framefleet.pipeline.model.loras.lora import Lora, fetch_lora
+from framefleet.pipeline.model.lora import Lora, fetch_lora
+from framefleet.pipeline.model.lora_loading import check_loras_fit
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model

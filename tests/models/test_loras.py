@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.loras.lora import Lora
+from framefleet.pipeline.model.lora import Lora
 from tests.loras import clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
 from tests.tiny import tiny
 from tests.unaudited import unaudited

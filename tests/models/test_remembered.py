@@ -14,7 +14,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.findings.findings import surroundings
+from framefleet.pipeline.render.findings import surroundings
 from tests.loras import save_lora
 from tests.tiny import SMALLEST, tiny
 

@@ -17,7 +17,7 @@ import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import ModelSettings, model_files
-from framefleet.pipeline.model.sources.model_lock import LOCK_FILE, read_lock
+from framefleet.pipeline.model.sources.integrity import LOCK_FILE, read_lock
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from tests.commands import command

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.render.findings.findings import Findings
-from framefleet.pipeline.render.findings.storage import BatchSize, Found, Pins, Places
+from framefleet.pipeline.render.findings import Findings
+from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards

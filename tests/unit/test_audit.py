@@ -11,7 +11,7 @@ from framefleet import Audit, Batching
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.prediction import plan_audits
-from framefleet.jobs.show.audits import audit_line, share_text
+from framefleet.jobs.show.headline import audit_line, share_text
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import Verdict, kind_of, verdict_of

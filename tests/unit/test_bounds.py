@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.model.loras.lora import Lora, check_loras
+from framefleet.pipeline.model.lora import Lora, check_loras
 from framefleet.pipeline.model.specs.check import check_argument, check_seed
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model

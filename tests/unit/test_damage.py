@@ -16,7 +16,7 @@ import pytest
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.keep.repair.repair import Mended, mend, put_back
-from framefleet.jobs.keep.verify.files import damages_of
+from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import clip_presence

@@ -18,10 +18,10 @@ from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
+from framefleet.pipeline.training.checkpoints import Checkpoints
 from framefleet.pipeline.training.dataset.columns import plan_columns
+from framefleet.pipeline.training.finish import read_finished
 from framefleet.pipeline.training.reports import read_losses
-from framefleet.pipeline.training.results.checkpoints import Checkpoints
-from framefleet.pipeline.training.results.finish import read_finished
 from tests.commands import command
 from tests.configs import WAN, write_model
 from tests.jobs import job_values, write_job, write_table

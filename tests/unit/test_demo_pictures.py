@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from framefleet.jobs.demo.pictures import draw_pictures
-from framefleet.jobs.demo.shapes.size import SIZE, Size
+from framefleet.jobs.demo.prepare import Size
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.media import fonts
 from tests.commands import command
 from tests.shapes_output import output_of
 from tools.shapes.prompts import prompt_rows
+from tools.shapes.scenes import SIZE
 
 
 def test_clips_are_drawn_also_where_the_output_was_moved(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Sandboxes
-from framefleet.pipeline.model.specs.references import MediaKind
+from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs import description
 from framefleet.pipeline.rows.inputs.budget import Budget
 from framefleet.pipeline.rows.inputs.description import Describer

@@ -9,7 +9,7 @@ from tests.warm.process import start
 PROGRAM = """
 import torch
 from framefleet.pipeline.model.torch_modes import TorchModes
-from framefleet.pipeline.render.findings.findings import _settings_of_torch
+from framefleet.pipeline.render.findings import _settings_of_torch
 
 {given}
 before = _settings_of_torch()

@@ -17,9 +17,8 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.demo.prepare import MODEL
 from framefleet.jobs.look.gallery import blocks, refresh
 from framefleet.jobs.look.gallery.blocks import TableBlocks, in_blocks, script
-from framefleet.jobs.look.gallery.gallery import write_gallery
+from framefleet.jobs.look.gallery.gallery import make_stills, write_gallery
 from framefleet.jobs.look.gallery.refresh import refreshed_gallery
-from framefleet.jobs.look.gallery.stills import make_stills
 from framefleet.jobs.render import render
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import inspect_model

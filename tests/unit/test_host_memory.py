@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.encoders.text_encoders import Parked, is_on_gpu
+from framefleet.pipeline.render.text_encoders import Parked, is_on_gpu
 
 
 class Encoder(nn.Module):
@@ -79,7 +79,7 @@ def test_values_parameters_and_shared_weights_are_the_same_afterwards(
 def test_the_log_says_how_many_bytes_were_freed(
     encoder: Encoder, parked: Parked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="framefleet.pipeline.render.encoders.text_encoders"):
+    with caplog.at_level(logging.INFO, logger="framefleet.pipeline.render.text_encoders"):
         parked.run("text_encoder", encoder.forward, IDS)
         parked.leave()
         parked.leave()

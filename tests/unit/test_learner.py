@@ -11,10 +11,10 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.training.checkpoints import Checkpoints
+from framefleet.pipeline.training.finish import read_finished
 from framefleet.pipeline.training.learner import Learner, learning_rate
 from framefleet.pipeline.training.reports import Step, read_losses, write_losses
-from framefleet.pipeline.training.results.checkpoints import Checkpoints
-from framefleet.pipeline.training.results.finish import read_finished
 from framefleet.pipeline.training.run import read_ahead
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.world import World

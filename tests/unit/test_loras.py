@@ -11,7 +11,7 @@ import pytest
 from framefleet.jobs.job.file import job_from_mapping, load_job, places
 from framefleet.jobs.job.schema import LoraSection
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.loras.lora import Lora, adapters_in, check_loras, loras_of, without_loras
+from framefleet.pipeline.model.lora import Lora, adapters_in, check_loras, loras_of, without_loras
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows

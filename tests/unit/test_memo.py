@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from framefleet.pipeline.render.encoders.memo import Memo
+from framefleet.pipeline.render.text_encoders import Memo
 
 
 class Encoder:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from framefleet.pipeline.outputs.stores import azure, gcs, object_store
+from framefleet.pipeline.outputs.stores import gcs, object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import Patience
 from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload
@@ -61,10 +61,10 @@ def test_gcsfs_makes_each_request_once() -> None:
 
 def test_adlfs_makes_each_request_once() -> None:
     policy = SimpleNamespace(total_retries=3)
-    azure.ask_azure_once(
+    object_store.ask_azure_once(
         SimpleNamespace(service_client=SimpleNamespace(_config=SimpleNamespace(retry_policy=policy)))
     )
-    azure.ask_azure_once(SimpleNamespace(service_client=object()))  # of another version
+    object_store.ask_azure_once(SimpleNamespace(service_client=object()))  # of another version
     assert policy.total_retries == 0
 
 

@@ -24,12 +24,12 @@ from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
 from framefleet.pipeline.model.sources.weights import Weights
-from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
-from framefleet.pipeline.shape import shape_text
+from framefleet.pipeline.text import shape_text
 from tests.tiny import tiny
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-14b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from framefleet.jobs.model.page import page
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.families.registry import PRESETS
+from framefleet.pipeline.model.families.registry import PRESETS, family_of
 from framefleet.pipeline.model.specs.dtypes import NAMES
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -46,6 +47,11 @@ def preset_name(spec: PipelineSpec) -> str | None:
 def test_every_entry_of_the_table_is_whole() -> None:
     names = [preset.name for preset in PRESETS]
     assert len(set(names)) == len(names)
+    table = tomllib.loads((ROOT / "pipeline/model/families/presets.toml").read_text())
+    below = {preset["name"]: prefix for prefix, presets in table.items() for preset in presets}
+    assert [below[preset.name] for preset in PRESETS for _ in preset.pipelines] == [
+        family_of(name).prefix for preset in PRESETS for name in preset.pipelines
+    ]
     for preset in PRESETS:
         assert preset.match and preset.licence and preset.inputs
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)

@@ -18,8 +18,7 @@ from framefleet.jobs.show.progress import (
     picture,
     watch_on,
 )
-from framefleet.jobs.show.progress_values import Awaited, Checked, Standing, TrainProgress
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
 WORKERS = (

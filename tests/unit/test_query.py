@@ -98,7 +98,7 @@ def test_memory_is_bounded(condition: str) -> None:
 
 
 def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    boxes = Sandboxes("framefleet.pipeline.outputs.query_process", max_silence_s=2.0)
+    boxes = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=2.0)
     monkeypatch.setattr(query, "_SANDBOXES", boxes)
     with pytest.raises(JobError, match="it takes more than 2 s"):
         chosen(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.findings import storage as kept
-from framefleet.pipeline.render.findings.findings import Findings
-from framefleet.pipeline.render.findings.storage import BatchSize, Found, Pins, Places, to_bytes, united
+from framefleet.pipeline.render import findings_storage as kept
+from framefleet.pipeline.render.findings import Findings
+from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, to_bytes, united
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards

@@ -15,8 +15,7 @@ import framefleet
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.look.score.score import score_output
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.progress_values import ClipsProgress
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.show.watch import Callback, ClipsProgress
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import SCORES

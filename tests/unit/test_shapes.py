@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from framefleet.jobs.demo.shapes.captions import LANGUAGES, MAX_TOKENS, captions
-from framefleet.jobs.demo.shapes.scene import (
-    COLORS,
-    MOTIONS,
-    NEW_COLORS,
-    NEW_SHAPES,
-    SHAPES,
-    Scene,
-    all_scenes,
-    held_out_scenes,
-    new_scenes,
-    training_scenes,
-)
+from framefleet.jobs.demo.prepare import MAX_TOKENS
+from framefleet.jobs.demo.vocabulary import COLORS, MOTIONS, SHAPES
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tools.shapes.drawing import OUTLINES, PALETTE, draw, track_of
 from tools.shapes.measure import Measured, measure
+from tools.shapes.scenes import (
+    LANGUAGES,
+    NEW_COLORS,
+    NEW_SHAPES,
+    Scene,
+    all_scenes,
+    captions,
+    held_out_scenes,
+    new_scenes,
+    training_scenes,
+)
 
 ATTRIBUTES = ("shape", "color", "background", "motion")
 

@@ -12,9 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from framefleet.jobs.demo.shapes.captions import captions
-from framefleet.jobs.demo.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
-from framefleet.jobs.demo.shapes.size import SIZE, Size
+from framefleet.jobs.demo.prepare import Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -27,6 +25,7 @@ from tools.shapes.dataset import examples_of, write_dataset
 from tools.shapes.drawing import draw
 from tools.shapes.evaluate import ATTRIBUTES, Settings, evaluate
 from tools.shapes.prompts import prompt_rows
+from tools.shapes.scenes import NEW_COLORS, NEW_SHAPES, SIZE, Scene, captions
 
 WRONG = Scene(shape="ring", color="cyan", background="black", motion="grow")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.demo import shapes
+from framefleet.jobs.demo.prepare import MODEL
 from framefleet.jobs.job.file import load_job_as
 from framefleet.jobs.job.schema import TrainJob
 
-FILES = sorted((Path(shapes.__file__).parent / "train").glob("*.yaml"))
+FILES = sorted((MODEL.parent / "train").glob("*.yaml"))
 BLANK = "shapes/blank"
 
 

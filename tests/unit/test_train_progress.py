@@ -11,8 +11,7 @@ from PIL import Image
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.progress import Lines
-from framefleet.jobs.train.loss_curve import CURVE_SIZE, loss_curve, write_loss_curve
-from framefleet.jobs.train.train import Pace, say_plan
+from framefleet.jobs.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.reports import LOSSES_PATH, Step, write_losses

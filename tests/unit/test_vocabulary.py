@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.jobs.demo.shapes.captions import captions
-from framefleet.jobs.demo.shapes.scene import all_scenes
 from framefleet.jobs.demo.vocabulary import hint_about, unknown_words
+from tools.shapes.scenes import all_scenes, captions
 
 
 def test_no_caption_of_its_training_has_words_that_it_does_not_know() -> None:

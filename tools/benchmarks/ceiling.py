@@ -23,7 +23,7 @@ import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.load_model import load_model
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Result
 from framefleet.pipeline.render.renderer import Renderer

@@ -17,7 +17,7 @@ from PIL import Image
 
 import framefleet
 from framefleet.jobs.demo.prepare import MODEL, PROMPTS
-from framefleet.pipeline.model.families.wan import SHAPES_MODEL
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.scores.score import OWN_SCORES
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def rendered(model: framefleet.Model, rows: list[Row], changed: dict[str, float]) -> dict[Row, Frames]:
-    given = {**SHAPES_MODEL.arguments, **changed}
+    given = {**next(one.arguments for one in PRESETS if one.name == "framefleet-shapes"), **changed}
     requests = [framefleet.Request(arguments={**given, "prompt": prompt}, seed=seed) for prompt, seed in rows]
     found = {}
     for clip in framefleet.Renderer(model).render(requests):

@@ -8,9 +8,8 @@ from typing import Any
 import yaml
 
 from framefleet.jobs.demo.prepare import MODEL
-from framefleet.jobs.demo.shapes.captions import captions
-from framefleet.jobs.demo.shapes.scene import held_out_scenes
 from tests.gallery_output import HOSTILE
+from tools.shapes.scenes import captions, held_out_scenes
 
 NUM_SCENES = 60  # each said in English and in Chinese
 GUIDANCE_SCALES = (1, 2.5, 4, 7)

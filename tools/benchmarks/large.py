@@ -22,7 +22,7 @@ import torch
 from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from tools.benchmarks.ceiling import request_of

@@ -22,11 +22,11 @@ from pathlib import Path
 import yaml
 
 from framefleet.jobs.demo.prepare import MODEL
-from framefleet.pipeline.model.families.wan import SHAPES_MODEL
+from framefleet.pipeline.model.families.registry import PRESETS
 
 ROUNDS = 3
 ROW = {"prompt": "a red ball bounces on a blue background", "seed": 7}
-ARGUMENTS = dict(SHAPES_MODEL.arguments)
+ARGUMENTS = dict(next(one.arguments for one in PRESETS if one.name == "framefleet-shapes"))
 BARE = f"""
 import torch
 from diffusers import WanPipeline

@@ -31,7 +31,7 @@ import framefleet
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.jobs.keep.verify.files import damages_of
+from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.render import render as render_module
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.stores import folder as folder_module

@@ -41,8 +41,7 @@ def reported(call: Callable[[], object]) -> Callable[[], None]:
 
     def run() -> None:
         from framefleet.jobs.show.console import reporting
-        from framefleet.jobs.show.libraries import quiet_libraries
-        from framefleet.jobs.show.terminal import guard_streams
+        from framefleet.jobs.show.terminal import guard_streams, quiet_libraries
 
         guard_streams()
         quiet_libraries()

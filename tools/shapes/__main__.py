@@ -12,15 +12,14 @@ import typer
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.demo.shapes.captions import LANGUAGES
-from framefleet.jobs.demo.shapes.scene import new_scenes
-from framefleet.jobs.demo.shapes.size import SIZE, Size, read_size
+from framefleet.jobs.demo.prepare import Size, read_size
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.errors import JobError
 from tools.shapes.dataset import write_dataset
 from tools.shapes.evaluate import ATTRIBUTES, Score
 from tools.shapes.evaluate import evaluate as scores_of
 from tools.shapes.prompts import GUIDANCE_SCALES, NUM_INFERENCE_STEPS, prompt_rows, write_prompts
+from tools.shapes.scenes import LANGUAGES, SIZE, new_scenes
 
 app = typer.Typer(
     help="Make the training clips of the demo's model, and score what it renders.", no_args_is_help=True

@@ -18,16 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from framefleet.jobs.demo.shapes.captions import LANGUAGES, captions
-from framefleet.jobs.demo.shapes.scene import (
-    MOTIONS,
-    NEW_COLORS,
-    NEW_SHAPES,
-    Scene,
-    new_scenes,
-    training_scenes,
-)
-from framefleet.jobs.demo.shapes.size import SIZE, Size, check_size
+from framefleet.jobs.demo.prepare import Size
+from framefleet.jobs.demo.vocabulary import MOTIONS
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import encode
@@ -35,6 +27,17 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.columns import MAX_REPEATS
 from tools.shapes.drawing import OUTLINES, PALETTE, draw
+from tools.shapes.scenes import (
+    LANGUAGES,
+    NEW_COLORS,
+    NEW_SHAPES,
+    SIZE,
+    Scene,
+    captions,
+    check_size,
+    new_scenes,
+    training_scenes,
+)
 
 TABLE = "dataset.parquet"
 MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth pixel only

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framefleet.jobs.demo.shapes.scene import Scene
 from framefleet.pipeline.outputs.frames.frames import Frames
+from tools.shapes.scenes import Scene
 
 Floats = NDArray[np.floating[Any]]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from framefleet.jobs.demo.shapes.size import Size
+from framefleet.jobs.demo.prepare import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_frames import recorded_frames

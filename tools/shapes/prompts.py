@@ -12,12 +12,11 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from framefleet.jobs.demo.shapes.captions import LANGUAGES, captions
-from framefleet.jobs.demo.shapes.scene import Scene, held_out_scenes
-from framefleet.jobs.demo.shapes.size import SIZE, Size, check_size
+from framefleet.jobs.demo.prepare import Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
 from tools.shapes.measure import MIN_FRAMES
+from tools.shapes.scenes import LANGUAGES, SIZE, Scene, captions, check_size, held_out_scenes
 
 NUM_SCENES = 200
 GUIDANCE_SCALES = (1.0, 4.0, 6.0)

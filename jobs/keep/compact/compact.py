@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.show.progress_values import Checked
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.compaction import Compacted, Compactor
 

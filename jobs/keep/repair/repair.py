@@ -17,11 +17,10 @@ from framefleet.jobs.job.file import set_values
 from framefleet.jobs.job.job_json import claim_in_parts
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.keep.verify.files import job_damage
+from framefleet.jobs.keep.verify.verify import job_damage
 from framefleet.jobs.render.output_job import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
-from framefleet.jobs.show.progress_values import Checked
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import (

@@ -10,7 +10,7 @@ from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from framefleet.jobs.job.job_json import Sha256
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict_model import Strict
-from framefleet.pipeline.model.loras.lora import ARGUMENT, MAX_WEIGHT
+from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
-from framefleet.pipeline.model.specs.references import MediaKind
+from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
 

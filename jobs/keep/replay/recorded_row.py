@@ -15,7 +15,7 @@ from framefleet.jobs.keep.replay.record_values import arguments_of, environment_
 from framefleet.jobs.render.output_job import STORES, is_opened
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
-from framefleet.pipeline.model.loras.lora import Lora, digests_in
+from framefleet.pipeline.model.lora import Lora, digests_in
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record

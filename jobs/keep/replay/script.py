@@ -17,7 +17,7 @@ from framefleet.jobs.keep.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
-from framefleet.pipeline.model.loras.lora import Lora, adapter_name, adapters_in, fetch_lora, without_loras
+from framefleet.pipeline.model.lora import Lora, adapter_name, adapters_in, fetch_lora, without_loras
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options

@@ -25,7 +25,7 @@ from framefleet.jobs.keep.replay.command import (
 from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     from framefleet.jobs.show.progress import watch_on
 
     quiet_libraries()
-    from framefleet.jobs.keep.verify.files import damages_of
+    from framefleet.jobs.keep.verify.verify import damages_of
     from framefleet.pipeline.outputs.output import Output
 
     store = Output.open(output, storage_options).store

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
 from typer import Option
@@ -98,3 +98,14 @@ def one_line(text: str) -> str:
     """Return a text of a row, which could forge lines of our own, on one line."""
     line = escaped(text.strip().replace("\n", "\\n"))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."
+
+
+def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -> list[FailedRow]:
+    """Return the rows of an output that failed and have no record, in the order of their table.
+
+    Its drafts first. storage_options: what fsspec takes. Raises JobError where there is no output.
+    """
+    from framefleet.pipeline.outputs.output import Output
+
+    found = Output.open(output, storage_options).failures()
+    return sorted(found, key=lambda row: (not row.is_draft, row.positions))

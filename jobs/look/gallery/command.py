@@ -42,9 +42,8 @@ def gallery_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.look.gallery.gallery import write_gallery
+        from framefleet.jobs.look.gallery.gallery import make_stills, write_gallery
         from framefleet.jobs.look.gallery.serve import GalleryServer
-        from framefleet.jobs.look.gallery.stills import make_stills
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
         from framefleet.pipeline.outputs.output import Output

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,15 @@ from pydantic import TypeAdapter
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.look.gallery.rows import roles_in, shown_failures, shown_records
-from framefleet.jobs.look.gallery.stills import make_stills
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, GALLERY, RECORDS, SCORES
+from framefleet.pipeline.outputs.clip_frames import FRAMES_OF, recorded_frames
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, GALLERY, PREVIEWS, RECORDS, SCORES
+from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS
+from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -44,6 +51,9 @@ INDEX, _MANIFEST, _VERSION, _AXES = (
 _BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
+_AT_ONCE = 64  # clips that may wait for a thread
+
+log = logging.getLogger(__name__)
 
 
 def gallery(
@@ -201,3 +211,36 @@ def _identity(store: Store) -> str:
     except FileNotFoundError:
         claim = store.url_of("").encode()
     return hashlib.sha256(claim).hexdigest()[:16]
+
+
+def make_stills(store: Store) -> int:
+    """Store a preview of every clip that has none; return how many. A clip that is damaged gets none."""
+    there = set(store.list(PREVIEWS))
+    missing = ((clip, record) for clip, record in _clips(store) if preview_path(clip) not in there)
+    num_made = 0
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        while some := list(islice(missing, _AT_ONCE)):
+            num_made += sum(threads.map(lambda pair: _make(store, *pair), some))
+    return num_made
+
+
+def _clips(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield where each clip with a picture is, and what its record says of it."""
+    for table in record_tables(store, FRAMES_OF):
+        for record in table.to_pylist():
+            try:
+                clip = recorded_path(record, RECORDS)
+            except JobError:  # of a record that we did not write
+                continue
+            if not clip.endswith(SOUNDS):
+                yield clip, record
+
+
+def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
+    try:
+        content = preview_of(recorded_frames(store, record))
+    except FramefleetError as error:
+        log.warning("%s: no preview: %s", store.url_of(clip), error)
+        return False
+    store.write(preview_path(clip), content)
+    return True

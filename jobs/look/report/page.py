@@ -23,8 +23,7 @@ from framefleet.jobs.look.report.charts import (
     workers_chart,
 )
 from framefleet.jobs.look.report.values import Report
-from framefleet.jobs.show.audits import VAGUE, share_text
-from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.failed_rows import FailedRow
 from framefleet.pipeline.text import escaped

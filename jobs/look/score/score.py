@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.progress import Unscored
-from framefleet.jobs.show.progress_values import ClipsProgress
-from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.outputs.clip_frames import FRAMES_OF
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of

@@ -111,8 +111,7 @@ def grid_command(
 def _show(choice: ClipChoice, draw: Callable[[OnClip], Drawn]) -> None:
     """Draw; print where the picture is, and how many clips are not in it."""
     from framefleet.jobs.show.progress import watch_on
-    from framefleet.jobs.show.progress_values import ClipsProgress
-    from framefleet.jobs.show.watch import wait_for
+    from framefleet.jobs.show.watch import ClipsProgress, wait_for
 
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")

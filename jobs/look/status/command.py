@@ -16,8 +16,8 @@ from typer import Option
 
 from framefleet.jobs.look.failures.command import one_line
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
-from framefleet.jobs.show.audits import audit_line
 from framefleet.jobs.show.console import reporting, stdout
+from framefleet.jobs.show.headline import audit_line
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:

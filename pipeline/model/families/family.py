@@ -170,7 +170,7 @@ class Family:
     schedulers: the only classes that its loop works with; empty when any of the right kind does.
 
     Models and tasks.
-    presets: in the order in which they are tried. training: by the class of the pipeline.
+    training: by the class of the pipeline.
     dtypes: of `dtype: auto` on a GPU, without a preset: by component, the others as `default`.
     pipelines, components: classes that diffusers lacks, and the modules that hold them.
     row_rules: "module:function" that knows what a row may hold, beyond what each argument may be.
@@ -192,7 +192,6 @@ class Family:
     joins_prompts: bool = False
     sends: tuple[str, ...] = ("sigmas", "mu")  # the careful guess: what most flow-matching pipelines send
     schedulers: tuple[str, ...] = ()
-    presets: tuple[Preset, ...] = ()
     dtypes: Mapping[str, DTypeName] = field(default_factory=lambda: WITHOUT_PRESET)
     siblings: tuple[Sibling, ...] = ()
     training: Mapping[str, TrainingInput] = field(default_factory=dict)

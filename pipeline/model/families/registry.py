@@ -1,134 +1,45 @@
-"""All families, and the one that a pipeline's class name and configs belong to."""
+"""All families and presets, and what a pipeline's class name and configs find among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.model.families.cogvideox import COGVIDEOX, COGVIDEOX_SCHEDULERS
-from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFTER
-from framefleet.pipeline.model.families.family import Family, Preset, redrawn
-from framefleet.pipeline.model.families.flux import FLUX, FLUX2, FLUX2_KLEIN
-from framefleet.pipeline.model.families.hunyuan import HUNYUAN_IMAGE, HUNYUANVIDEO, HUNYUANVIDEO_1_5
-from framefleet.pipeline.model.families.image_transformers import (
-    AURA_FLOW,
-    CHROMA,
-    ERNIE_IMAGE,
-    GLM_IMAGE,
-    HIDREAM,
-    KREA2,
-    LUMINA2,
-    PIXART,
-    Z_IMAGE,
-)
-from framefleet.pipeline.model.families.kandinsky import KANDINSKY, KANDINSKY_6
-from framefleet.pipeline.model.families.ltx import LTX, LTX2
-from framefleet.pipeline.model.families.opensora import OPENSORA
-from framefleet.pipeline.model.families.qwen_image import QWEN_IMAGE, QWEN_IMAGE_2_1
-from framefleet.pipeline.model.families.sana import SANA, SANA_IMAGE_TO_VIDEO, SANA_SPRINT, SANA_VIDEO
-from framefleet.pipeline.model.families.skyreels import SKYREELS
-from framefleet.pipeline.model.families.stable_diffusion import (
-    ANIMATEDIFF,
-    LATENT_CONSISTENCY,
-    STABLE_DIFFUSION,
-    STABLE_DIFFUSION_3,
-    STABLE_VIDEO_DIFFUSION,
-)
-from framefleet.pipeline.model.families.video_transformers import ALLEGRO, ANYFLOW, COSMOS3, HELIOS, MOCHI
-from framefleet.pipeline.model.families.wan import WAN
-from framefleet.pipeline.model.specs.dtypes import DTypeName
+from framefleet.pipeline.model.families.family import Family, Preset
+from framefleet.pipeline.model.families.image import IMAGE_FAMILIES
+from framefleet.pipeline.model.families.video import VIDEO_FAMILIES
 
 FROM_IMAGE_TO_IMAGE = "DynamiCrafter, Open-Sora, or a Wan folder for first and last frames"
 WITH_LAST_IMAGE = "a first-and-last-frame model, as Wan2.1-FLF2V"
 IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"
 VIDEOS_FROM_TEXT = "a VideoCrafter2 folder"
 ORIGINALS = "the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2"
-
-# diffusers turns their frames to NumPy's as they are, which has no bf16.
-_FP32: dict[str, DTypeName] = {"default": "fp32"}
-
-WITHOUT_PRESETS = (
-    Family(prefix="Amused", default_size="config", schedulers=("AmusedScheduler",), sends=()),
-    Family(prefix="ChronoEdit", fps=16, sends=()),
-    Family(prefix="ConsistencyModel", dtypes=_FP32),
-    Family(prefix="DDIM", dtypes=_FP32),
-    Family(prefix="DDPM", dtypes=_FP32),
-    # Resizes maps with antialiasing, which CPUs do not do in bf16.
-    Family(prefix="Marigold", dtypes=_FP32),
-    Family(prefix="EasyAnimate", fps=8),
-    Family(
-        prefix="ConsisID",
-        default_size="config",
-        frame_factor=2,
-        fps=8,
-        joins_prompts=True,
-        schedulers=COGVIDEOX_SCHEDULERS,
-    ),
-    Family(prefix="HunyuanSkyreels", fps=24, sends=("sigmas",)),
-    Family(prefix="Ideogram4", reads_guidance_once=True),
-    Family(prefix="Kolors", siblings=redrawn("Kolors", noising=None)),
-    Family(prefix="LDM", dtypes=_FP32),
-    Family(prefix="Latte", default_size="config", frame_factor=0, fps=8, joins_prompts=True),
-    Family(prefix="Lucy", fps=24, sends=(), dtypes={"default": "bf16", "vae": "fp32"}),
-    Family(prefix="MotifVideo", fps=24),
-    Family(prefix="ScoreSdeVe", dtypes=_FP32),
-    Family(prefix="TextToVideo", default_size="config", frame_factor=0, fps=8),
-    Family(prefix="VisualCloze", reads_guidance_once=True),
-)
-
-
-# Each is rendered by tests/models/test_families.py, and all by tests/periphery/models/test_conformance.py.
-# Pages and messages list them in this order.
-RENDERED = (
-    WAN,
-    COGVIDEOX,
-    LTX,
-    HUNYUANVIDEO,
-    SKYREELS,
-    KANDINSKY,
-    SANA_VIDEO,
-    HELIOS,
-    MOCHI,
-    OPENSORA,
-    ANIMATEDIFF,
-    STABLE_VIDEO_DIFFUSION,
-    VIDEOCRAFTER,
-    DYNAMICRAFTER,
-    STABLE_DIFFUSION_3,
-    FLUX,
-    STABLE_DIFFUSION,
-)
-# Rendered by tests/periphery/models/test_conformance.py, as every class with a tiny pipeline is.
-_FURTHER = (
-    LTX2,
-    HUNYUANVIDEO_1_5,
-    KANDINSKY_6,
-    COSMOS3,
-    ALLEGRO,
-    ANYFLOW,
-    SANA_IMAGE_TO_VIDEO,
-    FLUX2,
-    FLUX2_KLEIN,
-    QWEN_IMAGE,
-    QWEN_IMAGE_2_1,
-    Z_IMAGE,
-    KREA2,
-    CHROMA,
-    SANA,
-    SANA_SPRINT,
-    HUNYUAN_IMAGE,
-    HIDREAM,
-    GLM_IMAGE,
-    ERNIE_IMAGE,
-    LUMINA2,
-    PIXART,
-    AURA_FLOW,
-    LATENT_CONSISTENCY,
-)
-FAMILIES = (*RENDERED, *_FURTHER, *WITHOUT_PRESETS)
-PRESETS = tuple(replace(one, fps=one.fps or family.fps) for family in FAMILIES for one in family.presets)
+_NOT_INHERITED = ("note", "download_gb")
+FAMILIES = (*VIDEO_FAMILIES, *IMAGE_FAMILIES)
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
+
+
+def _read_presets() -> Iterator[Preset]:
+    """Yield what presets.toml holds, each with the rate of its family."""
+    written = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
+    named = {preset["name"]: preset for presets in written.values() for preset in presets}
+    rates = {family.prefix: family.fps for family in FAMILIES}
+    for prefix, presets in written.items():
+        for preset in presets:
+            yield Preset(**{"fps": rates[prefix]} | _inherited(preset, named))
+
+
+def _inherited(preset: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a preset says, and what the one that it is like says besides."""
+    base = _inherited(named[preset["like"]], named) if "like" in preset else {}
+    own = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
+    own.pop("like", None)
+    return {key: value for key, value in base.items() if key not in _NOT_INHERITED} | own
+
+
+PRESETS = tuple(_read_presets())  # in the order in which they are tried, and pages list them
 
 
 def family_of(class_name: str) -> Family:

@@ -43,7 +43,7 @@ class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
         self.execution_device = torch.empty(0, device=device).device
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if _device_of(module) != self.execution_device:
+        if next((tensor.device for tensor in module.parameters()), None) != self.execution_device:
             for other in self._others:
                 if other is not module:
                     other.to("cpu")
@@ -136,10 +136,6 @@ def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Mod
     """Return the networks of a pipeline whose names begin with one of these."""
     parts = pipe.components.items()
     return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
-
-
-def _device_of(module: nn.Module) -> torch.device | None:
-    return next((tensor.device for tensor in module.parameters()), None)
 
 
 def _own_folder(parent: str) -> str:

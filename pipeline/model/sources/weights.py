@@ -13,23 +13,20 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, components_of
-from framefleet.pipeline.model.sources.config_keys import check_configs
+from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
 from framefleet.pipeline.model.sources.folder_source import Source, list_folder
 from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, read_header
 from framefleet.pipeline.model.sources.integrity import (
+    LOCK_FILE,
+    ModelLock,
     check_digests,
     check_git_names,
     check_links,
-    file_digests,
-)
-from framefleet.pipeline.model.sources.model_lock import (
-    LOCK_FILE,
-    ModelLock,
     check_lock,
+    file_digests,
     parse_lock,
     read_lock,
 )
-from framefleet.pipeline.model.sources.network_sizes import check_sizes
 from framefleet.pipeline.model.sources.selection import check_weights, is_weights, select
 from framefleet.pipeline.model.specs.model_index import (
     MAX_JSON_BYTES,

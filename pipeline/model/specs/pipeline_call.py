@@ -6,17 +6,19 @@ Only refusals, and what renders, come to the class itself again.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import (
     PIPELINES,
@@ -26,16 +28,21 @@ from framefleet.pipeline.model.registry import (
     own_class,
     own_component,
 )
-from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
+from framefleet.pipeline.model.specs.constructor import module_source
 from framefleet.pipeline.model.specs.list_arguments import with_several
 from framefleet.pipeline.model.specs.model_index import is_modular
-from framefleet.pipeline.model.specs.native_facts import NativeFacts, native_facts
+from framefleet.pipeline.model.specs.native_facts import (
+    NativeFacts,
+    autoencoder_factors,
+    constructed_pipeline,
+    native_facts,
+)
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
-from framefleet.pipeline.model.specs.workflows import lacking_components
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
 
 _Configs = Mapping[str, Mapping[str, Any]]
 _YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
@@ -203,3 +210,63 @@ def fields_returned(pipeline: type) -> frozenset[str]:
     outputs = [one for one in named if isinstance(one, type) and issubclass(one, BaseOutput)]
     fields = (dataclasses.fields(one) for one in outputs if dataclasses.is_dataclass(one))
     return frozenset(field.name for some in fields for field in some)
+
+
+def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
+    """Return what a model lacks that each of its workflows needs, of the nearest one; none if one can run.
+
+    components: those that the model has.
+    """
+    named = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
+    ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in named.values()]
+    chosen = [blocks.get_execution_blocks(**way) for way in ways]
+    return min((sorted(needed_components(one).difference(components)) for one in chosen), key=len)
+
+
+def needed_components(blocks: Any) -> set[str]:
+    """Return the components that are loaded from a model and that some block uses without asking for them."""
+    return {
+        spec.name
+        for block in _leaves(blocks)
+        for spec in block.expected_components
+        if spec.default_creation_method == "from_pretrained" and not _asks_for(type(block), spec.name)
+    }
+
+
+def _leaves(block: Any) -> Iterator[Any]:
+    if not block.sub_blocks:
+        yield block
+    for inner in block.sub_blocks.values():
+        yield from _leaves(inner)
+
+
+def _asks_for(block: type, component: str) -> bool:
+    """Tell whether a block, or a function that it hands a component to, looks whether that is there."""
+    module, here = module_source(block), rf"components\.{component} is|components, '{component}', None\) is"
+    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == block.__name__]
+    handed = (found for node in (*own, *functions.values()) for found in _handed(node, component, functions))
+    places = [
+        *((node, here) for node in own),
+        *((functions[name], rf"(?<![.\w]){given} is") for name, given in handed),
+    ]
+    return any(_is_tested(node, written) for node, written in places)
+
+
+def _is_tested(function: ast.AST, written: str) -> bool:
+    """Tell whether a condition compares what is written so with None."""
+    conditions = (node.test for node in ast.walk(function) if isinstance(node, ast.If | ast.IfExp))
+    return any(re.search(rf"(?:{written}) (not )?None", ast.unparse(condition)) for condition in conditions)
+
+
+def _handed(
+    function: ast.AST, component: str, functions: Mapping[str, ast.FunctionDef]
+) -> Iterator[tuple[str, str]]:
+    """Yield each function that is called with the component, and what that calls it."""
+    for call in ast.walk(function):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
+            names = [argument.arg for argument in functions[call.func.id].args.args]
+            given = [*zip(names, call.args, strict=False), *((k.arg or "", k.value) for k in call.keywords)]
+            for name, value in given:
+                if ast.unparse(value) == f"components.{component}":
+                    yield call.func.id, name

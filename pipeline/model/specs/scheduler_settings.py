@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind

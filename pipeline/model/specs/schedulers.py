@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.refusal import shown

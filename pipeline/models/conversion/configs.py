@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.text import setting
 
 _Shapes = Mapping[str, Tensor]  # tensors without values

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor
 
-from framefleet.pipeline.model.families.opensora import LONGEST_CLIP
+from framefleet.pipeline.model.families.video import OPENSORA_MAX_FRAMES
 from framefleet.pipeline.outputs.frames.frames import Frames
 
 _Given = Any  # an image or a video, or a list of those; None where there is none
@@ -40,7 +40,7 @@ class Packing:
 
     @property
     def max_frames(self) -> int:
-        return LONGEST_CLIP if self.is_causal else LONGEST_CLIP // self.ratio * self.ratio
+        return OPENSORA_MAX_FRAMES if self.is_causal else OPENSORA_MAX_FRAMES // self.ratio * self.ratio
 
     def num_frames(self, num_latent: int) -> int:
         return (num_latent - self.is_causal) * self.ratio + self.is_causal

@@ -35,7 +35,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 _MAX_BYTES = 64 << 20  # of what a part says of its rows, unpacked: four for each, and its parts
 
 
-class Origin(NamedTuple):
+class MergedPart(NamedTuple):
     """A part that was merged: its rows are those whose places are from `first` to `end`.
 
     is_sorted: it was merged itself, so that its rows stand as they do in the larger part, not by place.
@@ -53,18 +53,18 @@ class Origin(NamedTuple):
         return f"{RECORDS}/part-{self.run}-{self.number:06d}.parquet"
 
 
-_PARTS = TypeAdapter(list[Origin])
+_PARTS = TypeAdapter(list[MergedPart])
 _Asked = tuple[str, pa.Schema | None, pa.Schema | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Origins:
+class MergedRows:
     """parts: that went into one. places: [rows], of each row, where it was when these stood in line."""
 
-    parts: Sequence[Origin]
+    parts: Sequence[MergedPart]
     places: npt.NDArray[np.int64]
 
-    def rows_of(self, part: Origin) -> npt.NDArray[np.int64]:
+    def rows_of(self, part: MergedPart) -> npt.NDArray[np.int64]:
         """Return where the rows of a part are, in its own order."""
         rows = np.flatnonzero((self.places >= part.first) & (self.places < part.end))
         return rows if part.is_sorted else rows[np.argsort(self.places[rows])]
@@ -79,26 +79,26 @@ class Origins:
 def origins_of_merged(
     parts: Sequence[Part],
     sizes: Sequence[int],
-    earlier: Sequence[Origins | None],
+    earlier: Sequence[MergedRows | None],
     order: npt.NDArray[np.int64],
-) -> Origins:
+) -> MergedRows:
     """Return where rows of a merged part are from.
 
     sizes: how many rows these parts have. earlier: of those that were merged before. order: of the rows.
     """
-    found: list[Origin] = []
+    found: list[MergedPart] = []
     places, start = [], 0
     for part, size, inner in zip(parts, sizes, earlier, strict=True):
-        found.append(Origin(part.run, part.number, start, start + size, inner is not None))
+        found.append(MergedPart(part.run, part.number, start, start + size, inner is not None))
         own = np.arange(size) if inner is None else inner.places
         for one in inner.parts if inner else ():
-            found.append(Origin(one.run, one.number, start + one.first, start + one.end, one.is_sorted))
+            found.append(MergedPart(one.run, one.number, start + one.first, start + one.end, one.is_sorted))
         places.append(start + own)
         start += size
-    return Origins(found, np.concatenate(places)[order])
+    return MergedRows(found, np.concatenate(places)[order])
 
 
-def origins_in(store: Store, path: str) -> Origins | None:
+def origins_in(store: Store, path: str) -> MergedRows | None:
     """Return what a part says of where its rows are from; None for one that was not merged."""
     text = metadata_of(store, path).get(ORIGINS)
     if text is None:
@@ -107,7 +107,7 @@ def origins_in(store: Store, path: str) -> Origins | None:
         unpacked = zlib.decompressobj().decompress(base64.b64decode(text), _MAX_BYTES)
         head, _, steps = unpacked.partition(b"\n")
         parts = _PARTS.validate_json(head)
-        return Origins(parts, np.frombuffer(steps, "<i4").astype(np.int64).cumsum())
+        return MergedRows(parts, np.frombuffer(steps, "<i4").astype(np.int64).cumsum())
     except (ValueError, zlib.error) as error:
         raise not_ours(store.url_of(path), f"it does not say where its rows are from: {error}") from error
 
@@ -118,8 +118,8 @@ class PartReader:
     def __init__(self, store: Store, listed: Iterable[str]) -> None:
         self.store = store
         self._known = {*listed}
-        self._places: dict[tuple[str, int], tuple[str, Origin]] = {}  # by run and number: where it is now
-        self._last: tuple[_Asked, pa.Table, Origins] | None = None  # its neighbours are mostly there too
+        self._places: dict[tuple[str, int], tuple[str, MergedPart]] = {}  # by run and number: where it is now
+        self._last: tuple[_Asked, pa.Table, MergedRows] | None = None  # its neighbours are mostly there too
         self._lock = threading.Lock()
 
     def table(self, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
@@ -150,7 +150,7 @@ class PartReader:
             else:
                 return whole.take(origins.rows_of(origin))
 
-    def _whole(self, asked: _Asked) -> tuple[pa.Table, Origins]:
+    def _whole(self, asked: _Asked) -> tuple[pa.Table, MergedRows]:
         """Return a merged part. asked: which, and which columns of it."""
         if not (self._last and self._last[0] == asked):
             table, origins = read_part(self.store, *asked), origins_in(self.store, asked[0])
@@ -159,7 +159,7 @@ class PartReader:
             self._last = asked, table, origins
         return self._last[1:]
 
-    def _place_of(self, gone: PartGone, path: str) -> tuple[str, Origin]:
+    def _place_of(self, gone: PartGone, path: str) -> tuple[str, MergedPart]:
         """Return the part in which the rows of one are that is gone; raises `gone` where there is none."""
         part = part_of(path)
         key = (part.run, part.number) if part else ("", 0)
@@ -198,7 +198,7 @@ def listed_then(store: Store, parts: Sequence[Part], then: Sealed) -> tuple[list
     return sorted({*found}), len(parts) - num_older
 
 
-def _merged(store: Store, parts: Sequence[Part]) -> Iterator[tuple[Part, Origins]]:
+def _merged(store: Store, parts: Sequence[Part]) -> Iterator[tuple[Part, MergedRows]]:
     """Yield those of these parts that are in place of others, the newest first, and of which."""
     plain: set[str] = set()  # runs of the rest
     for part in reversed(parts):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_file import REPLACES

@@ -21,12 +21,13 @@ import fsspec
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_text, public_url
-from framefleet.pipeline.outputs.stores import azure, gcs, s3
+from framefleet.pipeline.outputs.stores import gcs, object_store, s3
 from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload, said_by_server, trouble_of
 
 # Clocks of stores differ from ours by less, and uploads in parts take less.
 _LEFT_AFTER = timedelta(hours=6)
 NUM_DELETES = 8  # at once: each is answered in tens of milliseconds
+CHECKS: dict[str, Any] = {"validate_content": True}  # of each put: its MD5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class ObjectStore:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, options
-        self._checks = azure.CHECKS if azure.is_azure(url) else {}
+        self._checks = object_store.CHECKS if object_store.is_azure(url) else {}
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
     def reopen(self) -> None:
@@ -94,7 +95,7 @@ class ObjectStore:
 
         Leaves an object there.
         """
-        if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or azure.is_azure(self.url)):
+        if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or object_store.is_azure(self.url)):
             return False
         self.write(path, b"first")
         try:
@@ -213,8 +214,8 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         s3.limit_waits(files)
     elif gcs.is_gcs(url):
         gcs.ask_gcs_once(files)
-    elif azure.is_azure(url):
-        azure.ask_azure_once(files)
+    elif object_store.is_azure(url):
+        object_store.ask_azure_once(files)
     return files, root
 
 
@@ -251,3 +252,17 @@ def _raise_if_missing(error: FileNotFoundError) -> None:
     """Raise an error that says more than that one object is not there: its bucket is not."""
     if trouble_of(error) == "missing":
         raise error
+
+
+def is_azure(url: str) -> bool:
+    return url.partition("://")[0] in ("az", "abfs", "abfss")
+
+
+def ask_azure_once(files: Any) -> None:
+    """Let a file system that was opened make each request once: `Patience` repeats it.
+
+    By itself it makes four attempts, with a minute of pauses.
+    """
+    policy = getattr(getattr(files.service_client, "_config", None), "retry_policy", None)
+    if policy is not None:
+        policy.total_retries = 0

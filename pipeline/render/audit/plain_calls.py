@@ -20,13 +20,13 @@ from framefleet.pipeline.memory import NoWorkspace, free_memory, whole_workspace
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames.result import Rendered
-from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
 from framefleet.pipeline.render.loaded_model import Loaded, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.process_state import kept_surroundings
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.text_encoders import Encoders
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone, RowCheckpoint, read_checkpoint
 from framefleet.pipeline.render.checkpoints.journal import Journal
-from framefleet.pipeline.render.findings.findings import surroundings
+from framefleet.pipeline.render.findings import surroundings
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch

@@ -16,7 +16,7 @@ from framefleet.pipeline.hooks.intercept import Around
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
-from framefleet.pipeline.render.findings.findings import Findings
+from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of, tensor_sizes
 from framefleet.pipeline.render.fused.compatibility import Company

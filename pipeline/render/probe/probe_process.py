@@ -82,8 +82,8 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
 def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
-    from framefleet.pipeline.model.loras.lora import without_loras
-    from framefleet.pipeline.model.specs.references import references_of
+    from framefleet.pipeline.model.lora import without_loras
+    from framefleet.pipeline.model.specs.signature import references_of
     from framefleet.pipeline.render.probe.stub_networks import grey, grey_reference
     from framefleet.pipeline.request import each_input
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.model.specs.references import MediaKind
+from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.budget import DECODING
 from framefleet.pipeline.rows.inputs.pictures import Described, decoding_bytes, describe
 

@@ -12,14 +12,14 @@ from itertools import islice
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.model.specs.references import MediaKind
-from framefleet.pipeline.model.specs.signature import PictureMode
+from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
 from framefleet.pipeline.rows.inputs.budget import DECODING
-from framefleet.pipeline.rows.inputs.file_kinds import FileKind, file_kind
 from framefleet.pipeline.rows.inputs.video_frames import (
     BYTES_PER_FRAME_PIXEL,
     SOUND_BYTES,
+    FileKind,
     check_is_sound,
+    file_kind,
     frames_of,
     most_pixels,
     num_samples,

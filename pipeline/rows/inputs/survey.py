@@ -14,8 +14,8 @@ from queue import Empty, SimpleQueue
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.description import Describer
 from framefleet.pipeline.rows.inputs.pictures import Described

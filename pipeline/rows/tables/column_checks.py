@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.guards.spelling import did_you_mean, nearest
+from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

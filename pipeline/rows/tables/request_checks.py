@@ -10,17 +10,22 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
-from framefleet.pipeline.model.loras.lora import Lora
+from framefleet.pipeline.guards.mistakes import expected
+from framefleet.pipeline.model.lora import ARGUMENT as LORA
+from framefleet.pipeline.model.lora import Lora
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import check_fps, check_seed
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.recipe import Recipe, spec_for
-from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, spec_for
+from framefleet.pipeline.recipes.second_model import SecondModel, SecondModels
 from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, is_input
+from framefleet.pipeline.rows.identity import Identity
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.limits import check_step_lists, limits
 from framefleet.pipeline.rows.tables.row_inputs import Finder
@@ -145,3 +150,35 @@ def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
         return bool(value) and all(map(is_input, value))
     is_mapping = name == LORA or kind in ("image", "video", "images", "model")
     return isinstance(value, Mapping) == is_mapping and kind != "list[image]"
+
+
+class RequestCheck:
+    """Checks the requests for one model."""
+
+    def __init__(
+        self,
+        model: Model,
+        recipes: KnownRecipes,
+        second_models: SecondModels,
+        inputs: Inputs,
+        identity: Identity,
+    ) -> None:
+        self._model = model
+        self._recipes = recipes
+        self._second_models = second_models
+        self._finder = InputIndex(inputs)
+        self._identity = identity
+
+    def __call__(self, request: Request, index: int) -> tuple[Request, str]:
+        """index: its number, for messages. Raises TableError when it cannot be rendered as asked."""
+        expected(request, Request, f"request {index}", 'give framefleet.Request(arguments={"prompt": ...})')
+        request = checked(
+            request,
+            self._model.spec,
+            self._recipes[request.recipe],
+            finder=self._finder,
+            loras=self._model.settings.loras,
+            second_models=self._second_models.declared,
+            index=index,
+        )
+        return request, self._identity(request)

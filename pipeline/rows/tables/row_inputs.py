@@ -10,9 +10,8 @@ from framefleet.pipeline.model.specs.check import check_frames, parsed_list
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.list_arguments import is_list
 from framefleet.pipeline.model.specs.ranges import MAX_IMAGES
-from framefleet.pipeline.model.specs.references import MEDIA, MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.model.specs.signature import ArgumentKind, ImagesKind
+from framefleet.pipeline.model.specs.signature import MEDIA, ArgumentKind, ImagesKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.loras.lora import ARGUMENT as LORA
+from framefleet.pipeline.model.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.references import MediaKind
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.segments import check_film
@@ -25,7 +24,7 @@ from framefleet.pipeline.rows.tables.odd_cells import Problems
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, files_in, public_cell
-from framefleet.pipeline.shape import shape_text
+from framefleet.pipeline.text import shape_text
 
 SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they

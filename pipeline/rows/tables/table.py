@@ -15,8 +15,8 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import FramefleetError, TableError
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
-from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
@@ -252,7 +252,7 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, .
         lengths.append(more or 0)
         wanted = schema
         if are_records(schema):  # versions of framefleet differ in their columns
-            schema = _with_columns(schema, other)
+            schema = pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
             wanted = pa.schema([schema.field(name) for name in other.names])
         if not other.equals(wanted):
             raise TableError(
@@ -267,10 +267,6 @@ def _schema_of(source: TableFile) -> tuple[pa.Schema, int | None]:
     if doubled := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
     return schema, num_rows
-
-
-def _with_columns(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
-    return pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

@@ -15,7 +15,7 @@ from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.shape import SHAPE_ORDER, shape_text
+from framefleet.pipeline.text import SHAPE_ORDER, shape_text
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.check import check_argument, coerce
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind

@@ -29,9 +29,8 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.file_kinds import file_kind
 from framefleet.pipeline.rows.inputs.pictures import open_image
-from framefleet.pipeline.rows.inputs.video_frames import frames_of
+from framefleet.pipeline.rows.inputs.video_frames import file_kind, frames_of
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.shards import Shard, shard_bytes
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow, TrainingTask

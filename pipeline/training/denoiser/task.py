@@ -26,13 +26,12 @@ from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
-from framefleet.pipeline.render.encoders.memo import Memo
 from framefleet.pipeline.render.fused.calls import Call
+from framefleet.pipeline.render.text_encoders import Memo
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall, Captured, capture
 from framefleet.pipeline.training.denoiser.latents import check_trainable, latents_of
 from framefleet.pipeline.training.denoiser.objective import Objective, objective_of
-from framefleet.pipeline.training.freezing import trained_component
-from framefleet.pipeline.training.lora import add_lora
+from framefleet.pipeline.training.freezing import add_lora, trained_component
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 

@@ -9,10 +9,9 @@ import diffusers
 import pytest
 import torch
 
-from framefleet.jobs.demo.prepare import MODEL, PROMPTS, prepare_demo
-from framefleet.jobs.demo.shapes.size import SIZE, Size
+from framefleet.jobs.demo.prepare import MODEL, PROMPTS, Size, prepare_demo
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.families.wan import SHAPES_MODEL
+from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.fused.batching import Batching
@@ -23,7 +22,9 @@ from tests.pictures import clip, write_starts
 from tests.unaudited import unaudited
 from tools.shapes.measure import measure
 from tools.shapes.prompts import prompt_rows
+from tools.shapes.scenes import SIZE
 
+SHAPES = dict(next(one.arguments for one in PRESETS if one.name == "framefleet-shapes"))
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package
 
@@ -62,10 +63,10 @@ def test_held_out_prompts_are_followed(
     rows = prompt_rows(
         num_scenes=num_scenes,
         languages=[language],
-        guidance_scales=[float(SHAPES_MODEL.arguments["guidance_scale"])],
+        guidance_scales=[float(SHAPES["guidance_scale"])],
         sizes=[size],
     )
-    arguments = [dict(SHAPES_MODEL.arguments) | size._asdict() | {"prompt": row["prompt"]} for row in rows]
+    arguments = [SHAPES | size._asdict() | {"prompt": row["prompt"]} for row in rows]
     requests = [Request(arguments=given, seed=index) for index, given in enumerate(arguments)]
     renderer = unaudited(load_model(MODEL, device="cpu"), Batching())
     seen = {clip.request.seed: measure(clip.frames) for clip in renderer.render(requests)}

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from framefleet import Clip, load_model
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
-from framefleet.pipeline.training.freezing import choose_parameters
-from framefleet.pipeline.training.lora import add_lora, lora_file
+from framefleet.pipeline.training.freezing import add_lora, choose_parameters, lora_file
 from framefleet.pipeline.training.settings import LoraSettings
 from tests.denoiser_rows import descend, pipe_of, prepared, task_of
 from tests.loras import lora_rows, plain_digest, plain_pipe

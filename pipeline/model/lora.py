@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size

@@ -67,7 +67,7 @@ def write_result(training: Training, task: TrainingTask, world: World) -> None:
 
 def _write_lora(training: Training, task: TrainingTask, lora: LoraSettings, world: World, path: str) -> None:
     """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
-    from framefleet.pipeline.training.lora import lora_file
+    from framefleet.pipeline.training.freezing import lora_file
 
     dtype = torch_dtype(training.settings.save_dtype)
     tensors = {name: tensor.to(dtype) for name, tensor in lora_file(task.trained, lora).items()}
@@ -81,7 +81,7 @@ def _write_model(training: Training, task: TrainingTask, world: World) -> None:
     The index goes last: a folder without it is no model.
     """
     source = source_of(training.model).fetch(training.files)
-    own = {file for file in training.files if _component(file) not in task.trained}
+    own = {file for file in training.files if file.partition("/")[0] not in task.trained}
     with tempfile.TemporaryDirectory() as scratch:
         for name, module in task.trained.items():
             component = _gathered(module, torch_dtype(training.settings.save_dtype), world)
@@ -103,10 +103,6 @@ def _forget_origin(config: Path) -> None:
     values = parse_json(config.read_text(encoding="utf-8"))
     if values.pop("_name_or_path", None) is not None:
         config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _component(file: str) -> str:
-    return file.partition("/")[0]
 
 
 def _gathered(module: Any, dtype: torch.dtype, world: World) -> Any | None:

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.loras.lora import LoraFile, adapter_name
+from framefleet.pipeline.model.lora import LoraFile, adapter_name
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.verified_folder import alone

@@ -14,7 +14,7 @@ import torch
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.render.findings.storage import BatchSize, Found, Pins, Places, Worth, united
+from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, Worth, united
 from framefleet.pipeline.render.fused.batching import Batching, Sizes
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.fused.pins import Kind

@@ -1,4 +1,7 @@
-"""Nothing in. Out: scenes, each what one clip shows: a shape of a colour that moves on a plain background."""
+"""Nothing in. Out: scenes, each what one clip shows, and captions that say so in English and in Chinese.
+
+A scene is a shape of a colour that moves on a plain background.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,24 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 
-SHAPES = ("ball", "square", "triangle", "star", "ring")
-COLORS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")  # RGB's corners: far apart
-MOTIONS = ("left", "right", "up", "down", "bounce", "grow", "shrink", "still")
+from framefleet.jobs.demo.prepare import Size
+from framefleet.jobs.demo.vocabulary import (
+    CHINESE_COLORS,
+    CHINESE_MOTIONS,
+    CHINESE_SENTENCES,
+    CHINESE_SHAPES,
+    COLORS,
+    ENGLISH_MOTIONS,
+    ENGLISH_SENTENCES,
+    ENGLISH_SHAPES,
+    MOTIONS,
+    SHAPES,
+)
+from framefleet.pipeline.errors import JobError
 
+LANGUAGES = ("en", "zh")
+SIZE = Size(9, 64, 64)
+_MIN_SIDE, _MAX_SIDE = 32, 1024  # below, a star is a ball
 # Can be drawn, named and measured, but no dataset has them unless asked: what fine-tuning can teach.
 NEW_SHAPES = ("cross",)
 NEW_COLORS = ("pink",)
@@ -68,3 +85,36 @@ def _dealt(scenes: list[Scene], num_scenes: int, seed: int) -> list[Scene]:
     while len(dealt) < num_scenes:
         dealt += random.sample(scenes, len(scenes))
     return dealt[:num_scenes]
+
+
+def captions(scene: Scene, *, seed: int) -> dict[str, str]:
+    """Return the scene in both languages, at most 63 bytes of UTF-8 each; wordings are drawn from `seed`.
+
+    Some begin with a capital or end with a full stop, as people write them.
+    """
+    random = Random(f"captions {seed}")
+    english = random.choice(ENGLISH_SENTENCES).format(
+        color=scene.color,
+        shape=random.choice(ENGLISH_SHAPES[scene.shape]),
+        background=scene.background,
+        motion=random.choice(ENGLISH_MOTIONS[scene.motion]),
+    )
+    chinese = random.choice(CHINESE_SENTENCES).format(
+        color=CHINESE_COLORS[scene.color],
+        shape=random.choice(CHINESE_SHAPES[scene.shape]),
+        background=CHINESE_COLORS[scene.background],
+        motion=random.choice(CHINESE_MOTIONS[scene.motion]),
+    )
+    sentence = random.random() < 0.2
+    if sentence:
+        english, chinese = f"{english[0].upper()}{english[1:]}.", f"{chinese}。"
+    return {"en": english, "zh": chinese}
+
+
+def check_size(size: Size) -> None:
+    """Raise JobError for what is not drawn."""
+    if size.num_frames < 1:
+        raise JobError(f"size {size}: {size.num_frames} frames", "use 1 or more")
+    for side in (size.height, size.width):
+        if not _MIN_SIDE <= side <= _MAX_SIDE:
+            raise JobError(f"size {size}: a side of {side}", f"use {_MIN_SIDE} to {_MAX_SIDE} pixels")

@@ -1,1 +1,0 @@
-"""What was found of batch sizes, kept beyond the process: hints, proven anew before use."""
