@@ -9,26 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.jobs.doctor.gpus import inspect_gpus
-from framefleet.jobs.doctor.machine import (
-    inspect_disks,
-    inspect_open_files,
-    inspect_processor,
-    inspect_shared_memory,
-)
+from framefleet.jobs.doctor.machine import MACHINE_CHECKS
 from framefleet.jobs.doctor.results import Check, CheckResult, error, ok, run_checks, warning
 from framefleet.jobs.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
-from framefleet.jobs.doctor.software import (
-    inspect_attention,
-    inspect_compiler,
-    inspect_encoders,
-    inspect_fonts,
-    inspect_libraries,
-    versions,
-)
+from framefleet.jobs.doctor.software import SOFTWARE_CHECKS, versions
 from framefleet.pipeline.errors import FleetError, JobError
 
 if TYPE_CHECKING:
+    from framefleet.cluster.fleet.everywhere import Met
     from framefleet.jobs.job.schema import TableJob
 
 _CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
@@ -78,23 +66,16 @@ def doctor(
     if unknown := set(only) - known:
         raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(known))}")
     if address is None:
-        return Diagnosis(results=tuple(check_machine(targets, platform.node())[0]))
+        here = platform.node()
+        return Diagnosis(results=tuple(replace(one, machine=here) for one in check_machine(targets)[0]))
     return Diagnosis(results=tuple(_check_cluster(targets, address)))
 
 
 def checks_of(targets: Targets) -> dict[str, Check]:
     """Return the checks of one machine, by name."""
     checks: dict[str, Check] = {
-        "gpus": inspect_gpus,
-        "processor": inspect_processor,
-        "libraries": inspect_libraries,
-        "attention": inspect_attention,
-        "compiler": inspect_compiler,
-        "disks": inspect_disks,
-        "shared-memory": inspect_shared_memory,
-        "open-files": inspect_open_files,
-        "fonts": inspect_fonts,
-        "encoders": inspect_encoders,
+        **MACHINE_CHECKS,
+        **SOFTWARE_CHECKS,
         "hub": partial(inspect_hub, targets.model, targets.revision),
         "clock": partial(inspect_clock, targets.store, targets.storage_options),
     }
@@ -103,9 +84,9 @@ def checks_of(targets: Targets) -> dict[str, Check]:
     return {name: check for name, check in checks.items() if not targets.only or name in targets.only}
 
 
-def check_machine(targets: Targets, machine: str) -> tuple[list[CheckResult], dict[str, str]]:
+def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
     """Run on a machine: return what is found there, and the versions of what is installed."""
-    return run_checks(checks_of(targets), machine=machine), versions()
+    return run_checks(checks_of(targets)), versions()
 
 
 def _of_job(
@@ -126,52 +107,41 @@ def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
     from framefleet.cluster.fleet.everywhere import everywhere
 
     with everywhere(address) as cluster:
-        name_here, installed = platform.node(), versions()
-        found = cluster.run(_check_there, targets, timeout_s=_CLUSTER_S)
+        installed = versions()
+        found = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else cluster.meet(timeout_s=_MEET_S)
-        for machine, answer in found.items():
-            if isinstance(answer, FleetError):
-                yield _on(machine, "machine", error(answer.problem, answer.fix))
-                continue
-            results, theirs = answer
-            yield from (_on(machine, one.check, one) for one in results)
-            yield _on(machine, "libraries", _compared(theirs, installed, name_here))
-            if machine in met:
-                yield from (_on(machine, "ports", one) for one in _of_meeting(met[machine]))
+    for name, answer in found.items():
+        if isinstance(answer, FleetError):
+            yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")
+            continue
+        results, theirs = answer
+        compared = replace(_compared(theirs, installed), check="libraries")
+        of_ports = [replace(one, check="ports") for one in _of_meeting(met.get(name))]
+        yield from (replace(one, machine=name) for one in [*results, compared, *of_ports])
 
 
-def _check_there(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
-    return check_machine(targets, "")
-
-
-def _compared(theirs: Mapping[str, str], ours: Mapping[str, str], here: str) -> CheckResult:
-    others = {name: (theirs.get(name), ours.get(name)) for name in {*theirs, *ours}}
-    wrong = [
-        f"{name} {a or 'none'} (here {b or 'none'})" for name, (a, b) in sorted(others.items()) if a != b
-    ]
+def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult:
+    wrong = {
+        name: f"{name} {theirs.get(name)} (here {ours[name]})"
+        for name in ours
+        if theirs.get(name) != ours[name]
+    }
     if not wrong:
-        return ok(f"the same versions as on {here}")
+        return ok("the same versions as on the driver's machine")
+    is_refused = not wrong.keys().isdisjoint(("framefleet", "source", "ray", "python"))
     fix = "install the same versions on every machine, e.g. by one image"
-    refused = any(theirs.get(name) != ours.get(name) for name in ("framefleet", "source", "ray", "python"))
-    return (error if refused else warning)(f"{', '.join(wrong)}", fix)
+    return (error if is_refused else warning)(", ".join(wrong.values()), fix)
 
 
-def _of_meeting(met: Any) -> Iterator[CheckResult]:
+def _of_meeting(met: Met | FleetError | None) -> Iterator[CheckResult]:
     if isinstance(met, FleetError):
         yield error(met.problem, met.fix)
-        return
-    if met.unreachable:
+    elif met and met.unreachable:
         yield error(
             f"cannot connect to {'; '.join(met.unreachable)}",
             "open all TCP ports between the machines of the cluster, or those that Ray is given",
         )
-    else:
+    elif met:
         yield ok("reaches Ray on every machine, and the driver")
-    if abs(met.offset_s) > NEAR_S:
-        yield warning(
-            f"the clock is {met.offset_s:+.0f} s off the driver's", "synchronize the clocks (chrony)"
-        )
-
-
-def _on(machine: str, check: str, found: CheckResult) -> CheckResult:
-    return replace(found, machine=machine, check=check)
+        if abs(met.offset_s) > NEAR_S:
+            yield warning(f"the clock is {met.offset_s:+.0f} s off the driver's", "synchronize it (chrony)")

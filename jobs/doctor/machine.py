@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from framefleet.jobs.doctor.gpus import has_gpu
-from framefleet.jobs.doctor.results import CheckResult, error, ok, warning
+from framefleet.jobs.doctor.gpus import has_gpu, inspect_gpus
+from framefleet.jobs.doctor.results import Check, CheckResult, error, ok, warning
 from framefleet.pipeline.model.sources.cache import cache_folder
 
 _GIB = 2**30
 _LEAST_DISK, _ENOUGH_DISK = 1 * _GIB, 10 * _GIB  # clips under way, Ray's logs; and a small model
-_LEAST_INODES = 10_000
 # Ray keeps objects in it (128 MiB in a cluster of our own), and NCCL its buffers; Docker gives 64 MiB.
 _LEAST_SHARED, _ENOUGH_SHARED = 16 * 2**20, 128 * 2**20
 _ENOUGH_FILES = 1024
@@ -41,37 +40,20 @@ def inspect_processor() -> Iterator[CheckResult]:
 
 
 def inspect_disks() -> Iterator[CheckResult]:
-    """Yield the room where jobs write: one finding for each file system."""
+    """Yield the room where jobs write: one result for each folder."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    folders = {
-        "TMPDIR": Path(tempfile.gettempdir()),
-        "FRAMEFLEET_CACHE": cache_folder(),
-        "HF_HOME": Path(HF_HUB_CACHE),
-    }
-    disks: dict[int, dict[str, Path]] = {}
-    for name, folder in folders.items():
+    folders = {"TMPDIR": Path(tempfile.gettempdir()), "FRAMEFLEET_CACHE": cache_folder()}
+    for name, folder in (folders | {"HF_HOME": Path(HF_HUB_CACHE)}).items():
         place = next(path for path in (folder, *folder.parents) if path.exists())
-        disks.setdefault(place.stat().st_dev, {})[f"{name} ({folder})"] = place
-    for places in disks.values():
-        yield _room(next(iter(places.values())), list(places))
-
-
-def _room(place: Path, users: list[str]) -> CheckResult:
-    found = os.statvfs(place)
-    free, inodes = found.f_bavail * found.f_frsize, found.f_favail
-    names = " and ".join(users)
-    variables = " or ".join(name.partition(" ")[0] for name in users)
-    text = f"{free / _GIB:.1f} GiB free for {names}"
-    if not os.access(place, os.W_OK) or found.f_flag & os.ST_RDONLY:
-        return error(f"{place} cannot be written, for {names}", f"mend its rights, or set {variables}")
-    if free < _LEAST_DISK:
-        return error(text, f"make room there, or set {variables} to a folder on a larger disk")
-    if found.f_files and inodes < _LEAST_INODES:
-        return error(f"room for only {inodes} more files for {names}", f"delete files, or set {variables}")
-    if free < _ENOUGH_DISK:
-        return warning(text, f"make room for models, or set {variables} to a folder on a larger disk")
-    return ok(text)
+        free = shutil.disk_usage(place).free
+        text, fix = f"{free / _GIB:.1f} GiB free in {folder}", f"make room there, or set {name}"
+        if not os.access(place, os.W_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
+            yield error(f"{folder} cannot be written", f"mend its rights, or set {name}")
+        elif free < _ENOUGH_DISK:
+            yield (error if free < _LEAST_DISK else warning)(text, f"{fix} to a folder on a larger disk")
+        else:
+            yield ok(text)
 
 
 def inspect_shared_memory() -> Iterator[CheckResult]:
@@ -82,10 +64,9 @@ def inspect_shared_memory() -> Iterator[CheckResult]:
     free = shutil.disk_usage("/dev/shm").free if os.path.ismount("/dev/shm") else 0
     text = f"{free / 2**20:,.0f} MiB free in /dev/shm"
     fix = "docker run --shm-size=1g; in Kubernetes an emptyDir with `medium: Memory` at /dev/shm"
-    if free < _LEAST_SHARED:
-        yield error(f"{text}: Ray keeps its objects on a disk, and several GPUs cannot train together", fix)
-    elif free < _ENOUGH_SHARED:
-        yield warning(f"{text}: Ray keeps its objects on a disk", fix)
+    if free < _ENOUGH_SHARED:
+        report = error if free < _LEAST_SHARED else warning
+        yield report(f"{text}: Ray keeps its objects on a disk, and training on several GPUs fails", fix)
     else:
         yield ok(text)
 
@@ -100,3 +81,12 @@ def inspect_open_files() -> Iterator[CheckResult]:
         )
     else:
         yield ok(f"a process may open {soft:,} files")
+
+
+MACHINE_CHECKS: dict[str, Check] = {
+    "gpus": inspect_gpus,
+    "processor": inspect_processor,
+    "disks": inspect_disks,
+    "shared-memory": inspect_shared_memory,
+    "open-files": inspect_open_files,
+}

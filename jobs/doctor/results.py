@@ -13,8 +13,6 @@ from framefleet.pipeline.guards.redaction import public_text
 
 LIMIT_S = 10.0  # for each check: a hung disk, driver or server is a result too
 
-State = Literal["ok", "warning", "error"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
@@ -25,7 +23,7 @@ class CheckResult:
 
     machine: str = ""
     check: str = ""
-    state: State
+    state: Literal["ok", "warning", "error"]
     text: str
     fix: str = ""
     seconds: float = 0.0
@@ -46,39 +44,31 @@ def error(text: str, fix: str) -> CheckResult:
     return CheckResult(state="error", text=text, fix=fix)
 
 
-def run_checks(checks: Mapping[str, Check], *, machine: str) -> list[CheckResult]:
-    """Run checks at once, in threads; return what they found, in their order."""
-    running = [_Running(name, check, machine) for name, check in checks.items()]
-    return [result for one in running for result in one.results()]
+def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
+    """Run checks at once; return what they found, in their order. The thread of one that hangs is left."""
+    began, found = time.monotonic(), dict[str, list[CheckResult]]()
+
+    def run(name: str) -> None:
+        results = _results_of(checks[name])
+        seconds = round(time.monotonic() - began, 2)
+        found[name] = [replace(result, check=name, seconds=seconds) for result in results]
+
+    threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in checks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, began + LIMIT_S - time.monotonic()))
+    late = warning(f"no result after {LIMIT_S:.0f} s", "run it again when the machine has less to do")
+    return [
+        result for name in checks for result in found.get(name, [replace(late, check=name, seconds=LIMIT_S)])
+    ]
 
 
-class _Running:
-    """A check under way. Its thread is left behind where it hangs."""
-
-    def __init__(self, name: str, check: Check, machine: str) -> None:
-        self._name, self._check, self._machine = name, check, machine
-        self._found: list[CheckResult] = []
-        self._seconds = 0.0
-        self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"doctor-{name}", daemon=True)
-        self._thread.start()
-
-    def results(self) -> list[CheckResult]:
-        self._thread.join(max(0.0, self._began + LIMIT_S - time.monotonic()))
-        if self._thread.is_alive():
-            late = warning(f"no result after {LIMIT_S:.0f} s", "run it again when the machine has less to do")
-            return [self._named(late, LIMIT_S)]
-        return [self._named(result, self._seconds) for result in self._found]
-
-    def _run(self) -> None:
-        try:
-            self._found = list(self._check())
-        except FramefleetError as failure:
-            self._found = [error(failure.problem, failure.fix)]
-        except Exception as failure:  # of a library that is broken, which is what is looked for
-            said = public_text(f"{type(failure).__name__}: {failure}")
-            self._found = [error(f"the check failed: {said}", "see whether the library that raised it works")]
-        self._seconds = time.monotonic() - self._began
-
-    def _named(self, found: CheckResult, seconds: float) -> CheckResult:
-        return replace(found, machine=self._machine, check=self._name, seconds=round(seconds, 2))
+def _results_of(check: Check) -> list[CheckResult]:
+    try:
+        return list(check())
+    except FramefleetError as failure:
+        return [error(failure.problem, failure.fix)]
+    except Exception as failure:  # of a library that is broken, which is what is looked for
+        said = public_text(f"{type(failure).__name__}: {failure}")
+        return [error(f"the check failed: {said}", "see whether the library that raised it works")]

@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from framefleet.jobs.doctor.results import CheckResult, error, ok, warning
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.redaction import public_text, public_url
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.stores.store import Store
 
 _PATIENCE_S = 4.0  # less than a check may take, of which there are several requests
 _SAMPLE_BYTES = 4 << 20  # a clip of some seconds
@@ -35,50 +31,37 @@ def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]
     """
     from framefleet.pipeline.outputs.stores.store import Store
 
-    store, folder = Store(url, options, outage_s=_PATIENCE_S), f".doctor/{secrets.token_hex(8)}"
+    store, folder = Store(url, options, outage_s=_PATIENCE_S), f".doctor-{secrets.token_hex(8)}"
     try:
-        yield from _probe(store, folder)
+        small_s = _seconds(lambda: store.write(f"{folder}/small", b"1"))
+        if f"{folder}/small" not in store.list(folder):
+            yield error(
+                f"{store.url_of('')} does not list a file that was just written",
+                "use another store: records are listed",
+            )
+        if not store.creates_in_one_step(f"{folder}/created"):
+            yield warning(
+                "the server does not refuse to create what is there (If-None-Match): two drivers that begin "
+                "at the same moment may both get the output",
+                "start one driver at a time, or use a store with conditional writes",
+            )
+        write_s = _seconds(lambda: store.write(f"{folder}/large", os.urandom(_SAMPLE_BYTES)))
+        read_s = _seconds(lambda: store.read(f"{folder}/large"))
     finally:
         with suppress(FramefleetError):  # said already
             store.delete_all(folder)
-            store.delete_all(".doctor")
-
-
-def _probe(store: Store, folder: str) -> Iterator[CheckResult]:
-    where = store.url_of("")
-    began = time.monotonic()
-    store.write(f"{folder}/small", b"1")
-    small_s = time.monotonic() - began
-    if store.read(f"{folder}/small") != b"1":
-        yield error(f"{where} returns other bytes than were written", "report it to who runs the store")
-    if f"{folder}/small" not in store.list(folder):
-        yield error(
-            f"{where} does not list a file that was just written",
-            "use a store that lists what was written; framefleet finds its records by listing",
-        )
-    if store.creates_in_one_step(f"{folder}/created"):
-        yield ok(f"{where}: write, read, list and conditional create work")
-    else:
-        yield warning(
-            f"{where}: the server does not refuse to create what is there (If-None-Match), so two drivers "
-            "that start in the same second may both get the output",
-            "start one driver at a time, or use a store with conditional writes",
-        )
-    yield _speed(store, folder, small_s)
-
-
-def _speed(store: Store, folder: str, small_s: float) -> CheckResult:
-    sample = os.urandom(_SAMPLE_BYTES)
-    times = [time.monotonic()]
-    store.write(f"{folder}/large", sample)
-    times.append(time.monotonic())
-    store.read(f"{folder}/large")
-    times.append(time.monotonic())
-    write, read = (_SAMPLE_BYTES / 1e6 / max(end - begin, 1e-6) for begin, end in pairwise(times))
+    write, read = _SAMPLE_BYTES / 1e6 / write_s, _SAMPLE_BYTES / 1e6 / read_s
     text = f"write {write:,.0f} MB/s, read {read:,.0f} MB/s, {small_s * 1000:.0f} ms for a small file"
     if min(write, read) < _SLOW_MB_S or small_s > _SLOW_S:
-        return warning(f"slow: {text}", "use a store that is nearer to the machines")
-    return ok(text)
+        yield warning(f"slow: {text}", "use a store that is nearer to the machines")
+    else:
+        yield ok(f"{store.url_of('')}: {text}")
+
+
+def _seconds(request: Callable[[], object]) -> float:
+    began = time.monotonic()
+    request()
+    return max(time.monotonic() - began, 1e-6)
 
 
 def inspect_hub(model: str | None, revision: str | None) -> Iterator[CheckResult]:
@@ -87,7 +70,10 @@ def inspect_hub(model: str | None, revision: str | None) -> Iterator[CheckResult
 
     from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 
-    if model is not None and HUB_ID.fullmatch(model) and not os.path.exists(model):
+    if model is not None and (os.path.exists(model) or not HUB_ID.fullmatch(model)):
+        yield ok("not needed: the model is not one of the hub")
+        return
+    if model is not None:
         yield ok(f"{open_source(model, revision=revision).name} can be fetched, or is in the cache")
         return
     if constants.HF_HUB_OFFLINE:
@@ -109,15 +95,15 @@ def inspect_clock(url: str | None, options: Mapping[str, Any]) -> Iterator[Check
     """Yield how far this machine's clock is from that of the store, or else of the hub."""
     from huggingface_hub import constants
 
-    server = _endpoint(url or "", options) or constants.ENDPOINT
+    of_store = _endpoint(url or "", options)
+    server = of_store or constants.ENDPOINT
     began = time.time()
     try:
         theirs = _date_of(server)
     except OSError as failure:
-        yield warning(
-            f"{public_url(server)} does not answer: {public_text(str(failure))}",
-            "compare the clock with another machine's, or give --store URL of a server",
-        )
+        said = f"{public_url(server)} does not answer: {public_text(str(failure))}"
+        fix = "look whether the store can be reached"
+        yield warning(said, fix) if of_store else ok(f"not compared: {said}")
         return
     if theirs is None:
         yield warning(f"{public_url(server)} does not say the time", "give --store URL of another server")

@@ -35,7 +35,7 @@ def environment(
         "threads": numerics.threads,
         "cpu": f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
     }
-    found |= {package: _version(package) for package in (*PACKAGES, *packages)}
+    found |= {package: version_of(package) for package in (*PACKAGES, *packages)}
     if isa := os.environ.get(MAX_CPU_ISA):
         found[MAX_CPU_ISA.lower()] = isa
     if device.startswith("cuda"):
@@ -72,7 +72,8 @@ def _cuda(device: str) -> Mapping[str, str | int]:
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package; "" where there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

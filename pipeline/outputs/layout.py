@@ -28,7 +28,7 @@ part in records/ names is committed; all else is found again, made again or swep
     embeddings/, .probes/         worker             anybody         never: computed again
     damaged/<path>                repair             anybody         never: kept for people to look at
     .verify/<run>/                verify             verify          never
-    .doctor/<run>/                doctor             doctor          never
+    .doctor-<run>/                doctor             doctor          never
     gallery/, report.html, .json  gallery, report    anybody         never: made again
     stars.jsonl                   gallery --serve    anybody         stars and notes of people
 """

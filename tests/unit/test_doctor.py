@@ -61,11 +61,9 @@ def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPat
         raise ImportError("libcuda.so.1: token=abcdefghij")
         yield
 
-    slow, broken, fine = run_checks(
-        {"hangs": hangs, "raises": raises, "fine": lambda: [ok("well")]}, machine="m"
-    )
+    slow, broken, fine = run_checks({"hangs": hangs, "raises": raises, "fine": lambda: [ok("well")]})
     release.set()
-    assert (slow.check, slow.state, slow.machine) == ("hangs", "warning", "m")
+    assert (slow.check, slow.state) == ("hangs", "warning")
     assert broken.state == "error" and "libcuda" in broken.text
     assert fine.text == "well"
 
@@ -90,7 +88,7 @@ def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPat
     assert "error: GPU 1: 3 memory errors that could not be corrected (ECC)" in text
     assert "warning: GPU 1 is split into MIG" in text
     assert "ok: GPU 2: NVIDIA H100 80GB HBM3, driver 570.86.15, 8.9 of 79.6 GiB free; used by Ray's" in text
-    assert "error: GPU at 0000:3b:00: 1 errors of Xid 79" in text
+    assert "error: GPU at 0000:3b:00: Xid 79, 1 times" in text
     program(
         tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
     )
@@ -126,7 +124,7 @@ def test_a_machine_without_space_and_shared_memory(tmp_path: Path) -> None:
     said = [json.loads(line) for line in ended.stdout.splitlines()]
     assert ended.returncode == 1, ended.stderr
     by_check = {(one["check"], one["state"]): one for one in said}
-    assert "TMPDIR" in by_check["disks", "error"]["text"]
+    assert f"GiB free in {tmp_path}" in by_check["disks", "error"]["text"]
     assert "set TMPDIR to a folder on a larger disk" in by_check["disks", "error"]["fix"]
     assert by_check["shared-memory", "error"]["text"].startswith("1 MiB free in /dev/shm")
     assert "--shm-size" in by_check["shared-memory", "error"]["fix"]
@@ -166,7 +164,7 @@ def test_a_clock_is_compared_with_the_stores() -> None:
 
 def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
     said = found("store", store=str(tmp_path))["store"]
-    assert said.startswith(f"ok: {tmp_path}: write, read, list and conditional create work")
+    assert said.startswith(f"ok: {tmp_path}: write ")
     assert "MB/s" in said and not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     assert found("store", store=str(tmp_path / "file"))["store"].startswith("error: could not write")
@@ -175,7 +173,7 @@ def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
 def test_software_is_well_where_tests_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = found("libraries", "fonts", "encoders", "compiler")
     assert [name for name, text in said.items() if "error" in text] == []
-    assert "torch" in said["libraries"] and "libx264, libx265" in said["encoders"]
+    assert "torch" in said["libraries"] and "all video encoders work" in said["encoders"]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "warning: no C++ compiler" in found("compiler")["compiler"]
 
@@ -183,10 +181,10 @@ def test_software_is_well_where_tests_run(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_machine_with_another_build_or_library_is_reported() -> None:
     ours = {"framefleet": "1", "source": "a", "torch": "2.13"}
     compared = doctor_file._compared
-    assert compared(ours, ours, "here").state == "ok"
-    other = compared({**ours, "torch": "2.12"}, ours, "here")
+    assert compared(ours, ours).state == "ok"
+    other = compared({**ours, "torch": "2.12"}, ours)
     assert (other.state, other.text) == ("warning", "torch 2.12 (here 2.13)")
-    assert compared({**ours, "source": "b"}, ours, "here").state == "error"
+    assert compared({**ours, "source": "b"}, ours).state == "error"
 
 
 def test_an_unknown_check_is_refused_with_those_there_are() -> None:

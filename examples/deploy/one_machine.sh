@@ -1,0 +1,23 @@
+#!/bin/sh
+# Render a job on this machine, and start it again when a store or worker was lost (exit code 3).
+# usage: one_machine.sh JOB.YAML      environment: FRAMEFLEET (framefleet), PAUSE_S (60), MAX_RUNS (10)
+set -u
+job=${1:?usage: one_machine.sh JOB.YAML}
+framefleet=${FRAMEFLEET:-framefleet}
+ulimit -n 65536 2>/dev/null || true
+
+"$framefleet" doctor "$job" || exit
+
+# SIGTERM, as systemd and containers send it, goes to framefleet, which stores what is half done and ends.
+driver=
+trap 'test -n "$driver" && kill -TERM "$driver"' TERM INT
+run=1
+while :; do
+    "$framefleet" render "$job" &
+    driver=$!
+    # A signal ends only the waiting: wait again for the driver, which stores what is half done.
+    while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
+    [ "$code" -ne 3 ] || [ "$run" -ge "${MAX_RUNS:-10}" ] && exit "$code"
+    run=$((run + 1))
+    sleep "${PAUSE_S:-60}"
+done

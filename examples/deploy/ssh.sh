@@ -1,0 +1,65 @@
+#!/bin/sh
+# Render a job on this machine and on others that ssh reaches: start Ray with a new token on all of them, check
+# them, render, and end what was started.
+# usage: ssh.sh JOB.YAML HOST...
+# environment: VENV, the folder that framefleet is installed in, the same on all machines (~/framefleet)
+#              ADDRESS, of this machine for the others; PORT (6379); SSH, the command (ssh)
+#              SECRETS, a file of NAME=value lines for all machines (~/.framefleet-secrets)
+set -eu
+job=${1:?usage: ssh.sh JOB.YAML HOST...}
+shift
+venv=${VENV:-$HOME/framefleet}
+port=${PORT:-6379}
+address=${ADDRESS:-$(hostname -I | cut -d' ' -f1)}
+ssh=${SSH:-ssh}
+secrets=${SECRETS:-$HOME/.framefleet-secrets}
+umask 077
+folder=$(mktemp -d)
+"$venv/bin/python" -c 'import secrets; print("RAY_AUTH_TOKEN=" + secrets.token_hex(32))' >"$folder/env"
+echo RAY_AUTH_MODE=token >>"$folder/env"
+# Ray drains a machine for this long after SIGTERM: longer than retries.drain_s (120).
+echo RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=150 >>"$folder/env"
+[ ! -r "$secrets" ] || cat "$secrets" >>"$folder/env"
+
+# Ray runs as long as this script, below a shell whose number is noted. `ray stop` would end every Ray of a machine.
+start='umask 077; ulimit -n 65536 2>/dev/null; set -a; . "$0"; rm -f "$0"; echo $$ >"$0.pid"; exec "$@" >"$0.log" 2>&1'
+stop='kill $(cat "$0.pid"); while kill -0 $(cat "$0.pid"); do sleep 0.2; done 2>/dev/null; rm -f "$0.pid" "$0.log"'
+run=$(basename "$folder")
+remote() { echo "./.framefleet-$run-$1"; } # in the home folder there, which several machines may share
+
+end() {
+    for host; do $ssh "$host" "sh -c '$stop' '$(remote "$host")'" || echo "warning: Ray on $host may still run" >&2; done
+    sh -c "$stop" "$folder/head" || true
+    rm -rf "$folder"
+}
+trap 'end "$@"' EXIT
+trap 'test -n "${driver:-}" && kill -TERM "$driver"' TERM INT
+
+cp "$folder/env" "$folder/head"
+sh -c "$start" "$folder/head" "$venv/bin/ray" start --head --block --disable-usage-stats \
+    --node-ip-address="$address" --port="$port" --include-dashboard=false &
+for host; do
+    # The token goes through ssh's input: an argument would be seen by every user of that machine.
+    $ssh "$host" "umask 077; cat >'$(remote "$host")'" <"$folder/env"
+    $ssh "$host" "sh -c '$start' '$(remote "$host")' '$venv/bin/ray' start --block --disable-usage-stats \
+        --address=$address:$port" </dev/null &
+done
+
+set -a
+. "$folder/env"
+set +a
+up() { "$venv/bin/python" -c "import ray; ray.init('$address:$port', log_to_driver=False, logging_level='ERROR')
+raise SystemExit(sum(node['Alive'] for node in ray.nodes()) < $# + 1)" 2>/dev/null; }
+tries=0
+until up "$@"; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 30 ] || { echo "error: Ray did not start on every machine" >&2; exit 3; }
+    sleep 2
+done
+
+"$venv/bin/framefleet" doctor --address "$address:$port" "$job"
+"$venv/bin/framefleet" render "$job" --set "fleet.address=$address:$port" &
+driver=$!
+# A signal ends only the waiting: wait again for the driver, which stores what is half done.
+while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
+exit "$code"

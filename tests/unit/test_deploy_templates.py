@@ -1,0 +1,169 @@
+"""Templates of examples/deploy against the schemas and parsers of what reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.jobs.job.file import load_job
+from tests.jobs import ROOT
+
+TEMPLATES = ROOT / "examples/deploy"
+KUBERAY = TEMPLATES / "kuberay"
+SCHEMA = json.loads((ROOT / "tests/references/kuberay.schema.json").read_text())
+DRAIN_S = FaultPolicy().drain_s
+SECRET = re.compile(r"(?i)(token|key|password|secret)\w*\s*[:=]\s*['\"]?[A-Za-z0-9/+]{16,}")
+SKY_PYTHON = os.environ.get("SKY_PYTHON", "")  # a python that has skypilot, whose requirements are others
+
+
+@cache
+def manifests() -> list[tuple[str, dict[str, Any]]]:
+    return list(_manifests())
+
+
+def _manifests() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield RayJobs and RayCronJobs: as files, and as kubectl makes them of a folder."""
+    for name in ("base/rayjob.yaml", "raycronjob.yaml"):
+        yield name, yaml.safe_load((KUBERAY / name).read_text())
+    if shutil.which("kubectl"):
+        for name in ("base", "kueue"):
+            made = subprocess.run(["kubectl", "kustomize", KUBERAY / name], capture_output=True, check=True)
+            for manifest in yaml.safe_load_all(made.stdout):
+                if manifest["kind"] != "ConfigMap":
+                    yield name, manifest
+
+
+def pods(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = manifest["spec"].get("jobTemplate", manifest["spec"])["rayClusterSpec"]
+    yield spec["headGroupSpec"]["template"]["spec"]
+    yield from (group["template"]["spec"] for group in spec["workerGroupSpecs"])
+
+
+def test_kuberay_takes_the_manifests_and_no_misspelt_field() -> None:
+    for name, manifest in manifests():
+        jsonschema.validate(manifest, SCHEMA)
+        text = yaml.safe_dump(manifest)
+        for field in ("backoffLimit", "rayClusterSpec", "maxReplicas", "volumeMounts", "emptyDir"):
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(yaml.safe_load(text.replace(field, f"{field}s")), SCHEMA)
+        assert name
+
+
+def test_clusters_want_a_token_and_pods_have_what_jobs_need() -> None:
+    for name, manifest in manifests():
+        spec = manifest["spec"].get("jobTemplate", manifest["spec"])
+        assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}, name
+        assert spec["backoffLimit"] and spec["activeDeadlineSeconds"] and spec["shutdownAfterJobFinishes"]
+        for pod in pods(manifest):
+            assert pod["terminationGracePeriodSeconds"] > DRAIN_S
+            (container,) = pod["containers"]
+            assert container["envFrom"] == [{"secretRef": {"name": "framefleet-secrets"}}]
+            assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/dev/shm"}
+            (memory,) = [one["emptyDir"] for one in pod["volumes"] if one["name"] == "shared-memory"]
+            assert memory["medium"] == "Memory"
+            waits = {one["name"]: float(one["value"]) for one in container["env"]}
+            assert DRAIN_S < min(waits.values()) <= pod["terminationGracePeriodSeconds"]
+
+
+def test_the_nightly_job_is_the_job_and_kueue_gets_a_whole_one() -> None:
+    job = yaml.safe_load((KUBERAY / "base/rayjob.yaml").read_text())
+    nightly = yaml.safe_load((KUBERAY / "raycronjob.yaml").read_text())
+    assert nightly["spec"]["jobTemplate"] == job["spec"]
+    for name, manifest in manifests():
+        if name == "kueue":
+            assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+            assert manifest["spec"]["suspend"] is True
+            (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+            assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+            assert manifest["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"] is False
+
+
+def test_job_files_are_jobs_whose_drains_are_shorter_than_grace_periods() -> None:
+    assert (TEMPLATES / "job.yaml").read_text() == (KUBERAY / "base/job.yaml").read_text()
+    job = load_job(TEMPLATES / "job.yaml")
+    assert job.retries.drain_s == DRAIN_S
+    for template in ("slurm_cluster.sbatch", "slurm_array.sbatch"):
+        (seconds,) = re.findall(r"#SBATCH --signal=B:TERM@(\d+)", (TEMPLATES / template).read_text())
+        assert float(seconds) > DRAIN_S
+    (seconds,) = re.findall(r"TimeoutStopSec=(\d+)", (TEMPLATES / "nightly.service").read_text())
+    assert float(seconds) > DRAIN_S
+
+
+def test_scripts_parse_and_nothing_holds_a_secret() -> None:
+    for file in TEMPLATES.rglob("*"):
+        if file.is_file():
+            assert not SECRET.search(file.read_text()), file
+        if file.suffix in (".sh", ".sbatch"):
+            shell = "sh" if file.suffix == ".sh" else "bash"
+            subprocess.run([shell, "-n", file], check=True)
+            assert os.access(file, os.X_OK)
+
+
+def test_hugging_faces_own_command_takes_the_job(tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("AWS_SECRET_ACCESS_KEY=not-to-be-seen\n")
+    (tmp_path / "secrets").chmod(0o600)
+    shutil.copy(TEMPLATES / "job.yaml", tmp_path)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables = {
+        "PATH": path,
+        "HF_TOKEN": "hf_none",
+        "SECRETS": f"{tmp_path}/secrets",
+        "HF_HOME": str(tmp_path),
+    }
+    ended = subprocess.run(
+        ["sh", TEMPLATES / "hf_jobs.sh", tmp_path, "--dry-run", "--namespace", "me"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+    said = " ".join(ended.stdout.split())
+    assert "framefleet render /job/job.yaml" in said and "flavor h200" in said, ended.stderr
+    assert "AWS_SECRET_ACCESS_KEY=***" in said and "not-to-be-seen" not in said
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for name in ("nightly.service", "nightly.timer"):
+        text = (TEMPLATES / name).read_text().replace("/srv/framefleet/one_machine.sh", "/bin/true")
+        (tmp_path / name).write_text(text)
+    units = [tmp_path / "nightly.service", tmp_path / "nightly.timer"]
+    ended = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
+    assert ended.returncode == 0 and "framefleet" not in ended.stderr, ended.stderr
+
+
+@pytest.mark.skipif(not SKY_PYTHON, reason="SKY_PYTHON names no python with skypilot")
+def test_skypilots_own_parser_takes_the_task() -> None:
+    program = (
+        "import sky, sys\n"
+        "task = sky.Task.from_yaml(sys.argv[1])\n"
+        "(one,) = task.resources\n"
+        "print(task.num_nodes, one.use_spot, dict(one.accelerators), one.job_recovery['strategy'])"
+    )
+    names = ("RAY_AUTH_TOKEN", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    ended = subprocess.run(
+        [SKY_PYTHON, "-c", program, TEMPLATES / "skypilot.yaml"],
+        env=os.environ | dict.fromkeys(names, "x"),
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stdout.split("\n")[-2].startswith("2 True {'H100': 8}"), ended.stdout + ended.stderr
+
+
+def test_the_image_is_made_of_what_is_there() -> None:
+    text = (TEMPLATES / "Dockerfile").read_text()
+    for places in re.findall(r"^COPY (.+) \S+$", text, re.M):
+        assert all((ROOT / place).exists() for place in places.split())
+    assert "USER framefleet" in text and "STOPSIGNAL SIGTERM" in text
