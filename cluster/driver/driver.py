@@ -28,6 +28,7 @@ from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.metrics import ROW_RETRIES, SPENT_MONEY, added
 from framefleet.pipeline.outputs.parts.records import Record
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,11 @@ class Driver:
 
     def _told(self) -> Progress:
         """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
-        progress = replace(self._tally.progress(time.monotonic()), audits=self._audits.figures())
+        progress = self._tally.progress(time.monotonic())
+        figures = added(progress.figures, self._work.setup.store.counts.figures())
+        if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
+            figures[SPENT_MONEY.key()] = cost
+        progress = replace(progress, audits=self._audits.figures(), figures=figures)
         self._work.lock.tell(progress)
         return progress
 
@@ -252,8 +257,7 @@ class Driver:
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""
-        self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
-        self._tally.remembered(worker, report.num_remembered)
+        self._tally.counted(worker, report.figures)
         if report.prompt_lengths:
             self._feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
@@ -366,6 +370,7 @@ class Driver:
         found, kinds = [], set()
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
+                self._tally.counts.add(ROW_RETRIES, leased.attempt > 1)
                 pending = self._pending[leased.row.row_id]
                 kinds.add(pending.kind)
                 found.append(

@@ -29,6 +29,7 @@ from framefleet.jobs.options import (
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.headline import audit_line
+from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.text import command
 
@@ -126,14 +127,10 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
-        if summary.num_adopted:
-            lines.append(
-                f"{summary.num_adopted:,} of them were already rendered: an earlier run left their clips"
-            )
-        if summary.num_remembered:
-            lines.append(
-                f"{summary.num_remembered:,} batch sizes of an earlier run were reused after a check"
-            )
+        if num_adopted := ROW_OUTCOMES.of(summary.figures, "adopted"):
+            lines.append(f"{num_adopted:,.0f} of them were already rendered: an earlier run left their clips")
+        if num_sizes := REMEMBERED_SIZES.total(summary.figures):
+            lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
     lines += _unscored_lines(summary)
@@ -162,10 +159,10 @@ def gone_line(gone: Gone, output: str) -> str:
 
 def idle_lines(summary: Summary) -> list[str]:
     """Return the idle share of the models, and its causes of a thousandth or more."""
-    if not summary.idle:
+    if not (shares := idle_shares(summary.figures)):
         return []
-    causes = [f"{cause} {part:.1%}" for cause, part in summary.idle.items() if part >= 0.001]
-    return [f"idle: {', '.join([f'{sum(summary.idle.values()):.1%} of the time of workers', *causes])}"]
+    causes = [f"{cause} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
+    return [f"idle: {', '.join([f'{sum(shares.values()):.1%} of the time of workers', *causes])}"]
 
 
 def _audit_lines(summary: Summary) -> list[str]:
@@ -174,8 +171,8 @@ def _audit_lines(summary: Summary) -> list[str]:
         f"audit: rows of {kind} differ from plain calls when batched: each was rendered by a plain call"
         for kind in summary.apart
     ]
-    if summary.num_again:
-        lines.append(f"audit: {summary.num_again:,} of these rows had a record and were rendered again")
+    if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
+        lines.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
     lines += [
         f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable

@@ -26,6 +26,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.scores.score import ClipScore
@@ -34,7 +35,8 @@ from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
 
 NUM_ROWS = 6
-ONE_DONE = WorkerReport(elapsed_s=-1)  # says that a row was done: deaths on its machine count from then on
+# Says that a row was done: deaths on its machine count from then on.
+ONE_DONE = WorkerReport(figures={"done": 1})
 
 
 @dataclass
@@ -206,7 +208,7 @@ def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> 
 
 def test_the_next_run_is_told_what_this_one_spent(resolved: ResolvedJob) -> None:
     before = spent_before(resolved.store)
-    summary, _ = run(resolved, replace(failed("host"), elapsed_s=5.0))
+    summary, _ = run(resolved, replace(failed("host"), figures={WORKER_SECONDS.key("plain"): 5.0}))
     spent = spent_before(resolved.store)
     assert spent.worker_s == before.worker_s + 5.0
     assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)
