@@ -28,7 +28,7 @@ from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.metrics import ROW_RETRIES, SPENT_MONEY, added
+from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.outputs.parts.records import Record
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ class Driver:
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
         progress = self._told()
+        fleet.publish(progress.figures)
         if self._scale and not (self._is_ending or self._tally.is_paused):
             fleet.resize(self._scale.wanted(progress))
         self._on_progress(progress)
@@ -257,7 +258,7 @@ class Driver:
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""
-        self._tally.counted(worker, report.figures)
+        self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
         if report.prompt_lengths:
             self._feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
@@ -287,6 +288,7 @@ class Driver:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""
         pending = self._pending.get(row_id)
         self._checkpoints.add(row_id)
+        self._tally.counts.add(SAVED_CHECKPOINTS)
         if pending is None or self._audits.is_apart(pending.kind):
             self._checkpoints.drop([row_id])
 
@@ -363,6 +365,7 @@ class Driver:
         self._audits.given_up(row.row.row_id, pending.kind)
         failure = self._committer.given_up(row, pending)
         self._checkpoints.ended(row.row.row_id)
+        self._tally.counts.add(FAILED_BY_TYPE, label=failure.error_type)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
     def _assignments(self, worker: str) -> list[Assignment]:

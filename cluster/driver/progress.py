@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store
 
 
+WORKER_STATES = ("rendering", "idle", "drained", "lost")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker that has been ready. state: rendering, idle, drained or lost."""
+    """One worker that has been ready. state: of `WORKER_STATES`."""
 
     name: str
     state: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.pace import TimeLeft
-from framefleet.cluster.driver.progress import Progress, Summary, Unscored, WorkerState
+from framefleet.cluster.driver.progress import WORKER_STATES, Progress, Summary, Unscored, WorkerState
 from framefleet.pipeline.metrics import (
     AUDITS,
     BATCH_SIZES,
@@ -16,6 +16,7 @@ from framefleet.pipeline.metrics import (
     CLIP_BYTES,
     JOB_ROWS,
     ROW_OUTCOMES,
+    STORE_SILENT_SECONDS,
     WORKER_SECONDS,
     WORKERS,
     Counts,
@@ -31,6 +32,7 @@ class _Seat:
     done: int = 0
     gone: str = ""  # how, if it is: lost or drained
     figures: Mapping[str, float] = field(default_factory=dict)
+    store_silent_s: float = 0.0
 
 
 class Tally:
@@ -114,9 +116,10 @@ class Tally:
         self.counts.add(ROW_OUTCOMES, label="adopted")
         self.counts.add(CLIP_BYTES, num_bytes)
 
-    def counted(self, worker: str, figures: Mapping[str, float]) -> None:
+    def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
         """Note what the worker counted since its start."""
-        self._seats[worker].figures = figures
+        seat = self._seats[worker]
+        seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:
         """A row left the worker's hands."""
@@ -161,12 +164,14 @@ class Tally:
         figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._seats.values())
         rendered, mean_batch = int(ROW_OUTCOMES.of(figures, "done")), _mean_batch(figures)
         workers = tuple(_state(name, seat) for name, seat in self._seats.items())
-        here = sum(not seat.gone for seat in self._seats.values())
-        self._pace.finished(rendered, now=now, workers=here)
+        here = [seat for seat in self._seats.values() if not seat.gone]
+        self._pace.finished(rendered, now=now, workers=len(here))
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
         states["waiting"] = max(0, self.num_left - in_flight)
         figures |= {JOB_ROWS.key(state): count for state, count in states.items()}
-        figures |= {WORKERS.key(s): n for s, n in Counter(one.state for one in workers).items()}
+        num_workers = Counter(one.state for one in workers)
+        figures |= {WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
+        figures[STORE_SILENT_SECONDS.key()] = max((seat.store_silent_s for seat in here), default=0.0)
         figures[BLOCKED_PLACES.key()] = len(self._unused)
         return Progress(
             total=self._total,

@@ -14,6 +14,7 @@ from framefleet.jobs.options import (
     JobFile,
     JobOrOutput,
     Limit,
+    MetricsPort,
     ModelPlace,
     NumSteps,
     OutputPlace,
@@ -54,6 +55,7 @@ def render_command(
     workers: Workers = None,
     steps: NumSteps = None,
     limit: Limit = None,
+    metrics_port: MetricsPort = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -71,7 +73,7 @@ def render_command(
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
         loaded = load_job(job, given, table=table, model=model, output=output)
 
-        code = show_render(loaded, limit=limit, as_json=as_json, quiet=quiet)
+        code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
     raise Exit(code)
 
 
@@ -80,14 +82,20 @@ def show_render(
     *,
     only: Collection[str] | None = None,
     limit: int | None = None,
+    metrics_port: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
     """Render; return the exit code. only, limit: as of `render_job`. as_json: print the summary to stdout."""
+    from framefleet.jobs.job.output import store_of_job
     from framefleet.jobs.render.render import render_job
     from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.show.prometheus import serving_metrics
 
-    with watch_on(stderr, quiet=quiet) as watch:
+    with (
+        watch_on(stderr, quiet=quiet) as shown,
+        serving_metrics(shown, metrics_port, output=store_of_job(job).url_of("")) as watch,
+    ):
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
         stdout.say(summary_json(summary))
@@ -196,6 +204,7 @@ def _unscored_lines(summary: Summary) -> list[str]:
 def retry_command(
     job: JobOrOutput,
     error_types: ErrorTypes = None,
+    metrics_port: MetricsPort = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -219,7 +228,9 @@ def retry_command(
                 (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {said}")
         code = 0
         if failed.row_ids:
-            code = show_render(found, only=failed.row_ids, as_json=as_json, quiet=quiet)
+            code = show_render(
+                found, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
+            )
         else:
             store = Store(found.output, found.storage_options)
             if not quiet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as Signal
@@ -26,7 +26,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.metrics import WORKER_SECONDS
+from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.scores.score import ClipScore
@@ -56,6 +56,9 @@ class Played:
 
     def grow(self, num_rows: int) -> None:
         """There is one at a time."""
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Nobody scrapes them."""
 
     def resize(self, num_workers: int | None) -> None:
         """The driver ends."""
@@ -157,6 +160,8 @@ def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goe
 ) -> None:
     summary, fleet = run(resolved, *[failed("memory")] * 2)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert FAILED_BY_TYPE.by_label(summary.figures) == {"OSError": 1}
+    assert ROW_RETRIES.of(summary.figures) == 1
     assert len(fleet.lost) == 1
 
 
