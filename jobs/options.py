@@ -60,6 +60,14 @@ Limit = Annotated[
     int | None,
     Option("--limit", min=1, help="Render only the first N rows of the table, this time.", metavar="N"),
 ]
+MetricsPort = Annotated[
+    str | None,
+    Option(
+        "--metrics-port",
+        metavar="[HOST:]PORT",
+        help="Serve the job's figures for Prometheus. Default host: 127.0.0.1, this machine alone.",
+    ),
+]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only warnings and errors.")]
 Sets = Annotated[
     list[str] | None,

@@ -46,6 +46,9 @@ class WorkersHere:
     def grow(self, num_rows: int) -> None:
         """They are there."""
 
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Nobody scrapes them."""
+
     def resize(self, num_workers: int | None) -> None:
         """Have none in the place of those that end: the driver asks for it as it ends."""
         self.has_too_many = num_workers == 0

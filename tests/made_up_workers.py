@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -58,6 +58,9 @@ class Workers:
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Nobody scrapes them."""
 
     def resize(self, num_workers: int | None) -> None:
         """Have none in the place of those that end: the driver asks for it as it ends."""

@@ -28,6 +28,7 @@ from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.outputs.parts.records import Record
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ class Driver:
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
         progress = self._told()
+        fleet.publish(progress.figures)
         if self._scale and not (self._is_ending or self._tally.is_paused):
             fleet.resize(self._scale.wanted(progress))
         self._on_progress(progress)
@@ -167,7 +169,11 @@ class Driver:
 
     def _told(self) -> Progress:
         """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
-        progress = replace(self._tally.progress(time.monotonic()), audits=self._audits.figures())
+        progress = self._tally.progress(time.monotonic())
+        figures = added(progress.figures, self._work.setup.store.counts.figures())
+        if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
+            figures[SPENT_MONEY.key()] = cost
+        progress = replace(progress, audits=self._audits.figures(), figures=figures)
         self._work.lock.tell(progress)
         return progress
 
@@ -252,8 +258,7 @@ class Driver:
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""
-        self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
-        self._tally.remembered(worker, report.num_remembered)
+        self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
         if report.prompt_lengths:
             self._feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
@@ -283,6 +288,7 @@ class Driver:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""
         pending = self._pending.get(row_id)
         self._checkpoints.add(row_id)
+        self._tally.counts.add(SAVED_CHECKPOINTS)
         if pending is None or self._audits.is_apart(pending.kind):
             self._checkpoints.drop([row_id])
 
@@ -359,6 +365,7 @@ class Driver:
         self._audits.given_up(row.row.row_id, pending.kind)
         failure = self._committer.given_up(row, pending)
         self._checkpoints.ended(row.row.row_id)
+        self._tally.counts.add(FAILED_BY_TYPE, label=failure.error_type)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
     def _assignments(self, worker: str) -> list[Assignment]:
@@ -366,6 +373,7 @@ class Driver:
         found, kinds = [], set()
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
+                self._tally.counts.add(ROW_RETRIES, leased.attempt > 1)
                 pending = self._pending[leased.row.row_id]
                 kinds.add(pending.kind)
                 found.append(

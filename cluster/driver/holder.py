@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.seals import Sealed
 
 PROC = Path("/proc")
@@ -95,7 +96,11 @@ _HOLDER = TypeAdapter(Holder)
 def parse_holder(content: bytes) -> Holder | None:
     """Return the holder written there; None if it is nothing we wrote."""
     try:
-        return _HOLDER.validate_python(parse_json(content))
+        values = parse_json(content)
+        said = values.get("progress") if isinstance(values, dict) else None
+        if isinstance(said, dict) and "worker_s" in said:  # of an earlier version
+            said["figures"] = {WORKER_SECONDS.key("rows"): said["worker_s"]}
+        return _HOLDER.validate_python(values)
     except ValueError:  # not JSON, or other keys and values
         return None
 

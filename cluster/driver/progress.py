@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store
 
 
+WORKER_STATES = ("rendering", "idle", "drained", "lost")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker that has been ready. state: rendering, idle, drained or lost."""
+    """One worker that has been ready. state: of `WORKER_STATES`."""
 
     name: str
     state: str
@@ -54,8 +57,8 @@ class Progress:
     about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
     it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
-    longer, each with its reason. worker_s: of all workers together, while they had a model. audits: None
-    where there are to be none. paused_since: for people; "" while it is not paused.
+    longer, each with its reason. audits: None where there are to be none. paused_since: for people; "" while
+    it is not paused. figures: all that was counted, see `pipeline/metrics.py`.
     """
 
     total: int
@@ -71,9 +74,9 @@ class Progress:
     waiting_for: str | None = None
     unused: tuple[str, ...] = ()
     before: int = 0
-    worker_s: float = 0.0
     audits: AuditFigures | None = None
     paused_since: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +91,10 @@ class Unscored:
 class Summary:
     """How a run ended. done, failed: rows of this run.
 
-    num_audited: times that a row was rendered again by a plain call; audits: what they say. apart: kinds of
-    rows that differed then, and were rendered by plain calls from there on; num_again: of these, rows that
-    had a record already, of earlier runs too.
-    unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
-    did not have to search, as other processes had found them. idle: which part of the workers' time their
-    models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
-    run had left the clip but no record. unused: workers and machines that were used no longer in the end,
-    each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
+    figures: all that was counted, see `pipeline/metrics.py`. audits: what they say. apart: kinds of rows that
+    differed then, and were rendered by plain calls from there on. unrepeatable: kinds of which two plain
+    calls of one row differ. unused: workers and machines that were used no longer in the end, each with its
+    reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
     records that somebody took away while this run went on. unscored: scores that failed, by name. drafts:
     how those ended that were rendered before; is_none_kept: none of them was to be rendered in full.
     over_budget: what is said where the budget ended it. store: the output.
@@ -105,14 +104,10 @@ class Summary:
     failed: int
     elapsed_s: float
     mean_batch: float | None
-    num_audited: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
     audits: AuditFigures | None = None
-    num_again: int = 0
     apart: tuple[str, ...] = ()
     unrepeatable: tuple[str, ...] = ()
-    num_remembered: int = 0
-    idle: Mapping[str, float] = field(default_factory=dict)
-    num_adopted: int = 0
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0

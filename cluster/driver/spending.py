@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.holder import parse_holder
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
@@ -34,8 +35,10 @@ def _said(store: Store) -> Iterator[Spent]:
             holder = parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
         except FileNotFoundError:
             continue
-        if holder and (told := holder.progress) and _are_seconds(told.elapsed_s, told.worker_s):
-            yield Spent(elapsed_s=told.elapsed_s, worker_s=told.worker_s)
+        if holder and (told := holder.progress):
+            spent = Spent(elapsed_s=told.elapsed_s, worker_s=WORKER_SECONDS.total(told.figures))
+            if _are_seconds(spent.elapsed_s, spent.worker_s):
+                yield spent
 
 
 def _are_seconds(*values: float) -> bool:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.pace import TimeLeft
-from framefleet.cluster.driver.progress import Progress, Summary, Unscored, WorkerState
+from framefleet.cluster.driver.progress import WORKER_STATES, Progress, Summary, Unscored, WorkerState
+from framefleet.pipeline.metrics import (
+    AUDITS,
+    BATCH_SIZES,
+    BLOCKED_PLACES,
+    CLIP_BYTES,
+    JOB_ROWS,
+    ROW_OUTCOMES,
+    STORE_SILENT_SECONDS,
+    WORKER_SECONDS,
+    WORKERS,
+    Counts,
+    added,
+)
 from framefleet.pipeline.render.audit.verdict import Audited
 
 
@@ -16,10 +30,9 @@ class _Seat:
     node: str
     in_hand: int = 0
     done: int = 0
-    remembered: int = 0
     gone: str = ""  # how, if it is: lost or drained
-    idle: Mapping[str, float] = field(default_factory=dict)
-    elapsed_s: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    store_silent_s: float = 0.0
 
 
 class Tally:
@@ -31,10 +44,7 @@ class Tally:
         self._started_at = now
         self._first_lease_at: float | None = None
         self._done = self._failed = 0
-        self._rendered = self._audited = 0  # both count rows each time
-        self._batch_sizes = 0.0
-        self._bytes = 0
-        self._again = self._adopted = 0
+        self.counts = Counts()
         self._unscored: dict[str, Unscored] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
@@ -80,9 +90,9 @@ class Tally:
 
     def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
         self._done += 1
-        self._bytes += num_bytes
-        self._rendered += 1
-        self._batch_sizes += batch_size
+        self.counts.add(ROW_OUTCOMES, label="done")
+        self.counts.add(BATCH_SIZES, batch_size)
+        self.counts.add(CLIP_BYTES, num_bytes)
         self._seats[worker].done += 1
         self.returned(worker)
 
@@ -103,13 +113,13 @@ class Tally:
     def adopted(self, num_bytes: int = 0) -> None:
         """A clip of an earlier run was committed."""
         self._done += 1
-        self._bytes += num_bytes
-        self._adopted += 1
+        self.counts.add(ROW_OUTCOMES, label="adopted")
+        self.counts.add(CLIP_BYTES, num_bytes)
 
-    def worked(self, worker: str, *, idle: Mapping[str, float], elapsed_s: float) -> None:
-        """Note how the worker spent its time so far."""
+    def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
+        """Note what the worker counted since its start."""
         seat = self._seats[worker]
-        seat.idle, seat.elapsed_s = idle, elapsed_s
+        seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:
         """A row left the worker's hands."""
@@ -123,21 +133,18 @@ class Tally:
         self._done -= rows - num_before
         self._before -= num_before
         self._total += num_before
-        self._bytes -= num_bytes
-        self._again += rows
+        self.counts.add(CLIP_BYTES, -num_bytes)
+        self.counts.add(ROW_OUTCOMES, rows, "withdrawn")
 
     def audited(self, audited: Audited) -> None:
-        self._audited += 1
+        self.counts.add(AUDITS, label=audited.verdict)
         named = {"differs": self._apart, "unrepeatable": self._unrepeatable}.get(audited.verdict, [])
         if audited.kind not in named:
             named.append(audited.kind)
 
-    def remembered(self, worker: str, sizes: int) -> None:
-        """How many batch sizes of this worker, since its start, other processes had found."""
-        self._seats[worker].remembered = sizes
-
     def failed(self, message: str) -> None:
         self._failed += 1
+        self.counts.add(ROW_OUTCOMES, label="failed")
         self._last_failure = message
 
     def lost(self, worker: str) -> None:
@@ -154,69 +161,72 @@ class Tally:
 
     def progress(self, now: float) -> Progress:
         now = self._worked_until(now)
-        rate = self._rate(now)
-        here = sum(not seat.gone for seat in self._seats.values())
-        self._pace.finished(self._rendered, now=now, workers=here)
+        figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._seats.values())
+        rendered, mean_batch = int(ROW_OUTCOMES.of(figures, "done")), _mean_batch(figures)
+        workers = tuple(_state(name, seat) for name, seat in self._seats.items())
+        here = [seat for seat in self._seats.values() if not seat.gone]
+        self._pace.finished(rendered, now=now, workers=len(here))
+        states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
+        states["waiting"] = max(0, self.num_left - in_flight)
+        figures |= {JOB_ROWS.key(state): count for state, count in states.items()}
+        num_workers = Counter(one.state for one in workers)
+        figures |= {WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
+        figures[STORE_SILENT_SECONDS.key()] = max((seat.store_silent_s for seat in here), default=0.0)
+        figures[BLOCKED_PLACES.key()] = len(self._unused)
         return Progress(
             total=self._total,
             before=self._before,
             done=self._done,
             failed=self._failed,
-            in_flight=sum(seat.in_hand for seat in self._seats.values()),
+            in_flight=in_flight,
             elapsed_s=now - self._started_at,
-            rows_per_s=rate,
-            eta_s=self._pace.eta_s(self.num_left, now=now, batch=self._mean_batch or 1.0),
-            mean_batch=self._mean_batch,
-            workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
+            rows_per_s=self._rate(rendered, now),
+            eta_s=self._pace.eta_s(self.num_left, now=now, batch=mean_batch or 1.0),
+            mean_batch=mean_batch,
+            workers=workers,
             last_failure=self._last_failure,
             waiting_for=self._waiting_for,
             unused=self._unused,
-            worker_s=self._worker_s,
             paused_since=self._paused_since,
+            figures=figures,
         )
+
+    def figures(self) -> dict[str, float]:
+        """Return what was counted here and by all workers."""
+        return added(self.counts.figures(), *(seat.figures for seat in self._seats.values()))
 
     def spent(self, now: float) -> Spent:
         """Return what this run has spent."""
-        elapsed_s = self._worked_until(now) - self._started_at
-        return Spent(elapsed_s=elapsed_s, worker_s=self._worker_s, num_bytes=self._bytes)
+        figures = self.figures()
+        return Spent(
+            elapsed_s=self._worked_until(now) - self._started_at,
+            worker_s=WORKER_SECONDS.total(figures),
+            num_bytes=int(CLIP_BYTES.total(figures)),
+        )
 
     def summary(self, now: float) -> Summary:
+        figures = self.figures()
         return Summary(
             done=self._done,
             failed=self._failed,
             elapsed_s=self._worked_until(now) - self._started_at,
-            mean_batch=self._mean_batch,
-            num_audited=self._audited,
-            num_again=self._again,
-            num_adopted=self._adopted,
+            mean_batch=_mean_batch(figures),
+            figures=figures,
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
-            num_remembered=sum(seat.remembered for seat in self._seats.values()),
-            idle=self._idle(),
             unused=self._unused,
             unscored=dict(self._unscored),
         )
 
-    def _idle(self) -> Mapping[str, float]:
-        """Return the parts of all workers' time that were idle, by cause, the largest first."""
-        seats = self._seats.values()
-        elapsed_s = sum(seat.elapsed_s for seat in seats)
-        causes = {cause for seat in seats for cause in seat.idle}
-        parts = {cause: sum(seat.idle.get(cause, 0.0) for seat in seats) / elapsed_s for cause in causes}
-        return dict(sorted(parts.items(), key=lambda part: -part[1]))
-
-    @property
-    def _worker_s(self) -> float:
-        return sum(seat.elapsed_s for seat in self._seats.values())
-
-    @property
-    def _mean_batch(self) -> float | None:
-        return self._batch_sizes / self._rendered if self._rendered else None
-
-    def _rate(self, now: float) -> float | None:
-        if not self._rendered or self._first_lease_at is None or now <= self._first_lease_at:
+    def _rate(self, rendered: int, now: float) -> float | None:
+        if not rendered or self._first_lease_at is None or now <= self._first_lease_at:
             return None
-        return self._rendered / (now - self._first_lease_at)
+        return rendered / (now - self._first_lease_at)
+
+
+def _mean_batch(figures: Mapping[str, float]) -> float | None:
+    rendered = ROW_OUTCOMES.of(figures, "done")
+    return BATCH_SIZES.total(figures) / rendered if rendered else None
 
 
 def _state(name: str, seat: _Seat) -> WorkerState:

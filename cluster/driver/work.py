@@ -56,6 +56,10 @@ class Work:
     largest: Request | None = None
     more: Callable[[], Added | None] = lambda: None
 
+    def cost(self, spent: Spent) -> float | None:
+        """Return the money that all runs have spent; None without a price. spent: by this run."""
+        return self.budget.cost(self.spent + spent, gpus_per_worker=self.gpus_per_worker)
+
     def over_budget(self, spent: Spent) -> str | None:
         """Return what is said where the budget is spent; None while some is left. spent: by this run."""
         return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)

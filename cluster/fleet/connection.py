@@ -27,9 +27,11 @@ import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
+from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
 from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.metrics import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,30 @@ class Head:
             }
             for node_id, node in self._client.get_all_node_info(timeout=_LIMIT_S).items()
         ]
+
+
+class RayMetrics:
+    """Figures of this process among the metrics that a Ray cluster exports. output: a label of all."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._metrics: dict[str, Counter | Gauge] = {}
+        self._told: dict[str, float] = {}  # of counters, which take what is new
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        for key, figure in figures.items():
+            name, _, value = key.partition("/")
+            metric = METRICS[name]
+            tags = {"output": self._output} | ({metric.label: value} if metric.label else {})
+            if name not in self._metrics:
+                kind, suffix = (Counter, "_total") if metric.is_total else (Gauge, "")
+                self._metrics[name] = kind(f"framefleet_{name}{suffix}", metric.help, tuple(tags))
+            exported = self._metrics[name]
+            if isinstance(exported, Gauge):
+                exported.set(figure, tags)
+            elif (new := figure - self._told.get(key, 0.0)) > 0:
+                exported.inc(new, tags)
+                self._told[key] = figure
 
 
 class _NoFolders(JobConfig):

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts
 from framefleet.cluster.fleet.actors import Actors, Slot, check_hello, modules_to_ship
-from framefleet.cluster.fleet.connection import Head, connect
+from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.losses import Cause, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
@@ -84,6 +84,7 @@ class Fleet:
         self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
         self._num_looks = 0
         self._told_room = False
+        self._metrics = RayMetrics(setup.store.url_of("")) if settings.address else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -207,6 +208,11 @@ class Fleet:
     def unused(self) -> tuple[str, ...]:
         """Workers and machines that are used no longer, each with its reason."""
         return self._hosts.unused
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Have a cluster that was joined export these; one of our own exports nothing."""
+        if self._metrics:
+            self._metrics.publish(figures)
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""

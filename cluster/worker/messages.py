@@ -167,8 +167,7 @@ class WorkerReport:
     renders no more, being drained. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
     remarks: what there is to say of half-done rows.
     audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
-    seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
-    idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
+    seen to be as long as the prompts. figures: what it counted since its start, see `pipeline/metrics.py`.
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
     renders came further; 0 while it waits for others. rendering: these rows, where that is long. writing_s:
     for how long one of its clips has been encoded, scored or stored. scoring: the row of that clip, if it is
@@ -183,9 +182,7 @@ class WorkerReport:
     remarks: tuple[str, ...] = ()
     audited: tuple[Audited, ...] = ()
     prompt_lengths: bytes | None = None
-    num_remembered: int = 0
-    idle: Mapping[str, float] = field(default_factory=dict)
-    elapsed_s: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
     still_s: float = 0.0
     store_silent_s: float = 0.0
     writing_s: float = 0.0

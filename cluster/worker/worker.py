@@ -9,6 +9,7 @@ import logging
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
@@ -28,6 +29,7 @@ from framefleet.cluster.worker.messages import (
 )
 from framefleet.cluster.worker.writers import Writers
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.media.av_file import check_encoder
@@ -112,6 +114,7 @@ class Worker:
         self._renderer: Renderer | None = None
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
+        self._started, self._load_s = time.perf_counter(), 0.0
         self._has_rehearsed = False  # of the render thread's
 
     def start(self) -> Hello | Loading:
@@ -163,8 +166,7 @@ class Worker:
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
-                num_remembered=self._renderer.num_remembered if self._renderer else 0,
-                **self._times(),
+                figures=self._figures(),
                 **self._stillness(),
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),
@@ -173,13 +175,18 @@ class Worker:
                 told.clear()
         return report
 
-    def _times(self) -> dict[str, Any]:
-        idle = self._renderer.idle if self._renderer else None
-        return {"idle": idle.seconds(), "elapsed_s": idle.elapsed_s} if idle else {}
+    def _figures(self) -> dict[str, float]:
+        """Return what was counted here so far."""
+        if not self._renderer:
+            return {}
+        spent = {LOAD: self._load_s, **self._renderer.clock.seconds()}
+        own = {WORKER_SECONDS.key(cause): seconds for cause, seconds in spent.items()}
+        own[REMEMBERED_SIZES.key()] = self._renderer.num_remembered
+        return own | self._setup.store.counts.figures()
 
     def _stillness(self) -> dict[str, Any]:
         """Return for how long the rows that are rendered came no further, and which these are."""
-        still_s = self._renderer.idle.still_s() if self._renderer else 0.0
+        still_s = self._renderer.clock.still_s() if self._renderer else 0.0
         if still_s < _STILL_S:
             return {}
         return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
@@ -215,6 +222,7 @@ class Worker:
                 audit=self._setup.audit,
                 probes=self._setup.store,
             )
+            self._load_s = time.perf_counter() - self._started - renderer.clock.elapsed_s
             self._renderer = renderer
             self._loaded.set()
             while self._take(renderer):
@@ -241,11 +249,12 @@ class Worker:
             with self._news:
                 self._rendering.discard(outcome.row_id)
             if isinstance(outcome, Clip):
-                with renderer.idle.waiting(self._writers.cause):
+                with renderer.clock.spending(self._writers.cause):
                     self._writers.put(outcome, attempt=self._attempts[outcome.row_id])
             elif isinstance(outcome, Failure):
                 if outcome.half_done:  # who tries it next goes on from there, so it is stored first
-                    self._checkpointer.keep_now(outcome.half_done)
+                    with renderer.clock.spending("store"):
+                        self._checkpointer.keep_now(outcome.half_done)
                 room = room_bytes(renderer.model.environment["device"])
                 self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
@@ -268,7 +277,7 @@ class Worker:
                 taken = self._inbox.take(renderer.capacity - renderer.num_active)
                 if taken or renderer.num_active:
                     break
-                with renderer.idle.waiting("inputs" if self._inbox else "rows"):
+                with renderer.clock.spending("inputs" if self._inbox else "rows"):
                     self._news.wait()
             else:
                 return False
@@ -304,7 +313,7 @@ class Worker:
             self._handed_back += [assignment.row_id for assignment in self._inbox.take_all()]
             self._news.notify_all()
         self._deliver(renderer.drain(), renderer)
-        with renderer.idle.waiting("uploads"), self._news:
+        with renderer.clock.spending("upload"), self._news:
             self._news.wait_for(lambda: not self._attempts)
 
     def _report(self, news: StoredRow | Failed) -> None:

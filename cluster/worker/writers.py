@@ -53,9 +53,9 @@ class Writers:
 
     @property
     def cause(self) -> str:
-        """What most of them are about, as a cause of idle time."""
+        """What most of them are about, as what a worker's time goes to."""
         num_storing = sum(held.doing == "storing" for held in self._held)
-        return "uploads" if 2 * num_storing > self.num else "writers"
+        return "upload" if 2 * num_storing > self.num else "media"
 
     def slowest(self) -> dict[str, Any]:
         """Return for a report how long one of them has had its clip, and whether it is being scored."""

@@ -14,6 +14,7 @@ from framefleet.jobs.options import (
     JobFile,
     JobOrOutput,
     Limit,
+    MetricsPort,
     ModelPlace,
     NumSteps,
     OutputPlace,
@@ -29,6 +30,7 @@ from framefleet.jobs.options import (
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.headline import audit_line
+from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.text import command
 
@@ -53,6 +55,7 @@ def render_command(
     workers: Workers = None,
     steps: NumSteps = None,
     limit: Limit = None,
+    metrics_port: MetricsPort = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -70,7 +73,7 @@ def render_command(
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
         loaded = load_job(job, given, table=table, model=model, output=output)
 
-        code = show_render(loaded, limit=limit, as_json=as_json, quiet=quiet)
+        code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
     raise Exit(code)
 
 
@@ -79,14 +82,20 @@ def show_render(
     *,
     only: Collection[str] | None = None,
     limit: int | None = None,
+    metrics_port: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
     """Render; return the exit code. only, limit: as of `render_job`. as_json: print the summary to stdout."""
+    from framefleet.jobs.job.output import store_of_job
     from framefleet.jobs.render.render import render_job
     from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.show.prometheus import serving_metrics
 
-    with watch_on(stderr, quiet=quiet) as watch:
+    with (
+        watch_on(stderr, quiet=quiet) as shown,
+        serving_metrics(shown, metrics_port, output=store_of_job(job).url_of("")) as watch,
+    ):
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
         stdout.say(summary_json(summary))
@@ -126,14 +135,10 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
-        if summary.num_adopted:
-            lines.append(
-                f"{summary.num_adopted:,} of them were already rendered: an earlier run left their clips"
-            )
-        if summary.num_remembered:
-            lines.append(
-                f"{summary.num_remembered:,} batch sizes of an earlier run were reused after a check"
-            )
+        if num_adopted := ROW_OUTCOMES.of(summary.figures, "adopted"):
+            lines.append(f"{num_adopted:,.0f} of them were already rendered: an earlier run left their clips")
+        if num_sizes := REMEMBERED_SIZES.total(summary.figures):
+            lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
     lines += _unscored_lines(summary)
@@ -162,10 +167,10 @@ def gone_line(gone: Gone, output: str) -> str:
 
 def idle_lines(summary: Summary) -> list[str]:
     """Return the idle share of the models, and its causes of a thousandth or more."""
-    if not summary.idle:
+    if not (shares := idle_shares(summary.figures)):
         return []
-    causes = [f"{cause} {part:.1%}" for cause, part in summary.idle.items() if part >= 0.001]
-    return [f"idle: {', '.join([f'{sum(summary.idle.values()):.1%} of the time of workers', *causes])}"]
+    causes = [f"{cause} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
+    return [f"idle: {', '.join([f'{sum(shares.values()):.1%} of the time of workers', *causes])}"]
 
 
 def _audit_lines(summary: Summary) -> list[str]:
@@ -174,8 +179,8 @@ def _audit_lines(summary: Summary) -> list[str]:
         f"audit: rows of {kind} differ from plain calls when batched: each was rendered by a plain call"
         for kind in summary.apart
     ]
-    if summary.num_again:
-        lines.append(f"audit: {summary.num_again:,} of these rows had a record and were rendered again")
+    if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
+        lines.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
     lines += [
         f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable
@@ -199,6 +204,7 @@ def _unscored_lines(summary: Summary) -> list[str]:
 def retry_command(
     job: JobOrOutput,
     error_types: ErrorTypes = None,
+    metrics_port: MetricsPort = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -222,7 +228,9 @@ def retry_command(
                 (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {said}")
         code = 0
         if failed.row_ids:
-            code = show_render(found, only=failed.row_ids, as_json=as_json, quiet=quiet)
+            code = show_render(
+                found, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
+            )
         else:
             store = Store(found.output, found.storage_options)
             if not quiet:

@@ -32,6 +32,7 @@ from framefleet.jobs.render.recalled_survey import recall_survey, remember_surve
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import distrust_parts, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
+from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
@@ -52,6 +53,7 @@ def render(
     *,
     table: object = None,
     on_progress: Callable[[Progress], None] | None = None,
+    metrics_port: str | int | None = None,
 ) -> Summary:
     """Render every row of a job's table that has no record yet; return how many were done, how many failed.
 
@@ -59,10 +61,12 @@ def render(
     list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. Rows that fail are
     in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
-    goes on from there.
+    goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
     asked = job_as(Job, job) if table is None else with_table(job, table)
-    return render_job(asked, Callback(on_progress))
+    at = None if metrics_port is None else str(metrics_port)
+    with serving_metrics(Callback(on_progress), at, output=store_of_job(asked).url_of("")) as watch:
+        return render_job(asked, watch)
 
 
 def render_job(

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.hooks.tree import unflatten
+from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.stores.retries import Soon
@@ -56,7 +57,13 @@ class Embeddings:
     Keyed by the encoder's own files, not the model's: models that share an encoder may share entries.
     """
 
-    def __init__(self, store: Store, model: Model, numerics: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        model: Model,
+        numerics: Mapping[str, Any],
+        spending: Spending = contextlib.nullcontext,
+    ) -> None:
         """numerics: of the job; quantised weights, for one, return other bits."""
         self._store = store
         self._device = model.environment["device"]
@@ -66,7 +73,7 @@ class Embeddings:
             name: {"files": _files_digest(name, model), "numerics": numerics, "environment": environment}
             for name in model.text_encoders()
         }
-        self._soon = Soon("embeddings-read")
+        self._soon = Soon("embeddings-read", spending)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
         self._waiting: deque[tuple[Future[None], int]] = deque()
 

@@ -23,6 +23,7 @@ from pydantic import Field, TypeAdapter
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.model.specs.dtypes import asked
@@ -130,14 +131,14 @@ _PATIENCE_S = 5.0
 class Places:
     """Read one after another until one knows, and all written; of several writers at once the last wins."""
 
-    def __init__(self, output: Store | None = None) -> None:
+    def __init__(self, output: Store | None = None, spending: Spending = contextlib.nullcontext) -> None:
         self._cache = cache_folder() / PROBES.lstrip(".")
         stores = [(Store(str(self._cache)), "")]
         if output is not None:
             stores.append((output, f"{PROBES}/"))
         self._stores = stores
         self.num_confirmed = 0  # batch sizes that were read here, and proven
-        self._soon = Soon("probes-read")
+        self._soon = Soon("probes-read", spending)
         self._writer: ThreadPoolExecutor | None = None
         self._waiting: list[Future[None]] = []
 

@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.frames.pixels import LateFrames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
-from framefleet.pipeline.render.idle_time import Idle
+from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.process_state import ModuleState
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, inputs_in
@@ -55,7 +55,7 @@ class RecipeCall:
         recipes: KnownRecipes,
         second_models: SecondModels,
         inputs: Inputs,
-        idle: Idle,
+        clock: Clock,
         second_try: Around,
     ) -> None:
         self._model = model
@@ -65,7 +65,7 @@ class RecipeCall:
         self._modules: dict[str, ModuleState] = {}  # of users' recipes, by the names of modules
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
-        self._idle, self._second_try = idle, second_try
+        self._clock, self._second_try = clock, second_try
 
     def is_own(self, row: RenderRow) -> bool:
         """Whether a row's recipe is the function of whoever runs the job."""
@@ -97,7 +97,7 @@ class RecipeCall:
         written = note_written(pipe)
         if is_ours:  # people's own get arrays
             put_off_postprocessing(pipe, original=model.pipe)
-        with self._idle.waiting("inputs"):
+        with self._clock.spending("inputs"):
             opened = open_arguments(
                 self._second_models.opened(without_loras(request.arguments)),
                 self._ahead.read,
@@ -112,7 +112,7 @@ class RecipeCall:
         return with_written(rendered, written)
 
     def _rendered(self, output: Any, pipe: Any) -> Rendered:
-        with self._idle.waiting("pixels"):
+        with self._clock.spending("frames"):
             return to_rendered(output, pipe)
 
     def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:

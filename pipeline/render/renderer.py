@@ -24,13 +24,13 @@ from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
+from framefleet.pipeline.render.clock import Charges, Clock
 from framefleet.pipeline.render.findings import Findings, surroundings
 from framefleet.pipeline.render.findings_storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.idle_time import Charges, Idle
 from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
@@ -93,12 +93,20 @@ class Renderer:
         others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._check = RequestCheck(model, known, others, inputs, self._identity)
-        self.idle = Idle(model.environment["device"])  # since now; whoever has rows says when there are none
+        self.clock = Clock(model.environment["device"])
+        if model.settings.options.compile:
+            self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
-        self._call = RecipeCall(model, known, others, inputs, self.idle, self._second_try)
+        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
-        self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.idle)
+        self._encoders = Encoders(
+            model,
+            self._loras,
+            mode=self.batching.mode,
+            kept_in=embeddings,
+            spending=self.clock.spending,
+        )
+        self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.clock)
         self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
         self._loaded = Loaded(model, self._loras, self._encoders, self._watch.before_rows)
         self._encoders.is_untouched = self._is_untouched
@@ -108,16 +116,16 @@ class Renderer:
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        audited = partial(self.idle.around, "audit", self._plain)
+        audited = partial(self.clock.around, "audit", "", self._plain)
         self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
         self._rows = RowQueue(
             self._auditor.apart, all_alone=self._are_all_alone(keeps=embeddings is not None)
         )
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
-        self._places = Places(probes) if self.batching.remember else None
+        self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
-        self._charges = Charges(self.idle)
+        self._charges = Charges(self.clock)
         self._learn_anew()
 
     @property
@@ -164,9 +172,9 @@ class Renderer:
                 ended = self.step()
                 bar.show(num_ended=len(ended), num_active=self.num_active)
                 for outcome in ended:
-                    with self.idle.waiting("pixels"):
+                    with self.clock.spending("frames"):
                         found = with_frames(outcome)
-                    with self.idle.waiting("rows"):  # until the caller wants more
+                    with self.clock.spending("rows"):  # until the caller wants more
                         yield found
         finally:
             bar.close()
@@ -194,7 +202,8 @@ class Renderer:
         row = RenderRow("rehearsal", one_step(request), is_alone=True)
         is_alike = not self._call.is_own(row) and not self._encoders.parked  # a plain call brings these back
         if is_alike and self.model.environment["device"].startswith("cuda"):
-            self._rehearsal.make(row)
+            with self.clock.spending("probe"):
+                self._rehearsal.make(row)
             self._learn_anew()
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
@@ -355,7 +364,7 @@ class Renderer:
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
         task = RowTask(partial(self._plain, row))
-        with self.idle.busy():
+        with self.clock.spending("plain"):
             task.run()
         return task
 
@@ -394,7 +403,7 @@ class Renderer:
 
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
-        with self.idle.waiting("pixels"):  # those that audits compare
+        with self.clock.spending("frames"):  # those that audits compare
             ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
         self._charges.charge()
         if doubtful:
@@ -430,7 +439,7 @@ class Renderer:
             is_full = is_out_of_memory(task.error)
             return failure_of(task.error, row, self._hand_over.half_done(row, task) if is_full else None)
         reading = self._prompts.reading(row.request)
-        return clip_of(task, row, self.model, self._identity, reading, idle=self.idle.lap())
+        return clip_of(task, row, self.model, self._identity, reading, idle=self.clock.lap())
 
     @property
     def _row_at_work(self) -> RenderRow | None:
@@ -457,6 +466,12 @@ class Renderer:
         where = surroundings(model, batching) if places else ""
         findings = Findings(places, where, self._rehearsal.num_fitting)
         self.forwards = Forwards(
-            model.denoisers(), batching, model.attention, self._watch, findings, self._shared_calls.shared
+            model.denoisers(),
+            batching,
+            model.attention,
+            self._watch,
+            findings,
+            self._shared_calls.shared,
+            self.clock.spending,
         )
-        self._batcher = Batcher(self.forwards, busy=self.idle.busy)
+        self._batcher = Batcher(self.forwards)

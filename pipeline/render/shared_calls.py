@@ -11,9 +11,9 @@ import torch
 
 from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
-from framefleet.pipeline.render.idle_time import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.text_encoders import Encoders
 
@@ -23,8 +23,8 @@ _Seconds = Callable[[], MutableMapping[str, float] | None]
 class SharedCalls:
     """Those of one model's rows. shared: what rows may call together, by name."""
 
-    def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, idle: Idle) -> None:
-        self._model, self._encoders, self._loras, self._idle = model, encoders, loras, idle
+    def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
+        self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
         self._device: str = model.environment["device"]
         methods = shared_methods(model)
         apart = self._called_alone(methods, mode)
@@ -36,7 +36,7 @@ class SharedCalls:
     @contextmanager
     def seen(self) -> Iterator[None]:
         """Give each row its LoRAs while the block runs, and be busy while networks compute."""
-        with self._loras.seen(), self._idle.seeing(self._others):
+        with self._loras.seen(), self._clock.seeing(self._others):
             yield
 
     @contextmanager
@@ -52,7 +52,7 @@ class SharedCalls:
     @contextmanager
     def clocked(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
         """Put nothing but clocks and second tries around the calls of a row that runs alone."""
-        with self._idle.seeing(self._others), ExitStack() as stack:
+        with self._clock.seeing(self._others), ExitStack() as stack:
             methods = {**self._timed, **self.shared}
             _time(methods, seconds, stack, self._device)
             _retry(methods, second_try, stack)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils import swap_tensors
 from framefleet.pipeline.hooks.adapters import of_one_row
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import empty_cache
+from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.stores.store import Store
@@ -35,14 +37,22 @@ _MAX_BYTES = 256 * 2**20
 class Encoders:
     """Put around the `forward` of a model's text encoders by `intercept`."""
 
-    def __init__(self, model: Model, loras: LoraLayers, *, mode: str, kept_in: Store | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        loras: LoraLayers,
+        *,
+        mode: str,
+        kept_in: Store | None,
+        spending: Spending = nullcontext,
+    ) -> None:
         """kept_in: where outputs are kept; the encoders are then on the GPU only while they are called."""
         self._loras = loras
         # Asked with an encoder's name, whether it and its code are as they were loaded.
         self.is_untouched: Callable[[str], bool] = lambda name: True
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         encoders = model.text_encoders() if kept_in else {}
-        kept = Embeddings(kept_in, model, model.settings.numerics(mode)) if kept_in else None
+        kept = Embeddings(kept_in, model, model.settings.numerics(mode), spending) if kept_in else None
         self._memo = Memo(kept)
         parked = {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])

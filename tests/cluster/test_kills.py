@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.pipeline import metrics
 from tests.jobs import (
     check_whole,
     digests_by_tag,
@@ -71,7 +72,8 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     left, committed = _num_clips(tmp_path / "out"), len(records_of(tmp_path / "out"))
     assert left < len(ROWS)
     summary = framefleet.render(_job(tmp_path, ROWS, ray_cluster))
-    assert left - committed <= summary.num_adopted <= summary.done == len(ROWS) - committed
+    num_adopted = metrics.ROW_OUTCOMES.of(summary.figures, "adopted")
+    assert left - committed <= num_adopted <= summary.done == len(ROWS) - committed
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 

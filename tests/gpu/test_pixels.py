@@ -13,7 +13,7 @@ from diffusers.video_processor import VideoProcessor
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import to_pictures
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.render.idle_time import Idle
+from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.recipe_call import put_off_postprocessing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -49,11 +49,11 @@ def test_what_cannot_be_kept_is_told_when_the_frames_are_asked_for() -> None:
 
 
 def test_a_gpu_that_still_works_is_not_idle() -> None:
-    idle = Idle("cuda")
+    clock = Clock("cuda")
     weight = torch.randn(4096, 4096, device="cuda")
     for _ in range(20):
-        with idle.busy():
+        with clock.spending("decode"):
             for _ in range(20):
                 weight @ weight
     torch.cuda.synchronize()
-    assert sum(idle.seconds().values()) < 0.5 * idle.elapsed_s
+    assert sum(clock.idle_seconds().values()) < 0.5 * clock.elapsed_s

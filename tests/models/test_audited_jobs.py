@@ -11,6 +11,7 @@ import pytest
 
 from framefleet import Audit, Request, load_model
 from framefleet.cluster.driver.progress import Summary
+from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.render.audit.verdict import EQUAL, PLAIN_CALL
@@ -61,11 +62,11 @@ def test_real_jobs_end_as_simulated_ones(nth: int, every: int, tmp_path: Path) -
     assert len(left) == simulated.num_left, "all of them, or none"
     assert summary.audits is not None and len(left) <= summary.audits.most_wrong
     # Rows that are under way when one is found wrong may be audited too, or not any more.
-    assert abs(summary.num_audited - simulated.num_audits) <= 8 * simulated.is_noticed
+    assert abs(AUDITS.total(summary.figures) - simulated.num_audits) <= 8 * simulated.is_noticed
     if simulated.is_noticed:  # by more than one audit, where two were under way
-        assert remarks[EQUAL] < summary.num_audited
+        assert remarks[EQUAL] < AUDITS.total(summary.figures)
     else:
-        assert remarks[EQUAL] == summary.num_audited
+        assert remarks[EQUAL] == AUDITS.total(summary.figures)
     assert (remarks[PLAIN_CALL] > 0) == simulated.is_noticed
 
 
@@ -75,6 +76,6 @@ def test_rows_that_a_certain_partner_makes_wrong_are_all_found_after_equal_audit
     summary, records = _render(tmp_path, "bewitched", prompts, every=4)
     remarks = _remarks(records)
     assert remarks.count(EQUAL) >= 5, "audits were equal, before one was not"
-    assert len(summary.apart) == 1 and summary.num_again > 0
+    assert len(summary.apart) == 1 and ROW_OUTCOMES.of(summary.figures, "withdrawn") > 0
     assert set(remarks) == {EQUAL, PLAIN_CALL}
     assert _wrong(records, prompts) == []

@@ -110,7 +110,7 @@ def test_shares_of_rows_add_up_to_what_the_model_was_busy(model: Model, every: i
     renderer = Renderer(model, GROWING, audit=Audit(every=every))
     clips = list(renderer.render([*requests, requests[0]]))  # two of one row_id
     assert all(isinstance(clip, Clip) for clip in clips)
-    busy_s = renderer.idle.elapsed_s - sum(renderer.idle.seconds().values())
+    busy_s = renderer.clock.elapsed_s - sum(renderer.clock.idle_seconds().values())
     shares = [clip.seconds["compute_s"] for clip in clips if isinstance(clip, Clip)]
     assert sum(shares) == pytest.approx(busy_s, rel=0.01)
     assert sum(clip.seconds["denoise_s"] for clip in clips if isinstance(clip, Clip)) > busy_s
@@ -125,7 +125,7 @@ def test_a_row_that_began_again_is_charged_for_all_of_it(model: Model) -> None:
     while not (clips := renderer.step()):
         pass
     assert isinstance(clips[0], Clip)
-    assert clips[0].seconds["compute_s"] == pytest.approx(renderer.idle.busy_s, rel=0.01)
+    assert clips[0].seconds["compute_s"] == pytest.approx(renderer.clock.busy_s, rel=0.01)
 
 
 def test_an_endless_source_is_read_only_as_there_is_room(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -75,10 +76,20 @@ def test_a_budget_that_cannot_be_meant_is_refused(given: dict[str, object], said
 
 def test_earlier_runs_are_counted_as_their_drivers_said(tmp_path: Path) -> None:
     store = write_output(tmp_path, [record(number) for number in (1, 2, 3)])
-    write_driver(store, 1, progress=replace(UNDER_WAY, elapsed_s=90, worker_s=120))
+    first, last = {"worker_seconds/rows": 120.0}, {"worker_seconds/rows": 10.0, "worker_seconds/load": 20.0}
+    write_driver(store, 1, progress=replace(UNDER_WAY, elapsed_s=90, figures=first))
     write_driver(store, 2, progress=None)  # it rendered nothing, as `repair`
-    write_driver(store, 3, progress=replace(UNDER_WAY, elapsed_s=30, worker_s=30))
+    write_driver(store, 3, progress=replace(UNDER_WAY, elapsed_s=30, figures=last))
     assert spent_before(store) == Spent(elapsed_s=120, worker_s=150, num_bytes=3 * 1234)
+
+
+def test_what_a_driver_of_an_earlier_version_said_counts_too(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    told = json.loads(write_driver(store).to_bytes())
+    told["progress"] = told["progress"] | {"elapsed_s": 60.0, "worker_s": 9.0}
+    del told["progress"]["figures"]
+    store.write("drivers/000001.json", json.dumps(told).encode())
+    assert spent_before(store) == Spent(elapsed_s=60.0, worker_s=9.0)
 
 
 def test_the_days_between_two_runs_are_not_spent(tmp_path: Path) -> None:
@@ -92,7 +103,7 @@ def test_the_days_between_two_runs_are_not_spent(tmp_path: Path) -> None:
 def test_what_a_driver_told_counts_though_it_was_killed(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     with DriverLock(store) as lock:
-        lock.tell(replace(UNDER_WAY, elapsed_s=7.0, worker_s=5.0))
+        lock.tell(replace(UNDER_WAY, elapsed_s=7.0, figures={"worker_seconds/rows": 5.0}))
         lock.seal()  # as with its next beat
         assert spent_before(store) == Spent(elapsed_s=7.0, worker_s=5.0)
 

@@ -7,7 +7,7 @@ finish a row at each turn.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,6 +70,9 @@ class Workers:
         self.goes_on += [given.row_id for given in assignments if given.has_checkpoint]
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Nobody scrapes them."""
 
     def resize(self, num_workers: int | None) -> None:
         """Have none in the place of those that end: the driver asks for it as it ends, and while it waits."""

@@ -19,6 +19,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.render.command import idle_lines
 from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.metrics import WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
 from tests.jobs import ROOT
@@ -81,14 +82,15 @@ def test_a_worker_gets_the_cores_that_every_machine_has_for_its_gpus() -> None:
 
 def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
     tally = Tally(4, now=0.0)
-    for number, idle in enumerate([{"rows": 1.0}, {"rows": 2.0, "writers": 5.0}]):
+    for number, idle in enumerate([{"rows": 1.0}, {"rows": 2.0, "media": 5.0}]):
         tally.joined(f"worker-{number}", "here")
-        tally.worked(f"worker-{number}", idle={"rows": 0.5}, elapsed_s=1.0)
-        tally.worked(f"worker-{number}", idle=idle, elapsed_s=50.0)
+        tally.counted(f"worker-{number}", {WORKER_SECONDS.key("rows"): 0.5})
+        spent = {"load": 9.0, **idle, "denoise": 50.0 - sum(idle.values())}
+        tally.counted(f"worker-{number}", {WORKER_SECONDS.key(cause): s for cause, s in spent.items()})
     summary = tally.summary(now=60.0)
-    assert summary.idle == {"writers": 0.05, "rows": 0.03}
-    assert list(summary.idle) == ["writers", "rows"]
-    assert idle_lines(summary) == ["idle: 8.0% of the time of workers, writers 5.0%, rows 3.0%"]
+    assert list(idle_shares(summary.figures).items()) == [("media", 0.05), ("rows", 0.03)]
+    assert idle_lines(summary) == ["idle: 8.0% of the time of workers, media 5.0%, rows 3.0%"]
+    assert tally.spent(60.0).worker_s == 2 * (9 + 50)
 
 
 def test_without_a_worker_that_told_anything_nothing_is_said_of_idle_time() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as Signal
@@ -26,6 +26,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.scores.score import ClipScore
@@ -34,7 +35,8 @@ from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
 
 NUM_ROWS = 6
-ONE_DONE = WorkerReport(elapsed_s=-1)  # says that a row was done: deaths on its machine count from then on
+# Says that a row was done: deaths on its machine count from then on.
+ONE_DONE = WorkerReport(figures={"done": 1})
 
 
 @dataclass
@@ -54,6 +56,9 @@ class Played:
 
     def grow(self, num_rows: int) -> None:
         """There is one at a time."""
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Nobody scrapes them."""
 
     def resize(self, num_workers: int | None) -> None:
         """The driver ends."""
@@ -155,6 +160,8 @@ def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goe
 ) -> None:
     summary, fleet = run(resolved, *[failed("memory")] * 2)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert FAILED_BY_TYPE.by_label(summary.figures) == {"OSError": 1}
+    assert ROW_RETRIES.of(summary.figures) == 1
     assert len(fleet.lost) == 1
 
 
@@ -206,7 +213,7 @@ def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> 
 
 def test_the_next_run_is_told_what_this_one_spent(resolved: ResolvedJob) -> None:
     before = spent_before(resolved.store)
-    summary, _ = run(resolved, replace(failed("host"), elapsed_s=5.0))
+    summary, _ = run(resolved, replace(failed("host"), figures={WORKER_SECONDS.key("plain"): 5.0}))
     spent = spent_before(resolved.store)
     assert spent.worker_s == before.worker_s + 5.0
     assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)

@@ -19,6 +19,7 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.withdrawal import withdraw
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, PLAIN_CALL, Verdict, is_doubtful, remark_of
@@ -74,14 +75,15 @@ def test_all_rows_that_no_audit_spoke_for_are_rendered_again(
     summary = run(seed, {5 + 4 * seed: "differs"})
     assert _records(store) == {RIGHT: NUM_ROWS}
     assert (summary.done, summary.failed) == (NUM_ROWS, 0)
-    assert len(summary.apart) == summary.num_audited == 1
+    assert len(summary.apart) == AUDITS.total(summary.figures) == 1
 
 
 def test_an_equal_audit_speaks_for_no_row_but_its_own(run: Callable[..., Summary], store: Store) -> None:
     summary = run(3, {4: "equal", 8: "equal", 12: "equal", 16: "equal", 24: "differs"})
     assert _records(store) == {RIGHT: NUM_ROWS}
-    assert (summary.num_audited, len(summary.apart)) == (5, 1)
-    assert 12 < summary.num_again <= 24, "all but those that were compared and those under way"
+    assert (AUDITS.total(summary.figures), len(summary.apart)) == (5, 1)
+    num_again = ROW_OUTCOMES.of(summary.figures, "withdrawn")
+    assert 12 < num_again <= 24, "all but those that were compared and those under way"
     remarks = [remark_of(record["environment"]) for record in all_columns(store, "records").to_pylist()]
     assert set(remarks) == {EQUAL, PLAIN_CALL}
     assert summary.audits is not None
@@ -111,13 +113,14 @@ def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_la
     assert summary.done >= 10 + 14, "rows 5 to 19 count as done by this run, but for the one compared"
     later = run(0, 40, {})
     assert _records(store) == {RIGHT: 40}, "kinds that were found wrong stay apart; old rows were put back"
-    assert (later.num_audited, later.audits and later.audits.num_unaudited) == (0, 0)
+    assert (AUDITS.total(later.figures), later.audits and later.audits.num_unaudited) == (0, 0)
 
 
 def test_rows_that_cannot_be_repeated_keep_their_records(run: Callable[..., Summary], store: Store) -> None:
     summary = run(1, {5: "unrepeatable"})
     assert _records(store) == {WRONG: NUM_ROWS}
-    assert (summary.num_again, summary.apart, len(summary.unrepeatable)) == (0, (), 1)
+    assert ROW_OUTCOMES.of(summary.figures, "withdrawn") == 0
+    assert (summary.apart, len(summary.unrepeatable)) == ((), 1)
 
 
 def test_both_workers_may_find_it(run: Callable[..., Summary], store: Store) -> None:

@@ -20,6 +20,7 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.metrics import ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -83,9 +84,10 @@ def test_what_a_dead_driver_had_not_committed_is_adopted_and_not_rendered_again(
         render_by(first, resolved)
     assert resolved.store.list("records") == []
     summary = render_by(second, resolved)
-    assert summary.num_adopted == first.num_rendered >= 7
+    num_adopted = ROW_OUTCOMES.of(summary.figures, "adopted")
+    assert num_adopted == first.num_rendered >= 7
     assert summary.audits is not None
-    assert summary.audits.most_wrong >= summary.num_adopted, "no audit of this run could choose them"
+    assert summary.audits.most_wrong >= num_adopted, "no audit of this run could choose them"
     assert first.num_rendered + second.num_rendered == summary.done == NUM_ROWS
     check_records(resolved.store)
     positions = [place for record in records_of(resolved.store.url_of("")) for place in record["row_indices"]]
@@ -100,7 +102,7 @@ def test_rows_whose_clips_all_wait_for_their_records_need_no_worker(
         killed.setattr("framefleet.cluster.driver.commit._forget", lambda store, intents: None)
         render_by(workers_of(resolved, 1), resolved)
     second = workers_of(resolved, 2)
-    assert render_by(second, resolved).num_adopted == NUM_ROWS
+    assert ROW_OUTCOMES.of(render_by(second, resolved).figures, "adopted") == NUM_ROWS
     assert second.num_rendered == 0
     check_records(resolved.store)
 

@@ -26,6 +26,7 @@ from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.recall import TakenBack
 from framefleet.cluster.driver.tally import Tally
+from framefleet.pipeline.metrics import AUDITS
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.verdict import (
     EQUAL,
@@ -101,7 +102,7 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
             num_rows=len(rows),
             num_wrong=len(wrong),
             num_left=len(left),
-            num_audits=summary.num_audited,
+            num_audits=int(AUDITS.total(summary.figures)),
             is_noticed=bool(summary.apart),
             figures=figures,
         )

@@ -27,6 +27,7 @@ import torch
 from framefleet import Request
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
+from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
@@ -125,8 +126,10 @@ def measure(clips: Clips, model: Path, output: Path, recipe: Recipe | None, *, d
     name = recipe.name if recipe else "generate"
     before, cpu_s = _rendered(worker, [_assignment(clips, name, 0)]), _cpu_s()
     after = _rendered(worker, [_assignment(clips, name, seed) for seed in range(1, clips.rows + 1)])
-    idle = {cause: after.idle[cause] - before.idle.get(cause, 0.0) for cause in after.idle}
-    busy_s = after.elapsed_s - before.elapsed_s - idle.pop("rows")
+    first, last = (WORKER_SECONDS.by_label(report.figures) for report in (before, after))
+    spent = {cause: seconds - first.get(cause, 0.0) for cause, seconds in last.items()}
+    busy_s = sum(spent.values()) - spent.pop("rows", 0.0)
+    idle = {cause: seconds for cause, seconds in spent.items() if cause not in BUSY and seconds}
     by_size = dict(sorted(idle.items(), key=lambda part: -part[1]))
     return Spent(busy_s=busy_s, cpu_s=_cpu_s() - cpu_s, idle=by_size)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
@@ -137,7 +137,7 @@ class Status:
     newest run. eta_s: None where no driver is at work, or it would be a guess. last_failures: the newest
     first. audits: of all rows with a record; None where nothing is known. paused_since: "" where its job is
     not paused. num_half_done: of the rows left, those with a checkpoint, while no driver is at work.
-    drafts: the same of its drafts.
+    figures: of the newest run, see `pipeline/metrics.py`. drafts: the same of its drafts.
     """
 
     output: str
@@ -155,6 +155,7 @@ class Status:
     audits: AuditFigures | None = None
     paused_since: str = ""
     num_half_done: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
     drafts: Status | None = None
 
     @property
@@ -214,6 +215,7 @@ class StatusReader:
             audits=self._audits.figures(done + num_former),
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
+            figures=report.figures if report else {},
             drafts=self._of_drafts(),
         )
 

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.metrics import STORE_RETRIES, Counts, Spending
 from framefleet.pipeline.outputs.stores.store_errors import in_a_line, trouble_of
 
 OUTAGE_S = 600.0  # servers and networks are restarted in minutes; a fleet that ends loads its models again
@@ -44,6 +46,7 @@ class Patience:
 
     def __init__(self, where: str, limit_s: float, *, has_answered: bool = False) -> None:
         self.where, self.limit_s, self.has_answered = where, limit_s, has_answered
+        self.counts = Counts()
         self._lock = threading.Lock()  # guards the three below
         self._silent_since: float | None = None  # its first failure since it last answered anybody
         self._num_failing = 0  # requests that are made again
@@ -124,6 +127,11 @@ class _Request:
 
     def may_pass(self, error: BaseException) -> bool:
         """Note a failure; tell whether the request is made again."""
+        will_pass = self._may_pass(error)
+        self._patience.counts.add(STORE_RETRIES, will_pass)
+        return will_pass
+
+    def _may_pass(self, error: BaseException) -> bool:
         trouble = trouble_of(error)
         if trouble not in ("unreachable", "refused"):
             return False
@@ -153,8 +161,9 @@ class Soon:
     While one answer is overdue nothing else is asked: the store would not answer that either.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, spending: Spending = nullcontext) -> None:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._spending = spending
         self._overdue: Future[Any] | None = None
 
     def ask(self, read: Callable[[], Reply | None]) -> Reply | None:
@@ -162,7 +171,9 @@ class Soon:
         if self._overdue and not self._overdue.done():
             return None
         asked = self._reader.submit(read)
-        if not wait([asked], WITHIN_S).done:
+        with self._spending("store"):
+            is_late = not wait([asked], WITHIN_S).done
+        if is_late:
             self._overdue = asked
             return None
         return asked.result()

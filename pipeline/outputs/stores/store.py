@@ -15,6 +15,7 @@ import fsspec
 
 from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.metrics import STORE_BYTES, Counts
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, Reply
@@ -76,6 +77,11 @@ class Store:
         """For how many seconds it has answered nothing that was asked here; 0 while it does."""
         return self._patience.silent_s
 
+    @property
+    def counts(self) -> Counts:
+        """What this process has asked of it, in figures."""
+        return self._patience.counts
+
     def url_of(self, path: str) -> str:
         """Return where `path` lies, as a user would write it, without credentials."""
         root = public_url(self._url)
@@ -83,7 +89,9 @@ class Store:
 
     def read(self, path: str, count: int | None = None) -> bytes:
         """Return the first `count` bytes of `path`, or all; FileNotFoundError when it is not there."""
-        return self._ask("read", path, lambda at: self._backend.read(at, count), may_be_absent=True)
+        content = self._ask("read", path, lambda at: self._backend.read(at, count), may_be_absent=True)
+        self.counts.add(STORE_BYTES, len(content), "read")
+        return content
 
     def download(self, path: str, target: Path) -> None:
         """Copy `path` to a local file, which may be left half there when it fails."""
@@ -92,6 +100,7 @@ class Store:
     def write(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, whatever was there."""
         self._ask("write", path, lambda at: self._backend.write(at, content))
+        self.counts.add(STORE_BYTES, len(content), "written")
 
     def upload(self, path: str, source: Path) -> None:
         """Store a local file at `path`, whatever was there, without having it in memory."""
@@ -116,6 +125,7 @@ class Store:
                 f"{self.url_of(path)} exists already, with other bytes",
                 "if nothing else writes to this output, choose another one",
             )
+        self.counts.add(STORE_BYTES, len(content), "written")
 
     def creates_in_one_step(self, path: str) -> bool:
         """Tell whether `create` is one step here: of two at once one wins. Leaves a file at `path`."""

@@ -96,12 +96,8 @@ class RowTask:
 class Batcher:
     """Tasks that share forwards. All calls must come from one thread."""
 
-    def __init__(
-        self, forwards: Forwards, *, busy: Callable[[], AbstractContextManager[Any]] = nullcontext
-    ) -> None:
-        """busy: held while forwards run."""
+    def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
-        self._busy = busy
         self._tasks: dict[greenlet.greenlet, RowTask] = {}
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
@@ -230,7 +226,7 @@ class Batcher:
         assert call is not None
         started = time.perf_counter()
         try:
-            with self._busy():
+            with self._forwards.spending("denoise"):
                 result = Result(forward(*args, **kwargs), None, 1)
         except Exception as error:  # the recipe's, which may go on
             result = Result(None, error, 1)
@@ -254,8 +250,8 @@ class Batcher:
             if self.reach > before:  # more rows may join these first
                 return
         for places in self._turns(groups, [call for _, call in parked]):
-            started = time.perf_counter()
-            with self._busy():
+            started, method = time.perf_counter(), self._forwards.methods[parked[places[0]][1].module]
+            with self._forwards.spending(method.seconds.removesuffix("_s")):
                 results = self._forwards.run([parked[place][1] for place in places])
             share_s = (time.perf_counter() - started) / len(places)
             for place, result in zip(places, results, strict=True):
@@ -265,8 +261,7 @@ class Batcher:
                     task.forward_s += share_s
                     self._note_forward(task, call, result, started)
                 else:
-                    key = self._forwards.methods[call.module].seconds
-                    task.seconds[key] = task.seconds.get(key, 0.0) + share_s
+                    task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
 
     def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
         """Yield the places of calls that go on now, by group.

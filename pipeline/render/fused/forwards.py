@@ -14,6 +14,7 @@ from framefleet.pipeline.hooks.adapters import AdaptersRescaled, working_on
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import Around
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
+from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.findings import Findings
@@ -33,6 +34,7 @@ class Forwards:
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
     watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
     other processes, and where this one's are kept. shared: what rows call besides denoisers and may share.
+    spending: held while calls run, with what time goes to; see `Clock`.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Forwards:
         watch: StateWatch | None = None,
         findings: Findings | None = None,
         shared: Methods | None = None,
+        spending: Spending = nullcontext,
     ) -> None:
         self._denoisers = modules
         self.methods = {name: Method(module) for name, module in modules.items()} | dict(shared or {})
@@ -52,6 +55,7 @@ class Forwards:
         self._rescaled: set[Hashable] = set()  # looks of calls that change weights of LoRAs as they run
         self._company = Company()
         self._second_try = second_try(lambda: None)  # others are parked: they hold what they will hold
+        self.spending = spending
         self._trials = Trials(
             self.methods, batching, self._company, findings or Findings(), is_compiled=self._is_compiled
         )
@@ -157,7 +161,8 @@ class Forwards:
                 alone.append(clocked(partial(self._run_alone, call)))
         pairs = zip(calls, alone, strict=True)
         outputs = [with_holders(output, *call.arguments()) for call, (output, _) in pairs]
-        self._trials.learn(calls, outputs, alone_s=min(seconds for _, seconds in alone))
+        with self.spending("probe"):
+            self._trials.learn(calls, outputs, alone_s=min(seconds for _, seconds in alone))
         return [Result(output, None, 1) for output, _ in alone]
 
 

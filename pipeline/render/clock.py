@@ -1,7 +1,8 @@
-"""How long a model had nothing to do, what it waited for meanwhile, and which rows are charged with the rest.
+"""Where the time of a model's worker goes: every second has one cause, and what is work is charged to rows.
 
-The thread that renders says what it is about. On a GPU work goes on after it was launched: there the gaps
-between its pieces are measured by events in its stream, and shared out by what the thread did meanwhile.
+The thread that renders says what it is about. On a GPU work goes on after it was launched: there the pieces
+of work and the gaps between them are measured by events in its stream, and a gap is shared out by what the
+thread did meanwhile.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.metrics import BUSY
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
@@ -24,11 +27,15 @@ from framefleet.pipeline.render.row_queue import RenderRow
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
 # What others do, for as long as they like: bring rows and what these need, and take clips.
-_OTHERS = {"rows", "inputs", "uploads", "writers"}
+_OTHERS = {"rows", "inputs", "upload", "media"}
+# A cause interrupts those of a lower rank alone, so that what an audit or a probe calls counts as theirs.
+_RANKS = dict(encode=1, denoise=1, decode=1, plain=2, audit=2, probe=3, store=4, compile=4)
 
 
 class _Marks(Protocol):
-    """Moments in the model's work."""
+    """Moments in the model's work. are_anyones: any thread may make them, whatever the model does."""
+
+    are_anyones: bool
 
     def mark(self) -> Any: ...
 
@@ -36,38 +43,35 @@ class _Marks(Protocol):
         """Return what passed between two; None while the second is to come."""
 
 
-class Idle:
-    """A clock of one model. Idle is all time but that of `busy`."""
+class Clock:
+    """A clock of one model."""
 
     def __init__(self, device: str = "cpu", *, now: Callable[[], float] = time.perf_counter) -> None:
         self._marks: _Marks = _Events(device) if device.startswith("cuda") else _Moments(now)
         self._now = now
         self._lock = threading.Lock()  # of all below
         self._started = self._since = self._turned = now()
-        self._cause: str | None = _PIPELINE  # None: it is busy
-        self._ended = self._marks.mark()  # when it was busy last
-        self._gap: dict[str, float] = defaultdict(float)  # since then, by cause, as this thread sees it
-        self._gaps: list[tuple[Any, Any, dict[str, float]]] = []  # that the model may not have come to
+        self._cause = _PIPELINE
+        self._marked = self._marks.mark()  # where the present part began
+        self._part: dict[str, float] = defaultdict(float)  # since then, by cause, as this thread sees it
+        self._parts: list[tuple[Any, Any, dict[str, float]]] = []  # that the model may not have come to
         self._total: dict[str, float] = defaultdict(float)
         self._told: Mapping[str, float] = {}
 
     @contextmanager
-    def waiting(self, cause: str | None) -> Iterator[None]:
-        """Say what the model waits for while the block runs, unless it is busy in it."""
-        before = self._cause
-        self._turn(cause if before is not None else None)
+    def spending(self, cause: str) -> Iterator[None]:
+        """Say what time goes to while the block runs, unless that is part of something of a higher rank."""
+        before, rank = self._cause, _RANKS.get(self._cause, 0)
+        counts = not rank or _RANKS.get(cause, 0) > rank
+        self._turn(cause if counts else before)
         try:
             yield
         finally:
             self._turn(before)
 
-    def busy(self) -> AbstractContextManager[None]:
-        """Say that the block is the model's work."""
-        return self.waiting(None)
-
-    def around(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call what is the model's work; for `intercept`."""
-        with self.busy():
+    def around(self, cause: str, _: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call what time goes to; for `intercept`."""
+        with self.spending(cause):
             return original(*args, **kwargs)
 
     @contextmanager
@@ -75,31 +79,48 @@ class Idle:
         """Be busy while one of these computes, as far as others call it in the block."""
         with ExitStack() as stack:
             for method in ("forward", "encode", "decode"):
+                around = partial(self.around, "decode" if method == "decode" else "encode")
                 able = {name: network for name, network in networks.items() if hasattr(network, method)}
-                stack.enter_context(intercept(able, self.around, method=method))
+                stack.enter_context(intercept(able, around, method=method))
             yield
 
-    def seconds(self) -> Mapping[str, float]:
-        """Return all idle time until now, by cause. From any thread."""
+    def watch_compiler(self) -> None:
+        """Tell the model's work from its compilation, from now on."""
+        from torch._dynamo.callback import callback_handler  # takes a second to import
+
+        stack = ExitStack()
+
+        def begin(_: object) -> None:
+            if self._cause in BUSY:  # otherwise it is another model that is compiled
+                stack.enter_context(self.spending("compile"))
+
+        callback_handler.register_start_callback(begin)
+        callback_handler.register_end_callback(lambda _: stack.close())
+
+    def seconds(self) -> dict[str, float]:
+        """Return all time until now, by cause; of a GPU as far as it has come. From any thread."""
         with self._lock:
             self._count()
-            if self._cause is not None:
-                self._end_gap()
-                self._ended = self._gaps[-1][1]
-            while self._gaps and (seconds := self._marks.seconds(*self._gaps[0][:2])) is not None:
-                self._share_out(seconds, self._gaps.pop(0)[2])
+            if self._marks.are_anyones or self._cause not in BUSY:
+                self._end_part()
+            while self._parts and (seconds := self._marks.seconds(*self._parts[0][:2])) is not None:
+                self._share_out(seconds, self._parts.pop(0)[2])
             return {cause: seconds for cause, seconds in self._total.items() if seconds}
+
+    def idle_seconds(self) -> dict[str, float]:
+        """Return the time until now in which the model computed nothing, by what it waited for."""
+        return {cause: seconds for cause, seconds in self.seconds().items() if cause not in BUSY}
 
     @property
     def busy_s(self) -> float:
         """All time until now that was not idle; of a GPU as far as it has come."""
-        idle_s = sum(self.seconds().values())
+        idle_s = sum(self.idle_seconds().values())
         with self._lock:
             return self._since - self._started - idle_s
 
     def lap(self) -> Mapping[str, float]:
         """Return the idle time since the last lap."""
-        total, told = self.seconds(), self._told
+        total, told = self.idle_seconds(), self._told
         self._told = total
         return {cause: more for cause in total if (more := total[cause] - told.get(cause, 0.0))}
 
@@ -113,33 +134,33 @@ class Idle:
         """All time, busy or not."""
         return self._now() - self._started
 
-    def _turn(self, cause: str | None) -> None:
+    def _turn(self, cause: str) -> None:
         with self._lock:
             self._count()
             before, self._cause, self._turned = self._cause, cause, self._since
-            if before is not None and cause is None:
-                self._end_gap()
-            elif before is None and cause is not None:
-                self._ended = self._marks.mark()
+            if before != cause and (before in BUSY or cause in BUSY):
+                self._end_part()
 
     def _count(self) -> None:
         now = self._now()
-        if self._cause is not None:
-            self._gap[self._cause] += now - self._since
+        self._part[self._cause] += now - self._since
         self._since = now
 
-    def _end_gap(self) -> None:
-        self._gaps.append((self._ended, self._marks.mark(), self._gap))
-        self._gap = defaultdict(float)
+    def _end_part(self) -> None:
+        before, self._marked = self._marked, self._marks.mark()
+        self._parts.append((before, self._marked, self._part))
+        self._part = defaultdict(float)
 
-    def _share_out(self, seconds: float, gap: Mapping[str, float]) -> None:
-        seen = sum(gap.values())
-        for cause, part in gap.items():
-            self._total[cause] += seconds * part / seen if seen else 0
+    def _share_out(self, seconds: float, part: Mapping[str, float]) -> None:
+        seen = sum(part.values())
+        for cause, share in part.items():
+            self._total[cause] += seconds * (share / seen if seen else 1 / len(part))
 
 
 class _Moments:
     """Of a model whose calls return when they are done."""
+
+    are_anyones = True
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.mark = now
@@ -150,6 +171,8 @@ class _Moments:
 
 class _Events:
     """Of a GPU, which comes to them when all that was launched before is done."""
+
+    are_anyones = False  # another thread's would end a part of the model's work in the middle of a launch
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
@@ -171,8 +194,8 @@ class _Events:
 class Charges:
     """Charges rows with a model's busy time, as it passes."""
 
-    def __init__(self, idle: Idle) -> None:
-        self._idle = idle
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._charged_s = 0.0  # all rows, since the clock runs
         self._rows: Mapping[RowTask, RenderRow] = {}
 
@@ -187,7 +210,7 @@ class Charges:
         On a GPU some time is known later than it passed, and shared then.
         """
         parts = {row: _worked_since(task, row) for task, row in self._rows.items()}
-        busy_s = self._idle.busy_s - self._charged_s
+        busy_s = self._clock.busy_s - self._charged_s
         if not parts or busy_s <= 0:
             return
         self._charged_s += busy_s

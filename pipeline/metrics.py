@@ -1,0 +1,124 @@
+"""What is measured of a job: each metric is declared here, once, and counted where it happens.
+
+Figures are numbers by key: a metric's name, and a value of its label behind it, as `rows/done`. Those of
+several workers and runs add up. They travel as they are, in reports of workers and files of drivers, and
+whoever shows one asks its metric for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+# What a worker's time goes to while its model computes; all else but loading is time in which it is idle.
+BUSY = ("encode", "denoise", "decode", "plain", "audit", "probe", "compile")
+LOAD = "load"
+Spending = Callable[[str], AbstractContextManager[Any]]  # held while time goes to this; see `render/clock.py`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One thing that is measured. name: with its unit. label: what it is split by, if anything.
+
+    is_total: it only grows; otherwise it is what holds at the moment, of a job as a whole.
+    """
+
+    name: str
+    help: str
+    label: str = ""
+    is_total: bool = True
+
+    def key(self, value: str = "") -> str:
+        """Return the key of its figure. value: of its label."""
+        return f"{self.name}/{value}" if self.label else self.name
+
+    def of(self, figures: Mapping[str, float], value: str = "") -> float:
+        """Return its figure; 0 where nothing was counted. value: of its label."""
+        return figures.get(self.key(value), 0.0)
+
+    def by_label(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Return its figures by the value of its label, the largest first."""
+        start = f"{self.name}/"
+        found = {key.removeprefix(start): value for key, value in figures.items() if key.startswith(start)}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def total(self, figures: Mapping[str, float]) -> float:
+        """Return the sum of its figures."""
+        return sum(self.by_label(figures).values()) if self.label else self.of(figures)
+
+
+METRICS: dict[str, Metric] = {}  # by name
+
+
+def _metric(name: str, help: str, *, label: str = "", is_total: bool = True) -> Metric:
+    METRICS[name] = Metric(name=name, help=help, label=label, is_total=is_total)
+    return METRICS[name]
+
+
+ROW_OUTCOMES = _metric(
+    "rows",
+    "Rows that ended: done, adopted (an earlier run left the clip), failed, or withdrawn by an audit.",
+    label="outcome",
+)
+FAILED_BY_TYPE = _metric("failures", "Rows given up on, by type of error.", label="error_type")
+JOB_ROWS = _metric(
+    "job_rows", "Rows of the job: done, failed, leased to workers, or waiting.", label="state", is_total=False
+)
+WORKER_SECONDS = _metric(
+    "worker_seconds", "Time of workers, by what it went to; adds up to their wall time.", label="cause"
+)
+BATCH_SIZES = _metric("batch_sizes", "Sum of the mean batch sizes of rendered rows.")
+ROW_RETRIES = _metric("row_retries", "Times that a row was given to a worker again after it had failed.")
+SAVED_CHECKPOINTS = _metric("checkpoints", "Half-done rows that were saved, to be continued anywhere.")
+AUDITS = _metric("audits", "Rows that were rendered again by a plain call and compared.", label="verdict")
+REMEMBERED_SIZES = _metric("remembered_batch_sizes", "Batch sizes of an earlier run that were reused.")
+CLIP_BYTES = _metric("clip_bytes", "Size of the clips of this run that have a record.", is_total=False)
+STORE_BYTES = _metric("store_bytes", "Bytes read from and written to the output.", label="direction")
+STORE_RETRIES = _metric("store_retries", "Requests that the output did not answer and that were repeated.")
+STORE_SILENT_SECONDS = _metric(
+    "store_silent_seconds", "Longest time that a worker has had no answer from the output.", is_total=False
+)
+WORKERS = _metric("workers", "Workers by state.", label="state", is_total=False)
+BLOCKED_PLACES = _metric(
+    "blocked_places", "Machines and workers that are no longer used after faults.", is_total=False
+)
+SPENT_MONEY = _metric(
+    "spent_money", "Cost of all runs of the job, in the currency of `budget.price`.", is_total=False
+)
+
+
+def idle_shares(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return which parts of the workers' time with a model it was idle, by cause, the largest first."""
+    seconds = {cause: spent for cause, spent in WORKER_SECONDS.by_label(figures).items() if cause != LOAD}
+    whole = sum(seconds.values())
+    return {cause: spent / whole for cause, spent in seconds.items() if cause not in BUSY and spent}
+
+
+def added(*several: Mapping[str, float]) -> dict[str, float]:
+    """Return the sums of figures."""
+    sums: dict[str, float] = defaultdict(float)
+    for figures in several:
+        for key, value in figures.items():
+            sums[key] += value
+    return dict(sums)
+
+
+class Counts:
+    """Figures of one worker, driver or store. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._figures: dict[str, float] = defaultdict(float)
+
+    def add(self, metric: Metric, value: float = 1.0, label: str = "") -> None:
+        with self._lock:
+            self._figures[metric.key(label)] += value
+
+    def figures(self) -> dict[str, float]:
+        """Return all that was counted until now."""
+        with self._lock:
+            return dict(self._figures)

@@ -1,0 +1,155 @@
+"""A real Prometheus scrapes a job, and answers every query of the dashboard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.cluster.driver.progress import WORKER_STATES
+from framefleet.jobs.show.prometheus import serving_metrics
+from framefleet.jobs.show.watch import Callback, Standing
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.metrics import BUSY, METRICS
+from tests.jobs import ROOT
+from tests.outputs import UNDER_WAY
+from tests.servers import free_port, wait_until_it_listens
+from tests.warm.process import start
+
+PROMETHEUS = shutil.which("prometheus")
+DASHBOARD = json.loads((ROOT / "examples/grafana.json").read_text())
+LABELS = {
+    "outcome": ("done", "failed"),
+    "state": ("done", "failed", "leased", "waiting", *WORKER_STATES),
+    "cause": (*BUSY, "load", "rows"),
+    "verdict": ("equal",),
+    "error_type": ("OutOfMemory",),
+    "direction": ("read", "written"),
+}
+VARIABLES = {"$__rate_interval": "10s", "$output": ".*"}
+WITHIN_S = 30.0
+# In a process of its own, as Ray is one's for good. Ends with 0 once the cluster exports what it published.
+DRIVER = """
+import sys, time, urllib.request
+from framefleet.cluster.fleet.connection import RayMetrics, connect
+GAUGE, TOTAL = "ray_framefleet_blocked_places{", "ray_framefleet_rows_total{"
+with connect(f"127.0.0.1:{sys.argv[1]}", num_cpus=1):
+    metrics = RayMetrics("s3://bucket/run-7")
+    for number in range(1, 120):
+        metrics.publish({"rows/done": number, "blocked_places": 2})
+        time.sleep(0.5)
+        try:
+            text = urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[2]}/metrics").read().decode()
+        except OSError:  # its agent starts later
+            continue
+        said = [line.rpartition(" ") for line in text.splitlines() if "run-7" in line]
+        gauges = [float(value) for name, _, value in said if name.startswith(GAUGE)]
+        totals = [float(value) for name, _, value in said if name.startswith(TOTAL) and "done" in name]
+        if gauges == [2] and totals and 1 < totals[0] <= number:
+            sys.exit(0)
+sys.exit(1)
+"""
+
+
+def standing(seconds: float) -> Standing:
+    """Return a job whose figures have all grown for as long."""
+    keys = [
+        metric.key(value)
+        for metric in METRICS.values()
+        for value in (LABELS[metric.label] if metric.label else ("",))
+    ]
+    return replace(UNDER_WAY, figures={key: seconds for key in keys})
+
+
+@contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[str]:
+    """Yield the endpoint of one that scrapes a target every half second."""
+    config, port = folder / "prometheus.yml", free_port()
+    scrape = {"job_name": "framefleet", "scrape_interval": "500ms", "static_configs": [{"targets": [target]}]}
+    config.write_text(json.dumps({"scrape_configs": [scrape]}))
+    places = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [str(PROMETHEUS), *places, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+        )
+    try:
+        wait_until_it_listens(port, process, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def answer(endpoint: str, query: str) -> list[dict[str, Any]]:
+    url = f"{endpoint}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    with urllib.request.urlopen(url) as reply:
+        found: list[dict[str, Any]] = json.load(reply)["data"]["result"]
+    return found
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus on PATH")
+def test_every_panel_of_the_dashboard_has_an_answer(tmp_path: Path) -> None:
+    began, at = time.monotonic(), f"127.0.0.1:{free_port()}"
+    queries = {target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]}
+    with (
+        serving_metrics(Callback(), at, output="s3://bucket/run-7") as watch,
+        prometheus(tmp_path, at) as endpoint,
+    ):
+        while queries and time.monotonic() - began < WITHIN_S:
+            watch.show(standing(time.monotonic() - began))
+            time.sleep(0.25)
+            for query in list(queries):
+                asked = query
+                for name, value in VARIABLES.items():
+                    asked = asked.replace(name, value)
+                if any(float(one["value"][1]) > 0 for one in answer(endpoint, asked)):
+                    queries.discard(query)
+        assert not queries
+        (outputs,) = {one["metric"]["output"] for one in answer(endpoint, "framefleet_job_rows")}
+        assert outputs == "s3://bucket/run-7"
+        causes = answer(endpoint, "sum by (cause) (framefleet_worker_seconds_total)")
+        assert {one["metric"]["cause"] for one in causes} == {*LABELS["cause"]}
+
+
+def test_a_port_that_is_taken_or_no_port_is_refused() -> None:
+    with serving_metrics(Callback(), (at := f"127.0.0.1:{free_port()}"), output="out"):
+        for given in (at, "99999", "here:x"):
+            with pytest.raises(JobError, match="cannot be served") as caught:
+                serving_metrics(Callback(), given, output="out").__enter__()
+            assert "HOST:PORT" in caught.value.fix
+
+
+@pytest.mark.ci
+def test_a_cluster_that_a_job_joined_exports_its_figures() -> None:
+    port, exported_at = free_port(), free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-") as name:  # short: sockets
+        head = start(
+            *("-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *("--num-cpus=1", "--include-dashboard=false", f"--port={port}", "--node-ip-address=127.0.0.1"),
+            *(f"--metrics-export-port={exported_at}", f"--temp-dir={name}"),
+            env={"RAY_AUTH_MODE": "disabled"},
+            is_cold=True,
+            stderr=None,
+        )
+        try:
+            assert head.stdout is not None
+            assert any("Ray runtime started." in line for line in head.stdout)
+            arguments = ("-c", DRIVER, str(port), str(exported_at))
+            driver = start(*arguments, env={"RAY_AUTH_MODE": "disabled"}, is_cold=True, stderr=None)
+            with driver:
+                assert driver.wait(timeout=90) == 0
+        finally:
+            head.terminate()
+            head.wait(timeout=30)

@@ -1,0 +1,56 @@
+"""Where a worker's time goes adds up to the time that it lived."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from framefleet.pipeline.render.audit.settings import Audit
+
+from framefleet.cluster.worker.messages import Assignment
+from framefleet.pipeline.metrics import STORE_BYTES, WORKER_SECONDS
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.inputs.access import Inputs
+from tests.one_worker import started_worker, stored_by, worker_setup
+from tests.tiny import SMALLEST
+
+OF_EACH = {"load", "encode", "denoise", "decode", "probe", "rows", "pipeline"}
+
+
+@pytest.mark.parametrize(
+    ("model", "changed", "special"),
+    [
+        ("wan", {"audit": Audit(every=1)}, "audit"),
+        ("cogvideox", {}, "media"),
+        ("sd", {"keep_embeddings": True}, "store"),
+    ],
+)
+def test_the_seconds_of_all_causes_are_the_workers_wall_time(
+    model: str, changed: dict[str, Any], special: str, tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path / "out"))
+    setup = replace(worker_setup(model, store, Inputs([str(tmp_path)])), **changed)
+    began = time.perf_counter()
+    worker = started_worker(setup)
+    rows = [
+        Assignment(
+            row_id=f"{seed:032x}",
+            request=Request(arguments={**SMALLEST[model], "prompt": "a fox"}, seed=seed),
+            attempt=1,
+            is_audited=True,
+        )
+        for seed in range(6)
+    ]
+    assert len(stored_by(worker, len(rows), rows)) == len(rows)
+    time.sleep(0.3)  # it waits for more
+    figures = worker.exchange([]).figures
+    wall_s = time.perf_counter() - began
+    spent = WORKER_SECONDS.by_label(figures)
+    assert sum(spent.values()) == pytest.approx(wall_s, rel=0.02)
+    assert OF_EACH | {special} <= spent.keys()
+    assert STORE_BYTES.of(figures, "written") > sum(stored.size for stored in store.details("clips").values())
+    worker.exchange([], drain=True)
