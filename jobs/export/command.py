@@ -120,8 +120,9 @@ def export_command(
     DEST, --set to_options.KEY=VALUE for DEST alone.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.export.choice import ExportChoice, picked
+        from framefleet.jobs.export.choice import ExportChoice
         from framefleet.jobs.export.export import export_chosen
+        from framefleet.jobs.export.labels import picked
         from framefleet.jobs.export.push import Hub
         from framefleet.jobs.job.file import set_values
         from framefleet.jobs.show.progress import watch_on

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import Progress
-from framefleet.pipeline.training.reports import Preparing
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.training.reports import Preparing  # imports stores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class TrainProgress:
     kept: int
 
 
-Standing = Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress
+Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress"
 
 
 class Watch(Protocol):
