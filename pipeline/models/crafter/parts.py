@@ -18,7 +18,7 @@ from transformers import (
 
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import Config, built, inferred
-from framefleet.pipeline.models.conversion.plan import Network, Origin
+from framefleet.pipeline.models.conversion.plan import Network, Origin, same_names
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.resampler import (
     VideoCrafterImageProjector,
@@ -85,7 +85,7 @@ POOLED_IMAGE_PARTS = {
     "image_projector": NetworkPart(
         _PROJECTOR,
         keys.pooled_projector_config,
-        keys.pooled_projector_origins,
+        same_names,
         VideoCrafterPooledImageProjector,
     ),
 }
