@@ -12,6 +12,8 @@ from framefleet.cluster.driver.progress import Progress
 if TYPE_CHECKING:
     from framefleet.pipeline.training.reports import Preparing  # imports stores
 
+Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
@@ -59,9 +61,6 @@ class TrainProgress:
     steps_per_s: float | None
     eta_s: float | None
     kept: int
-
-
-Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress"
 
 
 class Watch(Protocol):

@@ -24,6 +24,12 @@ from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
+MAX_LISTED = 100_000  # files below a local folder
+MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold this many
+_TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
+    ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
+)
+
 
 class RowSource(Protocol):
     """Rows that can be read as often as needed, numbered from 0. location: for messages."""
@@ -42,14 +48,6 @@ class RowSource(Protocol):
     def places(self, rows: Collection[int]) -> dict[int, str]:
         """Return where rows stand in files, as "line 19", for those that stand in any."""
         ...
-
-
-MAX_LISTED = 100_000  # files below a local folder
-MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold this many
-
-_TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
-    ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
