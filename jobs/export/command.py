@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 _MAX_SHOWN = 20  # a screenful
-_SAID = {
-    "missing": "gone",
-    "size": "of another size",
-    "bytes": "of other bytes",
-    "unreadable": "unreadable",
-}
+_SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes", "unreadable": "unreadable"}
 _READ_BY: dict[ExportFormat, str] = {
     "webdataset": "read it with webdataset.WebDataset",
     "parquet": "read it with datasets.load_dataset, DuckDB, pandas",

@@ -103,9 +103,7 @@ def united(older: Found, newer: Found) -> Found:
     pins = {(p.rows, *p.loras, None, *p.differing): p for p in (*older.pins, *newer.pins)}
     memory = {found.machine: found for found in (*older.memory, *newer.memory)}
     return Found(
-        sizes=[sizes[rows] for rows in sorted(sizes)],
-        pins=list(pins.values()),
-        memory=list(memory.values()),
+        sizes=[sizes[rows] for rows in sorted(sizes)], pins=list(pins.values()), memory=list(memory.values())
     )
 
 

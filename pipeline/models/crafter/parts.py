@@ -83,10 +83,7 @@ _IMAGE_PARTS = {
 POOLED_IMAGE_PARTS = {
     "image_encoder": NetworkPart(VISION, keys.vision_config, keys.vision_origins, _pooled_image_encoder),
     "image_projector": NetworkPart(
-        _PROJECTOR,
-        keys.pooled_projector_config,
-        same_names,
-        VideoCrafterPooledImageProjector,
+        _PROJECTOR, keys.pooled_projector_config, same_names, VideoCrafterPooledImageProjector
     ),
 }
 

@@ -63,8 +63,7 @@ class Audit:
             )
         if not self.every:
             raise JobError(
-                "audit at_most is set, and audit every is 0, which is no audits",
-                "leave one of the two out",
+                "audit at_most is set, and audit every is 0, which is no audits", "leave one of the two out"
             )
 
 
