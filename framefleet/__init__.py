@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.doctor.results import CheckResult
     from framefleet.jobs.export.export import export
     from framefleet.jobs.export.records import read_records
-    from framefleet.jobs.keep.compact.compact import compact
+    from framefleet.jobs.keep.compact.command import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures.command import failures
@@ -132,7 +132,7 @@ _HOMES = {
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
     "add": "framefleet.jobs.control.add",
-    "compact": "framefleet.jobs.keep.compact.compact",
+    "compact": "framefleet.jobs.keep.compact.command",
     "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",
     "gallery": "framefleet.jobs.look.gallery.gallery",

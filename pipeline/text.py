@@ -8,15 +8,6 @@ import shlex
 
 SHAPE_ORDER = "frames x height x width"
 
-
-def shape_text(num_frames: int | None, height: int | None, width: int | None) -> str:
-    """Return 9 frames of 64 by 96 pixels as "9 x 64 x 96"; of an image "64 x 96"; "" of nothing."""
-    if height is not None and width is not None:
-        return " x ".join(str(number) for number in (num_frames, height, width) if number is not None)
-    named = {"frames": num_frames, "pixels high": height, "pixels wide": width}
-    return ", ".join(f"{number} {name}" for name, number in named.items() if number is not None)
-
-
 # C0 and C1 controls but newline and tab, what turns the direction of text, what breaks lines, a mark that is
 # not seen, and halves of characters, which no encoding has.
 CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
@@ -27,6 +18,14 @@ _FACTORS = {
     **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib", "pib"), start=1)},
 }
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
+
+
+def shape_text(num_frames: int | None, height: int | None, width: int | None) -> str:
+    """Return 9 frames of 64 by 96 pixels as "9 x 64 x 96"; of an image "64 x 96"; "" of nothing."""
+    if height is not None and width is not None:
+        return " x ".join(str(number) for number in (num_frames, height, width) if number is not None)
+    named = {"frames": num_frames, "pixels high": height, "pixels wide": width}
+    return ", ".join(f"{number} {name}" for name, number in named.items() if number is not None)
 
 
 def escaped(text: str) -> str:

@@ -13,13 +13,12 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from torch import Tensor
 
-from framefleet.pipeline.models.conversion.plan import Origin
+from framefleet.pipeline.models.conversion.plan import Origin, same_names
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.autoencoder_keys import (
     dc_config,
     dc_origins,
     hunyuan_config,
-    hunyuan_origins,
 )
 from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
 from tests.crafter_originals import weight
@@ -168,7 +167,7 @@ def dc_of(weights: dict[str, Tensor]) -> Any:
 def hunyuan_of(weights: dict[str, Tensor], *, norm_num_groups: int = 8) -> Any:
     """norm_num_groups: of the references, which the tensors do not tell."""
     config = hunyuan_config(weights) | {"norm_num_groups": norm_num_groups}
-    return _loaded(AutoencoderKLHunyuanVideo(**config), hunyuan_origins, weights)
+    return _loaded(AutoencoderKLHunyuanVideo(**config), same_names, weights)
 
 
 def _loaded(module: Any, origins: Callable[..., dict[str, Origin]], weights: dict[str, Tensor]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from framefleet.jobs.model.page import fitting, table
+from framefleet.jobs.model.descriptions import fitting
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.footprint import (
@@ -19,6 +19,7 @@ from framefleet.pipeline.model.options.footprint import (
     peak_gb,
 )
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from tools.models_page import table
 
 _BLOG = "[Hugging Face, on an A100](https://huggingface.co/blog/video_gen)"
 _WAN = "[diffusers 0.33](https://huggingface.co/docs/diffusers/v0.33.0/api/pipelines/wan)"

@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
 from framefleet.pipeline.rows.token_counts import CountedApart
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.parts.withdrawal import withdraw
 from framefleet.pipeline.outputs.quarantine import noted_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record

@@ -13,7 +13,7 @@ from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import RowSource
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 

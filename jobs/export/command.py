@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 _MAX_SHOWN = 20  # a screenful
-_SAID = {
-    "missing": "gone",
-    "size": "of another size",
-    "bytes": "of other bytes",
-    "unreadable": "unreadable",
-}
+_SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes", "unreadable": "unreadable"}
 _READ_BY: dict[ExportFormat, str] = {
     "webdataset": "read it with webdataset.WebDataset",
     "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
@@ -120,8 +115,9 @@ def export_command(
     DEST, --set to_options.KEY=VALUE for DEST alone.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.export.choice import ExportChoice, picked
+        from framefleet.jobs.export.choice import ExportChoice
         from framefleet.jobs.export.export import export_chosen
+        from framefleet.jobs.export.labels import picked
         from framefleet.jobs.export.push import Hub
         from framefleet.jobs.job.file import set_values
         from framefleet.jobs.show.progress import watch_on

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefleet.jobs.export.card import write_card
-from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat, picked
+from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
+from framefleet.jobs.export.labels import picked
 from framefleet.jobs.export.near_duplicates import (
     Comparison,
     NearDuplicate,

@@ -78,10 +78,7 @@ def find_near_duplicates(store: Store, selection: Selection, distance: int, watc
 
 def _hashed(store: Store, selection: Selection) -> Iterator[tuple[str, Hashes | None, int]]:
     """Yield row_id, hashes and bytes of each clip. As many are decoded at once as there are cores."""
-    with (
-        ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
-        ThreadPoolExecutor(os.cpu_count() or 1) as decoders,
-    ):
+    with ThreadPoolExecutor(CLIPS_AT_ONCE) as readers, ThreadPoolExecutor(os.cpu_count() or 1) as decoders:
         for piece, clips in read_clips(store, selection.pieces(), readers):
             row_ids = piece.rows["row_id"].to_pylist()
             for row_id, clip, hashes in zip(row_ids, clips, decoders.map(_hashes, clips), strict=True):

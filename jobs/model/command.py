@@ -167,7 +167,7 @@ def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: P
 
 def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     """Print class, components, rules and digest."""
-    from framefleet.jobs.model.page import in_company
+    from framefleet.jobs.model.descriptions import in_company
     from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.pipeline.model.license import license_of
     from framefleet.pipeline.model.sources.integrity import model_digest
@@ -214,7 +214,7 @@ def _opened(
 
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
-    from framefleet.jobs.model.page import fitting, in_words
+    from framefleet.jobs.model.descriptions import fitting, in_words
     from framefleet.pipeline.model.options.footprint import CARDS_GB
     from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 
@@ -294,7 +294,7 @@ def show_list() -> None:
 
 def show_classes() -> None:
     """Print every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.jobs.model.page import class_states
+    from framefleet.jobs.model.descriptions import class_states
     from framefleet.pipeline.model.families.measurements import read_measured
 
     measured = read_measured()
@@ -306,7 +306,7 @@ def show_classes() -> None:
 
 
 def _presets() -> Table:
-    from framefleet.jobs.model.page import frames_text, makes, size_text
+    from framefleet.jobs.model.descriptions import frames_text, makes, size_text
     from framefleet.pipeline.model.families.registry import PRESETS
 
     table = Table("preset", "makes", "size", "frames", box=box.SIMPLE_HEAD)

@@ -39,8 +39,7 @@ from framefleet.pipeline.rows.tables.column_checks import as_argument, of_others
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.source import RowSource
-from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
+from framefleet.pipeline.rows.tables.table import RowSource, Table, folder_of, open_table
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 

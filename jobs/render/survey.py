@@ -27,7 +27,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.text import command
 

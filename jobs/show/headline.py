@@ -7,13 +7,14 @@ import time
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing, TrainProgress
-from framefleet.pipeline.training.reports import Preparing
 
 VAGUE = 0.5  # of the rows: a bound above this says nothing, and reads as if these were wrong
 
 
 def headline(standing: Standing) -> str:
     """Return all counts in one line."""
+    from framefleet.pipeline.training.reports import Preparing  # imports stores
+
     match standing:
         case Awaited():
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"

@@ -18,14 +18,7 @@ from rich.text import Text
 from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.watch import (
-    Awaited,
-    Callback,
-    ClipsProgress,
-    Standing,
-    TrainProgress,
-    Watch,
-)
+from framefleet.jobs.show.watch import Awaited, Callback, ClipsProgress, Standing, TrainProgress, Watch
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0

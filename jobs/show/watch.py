@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import Progress
-from framefleet.pipeline.training.reports import Preparing
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.training.reports import Preparing  # imports stores
+
+Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +61,6 @@ class TrainProgress:
     steps_per_s: float | None
     eta_s: float | None
     kept: int
-
-
-Standing = Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress
 
 
 class Watch(Protocol):

@@ -142,13 +142,7 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     _check_options(options, job.train.part)
     if options.compile and job.train.lora:
         raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
-    check_options(
-        options,
-        model.spec,
-        folder=model.configs,
-        components=model.weights.components,
-        device=None,
-    )
+    check_options(options, model.spec, folder=model.configs, components=model.weights.components, device=None)
 
 
 def _check_options(options: Options, part: str) -> None:

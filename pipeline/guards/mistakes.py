@@ -9,6 +9,10 @@ from typing import Any, TypeVar
 
 from framefleet.pipeline.errors import JobError, UserError
 
+_AGAIN = "correct these, then run the same command again"
+Expected = TypeVar("Expected")
+_MOST = 80  # characters
+
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return the known words that are most like it, the best first; cutoff: 1 is the same word, 0 any."""
@@ -20,11 +24,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = list(known)
     near = nearest(word, names)
     return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names))}"
-
-
-_AGAIN = "correct these, then run the same command again"
-Expected = TypeVar("Expected")
-_MOST = 80  # characters
 
 
 class Mistakes:

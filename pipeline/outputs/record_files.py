@@ -13,7 +13,7 @@ from typing import Any, Literal
 from framefleet.pipeline.errors import NoFile, StoreError
 from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
-from framefleet.pipeline.outputs.parts.disk_error import is_unreadable
+from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 

@@ -11,12 +11,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.second_model import arguments_for
-from framefleet.pipeline.recipes.siblings import (
-    as_sibling,
-    call_parameters,
-    configs_of,
-    sibling_class,
-)
+from framefleet.pipeline.recipes.siblings import as_sibling, call_parameters, configs_of, sibling_class
 from framefleet.pipeline.request import Request
 
 Medium = Literal["image", "video"]

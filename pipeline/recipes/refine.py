@@ -18,13 +18,7 @@ from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound
-from framefleet.pipeline.recipes.siblings import (
-    SIBLINGS,
-    accepted,
-    as_sibling,
-    configs_of,
-    sibling_class,
-)
+from framefleet.pipeline.recipes.siblings import SIBLINGS, accepted, as_sibling, configs_of, sibling_class
 from framefleet.pipeline.request import Request
 
 _MAX_LEVELS = 4  # a 16th of 1280 pixels is 80

@@ -40,6 +40,14 @@ MAX_FILE_BYTES = 2**20
 NumRows = Annotated[int, Field(ge=2, le=2**16)]
 Worth = Literal["pays", "slow", "inexact"]
 
+log = logging.getLogger(__name__)
+# In an output: hidden, as what is nobody's data; readers of Parquet skip such names.
+# Drivers, and machines' other work, change: what is as old is found anew. Thousands of shapes have a few MB.
+KEPT_S = 30 * 24 * 3600
+MAX_FILES = 10_000
+# How long the end of a rendering waits for a slow store.
+_PATIENCE_S = 5.0
+
 
 class BatchSize(Strict):
     """How long a forward of this many rows takes, and what follows: used, not worth it, or never exact."""
@@ -96,9 +104,7 @@ def united(older: Found, newer: Found) -> Found:
     pins = {(p.rows, *p.loras, None, *p.differing): p for p in (*older.pins, *newer.pins)}
     memory = {found.machine: found for found in (*older.memory, *newer.memory)}
     return Found(
-        sizes=[sizes[rows] for rows in sorted(sizes)],
-        pins=list(pins.values()),
-        memory=list(memory.values()),
+        sizes=[sizes[rows] for rows in sorted(sizes)], pins=list(pins.values()), memory=list(memory.values())
     )
 
 
@@ -116,16 +122,6 @@ def to_bytes(found: Found) -> bytes:
 def found_in(content: bytes, where: str) -> Found:
     """Return what `to_bytes` was given. Raises JobError for anything else. where: what messages call it."""
     return read_as(_FOUND, content, where, fix="delete it")
-
-
-log = logging.getLogger(__name__)
-
-# In an output: hidden, as what is nobody's data; readers of Parquet skip such names.
-# Drivers, and machines' other work, change: what is as old is found anew. Thousands of shapes have a few MB.
-KEPT_S = 30 * 24 * 3600
-MAX_FILES = 10_000
-# How long the end of a rendering waits for a slow store.
-_PATIENCE_S = 5.0
 
 
 class Places:

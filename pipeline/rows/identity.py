@@ -36,11 +36,7 @@ def _asked(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> 
 
 
 def row_id(
-    request: Request,
-    *,
-    model_digest: str,
-    numerics: Mapping[str, Any],
-    recipe_digest: str | None,
+    request: Request, *, model_digest: str, numerics: Mapping[str, Any], recipe_digest: str | None
 ) -> str:
     """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
 

@@ -24,10 +24,7 @@ _ADAPTER = "trained"
 
 
 def choose_parameters(
-    trained: Mapping[str, nn.Module],
-    only: Sequence[str] = (),
-    freeze: Sequence[str] = (),
-    lora: bool = False,
+    trained: Mapping[str, nn.Module], only: Sequence[str] = (), freeze: Sequence[str] = (), lora: bool = False
 ) -> dict[str, nn.Parameter]:
     """Return the weights to train, by names as `transformer.blocks.0.attn1.to_q.weight`; freeze the others.
 

@@ -23,8 +23,7 @@ from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
-from framefleet.pipeline.outputs.parts.replace_part import replace_part
-from framefleet.pipeline.outputs.parts.withdrawal import withdraw
+from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import failure, record
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media import fonts
-from framefleet.pipeline.outputs.media.contact_sheet import MARGIN, contact_sheet, moving_sheet
+from framefleet.pipeline.outputs.media.contact_sheet import MARGIN, contact_sheet
 from framefleet.pipeline.outputs.media.fonts import NO_CHARACTER
 from framefleet.pipeline.outputs.media.lettering import draw_line, is_within_sign, length_of, runs_of
 
@@ -63,16 +63,6 @@ def test_any_clip_finds_its_place(shape: tuple[int, int, int]) -> None:
 
 def test_no_clips_make_an_empty_sheet() -> None:
     assert contact_sheet([]).size[1] == MARGIN
-    assert moving_sheet([]) == []
-
-
-def test_a_moving_sheet_plays_all_clips_and_shorter_ones_wait_at_their_end() -> None:
-    pictures = moving_sheet([(clip(9), "a fox"), (clip(3), "a hare")], columns=2, tile_width=100)
-    assert len(pictures) == 9
-    assert len({picture.size for picture in pictures}) == 1
-    assert [picture.getpixel((MARGIN + 50, MARGIN + 30)) for picture in pictures[::4]] == COLOURS
-    assert pictures[2].getpixel((2 * MARGIN + 150, MARGIN + 30)) == COLOURS[-1]
-    assert pictures[8].getpixel((2 * MARGIN + 150, MARGIN + 30)) == COLOURS[-1]
 
 
 def test_a_long_prompt_takes_two_lines_and_no_more() -> None:

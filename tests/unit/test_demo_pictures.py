@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from framefleet.jobs.demo import pictures
 from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.demo.prepare import Size
-from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.media import fonts
 from tests.commands import command
 from tests.shapes_output import output_of
@@ -45,11 +45,18 @@ def test_without_clips_there_are_no_pictures(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
-    output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[4.0]))
-    next((tmp_path / "clips").rglob("*.mkv")).unlink()
-    with pytest.raises(StoreError, match="is gone, but has a record"):
-        draw_pictures(tmp_path)
+def test_the_animation_shows_the_newest_clips_and_a_clip_that_is_gone_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "MAX_MOVING", 1)
+    rows = prompt_rows(num_scenes=2, languages=["en"], guidance_scales=[4.0], sizes=[SIZE, Size(17, 64, 96)])
+    output_of(tmp_path, rows)
+    first = min((tmp_path / "clips").rglob("*.mkv"), key=lambda clip: clip.stat().st_size)
+    with Image.open(draw_pictures(tmp_path)["animation"]) as animation:
+        assert animation.n_frames in (9, 17)  # one clip's, that of the last row
+    first.unlink()
+    assert draw_pictures(tmp_path)["contact sheet"].exists()
+    assert any("is gone, but has a record" in said for said in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from framefleet.jobs.export.choice import picked
+from framefleet.jobs.export.labels import picked
 from framefleet.jobs.look.gallery.gallery import write_gallery
 from framefleet.jobs.look.gallery.serve import GalleryServer
 from framefleet.pipeline.errors import JobError

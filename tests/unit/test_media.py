@@ -26,7 +26,7 @@ from PIL import Image, ImageSequence
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media import decoding_bounds
+from framefleet.pipeline.outputs.media import media_settings
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import (
@@ -95,7 +95,7 @@ def test_a_clip_of_more_frames_or_pixels_than_memory_bears_is_refused(
     clip = encode(noise(4, 64, 96, 3), media=media, fps=16, metadata={})
     for name, bound in {"MOST_FRAMES": 3, "MOST_PIXELS": 3 * 64 * 96, "LARGEST_FRAME": 63 * 96}.items():
         with monkeypatch.context() as patched:
-            patched.setattr(decoding_bounds, name, bound)
+            patched.setattr(media_settings, name, bound)
             with pytest.raises(StoreError, match=r"more than [0-9,]+ (frames|pixels)"):
                 decode(clip)
     assert len(decode(clip)) == 4
@@ -112,7 +112,7 @@ def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded() -> None:
 def test_sound_of_more_samples_than_memory_bears_is_refused(
     kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding_bounds, "MOST_SAMPLES", 10_000)
+    monkeypatch.setattr(media_settings, "MOST_SAMPLES", 10_000)
     with pytest.raises(StoreError, match="more than 10,000 samples"):
         decode_audio(written(Media(format=kind)))
 

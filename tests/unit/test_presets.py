@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.jobs.model.page import page
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
 from framefleet.pipeline.model.specs.dtypes import NAMES
@@ -24,6 +23,7 @@ from framefleet.pipeline.rows.tables.rows import CheckedRow
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
 from tests.tiny import tiny
+from tools.models_page import page
 
 ROOT = Path(__file__).parents[2]
 WAN_SMALL = {"num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
@@ -159,5 +159,5 @@ def test_list_cuts_no_name_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_page_of_models_is_the_one_that_the_presets_make() -> None:
     assert (ROOT / "docs" / "models.md").read_text(encoding="utf-8") == page(), (
-        "python -m framefleet.jobs.model.page > docs/models.md"
+        "python -m tools.models_page > docs/models.md"
     )

@@ -20,7 +20,7 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
-from framefleet.pipeline.outputs.parts.withdrawal import withdraw
+from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, PLAIN_CALL, Verdict, is_doubtful, remark_of
 from tests.jobs import all_columns, job_values, prompt_rows, write_table

@@ -15,7 +15,6 @@ from pathlib import Path
 import diffusers
 
 import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imported
-from framefleet.jobs.model.page import page
 from framefleet.pipeline.model.families.measurements import (
     Finding,
     Measurements,
@@ -34,6 +33,7 @@ from tools.conformance.classes import classes_by_kind
 from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
 from tools.conformance.reasons import NOT_RENDERED
+from tools.models_page import page
 
 HERE, CLASSES = "--here", "--classes"
 WORKERS = 2

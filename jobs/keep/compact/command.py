@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.watch import Callback, Checked, Watch
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.output import Output
+    from framefleet.pipeline.outputs.parts.compaction import Compacted
 
 
 def compact_command(
@@ -19,7 +26,6 @@ def compact_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
-        from framefleet.jobs.keep.compact.compact import compact_output
         from framefleet.jobs.show.progress import watch_on
 
         with watch_on(stderr) as watch:
@@ -28,3 +34,32 @@ def compact_command(
             stdout.say(json.dumps(asdict(found)))
         else:
             stdout.say(f"{found.num_before:,} parts of records before, {found.num_after:,} now")
+
+
+def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:
+    """Merge the small parts of records of an output into large ones, and those of its drafts.
+
+    storage_options: what fsspec takes. Raises JobError where there is no output, a job writes to it, or a
+    part is damaged; StoreError.
+    """
+    from framefleet.pipeline.outputs.output import Output
+
+    return compact_output(Output.open(output, storage_options), Callback())
+
+
+def compact_output(output: Output, watch: Watch) -> Compacted:
+    """Do what `compact` does, reporting to `watch`."""
+    from framefleet.cluster.driver.lock import DriverLock
+    from framefleet.pipeline.outputs.parts.compaction import Compacted, Compactor
+
+    found = []
+    for one in (output.drafts, output):
+        if one:
+            with DriverLock(one.store) as lock:
+                compactor = Compactor(one.store, lock)
+                found.append(compactor.compact(lambda num: watch.show(Checked(num_rows=num))))
+    return Compacted(
+        num_before=sum(one.num_before for one in found),
+        num_after=sum(one.num_after for one in found),
+        num_rows=sum(one.num_rows for one in found),
+    )

@@ -205,9 +205,7 @@ def _checks(record: Record, call: ScriptCall) -> Iterator[str]:
         )
     if record.audio_sha256 is not None:
         yield SOUND_CHECK.format(
-            sound=call.sound,
-            channels=repr(record.audio_channels),
-            sample_rate=repr(record.audio_sample_rate),
+            sound=call.sound, channels=repr(record.audio_channels), sample_rate=repr(record.audio_sample_rate)
         )
 
 

@@ -16,13 +16,7 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.layout import CHOSEN, SCRATCH
-from framefleet.pipeline.outputs.media.media import (
-    decode,
-    decode_audio,
-    decode_floats,
-    encode,
-    read_metadata,
-)
+from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.record_files import recorded_clip
@@ -34,13 +28,7 @@ _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "c2pa": None}
 
 @contextmanager
 def rendered_by_fleet(
-    output: str,
-    row_ids: Collection[str],
-    sets: Sequence[str],
-    watch: Watch,
-    *,
-    format: MediaFormat,
-    run: str,
+    output: str, row_ids: Collection[str], sets: Sequence[str], watch: Watch, *, format: MediaFormat, run: str
 ) -> Iterator[Store]:
     """Yield an output that holds these rows, rendered now, as far as they could be; it goes afterwards.
 

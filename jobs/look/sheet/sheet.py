@@ -124,12 +124,7 @@ def _page(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_clip: 
 
 
 def draw_grid(
-    store: Store,
-    to: str | Path,
-    choice: ClipChoice,
-    *,
-    tile: int,
-    on_clip: OnClip = lambda done, total: None,
+    store: Store, to: str | Path, choice: ClipChoice, *, tile: int, on_clip: OnClip = lambda done, total: None
 ) -> Drawn:
     """Do what `grid` promises. on_clip: called after each clip that was read."""
     path = _checked_path(to, MOVING, tile)

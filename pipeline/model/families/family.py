@@ -15,6 +15,22 @@ from framefleet.pipeline.model.specs.signature import Scalar
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
+SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
+# How a denoiser gets a video in training; each is a function in training/denoiser/latents.py.
+LatentLayout = Literal[
+    "scaled",
+    "normalised",
+    "normalised_in_tokens",
+    "frames_first",
+    "in_tokens",
+    "frame_by_frame",
+    "image",
+    "image_normalised",
+    "image_shifted",
+    "image_in_tokens",
+]
+_Configs = Mapping[str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
@@ -85,23 +101,6 @@ class Preset:
             component: millions * BYTES[self.dtypes.get(component, self.dtype)] / 1000
             for component, millions in parameters.items()
         }
-
-
-SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
-# How a denoiser gets a video in training; each is a function in training/denoiser/latents.py.
-LatentLayout = Literal[
-    "scaled",
-    "normalised",
-    "normalised_in_tokens",
-    "frames_first",
-    "in_tokens",
-    "frame_by_frame",
-    "image",
-    "image_normalised",
-    "image_shifted",
-    "image_in_tokens",
-]
-_Configs = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

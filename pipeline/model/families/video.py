@@ -132,7 +132,7 @@ VIDEO_FAMILIES = (
                 layout="in_tokens",
                 unprompted={"frame_rate": None, "motion_score": None},  # a negative prompt has neither
                 inputs=f"{_OPENSORA}.conditions:training_inputs",
-            ),
+            )
         },
         pipelines={"OpenSoraPipeline": f"{_OPENSORA}.pipeline_opensora"},
         components={"AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video"},

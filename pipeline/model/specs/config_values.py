@@ -61,23 +61,12 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= MOST  # which NaN is not
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _bit(value: Any) -> bool:
-    return value in (0, 1)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 _WHOLE = f"a whole number from 1 to {MOST:,}"
 _COUNT, _RATIO = Rule(_count, _WHOLE), Rule(_ratio, _WHOLE)
 _LEVELS, _PATCH = Rule(_count, _WHOLE, ("list",)), Rule(_count, _WHOLE, ("one", "list"))
 _NUMBER = Rule(_number, f"a number up to {MOST:,}")
-_FLAG, _TEXT = Rule(_flag, "true or false"), Rule(_text, "a text")
+_FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
+_TEXT = Rule(lambda value: isinstance(value, str), "a text")
 
 NETWORK: Mapping[str, Rule] = {
     **dict.fromkeys(("block_out_channels", "encoder_block_out_channels", "dim_mult"), _LEVELS),
@@ -87,7 +76,7 @@ NETWORK: Mapping[str, Rule] = {
     **dict.fromkeys(("sample_height", "sample_width", "sample_frames"), _COUNT),
     **dict.fromkeys(("num_frames", "motion_max_seq_length", "pos_embed_max_size"), _COUNT),
     **dict.fromkeys(("patch_size", "patch_size_t", "sample_size"), _PATCH),
-    "spatio_temporal_scaling": Rule(_bit, "true or false", ("list",)),
+    "spatio_temporal_scaling": Rule(lambda value: value in (0, 1), "true or false", ("list",)),
 }
 SCHEDULER: Mapping[str, Rule] = {
     **dict.fromkeys(("num_train_timesteps", "original_inference_steps"), _COUNT),
@@ -112,21 +101,15 @@ def check_values(configs: _Configs, components: _Components, where: str) -> None
             value = config.get(key)
             if value is None or rule.allows(value, rule.forms):
                 continue
-            forms = _forms(rule, key, components.get(component))
+            # Many take more than their annotation says, and pipelines read keys that a class does not take.
+            named = components.get(component)
+            forms = (*rule.forms, *(forms_of(*named).get(key, ()) if named else ()))
             if not rule.allows(value, forms):
                 raise ModelError(
                     f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, "
                     f"and not {rule.wanted(forms)}",
                     "download the model again",
                 )
-
-
-def _forms(rule: Rule, key: str, named: tuple[str, str] | None) -> tuple[Form, ...]:
-    """Return the forms of a key in any class and in its own: many take more than their annotation says.
-
-    A key that its class does not take is judged as in any: pipelines read such too.
-    """
-    return (*rule.forms, *(forms_of(*named).get(key, ()) if named else ()))
 
 
 @kept(TypeAdapter(dict[str, tuple[Form, ...]]))

@@ -27,6 +27,14 @@ _SAID = {
     _TEMPORAL: ("scale_factor_temporal", "temporal_compression_ratio"),
 }
 
+# What pipelines call each fact, the usual name first.
+_FPS = ("fps", "frame_rate")
+_SIDES = ("canvas_multiple",)
+_CHUNK, _CHUNK_REST = ("vae_frames_per_chunk",), ("vae_latents_per_chunk",)
+_SHORTEST_S, _LONGEST_S = ("min_duration",), ("max_duration",)
+_HEIGHT, _WIDTH, _FRAMES = ("default_height",), ("default_width",), ("default_num_frames",)
+_MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # no model has a tenth of it
+
 
 def autoencoder_factors(configs: _Configs) -> dict[str, int]:
     """Return what a pipeline's factors must be, by all names of theirs, where it is said."""
@@ -62,15 +70,6 @@ def _component(library: str, name: str, config: Mapping[str, Any] | None) -> Con
         return None
     found = own_component(library, name) or exported(diffusers, name)
     return Constructed(found if isinstance(found, type) else _Nameless, config)
-
-
-# What pipelines call each fact, the usual name first.
-_FPS = ("fps", "frame_rate")
-_SIDES = ("canvas_multiple",)
-_CHUNK, _CHUNK_REST = ("vae_frames_per_chunk",), ("vae_latents_per_chunk",)
-_SHORTEST_S, _LONGEST_S = ("min_duration",), ("max_duration",)
-_HEIGHT, _WIDTH, _FRAMES = ("default_height",), ("default_width",), ("default_num_frames",)
-_MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # no model has a tenth of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,8 +144,7 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     usable = [known for known in sorted(named) if _refusal(known, {}, spec) is None]
     near = nearest(name, [*_usable_names(spec), *usable], most=3, cutoff=0.5)
     raise UserError(
-        f"no scheduler is named {shown(name)}",
-        f"did you mean {', '.join(near)}?" if near else _usable(spec),
+        f"no scheduler is named {shown(name)}", f"did you mean {', '.join(near)}?" if near else _usable(spec)
     )
 
 

@@ -18,28 +18,6 @@ from typing import Any, Literal
 MediaKind = Literal["image", "video", "audio"]
 MEDIA: tuple[MediaKind, ...] = typing.get_args(MediaKind)
 
-
-def reference_classes(annotation: Any) -> dict[str, type]:
-    """Return by kind the classes of which the annotation has a list; none where it has no such list."""
-    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    members = typing.get_args(annotation) if is_union else (annotation,)
-    lists = [typing.get_args(member) for member in members if typing.get_origin(member) is list]
-    bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
-    found: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
-    return {
-        made.kind: made
-        for made in found
-        if hasattr(made, "from_file") and getattr(made, "kind", None) in MEDIA
-    }
-
-
-def references_of(pipe: Any) -> dict[str, dict[str, type]]:
-    """Return the inputs of a pipeline's call that take references, and their classes by kind."""
-    parameters = inspect.signature(type(pipe).__call__).parameters.values()
-    found = {parameter.name: reference_classes(parameter.annotation) for parameter in parameters}
-    return {name: classes for name, classes in found.items() if classes}
-
-
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
@@ -50,7 +28,6 @@ PictureMode = Literal["RGB", "RGBA"]
 ArgumentKind = ScalarKind | ListKind | InputKind | ImagesKind | EitherKind | Literal["references", "model"]
 # Whose cells name files.
 PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]", "references")
-
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one. Of others the
 # annotation says whether they take images.
 INPUTS: dict[str, InputKind] = {
@@ -71,20 +48,38 @@ INPUTS: dict[str, InputKind] = {
 }
 # Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
 _NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")
-
 # Annotated as `list` alone, and of pictures by their name.
 _PICTURES = re.compile(r"(\w+_)?images")
-
 # Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in
 # the job.
 MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video"}
-
 # What framefleet sets itself, or what would make one row several clips.
 PLUMBING = re.compile(
     r"output_type|return_dict|generator|seed|(\w+_)?callback.*|batch_size|num_(videos|images|waveforms)_per_prompt"
 )
 _KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
 PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "float", "list[str]": "str"}
+
+
+def reference_classes(annotation: Any) -> dict[str, type]:
+    """Return by kind the classes of which the annotation has a list; none where it has no such list."""
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = typing.get_args(annotation) if is_union else (annotation,)
+    lists = [typing.get_args(member) for member in members if typing.get_origin(member) is list]
+    bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
+    found: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
+    return {
+        made.kind: made
+        for made in found
+        if hasattr(made, "from_file") and getattr(made, "kind", None) in MEDIA
+    }
+
+
+def references_of(pipe: Any) -> dict[str, dict[str, type]]:
+    """Return the inputs of a pipeline's call that take references, and their classes by kind."""
+    parameters = inspect.signature(type(pipe).__call__).parameters.values()
+    found = {parameter.name: reference_classes(parameter.annotation) for parameter in parameters}
+    return {name: classes for name, classes in found.items() if classes}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -42,6 +43,18 @@ class Origin:
     def take(self, read: Callable[[str], Tensor]) -> Tensor:
         """Return the changed tensor. read: gives a tensor of the checkpoint."""
         return self.change(*(read(name) for name in self.names))
+
+
+def same_names(names: Iterable[str], shapes: Mapping[str, Tensor], prefix: str = "") -> dict[str, Origin]:
+    """Return where each tensor comes from when the checkpoint names them alike, behind a prefix."""
+    return {name: Origin(name=prefix + name) for name in names}
+
+
+def renamed(name: str, rules: Iterable[tuple[str, Any]]) -> str:
+    """Return a name after all rules, patterns with replacements, each on what the one before left."""
+    for pattern, theirs in rules:
+        name = re.sub(pattern, theirs, name)
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,11 +40,7 @@ _BUFFERS = (
     "scale_factor",
     SCALES,
 )
-_OF_TEXT = (
-    "logit_scale",
-    "text_projection",
-    "attn_mask",
-)  # that open_clip has and the encoder does not need
+_OF_TEXT = ("logit_scale", "text_projection", "attn_mask")  # that open_clip has and the encoder does not need
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)$")
 _MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 

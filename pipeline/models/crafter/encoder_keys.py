@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from framefleet.pipeline.models.conversion.configs import count_below, size_of, whole_parts
-from framefleet.pipeline.models.conversion.plan import Origin, as_linear, unchanged
+from framefleet.pipeline.models.conversion.plan import Origin, as_linear, renamed, unchanged
 
 _Shapes = Mapping[str, Tensor]
 _Names = Iterable[str]
@@ -89,7 +89,7 @@ def vae_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     rules = [(r"^decoder\.up_blocks\.(\d+)\.", lambda m: f"decoder.up.{deepest - int(m[1])}."), *_VAE]
     return {
         name: Origin(
-            name=prefix + _replaced(name, rules),
+            name=prefix + renamed(name, rules),
             change=partial(as_linear, dims=2) if ".attentions.0.to_" in name else unchanged,
         )
         for name in names
@@ -165,7 +165,7 @@ def projector_config(shapes: _Shapes) -> dict[str, Any]:
 
 def projector_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of VideoCrafterImageProjector comes from."""
-    return {name: Origin(name=prefix + _replaced(name, _PROJECTOR)) for name in names}
+    return {name: Origin(name=prefix + renamed(name, _PROJECTOR)) for name in names}
 
 
 def pooled_projector_config(shapes: _Shapes) -> dict[str, Any]:
@@ -173,11 +173,6 @@ def pooled_projector_config(shapes: _Shapes) -> dict[str, Any]:
     (width,) = size_of(shapes, "norm.weight", 1)
     outputs, inputs = size_of(shapes, "proj.weight", 2)
     return {"image_embed_dim": inputs, "cross_attention_dim": width, "num_queries": outputs // width}
-
-
-def pooled_projector_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
-    """Return where each tensor of VideoCrafterPooledImageProjector comes from: the names are alike."""
-    return {name: Origin(name=prefix + name) for name in names}
 
 
 def is_block_tensor(name: str) -> bool:
@@ -206,9 +201,3 @@ def _third(tensor: Tensor, *, i: int) -> Tensor:
 
 def _transposed(weight: Tensor) -> Tensor:
     return weight.t()
-
-
-def _replaced(name: str, rules: Any) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name

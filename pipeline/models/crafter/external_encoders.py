@@ -16,7 +16,7 @@ from torch import Tensor
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import Config, count_below
-from framefleet.pipeline.models.conversion.plan import Origin
+from framefleet.pipeline.models.conversion.plan import same_names
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, NetworkPart
 from framefleet.pipeline.text import setting
@@ -76,7 +76,7 @@ def _given(component: str, part: NetworkPart, checkpoint: Checkpoint) -> Network
     for name in sorted(names, key=lambda n: (len(n), n)):  # of several, the one that is not in a folder
         if name.endswith(of_transformers) and not _is_pooled(part):
             config = _text_config if component == "text_encoder" else _vision_config
-            return replace(part, prefix=name.removesuffix(of_transformers), config=config, origins=_origins)
+            return replace(part, prefix=name.removesuffix(of_transformers), config=config, origins=same_names)
         if name.endswith(of_open_clip) and not name.endswith(of_transformers):
             return replace(part, prefix=name.removesuffix(of_open_clip))
     named = "open_clip" if _is_pooled(part) else "open_clip or transformers"
@@ -98,11 +98,6 @@ def _text_config(shapes: _Shapes) -> dict[str, Any]:
 def _vision_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of CLIPVisionConfig for transformers' names."""
     return keys.vision_config(_renamed(shapes))
-
-
-def _origins(names: list[str], shapes: _Shapes, prefix: str) -> dict[str, Origin]:
-    """Return where each tensor comes from: the names are alike."""
-    return {name: Origin(name=prefix + name) for name in names}
 
 
 def _renamed(shapes: _Shapes) -> dict[str, Tensor]:

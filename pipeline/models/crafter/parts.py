@@ -18,7 +18,7 @@ from transformers import (
 
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import Config, built, inferred
-from framefleet.pipeline.models.conversion.plan import Network, Origin
+from framefleet.pipeline.models.conversion.plan import Network, Origin, same_names
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.resampler import (
     VideoCrafterImageProjector,
@@ -83,10 +83,7 @@ _IMAGE_PARTS = {
 POOLED_IMAGE_PARTS = {
     "image_encoder": NetworkPart(VISION, keys.vision_config, keys.vision_origins, _pooled_image_encoder),
     "image_projector": NetworkPart(
-        _PROJECTOR,
-        keys.pooled_projector_config,
-        keys.pooled_projector_origins,
-        VideoCrafterPooledImageProjector,
+        _PROJECTOR, keys.pooled_projector_config, same_names, VideoCrafterPooledImageProjector
     ),
 }
 

@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.models.call_types import Callback, Generators
-from framefleet.pipeline.models.crafter.pipeline_base import (
-    Condition,
-    Steps,
-    batch_size_of,
-)
+from framefleet.pipeline.models.crafter.pipeline_base import Condition, Steps, batch_size_of
 from framefleet.pipeline.models.crafter.pipeline_image import ImageCrafterPipeline
 
 # Of arXiv 2305.08891, for models whose last timestep is pure noise; others need none.

@@ -10,12 +10,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.pipeline.models.call_types import Callback, Generators
-from framefleet.pipeline.models.crafter.pipeline_base import (
-    Condition,
-    CrafterPipeline,
-    Steps,
-    batch_size_of,
-)
+from framefleet.pipeline.models.crafter.pipeline_base import Condition, CrafterPipeline, Steps, batch_size_of
 from framefleet.pipeline.models.crafter.pipeline_image import ImageCrafterPipeline
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel

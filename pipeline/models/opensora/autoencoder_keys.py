@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from framefleet.pipeline.models.conversion.configs import count_below, size_of
-from framefleet.pipeline.models.conversion.plan import Origin
+from framefleet.pipeline.models.conversion.plan import Origin, renamed
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 
@@ -48,7 +48,7 @@ def is_dc_autoencoder(shapes: _Shapes) -> bool:
 
 def dc_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
     """Return where each tensor of the AutoencoderDCVideo comes from. prefix: of names in the checkpoint."""
-    return {name: Origin(name=f"{prefix}{_original(name)}") for name in names}
+    return {name: Origin(name=f"{prefix}{renamed(name, _ORIGINAL)}") for name in names}
 
 
 def dc_config(shapes: _Shapes) -> dict[str, Any]:
@@ -82,19 +82,8 @@ def _levels(shapes: _Shapes, half: str) -> list[tuple[str, int, int]]:
     return [(*next(iter(blocks.values())), len(blocks)) for blocks in found]
 
 
-def _original(name: str) -> str:
-    for pattern, theirs in _ORIGINAL:
-        name = re.sub(pattern, theirs, name)
-    return name
-
-
 def is_hunyuan_autoencoder(shapes: _Shapes) -> bool:
     return any(re.match(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$", name) for name in shapes)
-
-
-def hunyuan_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
-    """Return where each tensor of AutoencoderKLHunyuanVideo comes from."""
-    return {name: Origin(name=f"{prefix}{name}") for name in names}
 
 
 def hunyuan_config(shapes: _Shapes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import Config, built, inferred, settled
-from framefleet.pipeline.models.conversion.plan import Conversion, Network, Origin
+from framefleet.pipeline.models.conversion.plan import Conversion, Network, Origin, same_names
 from framefleet.pipeline.models.opensora import autoencoder_keys, transformer_keys
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
@@ -64,7 +64,7 @@ _AUTOENCODERS = {
     "open-sora-v2": _Kind(
         recognises=autoencoder_keys.is_hunyuan_autoencoder,
         config=autoencoder_keys.hunyuan_config,
-        origins=autoencoder_keys.hunyuan_origins,
+        origins=same_names,
         make=AutoencoderKLHunyuanVideo,
     ),
     "open-sora-v2-dc-ae": _Kind(

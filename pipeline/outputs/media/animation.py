@@ -14,9 +14,8 @@ from PIL import Image, ImageSequence
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media.decoding_bounds import check_pixels
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
-from framefleet.pipeline.outputs.media.media_settings import Media, check_pace
+from framefleet.pipeline.outputs.media.media_settings import Media, check_pace, check_pixels
 
 GIF_SIGNATURE = b"GIF89a"
 _KINDS = ["WEBP", "GIF"]

@@ -20,9 +20,14 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
-from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
+from framefleet.pipeline.outputs.media.media_settings import (
+    LARGEST_FRAME,
+    VIDEO_ENCODERS,
+    Media,
+    check_pixels,
+    check_samples,
+)
 from framefleet.pipeline.outputs.media.scheduling import scheduling_kept
 
 # Without these flags swscale may take another path on another CPU.

@@ -1,4 +1,4 @@
-"""In: clips and captions. Out: one picture of them all, three frames of each; or one that moves."""
+"""In: clips and captions. Out: one picture of them all, three frames of each."""
 
 from __future__ import annotations
 
@@ -61,23 +61,6 @@ def stacked(pages: Sequence[tuple[str, Image.Image]]) -> Image.Image:
         sheet.paste(image, (0, top + height - image.height))
         top += height
     return sheet
-
-
-def moving_sheet(
-    tiles: Iterable[tuple[Frames, str]], *, columns: int = 6, tile_width: int = 160
-) -> list[Image.Image]:
-    """Return the pictures of an animation: all clips side by side; shorter ones wait at their end.
-
-    tiles: as for `contact_sheet`.
-    """
-    clips = [([within(frame, tile_width) for frame in frames], caption) for frames, caption in tiles]
-    strip = (tile_width, max((images[0].height for images, _ in clips), default=0))
-    length = max((len(images) for images, _ in clips), default=0)
-
-    def shown(time: int) -> list[Image.Image]:
-        return [_card(images[min(time, len(images) - 1) :][:1], caption, strip) for images, caption in clips]
-
-    return [_grid(shown(time), columns=columns, card_width=tile_width) for time in range(length)]
 
 
 def _thumbnails(frames: Frames, width: int) -> list[Image.Image]:

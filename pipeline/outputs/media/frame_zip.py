@@ -16,7 +16,7 @@ from PIL import Image
 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media.decoding_bounds import LARGEST_FRAME, check_pixels
+from framefleet.pipeline.outputs.media.media_settings import LARGEST_FRAME, check_pixels
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 _TAGS, SOUND_FILE = "tags.json", "sound.flac"

@@ -23,7 +23,6 @@ from framefleet.pipeline.outputs.media.animation import (
     read_tags_of_animation,
 )
 from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
-from framefleet.pipeline.outputs.media.decoding_bounds import check_pixels
 from framefleet.pipeline.outputs.media.frame_zip import (
     SOUND_FILE,
     ZIP_SIGNATURE,
@@ -32,7 +31,14 @@ from framefleet.pipeline.outputs.media.frame_zip import (
     read_member,
     read_tags_of_zip,
 )
-from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS, ZIPS, Media, exact_rate
+from framefleet.pipeline.outputs.media.media_settings import (
+    ANIMATIONS,
+    SOUNDS,
+    ZIPS,
+    Media,
+    check_pixels,
+    exact_rate,
+)
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}

@@ -1,4 +1,7 @@
-"""What a job says about how clips are stored. Imports no codec."""
+"""What a job says about how clips are stored, and how large one may become when it is decoded.
+
+Imports no codec. A clip of an output may be anybody's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from typing import Literal, cast, get_args
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
+
+LARGEST_FRAME = 1 << 26  # 8192 x 8192, as in docs/inputs.md
+MOST_FRAMES = 1 << 14  # eleven minutes at 24 fps
+MOST_PIXELS = 1 << 30  # of all frames together, which are held at one time: 3 GB, 517 frames of 1080 x 1920
+MOST_SAMPLES = 1 << 28  # of all channels together: half a gigabyte, 46 minutes in stereo at 48 kHz
 
 MediaFormat = Literal["mp4", "mkv", "webm", "webp", "gif", "png", "png.zip", "exr.zip", "flac", "wav"]
 # As FFmpeg calls them: H.264, H.265, AV1, VP9. NVENC is the GPU's own: it leaves the cores alone, and gives
@@ -35,9 +43,24 @@ SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
 LOSSY: tuple[MediaFormat, ...] = ("mp4", "webm", "webp", "gif")
 # Faster ones are shown at 10 frames a second by browsers, which take them for mistakes.
 _MOST_FPS: dict[MediaFormat, int] = {"gif": 50, "webp": 100}
-
 # Those that C2PA manifests are put into.
 SIGNED: tuple[MediaFormat, ...] = ("mp4", "png")
+
+
+def check_pixels(width: int, height: int, num_frames: int) -> None:
+    """Raise ValueError for more than is decoded."""
+    if num_frames > MOST_FRAMES:
+        raise ValueError(f"they have more than {MOST_FRAMES:,} frames")
+    if width * height > LARGEST_FRAME:
+        raise ValueError(f"a frame of {height} x {width} has more than {LARGEST_FRAME:,} pixels")
+    if width * height * num_frames > MOST_PIXELS:
+        raise ValueError(f"{num_frames} frames of {height} x {width} have more than {MOST_PIXELS:,} pixels")
+
+
+def check_samples(count: int) -> None:
+    """Raise ValueError for more than is decoded."""
+    if count > MOST_SAMPLES:
+        raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

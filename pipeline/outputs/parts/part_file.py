@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.parts.disk_error import is_unreadable
+from framefleet.pipeline.errors import JobError, NoFile, StoreError
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.stores.store import Store
@@ -168,3 +168,14 @@ def _unpacked_bytes(column: pa.ChunkedArray) -> int:
         return int(column.nbytes)
     longest = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks]
     return sum(length * len(chunk) for length, chunk in zip(longest, column.chunks, strict=True))
+
+
+def is_unreadable(store: Store, error: StoreError) -> bool:
+    """Tell whether reading failed of one file alone: job.json can be read, and waiting would not help."""
+    if error.may_pass or isinstance(error, NoFile):
+        return False
+    try:
+        store.read(CLAIM)
+    except (FileNotFoundError, StoreError):
+        return False
+    return True

@@ -19,6 +19,14 @@ from dataclasses import dataclass
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.fused.batching import Mode
 
+CONFIDENCE = 0.95
+_MISSED = 1 - CONFIDENCE
+_TINY = 1e-9  # of arithmetic: what should be 3 may be 2.9999999999
+# Kinds that are counted each for itself; further ones together. If every row has a shape of its own, the
+# work would be doubled otherwise.
+MAX_KINDS = 64
+_OTHERS = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
@@ -55,14 +63,8 @@ class Audit:
             )
         if not self.every:
             raise JobError(
-                "audit at_most is set, and audit every is 0, which is no audits",
-                "leave one of the two out",
+                "audit at_most is set, and audit every is 0, which is no audits", "leave one of the two out"
             )
-
-
-CONFIDENCE = 0.95
-_MISSED = 1 - CONFIDENCE
-_TINY = 1e-9  # of arithmetic: what should be 3 may be 2.9999999999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,24 +140,15 @@ def _below(rows: float) -> int:
 
 def _limit(num_hits: int) -> float:
     """Return the mean at which a Poisson count is this or less in 5 % of cases."""
-    low, high = 0.0, 10.0 + 3.0 * num_hits
-    for _ in range(60):
-        middle = (low + high) / 2
-        terms = (math.exp(i * math.log(middle) - middle - math.lgamma(i + 1)) for i in range(num_hits + 1))
-        low, high = (middle, high) if sum(terms) > _MISSED else (low, middle)
-    return high
+    from scipy.special import pdtri  # which a job without audits need not import
+
+    return float(pdtri(num_hits, _MISSED))
 
 
 def _harmonic(count: int) -> float:
     if count < 100:
         return sum(1 / number for number in range(1, count + 1))
     return math.log(count) + 0.5772156649 + 1 / (2 * count)
-
-
-# Kinds that are counted each for itself; further ones together. If every row has a shape of its own, the
-# work would be doubled otherwise.
-MAX_KINDS = 64
-_OTHERS = ""
 
 
 class AuditSchedule:

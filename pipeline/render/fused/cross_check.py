@@ -30,6 +30,8 @@ from framefleet.pipeline.render.fused.concatenation import join_calls, with_hold
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.traces import Forward, look_inside, traces_of
 
+log = logging.getLogger(__name__)
+
 
 def are_equal(mine: Any, theirs: Any) -> bool:
     """Whether all tensors are equal, bit for bit, and stand in the same places."""
@@ -56,9 +58,6 @@ def are_close(mine: Any, theirs: Any) -> bool:
 
 def _leaves(value: Any) -> list[Any]:
     return flatten(value, holders=[])[0]
-
-
-log = logging.getLogger(__name__)
 
 
 def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:

@@ -38,13 +38,7 @@ class Trials:
     """
 
     def __init__(
-        self,
-        methods: Methods,
-        batching: Batching,
-        company: Company,
-        findings: Findings,
-        *,
-        is_compiled: bool,
+        self, methods: Methods, batching: Batching, company: Company, findings: Findings, *, is_compiled: bool
     ) -> None:
         self._methods, self._batching, self._company = methods, batching, company
         self._findings = findings

@@ -20,19 +20,6 @@ from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.media.av_file import SCALING
 from framefleet.pipeline.rows.inputs.budget import DECODING
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileKind:
-    """kind: None for what is neither. name: as people call the format."""
-
-    kind: MediaKind | None
-    name: str
-
-    def __str__(self) -> str:
-        article = {"image": "an image", "video": "a video", "audio": "a sound"}
-        return f"{article[self.kind]} ({self.name})" if self.kind else self.name
-
-
 # The first that fits counts.
 _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"\x89PNG\r\n\x1a\n", "image", "png"),
@@ -68,17 +55,6 @@ _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html)", None, "a web page"),
     (rb"(\xef\xbb\xbf)?\s*<\?xml", None, "an XML document"),
 )
-_PATTERNS = tuple(
-    (re.compile(pattern, re.DOTALL), FileKind(kind=kind, name=name)) for pattern, kind, name in _SIGNATURES
-)
-
-
-def file_kind(content: bytes) -> FileKind | None:
-    """Return what a file says that it is; None when it says nothing that is known here."""
-    start = content[:512]
-    return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
-
-
 MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB
 MAX_DECODED_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
 MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be: a minute or two
@@ -96,6 +72,29 @@ MATROSKA, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 MAX_SOUND_VALUES = 1 << 27
 SOUND_BYTES = 64 << 20  # of a few packets: nothing is kept
 _SOUND_OPTIONS = {**_OPTIONS, "format_whitelist": f"{CONTAINERS},wav,mp3,flac,aac"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileKind:
+    """kind: None for what is neither. name: as people call the format."""
+
+    kind: MediaKind | None
+    name: str
+
+    def __str__(self) -> str:
+        article = {"image": "an image", "video": "a video", "audio": "a sound"}
+        return f"{article[self.kind]} ({self.name})" if self.kind else self.name
+
+
+_PATTERNS = tuple(
+    (re.compile(pattern, re.DOTALL), FileKind(kind=kind, name=name)) for pattern, kind, name in _SIGNATURES
+)
+
+
+def file_kind(content: bytes) -> FileKind | None:
+    """Return what a file says that it is; None when it says nothing that is known here."""
+    start = content[:512]
+    return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
 
 
 def frames_of(content: bytes) -> Generator[Image.Image]:

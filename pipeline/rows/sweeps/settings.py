@@ -88,8 +88,7 @@ class Sample(Strict):
 
     num: int = Field(ge=1, le=1_000_000, description="How many combinations are drawn.")
     method: SampleMethod = Field(
-        default="sobol",
-        description="sobol: spread evenly over what is drawn from; random: by chance.",
+        default="sobol", description="sobol: spread evenly over what is drawn from; random: by chance."
     )
     seed: int = Field(default=0, ge=0, description="Of the draws: the same seed, the same rows.")
     over: dict[str, _Factor] = Field(

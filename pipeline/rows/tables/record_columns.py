@@ -64,10 +64,7 @@ class Carried:
 
 
 def carried_columns(
-    schema: pa.Schema,
-    read: Mapping[str, str],
-    kinds: Mapping[str, ArgumentKind],
-    taken: Collection[str],
+    schema: pa.Schema, read: Mapping[str, str], kinds: Mapping[str, ArgumentKind], taken: Collection[str]
 ) -> Carried:
     """Return what of a table's columns is carried.
 

@@ -20,6 +20,9 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 
+_MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
+Positions = npt.NDArray[np.int64]
+
 
 def buckets_of(sizes: Sequence[Sequence[int]], spec: PipelineSpec) -> tuple[Bucket, ...]:
     """Return the buckets of `train.sizes`, or the one of the model's native size.
@@ -89,10 +92,6 @@ def _fills(video: Described, bucket: Bucket) -> bool:
 def _kept(bucket: Bucket, video: Described) -> float:
     ratio = (video.width * bucket.height) / (video.height * bucket.width)
     return bucket.num_frames * bucket.height * bucket.width * min(ratio, 1 / ratio)
-
-
-_MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
-Positions = npt.NDArray[np.int64]
 
 
 class Batches:

@@ -1,14 +1,13 @@
-"""docs/models.md, from presets and measurements: `python -m framefleet.jobs.model.page > docs/models.md`."""
+"""docs/models.md, from presets and measurements: `python -m tools.models_page > docs/models.md`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from framefleet.jobs.model.descriptions import KINDS, frames_text, in_words, makes, shared, size_text
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.measurements import Finding, Measurements, read_measured
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.pipeline.model.options.footprint import ways_for
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 
 HEADS = (
     "class",
@@ -21,76 +20,10 @@ HEADS = (
     "what is not supported, and why",
 )
 
-# What classes make, as people read it.
-KINDS = {
-    "video": "videos",
-    "image": "images",
-    "sound": "sound alone",
-    "other": "text, embeddings, maps, or what its code does not say",
-    "deprecated": "deprecated by diffusers",
-}
-
-
-def measured_rows(measured: Measurements) -> Iterator[tuple[str, ...]]:
-    """Yield a row for every class that renders: of videos, of images, and those that diffusers lacks."""
-    tried = dict.fromkeys(finding.class_name for finding in measured.findings.values())
-    order = [name for names in measured.classes.values() for name in names]
-    for name in sorted(tried, key=lambda name: order.index(name) if name in order else len(order)):
-        yield _row(name, measured.of_class(name))
-
-
-def not_tried(measured: Measurements) -> Iterator[tuple[str, str]]:
-    """Yield what the classes that were left out make, and their names."""
-    tried = {finding.class_name for finding in measured.findings.values()} | measured.not_rendered.keys()
-    for kind, names in measured.classes.items():
-        yield KINDS[kind], ", ".join(f"`{name}`" for name in names if name not in tried) or "none"
-
-
-def class_states(measured: Measurements) -> Iterator[tuple[str, str, str]]:
-    """Yield every class of diffusers, what it makes, and whether it was measured, refused or not tried."""
-    for kind, names in measured.classes.items():
-        for name in names:
-            findings, why = measured.of_class(name), measured.not_rendered.get(name)
-            state = in_company(findings) if findings else f"refused: {why}" if why else "not tried"
-            yield name, KINDS[kind], state
-
-
-def in_company(findings: Sequence[Finding]) -> str:
-    """Return whether rows of a class keep their bits in a batch, and how many share a forward."""
-    rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
-    exact = "exact in a batch" if equal == rows else f"{equal} of {rows} rows exact in a batch"
-    return f"{exact}; {_shared(findings)} rows to a forward in the mean"
-
-
-def _row(name: str, findings: Sequence[Finding]) -> tuple[str, ...]:
-    rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
-    presets = (preset.name for preset in PRESETS if name in preset.pipelines)
-    return (
-        f"`{name}`",
-        _joined(finding.makes for finding in findings),
-        "yes" if equal == rows else f"{equal} of {rows} rows",
-        _shared(findings),
-        _joined(str(finding.workers) for finding in findings),
-        _joined(finding.sound for finding in findings).replace("none", ""),
-        ", ".join(presets),
-        _joined(finding.why for finding in findings if finding.why),
-    )
-
-
-def _shared(findings: Sequence[Finding]) -> str:
-    batches = [finding.mean_batch for finding in findings]
-    least, most = f"{min(batches):.1f}", f"{max(batches):.1f}"
-    return least if least == most else f"{least} to {most}"
-
-
-def _joined(texts: Iterator[str]) -> str:
-    return "; ".join(dict.fromkeys(texts))
-
-
 _PAGE = """\
 # Models
 
-<!-- Made from pipeline/model/families: python -m framefleet.jobs.model.page > docs/models.md -->
+<!-- Made from pipeline/model/families: python -m tools.models_page > docs/models.md -->
 
 Every pipeline of diffusers whose call takes text, numbers, images and videos can be rendered; what came of it
 for each class is [measured](#what-was-measured). Those of the next table are known by their configs, whatever
@@ -229,37 +162,44 @@ def page() -> str:
     )
 
 
-def makes(preset: Preset) -> str:
-    """Return what becomes of what: "text, video to video"."""
-    return f"{', '.join(preset.inputs)} to {'video' if preset.fps else 'image'}"
+def measured_rows(measured: Measurements) -> Iterator[tuple[str, ...]]:
+    """Yield a row for every class that renders: of videos, of images, and those that diffusers lacks."""
+    tried = dict.fromkeys(finding.class_name for finding in measured.findings.values())
+    order = [name for names in measured.classes.values() for name in names]
+    for name in sorted(tried, key=lambda name: order.index(name) if name in order else len(order)):
+        yield _row(name, measured.of_class(name))
 
 
-def size_text(preset: Preset) -> str:
-    return f"{preset.size[0]} x {preset.size[1]}" if preset.size else "the picture's"
+def not_tried(measured: Measurements) -> Iterator[tuple[str, str]]:
+    """Yield what the classes that were left out make, and their names."""
+    tried = {finding.class_name for finding in measured.findings.values()} | measured.not_rendered.keys()
+    for kind, names in measured.classes.items():
+        yield KINDS[kind], ", ".join(f"`{name}`" for name in names if name not in tried) or "none"
 
 
-def frames_text(preset: Preset) -> str:
-    count = next((preset.arguments[name] for name in FRAME_PARAMETERS if name in preset.arguments), None)
-    return f"{count or 'any'} at {preset.fps:g} fps" if preset.fps else ""
+def _row(name: str, findings: Sequence[Finding]) -> tuple[str, ...]:
+    rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
+    presets = (preset.name for preset in PRESETS if name in preset.pipelines)
+    return (
+        f"`{name}`",
+        _joined(finding.makes for finding in findings),
+        "yes" if equal == rows else f"{equal} of {rows} rows",
+        shared(findings),
+        _joined(str(finding.workers) for finding in findings),
+        _joined(finding.sound for finding in findings).replace("none", ""),
+        ", ".join(presets),
+        _joined(finding.why for finding in findings if finding.why),
+    )
 
 
-def in_words(preset: Preset) -> str:
-    """Return the dtypes: "bf16, vae fp32"."""
-    return ", ".join([preset.dtype, *(f"{component} {name}" for component, name in preset.dtypes.items())])
+def _joined(texts: Iterator[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _numbers(preset: Preset) -> tuple[str, ...]:
     weights = preset.weights_gb().values()
     steps = str(preset.arguments["num_inference_steps"])
     return steps, _guidance(preset), in_words(preset), f"{sum(weights):.1f}", f"{max(weights):.1f}"
-
-
-def fitting(preset: Preset, card_gb: float) -> str:
-    """Return the offload that fits, in one word."""
-    way = next(iter(ways_for(preset, card_gb)), None)
-    if way is None:
-        return "no"
-    return ("all" if way.offload == "none" else way.offload) + ", tiled" * way.vae_tiling
 
 
 def _guidance(preset: Preset) -> str:

@@ -1,0 +1,69 @@
+"""Presets and measured classes in words, for `framefleet model` and for docs/models.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from framefleet.pipeline.model.families.family import Preset
+from framefleet.pipeline.model.families.measurements import Finding, Measurements
+from framefleet.pipeline.model.options.footprint import ways_for
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+
+# What classes make, as people read it.
+KINDS = {
+    "video": "videos",
+    "image": "images",
+    "sound": "sound alone",
+    "other": "text, embeddings, maps, or what its code does not say",
+    "deprecated": "deprecated by diffusers",
+}
+
+
+def class_states(measured: Measurements) -> Iterator[tuple[str, str, str]]:
+    """Yield every class of diffusers, what it makes, and whether it was measured, refused or not tried."""
+    for kind, names in measured.classes.items():
+        for name in names:
+            findings, why = measured.of_class(name), measured.not_rendered.get(name)
+            state = in_company(findings) if findings else f"refused: {why}" if why else "not tried"
+            yield name, KINDS[kind], state
+
+
+def in_company(findings: Sequence[Finding]) -> str:
+    """Return whether rows of a class keep their bits in a batch, and how many share a forward."""
+    rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
+    exact = "exact in a batch" if equal == rows else f"{equal} of {rows} rows exact in a batch"
+    return f"{exact}; {shared(findings)} rows to a forward in the mean"
+
+
+def shared(findings: Sequence[Finding]) -> str:
+    """Return how many rows share a forward, in the mean of each tiny model."""
+    batches = [finding.mean_batch for finding in findings]
+    least, most = f"{min(batches):.1f}", f"{max(batches):.1f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def makes(preset: Preset) -> str:
+    """Return what becomes of what: "text, video to video"."""
+    return f"{', '.join(preset.inputs)} to {'video' if preset.fps else 'image'}"
+
+
+def size_text(preset: Preset) -> str:
+    return f"{preset.size[0]} x {preset.size[1]}" if preset.size else "the picture's"
+
+
+def frames_text(preset: Preset) -> str:
+    count = next((preset.arguments[name] for name in FRAME_PARAMETERS if name in preset.arguments), None)
+    return f"{count or 'any'} at {preset.fps:g} fps" if preset.fps else ""
+
+
+def in_words(preset: Preset) -> str:
+    """Return the dtypes: "bf16, vae fp32"."""
+    return ", ".join([preset.dtype, *(f"{component} {name}" for component, name in preset.dtypes.items())])
+
+
+def fitting(preset: Preset, card_gb: float) -> str:
+    """Return the offload that fits, in one word."""
+    way = next(iter(ways_for(preset, card_gb)), None)
+    if way is None:
+        return "no"
+    return ("all" if way.offload == "none" else way.offload) + ", tiled" * way.vae_tiling
