@@ -9,7 +9,7 @@ from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
-VAGUE = 0.5  # of the rows: a bound above this says nothing, and reads as if these were wrong
+VAGUE = 0.3  # of the rows: a bound above this says nothing, and reads as if these were wrong
 
 
 def headline(standing: Standing) -> str:
