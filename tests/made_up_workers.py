@@ -126,16 +126,16 @@ class Workers:
             told["handed_back"] = tuple(row.row_id for row in rows[some:])
         return {"rendered": tuple(ended), **told}
 
-    def _clip(self, row: Assignment, *, had_company: bool) -> bytes:
+    def _clip(self, row: Assignment, *, was_batched: bool) -> bytes:
         """Return the clip of a row; its frames' digest, too."""
-        return (WRONG if had_company else RIGHT).encode()
+        return (WRONG if was_batched else RIGHT).encode()
 
     def _render(self, worker: str, row: Assignment) -> StoredRow:
         if row.is_apart:
             self.knows.add(worker)
-        had_company = worker not in self.knows
-        is_equal = had_company and row.row_id in self.compared
-        content = self._clip(row, had_company=had_company and not is_equal)
+        was_batched = worker not in self.knows
+        is_equal = was_batched and row.row_id in self.compared
+        content = self._clip(row, was_batched=was_batched and not is_equal)
         record = replace(
             RECORD,
             row_id=row.row_id,
@@ -146,12 +146,12 @@ class Workers:
             arguments=public_arguments(row.request.arguments),
             recipe=row.request.recipe,
         )
-        if is_equal or not had_company:
+        if is_equal or not was_batched:
             record = with_remark(record, EQUAL if is_equal else PLAIN_CALL)
-        announce(self.store, record, had_company=had_company)
+        announce(self.store, record, was_batched=was_batched)
         stored = store_clip(self.store, EncodedClip(suffix=".mp4", content=content, record=record))
         self.num_rendered += 1
-        return StoredRow(record=stored, had_company=had_company)
+        return StoredRow(record=stored, was_batched=was_batched)
 
 
 def hello_of(resolved: ResolvedJob) -> Hello:

@@ -25,7 +25,7 @@ class Adoption:
     def take(self, row_id: str, request: Request) -> StoredRow | None:
         """Return a row's clip, once. What the request knows is taken from there: an intent is anybody's."""
         found = self.finished.pop(row_id, None)
-        if found is None or (found.had_company and self.is_apart(kind_of(request))):
+        if found is None or (found.was_batched and self.is_apart(kind_of(request))):
             return None
         record = replace(
             found.record,
@@ -35,7 +35,7 @@ class Adoption:
             recipe=request.recipe,
             model=self.model,
         )
-        return StoredRow(record=record, had_company=found.had_company, scored=Scored(values=found.scores))
+        return StoredRow(record=record, was_batched=found.was_batched, scored=Scored(values=found.scores))
 
     def is_apart(self, kind: str) -> bool:
         """Tell whether rows of this kind were found wrong when they were batched, in this run or before."""

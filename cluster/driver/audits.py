@@ -74,13 +74,13 @@ class Audits:
     def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for a clip of an earlier run: nobody here could choose it for an audit."""
         is_compared = remark_of(stored.record.environment) == EQUAL
-        self._num_unknown += stored.had_company and not is_compared
-        return self.ended(stored.record, kind, had_company=stored.had_company)
+        self._num_unknown += stored.was_batched and not is_compared
+        return self.ended(stored.record, kind, was_batched=stored.was_batched)
 
-    def ended(self, record: Record, kind: str, *, had_company: bool) -> Record:
+    def ended(self, record: Record, kind: str, *, was_batched: bool) -> Record:
         """Note a row that has a record now; return what that says."""
         was_due = self._was_due(record.row_id)
-        if not had_company:
+        if not was_batched:
             if was_due and not self._adoption.is_apart(kind):
                 self._schedule.owe(kind)
             return record

@@ -306,7 +306,7 @@ class Driver:
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
-        is_doubtful = rendered.had_company and pending and self._audits.is_apart(pending.kind)
+        is_doubtful = rendered.was_batched and pending and self._audits.is_apart(pending.kind)
         if pending and (is_doubtful or worker in self._spoiled):
             self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
             self._tally.returned(worker)
@@ -314,7 +314,7 @@ class Driver:
             worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0
         ):
             pending = self._pending.pop(record.row_id)
-            record = self._audits.ended(record, pending.kind, had_company=rendered.had_company)
+            record = self._audits.ended(record, pending.kind, was_batched=rendered.was_batched)
             self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
             self._tally.unscored(record.row_id, rendered.scored.errors)
             self._tally.done(worker, record.batch_size, record.bytes)

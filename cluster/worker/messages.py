@@ -151,11 +151,11 @@ class Failed:
 class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
-    had_company: other rows were under way with it, so that audits of its kind speak for it.
+    was_batched: other rows were under way with it, so that audits of its kind speak for it.
     """
 
     record: Record
-    had_company: bool = False
+    was_batched: bool = False
     scored: Scored = field(default_factory=Scored)
 
 

@@ -86,8 +86,8 @@ class Writers:
         held.doing = "scoring"
         scored = score_clip(self._setup.scores, clip.frames, values_of(encoded.record))
         held.doing = "storing"
-        announce(store, encoded.record, had_company=clip.had_company, scores=scored.values)
+        announce(store, encoded.record, was_batched=clip.was_batched, scores=scored.values)
         record = store_clip(store, encoded)
         if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
-            announce(store, encoded.record, had_company=clip.had_company, scores=scored.values)
-        return StoredRow(record=record, had_company=clip.had_company, scored=scored)
+            announce(store, encoded.record, was_batched=clip.was_batched, scores=scored.values)
+        return StoredRow(record=record, was_batched=clip.was_batched, scored=scored)

@@ -56,7 +56,7 @@ def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
 def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
     """Return the value and origin of what is not an argument of the call."""
     if name == "seed":
-        return (plan.seed, "job") if plan.seed is not None else (None, "each row's content")
+        return (plan.seed, "job") if plan.seed is not None else (None, "derived from the row")
     if name == "scheduler":
         return plan.scheduler.class_name, "job" if name in job.defaults else "model"
     if name == "fps" and plan.spec.kind == "video":

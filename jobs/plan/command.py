@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
+_MANY = 100  # rows, of which a share in per cent says something
 
 
 _Limit = Annotated[
@@ -247,9 +248,10 @@ def _counted(key: str, numbers: Mapping[str, int | str]) -> Table:
 
 def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
+    share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
     said = (
-        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows "
-        f"({share_text(audits.share)}) are rendered a second time, alone, and compared"
+        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows{share} are rendered a "
+        "second time, alone, and compared"
     )
     bound = bound_text(audits.most_wrong, num_pending)
     return f"{said}; if all are equal, {bound}, with 95 % confidence" if bound else said

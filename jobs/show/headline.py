@@ -8,7 +8,7 @@ import time
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 
-VAGUE = 0.5  # of the rows: a bound above this says nothing, and reads as if these were wrong
+VAGUE = 0.3  # of the rows: a bound above this says nothing, and reads as if these were wrong
 
 
 def headline(standing: Standing) -> str:

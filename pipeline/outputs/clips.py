@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,7 +28,7 @@ class Clip:
     with other rows), decode_s, compute_s (its share of all that the model was busy). idle: seconds in which
     the model had nothing to do since the last clip, by what it waited for. batch_size: mean rows over its
     forwards. started_at: when the renderer took the row. numerics: as the row_id has them. environment: where
-    it was rendered. had_company: others were under way with it, and so audits speak for it.
+    it was rendered. was_batched: others were under way with it, and so audits speak for it.
     num_prompt_tokens, is_prompt_cut: what its prompt has, and whether its end was read; None: unknown.
     license: of the model's weights.
     """
@@ -44,7 +45,7 @@ class Clip:
     peak_memory_bytes: int
     environment: Mapping[str, Any]
     started_at: datetime
-    had_company: bool = False
+    was_batched: bool = False
     idle: Mapping[str, float] = field(default_factory=dict)
     audio: Audio | None = None
     audio_sha256: str | None = None
@@ -56,6 +57,12 @@ class Clip:
     def __repr__(self) -> str:
         prompt = self.request.arguments.get("prompt", "")
         return f"Clip({reprlib.repr(prompt)}, seed={self.request.seed}, row_id={self.row_id[:8]!r})"
+
+    @property
+    def had_company(self) -> bool:
+        """Say what `was_batched` says, by its former name; for one version."""
+        warnings.warn("Clip.had_company is called was_batched now", DeprecationWarning, stacklevel=2)
+        return self.was_batched
 
     @property
     def frames(self) -> Pictures | None:

@@ -220,7 +220,7 @@ class Renderer:
     def take_audits(self) -> list[Audited]:
         """Return what became of audits since the last call.
 
-        Of a kind that differs, all clips that `had_company` may be wrong, but for those audited themselves.
+        Of a kind that differs, all clips that `was_batched` may be wrong, but for those audited themselves.
         """
         return self._auditor.take()
 
@@ -288,7 +288,7 @@ class Renderer:
         found: list[Outcome | HalfDone] = []
         for task in self._batcher.take_finished():
             row = self._rows.under_way.pop(task)
-            if row.had_company and self._is_audited:
+            if row.was_batched and self._is_audited:
                 found.append(self._hand_over.half_done(row, task))
             elif outcome := self._outcome(task, row):
                 found.append(outcome)
@@ -427,7 +427,7 @@ class Renderer:
         is_full = task.error is not None and is_out_of_memory(task.error)
         if is_full:
             free_memory()
-        if task.error is None or row.is_alone or not (is_full or row.had_company):
+        if task.error is None or row.is_alone or not (is_full or row.was_batched):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         log.info("row %s failed when batched, and is tried again alone: %s", row.row_id, task.error)

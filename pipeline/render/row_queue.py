@@ -25,7 +25,7 @@ from framefleet.pipeline.request import Request
 class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
-    draws: what it draws from global generators. adapters: its LoRAs. had_company: other rows were under way
+    draws: what it draws from global generators. adapters: its LoRAs. was_batched: other rows were under way
     together with it. is_alone: it runs alone, by a plain call. is_doubtful: it failed while others ran.
     checkpoint: of an earlier attempt, from which it is to go on; earlier: the seconds that it took there.
     compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
@@ -39,7 +39,7 @@ class RenderRow:
     is_doubtful: bool = False
     pipe: Any = None
     draws: GlobalDraws = field(default_factory=GlobalDraws)
-    had_company: bool = False
+    was_batched: bool = False
     checkpoint: RowCheckpoint | bytes | None = None
     earlier: Mapping[str, float] = field(default_factory=dict)
     compute_s: float = 0.0
@@ -83,7 +83,7 @@ class RowQueue:
     def start(self, task: RowTask, row: RenderRow) -> None:
         """Note that a row that was taken is under way."""
         for other in self.under_way.values():
-            row.had_company = other.had_company = True
+            row.was_batched = other.was_batched = True
         self.under_way[task] = row
 
     def add_again(self, row: RenderRow, *, is_alone: bool = False, is_doubtful: bool = False) -> None:
@@ -137,7 +137,7 @@ def _from_its_beginning(row: RenderRow) -> RenderRow:
         seconds={},
         pipe=None,
         draws=GlobalDraws(),
-        had_company=False,
+        was_batched=False,
         earlier={},
         worked_s=0.0,
         # A checkpoint, which is made as a row fails, says what was spent.

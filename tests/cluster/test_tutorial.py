@@ -1,29 +1,48 @@
-"""The tutorial, as its script: swept, drafted, looked at, picked, exported, read back with prompts."""
+"""The tutorial, typed as it is printed: swept, drafted, looked at, picked, exported, read back, checked."""
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.warm.process import ROOT, shell_environment
 
-PROMPTS = ("a red ball bounces on black", "a blue star grows on white", "a green ring moves left on black")
+PAGE = (ROOT / "docs/tutorial.md").read_text("utf-8")
+COMMANDS = re.findall(r"^    ((?:framefleet|python) .*)$", PAGE, re.M)
+JOB = ROOT / "examples/tutorial.yaml"
+
+
+def test_the_job_that_it_prints_is_the_example() -> None:
+    (block,) = re.findall(r"(?:^    .*\n)+", PAGE[PAGE.index("    output: ") :], re.M)[:1]
+    assert yaml.safe_load(re.sub(r"^    ", "", block, flags=re.M)) == yaml.safe_load(JOB.read_text("utf-8"))
 
 
 def tutorial(folder: Path, seeds: str) -> str:
-    """Run it from the top of the checkout; return what it printed."""
-    own = {"SEEDS": seeds, "OUTPUT": str(folder / "out")}
+    """Run every command in a copy of examples/; return what they printed."""
+    shutil.copytree(JOB.parent, folder / "examples")
+    (folder / "jobs").symlink_to(ROOT / "jobs")
+    job = folder / "examples/tutorial.yaml"
+    job.write_text(job.read_text("utf-8").replace("seed: 0-19", f"seed: {seeds}"), encoding="utf-8")
+    script = ["set -euo pipefail", f"cd {shlex.quote(str(folder))}"]
+    for command in COMMANDS:
+        row_id = '"$(head -1 picks.jsonl | cut -d\\" -f4)"'
+        script.append(command.replace("ROW_ID", row_id))
     ended = subprocess.run(
-        ["bash", "examples/tutorial.sh"],
+        ["bash", "-c", "\n".join(script)],
         cwd=ROOT,
-        env=shell_environment(folder) | own,
+        env=shell_environment(folder),
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "warning" not in ended.stderr
     return ended.stdout
 
 
@@ -33,9 +52,12 @@ def test_it_ends_with_the_picks_read_back_by_both_libraries(seeds: str, tmp_path
     printed = tutorial(tmp_path, seeds)
     num_seeds = int(seeds[2:]) + 1
     assert f"= {12 * num_seeds} rows" in printed, "it is counted before it runs"
+    prompts = yaml.safe_load(JOB.read_text("utf-8"))["sweep"]["prompt"]
     for library in ("webdataset", "datasets"):
         read = [line for line in printed.splitlines() if line.startswith(f"{library}: ")]
         assert len(read) == 6, "of each prompt two"
-        assert {line[len(library) + 2 :].rpartition(", ")[0] for line in read} == set(PROMPTS)
-    assert (tmp_path / "out/gallery/index.html").stat().st_size > 1000
-    assert (tmp_path / "out/sheet.png").stat().st_size > 1000
+        assert {line[len(library) + 2 :].rpartition(", ")[0] for line in read} == set(prompts)
+    assert "frames_sha256: equal" in printed
+    output = tmp_path / "tutorial-output"
+    assert (output / "gallery/index.html").stat().st_size > 1000
+    assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -76,7 +76,7 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
         clips = _clips(renderer, rows)
     assert all(_is_plain(clips[row.seed], row) for row in rows)
     assert _verdicts(renderer) == ["differs"]
-    assert not any(clip.had_company for clip in clips.values())
+    assert not any(clip.was_batched for clip in clips.values())
     assert all("rendered by a plain call" in clip.environment["audit"] for clip in clips.values())
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(
@@ -95,7 +95,7 @@ def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> N
     renderer, rows = _renderer(_model(), every=1000), _requests("wanders", [2, 3, 2, 3])
     clips = _clips(renderer, rows)
     assert _verdicts(renderer) == ["unrepeatable"]
-    assert all(clip.had_company for clip in clips.values())
+    assert all(clip.was_batched for clip in clips.values())
     assert {clip.environment["audit"] for clip in clips.values()} == {
         "two plain calls of such a row differed"
     }

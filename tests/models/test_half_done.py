@@ -240,7 +240,7 @@ def test_a_row_may_be_taken_off_again_and_again_and_its_record_counts_all() -> N
     took_s = (datetime.now(UTC) - began).total_seconds()
     assert 0 < clip.seconds["compute_s"] < took_s
     assert sum(clip.seconds.values()) - clip.seconds["compute_s"] < took_s
-    assert (clip.batch_size, clip.had_company) == (1, False)
+    assert (clip.batch_size, clip.was_batched) == (1, False)
 
 
 def test_rows_that_wait_are_handed_over_as_they_came() -> None:
@@ -287,7 +287,7 @@ def test_rows_of_fast_batching_go_on_too(caplog: pytest.LogCaptureFixture) -> No
     assert not caplog.records
 
 
-def test_audits_speak_for_rows_that_had_company_elsewhere() -> None:
+def test_audits_speak_for_rows_that_was_batched_elsewhere() -> None:
     rows = CASES["Wan"].rows()
     found, halves = _taken_off(_renderer(_model(), every=1), rows, 7)
     assert not found

@@ -46,7 +46,7 @@ expected = plain(model)
 first = renderer()
 ended = {str(clip.request.seed): clip for clip in first.render(rows())}
 assert {seed: clip.frames_sha256 for seed, clip in ended.items()} == expected
-assert any(clip.had_company for clip in ended.values())
+assert any(clip.was_batched for clip in ended.values())
 assert made == [first._rehearsal]
 again = renderer()
 assert len(made) == 1 and again._rehearsal._memory == first._rehearsal._memory

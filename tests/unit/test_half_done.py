@@ -195,7 +195,7 @@ def _checkpoint(**changes: Any) -> RowCheckpoint:
         "then": "e" * 64,
         "seconds": {"encode_s": 0.25, "denoise_s": 3.5, "decode_s": 0.0, "compute_s": 0.0},
         "started_at": datetime(2026, 1, 2, 3, tzinfo=UTC),
-        "had_company": True,
+        "was_batched": True,
     }
     return RowCheckpoint(**known | changes)
 
@@ -204,7 +204,7 @@ def _checkpoint(**changes: Any) -> RowCheckpoint:
 def test_a_checkpoint_is_what_was_written(then: str | None) -> None:
     written = _checkpoint(then=then)
     read = read_checkpoint(checkpoint_bytes(written))
-    for name in ("row_id", "model", "build", "surroundings", "then", "seconds", "started_at", "had_company"):
+    for name in ("row_id", "model", "build", "surroundings", "then", "seconds", "started_at", "was_batched"):
         assert getattr(read, name) == getattr(written, name)
     for one, other in zip(read.made, written.made, strict=True):
         assert (one.module, one.rows, one.is_again) == (other.module, other.rows, other.is_again)

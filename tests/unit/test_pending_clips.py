@@ -57,9 +57,9 @@ def attempt(content: bytes, extras: bytes | None = None, row_id: str = ROW_ID) -
     )
 
 
-def worked(store: Store, encoded: EncodedClip, *, had_company: bool = False) -> Record:
+def worked(store: Store, encoded: EncodedClip, *, was_batched: bool = False) -> Record:
     """Do what a worker does with a clip; return its record, which nobody has committed."""
-    announce(store, encoded.record, had_company=had_company)
+    announce(store, encoded.record, was_batched=was_batched)
     return store_clip(store, encoded)
 
 
@@ -167,18 +167,18 @@ def test_what_the_table_says_is_not_taken_from_an_intent(store: Store) -> None:
     assert (taken.record.seed, taken.record.arguments) == (3, '{"prompt":"一只猫"}')
 
 
-@pytest.mark.parametrize("had_company", [False, True])
+@pytest.mark.parametrize("was_batched", [False, True])
 @pytest.mark.parametrize("is_noted", [False, True], ids=["of this run", "of an earlier run"])
-def test_rows_that_had_company_are_not_adopted_once_an_audit_found_their_kind_to_differ(
-    had_company: bool, is_noted: bool, store: Store
+def test_rows_that_was_batched_are_not_adopted_once_an_audit_found_their_kind_to_differ(
+    was_batched: bool, is_noted: bool, store: Store
 ) -> None:
-    worked(store, attempt(b"clip"), had_company=had_company)
+    worked(store, attempt(b"clip"), was_batched=was_batched)
     if is_noted:
         note_apart(store, kind_of(REQUEST))
     found = adoption(store)
     if not is_noted:
         found.refuse(kind_of(REQUEST))
-    assert (found.take(ROW_ID, REQUEST) is None) == had_company
+    assert (found.take(ROW_ID, REQUEST) is None) == was_batched
 
 
 def test_what_other_attempts_left_at_a_row_with_a_record_is_swept(store: Store) -> None:
@@ -236,7 +236,7 @@ def test_a_driver_that_lost_the_lock_sweeps_nothing(store: Store) -> None:
 
 def test_an_adopted_clip_keeps_its_scores(store: Store) -> None:
     encoded, scores = attempt(b"a clip"), {"sharpness": 0.5, "is_black": False, "motion": None}
-    announce(store, encoded.record, had_company=False, scores=scores)
+    announce(store, encoded.record, was_batched=False, scores=scores)
     store_clip(store, encoded)
     adopted = adoption(store).take(ROW_ID, REQUEST)
     assert adopted is not None

@@ -70,7 +70,7 @@ def test_what_drafts_change_is_the_jobs_word(wan: PipelineSpec) -> None:
 
 
 def test_a_seed_that_nobody_gives_is_of_the_row_itself(wan: PipelineSpec) -> None:
-    assert arguments(wan, ["prompt"])["seed"].origin == "each row's content"
+    assert arguments(wan, ["prompt"])["seed"].origin == "derived from the row"
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_missing_or_broken_preview_is_no_damage_and_a_spare_one_is_a_stray(tmp
 @pytest.mark.parametrize("is_there", [True, False])
 def test_an_adopted_clip_keeps_its_preview_if_that_was_stored(tmp_path: Path, is_there: bool) -> None:
     store, encoded = Store(str(tmp_path)), encode_clip(replace(CLIP, model_digest="0" * 64), LOSSLESS)
-    announce(store, encoded.record, had_company=False)
+    announce(store, encoded.record, was_batched=False)
     stored = store_clip(store, encoded)
     if not is_there:  # killed between the two
         store.delete(str(stored.preview_path))

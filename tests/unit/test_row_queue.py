@@ -70,18 +70,18 @@ def test_rows_of_a_kind_that_was_set_apart_run_alone_also_those_that_wait() -> N
     assert _start(queue, 3) == ["a", "c", "d"]
 
 
-def test_rows_that_are_under_way_together_had_company() -> None:
+def test_rows_that_are_under_way_together_was_batched() -> None:
     queue = _queue("a", "b", "c")
     first, second = (queue.take(2) for _ in range(2))
     assert first and second
     queue.start(RowTask(lambda: None), first)
-    assert not first.had_company
+    assert not first.was_batched
     queue.start(RowTask(lambda: None), second)
-    assert first.had_company and second.had_company
+    assert first.was_batched and second.was_batched
     queue.put_back()
     again = queue.take(1)
     assert again and again.row_id == "a"
-    assert not again.had_company
+    assert not again.was_batched
 
 
 def test_the_seconds_of_calls_are_those_of_the_row_at_work() -> None:

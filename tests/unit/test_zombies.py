@@ -40,7 +40,7 @@ class Unrepeatable(Workers):
             happen()
         return super().wait(timeout_s)
 
-    def _clip(self, row: Assignment, *, had_company: bool) -> bytes:
+    def _clip(self, row: Assignment, *, was_batched: bool) -> bytes:
         return f"{self.seed:064x} {row.row_id}".encode()
 
 

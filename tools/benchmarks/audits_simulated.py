@@ -122,16 +122,16 @@ def _kinds(kinds: Sequence[int]) -> list[str]:
 
 def _render(row_id: str, kind: str, audits: Audits, records: _Records, *, is_wrong: bool) -> None:
     """Do what worker and driver do with a row, in their order."""
-    had_company = not audits.is_apart(kind)
+    was_batched = not audits.is_apart(kind)
     said = replace(_RECORD, row_id=row_id)
     if audits.is_due(row_id, kind):
         verdict = "differs" if is_wrong else "equal"
         audits.follow("w", Audited(kind=kind, row_id=row_id, verdict=cast(Any, verdict), seconds=1.0))
-        had_company = not is_wrong
+        was_batched = not is_wrong
         said = with_remark(said, EQUAL)
-    if not had_company:
+    if not was_batched:
         said = with_remark(said, PLAIN_CALL)
-    records.rows[row_id] = kind, audits.ended(said, kind, had_company=had_company)
+    records.rows[row_id] = kind, audits.ended(said, kind, was_batched=was_batched)
 
 
 def _is_left(said: Record, is_wrong: bool) -> bool:

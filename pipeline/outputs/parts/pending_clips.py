@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs.layout import PENDING, RECORDS
@@ -68,7 +68,7 @@ class FinishedClip:
     """What an intent says: the record of a clip, whether other rows were under way with it, its scores."""
 
     record: Record
-    had_company: bool
+    was_batched: Annotated[bool, Field(alias="had_company")]  # as files of earlier versions have it
     scores: Mapping[str, bool | int | float | None] = field(default_factory=dict)
 
 
@@ -88,11 +88,13 @@ def announce(
     store: Store,
     record: Record,
     *,
-    had_company: bool,
+    was_batched: bool,
     scores: Mapping[str, bool | int | float | None] | None = None,
 ) -> None:
     """Write down that this clip is about to be stored."""
-    said = _FINISHED.dump_json(FinishedClip(record=record, had_company=had_company, scores=scores or {}))
+    said = _FINISHED.dump_json(
+        FinishedClip(record=record, was_batched=was_batched, scores=scores or {}), by_alias=True
+    )
     store.write(path_of_intent(record), said)
 
 

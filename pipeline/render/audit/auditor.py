@@ -62,7 +62,7 @@ class Auditor:
         ready: list[Outcome] = []
         doubtful: list[Clip] = []
         for outcome, kind, verdict in [self._compared(outcome) for outcome in outcomes]:
-            if _had_company(outcome) and kind in self.apart:
+            if _was_batched(outcome) and kind in self.apart:
                 doubtful.append(outcome)
             else:
                 ready.append(self._remarked(outcome, kind, verdict))
@@ -78,7 +78,7 @@ class Auditor:
         kind = kind_of(outcome.request)
         order = self._orders.pop(outcome.row_id, None)
         is_known = kind in self.apart or kind in self._unrepeatable
-        if self._odds is None or is_known or not _had_company(outcome):
+        if self._odds is None or is_known or not _was_batched(outcome):
             return outcome, kind, None
         is_due = self._schedule.is_due(kind, outcome.row_id) if order is None else order
         outcome = with_frames(outcome) if is_due else outcome
@@ -132,7 +132,7 @@ class Auditor:
     def _remark(self, clip: Clip, kind: str, verdict: Verdict | None) -> str | None:
         if kind in self.apart:
             return apart(self.apart[kind])
-        if not clip.had_company:
+        if not clip.was_batched:
             return ALONE
         if kind in self._unrepeatable:
             return UNREPEATABLE
@@ -141,8 +141,8 @@ class Auditor:
         return batched(self._num_equal[kind]) if self._odds else None
 
 
-def _had_company(outcome: Outcome) -> TypeGuard[Clip]:
-    return isinstance(outcome, Clip) and outcome.had_company
+def _was_batched(outcome: Outcome) -> TypeGuard[Clip]:
+    return isinstance(outcome, Clip) and outcome.was_batched
 
 
 def _digests(rendered: Clip | Rendered) -> Digests:

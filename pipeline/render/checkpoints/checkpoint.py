@@ -43,7 +43,7 @@ class RowCheckpoint:
     then: str | None
     seconds: Mapping[str, float]
     started_at: datetime
-    had_company: bool
+    was_batched: bool
 
 
 def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
@@ -56,7 +56,7 @@ def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
             "calls": [[one.module, len(one.tensors), one.rows, one.is_again] for one in checkpoint.made],
             "seconds": {name: checkpoint.seconds.get(name, 0.0) for name in _SECONDS},
             "started_at": checkpoint.started_at.astimezone(UTC).isoformat(),
-            "had_company": checkpoint.had_company,
+            "had_company": checkpoint.was_batched,
         }
     )
     tensors = {
@@ -104,7 +104,7 @@ def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheck
         then=None if said["then"] is None else str(said["then"]),
         seconds={name: _seconds(said["seconds"][name]) for name in _SECONDS},
         started_at=min(datetime.fromisoformat(said["started_at"]).astimezone(UTC), datetime.now(UTC)),
-        had_company=said["had_company"],
+        was_batched=said["had_company"],
     )
 
 

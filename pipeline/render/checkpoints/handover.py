@@ -42,7 +42,7 @@ class HandOver:
         except ValueError as error:
             tell_begun_again(row, public_text(str(error)))
             return Journal(are_bits=are_bits)
-        row.started_at, row.earlier, row.had_company = found.started_at, found.seconds, found.had_company
+        row.started_at, row.earlier, row.was_batched = found.started_at, found.seconds, found.was_batched
         return Journal(found.made, found.then, are_bits=are_bits)
 
     def half_done(self, row: RenderRow, task: RowTask) -> HalfDone:
@@ -68,7 +68,7 @@ class HandOver:
             then=mark,
             seconds=seconds_of(task, row),
             started_at=row.started_at,
-            had_company=row.had_company,
+            was_batched=row.was_batched,
         )
 
     def _check(self, found: RowCheckpoint, row: RenderRow) -> None:
