@@ -22,7 +22,6 @@ PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
 MAX_WORKERS_TOLD = 1000  # a hundred kilobytes; the lock depends on a file that can be read
 
-
 HELD: set[str] = set()  # owners of this process that hold an output, or try to
 
 

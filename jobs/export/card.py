@@ -21,7 +21,6 @@ DATASET_CARD, CROISSANT = "README.md", "croissant.json"
 _COLUMNS = ("model", "license")
 _MAX_MODELS = 20
 
-
 _ROWS = "data/**/metadata.parquet"
 _TERMS = "column dataType extract field fileSet includes recordSet source"
 _CONTEXT = {

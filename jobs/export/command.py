@@ -11,9 +11,7 @@ from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
-    from framefleet.jobs.export.choice import ExportFormat
     from framefleet.jobs.export.export import Exported
-
 
 _MAX_SHOWN = 20  # a screenful
 _SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes", "unreadable": "unreadable"}
@@ -25,7 +23,6 @@ _READ_BY: dict[ExportFormat, str] = {
     "delta": "read it with deltalake, DuckDB, Spark",
     "lance": "read it with lance, DuckDB",
 }
-
 
 _Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
 _To = Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")]

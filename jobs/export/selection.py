@@ -35,10 +35,8 @@ _LEAN = frozenset(
     {"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s", "license"}
 )
 
-
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
-
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")

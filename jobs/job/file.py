@@ -27,7 +27,6 @@ from framefleet.pipeline.text import quoted
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
-
 import json
 
 log = logging.getLogger(__name__)

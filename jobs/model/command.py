@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import ComponentSummary, Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-
 # Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
 WIDTH = 1000
-
 
 _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")

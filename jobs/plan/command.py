@@ -37,12 +37,10 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.prediction import AuditPlan, Prediction
     from framefleet.pipeline.render.probe.probe import Probed
 
-
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
 _MANY = 100  # rows, of which a share in per cent says something
-
 
 _Limit = Annotated[
     int | None, Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N")

@@ -34,7 +34,6 @@ from framefleet.pipeline.training.world import World
 
 NUM_STEPS = 6  # the first finds kernels and makes the optimizer's moments
 
-
 # Of each weight that is trained, in fp32: itself, its gradient, and two moments of AdamW.
 TRAINED_COPIES = 4
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clip_presence import Gone
     from framefleet.pipeline.outputs.stores.store import Store
 
-
 _MAX_MESSAGE = 200  # characters: a line or two
 
 

@@ -199,7 +199,7 @@ def _rows(count: int) -> str:
 
 def reasons(row: InvalidRow) -> dict[str, object]:
     reasons = "; ".join(str(problem) for problem in row.problems)
-    fixes = "; ".join(dict.fromkeys(problem.fix for problem in row.problems))
+    fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
 
 

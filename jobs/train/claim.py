@@ -34,7 +34,6 @@ FREE = {
     "samples",
 }
 
-
 _FRACTIONAL = "fractional_timesteps"
 
 

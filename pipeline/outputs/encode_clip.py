@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
     from framefleet.pipeline.outputs.frames.audio import Audio
 
-
 log = logging.getLogger(__name__)
 _STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
 _SIDE = 512  # pixels that a small clip is shown as wide as: 64 of them are a stamp

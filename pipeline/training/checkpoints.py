@@ -27,7 +27,6 @@ _STEP = re.compile("[0-9]{1,18}")
 # One upload each, and held in memory twice.
 FILE_BYTES = 2**30
 
-
 log = logging.getLogger(__name__)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from framefleet.pipeline.render.fused.calls import parse_call

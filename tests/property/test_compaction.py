@@ -12,8 +12,7 @@ from unittest import mock
 import fsspec
 import pyarrow as pa
 from greenlet import greenlet
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.driver.holder import Holder
 from framefleet.cluster.driver.lock import DriverLock

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from tests.simulator.simulation import Fleet, Outcome, Simulation

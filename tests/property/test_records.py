@@ -8,8 +8,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of

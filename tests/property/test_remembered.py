@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places

@@ -6,8 +6,7 @@ import math
 from itertools import chain
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep

@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import InputKind

@@ -32,10 +32,7 @@ from tests.tinies import (
     z_image_controlled,
     z_image_kin,
 )
-from tests.tinies.table import EDIT as _EDIT
-from tests.tinies.table import IMAGE as _IMAGE
-from tests.tinies.table import LARGER as _LARGER
-from tests.tinies.table import Tinies
+from tests.tinies.table import EDIT as _EDIT, IMAGE as _IMAGE, LARGER as _LARGER, Tinies
 
 _CHAT = _LARGER | {"max_sequence_length": 256}  # room for what is written around a prompt
 _LARGEST = {"height": 128, "width": 128, "num_inference_steps": 2}

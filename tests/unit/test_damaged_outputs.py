@@ -24,8 +24,7 @@ from framefleet.pipeline.training.finish import read_finished
 from framefleet.pipeline.training.reports import read_losses
 from tests.commands import command
 from tests.configs import WAN, write_model
-from tests.jobs import job_values, write_job, write_table
-from tests.jobs import prompt_rows as job_rows
+from tests.jobs import job_values, prompt_rows as job_rows, write_job, write_table
 from tests.outputs import committed_row_ids
 from tests.shapes_output import output_of
 from tools.shapes.evaluate import evaluate

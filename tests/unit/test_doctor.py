@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.doctor import doctor as doctor_file
-from framefleet.jobs.doctor import results
+from framefleet.jobs.doctor import doctor as doctor_file, results
 from framefleet.jobs.doctor.doctor import Targets, checks_of
 from framefleet.jobs.doctor.results import CheckResult, ok, run_checks
 from framefleet.pipeline.model import place_trial

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames

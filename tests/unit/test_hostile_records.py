@@ -18,8 +18,7 @@ import pytest
 import framefleet
 from framefleet.jobs.look.gallery import rows as gallery_rows
 from framefleet.jobs.look.report.report import report
-from framefleet.jobs.look.sheet import sheet as sheets
-from framefleet.jobs.look.sheet import sheet as small_clips
+from framefleet.jobs.look.sheet import sheet as sheets, sheet as small_clips
 from framefleet.jobs.look.sheet.sheet import grid, sheet
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.clip_frames import recorded_frames

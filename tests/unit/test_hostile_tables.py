@@ -20,8 +20,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.tables import file_reading, json_lines, table_files
-from framefleet.pipeline.rows.tables import table as tables
+from framefleet.pipeline.rows.tables import file_reading, json_lines, table as tables, table_files
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows

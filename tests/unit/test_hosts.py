@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind

@@ -9,8 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from framefleet.pipeline.errors import InputError, JobError
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile

@@ -101,7 +101,7 @@ def test_without_declared_loras_a_row_that_wants_one_is_refused(wan: PipelineSpe
     (row,) = rows(wan, ["style"], loras={})
     assert isinstance(row, InvalidRow)
     assert "the job declares no LoRA" in str(row.problems[0])
-    assert "loras: {style: ...}" in row.problems[0].fix
+    assert "loras: {style: ...}" in row.problems[0].why.fix
 
 
 def test_equal_rows_of_other_loras_get_other_seeds_and_one_shape(wan: PipelineSpec) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model

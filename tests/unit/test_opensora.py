@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import Axis, tiled
 from framefleet.pipeline.models.opensora.conditions import (

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.dispatch.order import Order, TableOrder

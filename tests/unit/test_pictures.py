@@ -11,8 +11,7 @@ from functools import cache
 import av
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError

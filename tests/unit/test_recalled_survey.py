@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render import recalled_survey as module
-from framefleet.jobs.render import row_parts
+from framefleet.jobs.render import recalled_survey as module, row_parts
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import write_rows

@@ -6,8 +6,7 @@ import io
 import logging
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.table import Table
 from rich.text import Text
 

@@ -24,8 +24,7 @@ from framefleet import load_model
 from framefleet.pipeline.model.place_trial import prove
 from tools.benchmarks import large, pixels, start
 from tools.benchmarks.ceiling import measure_ceiling
-from tools.benchmarks.checks import HEADINGS as CHECKED
-from tools.benchmarks.checks import measure_checks
+from tools.benchmarks.checks import HEADINGS as CHECKED, measure_checks
 from tools.benchmarks.dispatch import measure_dispatch
 from tools.benchmarks.fleet import render_fleet
 from tools.benchmarks.outcome import Outcome, measure

@@ -16,8 +16,7 @@ from framefleet.jobs.demo.prepare import Size, read_size
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.errors import JobError
 from tools.shapes.dataset import write_dataset
-from tools.shapes.evaluate import ATTRIBUTES, Score
-from tools.shapes.evaluate import evaluate as scores_of
+from tools.shapes.evaluate import ATTRIBUTES, Score, evaluate as scores_of
 from tools.shapes.prompts import GUIDANCE_SCALES, NUM_INFERENCE_STEPS, prompt_rows, write_prompts
 from tools.shapes.scenes import LANGUAGES, SIZE, new_scenes
 

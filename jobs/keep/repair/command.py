@@ -14,7 +14,6 @@ from framefleet.pipeline.outputs.layout import DAMAGED
 if TYPE_CHECKING:
     from framefleet.jobs.keep.repair.repair import Repaired
 
-
 _DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Change nothing.")]
 
 

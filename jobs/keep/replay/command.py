@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.compare import Compared
     from framefleet.jobs.keep.replay.recorded_row import Given
 
-
 _RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that has the record.")]
 _RowId = Annotated[
     str, Argument(metavar="ROW_ID", help="Row to render: its row_id, which is also the name of its clip.")

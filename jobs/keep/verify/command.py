@@ -30,12 +30,9 @@ from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.recorded_row import Given
-    from framefleet.jobs.keep.verify.choice import RowChoice
     from framefleet.jobs.keep.verify.rows import VerifiedRow
 
-
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
-
 
 _Files = Annotated[
     bool, Option("--files", help="Compare the SHA-256 of every file with its record. Render nothing.")

@@ -18,10 +18,8 @@ from framefleet.pipeline.text import command, escaped
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.failed_rows import FailedRow
 
-
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
 _MAX_TYPES = 50  # types of errors shown: a record may name any number of them
-
 
 _Traceback = Annotated[bool, Option("--traceback", help="Show the traceback of each error.")]
 _Limit = Annotated[int, Option("--limit", min=1, help="Number of rows to show for each type of error.")]

@@ -23,7 +23,6 @@ from framefleet.pipeline.text import command
 if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
 
-
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
 _Every = Annotated[
     float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes of --watch.")

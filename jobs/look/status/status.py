@@ -22,7 +22,6 @@ _LAST = 3  # failures to show; `framefleet failures` lists all
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
-
 # running: it beats. silent: no beat for long, by two clocks. gone: its process ended without giving the
 # output back. ended: it gave it back. unknown: its file cannot be read. none: there was no driver.
 DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]

@@ -153,7 +153,6 @@ Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV
 Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto
 
-
 # What `speed` sets where a job says nothing else. exact: the model's own arithmetic, rounded in other places.
 SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
     "exact": {"attention": "auto", "compile": True},

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import init_empty_weights
 from torch import nn
 
@@ -16,9 +17,7 @@ from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import PipelineQuantizationConfig
-    from torch import nn
 
 
 def blank_pipeline(

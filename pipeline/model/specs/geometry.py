@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.size_rules import SizeRules
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-
 FRAME_PARAMETERS = ("num_frames", "video_length", "frames")
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
 AUTOENCODERS = ("vae", "vqvae", "movq")  # what pipelines call theirs

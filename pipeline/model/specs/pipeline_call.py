@@ -43,7 +43,6 @@ from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-
 _Configs = Mapping[str, Mapping[str, Any]]
 _YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
 

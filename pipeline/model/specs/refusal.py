@@ -16,6 +16,19 @@ class Refused:
     fix: str
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One value of a row that is refused. column: as the table names it, or `defaults.` and the argument."""
+
+    column: str
+    value: Any
+    why: Refused
+
+    def __str__(self) -> str:
+        said = f"is {shown(self.value)}" if self.value is not None else "is empty"
+        return f"{self.column} {said}, but {self.why.reason}"
+
+
 def shown(value: Any) -> str:
     """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
     if isinstance(value, int) and value.bit_length() > _BITS:

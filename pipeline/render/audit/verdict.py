@@ -20,7 +20,6 @@ from framefleet.pipeline.rows.tables.rows import shape_of
 Verdict = Literal["equal", "differs", "unrepeatable"]
 Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row rendered
 
-
 _TOLD: dict[Verdict, str] = {
     "equal": "row {row_id} of {kind} equals its plain call; {seconds:.1f} s",
     "differs": "batched rows of {kind} differ from plain calls, as row {row_id} shows: "

@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.json_text import CANONICAL, parse_json
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import likely_encoding, raw_bytes
 from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
@@ -160,14 +160,15 @@ def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.Rec
     for offset, row in enumerate(rows):
         if not known.issuperset(row):
             name = next(name for name in row if name not in known)
-            odd[offset] = [(name, row[name], _NO_COLUMN)]
+            odd[offset] = [Problem(name, row[name], _NO_COLUMN)]
     columns = []
     for field in schema:
         values = [row.get(field.name) for row in rows]
         column, misfits = _column(field.type, values)
         columns.append(column)
         for offset in misfits:
-            odd.setdefault(offset, []).append((field.name, values[offset], _why(field.type, values[offset])))
+            why = _why(field.type, values[offset])
+            odd.setdefault(offset, []).append(Problem(field.name, values[offset], why))
     batch = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _without_columns(len(rows))
     return batch, odd
 

@@ -11,14 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
 
 ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a column of that name
 MAX_TOLD = 8  # of one row: what is wrong with its ten thousand columns may be larger than the row
 _MAX_VALUE = 256  # characters of a cell's JSON, of which messages show fewer; and of a name
 
-Problems = list[tuple[str, Any, Refused]]  # column, what to show of the cell, why
-OddCells = dict[int, Problems]  # of the rows that have some, by their offset in a batch
+OddCells = dict[int, list[Problem]]  # of the rows that have some, by their offset in a batch
 
 
 def with_odd_cells(batch: pa.RecordBatch, odd: OddCells) -> pa.RecordBatch:
@@ -72,14 +71,14 @@ _WORDS = {
 FIELD = pa.field(ODD_CELLS, pa.string())
 
 
-def _written(problems: Problems) -> str:
+def _written(problems: list[Problem]) -> str:
     """Return JSON in ASCII: cells and keys may hold half a character."""
-    return json.dumps([(_name(column), _cut(value), why.reason, why.fix) for column, value, why in problems])
+    return json.dumps([(_name(one.column), _cut(one.value), one.why.reason, one.why.fix) for one in problems])
 
 
-def _read(problems: str) -> Problems:
+def _read(problems: str) -> list[Problem]:
     told = json.loads(problems)
-    return [(column, value, Refused(reason=reason, fix=fix)) for column, value, reason, fix in told]
+    return [Problem(column, value, Refused(reason=reason, fix=fix)) for column, value, reason, fix in told]
 
 
 def _name(column: str) -> str:

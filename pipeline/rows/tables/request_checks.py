@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.mistakes import expected
-from framefleet.pipeline.model.lora import ARGUMENT as LORA
-from framefleet.pipeline.model.lora import Lora
+from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import check_fps, check_seed
 from framefleet.pipeline.model.specs.refusal import Refused, shown

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8, likely_encoding, refused_text
-from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, OddCells, Problems, odd_cells
+from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, OddCells, odd_cells
 
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
 MAX_TEXT = 1 << 16
@@ -31,17 +31,17 @@ class Readable:
 
     cells: pa.RecordBatch
     offsets: list[int]
-    refused: dict[int, Problems]
+    refused: dict[int, list[Problem]]
 
 
 def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
     """Return what of a batch may be read. read: the columns that are; the others are carried as they are."""
     refused = odd_cells(batch)
-    told = {(offset, name) for offset, problems in refused.items() for name, _, _ in problems}
+    told = {(offset, problem.column) for offset, problems in refused.items() for problem in problems}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         for offset, shown, reason in _problems(column, is_read=name in read):
             if (offset, name) not in told:
-                refused.setdefault(offset, []).append((name, shown, reason))
+                refused.setdefault(offset, []).append(Problem(name, shown, reason))
     offsets = [offset for offset in range(batch.num_rows) if offset not in refused]
     cells = batch.select(list(read))
     if refused:
@@ -164,7 +164,7 @@ class BadTexts:
             self._is_known = True
         for offset, name, text in bad:
             why = refused_text(text, self._encoding, self._file)
-            odd.setdefault(offset, []).append((name, text.decode("utf-8", "replace"), why))
+            odd.setdefault(offset, []).append(Problem(name, text.decode("utf-8", "replace"), why))
 
 
 def _is_half(text: bytes) -> bool:

@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
-from framefleet.pipeline.model.lora import ARGUMENT as LORA
-from framefleet.pipeline.model.lora import Lora, check_loras
+from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
 from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed
 from framefleet.pipeline.model.specs.list_arguments import is_list, list_kind

@@ -11,7 +11,7 @@ import pyarrow as pa
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.refusal import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -20,7 +20,6 @@ from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.limits import check_step_lists, limits, listed_steps
-from framefleet.pipeline.rows.tables.odd_cells import Problems
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, files_in, public_cell
@@ -32,21 +31,6 @@ SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 OWN_TEXTS = ("prompt", "negative_prompt")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
 Rules = Callable[[dict[str, Any], Set[str]], tuple[dict[str, Any], list[tuple[str, Refused]]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One value that cannot be rendered. column: as the table names it, or `defaults.` and the argument."""
-
-    column: str
-    value: Any
-    reason: str
-    fix: str
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"{self.column} is empty, but {self.reason}"
-        return f"{self.column} is {shown(self.value)}, but {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +58,7 @@ class InvalidRow:
     def messages(self, place: str | None = None) -> list[tuple[str, str]]:
         """Return (problem, fix) pairs, as errors have them. place: of the row in its file."""
         row = f"row {self.index}" + (f" ({place})" if place else "")
-        return [(f"{row}: {problem}", problem.fix) for problem in self.problems]
-
-
-def refused_row(index: int, problems: Problems) -> InvalidRow:
-    """Return the row of cells that were not even read. See `readable`."""
-    return InvalidRow(
-        index=index,
-        problems=tuple(
-            Problem(column=column, value=shown, reason=refused.reason, fix=refused.fix)
-            for column, shown, refused in problems
-        ),
-    )
+        return [(f"{row}: {problem}", problem.why.fix) for problem in self.problems]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +105,11 @@ class RowPlan:
         for offset in range(batch.num_rows):
             index = first_index + offset
             if offset in refused:
-                yield refused_row(index, refused[offset])
+                yield InvalidRow(index=index, problems=tuple(refused[offset]))
             else:
                 yield self.row(index, next(rows))
 
-    def columns(self, batch: pa.RecordBatch) -> tuple[dict[int, Problems], list[list[Any]]]:
+    def columns(self, batch: pa.RecordBatch) -> tuple[dict[int, list[Problem]], list[list[Any]]]:
         """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
         found = readable(batch, [reader.column for reader in self.readers])
         columns = [_values(column) for column in found.cells.columns]
@@ -160,8 +133,7 @@ class RowPlan:
             value = reader.check(cell)
             if type(value) is Refused:
                 shown = public_cell(cell) if reader.kind in PLACES else cell
-                problem = Problem(column=reader.column, value=shown, reason=value.reason, fix=value.fix)
-                problems.append(problem)
+                problems.append(Problem(reader.column, shown, value))
             elif reader.is_argument:
                 arguments[reader.target] = value
             else:
@@ -198,10 +170,12 @@ class RowPlan:
         """Return what is wrong with cells that are fine one by one. refused: columns already reported."""
         problems = [
             Problem(
-                column=self._column(name),
-                value=None,
-                reason=f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}",
-                fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
+                self._column(name),
+                None,
+                Refused(
+                    reason=f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}",
+                    fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
+                ),
             )
             for name in self.required
             if name not in arguments and self._column(name) not in refused
@@ -210,8 +184,8 @@ class RowPlan:
         if not choice.min_steps <= steps <= choice.max_steps:
             bounds = f"{choice.min_steps} to {choice.max_steps}"
             reason = f"{choice.class_name} of this model takes {bounds} steps"
-            column = self._column("num_inference_steps")
-            problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
+            why = Refused(reason=reason, fix=f"use {bounds}")
+            problems.append(Problem(self._column("num_inference_steps"), steps, why))
         return problems
 
     def _fps(self, arguments: Mapping[str, Any], special: Mapping[str, Any]) -> float | None:
@@ -240,7 +214,7 @@ class RowPlan:
         for name, refused in found:
             value: Any = arguments.get(name)
             shown = each_input(value, lambda named: public_url(named["uri"]))
-            yield Problem(column=self._column(name), value=shown, reason=refused.reason, fix=refused.fix)
+            yield Problem(self._column(name), shown, refused)
 
     def _request(
         self,

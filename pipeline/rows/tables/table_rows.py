@@ -23,7 +23,6 @@ from framefleet.pipeline.rows.tables.rows import (
     Reader,
     RowPlan,
     cells_of,
-    refused_row,
 )
 
 # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
@@ -102,10 +101,13 @@ class TableRows:
         rows = self._parts(columns, batch.num_rows)
         for offset in range(batch.num_rows):
             index = first_index + offset
-            problems = refused.get(offset)
-            parts = None if problems else next(rows)
-            if only is None or index in only:
-                yield self._row(index, *parts) if parts else refused_row(index, problems or [])
+            parts = None if offset in refused else next(rows)
+            if only is not None and index not in only:
+                continue
+            if parts is None:
+                yield InvalidRow(index=index, problems=tuple(refused[offset]))
+            else:
+                yield self._row(index, *parts)
 
     def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[_Parts]:
         readers = self.plan.readers

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.refusal import Problem
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
@@ -105,7 +106,7 @@ def typed(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatch, Odd
         columns.append(column)
         for offset in misfits:
             shown = texts[offset].as_buffer().to_pybytes().decode("utf-8", "replace")
-            odd.setdefault(offset, []).append((field.name, shown, another_type(field.type)))
+            odd.setdefault(offset, []).append(Problem(field.name, shown, another_type(field.type)))
     return pa.RecordBatch.from_arrays(columns, schema=schema), odd
 
 

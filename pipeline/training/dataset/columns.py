@@ -12,13 +12,12 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.check import check_argument, coerce
-from framefleet.pipeline.model.specs.refusal import Refused, shown
+from framefleet.pipeline.model.specs.refusal import Problem, Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
 from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.rows.tables.rows import Problem
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import render_output
 from framefleet.pipeline.training.settings import TrainedPart
@@ -106,8 +105,7 @@ class Columns:
         return arguments, problems
 
     def _problem(self, name: str, value: Any, refused: Refused) -> Problem:
-        column = self.read.get(name, name)
-        return Problem(column=column, value=value, reason=refused.reason, fix=refused.fix)
+        return Problem(self.read.get(name, name), value, refused)
 
 
 def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, ArgumentKind]:

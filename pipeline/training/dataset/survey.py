@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
@@ -26,7 +26,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_cells import readable
-from framefleet.pipeline.rows.tables.rows import InvalidRow, Problem, refused_row
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.training.dataset.batches import choose_bucket
 from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows
@@ -78,7 +78,7 @@ def _rows(
     for first, batch in columns.table.batches(_BATCH_ROWS):
         found = readable(batch, columns.names)
         for offset, why in found.refused.items():
-            refused(refused_row(first + offset, why), batch.slice(offset, 1))
+            refused(InvalidRow(index=first + offset, problems=tuple(why)), batch.slice(offset, 1))
         cells = columns.videos(found.cells)
         videos.look_at([cell for cell in cells if cell is not None])
         for place, (arguments, problems) in enumerate(columns.arguments(found.cells)):
@@ -105,7 +105,7 @@ def _rows(
 
 def _problem(columns: Columns, cell: Any, refused: Refused) -> Problem:
     shown = public_url(cell) if isinstance(cell, str) else cell
-    return Problem(column=columns.video or "", value=shown, reason=refused.reason, fix=refused.fix)
+    return Problem(columns.video or "", shown, refused)
 
 
 class _Videos:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
-from torch import distributed as dist
+from torch import Tensor, distributed as dist
 
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.world import World
