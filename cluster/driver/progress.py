@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clip_presence import Gone  # imports pyarrow
     from framefleet.pipeline.outputs.stores.store import Store
 
-
 WORKER_STATES = ("rendering", "idle", "drained", "lost")
 
 
