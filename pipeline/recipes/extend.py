@@ -103,16 +103,12 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
         yield "overlap", Refused(reason="it must be 0 or more", fix="use 8, say")
     for name in set(FRAME_PARAMETERS) & set(arguments):
         if arguments[name] == 1:
-            yield (
-                name,
-                Refused(reason="a segment needs 2 frames or more", fix="use what the model is made for"),
-            )
+            fix = "use what the model is made for"
+            yield name, Refused(reason="a segment needs 2 frames or more", fix=fix)
         elif overlap >= arguments[name]:
             reason = f"a segment has only {arguments[name]} frames"
-            yield (
-                "overlap",
-                Refused(reason=reason, fix=f"use {arguments[name] // 4}, say, or a larger {name}"),
-            )
+            fix = f"use {arguments[name] // 4}, say, or a larger {name}"
+            yield "overlap", Refused(reason=reason, fix=fix)
     yield from check_strength(own["strength"], arguments)
 
 

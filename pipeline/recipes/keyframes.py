@@ -46,15 +46,7 @@ def keyframes(
     """
     generator = request.generator()
     coarse = to_frames(pipe(**request.arguments, generator=generator, output_type="np"))
-    return refined(
-        coarse,
-        pipe,
-        request,
-        generator,
-        duration_s=duration_s,
-        num_keyframes=num_keyframes,
-        keyframe_times=keyframe_times,
-    )
+    return refined(coarse, pipe, request, generator, duration_s, num_keyframes, keyframe_times)
 
 
 def text_to_keyframes_to_video(
@@ -89,15 +81,7 @@ def text_to_keyframes_to_video(
         **dict.fromkeys(FRAME_PARAMETERS, keyframe_frames),
     )
     coarse = to_frames(keyframe_model.pipe(**arguments, generator=generator, output_type="np"))
-    return refined(
-        coarse,
-        pipe,
-        request,
-        generator,
-        duration_s=duration_s,
-        num_keyframes=num_keyframes,
-        keyframe_times=keyframe_times,
-    )
+    return refined(coarse, pipe, request, generator, duration_s, num_keyframes, keyframe_times)
 
 
 def refined(
@@ -105,7 +89,6 @@ def refined(
     pipe: Any,
     request: Request,
     generator: torch.Generator,
-    *,
     duration_s: float,
     num_keyframes: int,
     keyframe_times: str | None,
@@ -155,10 +138,8 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
         yield "num_keyframes", Refused(reason="both ends are key frames", fix="use 2 or more")
     for name in set(FRAME_PARAMETERS) & set(arguments):
         if arguments[name] < 3:
-            yield (
-                name,
-                Refused(reason="a clip without a frame between its ends leads nowhere", fix="use more"),
-            )
+            reason = "a clip without a frame between its ends leads nowhere"
+            yield name, Refused(reason=reason, fix="use more")
     if own["keyframe_times"] is not None:
         times = _parsed(own["keyframe_times"])
         if times is None or len(times) > MAX_FILM_FRAMES:

@@ -113,9 +113,7 @@ def test_key_frames_may_come_from_another_model() -> None:
         arguments = first.spec.defaults() | small | {"num_frames": 5, "prompt": "a cat"}
         coarse = to_frames(first.pipe(**arguments, generator=generator, output_type="np"))
         alone = Request(arguments=given, fps=8)
-        film = refined(
-            coarse, loaded.pipe, alone, generator, duration_s=1.0, num_keyframes=3, keyframe_times=None
-        )
+        film = refined(coarse, loaded.pipe, alone, generator, 1.0, 3, None)
         assert np.array_equal(film[0], coarse[0])
         assert clips[row.seed].frames_sha256 == frames_sha256(film)
 
