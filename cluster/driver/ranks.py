@@ -6,8 +6,7 @@ import math
 
 import pyarrow as pa
 
-from framefleet.cluster.dispatch.order import Order, TableOrder
-from framefleet.cluster.dispatch.rank_order import Ranked
+from framefleet.cluster.dispatch.order import Order, Ranked, TableOrder
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

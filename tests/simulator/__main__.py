@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.rank_order import Ranked
+from framefleet.cluster.dispatch.order import Ranked
 from tests.simulator.simulation import Fleet, Outcome, Simulation
 
 MACHINES_PER_SICK = 10  # one machine in so many is sick, with `--sick`

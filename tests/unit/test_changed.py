@@ -21,7 +21,7 @@ def test_a_file_is_of_a_module(path: str, module: str) -> None:
 
 
 def test_the_test_of_a_file_is_the_nearest() -> None:
-    near = nearest_tests(["cluster/dispatch/rank_order.py"])
+    near = nearest_tests(["cluster/dispatch/order.py"])
     assert {"tests/unit/test_order.py", "tests/property/test_dispatcher.py"} <= set(list(near)[:3])
     assert list(near.values()) == sorted(near.values())
     assert near["tests/unit/test_order.py"] == 1

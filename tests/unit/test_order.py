@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.lease import Row
-from framefleet.cluster.dispatch.order import Order, TableOrder
-from framefleet.cluster.dispatch.rank_order import Ranked
+from framefleet.cluster.dispatch.order import Order, Ranked, TableOrder
 
 ORDERS = (TableOrder, Ranked)
 ROWS = st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.5])), max_size=30)
