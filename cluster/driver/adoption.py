@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from framefleet.cluster.driver.recall import noted_apart, path_of
 from framefleet.cluster.worker.messages import StoredRow, WorkerSetup
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.parts.records import public_arguments
-from framefleet.pipeline.outputs.quarantine import noted_apart, path_of
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.scores.scorer import Scored

@@ -13,7 +13,7 @@ import pyarrow as pa
 from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.recall import TakenBack, take_back
+from framefleet.cluster.driver.recall import TakenBack, note_apart, path_of, take_back
 from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import FramefleetError, StoreError
@@ -30,7 +30,6 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
-from framefleet.pipeline.outputs.quarantine import note_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import argument_values

@@ -1,14 +1,19 @@
-"""Rows that an audit speaks against: batched rows of its kind, of all runs of an output, taken back."""
+"""Rows that an audit speaks against: batched rows of its kind, of all runs of an output, taken back.
+
+The kind is noted in `apart/<16 hex>.json`: no clip of it is adopted by a later run.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import APART
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.quarantine import noted_apart, path_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -53,3 +58,17 @@ def finish_taking_back(store: Store, index: RowIndex, hold: Hold) -> TakenBack:
     """Do what a driver that was killed left undone, before records are read."""
     apart = noted_apart(store)
     return take_back(store, index, apart, hold, has_begun=False) if apart else TakenBack()
+
+
+def note_apart(store: Store, kind: str) -> None:
+    """Write down, for drivers to come, that rows of this kind were rendered wrong in a batch."""
+    store.create(path_of(kind), canonical_json({"kind": kind}).encode())
+
+
+def noted_apart(store: Store) -> set[str]:
+    """Return the paths of the kinds that were noted."""
+    return set(store.list(APART))
+
+
+def path_of(kind: str) -> str:
+    return f"{APART}/{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"

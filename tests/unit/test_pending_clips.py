@@ -13,6 +13,7 @@ import pytest
 
 from framefleet.cluster.driver.adoption import Adoption, find_adoptable
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.recall import note_apart
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path
@@ -27,7 +28,6 @@ from framefleet.pipeline.outputs.parts.pending_clips import (
     sweep,
 )
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
-from framefleet.pipeline.outputs.quarantine import note_apart
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
