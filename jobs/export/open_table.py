@@ -50,9 +50,8 @@ class OpenTable(Protocol):
     def state(self) -> TableState | None:
         """Return what the newest commit of ours says; None where there is no table."""
 
-    def append(self, rows: pa.RecordBatchReader, state: str) -> None: ...
-
-    def overwrite(self, rows: pa.RecordBatchReader, state: str) -> None: ...
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
+        """is_more: besides those that are there; else in their place."""
 
 
 def export_table(
@@ -88,7 +87,7 @@ def export_table(
         rows = _Counted(_rows(store, schema, choice.where, new if is_more else parts))
         reader = pa.RecordBatchReader.from_batches(schema, rows)
         try:
-            (table.append if is_more else table.overwrite)(reader, json.dumps(now))
+            table.write(reader, json.dumps(now), is_more=is_more)
         except (JobError, ServiceError):
             raise
         except Exception as error:  # each library has its own, and those of what it is built on
@@ -195,16 +194,14 @@ class _Delta:
         table = self._library.DeltaTable(self._to, storage_options=self._options)
         return _newest(commit.get("framefleet") for commit in table.history())
 
-    def append(self, rows: pa.RecordBatchReader, state: str) -> None:
-        self._write(rows, state, mode="append", schema_mode="merge")
-
-    def overwrite(self, rows: pa.RecordBatchReader, state: str) -> None:
-        self._write(rows, state, mode="overwrite", schema_mode="overwrite")
-
-    def _write(self, rows: pa.RecordBatchReader, state: str, **how: Any) -> None:
-        commit = self._library.CommitProperties(custom_metadata={"framefleet": state})
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
         self._library.write_deltalake(
-            self._to, rows, storage_options=self._options, commit_properties=commit, **how
+            self._to,
+            rows,
+            mode="append" if is_more else "overwrite",
+            schema_mode="merge" if is_more else "overwrite",
+            storage_options=self._options,
+            commit_properties=self._library.CommitProperties(custom_metadata={"framefleet": state}),
         )
 
 
@@ -221,16 +218,13 @@ class _Lance:
         done = filter(None, table.get_transactions())
         return _newest(one.transaction_properties.get("framefleet") for one in done)
 
-    def append(self, rows: pa.RecordBatchReader, state: str) -> None:
-        self._write(rows, state, mode="append")
-
-    def overwrite(self, rows: pa.RecordBatchReader, state: str) -> None:
-        self._write(rows, state, mode="overwrite")
-
-    def _write(self, rows: pa.RecordBatchReader, state: str, **how: Any) -> None:
-        said = {"framefleet": state}
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
         self._library.write_dataset(
-            rows, self._to, storage_options=self._options, transaction_properties=said, **how
+            rows,
+            self._to,
+            mode="append" if is_more else "overwrite",
+            storage_options=self._options,
+            transaction_properties={"framefleet": state},
         )
 
 
@@ -264,19 +258,18 @@ class _Iceberg:
         commits = reversed(self._catalog.load_table(self._name).snapshots())
         return _newest(one.summary.additional_properties.get("framefleet") for one in commits if one.summary)
 
-    def append(self, rows: pa.RecordBatchReader, state: str) -> None:
-        self._catalog.load_table(self._name).append(rows, snapshot_properties={"framefleet": state})
-
-    def overwrite(self, rows: pa.RecordBatchReader, state: str) -> None:
-        if not self._catalog.table_exists(self._name):
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
+        said = {"framefleet": state}
+        if is_new := not self._catalog.table_exists(self._name):
             self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
             self._catalog.create_table(self._name, rows.schema)
-            self.append(rows, state)
+        if is_more or is_new:
+            self._catalog.load_table(self._name).append(rows, snapshot_properties=said)
             return
         with self._catalog.load_table(self._name).transaction() as transaction:
             with transaction.update_schema() as update:
                 update.union_by_name(rows.schema)
-            transaction.overwrite(rows, snapshot_properties={"framefleet": state})
+            transaction.overwrite(rows, snapshot_properties=said)
 
 
 OPEN: Mapping[str, Callable[[str, dict[str, Any]], OpenTable]] = {
