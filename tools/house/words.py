@@ -13,8 +13,8 @@ from tools.house.house import PACKAGES, Finding, House
 ODD = re.compile(r"\b(told|telling|in company|beside|so many|so long)\b", re.IGNORECASE)
 # In what users read; in comments they are only less common.
 ODD_FOR_USERS = re.compile(
-    r"\b(?:go(?:es)? on|gone on|going on|tells?|mend(?:s|ed)?|spelt|is said|are said|for want of|each for itself|"
-    r"in so doing|hand(?:ed)? it on|a Ray of|does not answer since)\b",
+    r"\b(?:go(?:es)? on|gone on|going on|tells?|mend(?:s|ed)?|spelt|(?:is|are) said|for want of|"
+    r"each for itself|hand(?:ed)? it on|does not answer since)\b",
     re.IGNORECASE,
 )
 # Files are called by nouns: from the name of a task a reader must be able to guess the file.
