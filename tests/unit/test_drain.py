@@ -188,7 +188,7 @@ def test_a_worker_that_does_not_answer_is_waited_for_only_so_long(
 ) -> None:
     run(at={1: interrupt}, is_deaf=True)
     assert len(records_of(tmp_path / "out")) == 2
-    assert "rows under way are not waited for" in caplog.text
+    assert "rows that were not saved in time" in caplog.text
 
 
 def test_a_worker_whose_machine_is_to_go_hands_its_rows_to_others(run: Run, tmp_path: Path) -> None:

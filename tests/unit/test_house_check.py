@@ -55,6 +55,8 @@ def problems(check: Check, text: str, path: str = "pipeline/README.md") -> list[
     ("path", "text", "is_refused"),
     [
         ("docs/plan.md", "A row is told at once.", True),
+        ("docs/plan.md", "The same command goes on.", True),
+        ("jobs/plan/README.md", "The same command goes on.", False),
         ("docs/plan.md", "A row is reported at once.", False),
         ("pipeline/rows/a.py", 'print(f"{1} rows in company")', True),
         ("pipeline/rows/a.py", '"""Rows beside others."""', True),

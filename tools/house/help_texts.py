@@ -14,7 +14,9 @@ from tools.house.house import Finding, House
 
 _PLACE = "jobs/cli.py"
 _QUESTION = re.compile(r"(What|Whether|How|Where|Which|Who)\b")
-_ODD = re.compile(r"\b(told|tells?|telling|so many|so long|beside|apart)\b", re.IGNORECASE)
+_ODD = re.compile(
+    r"\b(told|tells?|telling|so many|so long|beside|apart|go(?:es)? on|mend|spelt)\b", re.IGNORECASE
+)
 
 
 def poor_help(_house: House) -> Iterator[Finding]:
