@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
+    from framefleet.jobs.control.submission import logs, submit
     from framefleet.jobs.doctor.doctor import Diagnosis, doctor
     from framefleet.jobs.doctor.results import CheckResult
     from framefleet.jobs.export.export import export
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.render.retry import retry
+    from framefleet.jobs.render.warm_fleet import WarmFleet, fleet
     from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.failed_rows import FailedRow
+    from framefleet.pipeline.outputs.frames.extras import KeptSteps
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.renderer import Renderer
+    from framefleet.pipeline.render.scheduler_steps import step_log_prob
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
 
@@ -69,6 +73,7 @@ __all__ = [
     "HalfDone",
     "Inputs",
     "JobPlan",
+    "KeptSteps",
     "Model",
     "Output",
     "OutputCounts",
@@ -80,14 +85,17 @@ __all__ = [
     "Store",
     "Summary",
     "TrainPlan",
+    "WarmFleet",
     "add",
     "compact",
     "doctor",
     "export",
     "failures",
+    "fleet",
     "gallery",
     "grid",
     "load_model",
+    "logs",
     "open_output",
     "pause",
     "plan",
@@ -101,7 +109,9 @@ __all__ = [
     "score",
     "sheet",
     "status",
+    "step_log_prob",
     "stop",
+    "submit",
     "train",
     "verify",
 ]
@@ -120,6 +130,7 @@ _HOMES = {
     "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
+    "KeptSteps": "framefleet.pipeline.outputs.frames.extras",
     "Model": "framefleet.pipeline.model.model",
     "Progress": "framefleet.cluster.driver.progress",
     "Output": "framefleet.pipeline.outputs.output",
@@ -131,14 +142,17 @@ _HOMES = {
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
+    "WarmFleet": "framefleet.jobs.render.warm_fleet",
     "add": "framefleet.jobs.control.add",
     "compact": "framefleet.jobs.keep.compact.command",
     "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",
+    "fleet": "framefleet.jobs.render.warm_fleet",
     "gallery": "framefleet.jobs.look.gallery.gallery",
     "failures": "framefleet.jobs.look.failures.command",
     "grid": "framefleet.jobs.look.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
+    "logs": "framefleet.jobs.control.submission",
     "open_output": "framefleet.pipeline.outputs.output",
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
@@ -152,7 +166,9 @@ _HOMES = {
     "score": "framefleet.jobs.look.score.score",
     "sheet": "framefleet.jobs.look.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",
+    "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
+    "submit": "framefleet.jobs.control.submission",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }

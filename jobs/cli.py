@@ -13,7 +13,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
+from framefleet.jobs.control.command import (
+    add_command,
+    logs_command,
+    pause_command,
+    resume_command,
+    stop_command,
+    submit_command,
+)
 from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
 from framefleet.jobs.doctor.command import doctor_command
 from framefleet.jobs.export.command import export_command
@@ -44,11 +51,12 @@ from framefleet.pipeline.guards.redaction import keep_secrets
 
 # In the order in which they are used.
 _PANELS = {
-    "Render": (demo_command, plan_command, render_command, train_command),
+    "Render": (demo_command, plan_command, render_command, submit_command, train_command),
     "Watch and control": (
         status_command,
         failures_command,
         report_command,
+        logs_command,
         add_command,
         pause_command,
         resume_command,

@@ -36,6 +36,7 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
         inputs=setup.inputs,
         second_models=setup.second_models,
         audit=Audit(every=0),
+        keep=setup.keep,
     )
     for row in rows:
         assert isinstance(row, CheckedRow), row

@@ -26,9 +26,10 @@ from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Startin
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
-from framefleet.pipeline.errors import ModelError, StoreError, UserError
+from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
+from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.parts.records import Record
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Driver:
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
         self._scale = Scale(work.elastic) if work.elastic else None
-        self._largest = work.largest
+        self._largest, self._device_name = work.largest, work.device_name
         self._has_failed = False
         self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
@@ -89,7 +90,8 @@ class Driver:
                 self._turn(fleet)
                 self._feed.regroup()
                 self._feed.fill()
-            self._drain(fleet)
+            if self._is_ending:
+                self._drain(fleet)
         except UserError:  # of the table, or of one machine: the other workers and the store are well
             self._has_failed = True
             self._drain(fleet)
@@ -400,11 +402,19 @@ class Driver:
         return dropped
 
     def _refused(self, event: Ready) -> Cause | None:
-        """Return why a worker is to end whose machine has another model."""
-        if event.hello.model_digest == self._work.rows.identity.model_digest:
+        """Return why a worker is to end whose machine has another model, or another GPU than is wanted."""
+        who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
+        if event.hello.model_digest != self._work.rows.identity.model_digest:
+            error: FramefleetError = ModelError(
+                f"{who} found other files at {self._work.setup.model.name}",
+                "put the same model on every machine of the cluster",
+            )
+            return Cause(reason=error.problem, kind="refused", error=error)
+        self._device_name = device if self._device_name == "" else self._device_name
+        if self._device_name in (None, device):
             return None
-        error = ModelError(
-            f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
-            "put the same model on every machine of the cluster",
+        error = FleetError(
+            f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
+            "give the job machines of that kind, or set `fleet.same_gpu: false`",
         )
         return Cause(reason=error.problem, kind="refused", error=error)

@@ -37,6 +37,7 @@ class Work:
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
     that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
     None where the number of workers does not follow the rows left. largest: the row that takes most memory.
+    device_name: of the GPU, or of the processor, that all workers must have; "": the first's; None: any.
     more: takes rows that were added to the table since, into the index; None where there are none.
     """
 
@@ -54,6 +55,7 @@ class Work:
     gpus_per_worker: float = 1.0
     elastic: ElasticWorkers | None = None
     largest: Request | None = None
+    device_name: str | None = None
     more: Callable[[], Added | None] = lambda: None
 
     def cost(self, spent: Spent) -> float | None:

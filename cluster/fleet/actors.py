@@ -16,6 +16,7 @@ import framefleet
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.scores.score import ClipScore
 
@@ -48,6 +49,10 @@ class Actor:
         report: WorkerReport = self._worker.exchange((), drain=True)
         return report
 
+    def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
+        answer: Loading = self._worker.renew(updates)
+        return answer
+
 
 @dataclass(slots=True)
 class Slot:
@@ -65,6 +70,7 @@ class Slot:
     has_rendered: bool = False
     starts_at: float = 0.0
     avoids_until: float = 0.0  # then a machine that rests now may have it too
+    is_to_renew: bool = False  # as soon as its call is answered
     actor: Any = None
 
     @property
@@ -83,14 +89,20 @@ class Actors:
         self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup, *, folder: str | None
     ) -> None:
         self._options = options
-        self._arguments = ray.cloudpickle.dumps((worker_class, setup)), folder
+        self._worker_class, self._folder = worker_class, folder
+        self.set_up(setup)
         self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
+
+    def set_up(self, setup: WorkerSetup) -> None:
+        """Have processes that are made from now on begin with this."""
+        self._arguments = ray.cloudpickle.dumps((self._worker_class, setup)), self._folder
 
     def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
         """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
         slot.num_starts += 1
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
+        slot.is_to_renew = False
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
         options = self._options | {"label_selector": where}
         slot.actor = self._class.options(**options).remote(*self._arguments)
@@ -103,6 +115,9 @@ class Actors:
         self, slot: Slot, assignments: Sequence[Assignment], dropped: Sequence[str], *, now: float
     ) -> None:
         self._ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)), now)
+
+    def renew(self, slot: Slot, updates: tuple[WeightUpdate, ...], *, now: float) -> None:
+        self._ask(slot, slot.actor.renew.remote(updates), now)
 
     def drain(self, slot: Slot, *, now: float) -> None:
         self._ask(slot, slot.actor.drain.remote(), now)

@@ -33,6 +33,7 @@ from framefleet.cluster.worker.messages import Assignment, Hello, Loading, Worke
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.model.weight_updates import WeightUpdate
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,19 @@ class Fleet:
         for slot in [*self._resting, *(slot for slot in self._slots.values() if slot.state in idle)]:
             if self.has_too_many:
                 self._give_up(slot)
+
+    def renew(self, updates: tuple[WeightUpdate, ...]) -> None:
+        """Serve another driver: each worker leaves its rows, and is ready again once it has these weights."""
+        is_other, now = updates != self._setup.updates, self._clock.seconds
+        self._setup = replace(self._setup, updates=updates)
+        self._actors.set_up(self._setup)
+        for slot in [slot for slot in self._slots.values() if slot.state == "pending" and is_other]:
+            self._forget(slot)
+            self._start(slot)
+        for slot in self._slots.values():
+            if slot.state in ("loading", "ready"):
+                slot.state, slot.since, slot.is_to_renew = "loading", now, True
+        self.resize(None)
 
     def _give_up(self, slot: Slot) -> None:
         """Have no worker in this place any more."""
@@ -275,6 +289,10 @@ class Fleet:
             return self._failed(slot, error)
         if isinstance(answer, str):
             return self._place(slot, answer)
+        if slot.is_to_renew:
+            slot.is_to_renew = False
+            self._actors.renew(slot, self._setup.updates, now=self._clock.seconds)
+            return None
         if isinstance(answer, Loading):
             self._actors.start(slot, now=self._clock.seconds)
             return Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")

@@ -53,6 +53,11 @@ class FleetSettings(Strict):
         description="CPU cores that Ray sets aside for each worker; as many clips are encoded at once, and "
         "never less than two. auto: a GPU's share of its machine's, up to 4; 1 where there is no GPU.",
     )
+    same_gpu: bool = Field(
+        default=False,
+        description="Use only workers with the GPU of the first one, or of the output's first record; where "
+        "there is no GPU, with its processor. Then all rows have the bits of one kind of machine.",
+    )
     ready_timeout_s: float = Field(
         default=600,
         gt=0,

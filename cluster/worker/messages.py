@@ -14,6 +14,8 @@ from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
@@ -42,6 +44,7 @@ class WorkerSetup:
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
     scores: what is measured of every clip, in parallel with the denoising.
+    keep: of the steps of every row. updates: of the model's weights, in the store.
     """
 
     model: ModelSettings
@@ -57,6 +60,8 @@ class WorkerSetup:
     num_writers: int = 2
     checkpoint_every_s: float = 0.0
     scores: tuple[ClipScore, ...] = ()
+    keep: KeptSteps = field(default_factory=KeptSteps)
+    updates: tuple[WeightUpdate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

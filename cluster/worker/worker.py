@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from framefleet.cluster.worker.writers import Writers
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
+from framefleet.pipeline.model.weight_updates import WeightUpdate, with_weights
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
@@ -115,6 +116,9 @@ class Worker:
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
         self._started, self._load_s = time.perf_counter(), 0.0
+        self._updates = setup.updates  # of the model's weights, that it is to have
+        self._is_renewed = False
+        self._counted: Mapping[str, float] = {}  # for an earlier driver
         self._has_rehearsed = False  # of the render thread's
 
     def start(self) -> Hello | Loading:
@@ -132,11 +136,26 @@ class Worker:
             self._render.start()
         if not self._loaded.wait(_POLL_S):
             return Loading(self._doing)
-        if self._renderer is None:
-            assert self._broken is not None
+        if self._broken is not None:
             raise self._broken
+        assert self._renderer is not None
         self._writers.start()
+        if self._is_renewed:
+            self._is_renewed, self._counted = False, {}
+            self._counted = self._figures()
         return Hello.of(self._renderer.model)
+
+    def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
+        """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
+        with self._news:
+            self._inbox.take_all()
+            self._dropped.update(self._rendering)
+            if updates != self._updates:
+                self._updates, self._doing = updates, "loading new weights"
+                self._loaded.clear()
+            self._is_renewed = True
+            self._news.notify_all()
+        return Loading(self._doing)
 
     def exchange(
         self, assignments: Sequence[Assignment], dropped: Collection[str] = (), *, drain: bool = False
@@ -182,7 +201,8 @@ class Worker:
         spent = {LOAD: self._load_s, **self._renderer.clock.seconds()}
         own = {WORKER_SECONDS.key(cause): seconds for cause, seconds in spent.items()}
         own[REMEMBERED_SIZES.key()] = self._renderer.num_remembered
-        return own | self._setup.store.counts.figures()
+        own |= self._setup.store.counts.figures()
+        return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
 
     def _stillness(self) -> dict[str, Any]:
         """Return for how long the rows that are rendered came no further, and which these are."""
@@ -212,22 +232,26 @@ class Worker:
 
             model = self._load()
             load_scores(self._setup.scores)
-            renderer = Renderer(
-                model,
-                self._setup.batching,
-                recipes=self._setup.recipes,
-                inputs=self._setup.inputs,
-                embeddings=self._setup.store if self._setup.keep_embeddings else None,
-                second_models=self._setup.second_models,
-                audit=self._setup.audit,
-                probes=self._setup.store,
-            )
-            self._load_s = time.perf_counter() - self._started - renderer.clock.elapsed_s
-            self._renderer = renderer
-            self._loaded.set()
-            while self._take(renderer):
-                self._deliver(renderer.step(), renderer)
-                self._checkpointer.look(renderer)
+            while True:
+                model = with_weights(model, self._updates, self._setup.store)
+                renderer = Renderer(
+                    model,
+                    self._setup.batching,
+                    recipes=self._setup.recipes,
+                    inputs=self._setup.inputs,
+                    embeddings=self._setup.store if self._setup.keep_embeddings else None,
+                    second_models=self._setup.second_models,
+                    audit=self._setup.audit,
+                    probes=self._setup.store,
+                    keep=self._setup.keep,
+                )
+                self._load_s = self._load_s or time.perf_counter() - self._started - renderer.clock.elapsed_s
+                self._begin(renderer)
+                while self._take(renderer):
+                    self._deliver(renderer.step(), renderer)
+                    self._checkpointer.look(renderer)
+                if self._is_drained:
+                    break
             self._hand_back(renderer)
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
             log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
@@ -235,6 +259,13 @@ class Worker:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
+
+    def _begin(self, renderer: Renderer) -> None:
+        """Say that the model is loaded, unless it has to have other weights by now."""
+        with self._news:
+            self._renderer = renderer
+            if self._updates == renderer.model.updates:
+                self._loaded.set()
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         """Pass on what became of rows."""
@@ -274,6 +305,8 @@ class Worker:
         with self._news:
             while not self._is_drained:
                 self._drop(renderer)
+                if self._updates != renderer.model.updates and not renderer.num_active:
+                    return False
                 taken = self._inbox.take(renderer.capacity - renderer.num_active)
                 if taken or renderer.num_active:
                     break

@@ -1,12 +1,13 @@
-"""`framefleet stop`, `pause`, `resume` and `add`: what is typed, and what they print."""
+"""`framefleet stop`, `pause`, `resume`, `add`, `submit` and `logs`: what is typed, and what they print."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument
+from typer import Argument, Option
 
 from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
@@ -88,6 +89,63 @@ def add_command(
             stdout.say(f"these {added.num_rows:,} rows were added before: {added.url}")
         if not added.is_running:
             stderr.say("no job runs: the next `framefleet render` renders them")
+
+
+_OwnFile = Annotated[Path, Argument(metavar="JOB.YAML", help="Job file.")]
+_JobServer = Annotated[
+    str | None,
+    Option(
+        "--address",
+        metavar="URL",
+        help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: as `ray job` finds it.",
+    ),
+]
+_Follow = Annotated[bool, Option("--follow", "-f", help="Print what comes until the job ends.")]
+
+
+def submit_command(
+    job: _OwnFile, address: _JobServer = None, sets: Sets = None, verbose: Verbose = False
+) -> None:
+    """Have a Ray cluster render a job by itself: this machine may be switched off meanwhile.
+
+    Returns at once. `framefleet status`, `logs`, `pause` and `stop` take its output, from any machine.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.control.submission import submit_job
+        from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.output import store_of_job
+
+        loaded = load_job(job, sets or [])
+        found = submit_job(loaded, address)
+        stdout.say(f"submitted to {found.address} as {found.submission_id}")
+        output = store_of_job(loaded).url_of("")
+        own = {"table": loaded.table, "output": loaded.output}
+        if paths := [f"{name} {place}" for name, place in own.items() if place and "://" not in place]:
+            stderr.say(f"note: the cluster must have the same files at {' and '.join(paths)}")
+        stderr.say(f"to see it: {command('status', output)}; {command('logs', output)}")
+        stderr.say(f"to end it: {command('stop', output)}")
+
+
+def logs_command(
+    output: OutputToRead,
+    address: _JobServer = None,
+    follow: _Follow = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Print what the job printed that was submitted last for an output, and how it stands."""
+    with reporting(verbose=verbose):
+        from framefleet.cluster.fleet.submission import find_submission, logs_of
+        from framefleet.jobs.job.file import set_values
+        from framefleet.pipeline.outputs.stores.store import Store
+
+        store = Store(output, set_values(sets or []).get("storage_options", {}))
+        found = find_submission(address, store.url_of(""))
+        for piece in logs_of(found, follow=follow):
+            stdout.say(piece.rstrip("\n"))
+        if follow:
+            found = find_submission(address, store.url_of(""))
+        stderr.say(f"{found.submission_id} is {found.state.lower()}: {found.message}")
 
 
 def _say_asked(driver: DriverSeen, what: str) -> None:

@@ -250,6 +250,16 @@ class TableJob(Section):
     """fsspec options to open table, model and output: key, secret, endpoint_url, ..."""
 
 
+class StepsSection(Section):
+    """What is stored of the denoising steps, in the clip's file in extras/."""
+
+    latents: list[int] | Literal["all"] = Field(default_factory=list)
+    """Steps whose latents are stored: 0 is the noise, 1 what the first step returns, -1 what the last one
+    returns; or all."""
+    log_probs: bool = False
+    """Store the log-probability of every step, for a stochastic scheduler."""
+
+
 class Job(TableJob):
     """What is rendered, and how."""
 
@@ -278,6 +288,7 @@ class Job(TableJob):
     """Render each row cheaply first, and only the best of them in full."""
     batching: BatchingSection = BatchingSection()
     audit: AuditSection = AuditSection()
+    keep: StepsSection = StepsSection()
     keep_embeddings: bool = False
     """Store what text encoders return in the output, and keep the encoders off the GPU."""
     media: MediaSection = MediaSection()

@@ -52,7 +52,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or undo these changes; "
-            "fleet, retries, order, budget, audit, scores, draft.keep, on_invalid, keep_embeddings, "
+            "fleet, retries, order, budget, audit, scores, keep, draft.keep, on_invalid, keep_embeddings, "
             "batching.max_rows, batching.remember, sweep and the table's rows may change, and LoRAs and "
             "second models may be added",
         )

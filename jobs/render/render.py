@@ -35,9 +35,14 @@ from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey
 from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.environment import device_name
+from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
@@ -132,7 +137,7 @@ def render_rows(
                 is_new_to_see = index.counts().pending > 0
                 try:
                     with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
-                        summary = _render_pending(resolved, survey, index, lock, watch, start, only, spent)
+                        summary = render_pending(resolved, survey, index, lock, watch, start, only, spent)
                 except TableError:
                     distrust_parts(resolved.store)
                     raise
@@ -145,7 +150,7 @@ def check_limit(job: Job, limit: int | None) -> None:
         raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
 
 
-def _render_pending(
+def render_pending(
     resolved: ResolvedJob,
     survey: Survey,
     index: RowIndex,
@@ -242,12 +247,29 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
         elastic=resolved.job.fleet.elastic,
+        device_name=_first_device(resolved.store) if resolved.job.fleet.same_gpu else None,
     )
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
     found = find_adoptable(work.setup, left, model_digest=resolved.identity.model_digest)
     return replace(work, adoption=found)
+
+
+def _first_device(store: Store) -> str:
+    """Return what rendered the first of an output's records; "" where there is none."""
+    for _, records in tables_by_part(store, fields_named(FIRST_FIELDS, "environment")):
+        said = parse_json(records["environment"][0].as_py()) if len(records) else None
+        if isinstance(said, dict):
+            return device_name(said)
+    return ""
+
+
+def _kept_steps(job: Job) -> KeptSteps:
+    latents = job.keep.latents
+    return KeptSteps(
+        latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
+    )
 
 
 def setup_of(resolved: ResolvedJob) -> WorkerSetup:
@@ -265,4 +287,6 @@ def setup_of(resolved: ResolvedJob) -> WorkerSetup:
         keep_embeddings=resolved.job.keep_embeddings,
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
         scores=resolved.scores,
+        keep=_kept_steps(resolved.job),
+        updates=resolved.updates,
     )

@@ -22,6 +22,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
@@ -49,6 +50,7 @@ class ResolvedJob:
     """A job whose parts were found to fit each other.
 
     files: what loading the model reads, each with its SHA-256. recipes: by name; grows as rows name others.
+    updates: of its weights since, which the row_ids count.
     """
 
     job: Job
@@ -67,6 +69,7 @@ class ResolvedJob:
     inputs: Inputs
     finder: InputIndex
     scores: tuple[ClipScore, ...]
+    updates: tuple[WeightUpdate, ...] = ()
 
     @property
     def plan(self) -> RowPlan:

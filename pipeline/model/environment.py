@@ -43,6 +43,11 @@ def environment(
     return found | ({"matmul": numerics.matmul} if numerics.matmul else {})
 
 
+def device_name(environment: Mapping[str, Any]) -> str:
+    """Return what computed there: the name of the GPU, or of the processor where there is none."""
+    return str(environment.get("gpu") or environment.get("cpu") or "")
+
+
 def source_fingerprint() -> str:
     """SHA-256 over framefleet's own source files: two processes with equal ones run the same code."""
     root = Path(framefleet.__file__).parent

@@ -101,6 +101,11 @@ def read_again(model: Model, names: Collection[str]) -> None:
             f"a row changed the weights of {', '.join(names)}, which are quantized or offloaded",
             "have the recipe put back what it changes, or load the model again",
         )
+    if updated := {update.component for update in model.updates} & {*names}:
+        raise ModelError(
+            f"a row changed the weights of {', '.join(updated)}, which were updated since they were loaded",
+            "have the recipe put back what it changes",
+        )
     folder, digests = fetched_as(source_of(settings), without_ip_adapter(model.digests))
     loras = {name: fetch_lora(name, lora, settings.storage_options) for name, lora in settings.loras.items()}
     adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, model.digests)

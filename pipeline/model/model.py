@@ -16,6 +16,7 @@ from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, asked
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.model.weight_updates import WeightUpdate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +68,7 @@ class Model:
     """A loaded pipeline, and what identifies it.
 
     digest: of all files loaded; digests: of each. environment: see `environment`. attention: where a job
-    asks for a backend.
+    asks for a backend. updates: of weights that it no longer has from its files; the digest counts them.
     """
 
     settings: ModelSettings
@@ -77,6 +78,7 @@ class Model:
     digest: str
     environment: Mapping[str, Any]
     attention: Attention | None = None
+    updates: tuple[WeightUpdate, ...] = ()
 
     def __repr__(self) -> str:
         settings = self.settings

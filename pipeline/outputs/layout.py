@@ -25,6 +25,7 @@ part in records/ names is committed; all else is found again, made again or swep
     chosen/<digest>.parquet       driver             nobody          the table of rows that drafts chose
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own
+    weights/<sha256>.safetensors  fleet()            fleet()         while its workers use them
     embeddings/, .probes/         worker             anybody         never: computed again
     damaged/<path>                repair             anybody         never: kept for people to look at
     .verify/<run>/                verify             verify          never
@@ -42,5 +43,6 @@ CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"
 ADDED = "added-"  # how files in tables/ begin that `add` wrote
+WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
 GALLERY, PICKS = "gallery", "stars.jsonl"

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_frames import recorded_frames
+from framefleet.pipeline.outputs.clip_frames import recorded_frames, recorded_tensors
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRAFTS, DRIVERS, INVALID, RECORDS, ROWS
@@ -139,6 +139,13 @@ class Output:
         JobError where it is not what was committed.
         """
         return recorded_frames(self.store, record)
+
+    def extras(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the tensors that a record's row has besides its clip, by their names; {} without any.
+
+        record: with row_id, extra_outputs_sha256 and extra_outputs_path. Raises as `frames` does.
+        """
+        return recorded_tensors(self.store, record)
 
     def no_records(self) -> JobError:
         """Return the error for an output in which no row is done."""

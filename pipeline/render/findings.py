@@ -14,6 +14,7 @@ import torch
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, Worth, united
 from framefleet.pipeline.render.fused.batching import Batching, Sizes
 from framefleet.pipeline.render.fused.calls import Call
@@ -62,7 +63,7 @@ class Findings:
         return None if pins is None or tuple(pins.axes) != kind.axes else frozenset(pins.modules)
 
     def note(self, kind: Kind, verdict: Worth, *, seconds: float, pins: Collection[str] | None) -> None:
-        """Keep what was found of a kind. pins: the modules that make it exact, where it is."""
+        """KeptSteps what was found of a kind. pins: the modules that make it exact, where it is."""
         size = BatchSize(rows=kind.rows, seconds=seconds, verdict=verdict)
         self._keep(kind, size, [] if pins is None else [_pins_of(kind, pins)])
 
@@ -123,7 +124,7 @@ def surroundings(model: Model, batching: Batching) -> str:
     Whatever may matter is in it: what does not match is only found once more.
     """
     said = {
-        "model": model.digest,
+        "model": model_digest(model.digests),  # other weights of the same networks have the same plans
         "loras": {name: [lora.sha256, lora.component] for name, lora in model.settings.loras.items()},
         "numerics": model.settings.numerics(batching.mode),
         "min_gain": batching.min_gain,

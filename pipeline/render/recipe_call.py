@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import Around
 from framefleet.pipeline.model.lora import without_loras
@@ -27,7 +28,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.model.specs.signature import references_of
-from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
+from framefleet.pipeline.outputs.frames.extras import KEPT, WRITTEN_PROMPT, Extras, KeptSteps, to_extras
 from framefleet.pipeline.outputs.frames.pixels import LateFrames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
@@ -35,6 +36,7 @@ from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.process_state import ModuleState
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.scheduler_steps import StepTrace
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
@@ -57,6 +59,7 @@ class RecipeCall:
         inputs: Inputs,
         clock: Clock,
         second_try: Around,
+        keep: KeptSteps,
     ) -> None:
         self._model = model
         self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
@@ -65,7 +68,7 @@ class RecipeCall:
         self._modules: dict[str, ModuleState] = {}  # of users' recipes, by the names of modules
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
-        self._clock, self._second_try = clock, second_try
+        self._clock, self._second_try, self._keep = clock, second_try, keep
 
     def is_own(self, row: RenderRow) -> bool:
         """Whether a row's recipe is the function of whoever runs the job."""
@@ -91,6 +94,7 @@ class RecipeCall:
         model, request = self._model, row.request
         fresh = self._fresh_scheduler(request.scheduler)
         recipe = self._recipes[request.recipe]
+        trace = self._trace(fresh) if self._keep else None
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
@@ -109,11 +113,27 @@ class RecipeCall:
         with working_on([row.adapters]):
             output = recipe.render(pipe, replace(request, arguments=opened))
         rendered: Rendered = self._second_try("frames", self._rendered, output, pipe)
-        return with_written(rendered, written)
+        rendered = with_written(rendered, written)
+        return self._second_try("frames", self._with_steps, rendered, trace) if trace else rendered
 
     def _rendered(self, output: Any, pipe: Any) -> Rendered:
         with self._clock.spending("frames"):
             return to_rendered(output, pipe)
+
+    def _trace(self, schedulers: Mapping[str, Any]) -> StepTrace:
+        """Follow the row's own scheduler. Raises RowError where it has none."""
+        if "scheduler" not in schedulers:
+            name = self._model.spec.class_name
+            raise RowError(f"keep: {name} has no noise scheduler", "leave `keep` out of this job")
+        return StepTrace(schedulers["scheduler"], self._keep)
+
+    def _with_steps(self, rendered: Rendered, trace: StepTrace) -> Rendered:
+        """Add what is kept of a row's steps to what its pipeline returned."""
+        with self._clock.spending("frames"):
+            kept = to_extras(trace.fields())
+        values = {**rendered.extras.values, KEPT: asdict(self._keep)}
+        arrays = {**rendered.extras.arrays, **kept.arrays}
+        return replace(rendered, extras=Extras(arrays=arrays, values=values))
 
     def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:
         """Return one of fresh state, a copy of what is built once for each name: that takes milliseconds."""

@@ -14,6 +14,7 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
@@ -67,6 +68,7 @@ class Renderer:
         second_models: Mapping[str, Declared] | None = None,
         audit: Audit | None = None,
         probes: Store | None = None,
+        keep: KeptSteps | None = None,
     ) -> None:
         """recipes: all that requests may name besides framefleet's own; without it they may name any
         `module:function`, which is then imported.
@@ -83,6 +85,8 @@ class Renderer:
         where batching is of mode fast.
 
         probes: where it is kept, besides this machine's cache folder, what was found of batches.
+
+        keep: of each row's steps, in the extras of its clip.
         """
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
@@ -97,7 +101,8 @@ class Renderer:
         if model.settings.options.compile:
             self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
-        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try)
+        keep = keep or KeptSteps()
+        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(
             model,

@@ -140,6 +140,29 @@ def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_nam
     assert time.monotonic() - started > 3, "it rested for one second, then for two"
 
 
+@pytest.mark.parametrize("why", ["no model", "no device"])
+def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
+    why: str, tmp_path: Path, ray_cluster: str
+) -> None:
+    with fleet_of(tmp_path, "", ray_cluster, ready_timeout_s=1) as fleet:
+        first = until(fleet, ready)
+        assert isinstance(first, Ready)
+        fleet.exchange(first.worker, [])
+        (tmp_path / "asked").write_text(why)
+        fleet.resize(2)
+        gone = until(fleet, lost)
+        assert isinstance(gone, Lost) and gone.worker != first.worker
+        fleet.replace(gone, is_explained=False)
+        until(fleet, lambda event: isinstance(event, Reported) and event.worker == first.worker)
+        began = time.monotonic()
+        while time.monotonic() - began < 3:  # longer than any job would wait for its first worker here
+            for event in fleet.wait(0.5):
+                if isinstance(event, Reported):
+                    fleet.exchange(event.worker, [])
+                elif isinstance(event, Lost):
+                    fleet.replace(event, is_explained=False)
+
+
 def test_workers_without_room_are_told_once_and_the_others_work(
     tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
 ) -> None:

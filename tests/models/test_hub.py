@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -17,6 +17,7 @@ from framefleet.pipeline.model.sources.weights import fetched_as, open_weights
 from tests.commands import command
 from tests.hub_server import HubServer, hub
 from tests.tiny import SMALLEST, tiny
+from tests.warm.process import start
 
 __all__ = ["hub"]  # a fixture
 
@@ -70,14 +71,17 @@ def test_a_worker_asks_the_hub_nothing_when_all_is_in_the_cache(repo: HubServer)
     assert repo.requests == []
 
 
-def test_workers_that_start_together_fetch_every_file_once(repo: HubServer) -> None:
+def test_eight_workers_that_start_together_fetch_every_file_once(repo: HubServer) -> None:
     source = open_source(REPO)
-    expected = open_weights(source).digests()
-    with ThreadPoolExecutor(4) as threads:
-        folders = list(
-            threads.map(lambda _: open_source(REPO, revision=source.revision).fetch(expected), range(4))
-        )
-    assert len(set(folders)) == 1
+    files = [*open_weights(source).digests()]
+    fetch = f"""
+from framefleet.pipeline.model.sources.source import open_source
+print(open_source({REPO!r}, revision={source.revision!r}).fetch({files!r}))
+"""
+    workers = [start("-c", fetch, is_cold=True, stderr=subprocess.PIPE) for _ in range(8)]
+    ended = [worker.communicate(timeout=120) for worker in workers]
+    assert len({folder for folder, _ in ended}) == 1, ended
+    assert not any(worker.returncode for worker in workers), ended
     assert len(repo.fetched()) == len(set(repo.fetched())) == 3
 
 

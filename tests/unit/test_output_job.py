@@ -67,6 +67,7 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "on_invalid",
         "batching",
         "audit",
+        "keep",
         "keep_embeddings",
         "media",
         "retries",

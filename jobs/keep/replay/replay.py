@@ -19,6 +19,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.frames.extras import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -102,6 +103,7 @@ class Replayer:
             inputs=recorded.inputs,
             second_models=second_models,
             audit=Audit(every=0),
+            keep=kept_in(recorded.record.extra_outputs),
         )
         row_id = recorded.record.row_id
         outcome = renderer.render_plainly(request, row_id)

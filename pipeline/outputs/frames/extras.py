@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 
 WRITTEN_PROMPT = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
+KEPT = "kept"  # what is kept of the steps, as the job asked for it
 _MAX_JSON_BYTES = 1 << 18  # of small values: records travel to the driver, and are kept side by side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSteps:
+    """What is kept of a row's steps.
+
+    latents: numbers of steps, of which 0 is the noise that the first one gets, 1 what it returns, -1 what the
+    last one returns. log_probs: of each step.
+    """
+
+    latents: tuple[int, ...] | Literal["all"] = ()
+    log_probs: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.latents or self.log_probs)
+
+
+_KEPT = TypeAdapter(KeptSteps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +54,15 @@ class Extras:
         from safetensors.torch import save
 
         return save(dict(self.arrays))
+
+
+def kept_in(extra_outputs: str | None) -> KeptSteps:
+    """Return what a record says is kept of its row's steps; anything else says nothing."""
+    try:
+        said = parse_json(extra_outputs or "{}")
+        return _KEPT.validate_python(said[KEPT]) if isinstance(said, dict) and KEPT in said else KeptSteps()
+    except ValueError:
+        return KeptSteps()
 
 
 def to_extras(fields: Mapping[str, Any]) -> Extras:

@@ -1,0 +1,87 @@
+"""From a job to a copy of it, with the modules it names, that a Ray cluster runs by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from framefleet.cluster.fleet.actors import modules_to_ship
+from framefleet.cluster.fleet.submission import Submission, find_submission, logs_of, submit_files
+from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.resolve import base_of, scores_of
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.recipes.recipe import find_recipe
+
+_FILE = "job.json"
+_COMMAND = f"framefleet render {_FILE} --set fleet.address=auto"
+# Keys whose texts may be paths of this machine; those of `model` and its likes may be names of the hub too.
+_PATHS = {"table", "output", "path", "lock", "base", "file", "similarity", "disk", "certificate"}
+_PATHS |= {"private_key"}
+_NO_PATHS = {"defaults", "overrides", "columns", "draft", "storage_options"}
+
+
+def submit(
+    job: Job | str | Path | Mapping[str, Any], *, table: object = None, address: str | None = None
+) -> Submission:
+    """Have a Ray cluster render a job by itself, so that this machine may go; return at once.
+
+    table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
+    http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
+    model, output. Modules of its recipe and scores go with it. Raises JobError, FleetError.
+    """
+    return submit_job(job_as(Job, job) if table is None else with_table(job, table), address)
+
+
+def logs(
+    output: str,
+    *,
+    address: str | None = None,
+    follow: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """Yield what the job printed that was submitted last for an output, in pieces.
+
+    address: as of `submit`. follow: until it ends. storage_options: what fsspec takes. Raises JobError where
+    none was submitted, FleetError.
+    """
+    found = find_submission(address, Store(output, storage_options).url_of(""))
+    return logs_of(found, follow=follow)
+
+
+def submit_job(job: Job, address: str | None) -> Submission:
+    """Do what `submit` does."""
+    output = store_of_job(job).url_of("")
+    with TemporaryDirectory(prefix="framefleet-") as name:
+        folder = Path(name)
+        for module in map(Path, modules_to_ship([find_recipe(job.recipe), *scores_of(job)])):
+            if module.is_dir():
+                shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(module, folder)
+        values = _anywhere(job.model_dump(mode="json", exclude_unset=True))
+        if job.table is None:
+            values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(job))}
+        file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump(values, opened, ensure_ascii=False)
+        return submit_files(address, folder, _COMMAND, output=output)
+
+
+def _anywhere(value: Any, key: str = "") -> Any:
+    """Return values of a job with paths that mean the same in another folder."""
+    if isinstance(value, Mapping):
+        return {name: inner if name in _NO_PATHS else _anywhere(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_anywhere(inner, "base" if key == "roots" else "") for inner in value]
+    is_path = key in _PATHS and isinstance(value, str) and "://" not in value
+    if not is_path or (key == "path" and not os.path.exists(os.path.expanduser(value))):
+        return value
+    return os.path.abspath(os.path.expanduser(value))

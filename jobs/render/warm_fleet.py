@@ -1,0 +1,196 @@
+"""A fleet that stays between calls: rows in, their records out, and weights that are updated in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.fleet.start import Start
+from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.render import render_pending
+from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job
+from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.weight_updates import WeightUpdate, store_weights, updated_digest
+from framefleet.pipeline.outputs.layout import WEIGHTS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.seals import sweep_late
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.table_rows import TableRows
+
+if TYPE_CHECKING:
+    from framefleet.cluster.fleet.fleet import Fleet
+
+
+class WarmFleet:
+    """The workers of a job, as a context; they start with the first rows, and end with the context.
+
+    summary: how the last call of `render` ended; None before it. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        job: Job | str | Path | Mapping[str, Any],
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._job, self._watch = job, Callback(on_progress)
+        self._stack = ExitStack()
+        self._resolved: ResolvedJob | None = None
+        self.summary: Summary | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def output(self) -> Output:
+        """What has been rendered so far, with `frames` and `extras` of each record."""
+        return Output(self._begun.store)
+
+    def render(self, rows: object) -> pa.Table:
+        """Render rows; return their records, in their order, without those of rows that failed.
+
+        rows: as `framefleet.render` takes them. A row that was rendered before, with the same weights, is not
+        rendered again. Raises as `framefleet.render` does.
+        """
+        job = with_table(self._job, rows)
+        resolved = self._begin(job) if self._resolved is None else _with_rows(self._resolved, job)
+        self._resolved = resolved
+        with closing(RowIndex()) as index:
+            survey = survey_rows(resolved, index, self._watch)
+            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            mark_done(resolved, index, self._watch)
+            write_rows(resolved, index, self._lock)
+            row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
+            index.leave_only(row_ids)  # of the output's: what earlier calls left half-done stays
+            self.summary = render_pending(
+                resolved, survey, index, self._lock, self._watch, self._start, row_ids, Spent()
+            )
+        return _records_of(self.output, row_ids)
+
+    def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path]) -> str:
+        """Have all workers go on with other weights, where they are; return the model's new digest.
+
+        weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
+        Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError; for
+        weights that do not fit, the next call of `render` does.
+        """
+        resolved = self._begun
+        updates = {update.component: update for update in resolved.updates}
+        for component, given in weights.items():
+            updates[component] = store_weights(resolved.store, component, given)
+        self._resolved = _with_updates(resolved, tuple(updates.values()))
+        kept = {path for update in updates.values() for path in update.files}
+        resolved.store.delete_many(path for path in resolved.store.list(WEIGHTS) if path not in kept)
+        return self._resolved.identity.model_digest
+
+    @property
+    def _begun(self) -> ResolvedJob:
+        if self._resolved is None:
+            raise JobError("the fleet has not rendered any rows yet", "call render(rows) first")
+        return self._resolved
+
+    def _begin(self, job: Job) -> ResolvedJob:
+        """Take the output, and have the fleet start when it is asked for."""
+        if job.draft is not None:
+            raise JobError("a fleet that stays renders no drafts", "leave `draft` out of the job")
+        resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
+        self._lock = self._stack.enter_context(DriverLock(resolved.store))
+        claim(resolved)
+        sweep_late(resolved.store, self._lock)
+        self._stack.callback(resolved.store.delete_all, WEIGHTS)
+        self._start = self._stack.enter_context(_Kept(job))
+        return resolved
+
+
+class _Kept(Start):
+    """A start whose fleet serves one driver after the other: the inner contexts do not end it."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.fleet, job.retries)
+        self._updates: tuple[WeightUpdate, ...] = ()
+        self._depth, self._is_used = 0, False
+
+    def __enter__(self) -> Self:
+        self._depth += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if not self._depth:
+            super().__exit__(kind, error, trace)
+
+    def begin(self, setup: WorkerSetup, pipeline: str) -> None:
+        self._updates = setup.updates
+        super().begin(setup, pipeline)
+
+    def fleet(self, waiting: Callable[[], None]) -> Fleet:
+        fleet = super().fleet(waiting)
+        if self._is_used:
+            fleet.renew(self._updates)
+        self._is_used = True
+        return fleet
+
+
+def fleet(
+    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+) -> WarmFleet:
+    """Return a job's workers as a context, for rows that are given call by call, as rollouts are.
+
+    job: a job file's path, or its content; without a table. Equal rows have equal bits, batched or not.
+    """
+    return WarmFleet(job, on_progress=on_progress)
+
+
+def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
+    """Return the job with other rows; what it opened stays open."""
+    table, plan = open_rows(
+        job,
+        resolved.spec,
+        resolved.recipes,
+        resolved.finder,
+        resolved.model.loras,
+        resolved.second_models,
+        [score.name for score in resolved.scores],
+    )
+    return replace(resolved, job=job, table=table, rows=TableRows(plan, resolved.identity))
+
+
+def _with_updates(resolved: ResolvedJob, updates: tuple[WeightUpdate, ...]) -> ResolvedJob:
+    digest = updated_digest(model_digest(resolved.files), updates)
+    identity = replace(resolved.identity, model_digest=digest)
+    return replace(resolved, updates=updates, rows=TableRows(resolved.plan, identity))
+
+
+def _records_of(output: Output, row_ids: list[str]) -> pa.Table:
+    """Return the records of these rows, in this order."""
+    wanted = pa.array(row_ids, pa.string())
+    tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in output.records()]
+    if not tables:
+        return pa.table({"row_id": pa.array([], pa.string())})
+    found = pa.concat_tables(tables)
+    places = {row_id: place for place, row_id in enumerate(found["row_id"].to_pylist())}
+    return found.take([places[row_id] for row_id in row_ids if row_id in places])

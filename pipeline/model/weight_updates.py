@@ -1,0 +1,125 @@
+"""Weights of a loaded model's denoisers, replaced where they are by those of files in an output."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import WEIGHTS
+from framefleet.pipeline.outputs.stores.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from framefleet.pipeline.model.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightUpdate:
+    """All weights of a component. files: paths in the output, each named by its SHA-256."""
+
+    component: str
+    files: tuple[str, ...]
+
+
+def updated_digest(base: str, updates: Sequence[WeightUpdate]) -> str:
+    """Return the digest of a model with other weights. base: of its files."""
+    if not updates:
+        return base
+    said = [base, sorted((update.component, sorted(update.files)) for update in updates)]
+    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+
+
+def store_weights(store: Store, component: str, weights: Mapping[str, Any] | str | Path) -> WeightUpdate:
+    """Put weights into an output. weights: a state dict; a .safetensors file, or a folder of some."""
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        if isinstance(weights, Mapping):
+            from safetensors.torch import save_file
+
+            own = {name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}
+            save_file(own, file := Path(folder, "weights.safetensors"))
+            files = [file]
+        else:
+            place = Path(weights)
+            files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+        if not files or not all(file.is_file() for file in files):
+            raise ModelError(f"{weights} has no .safetensors files", "give a file, a folder, or a state dict")
+        return WeightUpdate(component=component, files=tuple(_stored(store, file) for file in files))
+
+
+def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) -> Model:
+    """Return the model with other weights, which its networks hold by then. Raises ModelError.
+
+    store: of the output that has them.
+    """
+    from framefleet.pipeline.model.sources.integrity import model_digest
+
+    for update in updates:
+        if update not in model.updates:
+            with _fetched(store, update.files) as files:
+                _load(model, update.component, files)
+    return replace(model, updates=updates, digest=updated_digest(model_digest(model.digests), updates))
+
+
+def _stored(store: Store, file: Path) -> str:
+    with open(file, "rb") as opened:
+        path = f"{WEIGHTS}/{hashlib.file_digest(opened, 'sha256').hexdigest()}.safetensors"
+    if not store.exists(path):
+        store.upload(path, file)
+    return path
+
+
+@contextmanager
+def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        files = []
+        for path in paths:
+            store.download(path, file := Path(folder, Path(path).name))
+            with open(file, "rb") as opened:
+                if hashlib.file_digest(opened, "sha256").hexdigest() != file.stem:
+                    raise ModelError(f"{store.url_of(path)} is not what was written", "update them again")
+            files.append(file)
+        yield files
+
+
+def _load(model: Model, component: str, files: Sequence[Path]) -> None:
+    import torch
+    from safetensors import safe_open
+
+    network, found = _network(model, component), dict[str, tuple[Any, list[int]]]()
+    known = network.state_dict()  # which shares memory with the weights
+    opened = [safe_open(file, framework="pt") for file in files]
+    for file in opened:
+        found |= {name: (file, file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    for name in sorted(known.keys() ^ found.keys()):
+        lacks = "have no" if name in known else "have a weight that it does not know,"
+        raise ModelError(f"the new weights of {component} {lacks} {name}", "give its whole state_dict()")
+    for name, (_, shape) in found.items():
+        if (own := list(known[name].shape)) != shape:
+            raise ModelError(
+                f"the new weights of {component}: {name} has the shape {shape}, not {own}",
+                "give the weights of the same network",
+            )
+    with torch.no_grad():
+        for name, (file, _) in found.items():
+            known[name].copy_(file.get_tensor(name))
+
+
+def _network(model: Model, component: str) -> nn.Module:
+    network, options = model.denoisers().get(component), model.settings.options
+    if network is None:
+        names = ", ".join(model.denoisers())
+        raise ModelError(f"weights of {component!r} cannot be updated", f"name one of {names}")
+    if options.quantization or options.offload or options.layerwise_casting:
+        raise ModelError(
+            f"weights of {component} cannot be updated where they are: they are quantized or offloaded",
+            "leave these options out of `model`",
+        )
+    return network

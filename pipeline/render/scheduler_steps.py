@@ -1,0 +1,152 @@
+"""The steps of one row's noise scheduler: latents that are kept, and log-probabilities of what was drawn.
+
+A step of a stochastic scheduler draws its sample from a normal distribution. Where its mean lies and how wide
+it is, is what the scheduler itself computes: the step is made again on a copy, with noise that is 0 and then
+1 everywhere. So nothing here knows a scheduler's formula.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from framefleet.pipeline.errors import RowError
+from framefleet.pipeline.outputs.frames.extras import KeptSteps
+
+_DRAWS = {torch.randn: (torch.zeros, torch.ones), torch.randn_like: (torch.zeros_like, torch.ones_like)}
+_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
+
+def step_log_prob(scheduler: Any, prev_sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return the log-probability density of `prev_sample` as what a step of a stochastic scheduler returns.
+
+    args, kwargs: of `scheduler.step`: model_output, timestep, sample, ... The scheduler stays as it is, and
+    gradients reach the model's output. For each entry of the first dimension, the mean over all of its values
+    to which the step adds noise, as in DDPO (Black et al. 2023); computed in double precision, from a step in
+    float32. NaN where it adds none, or draws more than once.
+    """
+    step = getattr(type(scheduler).step, "__wrapped__", type(scheduler).step)
+    bound = inspect.signature(step).bind(scheduler, *args, **kwargs).arguments
+    precise = {name: _in_float(value) for name, value in bound.items() if name != "self"}
+    own_kwargs = precise.pop("kwargs", {})
+    mean, num_draws = _stepped(scheduler, step, 0, {**precise, **own_kwargs})
+    with torch.no_grad():
+        one, _ = _stepped(scheduler, step, 1, {**precise, **own_kwargs})
+        width = (one - mean).abs()
+    is_noisy = (width > 0) & (num_draws == 1)
+    width = torch.where(is_noisy, width, torch.ones_like(width))
+    density = -0.5 * ((prev_sample.double() - mean) / width) ** 2 - width.log() - _HALF_LOG_TAU
+    dims = tuple(range(1, density.ndim))
+    num_noisy = is_noisy.sum(dims)
+    return torch.where(is_noisy, density, 0.0).sum(dims) / torch.where(num_noisy > 0, num_noisy, math.nan)
+
+
+class StepTrace:
+    """Follows a scheduler from its first step to its last."""
+
+    def __init__(self, scheduler: Any, keep: KeptSteps) -> None:
+        """Has the scheduler, which is one row's own, report its steps from now on."""
+        self._scheduler, self._keep = scheduler, keep
+        self._latents: dict[int, Tensor] = {}
+        self._timesteps: list[Any] = []
+        self._log_probs: list[Tensor] = []
+        kind = type(scheduler)
+
+        @functools.wraps(kind.step)  # pipelines look at its parameters
+        def step(own: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._follow(own, kind.step, args, kwargs)
+
+        # A class, and not an attribute: a copy of the scheduler, as some pipelines make, is not followed.
+        scheduler.__class__ = type(kind.__name__, (kind,), {"step": step, "__module__": kind.__module__})
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is kept, by its names in a clip's extras. Raises RowError for what is not there."""
+        num_steps = len(self._timesteps)
+        if not num_steps:
+            raise RowError("keep: the row's noise scheduler made no step", "leave `keep` out of this job")
+        timesteps = [torch.as_tensor(one).detach().double().flatten()[0] for one in self._timesteps]
+        found: dict[str, Any] = {"timesteps": torch.stack(timesteps)}
+        wanted = range(num_steps + 1) if self._keep.latents == "all" else self._keep.latents
+        for number in wanted:
+            place = number + num_steps + 1 if number < 0 else number
+            if place not in self._latents:
+                raise RowError(
+                    f"keep.latents: there is no step {number} of a row with {num_steps} steps",
+                    f"use 0 to {num_steps}, or -1 for the last",
+                )
+            found[f"latents.{number}"] = self._latents[place]
+        if self._keep.log_probs:
+            found["log_probs"] = torch.stack(self._log_probs)
+            if bool(found["log_probs"].isnan().all()):
+                raise RowError(
+                    f"keep.log_probs: {type(self._scheduler).__name__} adds no noise in any step of this row",
+                    "use a stochastic scheduler: ddim with eta above 0, ddpm, euler_a, dpmpp_2m_sde, or "
+                    "flow_euler(stochastic_sampling=true)",
+                )
+        return found
+
+    def _follow(self, own: Any, step: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if own is not self._scheduler:
+            return step(own, *args, **kwargs)
+        bound = inspect.signature(step).bind(own, *args, **kwargs).arguments
+        before = _copy_of(own)
+        result = step(own, *args, **kwargs)
+        prev_sample = result[0] if isinstance(result, tuple) else result.prev_sample
+        if not self._timesteps:
+            self._note(0, bound["sample"])
+        self._timesteps.append(bound["timestep"])
+        self._note(len(self._timesteps), prev_sample)
+        if self._keep.log_probs:
+            with torch.no_grad():
+                self._log_probs.append(step_log_prob(before, prev_sample, *args, **kwargs)[0])
+        return result
+
+    def _note(self, number: int, latents: Tensor) -> None:
+        kept = self._keep.latents
+        if kept == "all" or number in kept or any(one < 0 for one in kept):
+            self._latents[number] = latents.detach().clone()  # pipelines may write to theirs
+
+
+class _Noise(TorchFunctionMode):
+    """Within its context normal noise is one number everywhere, and no generator is used up."""
+
+    def __init__(self, value: Literal[0, 1]) -> None:
+        super().__init__()
+        self._value, self.num_draws = value, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            self.num_draws += 1
+            kwargs = {name: value for name, value in kwargs.items() if name != "generator"}
+            func = _DRAWS[func][self._value]
+        return func(*args, **kwargs)
+
+
+def _stepped(scheduler: Any, step: Any, noise: Literal[0, 1], bound: dict[str, Any]) -> tuple[Tensor, int]:
+    """Return what a step returns with this noise, as doubles, and how often it drew some."""
+    with _Noise(noise) as drawn:
+        result = step(_copy_of(scheduler), **{**bound, "return_dict": False})
+    return result[0].double(), drawn.num_draws
+
+
+def _copy_of(scheduler: Any) -> Any:
+    """Return a copy whose steps leave the scheduler as it is. Tensors are shared: steps replace theirs."""
+    own = copy.copy(scheduler)
+    vars(own).update(
+        {name: copy.copy(value) for name, value in vars(own).items() if isinstance(value, list | dict)}
+    )
+    return own
+
+
+def _in_float(value: Any) -> Any:
+    is_half = isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4
+    return value.float() if is_half else value

@@ -1,0 +1,122 @@
+"""Rollouts of reinforcement learning: a fleet that stays, weights that change, log-probabilities that agree.
+
+The script that they have to agree with is in tests/models/test_scheduler_steps.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import framefleet
+from framefleet import Request, load_model
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.weight_updates import store_weights, updated_digest, with_weights
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.jobs import job_values
+from tests.models.test_scheduler_steps import ddim_script
+from tests.tiny import SMALLEST, tiny
+
+NUM_ROUNDS = 10
+
+
+def rows(num_rows: int = 6) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": f"a fox {n % 2}",
+            "seed": n,
+            "scheduler": "ddim",
+            "eta": 1.0,
+            "num_inference_steps": 3 + n % 2,
+        }
+        for n in range(num_rows)
+    ]
+
+
+def job(out: Path, address: str | None = None) -> dict[str, Any]:
+    values = job_values(out, out, model="sd", address=address)
+    del values["table"]
+    values |= {"defaults": SMALLEST["sd"], "keep": {"latents": "all", "log_probs": True}}
+    return values
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(600)
+def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_cluster: str) -> None:
+    model = load_model(tiny("sd"), dtype="fp32")
+    digests, row_ids, frames, workers = set(), set(), set(), set()
+    with framefleet.fleet(job(tmp_path / "out", ray_cluster)) as fleet:
+        for number in range(NUM_ROUNDS):
+            records = fleet.render(rows()).to_pylist()
+            assert fleet.summary and (fleet.summary.done, fleet.summary.failed) == (len(rows()), 0)
+            assert [record["seed"] for record in records] == [row["seed"] for row in rows()]
+            rewards = []
+            for row, record in zip(rows(), records, strict=True):
+                kept = fleet.output.extras(record)
+                named = {name: row[name] for name in ("prompt", "eta", "num_inference_steps")}
+                request = Request(arguments=SMALLEST["sd"] | named, seed=row["seed"])
+                script = ddim_script(model, request)
+                for step, sample in enumerate(script["samples"]):
+                    assert torch.equal(kept[f"latents.{step}"], sample), (number, row, step)
+                assert torch.allclose(
+                    kept["log_probs"], script["log_probs"].double(), rtol=1e-4, equal_nan=True
+                )
+                rewards.append(float(fleet.output.frames(record).mean()))
+                frames.add(record["frames_sha256"])
+                workers.add(record["worker"])
+                row_ids.add(record["row_id"])
+            assert len({record["model_digest"] for record in records}) == 1
+            digests.add(records[0]["model_digest"])
+            fleet.render(rows())
+            assert fleet.summary.done == 0, "with the same weights they are the same rows"
+            with torch.no_grad():
+                for weight in model.pipe.unet.parameters():
+                    weight.add_(torch.randn_like(weight) * 1e-2 * (sum(rewards) / 1000))
+            assert fleet.update({"unet": model.pipe.unet.state_dict()}) not in digests
+    assert len(digests) == NUM_ROUNDS and len(row_ids) == len(frames) == NUM_ROUNDS * len(rows())
+    assert workers == {"worker-0", "worker-1"}, "none was started again"
+    store = Store(str(tmp_path / "out"))
+    assert not store.list("weights")
+    with framefleet.fleet(job(tmp_path / "out", ray_cluster)) as fleet:
+        first = fleet.render(rows())
+        assert fleet.summary and fleet.summary.done == 0, "the weights of its files again"
+        assert set(first["row_id"].to_pylist()) < row_ids
+        fleet.update({"unet": {"conv_in.bias": torch.zeros(1)}})
+        with pytest.raises(ModelError, match=r"the new weights of unet have no .+ \(on "):
+            fleet.render(rows())
+
+
+def test_what_a_fleet_that_stays_does_not_take_is_refused(tmp_path: Path) -> None:
+    with framefleet.fleet(job(tmp_path / "out")) as fleet, pytest.raises(JobError, match="call render"):
+        fleet.update({})
+    drafted = job(tmp_path / "out") | {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}
+    with framefleet.fleet(drafted) as fleet, pytest.raises(JobError, match="renders no drafts"):
+        fleet.render(rows())
+
+
+def test_weights_are_replaced_where_they_are_and_the_digest_says_so(tmp_path: Path) -> None:
+    model, store = load_model(tiny("sd"), dtype="fp32"), Store(str(tmp_path))
+    before = model.pipe.unet.conv_in.weight
+    other = {name: weight + 1 for name, weight in model.pipe.unet.state_dict().items()}
+    update = store_weights(store, "unet", other)
+    updated = with_weights(model, (update,), store)
+    assert model.pipe.unet.conv_in.weight is before and torch.equal(before, other["conv_in.weight"])
+    assert updated.digest == updated_digest(model.digest, [update]) != model.digest
+    assert with_weights(updated, (update,), store).digest == updated.digest
+    assert store_weights(store, "unet", tmp_path / update.files[0]) == update
+    for component, weights, said in [
+        ("unet", {"conv_in.bias": torch.zeros(1)}, "have no "),
+        ("unet", {**other, "more": torch.zeros(1)}, "have a weight that it does not know, more"),
+        ("unet", {**other, "conv_in.bias": torch.zeros(1)}, r"conv_in.bias has the shape \[1\], not"),
+        ("vae", {}, "name one of unet"),
+    ]:
+        with pytest.raises(ModelError, match=said):
+            with_weights(model, (store_weights(store, component, weights),), store)
+    (tmp_path / update.files[0]).write_bytes(b"another")
+    with pytest.raises(ModelError, match="is not what was written"):
+        with_weights(model, (update,), store)
+    with pytest.raises(ModelError, match=r"has no \.safetensors files"):
+        store_weights(store, "unet", tmp_path / "none")
