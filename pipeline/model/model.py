@@ -16,12 +16,12 @@ from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, asked
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.model.weight_updates import WeightUpdate
 
 if TYPE_CHECKING:
     from torch import nn
 
     from framefleet.pipeline.model.options.attention import Attention
+    from framefleet.pipeline.model.weight_updates import WeightUpdate
 
 TEXT_ENCODERS = ("text_encoder",)
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import WEIGHTS
-from framefleet.pipeline.outputs.stores.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
 
     from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
