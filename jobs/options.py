@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -59,6 +59,12 @@ NumSteps = Annotated[
 Limit = Annotated[
     int | None,
     Option("--limit", min=1, help="Render only the first N rows of the table, this time.", metavar="N"),
+]
+LogFormat = Annotated[
+    Literal["text", "json"],
+    Option(
+        "--log-format", metavar="text|json", help="Format of lines on stderr; json is for log collectors."
+    ),
 ]
 MetricsPort = Annotated[
     str | None,

@@ -205,8 +205,9 @@ class Dispatcher:
             if entry is not None:
                 self._put_back(entry)
 
-    def has_rows(self, worker: str) -> bool:
-        return worker in self._seats and bool(self._seats[worker].rows)
+    def rows_of(self, worker: str) -> tuple[str, ...]:
+        """Return the rows in a worker's hands."""
+        return tuple(self._seats[worker].rows) if worker in self._seats else ()
 
     def in_hand(self) -> dict[str, int]:
         """Return how many rows each worker has, of those that have any."""

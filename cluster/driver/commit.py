@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -17,7 +18,8 @@ from framefleet.cluster.driver.recall import TakenBack, note_apart, path_of, tak
 from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import FramefleetError, StoreError
-from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, LOGS, RECORDS
 from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
@@ -30,6 +32,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
+from framefleet.pipeline.outputs.row_log import LOG_FIELDS, MAX_LOG_LINES, LogLine
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import argument_values
@@ -38,6 +41,7 @@ from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fiel
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
 _CLEANING_S = 5.0  # in the end, and no longer
+_MAX_MESSAGE = 1000  # characters that are kept of what is said about a row
 # As many parts as make a large one of 131,072 rows, at 256 rows a part; fewer are read in a second.
 _PARTS_TO_MERGE = 512
 _MERGING_S = 60.0  # in the end: it takes seconds, and may be left at any moment
@@ -72,6 +76,8 @@ class Committer:
         failures = failure_schema(carried, arguments)
         self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
         self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
+        self._log = PartWriter(setup.store, LOGS, LOG_FIELDS, run=run)
+        self._num_lines = 0
         self._intents: list[str] = []  # of the rows that wait for their part
         self._writing = TaskQueue("commit")  # whose the three are
         self._is_asked = False  # to see what is due
@@ -135,6 +141,20 @@ class Committer:
         self._writing.do(partial(self._failures.add, pending.carried, self._columns(failure, pending)))
         return failure
 
+    def note(self, level: int, worker: str, row_id: str, message: str) -> None:
+        """Keep what happened to a row, but no more than the output has room for."""
+        self._num_lines += 1
+        if self._num_lines > MAX_LOG_LINES:
+            return
+        line = LogLine(
+            at=datetime.now(UTC),
+            level=logging.getLevelName(level).lower(),
+            worker=worker,
+            row_id=row_id,
+            message=public_text(message)[:_MAX_MESSAGE],
+        )
+        self._writing.do(partial(self._log.add, None, asdict(line)))
+
     def flush_due(self, now: float) -> bool:
         """See that what has waited long enough, or is enough, is written; tell whether some has been.
 
@@ -177,13 +197,14 @@ class Committer:
 
     def _flush_due(self, now: float) -> None:
         self._is_asked = False
-        if self._records.due(now) or self._failures.due(now):
+        if any(writer.due(now) for writer in (self._records, self._failures, self._log)):
             self._flush()
 
     def _flush(self) -> None:
         self._lock.check()
         written = self._records.flush()
         self._failures.flush()
+        self._log.flush()
         self._confirm(written)
         done, self._intents = self._intents, []
         self._cleaner.do(partial(_forget, self._setup.store, done))

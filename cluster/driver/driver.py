@@ -241,7 +241,7 @@ class Driver:
         """
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
         assignments = [] if is_going else self._assignments(worker)
-        has_rows = self._dispatcher.has_rows(worker)
+        has_rows = bool(self._dispatcher.rows_of(worker))
         if not is_going and (has_rows or not fleet.has_too_many):
             fleet.exchange(worker, assignments, self._dropped(worker))
         elif has_rows:
@@ -279,12 +279,21 @@ class Driver:
         for row_id in report.saved if worker not in self._spoiled else ():
             self._note_checkpoint(row_id)
         for row_id in report.handed_back:
+            self._committer.note(logging.INFO, worker, row_id, "handed back")
             self._dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
         for remark in report.remarks:
-            log.warning("%s: %s", worker, remark)
+            about = {"worker": worker, "row_id": remark.row_id}
+            log.log(remark.level, "%s: %s", worker, remark.text, extra=about)
+            if remark.row_id:
+                self._committer.note(remark.level, worker, remark.row_id, remark.text)
         if report.is_leaving:
             self._leave(worker, "it was asked to end")
+
+    def _note(self, level: int, worker: str, row_id: str, text: str) -> None:
+        """Say what happened to a row, here and to whoever asks the output later."""
+        log.log(level, "%s: row %s: %s", worker, row_id, text, extra={"worker": worker, "row_id": row_id})
+        self._committer.note(level, worker, row_id, text)
 
     def _note_checkpoint(self, row_id: str) -> None:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""
@@ -338,7 +347,7 @@ class Driver:
             )
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere
-        log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
+        self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
         if failed.blame not in ("row", "memory"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
@@ -357,6 +366,8 @@ class Driver:
         self._tally.lost(event.worker)
         if event.kind == "died" or event.suspects:
             self._largest = None  # its rehearsal may be why, which must not be charged to other rows again
+        for row_id in self._dispatcher.rows_of(event.worker):
+            self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {event.reason}")
         given_up = self._dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
         for row in given_up:
             self._give_up(row)
@@ -366,6 +377,7 @@ class Driver:
         pending = self._pending.pop(row.row.row_id)
         self._audits.given_up(row.row.row_id, pending.kind)
         failure = self._committer.given_up(row, pending)
+        self._committer.note(logging.WARNING, "", row.row.row_id, f"given up: {row.reason}")
         self._checkpoints.ended(row.row.row_id)
         self._tally.counts.add(FAILED_BY_TYPE, label=failure.error_type)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
@@ -375,7 +387,9 @@ class Driver:
         found, kinds = [], set()
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
-                self._tally.counts.add(ROW_RETRIES, leased.attempt > 1)
+                if leased.attempt > 1:
+                    self._tally.counts.add(ROW_RETRIES)
+                    self._committer.note(logging.INFO, worker, leased.row.row_id, f"attempt {leased.attempt}")
                 pending = self._pending[leased.row.row_id]
                 kinds.add(pending.kind)
                 found.append(
@@ -398,7 +412,7 @@ class Driver:
         dropped = self._dispatcher.take_dropped(worker)
         for row_id in dropped:
             self._tally.returned(worker)
-            log.info("%s: row %s has ended elsewhere, and is left", worker, row_id)
+            self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
         return dropped
 
     def _refused(self, event: Ready) -> Cause | None:

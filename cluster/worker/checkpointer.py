@@ -47,7 +47,10 @@ class Checkpointer:
         try:  # of a larger file, its beginning, which the renderer refuses
             return self._store.read(checkpoint_path(row_id), MAX_KEPT_BYTES + _MAX_HEADER_BYTES)
         except (FileNotFoundError, StoreError) as error:
-            log.warning("row %s begins again, as its checkpoint cannot be read: %s", row_id, error)
+            about = {"row_id": row_id}
+            log.warning(
+                "row %s begins again, as its checkpoint cannot be read: %s", row_id, error, extra=about
+            )
             return None
 
     def fetch(self, row_id: str) -> Future[bytes | None]:
@@ -87,6 +90,7 @@ class Checkpointer:
                 self._store.write(checkpoint_path(row.row_id), content)
                 is_saved = True
         except (StoreError, MemoryError) as error:  # it begins again, then
-            log.warning("row %s: its checkpoint could not be written: %s", row.row_id, error)
+            about = {"row_id": row.row_id}
+            log.warning("row %s: its checkpoint could not be written: %s", row.row_id, error, extra=about)
         finally:
             self._told(row.row_id, is_saved=is_saved, is_over=is_over)

@@ -165,12 +165,21 @@ class StoredRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A line of a worker's log that its driver repeats. row_id: "" where it is about none."""
+
+    text: str
+    level: int
+    row_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
     """What became of a worker's rows since its last report.
 
     saved: rows whose checkpoint is in the store, whatever else is reported of them. handed_back: rows that it
     renders no more, being drained. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
-    remarks: what there is to say of half-done rows.
+    remarks: what there is to say of rows.
     audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. figures: what it counted since its start, see `pipeline/metrics.py`.
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
@@ -184,7 +193,7 @@ class WorkerReport:
     saved: tuple[str, ...] = ()
     handed_back: tuple[str, ...] = ()
     is_leaving: bool = False
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     audited: tuple[Audited, ...] = ()
     prompt_lengths: bytes | None = None
     figures: Mapping[str, float] = field(default_factory=dict)

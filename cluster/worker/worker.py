@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import framefleet
 from framefleet.cluster.worker.checkpointer import Checkpointer
 from framefleet.cluster.worker.inbox import Arrived, Inbox
 from framefleet.cluster.worker.messages import (
@@ -23,6 +24,7 @@ from framefleet.cluster.worker.messages import (
     Failed,
     Hello,
     Loading,
+    Remark,
     StoredRow,
     WorkerReport,
     WorkerSetup,
@@ -49,27 +51,35 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 # From when on a report says that rows come no further: long forwards are reported too, and mean nothing.
 _STILL_S = 2.0
-_LOGGING = ("cluster.worker.checkpointer", "pipeline.render.checkpoints", "pipeline.render.rehearsal")
-LOGGERS = (*(f"framefleet.{name}" for name in _LOGGING), place_trial.__name__)
+# Of which warnings about no row are news for the driver.
+LOGGERS = (
+    "framefleet.pipeline.render.checkpoints",
+    "framefleet.pipeline.render.rehearsal",
+    place_trial.__name__,
+)
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
 class Remarks(logging.Handler):
-    """Keeps warnings of these loggers until they are taken. From any thread."""
+    """Keeps what is logged about rows, and warnings of some loggers, until it is taken. From any thread."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._texts: deque[str] = deque(maxlen=_MAX_KEPT)
+        super().__init__(logging.INFO)
+        self._kept: deque[Remark] = deque(maxlen=_MAX_KEPT)
 
     def listen(self) -> None:
-        for name in LOGGERS:
-            logging.getLogger(name).addHandler(self)
+        logger = logging.getLogger(framefleet.__name__)
+        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+        logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._texts.append(public_text(record.getMessage())[:_MAX_LENGTH])
+        row_id = getattr(record, "row_id", "")
+        if row_id or (record.levelno >= logging.WARNING and record.name.startswith(LOGGERS)):
+            text = public_text(record.getMessage())[:_MAX_LENGTH]
+            self._kept.append(Remark(text=text, level=record.levelno, row_id=row_id))
 
-    def take(self) -> tuple[str, ...]:
-        return tuple(self._texts.popleft() for _ in range(len(self._texts)))
+    def take(self) -> tuple[Remark, ...]:
+        return tuple(self._kept.popleft() for _ in range(len(self._kept)))
 
 
 class Notice:

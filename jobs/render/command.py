@@ -14,6 +14,7 @@ from framefleet.jobs.options import (
     JobFile,
     JobOrOutput,
     Limit,
+    LogFormat,
     MetricsPort,
     ModelPlace,
     NumSteps,
@@ -55,6 +56,7 @@ def render_command(
     steps: NumSteps = None,
     limit: Limit = None,
     metrics_port: MetricsPort = None,
+    log_format: LogFormat = "text",
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -65,7 +67,7 @@ def render_command(
     Exit codes: 0 every valid row has a record; 1 some rows failed, clips are gone, or the budget is spent;
     2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
     """
-    with reporting(verbose=verbose, resumable=True):
+    with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.jobs.job.file import load_job, short_sets, sweep_sets
 
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
@@ -91,9 +93,12 @@ def show_render(
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.prometheus import serving_metrics
 
+    output = store_of_job(job).url_of("")
+    if stderr.about is not None:
+        stderr.about["job"] = output
     with (
         watch_on(stderr, quiet=quiet) as shown,
-        serving_metrics(shown, metrics_port, output=store_of_job(job).url_of("")) as watch,
+        serving_metrics(shown, metrics_port, output=output) as watch,
     ):
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
@@ -204,6 +209,7 @@ def retry_command(
     job: JobOrOutput,
     error_types: ErrorTypes = None,
     metrics_port: MetricsPort = None,
+    log_format: LogFormat = "text",
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -213,7 +219,7 @@ def retry_command(
 
     Exit codes are those of `render`.
     """
-    with reporting(verbose=verbose, resumable=True):
+    with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
         from framefleet.jobs.render.output_job import job_of
         from framefleet.jobs.render.retry import rows_to_retry

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 from typing import IO, Any
 
@@ -44,7 +46,10 @@ class EscapingConsole(Console):
     """A console to which texts are texts: neither markup, nor emoji codes, nor control characters.
 
     Numbers are not highlighted: in a sentence they are part of it. Honours NO_COLOR.
+    about: what every line says in JSON, for programs; None where people read them.
     """
+
+    about: dict[str, str] | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
@@ -58,8 +63,15 @@ class EscapingConsole(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
-    def say(self, text: str | Text) -> None:
-        """Print text whose lines are as long as they are, on a terminal and in a pipe."""
+    def say(self, text: str | Text, *, level: str = "info", **about: str) -> None:
+        """Print text whose lines are as long as they are, on a terminal and in a pipe.
+
+        level, about: what a line in JSON says of it, as far as it is known.
+        """
+        if self.about is not None:
+            known = {name: value for name, value in about.items() if value}
+            at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            text = json.dumps({"time": at, "level": level, **self.about, **known, "message": str(text)})
         self.print(text, soft_wrap=True)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -78,11 +90,12 @@ stdout = EscapingConsole()
 
 
 @contextmanager
-def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
+def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text") -> Iterator[None]:
     """Turn what ends a command into lines on stderr and its exit code.
 
-    resumable: after an interruption, say how to go on.
+    resumable: after an interruption, say how to go on. log_format: of all lines on stderr, text or json.
     """
+    stderr.about = {} if log_format == "json" else None
     _log_to_stderr(verbose)
     quiet_imports()
     signals: list[int] = []  # noted, for on its way up the exception may become another one
@@ -111,6 +124,7 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
             stderr.say(traceback.format_exc())
         raise SystemExit(_report(error)) from None
     finally:
+        stderr.about = None
         for number, old in heeded.items():
             signal.signal(number, old)
 
@@ -160,7 +174,10 @@ def _shown(argument: str) -> str:
     return f"{name}={HIDDEN}" if is_secret else public_text(argument)
 
 
-def _labelled(label: str, style: str, text: str) -> None:
+def _labelled(label: str, style: str, text: str, **about: str) -> None:
+    if stderr.about is not None:
+        stderr.say(text, level=label.removesuffix(": "), **about)
+        return
     # Escaped before: some controls are taken out of a Text without a word.
     stderr.say(Text(label, style=style).append(escaped(text), style="default"))
 
@@ -170,7 +187,8 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        _labelled(f"{record.levelname.lower()}: ", style, self.format(record))
+        about = {name: str(getattr(record, name, "")) for name in ("worker", "row_id")}
+        _labelled(f"{record.levelname.lower()}: ", style, self.format(record), **about)
 
 
 def _log_to_stderr(verbose: bool) -> None:

@@ -108,7 +108,7 @@ def watch_on(console: EscapingConsole, *, quiet: bool = False) -> AbstractContex
     """Return what suits the console, as a context. quiet: says nothing."""
     if quiet:
         return nullcontext(Callback())
-    return Screen(console) if console.is_terminal else Lines(console)
+    return Screen(console) if console.is_terminal and console.about is None else Lines(console)
 
 
 class _Moving:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.jobs.options import (
     JobFile,
+    LogFormat,
     ModelPlace,
     OutputPlace,
     Quiet,
@@ -28,6 +29,7 @@ def train_command(
     table: TablePlace = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
+    log_format: LogFormat = "text",
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
@@ -38,7 +40,7 @@ def train_command(
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet;
     129, 130 or 143 interrupted.
     """
-    with reporting(verbose=verbose, resumable=True):
+    with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.jobs.job.file import load_job_as
         from framefleet.jobs.job.schema import TrainJob
 

@@ -134,6 +134,7 @@ def _check_step(clip: Clip, audio: Audio, fps: float, source: str) -> None:
         log.warning(
             "row %s: its %d frames last %.2f s at %g frames per second, and its sound %.2f s",
             *(clip.row_id, num_frames, num_frames / fps, fps, audio.duration_s),
+            extra={"row_id": clip.row_id},
         )
 
 

@@ -13,6 +13,7 @@ part in records/ names is committed; all else is found again, made again or swep
     rows/_written.json, _survey.json  driver     driver          while rows/ is as they say
     records/part-*.parquet        driver, compact    driver, repair  unless late (parts/seals.py); last wins
     failures/part-*.parquet       driver             driver          for rows without a record
+    logs/part-*.parquet           driver             anybody         never: what happened to rows, for people
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
     scores/part-*.parquet         score              nobody          for the clips that they name; last wins
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
@@ -38,7 +39,7 @@ from __future__ import annotations
 
 CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
 DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
-FAILURES, INVALID = "failures", "invalid"
+FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
 CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"

@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
+from framefleet.pipeline.outputs.row_log import LogLine, log_lines
 from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -120,6 +121,10 @@ class Output:
         if drafts := self.drafts:
             yield from (replace(row, is_draft=True) for row in failed_rows(drafts.store))
         yield from failed_rows(self.store)
+
+    def log(self, row_id: str | None = None) -> Iterator[LogLine]:
+        """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_log.py`."""
+        return log_lines(self.store, row_id)
 
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.

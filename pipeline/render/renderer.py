@@ -435,7 +435,8 @@ class Renderer:
         if task.error is None or row.is_alone or not (is_full or row.was_batched):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
-        log.info("row %s failed when batched, and is tried again alone: %s", row.row_id, task.error)
+        about, error = {"row_id": row.row_id}, task.error
+        log.info("row %s failed when batched, and is tried again alone: %s", row.row_id, error, extra=about)
         self._rows.add_again(row, is_alone=True, is_doubtful=not is_full)
         return None
 

@@ -108,10 +108,13 @@ def test_what_a_worker_says_of_half_done_rows_is_there_for_its_driver(
 ) -> None:
     remarks = Remarks()
     remarks.listen()
-    for name in LOGGERS:
-        request.addfinalizer(partial(logging.getLogger(name).removeHandler, remarks))
+    request.addfinalizer(partial(logging.getLogger("framefleet").removeHandler, remarks))
     Checkpointer(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD)
-    logging.getLogger(f"{LOGGERS[1]}.hand_over").warning("row %s begins again", YOUNG)
-    first, second = remarks.take()
-    assert OLD in first and YOUNG in second
+    logging.getLogger(f"{LOGGERS[0]}.hand_over").warning("rows of a kind begin again")
+    logging.getLogger("framefleet.pipeline.outputs").warning("of no row, and no news")
+    logging.getLogger("framefleet.pipeline.render").info("it is alone", extra={"row_id": YOUNG})
+    first, second, third = remarks.take()
+    assert (OLD in first.text, first.row_id, first.level) == (True, OLD, logging.WARNING)
+    assert (second.text, second.row_id) == ("rows of a kind begin again", "")
+    assert (third.text, third.row_id, third.level) == ("it is alone", YOUNG, logging.INFO)
     assert remarks.take() == ()

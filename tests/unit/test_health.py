@@ -11,6 +11,7 @@ from typing import cast
 import pyarrow as pa
 import pytest
 
+from framefleet import open_output
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Summary
@@ -162,6 +163,15 @@ def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goe
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert FAILED_BY_TYPE.by_label(summary.figures) == {"OSError": 1}
     assert ROW_RETRIES.of(summary.figures) == 1
+    output = open_output(resolved.store.url_of(""))
+    (row_id,) = [line.row_id for line in output.log() if line.message.startswith("given up")][-1:]
+    last = [line for line in output.log(row_id) if not line.message.startswith("done")][-4:]
+    assert [(line.level, line.worker, line.message) for line in last] == [
+        ("warning", "worker-0.0", "OSError: bad"),
+        ("info", "worker-0.1", "attempt 2"),
+        ("warning", "worker-0.1", "OSError: bad"),
+        ("warning", "", "given up: it ran out of memory on its own, where there is most of it"),
+    ]
     assert len(fleet.lost) == 1
 
 

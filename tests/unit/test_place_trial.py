@@ -157,4 +157,4 @@ def test_a_worker_tells_its_driver_of_the_fix(monkeypatch: pytest.MonkeyPatch, t
     hello = started(fixed := worker(tmp_path))
     assert hello.environment["onednn_max_cpu_isa"] == "AVX512_CORE_BF16"
     report = fixed.exchange((), drain=True)
-    assert any("crashes on bf16, but not with ONEDNN_MAX_CPU_ISA" in remark for remark in report.remarks)
+    assert any("crashes on bf16, but not with ONEDNN_MAX_CPU_ISA" in remark.text for remark in report.remarks)

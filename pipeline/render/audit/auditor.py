@@ -87,7 +87,8 @@ class Auditor:
 
     def _audit(self, clip: Clip, kind: str) -> Verdict | None:
         """Return what becomes of an audit; None where there is no memory for it."""
-        log.info("row %s is rendered again by a plain call, to compare", clip.row_id)  # a hang is seen here
+        about = {"row_id": clip.row_id}  # a hang is seen here
+        log.info("row %s is rendered again by a plain call, to compare", clip.row_id, extra=about)
         started = time.perf_counter()
         verdict = None
         try:
@@ -95,7 +96,7 @@ class Auditor:
             second = first if first == kept else self._digests(clip)
             verdict = verdict_of(kept, first, second)
         except MemoryError:
-            log.warning("row %s is not audited: there is no memory for its plain call", clip.row_id)
+            log.warning("row %s is not audited: no memory for its plain call", clip.row_id, extra=about)
         if verdict is None:  # after the handler: until then the error holds the call's tensors
             free_memory()
             return None
@@ -120,7 +121,10 @@ class Auditor:
         except Exception as error:  # whatever a recipe raises that returned a clip before
             if is_out_of_memory(error):
                 raise MemoryError from error
-            log.warning("the plain call of row %s fails: %s", clip.row_id, public_text(str(error)))
+            about = {"row_id": clip.row_id}
+            log.warning(
+                "the plain call of row %s fails: %s", clip.row_id, public_text(str(error)), extra=about
+            )
         return None
 
     def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:

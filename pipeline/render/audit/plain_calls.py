@@ -49,7 +49,8 @@ class PlainCalls:
             with whole_workspaces():
                 return self.once(row)
         except NoWorkspace:
-            log.info("row %s is rendered again by a plain call: memory ran out for a workspace", row.row_id)
+            about = {"row_id": row.row_id}
+            log.info("row %s is rendered again: memory ran out for a workspace", row.row_id, extra=about)
         free_memory()
         return self.once(row)
 

@@ -96,7 +96,10 @@ class HandOver:
 
 
 def tell_begun_again(row: RenderRow, why: str) -> None:
-    log.warning("row %s begins again, and does not go on from its checkpoint: %s", row.row_id, why)
+    about = {"row_id": row.row_id}
+    log.warning(
+        "row %s begins again, and does not go on from its checkpoint: %s", row.row_id, why, extra=about
+    )
 
 
 @cache
