@@ -29,7 +29,7 @@ from framefleet.jobs.keep.compact.command import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
-from framefleet.jobs.look.failures.command import failures_command, logs_command
+from framefleet.jobs.look.failures.command import failures_command
 from framefleet.jobs.look.gallery.command import gallery_command
 from framefleet.jobs.look.report.command import report_command
 from framefleet.jobs.look.score.command import score_command
@@ -57,7 +57,6 @@ _PANELS = {
         failures_command,
         logs_command,
         report_command,
-        logs_command,
         add_command,
         pause_command,
         resume_command,

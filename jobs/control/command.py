@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
+from framefleet.jobs.options import (
+    AsJson,
+    JobOrOutput,
+    OutputToRead,
+    Sets,
+    StorageSets,
+    SummaryAsJson,
+    Verbose,
+)
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
@@ -100,7 +108,11 @@ _JobServer = Annotated[
         help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: as `ray job` finds it.",
     ),
 ]
-_Follow = Annotated[bool, Option("--follow", "-f", help="Print what comes until the job ends.")]
+_RowId = Annotated[str | None, Argument(metavar="ROW_ID", help="Row to show: its row_id.")]
+_Submitted = Annotated[
+    bool, Option("--submitted", help="Print what the job printed that was submitted last for this output.")
+]
+_Follow = Annotated[bool, Option("--follow", "-f", help="Print what a submitted job prints until it ends.")]
 
 
 def submit_command(
@@ -122,22 +134,34 @@ def submit_command(
         own = {"table": loaded.table, "output": loaded.output}
         if paths := [f"{name} {place}" for name, place in own.items() if place and "://" not in place]:
             stderr.say(f"note: the cluster must have the same files at {' and '.join(paths)}")
-        stderr.say(f"to see it: {command('status', output)}; {command('logs', output)}")
+        stderr.say(f"to see it: {command('status', output)}; {command('logs', output)} --submitted")
         stderr.say(f"to end it: {command('stop', output)}")
 
 
 def logs_command(
     output: OutputToRead,
+    row_id: _RowId = None,
+    submitted: _Submitted = False,
     address: _JobServer = None,
     follow: _Follow = False,
+    as_json: AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Print what the job printed that was submitted last for an output, and how it stands."""
+    """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
+
+    Reads the output's files, from anywhere. Without a row it shows all rows to which anything happened. With
+    --submitted it prints what a submitted job printed, and how it stands.
+    """
     with reporting(verbose=verbose):
-        from framefleet.cluster.fleet.submission import find_submission, logs_of
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import output_at, set_values
+        from framefleet.jobs.look.failures.command import show_log
         from framefleet.pipeline.outputs.stores.store import Store
+
+        if not (submitted or follow or address):
+            show_log(output_at(output, sets), row_id, as_json=as_json)
+            return
+        from framefleet.cluster.fleet.submission import find_submission, logs_of
 
         store = Store(output, set_values(sets or []).get("storage_options", {}))
         found = find_submission(address, store.url_of(""))

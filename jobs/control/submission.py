@@ -19,9 +19,10 @@ from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import base_of, scores_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
+from framefleet.pipeline.text import command
 
 _FILE = "job.json"
-_COMMAND = f"framefleet render {_FILE} --set fleet.address=auto"
+_COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
 # Keys whose texts may be paths of this machine; those of `model` and its likes may be names of the hub too.
 _PATHS = {"table", "output", "path", "lock", "base", "file", "similarity", "disk", "certificate"}
 _PATHS |= {"private_key"}

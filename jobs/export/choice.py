@@ -72,7 +72,7 @@ class ExportChoice:
             field.name for field in fields(self) if getattr(self, field.name) != getattr(plain, field.name)
         ]:
             raise JobError(
-                f"{other[0]} is set, and --format {self.format} is a table of all records",
+                f"{other[0]} is set, and a table of {self.format} has all records",
                 "leave it out; --where and --columns choose records",
             )
 

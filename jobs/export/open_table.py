@@ -232,8 +232,7 @@ class _Iceberg:
     """In a catalog of the user's, or in a folder of this machine, whose catalog is a file of SQLite."""
 
     def __init__(self, to: str, options: dict[str, Any]) -> None:
-        _library("pyiceberg", "iceberg")
-        from pyiceberg.catalog import load_catalog
+        load_catalog = _library("pyiceberg.catalog", "iceberg").load_catalog
 
         if to.startswith(CATALOG):
             catalog, _, self._name = to.removeprefix(CATALOG).partition(".")
@@ -284,7 +283,7 @@ def _library(name: str, extra: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise JobError(
-            f"--format {extra} needs {name}: {error}", f"pip install 'framefleet[{extra}]'"
+            f"exports to {extra} need {name}: {error}", f"pip install 'framefleet[{extra}]'"
         ) from error
 
 

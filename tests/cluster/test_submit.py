@@ -90,7 +90,7 @@ def test_a_submitted_job_renders_without_this_process(
     lost = command("submit", job, "--address=http://127.0.0.1:1")
     assert lost.exit_code == 3 and "the Ray job server at http://127.0.0.1:1 cannot be used" in lost.stderr
     with cluster_with_job_server() as (server, folder):
-        refused = command("logs", out, f"--address={server}", *sets)
+        refused = command("logs", out, "--submitted", f"--address={server}", *sets)
         assert refused.exit_code == 2 and f"no job for {out} was submitted to {server}" in refused.stderr
         while "No available agent" in (found := command("submit", job, f"--address={server}")).stderr:
             time.sleep(1)  # Ray's head has just started
@@ -103,7 +103,7 @@ def test_a_submitted_job_renders_without_this_process(
         assert "asked to end by `framefleet stop`" in printed and CANARY not in printed
         assert 0 < framefleet.status(out, storage_options=options).num_done < 40
         again = framefleet.submit(values, address=server)
-        said = command("logs", out, f"--address={server}", "--follow", *sets)
+        said = command("logs", out, "--submitted", f"--address={server}", "--follow", *sets)
         assert f"{again.submission_id} is succeeded" in said.stderr, said.output
         assert "rows rendered in" in said.stdout
         found_status = framefleet.status(out, storage_options=options)
@@ -121,6 +121,6 @@ def test_a_submitted_job_renders_without_this_process(
 def wait_for(condition: object, server: str, out: str, sets: list[str]) -> None:
     deadline = time.monotonic() + 240
     while not condition():  # type: ignore[operator]
-        said = command("logs", out, f"--address={server}", *sets).output
+        said = command("logs", out, "--submitted", f"--address={server}", *sets).output
         assert time.monotonic() < deadline and " is failed" not in said, said
         time.sleep(1)

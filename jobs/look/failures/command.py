@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
-from typer import Argument, Option
+from typer import Option
 
 from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
@@ -17,12 +17,12 @@ from framefleet.pipeline.text import command, escaped
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.failed_rows import FailedRow
+    from framefleet.pipeline.outputs.output import Output
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
 _MAX_TYPES = 50  # types of errors shown: a record may name any number of them
 
 _Traceback = Annotated[bool, Option("--traceback", help="Show the traceback of each error.")]
-_RowId = Annotated[str | None, Argument(metavar="ROW_ID", help="Row to show: its row_id.")]
 _Limit = Annotated[int, Option("--limit", min=1, help="Number of rows to show for each type of error.")]
 
 
@@ -51,31 +51,19 @@ def failures_command(
             _show_by_type(rows, found.url, limit=limit, traceback=traceback)
 
 
-def logs_command(
-    output: OutputToRead,
-    row_id: _RowId = None,
-    as_json: AsJson = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
-) -> None:
-    """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
-
-    Reads the output's files, from anywhere. Without a row it shows all rows to which anything happened.
-    """
-    with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
-
-        found, line = output_at(output, sets), None
-        for line in found.log(row_id):
-            if as_json:
-                stdout.say(json.dumps(asdict(line) | {"at": line.at.isoformat()}))
-            else:
-                row = "" if row_id else f"  {line.row_id}"
-                about = f"{line.at:%Y-%m-%d %H:%M:%S}  {line.level:7}  {line.worker:10}{row}"
-                stdout.say(f"{one_line(about)}  {one_line(line.message)}")
-        if line is None:
-            whose = f"row {row_id}" if row_id else "any row"
-            stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
+def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
+    """Print what happened to a row, or to all rows to which anything happened."""
+    line = None
+    for line in found.log(row_id):
+        if as_json:
+            stdout.say(json.dumps(asdict(line) | {"at": line.at.isoformat()}))
+        else:
+            row = "" if row_id else f"  {line.row_id}"
+            about = f"{line.at:%Y-%m-%d %H:%M:%S}  {line.level:7}  {line.worker:10}{row}"
+            stdout.say(f"{one_line(about)}  {one_line(line.message)}")
+    if line is None:
+        whose = f"row {row_id}" if row_id else "any row"
+        stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
 def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
