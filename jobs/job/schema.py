@@ -330,6 +330,8 @@ class TrainJob(TableJob):
     def _is_fixed(cls, fleet: FleetSettings) -> FleetSettings:
         if isinstance(fleet.workers, ElasticWorkers):
             raise PydanticCustomError("workers", "a number of workers that does not change, or auto")
+        if fleet.same_gpu:
+            raise PydanticCustomError("same_gpu", "without same_gpu, which is for rendering")
         return fleet
 
 
