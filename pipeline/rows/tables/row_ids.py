@@ -1,8 +1,8 @@
 """In: the row_ids of a table by position. Out: the positions of a row_id, by bisection.
 
 Both are files, as a table may have a hundred million rows: 16 bytes for each row in the order of the table,
-and a key of 8, sorted: the first bits of its row_id, then its position. Rows whose row_ids begin alike are
-told apart by the former. Nameless files in TMPDIR, so that no kill leaves them.
+and a key of 8, sorted: the first bits of its row_id, then its position. Where row_ids begin alike, the former
+file decides. Nameless files in TMPDIR, so that no kill leaves them.
 """
 
 from __future__ import annotations
