@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Self
 
 PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
+# A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
+LEASE_S = 30.0
+MAX_LEASE_ROWS = 64
 MAX_PACES = 1024  # a table may hold a shape per row; forgetting an old one costs a few short leases
 
 
@@ -73,6 +77,11 @@ class LeaseSize:
 
     def __post_init__(self) -> None:
         assert 1 <= self.min_rows <= self.max_rows, f"min_rows {self.min_rows}, max_rows {self.max_rows}"
+
+    @classmethod
+    def of_forwards(cls, max_rows: int) -> Self:
+        """Return what a driver gives out. max_rows: of a forward."""
+        return cls(min_rows=max_rows, max_rows=max(max_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
 
     def rows(self, *, seconds_per_row: float | None, share: int | None) -> int:
         """Return how many rows fit the target; an unmeasured shape gets the least.

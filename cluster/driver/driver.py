@@ -36,9 +36,6 @@ log = logging.getLogger(__name__)
 
 # Often enough to commit in time and to show progress, rare enough to cost nothing.
 WAIT_S = 0.5
-# A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
-LEASE_S = 30.0
-MAX_LEASE_ROWS = 64
 
 
 class Driver:
@@ -51,8 +48,7 @@ class Driver:
         self._work = work
         self._stop = stop or Stop()
         self._on_progress = on_progress
-        min_rows = work.setup.batching.max_rows
-        size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
+        size = LeaseSize.of_forwards(work.setup.batching.max_rows)
         self._dispatcher = Dispatcher(work.faults, size=size, order=order_of(work.order))
         counts = work.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.memory import Memory
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions
     from framefleet.jobs.plan.prediction import AuditPlan, Prediction
+    from framefleet.jobs.plan.simulated_job import SimulatedJob
     from framefleet.pipeline.render.probe.probe import Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
@@ -62,6 +63,16 @@ _Probe = Annotated[
 _Price = Annotated[
     float | None, Option("--price", min=0, metavar="PRICE", help="Price of a GPU for one hour, for --probe.")
 ]
+_Simulate = Annotated[
+    bool, Option("--simulate", help="Do what --probe does, and simulate the fleet with the faults below.")
+]
+_Deaths = Annotated[
+    float, Option("--deaths", min=0, max=60, help="Deaths of each worker in an hour, for --simulate.")
+]
+_Drains = Annotated[
+    float,
+    Option("--drains", min=0, max=60, help="Times that each machine is taken away, with notice, in an hour."),
+]
 _GpuMemory = Annotated[
     str | None,
     Option(
@@ -87,6 +98,9 @@ def plan_command(
     sets: Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
+    simulate: _Simulate = False,
+    deaths: _Deaths = 0.0,
+    drains: _Drains = 0.0,
     price: _Price = None,
     gpu_memory: _GpuMemory = None,
     as_json: _AsOneJson = False,
@@ -112,9 +126,18 @@ def plan_command(
         loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
         from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
+        from framefleet.jobs.plan.simulated_job import FaultRates
 
-        card = None if gpu_memory is None else read_memory(gpu_memory)
-        wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
+        if (deaths or drains) and not simulate:
+            raise JobError("--deaths and --drains: nothing is simulated", "add --simulate")
+        wanted = PlanOptions(
+            hollow=hollow,
+            probe=probe,
+            simulate=FaultRates(deaths=deaths, drains=drains) if simulate else None,
+            price=price,
+            gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
+            limit=limit,
+        )
         show_plan(loaded, wanted, as_json=as_json)
 
 
@@ -124,7 +147,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     from framefleet.jobs.render.survey import check_valid_rows
     from framefleet.jobs.show.progress import watch_on
 
-    if wanted.probe:
+    if wanted.predicts:
         quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, wanted)
@@ -135,10 +158,10 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             stdout.say("drafts, of every row:")
             _show(plan.drafts)
             if plan.drafts.prediction:
-                _show_prediction(plan.drafts.prediction)
+                _show_prediction(plan.drafts.prediction, plan.drafts.simulation)
             stdout.say(f"in full, at most {plan.most_kept:,} of these rows: {plan.keep}")
         _show(plan)
-        if plan.drafts and wanted.probe:
+        if plan.drafts and wanted.predicts:
             stdout.say("only drafts are predicted: which rows are rendered in full is not known yet")
     check_valid_rows(
         plan.invalid,
@@ -154,7 +177,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     if plan.hollow:
         show_probed(plan.hollow, plan.table)
     if plan.prediction and not as_json:
-        _show_prediction(plan.prediction)
+        _show_prediction(plan.prediction, plan.simulation)
 
 
 def _show(plan: JobPlan) -> None:
@@ -295,7 +318,7 @@ def show_probed(probed: Probed, table: str) -> None:
     stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
 
 
-def _show_prediction(found: Prediction) -> None:
+def _show_prediction(found: Prediction, simulated: SimulatedJob | None) -> None:
     from framefleet.jobs.show.headline import duration
     from framefleet.pipeline.text import bytes_text
 
@@ -316,6 +339,13 @@ def _show_prediction(found: Prediction) -> None:
         stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
     if found.num_guessed:
         stdout.say(f"{found.num_guessed:,} rows have other shapes, and are estimated from these")
+    if simulated is not None:
+        cost = "" if simulated.cost is None else f", price {simulated.cost:,.2f}"
+        stdout.say(
+            f"simulated: {duration(simulated.elapsed_s)}, {simulated.worker_s / 3600:,.2f} hours of workers"
+            f"{cost}; {share_text(simulated.lost)} of the work is lost, {simulated.num_again:,} rows go to a "
+            f"second worker, {simulated.num_given_up:,} fail"
+        )
 
 
 def _text(value: Any) -> str:

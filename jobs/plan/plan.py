@@ -21,6 +21,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, plan_audits
+from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
@@ -53,10 +54,10 @@ class JobPlan:
     lookalikes: those of them that are named like an argument, each with that. shapes: valid rows by shape,
     the most frequent first; unusual: what is far from the model's own sizes. num_cut: rows with prompts of
     which the model does not read the end; first_cut: of them. hollow: what the pipeline said to one row of
-    each shape; prediction: what the rest would take; None: not asked. audits: None: there are none, or drafts
-    decide which rows there are. gone: clips of records that are not there. drafts: those of every row, where
-    the job has drafts; most_kept: rows of these in full, at the most; keep: which. limit: rows that were
-    read, from the first of the table; None is all.
+    each shape; prediction: what the rest would take; simulation: where workers fail; None: not asked.
+    audits: None: there are none, or drafts decide which rows there are. gone: clips of records that are not
+    there. drafts: those of every row, where the job has drafts; most_kept: rows of these in full, at the
+    most; keep: which. limit: rows that were read, from the first of the table; None is all.
     """
 
     table: str
@@ -81,6 +82,7 @@ class JobPlan:
     memory: Memory
     hollow: Probed | None = None
     prediction: Prediction | None = None
+    simulation: SimulatedJob | None = None
     audits: AuditPlan | None = None
     gone: Gone | None = None
     drafts: JobPlan | None = None
@@ -94,6 +96,7 @@ def plan(
     *,
     hollow: bool = False,
     probe: bool = False,
+    simulate: FaultRates | None = None,
     price: float | None = None,
     gpu_memory: str | int | None = None,
     limit: int | None = None,
@@ -101,13 +104,16 @@ def plan(
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
     job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
-    probe: render some rows of each shape here, and predict what the rest takes. price: of one GPU for one
+    probe: render some rows of each shape here, and predict what the rest takes. simulate: and what it takes
+    where workers fail as often. price: of one GPU for one
     hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". limit: plan
     only the first rows of the table, as `render --limit` renders them. Raises FramefleetError as
     `render` would, but for rows that cannot be rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
-    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
+    wanted = PlanOptions(
+        hollow=hollow, probe=probe, simulate=simulate, price=price, gpu_memory=card, limit=limit
+    )
     return plan_job(job_as(Job, job), Callback(), wanted)
 
 
@@ -117,8 +123,14 @@ class PlanOptions:
 
     hollow: bool = False
     probe: bool = False
+    simulate: FaultRates | None = None
     price: float | None = None
     gpu_memory: int | None = None
+
+    @property
+    def predicts(self) -> bool:
+        return self.probe or self.simulate is not None
+
     limit: int | None = None
 
 
@@ -129,7 +141,9 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
         return _plan_of(job, watch, wanted)
     check_limit(job, wanted.limit)
     drafts = _plan_of(draft_job(job), watch, wanted)
-    full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
+    full = _plan_of(
+        job, watch, replace(wanted, probe=False, simulate=None)
+    )  # of rows that nobody has chosen yet
     keep = keep_of(job)
     return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep), audits=None)
 
@@ -137,7 +151,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         check_claim(resolved)
-        is_called = wanted.hollow or wanted.probe
+        is_called = wanted.hollow or wanted.predicts
         probed = Shapes() if is_called else None
         with closing(CutPrompts(resolved.weights.configs())) as cut:
             survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
@@ -148,12 +162,17 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
             weights = resolved.weights
             hollow = probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
         is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
-        prediction = None
+        prediction = simulation = None
         found = _plan(resolved, survey, index, wanted)
-        if wanted.probe and is_sound and index.counts().pending:
+        if wanted.predicts and is_sound and index.counts().pending:
             num_audits = found.audits.num_audits if found.audits else 0.0
             prediction = _prediction(resolved, index, watch, wanted, num_audits=num_audits)
-        return replace(found, hollow=hollow, prediction=prediction, gone=gone, limit=wanted.limit)
+        if prediction and wanted.simulate:
+            wait_for(watch, "simulating the fleet")
+            max_rows = resolved.batching.max_rows
+            simulation = simulate_job(prediction, job, wanted.simulate, max_rows=max_rows)
+        found = replace(found, prediction=prediction, simulation=simulation)
+        return replace(found, hollow=hollow, gone=gone, limit=wanted.limit)
 
 
 def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:

@@ -56,6 +56,7 @@ class Tried:
 class Prediction:
     """What rendering the rest of the table would take. elapsed_s: from the command to its end.
 
+    start_s: of these, until a worker renders; load_s: of these, for one that starts later.
     worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of clips.
     audits_s: of all workers, in worker_s. cost: None without a price. num_guessed: rows of kinds that were
     not rendered, taken as the others.
@@ -70,7 +71,18 @@ class Prediction:
     cost: float | None
     num_guessed: int
     kinds: tuple[Tried, ...]
+    start_s: float
+    load_s: float
     audits_s: float = 0.0
+
+    @property
+    def seconds_per_row(self) -> dict[str, float]:
+        """What a row of each kind takes one of the workers, with its share of all that comes once."""
+        render_s = sum(kind.render.wall_s * kind.num_rows for kind in self.kinds)
+        num_tried = sum(kind.num_rows for kind in self.kinds)
+        all_s = (self.elapsed_s - self.start_s - ENDING_S) * self.num_workers
+        times = all_s / self.num_rows * num_tried / render_s
+        return {kind.name: kind.render.wall_s * times for kind in self.kinds}
 
 
 def predict(
@@ -111,6 +123,8 @@ def predict(
         num_rows=num_rows,
         num_workers=num_workers,
         elapsed_s=starting_s + load.wall_s + worker_s + ENDING_S,
+        start_s=starting_s + load.wall_s,
+        load_s=load.wall_s,
         worker_s=paid_s,
         cpu_s=all_cpu,
         num_bytes=round(num_bytes),

@@ -22,6 +22,7 @@ from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import ROWS
+from framefleet.pipeline.outputs.parts.part_file import storage_of
 from framefleet.pipeline.outputs.parts.records import row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.json_file import read_json
@@ -130,7 +131,7 @@ def _texts(joined: str, length: int) -> pa.Array:
 
 def _written(file: Path, lines: Iterator[pa.Table], schema: pa.Schema) -> str:
     """Write a part; return the SHA-256 of its file."""
-    with pq.ParquetWriter(file, schema, compression="zstd") as part:
+    with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
         for table in lines:
             part.write_table(table)
     with open(file, "rb") as opened:

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Checked, Watch
@@ -17,10 +15,11 @@ from framefleet.pipeline.model.options.footprint import row_size
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance, Gone
+from framefleet.pipeline.outputs.clip_presence import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import INVALID
-from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, invalid_schema
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -34,7 +33,7 @@ from framefleet.pipeline.text import command
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
 MAX_EXAMPLES = 10_000  # a table may have a size for each row
-_DONE = pa.schema([*GLANCED, FIRST_FIELDS.field("row_indices")])
+_DONE = fields_named(FIRST_FIELDS, "row_id", "row_indices")
 
 
 @dataclass(slots=True)
@@ -208,13 +207,13 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
 
     Returns which clips of records are gone, as far as that is soon seen.
     """
-    glance = Glance()
-    for _, records in tables_by_part(resolved.store, _DONE, GLANCED_MAYBE):
+    num_records, parts = 0, [part.path for part in live_parts(resolved.store)]
+    for records in read_parts(resolved.store, parts, _DONE):
         index.mark_ids_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
-        glance.note(records)
+        num_records += len(records)
     if index.num_doubled:
         watch.say(
             f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or restored; "
             f"the last one counts; {command('repair', resolved.store.url_of(''))} removes the others"
         )
-    return glance.look(resolved.store)
+    return look_for_clips(resolved.store, parts, num_records=num_records)

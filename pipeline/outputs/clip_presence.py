@@ -1,14 +1,15 @@
-"""From records, while they are read anyway, to whether their clips are there, as far as that is soon seen.
+"""From records to whether their clips are there, as far as that is soon seen.
 
-By listing folders of clips: names and sizes, no bytes. Of huge outputs some of the 256, others each time.
+By listing folders of clips: names and sizes, no bytes. Of huge outputs some of the 256, and some parts of
+records, others each time.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,14 @@ import pyarrow.compute as pc
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import CLIPS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.stores.store import Store
 
 # Looked at: 256 requests of a store that lists a thousand files in some 50 ms, and 20 MB of memory.
 _MAX_CLIPS = 100_000
 _AT_ONCE = 4096  # records, before folders are left out
+_MAX_PARTS = 64  # of eight million records, if they are large
 _NUM_LISTINGS = 16  # at once
 GLANCED = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes")
 GLANCED_MAYBE = fields_named(LATER_FIELDS, "path")
@@ -37,6 +40,16 @@ class Gone:
     example: str
     num_seen: int
     num_records: int
+
+
+def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> Gone | None:
+    """Return how many clips are not as these parts say; None where all are, as far as that is soon seen."""
+    glance, draw = Glance(), random.SystemRandom()
+    chosen = range(len(parts)) if len(parts) <= _MAX_PARTS else draw.sample(range(len(parts)), _MAX_PARTS)
+    for table in read_parts(store, [parts[place] for place in sorted(chosen)], GLANCED, GLANCED_MAYBE):
+        glance.note(table)
+    found = glance.look(store)
+    return found and replace(found, num_records=num_records)
 
 
 class Glance:

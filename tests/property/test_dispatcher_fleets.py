@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from tests.simulator.simulation import Fleet, Outcome, Simulation
+from framefleet.jobs.plan.simulated_fleet import SimulatedFleet, SimulatedRun
+from framefleet.jobs.plan.simulation import Simulation
 
 LEASES_PER_WORKER = 2
 
@@ -17,7 +18,7 @@ def table(num_rows: int, *, shapes: int) -> Iterable[Row]:
     return (Row(row_id=str(n), shape=str(n * n % 7 % shapes)) for n in range(num_rows))
 
 
-def assert_every_row_ended_once(outcome: Outcome, num_rows: int) -> None:
+def assert_every_row_ended_once(outcome: SimulatedRun, num_rows: int) -> None:
     ended = sorted([*outcome.done.elements(), *(gone.row.row_id for gone in outcome.given_up)], key=int)
     assert ended == [str(n) for n in range(num_rows)]
     assert outcome.stale_counted == 0
@@ -36,7 +37,7 @@ def assert_every_row_ended_once(outcome: Outcome, num_rows: int) -> None:
 def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
     seed: int, num_rows: int, workers: int, killers: set[int], raisers: set[int], min_rows: int, window: int
 ) -> None:
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         workers=workers,
         seed=seed,
         killers=frozenset(map(str, killers)),
@@ -54,7 +55,7 @@ def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
 @pytest.mark.ci
 def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> None:
     num_rows, window = 30_000, 4_000
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         workers=1000,
         seconds_per_row=20.0,
         slow_share=0.1,
@@ -94,7 +95,7 @@ def test_bad_machines_that_ask_first_cost_no_good_row(
     killers: set[int],
 ) -> None:
     workers, num_bad = machines
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         workers=workers,
         num_bad=num_bad,
         is_fresh=True,
@@ -113,7 +114,7 @@ def test_bad_machines_that_ask_first_cost_no_good_row(
 
 
 def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_longer() -> None:
-    fleet = Fleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
+    fleet = SimulatedFleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
     outcome = Simulation(Dispatcher(), table(20_000, shapes=3), fleet).run()
     assert_every_row_ended_once(outcome, 20_000)
     assert not outcome.given_up
@@ -123,13 +124,15 @@ def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_long
 def test_memory_follows_the_window_not_the_table() -> None:
     size = LeaseSize(min_rows=4, max_rows=8)
     outcome = Simulation(
-        Dispatcher(window=64, size=size), table(20_000, shapes=5), Fleet(workers=4, flaky_chance=0.01)
+        Dispatcher(window=64, size=size),
+        table(20_000, shapes=5),
+        SimulatedFleet(workers=4, flaky_chance=0.01),
     ).run()
     assert_every_row_ended_once(outcome, 20_000)
     assert outcome.num_held_most <= 64 + 4 * LEASES_PER_WORKER * 8
 
 
 def test_workers_finish_together() -> None:
-    fleet = Fleet(workers=16, seconds_per_row=2.0)
+    fleet = SimulatedFleet(workers=16, seconds_per_row=2.0)
     outcome = Simulation(Dispatcher(size=LeaseSize(min_rows=8)), table(2000, shapes=1), fleet).run()
     assert outcome.idle_s < 0.02 * fleet.workers * outcome.end_s

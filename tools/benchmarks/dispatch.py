@@ -28,7 +28,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
-from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -45,7 +45,7 @@ NOTHING_TO_DO_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatched:
-    """rows_per_s: from the first row leased to the last record on disk. checked_per_s: of the first pass.
+    """rows_per_s: from the first worker to the last record on disk. checked_per_s: of the first pass.
 
     cpu_us: of the driver's process, for each row, as that depends less on what else the machine does.
     rss_mib: of the driver as the first worker is ready, at half of the rows, and at the end.
@@ -117,22 +117,40 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
         survey_rows(resolved, index, Callback())
         assert index.counts().pending == rows
         checked_s = time.monotonic() - started
-        watcher = Watcher(rows)
-        # The driver's own end includes stopping Ray, so the last part tells when the last record was written.
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        fleet = Fleet(FleetSettings(workers=workers), work.setup, work.faults, worker_class=NullWorker)
-        with fleet:
-            Driver(work, on_progress=watcher).run(fleet)
-    assert watcher.began is not None
-    parts = list((folder / "output" / "records").iterdir())
-    cpu_s = time.process_time() - watcher.cpu_s
-    last = max(part.stat().st_mtime for part in parts) - time.time() + time.monotonic()
+        rate = drive_null_workers(resolved, index, lock, workers=workers)
+    parts = (folder / "output" / "records").iterdir()
     assert sum(pq.read_metadata(part).num_rows for part in parts) == rows
     return Dispatched(
         rows=rows,
-        rows_per_s=rows / (last - watcher.began),
-        cpu_us=cpu_s / rows * 1e6,
+        rows_per_s=rate.rows_per_s,
+        cpu_us=rate.cpu_us,
         checked_per_s=rows / checked_s,
+        rss_mib=rate.rss_mib,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """As of `Dispatched`."""
+
+    rows_per_s: float
+    cpu_us: float
+    rss_mib: tuple[float, float, float]
+
+
+def drive_null_workers(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, workers: int) -> Rate:
+    """Dispatch and commit every pending row."""
+    rows = index.counts().pending
+    watcher = Watcher(rows)
+    work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+    fleet = Fleet(FleetSettings(workers=workers), work.setup, work.faults, worker_class=NullWorker)
+    with fleet:
+        Driver(work, on_progress=watcher).run(fleet)  # until all is committed; then Ray is stopped
+        assert watcher.began is not None
+        elapsed_s, cpu_s = time.monotonic() - watcher.began, time.process_time() - watcher.cpu_s
+    return Rate(
+        rows_per_s=rows / elapsed_s,
+        cpu_us=cpu_s / rows * 1e6,
         rss_mib=(watcher.rss[0], watcher.rss[1], _rss_mib()),
     )
 

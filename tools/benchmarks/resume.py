@@ -1,15 +1,15 @@
 """How soon a job goes on when most of its rows are done: the steps before its first row is leased.
 
-    python -m tools.benchmarks.resume [--rows 1000000] [--done 0.95]
+    python -m tools.benchmarks.resume [--rows 1000000] [--done 0.95] [--workers 2]
 
-Everything is real (table, checks, rows/, records in parts as `framefleet compact` leaves them) but the clips.
-The run that goes on is a process of its own, whose memory is measured.
+Everything is real (table, checks, rows/, records in large parts) but the clips. The run that goes on is a
+process of its own, whose memory is measured. With workers, which answer every row at once, it also dispatches
+the rows left, and commits and merges their records.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -30,39 +30,47 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import to_parquet
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.rows.tables.index import RowIndex
-from tools.benchmarks.dispatch import EXAMPLE, write_prompts
+from tools.benchmarks.dispatch import EXAMPLE, drive_null_workers, write_prompts
 
 PART_ROWS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """Seconds of each step, and the most memory of the run that goes on, in MiB."""
+    """Seconds of each step, and the most memory of both runs, in MiB."""
 
     check_s: float  # of a first run: every row
+    check_mib: float
     write_rows_s: float  # of a first run
     recall_s: float
     mark_done_s: float
     first_row_s: float
-    peak_mib: float
+    resume_mib: float
+    rows_per_s: float = 0.0  # from here on, of the rows left, where there are workers
+    cpu_us: float = 0.0
+    dispatch_mib: float = 0.0
+    num_parts: float = 0.0  # in the end
+    counts_s: float = 0.0  # `Output.counts`
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--done", type=float, default=0.95, help="the share of rows with a record")
+    parser.add_argument("--workers", type=int, default=0, help="that answer at once; 0: dispatch nothing")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure_resume(Path(folder), rows=asked.rows, done=asked.done)
+        found = measure_resume(Path(folder), rows=asked.rows, done=asked.done, workers=asked.workers)
     for field in fields(found):
         print(f"{field.name:>14} {getattr(found, field.name):10.1f}")
 
 
-def measure_resume(folder: Path, *, rows: int, done: float) -> Resumed:
+def measure_resume(folder: Path, *, rows: int, done: float, workers: int = 0) -> Resumed:
     """Make an output of a table with this many rows, records for a share of them, and go on with it."""
     from tools.benchmarks.table import build_model  # imports torch, which the other processes need not
 
@@ -73,31 +81,24 @@ def measure_resume(folder: Path, *, rows: int, done: float) -> Resumed:
         "output": str(folder / "output"),
     }
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        check_s, write_rows_s = pool.submit(_first_run, values, round(rows * done)).result()
-        recall_s, mark_done_s, first_row_s, peak_mib = pool.submit(_next_run, values).result()
-    return Resumed(
-        check_s=check_s,
-        write_rows_s=write_rows_s,
-        recall_s=recall_s,
-        mark_done_s=mark_done_s,
-        first_row_s=first_row_s,
-        peak_mib=peak_mib,
-    )
+        first = pool.submit(_first_run, values, round(rows * done)).result()
+        print(first, flush=True)  # of hours, where there are many rows
+        return Resumed(**first, **pool.submit(_next_run, values, workers).result())
 
 
-def _first_run(values: dict[str, str], num_done: int) -> tuple[float, float]:
+def _first_run(values: dict[str, str], num_done: int) -> dict[str, float]:
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
         started = time.monotonic()
         survey = survey_rows(resolved, index, Callback())
         index.counts()
-        checked = time.monotonic()
+        checked, check_mib = time.monotonic(), _peak_mib()
         with DriverLock(resolved.store) as lock:
             claim(resolved)
             write_rows(resolved, index, lock)
             remember_survey(resolved, survey)
             written = time.monotonic()
             _write_records(resolved, index, new_run(lock.epoch), num_done)
-    return checked - started, written - checked
+    return {"check_s": checked - started, "check_mib": check_mib, "write_rows_s": written - checked}
 
 
 def _write_records(resolved: ResolvedJob, index: RowIndex, run: str, num_done: int) -> None:
@@ -115,7 +116,7 @@ def _write_records(resolved: ResolvedJob, index: RowIndex, run: str, num_done: i
         resolved.store.create(part_path(RECORDS, run, number, content), content)
 
 
-def _next_run(values: dict[str, str]) -> tuple[float, float, float, float]:
+def _next_run(values: dict[str, str], workers: int) -> dict[str, float]:
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
         started = time.monotonic()
         assert recall_survey(resolved, index, Callback()) is not None
@@ -124,9 +125,34 @@ def _next_run(values: dict[str, str]) -> tuple[float, float, float, float]:
         mark_done(resolved, index, Callback())
         marked = time.monotonic()
         next(pending_rows(resolved.table, resolved.rows, index))
-        found = time.monotonic()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return recalled - started, marked - recalled, found - marked, peak
+        found = {
+            "recall_s": recalled - started,
+            "mark_done_s": marked - recalled,
+            "first_row_s": time.monotonic() - marked,
+            "resume_mib": _peak_mib(),
+        }
+        return found | _dispatched(resolved, index, workers) if workers else found
+
+
+def _dispatched(resolved: ResolvedJob, index: RowIndex, workers: int) -> dict[str, float]:
+    output = Output(resolved.store)
+    with DriverLock(resolved.store) as lock:
+        rate = drive_null_workers(resolved, index, lock, workers=workers)
+    peak_mib, started = _peak_mib(), time.monotonic()
+    assert output.counts().left == 0
+    return {
+        "rows_per_s": rate.rows_per_s,
+        "cpu_us": rate.cpu_us,
+        "dispatch_mib": peak_mib,
+        "num_parts": len(resolved.store.list(RECORDS)),
+        "counts_s": time.monotonic() - started,
+    }
+
+
+def _peak_mib() -> float:
+    """Return the most memory of this process. `getrusage` would count that of the one which started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,15 +25,24 @@ TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 JOB, REPLACES, ORIGINS = "framefleet.job", "framefleet.replaces", "framefleet.origins"
 
 
+# Columns that take twice as long to read if there is a dictionary of their values.
+_DISTINCT = {"row_id", "row_index", "row_indices", "uri", "path", "media_sha256", "frames_sha256"}
+
+
 class PartGone(JobError):
     """A part that was listed is not there any more."""
+
+
+def storage_of(schema: pa.Schema) -> dict[str, Any]:
+    """Return how `ParquetWriter` is to store columns: those of which no two values are equal as they are."""
+    return {"compression": "zstd", "use_dictionary": [name for name in schema.names if name not in _DISTINCT]}
 
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     """Return the file of a part. metadata: of the file, besides its schema."""
     table = table.replace_schema_metadata()  # of a part that was read: it would be kept twice
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as file:
+    with pq.ParquetWriter(buffer, table.schema, **storage_of(table.schema)) as file:
         file.write_table(table)
         file.add_key_value_metadata(dict(metadata))
     return buffer.getvalue()
@@ -117,9 +127,15 @@ def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -
     fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
     if wrong := [name for name in fields.names if names.count(name) != 1]:
         raise ValueError(f"it has no column {wrong[0]!r}, or several")
-    texts = [name for name in fields.names if there.field(name).type in TEXTS]
-    # As dictionaries: of a million cells of one long text the file holds one.
-    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
+    metadata = pq.read_metadata(pa.BufferReader(content))
+    texts = {name for name in fields.names if there.field(name).type in TEXTS}
+    # Those that are, as dictionaries: of a million cells of one long text the file holds one.
+    shared = _with_dictionary(metadata)
+    file = pq.ParquetFile(
+        pa.BufferReader(content),
+        read_dictionary=[name for name in texts if name in shared],
+        metadata=metadata,
+    )
     if file.metadata.num_rows > MAX_PART_ROWS:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
     _check_bytes(max(_stored_bytes(file.metadata, fields.names)))
@@ -149,6 +165,13 @@ def _as_text(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 def _check_bytes(size_bytes: int) -> None:
     if size_bytes > MAX_PART_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_PART_BYTES:,} bytes")
+
+
+def _with_dictionary(metadata: pq.FileMetaData) -> set[str]:
+    """Return the columns of which some values are stored once."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = (group.column(number) for group in groups for number in range(group.num_columns))
+    return {column.path_in_schema for column in columns if column.has_dictionary_page}
 
 
 def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:

@@ -1,18 +1,17 @@
 """In: the row_ids of a table by position. Out: the positions of a row_id, by bisection.
 
 Both are files, as a table may have a hundred million rows: 16 bytes for each row in the order of the table,
-and 24 sorted by row_id. Nameless files in TMPDIR, so that no kill leaves them.
+and a key of 8, sorted: the first bits of its row_id, then its position. Where row_ids begin alike, the former
+file decides. Nameless files in TMPDIR, so that no kill leaves them.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,10 @@ import pyarrow as pa
 Ids = npt.NDArray[np.uint64]  # [rows, 2]: the two halves of a row_id
 TablePositions = npt.NDArray[np.int64]  # [rows]
 
-_WIDTH = 16  # bytes of a row_id
-_SORTED_AT_ONCE = 2 << 20  # rows of one bucket, in some 150 MB
-_NUM_THREADS = 2  # that sort, each a bucket: numpy needs no lock of Python's for it
+_WIDTH, _KEY_WIDTH = 16, 8  # bytes of a row_id, and of a key
+_AT_ONCE = 2 << 20  # rows, in some 100 MB
+_BITS = 27  # of a key, for the position; the rest begin equal in 36,000 pairs of a hundred million row_ids
+_POSITION = np.uint64((1 << _BITS) - 1)
 
 
 def to_ids(row_ids: Sequence[str]) -> Ids:
@@ -68,22 +68,13 @@ def to_texts(ids: Ids) -> list[str]:
     return [digits[first : first + 2 * _WIDTH] for first in range(0, len(digits), 2 * _WIDTH)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sorted:
-    """Rows sorted by row_id, those of one row_id by position."""
-
-    high: npt.NDArray[np.uint64]
-    low: npt.NDArray[np.uint64]
-    positions: TablePositions
-
-
 class RowIds:
     """First write, then `sort`, then find. at_once: rows that are read or sorted at once."""
 
-    def __init__(self, *, at_once: int = _SORTED_AT_ONCE) -> None:
+    def __init__(self, *, at_once: int = _AT_ONCE) -> None:
         self._files, self._at_once = ExitStack(), at_once
-        self._by_position = self._file()
-        self._sorted: _Sorted | None = None
+        self._by_position, self._sorted = _file(self._files), _file(self._files)
+        self._keys = np.empty(0, np.uint64)
         self._num_positions = 0
 
     def write(self, positions: TablePositions, ids: Ids) -> None:
@@ -93,6 +84,7 @@ class RowIds:
             self._by_position.seek(int(places[0]) * _WIDTH)
             self._by_position.write(run.tobytes())
         self._num_positions = max(self._num_positions, int(positions.max()) + 1)
+        assert self._num_positions <= int(_POSITION) + 1, "no table has as many rows"
 
     def read(self, first: int, n: int) -> Ids:
         """Return the row_ids from one position on; zeros where there is none."""
@@ -108,121 +100,94 @@ class RowIds:
         first = int(positions.min())
         return self.read(first, int(positions.max()) + 1 - first)[positions - first]
 
-    def sort(self, is_there: npt.NDArray[np.bool_]) -> tuple[TablePositions, TablePositions]:
-        """Sort the rows; return the positions of those whose row_id is at a later one too, and at an earlier.
+    def sort(self, is_there: npt.NDArray[np.bool_]) -> Iterator[tuple[TablePositions, TablePositions]]:
+        """Sort the rows; yield, some at a time, positions of rows whose row_id is at a later one, and these.
 
-        is_there: [positions], where there is a row.
+        is_there: [positions], where there is a row. To be read to the end.
         """
-        columns = [self._file(), self._file(), self._file()]
+        num_buckets = max(1, -(-len(is_there) // self._at_once))
+        bounds = np.array([(number << 64) // num_buckets for number in range(1, num_buckets)], np.uint64)
+        self._sorted.truncate(0)
+        self._sorted.seek(0)
         with ExitStack() as stack:
-            buckets, sizes = self._bucketed(is_there, stack)
-            firsts = np.cumsum([0, *sizes[:-1]])
-
-            def sort_bucket(bucket: BinaryIO, first: int) -> tuple[TablePositions, TablePositions]:
-                rows = _sorted_rows(bucket)
-                for file, column in zip(columns, rows.T, strict=True):
-                    _write_at(file, column.tobytes(), first * column.itemsize)
-                is_twin = (rows[1:, :2] == rows[:-1, :2]).all(axis=1)
-                positions = rows[:, 2].astype(np.int64)
-                return positions[:-1][is_twin], positions[1:][is_twin]
-
-            with ThreadPoolExecutor(_NUM_THREADS) as pool:
-                twinned, twins = zip(*pool.map(sort_bucket, buckets, firsts.tolist()), strict=True)
-        high, low = (_mapped(file, np.uint64) for file in columns[:2])
-        self._sorted = _Sorted(high, low, _mapped(columns[2], np.int64))
-        return np.concatenate(twinned), np.concatenate(twins)
+            buckets = [_file(stack) for _ in range(num_buckets)]
+            for first in range(0, len(is_there), self._at_once):
+                ids = self.read(first, self._at_once)
+                places = np.flatnonzero(is_there[first : first + len(ids)])
+                keys = np.sort((ids[places, 0] & ~_POSITION) | (places + first).astype(np.uint64))
+                pieces = np.split(keys, np.searchsorted(keys, bounds))
+                for bucket, piece in zip(buckets, pieces, strict=True):
+                    bucket.write(piece.tobytes())
+            for bucket in buckets:
+                bucket.seek(0)
+                self._sorted.write(np.sort(np.frombuffer(bucket.read(), np.uint64)).tobytes())
+        self._keys = _mapped(self._sorted)
+        yield from self._twins()
 
     def first_positions(self, ids: Ids) -> TablePositions:
         """Return the first position of each row_id, -1 where it has none."""
-        places, found = self._places(ids), np.full(len(ids), -1)
-        is_found = places >= 0
-        found[is_found] = self._rows.positions[places[is_found]]
+        found, starts = np.full(len(ids), -1), ids[:, 0] & ~_POSITION
+        left = np.argsort(starts)  # then neighbours are looked for one after the other
+        places = np.searchsorted(self._keys, starts[left])
+        while len(left):
+            is_alike = places < len(self._keys)
+            is_alike[is_alike] = self._keys[places[is_alike]] & ~_POSITION == starts[left[is_alike]]
+            left, places = left[is_alike], places[is_alike]
+            positions = _positions_in(self._keys[places])
+            is_it = (self._ids_at(positions) == ids[left]).all(axis=1)
+            found[left[is_it]] = positions[is_it]
+            left, places = left[~is_it], places[~is_it] + 1
         return found
 
     def positions(self, row_id: str) -> list[int]:
         """Return every position of a row_id, in order."""
-        ids, rows = to_ids([row_id]), self._rows
-        (place,) = self._places(ids)
-        found = []
-        while 0 <= place < len(rows.high) and (rows.high[place], rows.low[place]) == (ids[0, 0], ids[0, 1]):
-            found.append(int(rows.positions[place]))
-            place += 1
+        ids = to_ids([row_id])
+        start = ids[0, 0] & ~_POSITION
+        first = np.searchsorted(self._keys, start)
+        end = np.searchsorted(self._keys, start | _POSITION, side="right")
+        positions = _positions_in(self._keys[first:end])
+        found: list[int] = positions[(self._ids_at(positions) == ids).all(axis=1)].tolist()
         return found
 
     def close(self) -> None:
-        self._sorted = None
+        self._keys = np.empty(0, np.uint64)
         self._files.close()
 
-    @property
-    def _rows(self) -> _Sorted:
-        assert self._sorted is not None, "the rows are not sorted"
-        return self._sorted
+    def _twins(self) -> Iterator[tuple[TablePositions, TablePositions]]:
+        """Yield pairs of positions of one row_id that follow each other in the table."""
+        first = 0
+        while first < len(self._keys):
+            last = min(first + self._at_once, len(self._keys)) - 1
+            end = int(np.searchsorted(self._keys, self._keys[last] | _POSITION, side="right"))
+            read = os.pread(self._sorted.fileno(), (end - first) * _KEY_WIDTH, first * _KEY_WIDTH)
+            keys, first = np.frombuffer(read, np.uint64), end
+            is_next = np.diff(keys & ~_POSITION, append=~keys[-1:]) == 0  # begins as the one after it
+            positions = _positions_in(keys[is_next | np.roll(is_next, 1)])
+            ids = self._ids_at(positions)
+            order = np.lexsort((positions, ids[:, 1], ids[:, 0]))
+            ids, positions = ids[order], positions[order]
+            is_twin = (ids[1:] == ids[:-1]).all(axis=1)
+            yield positions[:-1][is_twin], positions[1:][is_twin]
 
-    def _places(self, ids: Ids) -> TablePositions:
-        """Return where in the sorted rows each row_id begins, -1 where it is not."""
-        rows, found = self._rows, np.full(len(ids), -1)
-        order = np.argsort(ids[:, 0])  # then neighbours are looked for one after the other
-        places = np.empty(len(ids), np.int64)
-        places[order] = np.searchsorted(rows.high, ids[order, 0])
-        left = np.flatnonzero(places < len(rows.high))
-        while len(left := left[rows.high[places[left]] == ids[left, 0]]):
-            is_it = rows.low[places[left]] == ids[left, 1]
-            found[left[is_it]] = places[left[is_it]]
-            left = left[~is_it]  # another with the same first half
-            places[left] += 1
-            left = left[places[left] < len(rows.high)]
+    def _ids_at(self, positions: TablePositions) -> Ids:
+        """Return the row_ids at any positions. Mapped for as long as this takes, as pages count as memory."""
+        if not len(positions):
+            return np.empty((0, 2), np.uint64)
+        found: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
         return found
 
-    def _bucketed(
-        self, is_there: npt.NDArray[np.bool_], stack: ExitStack
-    ) -> tuple[list[BinaryIO], list[int]]:
-        """Return files that each hold the rows of one even range of row_ids, and how many rows.
 
-        A row has three numbers: the halves of its row_id, its position. Rows stand in the order of the table.
-        """
-        num_buckets = max(1, -(-len(is_there) // self._at_once))
-        buckets, sizes = [_file(stack) for _ in range(num_buckets)], [0] * num_buckets
-        for first in range(0, len(is_there), self._at_once):
-            ids = self.read(first, self._at_once)
-            places = np.flatnonzero(is_there[first : first + len(ids)])
-            rows = np.column_stack((ids[places], (places + first).astype(np.uint64)))
-            ranges = ((rows[:, 0] >> np.uint64(32)) * np.uint64(num_buckets)) >> np.uint64(32)
-            order = np.argsort(ranges, kind="stable")
-            edges = np.searchsorted(ranges[order], np.arange(num_buckets + 1))
-            for number, piece in enumerate(np.split(rows[order], edges[1:-1])):
-                buckets[number].write(piece.tobytes())
-                sizes[number] += len(piece)
-        return buckets, sizes
-
-    def _file(self) -> BinaryIO:
-        return _file(self._files)
+def _positions_in(keys: npt.NDArray[np.uint64]) -> TablePositions:
+    return (keys & _POSITION).astype(np.int64)
 
 
 def _file(stack: ExitStack) -> BinaryIO:
     return cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(prefix="framefleet-")))
 
 
-def _sorted_rows(bucket: BinaryIO) -> npt.NDArray[np.uint64]:
-    """Return the rows of a bucket sorted by row_id, those of one row_id by position. The bucket is closed."""
-    with bucket:
-        bucket.seek(0)
-        rows = np.frombuffer(bucket.read(), np.uint64).reshape(-1, 3)
-    order = np.argsort(rows[:, 0])  # five times as fast, and enough where no first halves are equal
-    if not np.diff(rows[order, 0]).all():
-        order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
-    return rows[order]
-
-
-def _write_at(file: BinaryIO, content: bytes, at: int) -> None:
-    left = memoryview(content)
-    while left:  # less is written at once where a disk is full: then the next time raises
-        written = os.pwrite(file.fileno(), left, at)
-        left, at = left[written:], at + written
-
-
-def _mapped(file: BinaryIO, kind: Any) -> npt.NDArray[Any]:
+def _mapped(file: BinaryIO) -> npt.NDArray[np.uint64]:
     file.flush()
-    return np.memmap(file, kind, "r") if os.fstat(file.fileno()).st_size else np.empty(0, kind)
+    return np.memmap(file, np.uint64, "r") if os.fstat(file.fileno()).st_size else np.empty(0, np.uint64)
 
 
 def as_positions(positions: Iterable[int]) -> TablePositions:
