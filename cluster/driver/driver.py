@@ -339,7 +339,7 @@ class Driver:
     def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":
             raise StoreError(
-                failed.message, "when the output can be written again, run the same command to go on"
+                failed.message, "when the output can be written again, run the same command again to continue"
             )
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere

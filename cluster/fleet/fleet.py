@@ -390,7 +390,7 @@ class Fleet:
         unused = "\n".join(self._hosts.unused)
         raise self._hosts.error or FleetError(
             f"no machine is left that can render\n{unused}",
-            "look for the cause there, then run the same command to go on",
+            "look for the cause there, then run the same command again to continue",
         )
 
     def _are_all(self, blocked: Sequence[str]) -> bool:
