@@ -18,6 +18,13 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.one_worker import started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST
 
+
+class SlowStore(Store):
+    def create(self, path: str, content: bytes) -> None:
+        time.sleep(0.4)
+        super().create(path, content)
+
+
 OF_EACH = {"load", "encode", "denoise", "decode", "probe", "rows", "pipeline"}
 
 
@@ -25,14 +32,15 @@ OF_EACH = {"load", "encode", "denoise", "decode", "probe", "rows", "pipeline"}
     ("model", "changed", "special"),
     [
         ("wan", {"audit": Audit(every=1)}, "audit"),
-        ("cogvideox", {}, "media"),
+        ("cogvideox", {}, "upload"),
         ("sd", {"keep_embeddings": True}, "store"),
     ],
 )
 def test_the_seconds_of_all_causes_are_the_workers_wall_time(
     model: str, changed: dict[str, Any], special: str, tmp_path: Path
 ) -> None:
-    store = Store(str(tmp_path / "out"))
+    store = (SlowStore if special == "upload" else Store)(str(tmp_path / "out"))
+    num_rows = 12 if special == "upload" else 6  # more than wait for a writer
     setup = replace(worker_setup(model, store, Inputs([str(tmp_path)])), **changed)
     began = time.perf_counter()
     worker = started_worker(setup)
@@ -43,7 +51,7 @@ def test_the_seconds_of_all_causes_are_the_workers_wall_time(
             attempt=1,
             is_audited=True,
         )
-        for seed in range(6)
+        for seed in range(num_rows)
     ]
     assert len(stored_by(worker, len(rows), rows)) == len(rows)
     time.sleep(0.3)  # it waits for more
