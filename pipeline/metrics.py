@@ -53,6 +53,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}  # by name
+_MAX_FIGURES = 200  # of one worker or driver
 
 
 def _metric(name: str, help: str, *, label: str = "", is_total: bool = True) -> Metric:
@@ -116,8 +117,11 @@ class Counts:
         self._figures: dict[str, float] = defaultdict(float)
 
     def add(self, metric: Metric, value: float = 1.0, label: str = "") -> None:
+        key = metric.key(label)
         with self._lock:
-            self._figures[metric.key(label)] += value
+            if key not in self._figures and len(self._figures) >= _MAX_FIGURES:  # errors may have any names
+                key = metric.key("others")
+            self._figures[key] += value
 
     def figures(self) -> dict[str, float]:
         """Return all that was counted until now."""
