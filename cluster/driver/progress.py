@@ -116,6 +116,12 @@ class Summary:
     over_budget: str | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def exit_code(self) -> int:
+        """0 where every row has a clip, otherwise 1."""
+        is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
+        return 1 if is_short or (self.drafts and self.drafts.exit_code) else 0
+
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the records of the output, of earlier runs too, as an Arrow table.
 

@@ -209,6 +209,15 @@ class KeepSection(Section):
         return self
 
 
+class OnEndSection(Section):
+    """What happens when a run of the job has ended, however it did. job.json does not have it."""
+
+    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
+    """URL to post the summary to, as JSON."""
+    command: list[_Text] = Field(default_factory=list, repr=False)
+    """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
+
+
 class DraftSection(Section):
     """Rows rendered cheaply first; the best of these drafts are then rendered in full.
 
@@ -299,6 +308,7 @@ class Job(TableJob):
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
+    on_end: OnEndSection = OnEndSection()
 
     @field_validator("order")
     @classmethod

@@ -94,7 +94,7 @@ def _is_whole(store: Store) -> bool:
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
-    job = resolved.job.model_dump(exclude={"storage_options"})
+    job = resolved.job.model_dump(exclude={"storage_options", "on_end"})
     job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
     job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")

@@ -52,6 +52,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     claim = claim_of(store)
     said: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
     said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
+    said.pop("on_end", None)  # nor this: a command that anybody may have written
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
     said["table"] = _moved(said.get("table"), said.get("output"), store)

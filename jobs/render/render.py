@@ -27,6 +27,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.on_end import report_end
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -82,12 +83,16 @@ def render_job(
     only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
     of failures of other rows stays. limit: of the table's first rows only those without a record.
     """
-    if job.draft is None:
-        return render_rows(job, watch, only=only, limit=limit)
-    check_limit(job, limit)
-    from framefleet.jobs.render.drafts import render_drafted  # it imports this file
+    with report_end(job) as end:
+        if job.draft is None:
+            summary = render_rows(job, watch, only=only, limit=limit)
+        else:
+            check_limit(job, limit)
+            from framefleet.jobs.render.drafts import render_drafted  # it imports this file
 
-    return render_drafted(job, watch, only=only)
+            summary = render_drafted(job, watch, only=only)
+        end(summary)
+    return summary
 
 
 def render_rows(

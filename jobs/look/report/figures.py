@@ -126,11 +126,11 @@ class Figures:
     def add(self, table: pa.Table) -> None:
         """Take these records: of `COLUMNS`, and `COMPUTE` and `LICENSE` where there are some."""
         self.num_rows += len(table)
-        self.num_bytes += int(pc.sum(_positive(table["bytes"])).as_py() or 0)
-        self.clip_s += float(pc.sum(_positive(table["duration_s"])).as_py() or 0)
+        self.num_bytes += int(pc.sum(positive(table["bytes"])).as_py() or 0)
+        self.clip_s += float(pc.sum(positive(table["duration_s"])).as_py() or 0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, pc.max(table["peak_memory_bytes"]).as_py() or 0)
         self._add_times(table)
-        self._add_batches(_positive(table["batch_size"]))
+        self._add_batches(positive(table["batch_size"]))
         self._add_kinds(table)
         self._add_workers(table)
 
@@ -162,7 +162,7 @@ class Figures:
         """Add up what each worker did; rows without a recorded share are estimated."""
         computed = _compute_s(table)
         self.num_estimated += computed.null_count
-        measured = {"busy_s": computed} | {name: _positive(table[name]) for name in _SUMMED[1:]}
+        measured = {"busy_s": computed} | {name: positive(table[name]) for name in _SUMMED[1:]}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
         sums = keyed.group_by(["worker", "node"]).aggregate(
             [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
@@ -187,7 +187,7 @@ class Figures:
             table["node"],
             *map(_seconds, (table["started_at"], table["finished_at"])),
         )
-        idle = _positive(table["idle_s"]).to_pylist()
+        idle = positive(table["idle_s"]).to_pylist()
         rows = zip(*(column.to_pylist() for column in columns), idle, strict=True)
         for name, node, started, finished, idle_s in sorted(rows, key=lambda row: row[3]):
             worker = self._worker(name, node)
@@ -209,10 +209,10 @@ def _compute_s(table: pa.Table) -> pa.ChunkedArray:
     if COMPUTE not in table.column_names:
         return pa.chunked_array([pa.nulls(len(table), pa.float64())])
     computed = table[COMPUTE]
-    return pc.if_else(pc.is_valid(computed), _positive(computed), None)
+    return pc.if_else(pc.is_valid(computed), positive(computed), None)
 
 
-def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return numbers as they may be: none, negative and infinite ones as 0."""
     numbers = pc.fill_null(column.cast(pa.float64(), safe=False), 0.0)
     is_sound = pc.and_(pc.greater_equal(numbers, 0.0), pc.is_finite(numbers))
