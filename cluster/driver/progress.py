@@ -17,13 +17,14 @@ WORKER_STATES = ("rendering", "idle", "drained", "lost")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker that has been ready. state: of `WORKER_STATES`."""
+    """One worker that has been ready. state: of `WORKER_STATES`. model: its own, of several."""
 
     name: str
     state: str
     node: str = ""
     rows_in_hand: int = 0
     rows_done: int = 0
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from framefleet.jobs.look.report.charts import (
     workers_chart,
 )
 from framefleet.jobs.look.report.clip_yield import Yield
-from framefleet.jobs.look.report.values import Report
+from framefleet.jobs.look.report.values import Report, UsedModel
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
@@ -236,12 +236,11 @@ def _tables(report: Report) -> Iterator[str]:
         yield html_table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
     shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
     yield html_table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
-    models = [(one.model, one.license, one.digest, f"{one.rows:,}") for one in report.models]
     yield html_table(
         "Model",
         "The digest covers all files that were loaded.",
-        ("model", "license", "digest", "rows"),
-        models,
+        ("model", "license", "digest", "rows", "s a row"),
+        [_model(one) for one in report.models],
     )
     for one in report.environments:
         yield html_table(
@@ -251,6 +250,11 @@ def _tables(report: Report) -> Iterator[str]:
 
 def _place(row: FailedRow) -> str:
     return f"{row.positions[0]:,}" if row.positions else row.row_id
+
+
+def _model(one: UsedModel) -> tuple[str, ...]:
+    name = f"{one.name}: {one.model}" if one.name else one.model
+    return name, one.license, one.digest, f"{one.rows:,}", f"{one.busy_s / one.rows:.3g}"
 
 
 def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:

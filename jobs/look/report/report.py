@@ -16,6 +16,7 @@ from framefleet.jobs.look.report.figures import (
     COMPUTE,
     LICENSE,
     MAX_NAMES,
+    MODEL_NAME,
     THE_REST,
     Figures,
     WorkerTime,
@@ -119,8 +120,15 @@ def report_of(
             for text, rows in figures.environments.most_common(_MAX_ENVIRONMENTS)
         ),
         models=tuple(
-            UsedModel(rows=rows, model=model, digest=digest, license=license)
-            for (model, digest, license), rows in figures.models.most_common(_MAX_ENVIRONMENTS)
+            UsedModel(
+                rows=rows,
+                model=key[0],
+                digest=key[1],
+                license=key[2],
+                name=key[3],
+                busy_s=figures.model_s[key],
+            )
+            for key, rows in figures.models.most_common(_MAX_ENVIRONMENTS)
         ),
     )
 
@@ -136,7 +144,7 @@ def _stills(store: Store) -> list[tuple[str, bytes]]:
 
 def _figures(store: Store) -> Figures:
     figures = Figures()
-    later = {COMPUTE, LICENSE} & {*record_schema_of(store).names}
+    later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
     names = [*COLUMNS, *sorted(later)]
     for table in record_tables(store, names):
         figures.add(table)

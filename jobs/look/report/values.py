@@ -96,10 +96,14 @@ class UsedEnvironment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedModel:
+    """name: in the job's `models`; "" of a job's only one. busy_s: that it computed, where records say so."""
+
     rows: int
     model: str
     digest: str
     license: str
+    name: str = ""
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
