@@ -109,7 +109,7 @@ class Trainers:
                 continue
             except RayError as error:
                 raise FleetError(
-                    f"the cluster was lost: {error}", "run the same command to go on when it is back"
+                    f"the cluster was lost: {error}", "run the same command again when it is back"
                 ) from error
             is_ready = True
             if isinstance(event, FramefleetError):
@@ -121,7 +121,7 @@ class Trainers:
             cause = getattr(error, "cause", None) or error
             raise FleetError(
                 f"the workers failed more than {MAX_FAILURES} times; the last time: {cause}",
-                "look for the cause on their machines (memory, driver), then run the same command to go on",
+                "look for the cause on their machines (memory, driver), then run the same command again",
             ) from error
 
     def _not_ready(self) -> FleetError:

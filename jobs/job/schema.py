@@ -32,6 +32,7 @@ _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(),
 _Scalar = str | int | float | bool
 _Arguments = dict[str, _Scalar | list[_Scalar] | None]
 _Text = Annotated[str, Field(min_length=1)]
+_MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 
 class Section(Strict):
@@ -209,6 +210,15 @@ class KeepSection(Section):
         return self
 
 
+class OnEndSection(Section):
+    """What happens when a run of the job has ended, however it did. job.json does not have it."""
+
+    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
+    """URL to post the summary to, as JSON."""
+    command: list[_Text] = Field(default_factory=list, repr=False)
+    """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
+
+
 class DraftSection(Section):
     """Rows rendered cheaply first; the best of these drafts are then rendered in full.
 
@@ -229,6 +239,9 @@ def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
 
+_Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
+
+
 class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
@@ -236,7 +249,7 @@ class TableJob(Section):
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
     output: _Text
     """Folder or fsspec URL, e.g. s3://bucket/run-7."""
-    model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
+    model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     defaults: _Arguments = Field(default_factory=dict)
     """Arguments of rows that do not give them; null removes the model's own default."""
@@ -263,6 +276,10 @@ class StepsSection(Section):
 class Job(TableJob):
     """What is rendered, and how."""
 
+    model: _Model | None = None  # type: ignore[assignment]  # a training has one
+    """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
+    models: dict[str, _Model] = Field(default_factory=dict, max_length=_MAX_MODELS, validate_default=True)
+    """Several models in place of `model`, by the names that rows give in a column `model`."""
     sweep: Sweep = Field(default=Sweep(), validate_default=True)
     """Values of arguments to sweep. Each combination is a row, without a table or for each of its rows."""
     loras: dict[
@@ -299,6 +316,21 @@ class Job(TableJob):
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
+    on_end: OnEndSection = OnEndSection()
+
+    @field_validator("models")
+    @classmethod
+    def _has_a_model(cls, models: dict[str, ModelSection], others: ValidationInfo) -> dict[str, ModelSection]:
+        if "model" in others.data and bool(models) == (others.data["model"] is not None):
+            raise PydanticCustomError("both_models" if models else "no_model", "missing")
+        if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in models):
+            raise PydanticCustomError("names", "a mapping, with names of letters, digits, - and _")
+        return models
+
+    @property
+    def by_name(self) -> dict[str, ModelSection]:
+        """Return all models; a job's only one has no name."""
+        return self.models if self.model is None else {"": self.model}
 
     @field_validator("order")
     @classmethod
@@ -330,6 +362,8 @@ class TrainJob(TableJob):
     def _is_fixed(cls, fleet: FleetSettings) -> FleetSettings:
         if isinstance(fleet.workers, ElasticWorkers):
             raise PydanticCustomError("workers", "a number of workers that does not change, or auto")
+        if fleet.same_gpu:
+            raise PydanticCustomError("same_gpu", "without same_gpu, which is for rendering")
         return fleet
 
 
@@ -339,5 +373,6 @@ def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **kind.model_json_schema(),
+        **({"oneOf": [{"required": ["model"]}, {"required": ["models"]}]} if kind is Job else {}),
         "title": title,
     }

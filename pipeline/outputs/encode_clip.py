@@ -106,6 +106,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         is_prompt_cut=clip.is_prompt_cut,
         compute_s=clip.seconds.get("compute_s"),
         license=clip.license,
+        model_name=request.model or None,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
     return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras, preview=preview)

@@ -158,9 +158,7 @@ class Memo:
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
-        self._proven: set[Hashable] = (
-            set()
-        )  # places whose entries of other runs are right, as one of them was
+        self._proven: set[Hashable] = set()  # places whose entries of other runs are right, as one was
 
     def __call__(self, place: Hashable, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""

@@ -108,7 +108,7 @@ class Checkpoints:
 
 def _fix(store: Store, step: int) -> str:
     folder = store.url_of(f"{TRAIN_CHECKPOINTS}/{step}")
-    return f"delete {folder}, and run the same command to go on from the checkpoint before it"
+    return f"delete {folder}, and run the same command again to continue from the checkpoint before it"
 
 
 def _marker(step: int) -> str:

@@ -227,10 +227,8 @@ def seeded(*numbers: int) -> torch.Generator:
 
 def checkpoint_gradients(name: str, module: nn.Module) -> None:
     """Let blocks compute again in the backward pass what they did not keep in the forward."""
-    for method in (
-        "enable_gradient_checkpointing",
-        "gradient_checkpointing_enable",
-    ):  # diffusers, transformers
+    # As diffusers calls it, and transformers.
+    for method in ("enable_gradient_checkpointing", "gradient_checkpointing_enable"):
         if hasattr(module, method):
             try:
                 getattr(module, method)()

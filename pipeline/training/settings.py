@@ -70,7 +70,7 @@ class TrainSettings(Strict):
         default=None,
         description="Show the denoiser of a flow model timesteps that are never rounded, also where its "
         "pipeline rounds them down to whole numbers, as Wan's does. Unset: as the pipeline shows them; a "
-        "training that goes on keeps what it began with.",
+        "training that is continued keeps what it began with.",
     )
     sizes: list[_Size] = Field(
         default_factory=list,

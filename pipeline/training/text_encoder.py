@@ -58,9 +58,8 @@ class TextEncoderTask:
             likeness = texts @ torch.cat([pairs, others]).T / TEMPERATURE  # (B, B + C)
             return functional.cross_entropy(likeness.masked_fill(excluded, -torch.inf), own)
 
-        with torch.autocast(
-            encoded.device.type, enabled=False
-        ):  # the embeddings to distinguish are nearly alike
+        # In fp32: the embeddings to distinguish are nearly alike.
+        with torch.autocast(encoded.device.type, enabled=False):
             return (told(prompts, paraphrases) + told(paraphrases, prompts)) / 2
 
     def _ids(self, text: str) -> Tensor:

@@ -49,7 +49,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     assert render.returncode == 3, printed
     assert told in printed
     assert time.monotonic() - killed_at < within_s
-    assert "run the same command to go on" in printed
+    assert "run the same command again to continue" in printed
     records = records_of(tmp_path / "out")
     assert finished <= len(records) < NUM_ROWS
     check_whole(tmp_path / "out")

@@ -64,9 +64,8 @@ class LinearAttention(nn.Module):
         qkv = self.to_qkv(hidden_states)
         qkv = torch.cat([qkv, *(scale(qkv) for scale in self.to_qkv_multiscale)], dim=1)
         places = hidden_states.shape[2:]
-        heads = (
-            qkv.float().flatten(2).unflatten(1, (-1, 3 * self.head_dim))
-        )  # (B, heads, 3 * head_dim, T * H * W)
+        # (B, heads, 3 * head_dim, T * H * W)
+        heads = qkv.float().flatten(2).unflatten(1, (-1, 3 * self.head_dim))
         attended = _linear_attention(*heads.chunk(3, dim=2)).to(hidden_states.dtype)
         merged = attended.flatten(1, 2).unflatten(2, places)
         normed: Tensor = self.norm_out(self.to_out(merged))

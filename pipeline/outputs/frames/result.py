@@ -85,12 +85,12 @@ def _one_of(names: tuple[str, ...], given: Mapping[str, Any]) -> str | None:
     return next((name for name in names if name in given), None)
 
 
-# The map itself is kept next to the clip, as it is (`extras.py`).
 def map_pixels(name: str, value: Any, output: object) -> Pixels:
     """Return the picture of the first map in `value`: one channel is grey, normals are (x + 1) / 2.
 
     name: of the field that holds it. output: whose class says what a `prediction` is. Values outside [0, 1]
-    stay as they are, as those of frames do. Raises RenderError for what has no picture.
+    stay as they are, as those of frames do. The map itself is kept next to the clip (`extras.py`). Raises
+    RenderError for what has no picture.
     """
     array = _first(value)
     if np.issubdtype(array.dtype, np.integer):

@@ -88,6 +88,7 @@ class Record:
     fps_source: str | None = None  # "row", "job", "model", "sound" or "framefleet"; None: an image
     audio_duration_s: float | None = None
     license: str | None = None  # of the model's weights; "unknown" where nobody says
+    model_name: str | None = None  # in the job's `models`; None: the job has one model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ import fsspec
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_text, public_url
-from framefleet.pipeline.outputs.stores import gcs, object_store, s3
+from framefleet.pipeline.outputs.stores import gcs, s3
 from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload, said_by_server, trouble_of
 
 # Clocks of stores differ from ours by less, and uploads in parts take less.
@@ -43,7 +43,7 @@ class ObjectStore:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, options
-        self._checks = object_store.CHECKS if object_store.is_azure(url) else {}
+        self._checks = CHECKS if is_azure(url) else {}
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
     def reopen(self) -> None:
@@ -95,7 +95,7 @@ class ObjectStore:
 
         Leaves an object there.
         """
-        if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or object_store.is_azure(self.url)):
+        if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or is_azure(self.url)):
             return False
         self.write(path, b"first")
         try:
@@ -214,8 +214,8 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         s3.limit_waits(files)
     elif gcs.is_gcs(url):
         gcs.ask_gcs_once(files)
-    elif object_store.is_azure(url):
-        object_store.ask_azure_once(files)
+    elif is_azure(url):
+        ask_azure_once(files)
     return files, root
 
 
@@ -229,18 +229,9 @@ def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def stamp_of(said: Mapping[str, Any]) -> str:
     """Return the best that this store has; "" where it has only sizes."""
-    keys = (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "content_md5",
-        "LastModified",
-        "last_modified",
-        "updated",
-        "mtime",
-        "created",
-    )
-    return next((str(said[key]) for key in keys if said.get(key)), "")
+    keys = ("ETag", "etag", "md5Hash", "content_md5")
+    times = ("LastModified", "last_modified", "updated", "mtime", "created")
+    return next((str(said[key]) for key in keys + times if said.get(key)), "")
 
 
 def _code(error: BaseException) -> str:

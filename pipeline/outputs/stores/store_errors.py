@@ -11,10 +11,8 @@ from typing import Any
 from framefleet.pipeline.errors import StoreTrouble
 
 _UNREACHABLE_ERRNOS = {errno.EBUSY, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH}
-_UNREACHABLE_ERRNOS |= {
-    errno.ESTALE,
-    getattr(errno, "EREMOTEIO", errno.ETIMEDOUT),
-}  # NFS; s3fs's "internal error"
+# Of NFS, and what s3fs makes of a server's "internal error".
+_UNREACHABLE_ERRNOS |= {errno.ESTALE, getattr(errno, "EREMOTEIO", errno.ETIMEDOUT)}
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 

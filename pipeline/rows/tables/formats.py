@@ -32,6 +32,9 @@ _MARKS = {
 }
 # What programs have saved texts as, the most usual first. Of the hundred that Python knows some fit anything.
 _USUAL = ["cp1252", "gb18030", "cp932", "big5", "cp949", "euc_jp", "cp1251", "koi8_r"]
+_USUAL += ["cp1250", "cp1253", "cp1254", "cp1255", "cp1256"]
+_MAX_SAMPLE = 1 << 16  # bytes to judge by
+_SHOWN = 100  # bytes of a text in a message
 
 
 def file_format(path: str) -> TableFormat | None:
@@ -46,11 +49,6 @@ def packed(path: str) -> tuple[PurePosixPath, str | None]:
     name = PurePosixPath(re.split("[?#]", path)[0] if "://" in path else path)
     suffix = name.suffix.lower()
     return (PurePosixPath(name.stem), suffix) if suffix in COMPRESSED else (name, None)
-
-
-_USUAL += ["cp1250", "cp1253", "cp1254", "cp1255", "cp1256"]
-_MAX_SAMPLE = 1 << 16  # bytes to judge by
-_SHOWN = 100  # bytes of a text in a message
 
 
 def marked_encoding(beginning: bytes) -> str | None:

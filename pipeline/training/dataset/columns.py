@@ -148,15 +148,8 @@ def plan_columns(
     read = {name: found[name] for name in kinds if name in found}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
     kind = next((name for name in _KINDS if name in found), None)
-    video = (
-        None
-        if part == "text_encoder"
-        else found[kind]
-        if kind
-        else render_output.VIDEO
-        if is_rendered
-        else None
-    )
+    of_clips = render_output.VIDEO if is_rendered else None
+    video = None if part == "text_encoder" else found[kind] if kind else of_clips
     base = _base(defaults or {}, kinds, told, spec)
     needed = [name for name in required if name not in base and not (is_rendered and name == "prompt")]
     missing = [name for name in needed if name not in read]

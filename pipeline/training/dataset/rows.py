@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         ("repeats", pa.int32()),
     ]
 )
+_SIZE = ("num_frames", "height", "width")
 # Arguments that decide how long embeddings are, or are one number for all rows of a forward (LTX).
 ALIKE = ("max_sequence_length", "frame_rate")
 _PART_ROWS = 4096  # how many wait as Python values
@@ -69,7 +70,7 @@ class TrainingRows(Sequence[TrainingRow]):
     def buckets(self) -> list[Bucket]:
         """Return the bucket of every row, each value once in memory, with the conditions that rows share."""
         known: dict[tuple[int, int, int, str], Bucket] = {}
-        columns = [self._table[name].to_pylist() for name in ("num_frames", "height", "width")]
+        columns = [self._table[name].to_pylist() for name in _SIZE]
         told = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
         return [known.setdefault(values, _bucket(*values)) for values in zip(*columns, told, strict=True)]
 
@@ -106,28 +107,14 @@ def _alike(arguments: str) -> str:
 
 
 def _cells(row: TrainingRow) -> dict[str, Any]:
-    bucket = row.bucket
-    return {
-        "index": row.index,
-        "video": row.video,
-        "sha256": row.sha256,
-        "arguments": canonical_json(dict(row.arguments)),
-        "num_frames": bucket.num_frames,
-        "height": bucket.height,
-        "width": bucket.width,
-        "repeats": row.repeats,
-    }
+    plain = {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
+    size = {name: getattr(row.bucket, name) for name in _SIZE}
+    return plain | size | {"arguments": canonical_json(dict(row.arguments))}
 
 
 def _row(cells: dict[str, Any]) -> TrainingRow:
-    return TrainingRow(
-        index=cells["index"],
-        video=cells["video"],
-        sha256=cells["sha256"],
-        arguments=parse_json(cells["arguments"]),
-        bucket=_bucket(cells["num_frames"], cells["height"], cells["width"]),
-        repeats=cells["repeats"],
-    )
+    bucket = _bucket(*(cells.pop(name) for name in _SIZE))
+    return TrainingRow(**cells | {"arguments": parse_json(cells["arguments"])}, bucket=bucket)
 
 
 def _bucket(num_frames: int, height: int, width: int, conditions: str = "") -> Bucket:

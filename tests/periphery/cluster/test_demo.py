@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import framefleet
 from framefleet.jobs.demo.prepare import MODEL
 from tests.commands import TELLING_IMPORTS
+from tests.jobs import ROOT
 
+README = (ROOT / "README.md").read_text("utf-8")
 WORDS = "一个黄色的星星在紫色背景上变大"
 
 
@@ -31,7 +34,11 @@ def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
     assert list(said) == ["clips", "contact sheet", "animation"]
     assert all((tmp_path / place.strip()).exists() for place in said.values())
     assert len(list((tmp_path / said["clips"].strip()).rglob("*.mp4"))) == 4
-    assert "records: " in ended.stderr and "gallery: " in ended.stderr
     assert "warning" not in ended.stderr and "note" not in ended.stderr
+    (sample,) = re.findall(r"^    \d+ rows rendered in .*\n(?:    .*\n)+", README, re.M)
+    labels = {line.partition(":")[0].strip() for line in sample.splitlines()[2:]}
+    assert labels == {"records", "gallery", *said}
+    assert all(f"\n{label}: " in ended.stderr for label in labels - {*said})
+    assert re.search(r"^\d+ rows rendered in \d+:\d\d, mean batch ", ended.stderr, re.M)
     imported = ended.stderr.splitlines()[-1].split()
     assert "ray" in imported and not {"torch", "diffusers", "transformers"} & {*imported}, imported
