@@ -9,7 +9,7 @@ When a worker dies
 - It is a death of the row too if a row was done on that machine before. Until then the machine may be why,
   and nothing that happens there counts against a row: else some bad machines could hand good rows around.
 - A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
-  else. Machines that have done no row get other rows first, as long as any wait.
+  else, on a machine that has done a row, if there is one.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely ran with a killer never is: the killer dies alone too, the others finish.
   A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
@@ -20,7 +20,7 @@ When a row runs out of memory on its own, see `OversizedRows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from framefleet.cluster.dispatch.copies import Copies
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -128,12 +128,11 @@ class Dispatcher:
         is_new = not seat.num_leases
         if entry := self._oversized.take(room=seat.room, largest=self._largest, is_new=is_new, now=now):
             return self._grant(worker, [entry], now, alone=is_new)
-        suspects, live = self._waiting.suspects, self._live
-        are_due = self._is_proven(worker) or len(suspects) == len(self._waiting)
-        if suspects and are_due and suspects.shape_for(worker, live) is not None:
+        suspects, live, judges = self._waiting.suspects, self._live, self._judges()
+        if worker in judges and suspects.shape_for(worker, judges) is not None:
             if not seat.rows:
                 self._emptying.discard(worker)
-                return self._grant(worker, suspects.take(worker, live, limit=1), now, alone=True)
+                return self._grant(worker, suspects.take(worker, judges, limit=1), now, alone=True)
             if worker in self._emptying or len(self._emptying) < len(suspects):
                 self._emptying.add(worker)
                 return None
@@ -249,6 +248,16 @@ class Dispatcher:
         if seat is None or shapes != {seat.done_shape}:
             return None
         return self._paces.seconds_per_row(shapes.pop())
+
+    def _judges(self) -> Mapping[str, Whereabouts]:
+        """Return who may get suspects now: workers on machines that can find one guilty, if there are any.
+
+        Else a killer would go from one fresh machine to the next, in a cluster that has ever new ones.
+        """
+        if not self._waiting.suspects:
+            return {}
+        proven = {worker: places for worker, places in self._live.items() if places[0] in self._proven}
+        return proven or (self._live if len(self._waiting.suspects) == len(self._waiting) else {})
 
     def _is_proven(self, worker: str) -> bool:
         """Tell whether a row was done on this worker's machine."""

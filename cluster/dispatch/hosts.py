@@ -24,6 +24,7 @@ LossKind = Literal["died", "machine", "refused", "silent", "gone"]
 
 REST_S = 1.0  # after a first fault, then twice as long each time
 MAX_REST_S = 60.0
+_MOST_BLOCKED = 10  # machines, for few workers in a cluster where some are bad
 # A machine that is cut off is Ray's until Ray notices, 65 s later by its defaults: a worker that is started
 # there meanwhile would be as lost. Where there is no other machine, it is not waited for.
 SILENT_REST_S = 70.0
@@ -77,7 +78,7 @@ class Hosts:
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives
-        self._num_done = 0
+        self._num_done = self._num_blocked = 0
 
     def placed(self, worker: str, host: str, name: str) -> None:
         """A process of the worker is on this machine. name: the machine's, for people."""
@@ -86,7 +87,7 @@ class Hosts:
 
     def done(self, worker: str) -> None:
         """The worker has rendered a row: it is sound, and so is its machine."""
-        self._num_done += 1
+        self._num_done, self._num_blocked = self._num_done + 1, 0
         self.cleared(worker)
         for place in self._places_of(worker):
             place.rests_until, place.is_proven = 0.0, True
@@ -123,6 +124,7 @@ class Hosts:
                 each.streak.add(kind, is_explained=is_explained, num_done=self._num_done)
         if guilty := self._guilty(own, place, host, kind):
             guilty.unused, guilty.error = reason, error
+            self._num_blocked += 1
             if guilty is own:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
@@ -139,6 +141,13 @@ class Hosts:
 
     def is_blocked(self, host: str) -> bool:
         return host in self._hosts and self._hosts[host].unused is not None
+
+    def are_hopeless(self, num_workers: int) -> bool:
+        """Tell whether as many machines as there are workers have failed in a row, with no row done in between.
+
+        In a cluster that has ever new ones, a row that kills its workers would go on for ever.
+        """
+        return self._num_blocked >= max(num_workers, _MOST_BLOCKED)
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -409,7 +409,10 @@ class Fleet:
             return
         blocked, _ = self._hosts.to_avoid(time.monotonic())
         placed = any(slot.state != "pending" for slot in self._slots.values())
-        if placed or ((self._slots or self._resting) and not self._are_all(blocked)):
+        is_one_left = placed or ((self._slots or self._resting) and not self._are_all(blocked))
+        if is_one_left and not self._hosts.are_hopeless(
+            max(self._settings.max_workers or 0, self._num_slots)
+        ):
             return
         unused = "\n".join(self._hosts.unused)
         raise self._hosts.error or FleetError(

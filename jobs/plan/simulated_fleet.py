@@ -76,4 +76,5 @@ class SimulatedRun:
     ends: list[float] = field(default_factory=list)  # when each row was done
     expected: list[tuple[float, float]] = field(default_factory=list)  # when the end was expected, and which
     end_s: float = 0.0
+    is_stuck: bool = False  # no machine was left, so that the job ended with rows left
     unused: tuple[str, ...] = ()  # machines and workers that were given up

@@ -59,11 +59,11 @@ class _Timed:
 
     def _timed(self, method: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started = time.thread_time()  # others may be at work on this machine
             try:
                 return method(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - started
+                self.seconds += time.thread_time() - started
 
         return call
 
@@ -104,7 +104,9 @@ class Simulation:
                 self._prove(machine)
             self._start(machine, at=self._random.random())
         look_at = TICK_S
-        while not self.dispatcher.finished and self._events:
+        while (
+            not self.dispatcher.finished and self._events and not self._hosts.are_hopeless(self.fleet.workers)
+        ):
             now, _, worker, turn, action = heapq.heappop(self._events)
             if not worker.is_alive or turn not in (None, worker.turn):
                 continue
@@ -114,6 +116,7 @@ class Simulation:
             if now >= look_at:
                 look_at = now + TICK_S
                 self._look(now)
+        self.outcome.is_stuck = not self.dispatcher.finished
         for worker in self._workers.values():
             self._count_worker(worker, self.outcome.end_s)
         self.outcome.unused = self._hosts.unused
@@ -397,5 +400,3 @@ class Simulation:
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
             self._start(worker.machine, at=rest.until + self.fleet.start_s)
-        elif self._scale:  # a cloud has others
-            self._start(self._num_started, at=now + self.fleet.start_s)

@@ -11,7 +11,7 @@ part in records/ names is committed; all else is found again, made again or swep
     drivers/<epoch>.pause         pause              resume          while its driver runs, which then waits
     rows/part-*.parquet           driver, at start   driver          always: the table as it was last read
     rows/_written.json, _survey.json  driver     driver          while rows/ is as they say
-    records/part-*.parquet        driver, compact    driver, repair  unless late (parts/seals.py); last wins
+    records/part-*.parquet        driver, compact    driver, repair  as parts/seals.py says; of a row the last
     failures/part-*.parquet       driver             driver          for rows without a record
     logs/part-*.parquet           driver             anybody         never: what happened to rows, for people
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered

@@ -175,9 +175,15 @@ def check_small_world(seed: int) -> None:
     dispatcher = Dispatcher(window=draw.randint(1, 60), size=size)
     outcome = Simulation(dispatcher, table(num_rows), fleet, num_rows=num_rows).run()
     try:
-        has_ended = len(outcome.unused) < workers or fleet.elastic is not None
+        assert not outcome.is_stuck or len(outcome.unused) >= (1 if fleet.elastic else workers), "it is stuck"
         by_chance = fleet.deaths_per_hour + fleet.cuts_per_hour + fleet.hangs_per_hour + fleet.pauses_per_hour
-        check(outcome, num_rows, killers=killers, has_ended=has_ended, others_may_fail=by_chance > 0)
+        check(
+            outcome,
+            num_rows,
+            killers=killers,
+            others_may_fail=by_chance > 0,
+            machines_may_fail=by_chance > 0 or fleet.elastic is not None,  # the first ones may all be bad
+        )
     except AssertionError as error:
         raise AssertionError(f"seed {seed}: {error}") from error
 
@@ -187,20 +193,20 @@ def check(
     num_rows: int,
     *,
     killers: frozenset[str] = frozenset(),
-    has_ended: bool = True,
     others_may_fail: bool = False,
+    machines_may_fail: bool = False,
 ) -> None:
     """Raise AssertionError unless each row ended once, and none was given up but killers.
 
-    has_ended: killers may be left where no machine is, and no other row. others_may_fail: those whose worker
-    was lost by chance while they were alone with it, too; and machines.
+    Killers may be left where no machine is, and no other row, unless machines_may_fail. others_may_fail:
+    those whose worker was lost by chance while they were alone with it may be given up, too.
     """
     gone = [given_up.row.row_id for given_up in outcome.given_up]
     ended = Counter([*outcome.done.elements(), *gone])
     expected = {str(n) for n in range(num_rows)}
     assert not [row_id for row_id, count in ended.items() if count > 1], "a row ended twice"
     left = expected - ended.keys()
-    may_be_left = not has_ended and (others_may_fail or left <= killers)
+    may_be_left = outcome.is_stuck and (machines_may_fail or left <= killers)
     assert not left or may_be_left, f"these rows did not end: {left}"
     guilty = killers | outcome.struck_alone if others_may_fail else killers
     assert set(gone) <= guilty, f"given up without a fault of their own: {set(gone) - guilty}"

@@ -25,7 +25,7 @@ from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
-MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold this many
+MAX_ROWS = 100_000_000  # each takes 24 bytes of disk while a job runs, and a kilobyte may hold this many
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
 )
