@@ -191,6 +191,7 @@ def _show(plan: JobPlan) -> None:
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
     stdout.say(f"license: {plan.license}")
+    stdout.say(f"marks: {', '.join(plan.marks) or 'none'}")
     counts = plan.counts
     numbers = {
         "rows": plan.num_rows,

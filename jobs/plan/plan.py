@@ -57,7 +57,8 @@ class JobPlan:
     each shape; prediction: what the rest would take; simulation: where workers fail; None: not asked.
     audits: None: there are none, or drafts decide which rows there are. gone: clips of records that are not
     there. drafts: those of every row, where the job has drafts; most_kept: rows of these in full, at the
-    most; keep: which. limit: rows that were read, from the first of the table; None is all.
+    most; keep: which. limit: rows that were read, from the first of the table; None is all. marks: what each
+    clip carries.
     """
 
     table: str
@@ -65,6 +66,7 @@ class JobPlan:
     output: str
     model: str
     license: str
+    marks: tuple[str, ...]
     pipeline: str
     preset: str | None
     options: Mapping[str, Any]
@@ -187,6 +189,7 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
         output=resolved.store.url_of(""),
         model=resolved.model.name,
         license=str(resolved.license),
+        marks=resolved.media.marks.names(),
         pipeline=spec.class_name,
         preset=spec.preset.name if spec.preset else None,
         options={"dtype": asked(resolved.model.dtype), **resolved.model.options.numerics()},

@@ -54,6 +54,10 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
+    for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
+        said.get(section, {}).pop(key, None)
+    for one in said.get("marks", {}).get("watermark") or []:
+        one.pop("digest", None)
     said["table"] = _moved(said.get("table"), said.get("output"), store)
     for key in claim.withheld:
         if not _is_given(key, given):
@@ -128,6 +132,9 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.base", job.inputs.base
     if (adapter := job.model.ip_adapter) and not is_opened(adapter.path):
         yield "model.ip_adapter.path", adapter.path
+    for one in job.marks.watermark:
+        if one.weights is not None and not is_opened(one.weights):
+            yield "marks.watermark", job.marks.model_dump()["watermark"]
     sections: dict[str, Any] = {"model": job.model}
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
     sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from framefleet.pipeline.outputs.record_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 
 # In place of formats with loss, whose files do not say which frames were rendered.
-_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "c2pa": None}
+_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
 
 
 @contextmanager
@@ -39,7 +40,10 @@ def rendered_by_fleet(
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        plain = job.model_copy(update={"output": place, "scores": [], "draft": None, "media": media})
+        # What is compared is frames, sound and files: a label is put into these here, a signature nowhere.
+        marks = job.marks.model_copy(update={"sign": None, "label": False})
+        changed: dict[str, Any] = {"output": place, "media": media, "marks": marks}
+        plain = job.model_copy(update={**changed, "scores": [], "draft": None})
         table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)

@@ -104,7 +104,7 @@ def _by_fleet(
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done."""
     row_ids = [record.row_id for record in records]
-    media = media_again(claim_of(store).job.media)
+    media = media_again(claim_of(store).job)
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
