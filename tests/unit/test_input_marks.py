@@ -14,7 +14,7 @@ from PIL import Image
 
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.writers import Writers
-from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.marks.manifest import open_signing

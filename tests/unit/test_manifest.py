@@ -20,7 +20,13 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.marks import manifest
-from framefleet.pipeline.outputs.marks.manifest import Ingredient, check_signing, mime_type_of, open_signing
+from framefleet.pipeline.outputs.marks.manifest import (
+    Ingredient,
+    check_signing,
+    mime_type_of,
+    open_signing,
+    sign,
+)
 from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
 from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.marks.signing import certificate_sha256
@@ -118,11 +124,12 @@ def test_a_time_stamp_and_the_trust_of_a_list_are_checked_by_c2pa_itself(tmp_pat
         codes = {one["code"] for one in found["validation_results"]["activeManifest"]["success"]}
         assert (found["state"], {"timeStamp.validated", "timeStamp.trusted"} <= codes) == ("Trusted", True)
         authority.is_down = True
-        with mock.patch.object(manifest, "_OUTAGE_S", 0.1), pytest.raises(AuthorityError, match="503"):
-            encode_clip(STILL, signed_by(signing))
+        with pytest.raises(AuthorityError, match="503"):
+            plain = encode_clip(STILL, Media(format="png")).content
+            sign(plain, marks=ClipMarks(sign=signing), title="", made={}, patience_s=0.1)
         with (
             mock.patch.object(manifest, "_FIRST_ANSWER_S", 0.1),
-            pytest.raises(JobError, match="no time stamp"),
+            pytest.raises(AuthorityError, match="no time stamp"),
         ):
             check_signing(signing)
     read = read_manifest(content, own_sha256=certificate_sha256(signing))

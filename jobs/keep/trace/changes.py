@@ -34,6 +34,9 @@ def _missing_marks(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
         yield "the signed manifest was removed"
     if found.marks.get("watermarks") and not marks.watermarks:
         yield "the watermark is not found"
+    for mark in marks.watermarks:
+        if not found.row_id.startswith(mark.prefix):
+            yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
     if found.marks.get("label") and marks.label is None and _format(found) in LABELLED:
         yield "the label was removed"
 

@@ -70,13 +70,11 @@ def trace_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values
         from framefleet.jobs.keep.trace.lookup import open_outputs
-        from framefleet.jobs.keep.trace.trace import anchors_of, trace_files, watermarks_of
+        from framefleet.jobs.keep.trace.trace import trace_files
 
         opened = open_outputs(outputs or [], set_values(sets or []).get("storage_options"))
-        anchors = None if trust is None else anchors_of(trust)
-        wanted = watermarks_of(places(watermarks or [], "--watermark"))
         num_files = num_found = 0
-        for found in trace_files(files, opened, anchors=anchors, watermarks=wanted):
+        for found in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
             num_files, num_found = num_files + 1, num_found + (found.found_by is not None)
             if as_json:
                 stdout.say(json.dumps(asdict(found), ensure_ascii=False, default=str))

@@ -60,6 +60,10 @@ class TracedRecord:
     certificates: tuple[str, ...]
 
     @property
+    def row_id(self) -> str:
+        return str(self.record["row_id"])
+
+    @property
     def marks(self) -> Mapping[str, Any]:
         """What it says that its clip carries; it may be anybody's."""
         try:

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ import framefleet
 from framefleet.pipeline.errors import AuthorityError, JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.marks.label import IPTC_SPACE, SOURCE_TYPE
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Signing
 from framefleet.pipeline.outputs.marks.signing import key_of, leaf_of, read_pem
 
 ASSERTION = "framefleet.clip"
@@ -32,19 +32,16 @@ SETTINGS = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
 }
-_DC_SPACE = "http://purl.org/dc/elements/1.1/"
 _MINED = ("ai_generative_training", "ai_training", "ai_inference", "data_mining")
 # An authority that is out of reach is asked again for as long as a store; one of a job that begins is not.
 _OUTAGE_S, _FIRST_ANSWER_S = 600.0, 10.0
-_FORMATS = (  # of files that have a place for manifests
+# Of files that have a place for manifests. HEIC, AVIF, M4A and QuickTime are of mp4's family.
+_FORMATS = (
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
     (rb"\xff\xd8\xff", "image/jpeg"),
     (rb"RIFF....WEBP", "image/webp"),
     (rb"GIF8", "image/gif"),
     (rb"II\*\0|MM\0\*", "image/tiff"),
-    (rb"....ftyp(hei|mif1)", "image/heic"),
-    (rb"....ftypavi", "image/avif"),
-    (rb"....ftypM4A ", "audio/mp4"),
     (rb"....ftyp", "video/mp4"),
     (rb"RIFF....WAVE", "audio/wav"),
     (rb"RIFF....AVI ", "video/avi"),
@@ -77,16 +74,10 @@ def open_signing(signing: Signing) -> Signing:
     Raises JobError for a certificate that cannot be used; for a key that does not fit, if it is here.
     """
     if find_spec("c2pa") is None:
-        raise JobError(
-            f"{signing.where} needs c2pa-python", "pip install 'framefleet[c2pa]', on every machine"
-        )
-    chain = read_pem(f"{signing.where}.certificate", signing.certificate).decode("utf-8", "replace")
-    opened = Signing(
-        certificate=chain,
-        private_key=signing.private_key,
-        time_authority=signing.time_authority,
-        where=signing.where,
-    )
+        fix = "pip install 'framefleet[c2pa]', on every machine"
+        raise JobError(f"{signing.where} needs c2pa-python", fix)
+    chain = read_pem(f"{signing.where}.certificate", signing.certificate)
+    opened = replace(signing, certificate=chain.decode("utf-8", "replace"))
     leaf_of(opened)
     if Path(signing.private_key).exists():
         check_signing(opened)
@@ -94,7 +85,7 @@ def open_signing(signing: Signing) -> Signing:
 
 
 def check_signing(signing: Signing) -> None:
-    """Sign one pixel. Raises JobError where this machine cannot sign as the job asks.
+    """Sign one pixel. Raises JobError where this machine cannot sign as the job asks, and AuthorityError.
 
     Whether a certificate is one for content is known to c2pa alone.
     """
@@ -102,9 +93,9 @@ def check_signing(signing: Signing) -> None:
 
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, format="PNG")
-    untimed = Signing(**{name: getattr(signing, name) for name in ("certificate", "private_key", "where")})
+    untimed = ClipMarks(sign=replace(signing, time_authority=None))
     try:
-        _signed(pixel.getvalue(), "image/png", untimed, {})
+        sign(pixel.getvalue(), marks=untimed, title="", made={})
     except c2pa.C2paError as error:
         raise JobError(
             f"{signing.where}.certificate does not sign content: {error}",
@@ -112,10 +103,8 @@ def check_signing(signing: Signing) -> None:
             "with those that issued it behind it",
         ) from None
     if signing.time_authority:
-        try:
-            _timed(pixel.getvalue(), "image/png", signing, {}, (), patience_s=_FIRST_ANSWER_S)
-        except AuthorityError as error:
-            raise JobError(error.problem, error.fix) from None
+        timed = ClipMarks(sign=signing)
+        sign(pixel.getvalue(), marks=timed, title="", made={}, patience_s=_FIRST_ANSWER_S)
 
 
 def sign(
@@ -125,17 +114,34 @@ def sign(
     title: str,
     made: Mapping[str, str],
     inputs: Sequence[Ingredient] = (),
+    patience_s: float = _OUTAGE_S,
 ) -> bytes:
     """Return the file with a manifest in it. made: what it says of the clip, besides that a model made it.
 
-    No two are equal: manifests have a name, a time and salts of their own. Raises AuthorityError where no
-    time stamp is to be had.
+    No two are equal: manifests have a name, a time and salts of their own. Raises AuthorityError where the
+    authority gives no time stamp for this long.
     """
+    import c2pa
+
     assert marks.sign is not None
-    mime_type = mime_type_of(content)
-    assert mime_type is not None, "Media refuses formats without a place for manifests"
-    manifest = _manifest(title, mime_type, marks, made, inputs)
-    return _timed(content, mime_type, marks.sign, manifest, inputs, patience_s=_OUTAGE_S)
+    manifest, authority = _manifest(title, marks, made, inputs), marks.sign.time_authority
+    again = Retrying(
+        retry=retry_if_exception_type(c2pa.C2paError.Signature if authority else ()),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(patience_s),
+        reraise=True,
+    )
+    try:
+        return again(_signed, content, marks.sign, manifest, inputs)
+    except c2pa.C2paError.Signature as error:
+        if authority is None:
+            raise
+        shown = public_url(authority)  # the key was tried before
+        raise AuthorityError(
+            f"{marks.sign.where}.time_authority: {shown} gives no time stamp: "
+            + str(error).replace(authority, shown),
+            "give the URL of an authority that answers RFC 3161 requests over http",
+        ) from None
 
 
 def mime_type_of(content: bytes) -> str | None:
@@ -144,42 +150,8 @@ def mime_type_of(content: bytes) -> str | None:
     return next((name for mark, name in _FORMATS if re.match(mark, start, re.DOTALL)), None)
 
 
-def _timed(
-    content: bytes,
-    mime_type: str,
-    signing: Signing,
-    manifest: Mapping[str, Any],
-    inputs: Sequence[Ingredient],
-    *,
-    patience_s: float,
-) -> bytes:
-    """Sign; ask an authority for the time again and again while it does not answer as it should."""
-    import c2pa
-
-    if signing.time_authority is None:
-        return _signed(content, mime_type, signing, manifest, inputs)
-    again = Retrying(
-        retry=retry_if_exception_type(c2pa.C2paError.Signature),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_delay(patience_s),
-        reraise=True,
-    )
-    try:
-        return again(_signed, content, mime_type, signing, manifest, inputs)
-    except c2pa.C2paError.Signature as error:  # the key was tried before
-        raise AuthorityError(
-            f"{signing.where}.time_authority: {public_url(signing.time_authority)} gave no time stamp: "
-            + str(error).replace(signing.time_authority, public_url(signing.time_authority)),
-            "give the URL of an authority that answers RFC 3161 requests over http",
-        ) from None
-
-
 def _signed(
-    content: bytes,
-    mime_type: str,
-    signing: Signing,
-    manifest: Mapping[str, Any],
-    inputs: Sequence[Ingredient] = (),
+    content: bytes, signing: Signing, manifest: Mapping[str, Any], inputs: Sequence[Ingredient]
 ) -> bytes:
     import c2pa
 
@@ -190,64 +162,59 @@ def _signed(
     with (
         c2pa.Signer.from_info(info) as signer,
         c2pa.Context(c2pa.Settings.from_dict(SETTINGS)) as context,
-        c2pa.Builder(manifest or _manifest("", mime_type, ClipMarks(), {}, ()), context) as builder,
+        c2pa.Builder(manifest, context) as builder,
     ):
         for number, one in enumerate(inputs):
             if kind := mime_type_of(one.content):
                 said = {"title": one.name, "relationship": "inputTo", "label": f"input{number}"}
                 builder.add_ingredient(json.dumps(said), kind, io.BytesIO(one.content))
-        builder.sign(signer, mime_type, io.BytesIO(content), signed)
+        builder.sign(signer, mime_type_of(content), io.BytesIO(content), signed)
     return signed.getvalue()
 
 
 def _manifest(
-    title: str, mime_type: str, marks: ClipMarks, made: Mapping[str, str], inputs: Sequence[Ingredient]
+    title: str, marks: ClipMarks, made: Mapping[str, str], inputs: Sequence[Ingredient]
 ) -> dict[str, Any]:
     agent = {"name": "framefleet", "version": framefleet.__version__}
-    system = _system(marks.provider) or agent
-    created: dict[str, Any] = {
+    provider = marks.provider.said() if marks.provider else {}
+    kept = [f"input{number}" for number, one in enumerate(inputs) if mime_type_of(one.content)]
+    created = {
         "action": "c2pa.created",
         "digitalSourceType": SOURCE_TYPE,
-        "softwareAgent": system,
+        "softwareAgent": _filled(name=provider.get("system"), version=provider.get("version")) or agent,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    } | _filled(parameters=_filled(ingredientIds=kept))
+    clip = {
+        **made,
+        **_filled(
+            provider=provider,
+            watermarks=[one.name for one in marks.watermarks],
+            inputs=[one.said() for one in inputs],
+        ),
     }
-    kept = [f"input{number}" for number, one in enumerate(inputs) if mime_type_of(one.content)]
-    created |= {"parameters": {"ingredientIds": kept}} if kept else {}
-    clip: dict[str, Any] = dict(made)
-    if marks.provider:
-        said = {name: getattr(marks.provider, name) for name in ("name", "url", "system", "version")}
-        clip["provider"] = {name: text for name, text in said.items() if text}
-    if marks.watermarks:
-        clip["watermarks"] = [one.name for one in marks.watermarks]
-    if inputs:
-        clip["inputs"] = [one.said() for one in inputs]
-    assertions = [
-        {"label": "c2pa.actions.v2", "data": {"actions": [created]}},
-        {"label": ASSERTION, "data": clip},
-    ]
-    if marks.provider:
-        assertions.append({"label": "cawg.metadata", "kind": "Json", "data": _metadata(marks.provider, made)})
+    assertions = {"c2pa.actions.v2": {"actions": [created]}, ASSERTION: clip}
+    if provider:
+        assertions["cawg.metadata"] = _metadata(provider, made)
     if marks.training:
         entries = {f"cawg.{name}": {"use": marks.training} for name in _MINED}
-        assertions.append({"label": "cawg.training-mining", "data": {"entries": entries}})
-    return {"claim_generator_info": [agent], "title": title, "format": mime_type, "assertions": assertions}
+        assertions["cawg.training-mining"] = {"entries": entries}
+    listed = [{"label": label, "data": said} for label, said in assertions.items()]
+    return {"claim_generator_info": [agent], "title": title, "assertions": listed}
 
 
-def _system(provider: Provider | None) -> dict[str, str]:
-    if provider is None or provider.system is None:
-        return {}
-    return {"name": provider.system} | ({"version": provider.version} if provider.version else {})
-
-
-def _metadata(provider: Provider, made: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(provider: Mapping[str, str], made: Mapping[str, str]) -> dict[str, Any]:
     """Return what IPTC's and Dublin Core's properties say, as JSON-LD."""
-    found = {
-        "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": _DC_SPACE},
+    said = {
+        "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": "http://purl.org/dc/elements/1.1/"},
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
-        "Iptc4xmpExt:AISystemUsed": provider.system,
-        "Iptc4xmpExt:AISystemVersionUsed": provider.version,
+        "Iptc4xmpExt:AISystemUsed": provider.get("system"),
+        "Iptc4xmpExt:AISystemVersionUsed": provider.get("version"),
         "dc:identifier": made.get("row_id"),
-        "dc:publisher": [provider.name],
+        "dc:publisher": [provider["name"]],
         "dc:rights": made.get("license"),
     }
-    return {name: value for name, value in found.items() if value}
+    return _filled(**said)
+
+
+def _filled(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

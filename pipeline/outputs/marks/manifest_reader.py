@@ -40,6 +40,11 @@ class FoundManifest:
     ingredients: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it says what its signer signed."""
+        return self.state in ("intact", "changed")
+
 
 def read_manifest(
     content: bytes, *, own_sha256: str | None = None, anchors: str | None = None

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import torch
 
 
+Part = Literal["frames", "sound"]
+
+
 class FrameMark(Protocol):
     """num_bits: of its payload. embed: changes uint8 frames (T, H, W, 3 or 4), the same way every time."""
 
@@ -46,7 +49,7 @@ class SoundMark(Protocol):
     def read(self, samples: Samples, sample_rate: int) -> Iterator[Reading]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FoundWatermark:
     """prefix: the first hex digits of the row_id. is_checked: its checksum holds; short ones have none.
 
@@ -54,7 +57,7 @@ class FoundWatermark:
     """
 
     name: str
-    part: Literal["frames", "sound"]
+    part: Part
     prefix: str
     is_checked: bool = True
     scale: float | None = None
@@ -128,29 +131,20 @@ def watermarks_in(
     """
     for watermark in watermarks:
         of_frames, of_sound = open_watermark(watermark)
-        if of_frames and frames and (found := _first(of_frames.read(frames, is_quick=is_quick))):
-            yield FoundWatermark(
-                name=watermark.name,
-                part="frames",
-                prefix=found[0],
-                is_checked=is_checked(of_frames.num_bits),
-                scale=found[1],
-            )
-        if of_sound and audio and (found := _first(of_sound.read(audio.samples, audio.sample_rate))):
-            yield FoundWatermark(
-                name=watermark.name,
-                part="sound",
-                prefix=found[0],
-                is_checked=is_checked(of_sound.num_bits),
-            )
+        if of_frames and frames:
+            yield from _first(watermark.name, "frames", of_frames.read(frames, is_quick=is_quick))
+        if of_sound and audio:
+            yield from _first(watermark.name, "sound", of_sound.read(audio.samples, audio.sample_rate))
 
 
-def _first(readings: Iterator[Reading]) -> tuple[str, float | None] | None:
+def _first(name: str, part: Part, readings: Iterator[Reading]) -> list[FoundWatermark]:
+    """Return what the first reading says that is a payload, if one is."""
     with _aside("cpu"):
         for reading in readings:
             if prefix := row_prefix(reading.soft):
-                return prefix, reading.scale
-    return None
+                is_sure = is_checked(len(reading.soft))
+                return [FoundWatermark(name, part, prefix, is_checked=is_sure, scale=reading.scale)]
+    return []
 
 
 @contextmanager
