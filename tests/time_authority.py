@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 _CONFIG = """
@@ -72,7 +72,7 @@ def time_authority(folder: Path) -> Iterator[TimeAuthority]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
     authority = TimeAuthority(f"http://127.0.0.1:{server.server_port}/", (folder / "root.pem").read_text())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

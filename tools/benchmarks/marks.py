@@ -41,6 +41,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.rows.inputs.marks import SPREAD, marks_in
 from tests.certificates import issue
 from tests.jobs import write_table
+from tests.time_authority import time_authority
 from tests.tiny import SMALLEST, tiny
 from tools.benchmarks.pixels import FULL, SHORT, Clips, measure
 from tools.benchmarks.results import Result, Tell, tables
@@ -181,8 +182,9 @@ def scenes(folder: Path) -> Iterator[tuple[str, Frames]]:
     for path in sorted(folder.iterdir()):
         if path.suffix in (".mp4", ".mkv", ".webm"):
             with av.open(str(path)) as container:
-                frames = [frame.to_image() for frame in islice(container.decode(video=0), _FRAMES)]
-            yield path.stem, np.stack([np.asarray(_filled(image)) for image in frames])
+                shown = islice(container.decode(video=0), _FRAMES)
+                images = [Image.fromarray(frame.to_ndarray(format="rgb24")) for frame in shown]
+            yield path.stem, np.stack([np.asarray(_filled(image)) for image in images])
         elif path.suffix in (".png", ".jpg"):
             yield path.stem, _pan(Image.open(path).convert("RGB"))
 
@@ -217,9 +219,11 @@ def round_trip(rows: int, cluster: str | None) -> Iterator[Result]:
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        summary = framefleet.render(round_trip_job(folder, rows, cluster))
+        for inner in ("authority", "found"):
+            (folder / inner).mkdir()
+        with time_authority(folder / "authority") as authority:
+            summary = framefleet.render(round_trip_job(folder, rows, cluster, authority.url))
         output = framefleet.open_output(str(folder / "out"))
-        (folder / "found").mkdir()
         wanted, edits = {}, {}
         for record in (one for table in output.records() for one in table.to_pylist()):
             edit = draw.choice(list(EDITS))
@@ -234,10 +238,22 @@ def round_trip(rows: int, cluster: str | None) -> Iterator[Result]:
         wrong = sum(one.row_id not in (None, wanted[one.file]) for one in found)
         for edit, count in sorted(Counter(edits.values()).items()):
             yield {"edit": edit, "clips": count, "found": right[edit]}
-        yield {"rows": summary.done, "found": right.total(), "wrong": wrong, "s each": f"{took_s / rows:.2f}"}
+        stored = framefleet.trace(folder / "out" / "clips", outputs=folder / "out")
+        yield {
+            "rows": summary.done,
+            "found": right.total(),
+            "wrong": wrong,
+            "s each": f"{took_s / rows:.2f}",
+            "stored ones signed and stamped": sum(map(_is_stamped, stored)),
+        }
 
 
-def round_trip_job(folder: Path, rows: int, cluster: str | None) -> dict[str, object]:
+def _is_stamped(found: framefleet.Traced) -> bool:
+    manifest = found.marks.manifest if found.marks else None
+    return bool(found.signer == "own" and manifest and manifest.state == "intact" and manifest.has_time)
+
+
+def round_trip_job(folder: Path, rows: int, cluster: str | None, authority: str) -> dict[str, object]:
     """Return a job of clips of a tiny model, with every mark."""
     certificate, key = issue(folder)
     table = write_table(folder / "t.parquet", [{"prompt": f"row {row}", "seed": row} for row in range(rows)])
@@ -249,7 +265,11 @@ def round_trip_job(folder: Path, rows: int, cluster: str | None) -> dict[str, ob
         "defaults": SMALLEST["wan"] | size,
         "fleet": {"workers": 1, "gpus_per_worker": 0, "address": cluster},
         "marks": {
-            "sign": {"certificate": str(certificate), "private_key": str(key)},
+            "sign": {
+                "certificate": str(certificate),
+                "private_key": str(key),
+                "time_authority": authority,
+            },
             "provider": {"name": "Example"},
             "watermark": "spread",
             "label": True,

@@ -1,12 +1,11 @@
 """Watermarks of other libraries, with weights from a path: nothing is fetched, and no pickle runs code.
 
-Each class is a `FrameMark` or a `SoundMark` of watermark.py. They hold networks: one clip at a time.
+Each class is a `FrameMark` or a `SoundMark` of watermark.py, which calls them for one clip at a time.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from fractions import Fraction
@@ -26,7 +25,6 @@ from framefleet.pipeline.outputs.marks.weights import locked_weights
 _AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
 _RATE = 16_000  # of the sound that AudioSeal was trained on
 _PRESENT = 0.5  # share of the sound in which AudioSeal sees a watermark
-_BUSY = threading.Lock()
 
 
 class VideoSeal:
@@ -67,18 +65,16 @@ class VideoSeal:
         import torch
 
         marked, message = frames.copy(), torch.from_numpy(bits[None].astype(np.float32))
-        with _BUSY:
-            model = self._model.to(device)
-            for first in range(0, len(frames), _AT_ONCE):
-                part = _pictures(frames[first : first + _AT_ONCE], device)
-                made = model.embed(part, message, is_video=len(part) > 1)["imgs_w"]
-                pixels = (made * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-                marked[first : first + _AT_ONCE, ..., :3] = pixels.cpu().numpy()
+        model = self._model.to(device)
+        for first in range(0, len(frames), _AT_ONCE):
+            part = _pictures(frames[first : first + _AT_ONCE], device)
+            made = model.embed(part, message, is_video=len(part) > 1)["imgs_w"]
+            pixels = (made * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            marked[first : first + _AT_ONCE, ..., :3] = pixels.cpu().numpy()
         return marked
 
     def read(self, frames: Sequence[Frames], *, is_quick: bool) -> Iterator[Reading]:
-        with _BUSY:
-            seen = self._model.to("cpu").detect(_pictures(np.stack(list(frames)), "cpu"), is_video=True)
+        seen = self._model.to("cpu").detect(_pictures(np.stack(list(frames)), "cpu"), is_video=True)
         yield Reading(soft=seen["preds"][:, 1:].mean(0).double().numpy())
 
 
@@ -118,8 +114,7 @@ class AudioSeal:
         import torch
 
         sound = torch.from_numpy(_at_rate(samples, sample_rate, _RATE))[:, None].to(device)
-        with _BUSY:
-            added = self._generator.to(device).get_watermark(sound, message=torch.from_numpy(bits).to(device))
+        added = self._generator.to(device).get_watermark(sound, message=torch.from_numpy(bits).to(device))
         change = _at_rate(added[:, 0].cpu().numpy(), _RATE, sample_rate)
         count = min(samples.shape[1], change.shape[1])
         marked = samples.copy()
@@ -130,8 +125,7 @@ class AudioSeal:
         import torch
 
         sound = torch.from_numpy(_at_rate(samples.mean(0, keepdims=True), sample_rate, _RATE))[:, None]
-        with _BUSY:
-            present, message = self._detector.to("cpu").detect_watermark(sound)
+        present, message = self._detector.to("cpu").detect_watermark(sound)
         if float(present) > _PRESENT:
             yield Reading(soft=message[0].double().numpy() - 0.5)
 
@@ -171,16 +165,14 @@ class TrustMark:
 
     def embed(self, frames: Frames, bits: Bits, *, device: str) -> Frames:
         marked, secret = frames.copy(), "".join(map(str, bits))
-        with _BUSY:
-            for frame in marked:
-                made = self._on(device).encode(Image.fromarray(frame[..., :3]), secret, MODE="binary")
-                frame[..., :3] = np.asarray(made)
+        for frame in marked:
+            made = self._on(device).encode(Image.fromarray(frame[..., :3]), secret, MODE="binary")
+            frame[..., :3] = np.asarray(made)
         return marked
 
     def read(self, frames: Sequence[Frames], *, is_quick: bool) -> Iterator[Reading]:
         for frame in frames:
-            with _BUSY:
-                secret, is_there, _ = self._on("cpu").decode(Image.fromarray(frame), MODE="binary")
+            secret, is_there, _ = self._on("cpu").decode(Image.fromarray(frame), MODE="binary")
             if is_there and len(secret) == self.num_bits:
                 yield Reading(soft=np.array([float(bit) for bit in secret]) - 0.5)
 

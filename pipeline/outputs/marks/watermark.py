@@ -5,6 +5,7 @@ A watermark is a `FrameMark`, a `SoundMark` or both; those of other libraries st
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,8 +27,8 @@ from framefleet.pipeline.outputs.marks.spread_sound import SpreadSound
 if TYPE_CHECKING:
     import torch
 
-
 Part = Literal["frames", "sound"]
+_BUSY = threading.Lock()
 
 
 class FrameMark(Protocol):
@@ -151,23 +152,23 @@ def _first(name: str, part: Part, readings: Iterator[Reading]) -> list[FoundWate
 def _aside(device: str) -> Iterator[None]:
     """Compute without gradients, with one thread of the CPU's or in a stream of the GPU's own.
 
-    The bits of networks depend on the number of threads; and the GPU goes on with what it renders.
+    The bits of networks depend on the number of threads, and the GPU renders other rows meanwhile. One clip
+    at a time: networks are moved, and threads that begin take over the number of threads.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        if not device.startswith("cuda"):
-            with torch.inference_mode():
+    with _BUSY, torch.no_grad():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if device.startswith("cuda"):
+                with torch.cuda.stream(stream := _stream(device)):
+                    yield
+                    stream.synchronize()
+            else:
                 yield
-            return
-        stream = _stream(device)
-        with torch.inference_mode(), torch.cuda.stream(stream):
-            yield
-            stream.synchronize()
-    finally:
-        torch.set_num_threads(threads)
+        finally:
+            torch.set_num_threads(threads)
 
 
 @cache
