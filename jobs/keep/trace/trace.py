@@ -33,7 +33,7 @@ Signer = Literal["own", "foreign", "trusted", "unknown"]
 _AT_ONCE = 64  # files for which outputs are read once
 _MAX_PACKET = 1 << 16  # bytes of a label next to a file
 
-Place = str | Path
+AnyPath = str | Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +68,11 @@ class Traced:
 
 
 def trace(
-    files: Place | Iterable[Place],
+    files: AnyPath | Iterable[AnyPath],
     *,
-    outputs: Place | Iterable[Place] = (),
-    trust: Place | None = None,
-    watermarks: Mapping[str, Place] | None = None,
+    outputs: AnyPath | Iterable[AnyPath] = (),
+    trust: AnyPath | None = None,
+    watermarks: Mapping[str, AnyPath] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[Traced]:
     """Return the marks of files and the rows that they came from.
@@ -88,7 +88,7 @@ def trace(
 
 
 def trace_files(
-    paths: Iterable[Path], outputs: Sequence[Output], trust: Place | None, weights: Mapping[str, Place]
+    paths: Iterable[Path], outputs: Sequence[Output], trust: AnyPath | None, weights: Mapping[str, AnyPath]
 ) -> Iterator[Traced]:
     """Do what `trace` promises, one file after the other."""
     if find_spec("c2pa") is None:
@@ -102,7 +102,7 @@ def trace_files(
             yield _settled(one, records, has_anchors=anchors is not None) if one.marks else one
 
 
-def _watermark(name: str, weights: Place) -> Watermark:
+def _watermark(name: str, weights: AnyPath) -> Watermark:
     known = [one for one in get_args(WatermarkName) if one != SPREAD.name]
     if name not in known:
         raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(known)}")

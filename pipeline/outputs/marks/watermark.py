@@ -27,7 +27,7 @@ from framefleet.pipeline.outputs.marks.spread_sound import SpreadSound
 if TYPE_CHECKING:
     import torch
 
-Part = Literal["frames", "sound"]
+MarkedPart = Literal["frames", "sound"]
 _BUSY = threading.Lock()
 
 
@@ -58,7 +58,7 @@ class FoundWatermark:
     """
 
     name: str
-    part: Part
+    part: MarkedPart
     prefix: str
     is_checked: bool = True
     scale: float | None = None
@@ -138,7 +138,7 @@ def watermarks_in(
             yield from _first(watermark.name, "sound", of_sound.read(audio.samples, audio.sample_rate))
 
 
-def _first(name: str, part: Part, readings: Iterator[Reading]) -> list[FoundWatermark]:
+def _first(name: str, part: MarkedPart, readings: Iterator[Reading]) -> list[FoundWatermark]:
     """Return what the first reading says that is a payload, if one is."""
     with _aside("cpu"):
         for reading in readings:
