@@ -132,9 +132,6 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.base", job.inputs.base
     if (adapter := job.model.ip_adapter) and not is_opened(adapter.path):
         yield "model.ip_adapter.path", adapter.path
-    for one in job.marks.watermark:
-        if one.weights is not None and not is_opened(one.weights):
-            yield "marks.watermark", job.marks.model_dump()["watermark"]
     sections: dict[str, Any] = {"model": job.model}
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
     sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}
