@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.look.report.values import Report
     from framefleet.jobs.look.score.score import score
     from framefleet.jobs.look.sheet.sheet import Drawn, grid, sheet
+    from framefleet.jobs.look.status.page import StatusServer
     from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.plan.training import TrainPlan, plan_training
@@ -83,6 +84,7 @@ __all__ = [
     "Report",
     "Request",
     "Status",
+    "StatusServer",
     "Store",
     "Summary",
     "Traced",
@@ -142,6 +144,7 @@ _HOMES = {
     "Report": "framefleet.jobs.look.report.values",
     "Request": "framefleet.pipeline.request",
     "Status": "framefleet.jobs.look.status.status",
+    "StatusServer": "framefleet.jobs.look.status.page",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "Traced": "framefleet.jobs.keep.trace.trace",

@@ -74,6 +74,7 @@ MetricsPort = Annotated[
         help="Serve the job's figures for Prometheus. Default host: 127.0.0.1, this machine alone.",
     ),
 ]
+Port = Annotated[int, Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only warnings and errors.")]
 Sets = Annotated[
     list[str] | None,

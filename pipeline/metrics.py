@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a worker's time goes to while its model computes; all else but loading is time in which it is idle.
-BUSY = ("encode", "denoise", "decode", "plain", "audit", "probe", "compile")
+NETWORKS = ("encode", "denoise", "decode")
+BUSY = (*NETWORKS, "plain", "audit", "probe", "compile")
 LOAD = "load"
 Spending = Callable[[str], AbstractContextManager[Any]]  # held while time goes to this; see `render/clock.py`
 

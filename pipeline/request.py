@@ -29,6 +29,7 @@ class Request:
     scheduler: diffusers' class name or a short name ("euler", "ddim", ...); None is the model's own.
     recipe: "generate" or "module:function".
     fps: frames per second of the clip; None takes the job's, or else the model's native rate.
+    model: its name in a job of several `models`; "" in all others. Decides nothing: the renderer has one.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Request:
     scheduler: str | None = None
     recipe: str = "generate"
     fps: float | None = None
+    model: str = ""
 
     def generator(self) -> torch.Generator:
         """Return a fresh generator at this row's seed; on the CPU, so that noise is the same on every GPU."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, cast
 
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.render import setup_of, work_of
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.part_names import new_run
@@ -30,21 +34,29 @@ class WorkersHere:
     unused: tuple[str, ...] = ()
     has_too_many = False
 
-    def __init__(self, setup: WorkerSetup, num_workers: int) -> None:
-        self._setup = setup
+    next_model: Callable[[Mapping[str, int]], str]  # which the driver sets
+
+    def __init__(self, setups: Mapping[str, WorkerSetup], num_workers: int) -> None:
+        self._setups, self._num_workers = setups, num_workers
         self._workers: dict[str, Worker] = {}
         self._given: dict[str, list[Assignment]] = {}
         self._dropped: dict[str, list[str]] = {}
-        self._starting = [self._start() for _ in range(num_workers)]
+        self._starting: list[str] = []
         self._is_drained: set[str] = set()
+        self.models: dict[str, str] = {}  # of all workers that were started, by their names
 
-    def _start(self) -> str:
+    def _start(self, model: str | None = None) -> None:
         name = f"worker-{len(self._workers)}"
-        self._workers[name] = Worker(self._setup)
-        return name
+        self.models[name] = self.next_model(self.num_by_model()) if model is None else model
+        self._workers[name] = Worker(self._setups[self.models[name]])
+        self._starting.append(name)
+
+    def num_by_model(self) -> Counter[str]:
+        return Counter(self.models[name] for name in [*self._given, *self._starting])
 
     def grow(self, num_rows: int) -> None:
-        """They are there."""
+        while len(self._workers) < self._num_workers:
+            self._start()
 
     def publish(self, figures: Mapping[str, float]) -> None:
         """Nobody scrapes them."""
@@ -63,7 +75,10 @@ class WorkersHere:
         if self._starting:
             started, self._starting = self._starting, []
             self._given |= {name: [] for name in started}
-            return [Ready(name, _started(self._workers[name])) for name in started]
+            return [
+                Ready(name, _started(self._workers[name]), model=self.models[name], load_s=0.001)
+                for name in started
+            ]
         return [Reported(name, self._report(name)) for name in list(self._given)]
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
@@ -72,10 +87,10 @@ class WorkersHere:
     def drain(self, worker: str) -> None:
         self._is_drained.add(worker)
 
-    def retire(self, worker: str) -> None:
+    def retire(self, worker: str, model: str | None = None) -> None:
         del self._given[worker]
         if not self.has_too_many:
-            self._starting.append(self._start())
+            self._start(model)
 
     def close(self) -> None:
         for name in self._given:
@@ -93,14 +108,25 @@ def _started(worker: Worker) -> Hello:
     return hello
 
 
-def render_driven(values: Mapping[str, Any], *, num_workers: int = 1) -> Summary:
-    """Do what `render` does with a job."""
+def render_driven(
+    values: Mapping[str, Any], *, num_workers: int = 1, meanwhile: Callable[[], object] | None = None
+) -> Summary:
+    """Do what `render` does with a job. meanwhile: called once, while it runs; may add rows to the table."""
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
-        survey_rows(resolved, index, Callback())
+        survey = survey_rows(resolved, index, Callback())
         with DriverLock(resolved.store) as lock:
             claim(resolved)
             finish_taking_back(resolved.store, index, lock)
             mark_done(resolved, index, Callback())
+            write_rows(resolved, index, lock)
             work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-            with closing(WorkersHere(setup_of(resolved), num_workers)) as workers:
-                return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+            work = replace(work, more=Additions(resolved, survey, index, lock).take)
+            todo = [meanwhile] if meanwhile else []
+
+            def seen(_: Progress) -> None:
+                if todo:
+                    todo.pop()()
+                    lock.num_tables += 1  # as its next beat sees
+
+            with closing(WorkersHere(work.setups, num_workers)) as workers:
+                return Driver(work, on_progress=seen).run(cast(Fleet, workers))

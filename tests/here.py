@@ -27,7 +27,9 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
     """
     resolved = resolve_job(job_from_mapping(values), Callback())
     claim(resolved)
-    rows = [row for first, batch in resolved.table.batches() for row in resolved.plan.rows(first, batch)]
+    rows = [
+        row for first, batch in resolved.table.batches() for row in resolved.first.plan.rows(first, batch)
+    ]
     setup = work_of(resolved, None, None, run="r1").setup  # type: ignore[arg-type]
     renderer = Renderer(
         load(setup.model, setup.model_files),
@@ -40,7 +42,7 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
     )
     for row in rows:
         assert isinstance(row, CheckedRow), row
-        renderer.submit(row.request, resolved.identity(row.request))
+        renderer.submit(row.request, resolved.first.identity(row.request))
     writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
     row_ids = []
     while renderer.num_active:

@@ -92,7 +92,7 @@ class Workers:
         self.leaving.add(worker)
         self.hands.setdefault(worker, [])
 
-    def retire(self, worker: str) -> None:
+    def retire(self, worker: str, model: str | None = None) -> None:
         del self.hands[worker]
         if not self.has_too_many:
             self._start()
@@ -155,7 +155,7 @@ class Workers:
 
 
 def hello_of(resolved: ResolvedJob) -> Hello:
-    digest = resolved.identity.model_digest
+    digest = resolved.first.identity.model_digest
     return Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
 
 

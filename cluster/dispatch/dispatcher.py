@@ -75,6 +75,11 @@ class Dispatcher:
         return self._closed and not self._held
 
     @property
+    def mean_seconds(self) -> float | None:
+        """What a row takes a worker, of whichever shape; None before one is done."""
+        return self._paces.mean_seconds
+
+    @property
     def counts(self) -> QueueCounts:
         waiting = self._num_waiting
         leased = len(self._held) - waiting

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
+PACE_KEEP_ALL = 0.999  # of all shapes together: a table holds them in any order
 # A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
 LEASE_S = 30.0
 MAX_LEASE_ROWS = 64
@@ -108,9 +109,12 @@ class Paces:
     def __init__(self) -> None:
         # By shape: seconds, rows, and the rows that each of these shared its forwards with, summed.
         self._sums: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
+        self._all_s = self._all_rows = 0.0
 
     def saw(self, shape: str, *, seconds: float, batch_size: float = 1.0) -> None:
         """Note a row that ended. seconds: since the one before. batch_size: rows in its forwards."""
+        self._all_s = self._all_s * PACE_KEEP_ALL + max(0.0, seconds)
+        self._all_rows = self._all_rows * PACE_KEEP_ALL + 1
         total, rows, sizes = (PACE_KEEP * one for one in self._sums.get(shape, (0.0, 0.0, 0.0)))
         self._sums[shape] = (total + max(0.0, seconds), rows + 1, sizes + batch_size)
         self._sums.move_to_end(shape)
@@ -122,6 +126,11 @@ class Paces:
             return None
         seconds, rows, _ = self._sums[shape]
         return seconds / rows
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """What rows of all shapes took, in the mean; None before one has ended."""
+        return self._all_s / self._all_rows if self._all_rows else None
 
     def batch_size(self, shape: str) -> int:
         """Return how many rows of a shape are rendered together, as far as known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from framefleet.cluster.driver.recall import noted_apart, path_of
@@ -16,16 +16,22 @@ from framefleet.pipeline.scores.scorer import Scored
 
 @dataclass(slots=True)
 class Adoption:
-    """finished: clips by row_id. apart: kinds of which none is taken that had company."""
+    """finished: clips by row_id. apart: kinds of which none is taken that had company.
+
+    models: of the job, each with what records call it, and its digest.
+    """
 
     finished: dict[str, FinishedClip] = field(default_factory=dict)
     apart: set[str] = field(default_factory=set)
-    model: str = ""
+    models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def take(self, row_id: str, request: Request) -> StoredRow | None:
         """Return a row's clip, once. What the request knows is taken from there: an intent is anybody's."""
         found = self.finished.pop(row_id, None)
         if found is None or (found.was_batched and self.is_apart(kind_of(request))):
+            return None
+        name, digest = self.models[request.model]
+        if found.record.model_digest != digest:
             return None
         record = replace(
             found.record,
@@ -33,7 +39,8 @@ class Adoption:
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,
-            model=self.model,
+            model=name,
+            model_name=request.model or None,
         )
         return StoredRow(record=record, was_batched=found.was_batched, scored=Scored(values=found.scores))
 
@@ -46,13 +53,15 @@ class Adoption:
         self.apart.add(path_of(kind))
 
 
-def find_adoptable(setup: WorkerSetup, intents: Iterable[Intent], *, model_digest: str) -> Adoption:
-    """Return what of these clips is there, whole, and of the job's model. Reads their bytes.
+def find_adoptable(
+    setups: Mapping[str, WorkerSetup], intents: Iterable[Intent], digests: Mapping[str, str]
+) -> Adoption:
+    """Return what of these clips is there, whole, and of the job's models. Reads their bytes.
 
-    intents: of rows of the table that have no record.
+    intents: of rows of the table that have no record. digests: of the models.
     """
+    models = {name: (setups[name].model.name, digest) for name, digest in digests.items()}
+    setup = next(iter(setups.values()))
     finished = finished_clips(setup.store, intents, setup.media.suffix)
-    ours = (found for found in finished if found.record.model_digest == model_digest)
-    return Adoption(
-        {found.record.row_id: found for found in ours}, noted_apart(setup.store), setup.model.name
-    )
+    ours = (found for found in finished if found.record.model_digest in digests.values())
+    return Adoption({found.record.row_id: found for found in ours}, noted_apart(setup.store), models)

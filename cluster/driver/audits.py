@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.progress import AuditFigures
@@ -37,9 +36,10 @@ class Audits:
         work: Work,
         committer: Committer,
         checkpoints: HalfDoneRows,
-        dispatcher: Dispatcher,
+        reopen: Callable[[], None],
         tally: Tally,
     ) -> None:
+        """reopen: called where rows with a record are to be rendered again."""
         audit = work.setup.audit
         self._is_on = audit.is_on(work.setup.batching.mode)
         odds = audit.odds(work.index.counts().pending) if self._is_on else None
@@ -52,7 +52,7 @@ class Audits:
         self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
         self._adoption = work.adoption
         self._committer, self._checkpoints = committer, checkpoints
-        self._dispatcher, self._tally = dispatcher, tally
+        self._reopen, self._tally = reopen, tally
 
     def is_apart(self, kind: str) -> bool:
         """Tell whether rows of this kind are rendered by plain calls."""
@@ -156,7 +156,7 @@ class Audits:
             log.warning("rows of %s: %s that had a record are rendered again", kind, found.num_rows)
             self._num_unaudited -= found.num_rows - found.num_before
             self._tally.withdrawn(found.num_rows, num_bytes=found.num_bytes, num_before=found.num_before)
-            self._dispatcher.reopen()
+            self._reopen()
         if found.num_elsewhere:
             log.warning(
                 "rows of %s: %s that are not in the table keep their records, and may be wrong; to have them "

@@ -57,7 +57,7 @@ class Committer:
 
     def __init__(
         self,
-        setup: WorkerSetup,
+        setups: Mapping[str, WorkerSetup],
         carried: pa.Schema,
         index: RowIndex,
         lock: DriverLock,
@@ -65,8 +65,12 @@ class Committer:
         run: str,
         arguments: pa.Schema,
     ) -> None:
-        """carried: the columns of the table that go into records as they are. arguments: those for these."""
-        self._setup = setup
+        """setups: of each model. carried: the columns of the table that go into records as they are.
+
+        arguments: the columns of these.
+        """
+        self._setups = setups
+        setup = self._setup = next(iter(setups.values()))  # with the store and the scores of all
         self._index = index
         self._lock = lock
         self._run = run
@@ -134,7 +138,7 @@ class Committer:
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,
-            model=self._setup.model.name,
+            model=self._setups[request.model].model.name,
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )

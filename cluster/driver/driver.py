@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
+from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
-from framefleet.cluster.driver.feed import Feed, Pending
+from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.health import Storing, cause_to_end
 from framefleet.cluster.driver.holder import moment
+from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.scale import Scale
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
@@ -48,25 +48,23 @@ class Driver:
         self._work = work
         self._stop = stop or Stop()
         self._on_progress = on_progress
-        size = LeaseSize.of_forwards(work.setup.batching.max_rows)
-        self._dispatcher = Dispatcher(work.faults, size=size, order=order_of(work.order))
+        self._lanes = Lanes(work, self._adopts, self._on_added)
+        self._pending = self._lanes.pending
         counts = work.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
-        plan, index = work.rows.plan, work.index
-        carried = plan.carried.schema(work.table.schema)
+        rows, index = work.rows, work.index
+        carried = rows.carried.schema(work.table.schema)
         self._committer = Committer(
-            work.setup, carried, index, work.lock, run=work.run, arguments=plan.argument_fields
+            work.setups, carried, index, work.lock, run=work.run, arguments=rows.argument_fields
         )
         self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
-        self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
-        self._feed = Feed(work, self._dispatcher, self._adopts, self._on_added)
-        self._pending = self._feed.pending
+        self._audits = Audits(work, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
         self._scale = Scale(work.elastic) if work.elastic else None
-        self._largest, self._device_name = work.largest, work.device_name
+        self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
@@ -78,14 +76,14 @@ class Driver:
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
+        fleet.next_model = self._lanes.next_model
         fleet.grow(self._work.index.counts().pending)
         try:
             self._checkpoints.find(self._work.index.is_pending)
-            self._feed.fill()
+            self._lanes.fill()
             while not (self._is_ending or self._is_finished()):
                 self._turn(fleet)
-                self._feed.regroup()
-                self._feed.fill()
+                self._lanes.fill()
             if self._is_ending:
                 self._drain(fleet)
         except UserError:  # of the table, or of one machine: the other workers and the store are well
@@ -108,17 +106,17 @@ class Driver:
         try:
             self._committer.close()
             self._checkpoints.committed()
-            is_complete = self._dispatcher.finished
+            is_complete = self._lanes.finished
         finally:
             self._checkpoints.close(is_complete=is_complete)
-            self._feed.close()
+            self._lanes.close()
 
     def _is_finished(self) -> bool:
         """Tell whether every row has ended, after a last look for rows that were added."""
-        if self._dispatcher.finished:
-            self._dispatcher.reopen()
-            self._feed.fill()
-        return self._dispatcher.finished
+        if self._lanes.finished:
+            self._lanes.reopen()
+            self._lanes.fill()
+        return self._lanes.finished
 
     @property
     def _is_ending(self) -> bool:
@@ -150,7 +148,7 @@ class Driver:
             self._stop.ask()
         if self._num_tables != self._work.lock.num_tables:
             self._num_tables = self._work.lock.num_tables
-            self._dispatcher.reopen()  # rows may have been added: the feed looks
+            self._lanes.reopen()  # rows may have been added: the feeds look
         if self._has_more:
             self._has_more = False
             fleet.grow(self._tally.num_left)
@@ -176,14 +174,14 @@ class Driver:
         return progress
 
     def _heed_budget(self) -> None:
-        if not (self._is_ending or self._dispatcher.finished):
+        if not (self._is_ending or self._lanes.finished):
             self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back what they have; wait for it, but not for ever."""
         fleet.resize(0)
         limit_s = self._work.faults.drain_s
-        wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
+        wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
 
     def _on_added(self, added: Added) -> None:
         """Count rows that were added to the table while it is rendered."""
@@ -214,10 +212,11 @@ class Driver:
             self._leave(event.worker, "its machine is to go")
             return
         if isinstance(event, Ready):
-            cause = self._refused(event)
+            lane = self._lanes.join(event.worker, event.model, load_s=event.load_s)
+            cause = self._refused(event, lane)
             if cause is None:
-                self._dispatcher.join(event.worker, at=event.at, room=event.hello.room)
-                self._tally.joined(event.worker, event.hello.node)
+                lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
+                self._tally.joined(event.worker, event.hello.node, event.model)
         else:
             self._take(event.worker, event.report, fleet)
             cause = self._sick(event.worker, event.report)
@@ -233,21 +232,29 @@ class Driver:
     def _go_on(self, worker: str, fleet: Fleet) -> None:
         """Give a worker more to do; one that is to go hands back its rows, and then goes.
 
-        One for which there is nothing goes too, where there are more than the rows left need.
+        One for which there is nothing goes too, where there are more than the rows left need, or where
+        another model's rows are worth a worker more.
         """
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
         assignments = [] if is_going else self._assignments(worker)
-        has_rows = bool(self._dispatcher.rows_of(worker))
-        if not is_going and (has_rows or not fleet.has_too_many):
+        dispatcher = self._lanes.of(worker).dispatcher
+        has_rows = bool(dispatcher.rows_of(worker))
+        is_idle = not (is_going or has_rows or fleet.has_too_many)
+        model = None
+        if is_idle and self._lanes.are_several:
+            model = self._lanes.move_from(worker, fleet.num_by_model())
+            if model is not None:
+                log.info("%s: no row of its model waits; %s is loaded in its place", worker, model)
+        if not is_going and (has_rows or (is_idle and model is None)):
             fleet.exchange(worker, assignments, self._dropped(worker))
         elif has_rows:
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
             self._lose(fleet.end(worker, cause), fleet)
         else:
-            self._dispatcher.lost(worker)
+            dispatcher.lost(worker)
             self._tally.drained(worker)
-            fleet.retire(worker)
+            fleet.retire(worker, model)
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
@@ -258,7 +265,7 @@ class Driver:
         """Note what a worker reports about its rows."""
         self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
         if report.prompt_lengths:
-            self._feed.heed_lengths(report.prompt_lengths)
+            self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
             if num_again := self._audits.follow(worker, audited):
                 fleet.grow(self._work.index.counts().pending + num_again)
@@ -276,7 +283,7 @@ class Driver:
             self._note_checkpoint(row_id)
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
-            self._dispatcher.put_back(worker, [row_id])
+            self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
         for remark in report.remarks:
             about = {"worker": worker, "row_id": remark.row_id}
@@ -301,12 +308,12 @@ class Driver:
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
         """Return why a worker is to end that reports what is not its rows' doing, or hangs."""
-        setup, faults, silent_s = self._work.setup, self._work.faults, report.store_silent_s
+        lane, faults, silent_s = self._lanes.of(worker), self._work.faults, report.store_silent_s
         is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
         # What is compiled may be compiled anew for any batch size, in minutes.
-        is_known = report.still_s and not setup.model.options.compile
-        pace = self._dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
-        longest_still_s = faults.longest_still_s(pace, num_rows=setup.batching.max_rows)
+        is_known = report.still_s and not lane.setup.model.options.compile
+        pace = lane.dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
+        longest_still_s = faults.longest_still_s(pace, num_rows=lane.setup.batching.max_rows)
         unexplained = tuple(failed for failed in report.failed if failed.row_id in self._pending)
         report = replace(report, failed=unexplained)  # of others we know that they would fail everywhere
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
@@ -314,12 +321,11 @@ class Driver:
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
         is_doubtful = rendered.was_batched and pending and self._audits.is_apart(pending.kind)
+        dispatcher = self._lanes.of(worker).dispatcher
         if pending and (is_doubtful or worker in self._spoiled):
-            self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
+            dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
             self._tally.returned(worker)
-        elif self._dispatcher.done(
-            worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0
-        ):
+        elif dispatcher.done(worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0):
             pending = self._pending.pop(record.row_id)
             record = self._audits.ended(record, pending.kind, was_batched=rendered.was_batched)
             self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
@@ -329,7 +335,7 @@ class Driver:
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
-        if not self._work.setup.model.options.attention:
+        if not self._lanes.of(worker).setup.model.options.attention:
             return
         backend = parse_json(record.environment).get("attention")
         if backend and self._attention.get(worker) != backend:
@@ -347,24 +353,26 @@ class Driver:
         if failed.blame not in ("row", "memory"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
+        dispatcher = self._lanes.of(worker).dispatcher
         if failed.blame == "memory":
             room, now = failed.room, time.monotonic()
-            given_up = self._dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
+            given_up = dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
             if given_up is not None:
                 fleet.cleared(worker)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
-            given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
+            given_up = dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
             self._give_up(given_up)
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
+        lane = self._lanes.of(event.worker)
         self._tally.lost(event.worker)
         if event.kind == "died" or event.suspects:
-            self._largest = None  # its rehearsal may be why, which must not be charged to other rows again
-        for row_id in self._dispatcher.rows_of(event.worker):
+            lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
+        for row_id in lane.dispatcher.rows_of(event.worker):
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {event.reason}")
-        given_up = self._dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
+        given_up = lane.dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
         for row in given_up:
             self._give_up(row)
         fleet.replace(event, is_explained=bool(given_up))
@@ -381,7 +389,8 @@ class Driver:
     def _assignments(self, worker: str) -> list[Assignment]:
         """Lease to the worker all that it may have now."""
         found, kinds = [], set()
-        while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
+        lane = self._lanes.of(worker)
+        while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
                 if leased.attempt > 1:
                     self._tally.counts.add(ROW_RETRIES)
@@ -396,7 +405,7 @@ class Driver:
                         is_apart=self._audits.is_apart(pending.kind),
                         is_audited=self._audits.is_due(leased.row.row_id, pending.kind),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
-                        largest=self._largest,
+                        largest=lane.largest,
                     )
                 )
         self._audits.leased(worker, kinds)
@@ -405,18 +414,18 @@ class Driver:
 
     def _dropped(self, worker: str) -> list[str]:
         """Return rows that the worker has and is to leave, as its copy or another one ended."""
-        dropped = self._dispatcher.take_dropped(worker)
+        dropped = self._lanes.of(worker).dispatcher.take_dropped(worker)
         for row_id in dropped:
             self._tally.returned(worker)
             self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
         return dropped
 
-    def _refused(self, event: Ready) -> Cause | None:
+    def _refused(self, event: Ready, lane: Lane) -> Cause | None:
         """Return why a worker is to end whose machine has another model, or another GPU than is wanted."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
-        if event.hello.model_digest != self._work.rows.identity.model_digest:
+        if event.hello.model_digest != lane.digest:
             error: FramefleetError = ModelError(
-                f"{who} found other files at {self._work.setup.model.name}",
+                f"{who} found other files at {lane.setup.model.name}",
                 "put the same model on every machine of the cluster",
             )
             return Cause(reason=error.problem, kind="refused", error=error)

@@ -18,8 +18,9 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.model_rows import ModelRows
 from framefleet.pipeline.rows.tables.table import RowSource
-from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.rows.token_counts import CountedApart
 
 log = logging.getLogger(__name__)
@@ -41,20 +42,25 @@ class Pending:
 class Feed:
     """Reads the table, and once more for rows that are to be rendered again.
 
-    pending: the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
-    on_added: hears of rows that were added to the table, which come after all others.
+    pending: gets the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
+    on_added: hears of rows that were added to the table, which come after all others. model: the number of
+    the one whose rows are read, of several. table: to be read from the next pass on. num_unread: rows that
+    this pass will read.
     """
 
     def __init__(
         self,
         work: Work,
         dispatcher: Dispatcher,
+        pending: dict[str, Pending],
         adopts: Callable[[str, Pending], bool],
-        on_added: Callable[[Added], None] = lambda _: None,
+        on_added: Callable[[Added], None],
+        *,
+        model: int | None = None,
     ) -> None:
-        self.pending: dict[str, Pending] = {}
+        self._pending, self._model = pending, model
         self._work, self._dispatcher, self._adopts, self._on_added = work, dispatcher, adopts, on_added
-        self._table = work.table
+        self.table = work.table
         self._rows = self._pass()
         self._prompt_lengths: CountedApart | None = None
 
@@ -62,16 +68,16 @@ class Feed:
         """Take as many rows as there is room for."""
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
+            self.num_unread -= len(rows)
             for row in self._reshaped([row for row in rows if not self._is_adopted(row)]):
                 assert isinstance(row.payload, Pending)
-                self.pending[row.row_id] = row.payload
+                self._pending[row.row_id] = row.payload
                 self._dispatcher.add(row)
             if len(rows) == room:
                 continue
             while added := self._work.more():
-                self._table = added.table
                 self._on_added(added)
-            if not self._work.index.reopen():
+            if not self._work.index.reopen(self._model):
                 self._dispatcher.close()
                 return
             self._rows = self._pass()
@@ -93,7 +99,9 @@ class Feed:
 
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
-        return pending_rows(self._table, self._work.rows, self._work.index, self._work.order)
+        work, model = self._work, self._model
+        self.num_unread = work.index.num_pending(model)
+        return pending_rows(self.table, work.rows, work.index, work.order, model)
 
     def _is_adopted(self, row: Row) -> bool:
         assert isinstance(row.payload, Pending)
@@ -104,18 +112,20 @@ class Feed:
         return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
 
 
-def pending_rows(table: RowSource, rows: TableRows, index: RowIndex, order: str = AS_TABLE) -> Iterator[Row]:
+def pending_rows(
+    table: RowSource, rows: ModelRows, index: RowIndex, order: str = AS_TABLE, model: int | None = None
+) -> Iterator[Row]:
     """Yield every row that is still to render. Raises TableError when the table is not what it was.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
-    one that the index has for its position.
+    one that the index has for its position. model: the number of the only one whose rows are wanted.
     """
-    num_yielded = 0
-    for first, batch in table.batches(start=index.first_pending()):
-        row_ids = dict(index.pending_in(first, batch.num_rows))
+    num_yielded, num_pending = 0, index.num_pending(model)  # later rows may be added
+    for first, batch in table.batches(start=index.first_pending(model)):
+        row_ids = dict(index.pending_in(first, batch.num_rows, model))
         if not row_ids:
             continue
-        carried = rows.plan.carried.of(batch)
+        carried = rows.carried.of(batch)
         for row in rows.read(first, batch, only=row_ids):
             if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
                 raise _changed(table, f"row {row.index} is another")
@@ -124,7 +134,7 @@ def pending_rows(table: RowSource, rows: TableRows, index: RowIndex, order: str 
             payload = Pending(request, carried.slice(row.index - first, 1), row.index, kind_of(request))
             rank = 0.0 if order == AS_TABLE else rank_of(order, payload.request, payload.carried)
             yield Row(row_id=row.row_id, shape=row.shape, payload=payload, rank=rank)
-    if num_yielded < index.counts().pending:
+    if num_yielded < num_pending:
         raise _changed(table, "rows are gone")
 
 

@@ -17,13 +17,14 @@ WORKER_STATES = ("rendering", "idle", "drained", "lost")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker that has been ready. state: of `WORKER_STATES`."""
+    """One worker that has been ready. state: of `WORKER_STATES`. model: its own, of several."""
 
     name: str
     state: str
     node: str = ""
     rows_in_hand: int = 0
     rows_done: int = 0
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,12 @@ class Summary:
     is_none_kept: bool = False
     over_budget: str | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every row has a clip, otherwise 1."""
+        is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
+        return 1 if is_short or (self.drafts and self.drafts.exit_code) else 0
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the records of the output, of earlier runs too, as an Arrow table.

@@ -41,11 +41,16 @@ def check_order(order: str, *columns: pa.Schema) -> None:
 def rank_of(order: str, request: Request, carried: pa.RecordBatch) -> float:
     """Return the number of a row: the highest goes first, no number last. carried: its own columns."""
     if order == LONGEST:
-        factors = (request.arguments.get(name) for name in _WORK)
-        return float(math.prod(factor for factor in factors if isinstance(factor, int | float)))
+        return work_in(request)
     name = order.removeprefix(PRIORITY)
     value = carried[name][0].as_py() if name in carried.schema.names else request.arguments.get(name)
     return -math.inf if value is None or math.isnan(value) else float(value)
+
+
+def work_in(request: Request) -> float:
+    """Return frames x pixels x steps: to compare rows of one model."""
+    factors = (request.arguments.get(name) for name in _WORK)
+    return float(math.prod(factor for factor in factors if isinstance(factor, int | float)))
 
 
 def _is_number(kind: pa.DataType) -> bool:

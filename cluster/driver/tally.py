@@ -28,6 +28,7 @@ from framefleet.pipeline.render.audit.verdict import Audited
 @dataclass(slots=True)
 class _Seat:
     node: str
+    model: str
     in_hand: int = 0
     done: int = 0
     gone: str = ""  # how, if it is: lost or drained
@@ -80,8 +81,8 @@ class Tally:
         """A worker is on its way, and this takes its time."""
         self._waiting_for = doing
 
-    def joined(self, worker: str, node: str) -> None:
-        self._seats[worker] = _Seat(node)
+    def joined(self, worker: str, node: str, model: str = "") -> None:
+        self._seats[worker] = _Seat(node, model)
 
     def leased(self, worker: str, rows: int, *, now: float) -> None:
         if rows and self._first_lease_at is None:
@@ -231,4 +232,11 @@ def _mean_batch(figures: Mapping[str, float]) -> float | None:
 
 def _state(name: str, seat: _Seat) -> WorkerState:
     state = seat.gone or ("rendering" if seat.in_hand else "idle")
-    return WorkerState(name=name, state=state, node=seat.node, rows_in_hand=seat.in_hand, rows_done=seat.done)
+    return WorkerState(
+        name=name,
+        state=state,
+        node=seat.node,
+        rows_in_hand=seat.in_hand,
+        rows_done=seat.done,
+        model=seat.model,
+    )

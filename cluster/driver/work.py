@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -13,8 +13,8 @@ from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.model_rows import ModelRows
 from framefleet.pipeline.rows.tables.table import RowSource
-from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +33,21 @@ class Added:
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    order: of rows, as the job says it. rows: reads the table's rows. index: every valid one, with those
+    setups: of the workers of each model, by its name; those of a job's only one have none. order: of rows, as
+    the job says it. rows: reads the table's rows. index: every valid one, with those
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
     that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
-    None where the number of workers does not follow the rows left. largest: the row that takes most memory.
+    None where the number of workers does not follow the rows left. largest: the row that takes most memory,
+    and row_work: what a row is expected to take, in a unit that models share; both of each model.
     device_name: of the GPU, or of the processor, that all workers must have; "": the first's; None: any.
     more: takes rows that were added to the table since, into the index; None where there are none.
     """
 
-    setup: WorkerSetup
+    setups: Mapping[str, WorkerSetup]
     faults: FaultPolicy
     order: str
     table: RowSource
-    rows: TableRows
+    rows: ModelRows
     index: RowIndex
     run: str
     lock: DriverLock
@@ -54,9 +56,15 @@ class Work:
     spent: Spent = field(default_factory=Spent)
     gpus_per_worker: float = 1.0
     elastic: ElasticWorkers | None = None
-    largest: Request | None = None
+    largest: Mapping[str, Request] = field(default_factory=dict)
+    row_work: Mapping[str, float] = field(default_factory=dict)
     device_name: str | None = None
     more: Callable[[], Added | None] = lambda: None
+
+    @property
+    def setup(self) -> WorkerSetup:
+        """That of the first model: store, batching, audits and scores are those of all."""
+        return next(iter(self.setups.values()))
 
     def cost(self, spent: Spent) -> float | None:
         """Return the money that all runs have spent; None without a price. spent: by this run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +68,8 @@ class Slot:
     num_starts: int = 0
     host: str | None = None
     has_rendered: bool = False
+    model: str = ""
+    load_s: float | None = None  # what loading it took
     starts_at: float = 0.0
     avoids_until: float = 0.0  # then a machine that rests now may have it too
     is_to_renew: bool = False  # as soon as its call is answered
@@ -83,29 +85,40 @@ class Slot:
 
 
 class Actors:
-    """options: the Ray options of every actor. folder: where modules of the user's may be, if any."""
+    """options, setups: Ray's options and the setups of the workers of each model.
+
+    folder: where modules of the user's may be, if any.
+    """
 
     def __init__(
-        self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup, *, folder: str | None
+        self,
+        options: Mapping[str, dict[str, Any]],
+        worker_class: type[Any],
+        setups: Mapping[str, WorkerSetup],
+        *,
+        folder: str | None,
     ) -> None:
         self._options = options
         self._worker_class, self._folder = worker_class, folder
-        self.set_up(setup)
+        self.set_up(setups)
         self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
 
-    def set_up(self, setup: WorkerSetup) -> None:
-        """Have processes that are made from now on begin with this."""
-        self._arguments = ray.cloudpickle.dumps((self._worker_class, setup)), self._folder
+    def set_up(self, setups: Mapping[str, WorkerSetup]) -> None:
+        """Have processes that are made from now on begin with these."""
+        self._arguments = {
+            name: (ray.cloudpickle.dumps((self._worker_class, setup)), self._folder)
+            for name, setup in setups.items()
+        }
 
     def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
         """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
         slot.num_starts += 1
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
-        slot.is_to_renew = False
+        slot.is_to_renew, slot.load_s = False, None
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
-        options = self._options | {"label_selector": where}
-        slot.actor = self._class.options(**options).remote(*self._arguments)
+        options = self._options[slot.model] | {"label_selector": where}
+        slot.actor = self._class.options(**options).remote(*self._arguments[slot.model])
         self._ask(slot, slot.actor.place.remote(), now)
 
     def start(self, slot: Slot, *, now: float) -> None:

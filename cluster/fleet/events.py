@@ -11,11 +11,16 @@ from framefleet.pipeline.errors import FramefleetError
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """at: where it is, the widest first: its machine, and the name that it shares with its successors."""
+    """at: where it is, the widest first: its machine, and the name that it shares with its successors.
+
+    model: the name of its own, of several. load_s: seconds from its process's start.
+    """
 
     worker: str
     hello: Hello
     at: tuple[str, ...] = ()
+    model: str = ""
+    load_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

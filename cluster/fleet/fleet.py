@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -61,20 +61,26 @@ class Listening:
 class Fleet:
     """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
 
-    worker_class: what the actors do; anything with Worker's `start` and `exchange`.
+    setups: of the workers of each model. next_model: says which model a worker loads that starts, by how many
+    have each; until it is set, the first. worker_class: what the actors do; anything with Worker's `start`
+    and `exchange`.
     """
+
+    next_model: Callable[[Mapping[str, int]], str]
 
     def __init__(
         self,
         settings: FleetSettings,
-        setup: WorkerSetup,
+        setups: Mapping[str, WorkerSetup],
         faults: FaultPolicy,
         *,
         worker_class: type[Any] = Worker,
         python: str | None = None,
     ) -> None:
         """python: the command that starts a worker's; None for this process's own."""
-        self._settings, self._setup = settings, setup
+        self._settings, self._setups = settings, setups
+        self._first = next(iter(setups.values()))  # with the store, recipes and scores of all
+        self.next_model = lambda _: next(iter(setups))
         self._worker_class, self._python = worker_class, python
         self._hosts = Hosts(faults)
         self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
@@ -85,11 +91,11 @@ class Fleet:
         self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
         self._num_looks = 0
         self._told_room = False
-        self._metrics = RayMetrics(setup.store.url_of("")) if settings.address else None
+        self._metrics = RayMetrics(self._first.store.url_of("")) if settings.address else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        modules = modules_to_ship([*self._setup.recipes.values(), *self._setup.scores])
+        modules = modules_to_ship([*self._first.recipes.values(), *self._first.scores])
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
@@ -98,11 +104,16 @@ class Fleet:
             self._machines = stack.enter_context(Machines(own, look=Head().nodes))
             self._shares = shares(self._settings, self._machines.alive)
             self._asked = self._shares.asked
-            self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
-            options = self._shares.options(threads=self._setup.model.threads, python=self._python)
-            options["runtime_env"] |= self._connection.runtime_env
+            num_writers = int(self._shares.cpus)
+            self._setups = {name: replace(one, num_writers=num_writers) for name, one in self._setups.items()}
+            options = {
+                name: self._shares.options(threads=one.model.threads, python=self._python)
+                for name, one in self._setups.items()
+            }
+            for one in options.values():
+                one["runtime_env"] |= self._connection.runtime_env
             folder = os.getcwd() if modules else None
-            self._actors = Actors(options, self._worker_class, self._setup, folder=folder)
+            self._actors = Actors(options, self._worker_class, self._setups, folder=folder)
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -138,12 +149,16 @@ class Fleet:
             if self.has_too_many:
                 self._give_up(slot)
 
-    def renew(self, updates: tuple[WeightUpdate, ...]) -> None:
-        """Serve another driver: each worker leaves its rows, and is ready again once it has these weights."""
-        is_other, now = updates != self._setup.updates, self._clock.seconds
-        self._setup = replace(self._setup, updates=updates)
-        self._actors.set_up(self._setup)
-        for slot in [slot for slot in self._slots.values() if slot.state == "pending" and is_other]:
+    def renew(self, updates: Mapping[str, tuple[WeightUpdate, ...]]) -> None:
+        """Serve another driver: each worker leaves its rows, and is ready again once it has these weights.
+
+        updates: of each model.
+        """
+        before, now = self._setups, self._clock.seconds
+        self._setups = {name: replace(one, updates=updates[name]) for name, one in before.items()}
+        self._actors.set_up(self._setups)
+        other = {name for name, one in before.items() if one.updates != updates[name]}
+        for slot in [s for s in self._slots.values() if s.state == "pending" and s.model in other]:
             self._forget(slot)
             self._start(slot)
         for slot in self._slots.values():
@@ -176,15 +191,22 @@ class Fleet:
         """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
         self._actors.drain(self._slots[worker], now=self._clock.seconds)
 
-    def retire(self, worker: str) -> None:
-        """End a worker that has no rows; another takes its place, unless there are too many."""
+    def num_by_model(self) -> Counter[str]:
+        """Return how many workers each model has, also on their way."""
+        return Counter(slot.model for slot in self._slots.values())
+
+    def retire(self, worker: str, model: str | None = None) -> None:
+        """End a worker that has no rows; another takes its place, unless there are too many.
+
+        model: of the one in its place; None: what `next_model` says.
+        """
         slot = self._slots[worker]
         if self.has_too_many:
             self._give_up(slot)
         else:
             self._forget(slot)
             self._hosts.left(slot.name)
-            self._start(slot)
+            self._start(slot, model)
 
     def rendered(self, worker: str) -> None:
         """The worker has done a row: what went wrong before says nothing any more."""
@@ -274,7 +296,8 @@ class Fleet:
                 machines_in_words(self._machines.alive),
             )
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, slot: Slot, model: str | None = None) -> None:
+        slot.model = self.next_model(self.num_by_model()) if model is None else model
         blocked, resting = self._hosts.to_avoid(time.monotonic())
         avoided, slot.avoids_until = blocked, 0.0
         if resting and self._shares.room(self._machines.alive, but=[*blocked, *resting]):
@@ -291,7 +314,7 @@ class Fleet:
             return self._place(slot, answer)
         if slot.is_to_renew:
             slot.is_to_renew = False
-            self._actors.renew(slot, self._setup.updates, now=self._clock.seconds)
+            self._actors.renew(slot, self._setups[slot.model].updates, now=self._clock.seconds)
             return None
         if isinstance(answer, Loading):
             self._actors.start(slot, now=self._clock.seconds)
@@ -318,9 +341,9 @@ class Fleet:
             check_hello(self._at(slot), hello)
         except FleetError as error:
             return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
-        slot.state = "ready"
+        slot.state, slot.load_s = "ready", slot.load_s or self._clock.seconds - slot.since
         at = (slot.host, slot.name) if slot.host else (slot.name,)
-        return Ready(slot.worker, hello, at)
+        return Ready(slot.worker, hello, at, slot.model, slot.load_s)
 
     def _failed(self, slot: Slot, error: RayError) -> Lost:
         cause = cause_of_loss(error, is_ready=slot.state == "ready")
@@ -365,7 +388,8 @@ class Fleet:
 
     def _at(self, slot: Slot) -> str:
         host = self._hosts.name_of(slot.name)
-        return f"{slot.worker} on {host}" if host else slot.worker
+        worker = f"{slot.worker} ({slot.model})" if slot.model else slot.worker
+        return f"{worker} on {host}" if host else worker
 
     def _check_cluster(self) -> None:
         """Raise FleetError when the cluster is lost; use what has joined it."""

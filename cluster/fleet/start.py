@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -57,15 +57,20 @@ class Start:
         if self._warm is None and may_fork(self._settings, device=device):
             self._warm = self._stack.enter_context(warm(threads=threads))
 
-    def begin(self, setup: WorkerSetup, pipeline: str) -> None:
-        """Begin to start Ray and one worker, unless that was begun. pipeline: the class of its model's."""
+    def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
+        """Begin to start Ray and one worker, unless that was begun.
+
+        setups: of each model, that of the first worker first. pipelines: the classes of the models.
+        """
         if self._thread is not None:
             _keep_sigterm()
             return
-        self.import_libraries(device=setup.model.device, threads=setup.model.threads)
+        model = next(iter(setups.values())).model
+        self.import_libraries(device=model.device, threads=model.threads)
         if self._warm:
-            self._warm.prepare(pipeline)
-        self._thread = threading.Thread(target=self._run, args=(setup,), name="start", daemon=True)
+            for pipeline in dict.fromkeys(pipelines):
+                self._warm.prepare(pipeline)
+        self._thread = threading.Thread(target=self._run, args=(setups,), name="start", daemon=True)
         self._stack.push(self._end)
         self._thread.start()
 
@@ -80,13 +85,13 @@ class Start:
             raise self._error
         return self._fleet
 
-    def _run(self, setup: WorkerSetup) -> None:
+    def _run(self, setups: Mapping[str, WorkerSetup]) -> None:
         """Be there as long as the fleet: what Ray starts ends with the thread that started it."""
         try:
             from framefleet.cluster.fleet.fleet import Fleet  # imports Ray
 
             python = self._warm.py_executable if self._warm else None
-            with Fleet(self._settings, setup, self._faults, python=python) as self._fleet:
+            with Fleet(self._settings, setups, self._faults, python=python) as self._fleet:
                 self._is_there.set()
                 self._is_over.wait()
                 if self._error is not None:

@@ -290,8 +290,8 @@ class Worker:
             with self._news:
                 self._rendering.discard(outcome.row_id)
             if isinstance(outcome, Clip):
-                with renderer.clock.spending(self._writers.cause):
-                    self._writers.put(outcome, attempt=self._attempts[outcome.row_id])
+                attempt = self._attempts[outcome.row_id]
+                self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
             elif isinstance(outcome, Failure):
                 if outcome.half_done:  # who tries it next goes on from there, so it is stored first
                     with renderer.clock.spending("store"):

@@ -6,11 +6,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from queue import Queue
+from queue import Full, Queue
 from typing import Any, Literal
 
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
+from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
@@ -22,6 +24,7 @@ from framefleet.pipeline.scores.scorer import score_clip
 _MIN_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 _MAX_QUEUED = 4
+_LOOK_S = 0.2  # between two looks at what they are about
 
 
 @dataclass(slots=True)
@@ -48,12 +51,16 @@ class Writers:
         for number in range(self.num):
             threading.Thread(target=self._run, name=f"write-{number}", daemon=True).start()
 
-    def put(self, clip: Clip, *, attempt: int) -> None:
-        """Hand them a clip; wait while they are behind."""
-        self._clips.put((clip, attempt))
+    def put(self, clip: Clip, *, attempt: int, spending: Spending = nullcontext) -> None:
+        """Hand them a clip; wait while they are behind. spending: held meanwhile, with what is waited for."""
+        is_taken = False
+        while not is_taken:
+            with spending(self._cause), suppress(Full):
+                self._clips.put((clip, attempt), timeout=_LOOK_S)
+                is_taken = True
 
     @property
-    def cause(self) -> str:
+    def _cause(self) -> str:
         """What most of them are about, as what a worker's time goes to."""
         num_storing = sum(held.doing == "storing" for held in self._held)
         return "upload" if 2 * num_storing > self.num else "media"

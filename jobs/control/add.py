@@ -79,7 +79,8 @@ def add_rows(
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     """Write the rows as the job's table has them; return what they are."""
     recipe = resolved.recipes[resolved.job.recipe]
-    table = table_of_job(resolved.job, resolved.plan.spec, recipe, added_in(resolved.store))
+    called = [model.plan.spec for model in resolved.models.values()]
+    table = table_of_job(resolved.job, called, recipe, added_in(resolved.store))
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
     if others := [name for name in resolved.table.schema.names if name not in schema.names]:
         raise TableError(

@@ -32,7 +32,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
 _LEAN = frozenset(
-    {"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s", "license"}
+    {"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s"}
+    | {"license", "model_name"}
 )
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one

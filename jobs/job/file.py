@@ -31,7 +31,11 @@ import json
 
 log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
-_NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
+_NAMED = (
+    ("models",),
+    ("loras",),
+    ("second_models",),
+)  # sections whose keys are names, each of a path or a mapping
 
 
 def load_job(
@@ -194,14 +198,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
 
 
 def _resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, Any]) -> None:
-    """Have table, output and model start in the job file's folder.
+    """Have table, output and models start in the job file's folder.
 
     A table or a model that is only in the current folder is read there. An output never is: one job file has
     one output. A model that is in neither is one of the hub. replaced: what options give in their place.
     """
-    for key in ("table", "output", "model"):
-        at, name = (values[key], "path") if isinstance(values.get(key), dict) else (values, key)
-        given, option = at.get(name), replaced.get(key)
+    models = values.get("models")
+    named = [(models, name) for name in models] if isinstance(models, dict) else []
+    for section, key in [*((values, key) for key in ("table", "output", "model")), *named]:
+        at, name = (section[key], "path") if isinstance(section.get(key), dict) else (section, key)
+        given, option = at.get(name), replaced.get(key) if section is values else None
         if isinstance(option, str) or (isinstance(option, Mapping) and "path" in option):
             continue
         if not isinstance(given, str) or not given or "://" in given or given.startswith(("~", "/")):
@@ -210,7 +216,8 @@ def _resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, 
         stem = str(Path(*parts))  # before the first wildcard
         is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        if key == "output" or is_next or not (is_here or key == "model"):
+        is_output, is_model = key == "output" and section is values, key == "model" or section is models
+        if is_output or is_next or not (is_here or is_model):
             at[name] = str(job.parent / given)
             if is_elsewhere and any(os.path.lexists(Path(given, name)) for name in (CLAIM, TRAINING)):
                 log.warning(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
@@ -51,6 +51,14 @@ class ClaimedModel(_Written):
     ip_adapter: IpAdapterSection | None = None
 
 
+class ClaimedOfSeveral(ClaimedModel):
+    """One of several models, with what was found of it; of the only one `Claim` says that."""
+
+    digest: Sha256
+    numerics: dict[str, Any]
+    files: dict[str, str]
+
+
 class ClaimedSigning(_Written):
     certificate_sha256: Sha256
 
@@ -77,7 +85,8 @@ class ClaimedMarks(_Written):
 class ClaimedJob(_Written):
     table: str | None = None
     output: str = ""
-    model: ClaimedModel = ClaimedModel()
+    model: ClaimedModel | None = ClaimedModel()
+    models: dict[str, ClaimedOfSeveral] = {}
     recipe: str = "generate"
     media: ClaimedMedia = ClaimedMedia()
     marks: ClaimedMarks = ClaimedMarks()

@@ -7,12 +7,16 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.jobs.job.schema import LoraSection, SecondModelSection
+from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
-_NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
+_NAMED: dict[Any, type[BaseModel]] = {
+    "models": ModelSection,
+    "loras": LoraSection,
+    "second_models": SecondModelSection,
+}
 _CHOSEN = (*_NAMED, "sweep")  # sections in which a job chooses names
 Key = tuple[str | int, ...]
 
@@ -66,6 +70,10 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     name, kind = ".".join(map(str, key)), errors[0]["type"]
     if kind == "no_rows":
         return "the job has no `table`, and no `sweep`", "write `table: ...`, or give --table or --prompt"
+    if kind == "both_models":
+        return "the job has both `model` and `models`", "remove one of them"
+    if kind == "no_model":
+        return "the job has no `model`", "write `model: ...`, or give --model"
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
     if kind == "extra_forbidden":
@@ -147,7 +155,7 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
     for own, field in model.model_fields.items():
         name = field.alias or own
         yield (name,), (name,)
-        members = list(_models_in(field.annotation))
+        members = [] if own in _NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
         for member in members:
             tag = (_tag(member),) if len(members) > 1 else ()
             for place, path in _known_keys(member):

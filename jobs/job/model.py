@@ -1,18 +1,28 @@
-"""The model that a job names, opened as other machines find it too. Reads no weights."""
+"""The models that a job names, opened as other machines find them too. Reads no weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from framefleet.jobs.job.schema import TableJob
+from framefleet.jobs.job.schema import Job, ModelSection
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model.ip_adapter import fetch_ip_adapter, ip_adapter_of, with_ip_adapter
 from framefleet.pipeline.model.license import License, license_of
+from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+
+
+def place_of(name: str) -> str:
+    """Return where a job has the model of this name: `model` for the only one, which has none."""
+    return f"models.{name}" if name else "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +40,13 @@ class OpenedModel:
     license: License
 
 
-def open_model(job: TableJob) -> OpenedModel:
-    """Return the job's model. Raises UserError for one that is not there, or is none."""
-    said = job.model.model_dump(exclude=set(Options.model_fields))
+def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
+    """Return a model of a job. Raises UserError for one that is not there, or is none."""
+    said = section.model_dump(exclude=set(Options.model_fields))
     given = ModelSettings(
         **said | {"ip_adapter": ip_adapter_of(said["ip_adapter"])},
-        options=job.model.options,
-        storage_options=job.storage_options,
+        options=section.options,
+        storage_options=storage_options,
     )
     source = source_of(given)
     weights = weights_of(given, source)
@@ -54,3 +64,65 @@ def open_model(job: TableJob) -> OpenedModel:
         adapter_files=adapter.digests if adapter else {},
         license=license,
     )
+
+
+def open_models(job: Job) -> dict[str, OpenedModel]:
+    """Return the job's models by name, each with the LoRAs that fit it.
+
+    Raises UserError for one that cannot be used as the job says, and for a LoRA that fits none.
+    """
+    found: dict[str, OpenedModel] = {}
+    for name, section in job.by_name.items():
+        with naming_model(place_of(name)):
+            found[name] = open_model(section, job.storage_options)
+            _check_model(job, found[name])
+    loras = _loras_of(job, found)
+    return {
+        name: replace(model, settings=replace(model.settings, loras=loras[name]))
+        for name, model in found.items()
+    }
+
+
+def _check_model(job: Job, model: OpenedModel) -> None:
+    """Raise UserError for a dtype or an option that the model does not have."""
+    check_dtype(model.settings.dtype, model.spec.components)
+    if model.settings.options == Options():
+        return
+    from framefleet.pipeline.model.options.checks import check_options  # imports torch
+
+    check_options(
+        model.settings.options,
+        model.spec,
+        folder=model.configs,
+        components=model.weights.components,
+        device="cpu" if _is_on_cpu(job, model.settings.device) else None,
+    )
+
+
+def _is_on_cpu(job: Job, device: str) -> bool:
+    """Return whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    if device != "auto" or job.fleet.address is not None:
+        return device == "cpu"
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _loras_of(job: Job, models: Mapping[str, OpenedModel]) -> dict[str, dict[str, Lora]]:
+    """Return the job's LoRAs as other machines find them too, for each model those that fit. Reads them."""
+    given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
+    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
+    found: dict[str, dict[str, Lora]] = {of: {} for of in models}
+    for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
+        misfits = []
+        for of, model in models.items() if some else ():
+            from framefleet.pipeline.model.lora_loading import check_loras_fit  # imports torch
+
+            try:
+                check_loras_fit(some, model.weights, model.spec)
+                found[of] |= {name: file.lora for name, file in some.items()}
+            except ModelError as error:
+                misfits.append(error)
+        if misfits and len(misfits) == len(models):
+            raise misfits[0]
+    return found

@@ -33,6 +33,7 @@ _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(),
 _Scalar = str | int | float | bool
 _Arguments = dict[str, _Scalar | list[_Scalar] | None]
 _Text = Annotated[str, Field(min_length=1)]
+_MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 
 def _mapping(model: object) -> object:
@@ -270,6 +271,15 @@ class KeepSection(Section):
         return self
 
 
+class OnEndSection(Section):
+    """What happens when a run of the job has ended, however it did. job.json does not have it."""
+
+    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
+    """URL to post the summary to, as JSON."""
+    command: list[_Text] = Field(default_factory=list, repr=False)
+    """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
+
+
 class DraftSection(Section):
     """Rows rendered cheaply first; the best of these drafts are then rendered in full.
 
@@ -286,6 +296,9 @@ class DraftSection(Section):
         return dict(self.__pydantic_extra__)
 
 
+_Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
+
+
 class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
@@ -293,7 +306,7 @@ class TableJob(Section):
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
     output: _Text
     """Folder or fsspec URL, e.g. s3://bucket/run-7."""
-    model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
+    model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     defaults: _Arguments = Field(default_factory=dict)
     """Arguments of rows that do not give them; null removes the model's own default."""
@@ -320,6 +333,10 @@ class StepsSection(Section):
 class Job(TableJob):
     """What is rendered, and how."""
 
+    model: _Model | None = None  # type: ignore[assignment]  # a training has one
+    """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
+    models: dict[str, _Model] = Field(default_factory=dict, max_length=_MAX_MODELS, validate_default=True)
+    """Several models in place of `model`, by the names that rows give in a column `model`."""
     sweep: Sweep = Field(default=Sweep(), validate_default=True)
     """Values of arguments to sweep. Each combination is a row, without a table or for each of its rows."""
     loras: dict[
@@ -357,6 +374,21 @@ class Job(TableJob):
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
+    on_end: OnEndSection = OnEndSection()
+
+    @field_validator("models")
+    @classmethod
+    def _has_a_model(cls, models: dict[str, ModelSection], others: ValidationInfo) -> dict[str, ModelSection]:
+        if "model" in others.data and bool(models) == (others.data["model"] is not None):
+            raise PydanticCustomError("both_models" if models else "no_model", "missing")
+        if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in models):
+            raise PydanticCustomError("names", "a mapping, with names of letters, digits, - and _")
+        return models
+
+    @property
+    def by_name(self) -> dict[str, ModelSection]:
+        """Return all models; a job's only one has no name."""
+        return self.models if self.model is None else {"": self.model}
 
     @field_validator("order")
     @classmethod
@@ -399,5 +431,6 @@ def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **kind.model_json_schema(),
+        **({"oneOf": [{"required": ["model"]}, {"required": ["models"]}]} if kind is Job else {}),
         "title": title,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.job.schema import Job, TrainJob
     from framefleet.jobs.plan.arguments import Argument
     from framefleet.jobs.plan.memory import Memory
-    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+    from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions
     from framefleet.jobs.plan.prediction import AuditPlan, Prediction
     from framefleet.jobs.plan.simulated_job import SimulatedJob
     from framefleet.pipeline.render.probe.probe import Probed
@@ -174,24 +174,31 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     if not as_json:
         for line in plan.invalid:
             stdout.say(f"left out: {line}")
-    if plan.hollow:
-        show_probed(plan.hollow, plan.table)
+    for one in _models_of(plan).values():
+        if one.hollow:
+            show_probed(one.hollow, plan.table)
     if plan.prediction and not as_json:
         _show_prediction(plan.prediction, plan.simulation)
 
 
+def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
+    return plan.models or {"": plan}
+
+
 def _show(plan: JobPlan) -> None:
-    from framefleet.jobs.plan.arguments import FRAMEFLEET
     from framefleet.jobs.render.command import gone_line
 
-    preset = f", preset {plan.preset}" if plan.preset else ""
-    options = "".join(f", {name}: {_text(value)}" for name, value in plan.options.items())
+    models = _models_of(plan)
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
-    stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
-    stdout.say(f"license: {plan.license}")
     stdout.say(f"marks: {', '.join(plan.marks) or 'none'}")
+    for name, one in models.items():
+        preset = f", preset {one.preset}" if one.preset else ""
+        options = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
+        title = f"model {name}: " if name else "model:  "
+        stdout.say(f"{title}{one.model} ({one.pipeline}{preset}{options})")
+        stdout.say(f"license: {one.license}")
     counts = plan.counts
     numbers = {
         "rows": plan.num_rows,
@@ -204,31 +211,40 @@ def _show(plan: JobPlan) -> None:
     stdout.print(_counted("", numbers))
     if plan.gone:
         stdout.say(gone_line(plan.gone, plan.output))
-    stdout.print(_arguments(plan.arguments))
+    for name, one in models.items():
+        stdout.print(_arguments(one.arguments, f"argument of {name}" if name else "argument"))
     for line in _carried_lines(plan):
         stdout.say(line)
     stdout.print(_shapes(plan.shapes))
-    for line in plan.unusual:
-        stdout.say(f"unusual: {line}")
     if plan.audits:
         stdout.say(audits_line(plan.audits, plan.counts.pending))
+    for name, one in models.items():
+        for line in _model_lines(one):
+            stdout.say(f"{name}: {line}" if name else line)
+
+
+def _model_lines(plan: ModelPlan) -> Iterator[str]:
+    from framefleet.jobs.plan.arguments import FRAMEFLEET
+
+    for line in plan.unusual:
+        yield f"unusual: {line}"
     if row := plan.first_cut:
-        stdout.say(
+        yield (
             f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, so their end is "
             f"ignored; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
         )
     for argument in plan.arguments:
         if argument.name == "fps" and argument.origin == FRAMEFLEET:
-            stdout.say(
+            yield (
                 "fps: the model does not state its frame rate, so clips without sound play at "
                 f"{argument.value:g}; set `media.fps`"
             )
-    stdout.say(memory_line(plan.memory))
+    yield memory_line(plan.memory)
 
 
-def _arguments(arguments: Iterable[Argument]) -> Table:
+def _arguments(arguments: Iterable[Argument], heading: str) -> Table:
     """Return every argument: the column that gives it, and what it is in rows that give none."""
-    table = Table("argument", "column", "default", box=box.SIMPLE_HEAD)
+    table = Table(heading, "column", "default", box=box.SIMPLE_HEAD)
     for argument in arguments:
         value = "" if argument.value is None else _text(argument.value)
         said = f"{value} ({argument.origin})" if value and argument.origin else value or argument.origin

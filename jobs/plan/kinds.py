@@ -60,10 +60,13 @@ class Kinds:
         """rows: shape and request of each."""
         kinds = cls()
         for shape, request in rows:
-            name = f"{request.recipe} {shape}" if request.recipe != "generate" else shape
-            kinds.by_name.setdefault(name, RowKind(name)).add(request)
-            kinds._note(request)
+            kinds.add(shape, request)
         return kinds
+
+    def add(self, shape: str, request: Request) -> None:
+        name = f"{request.recipe} {shape}" if request.recipe != "generate" else shape
+        self.by_name.setdefault(name, RowKind(name)).add(request)
+        self._note(request)
 
     @property
     def num_texts(self) -> int:

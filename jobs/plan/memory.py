@@ -22,7 +22,6 @@ from framefleet.pipeline.model.options.footprint import (
     way_of,
     ways_for,
 )
-from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.text import read_bytes
 
@@ -84,7 +83,7 @@ def memory_of(
     measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
     place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu, share=share)
     if preset is None:
-        found = sum(weights.source.files[file].size for file in weights.files if is_weights(file)) / GB
+        found = weights.stored_bytes() / GB
         return Memory(
             weights_gb=found,
             activations_gb=None,

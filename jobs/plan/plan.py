@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.cluster.fleet.warm import server
@@ -20,13 +20,13 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
-from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, plan_audits
+from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, in_turn, plan_audits
 from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
 from framefleet.jobs.render.render import check_limit, setup_of
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
@@ -39,50 +39,62 @@ from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
+if TYPE_CHECKING:
+    from framefleet.jobs.plan.kinds import Kinds
+
 COMMAND_S = 1.5  # of the command, before anything starts in the background
 # Ray's own processes and the driver's share in them, on a core of a cloud machine.
 RAY = Took(wall_s=5.0, cpu_s=9.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobPlan:
-    """What a job comes down to.
+class ModelPlan:
+    """What a model's rows come down to.
 
-    license: of the model, with what is unusual in it. sweep: where rows come from, counted, if they do.
-    options: of the model, that the job sets. num_rows: of the table; num_invalid of them cannot be rendered,
-    and invalid says why of the first. arguments: all, and who says it. carried: columns without a meaning;
-    lookalikes: those of them that are named like an argument, each with that. shapes: valid rows by shape,
-    the most frequent first; unusual: what is far from the model's own sizes. num_cut: rows with prompts of
-    which the model does not read the end; first_cut: of them. hollow: what the pipeline said to one row of
-    each shape; prediction: what the rest would take; simulation: where workers fail; None: not asked.
-    audits: None: there are none, or drafts decide which rows there are. gone: clips of records that are not
-    there. drafts: those of every row, where the job has drafts; most_kept: rows of these in full, at the
-    most; keep: which. limit: rows that were read, from the first of the table; None is all. marks: what each
-    clip carries.
+    license: of the model, with what is unusual in it. options: of the model, that the job sets. arguments:
+    all, and who says it. unusual: what is far from the model's own sizes. num_cut: rows with prompts of which
+    the model does not read the end; first_cut: of them. hollow: what the pipeline said to one row of each
+    shape; None: not asked.
     """
 
-    table: str
-    sweep: str | None
-    output: str
     model: str
     license: str
-    marks: tuple[str, ...]
     pipeline: str
     preset: str | None
     options: Mapping[str, Any]
-    num_rows: int
-    num_invalid: int
-    invalid: tuple[str, ...]
-    counts: RowCounts
     arguments: tuple[Argument, ...]
-    carried: tuple[str, ...]
-    lookalikes: tuple[tuple[str, str], ...]
-    shapes: Mapping[str, int]
     unusual: tuple[str, ...]
     num_cut: int
     first_cut: CutPrompt | None
     memory: Memory
     hollow: Probed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan(ModelPlan):
+    """What a job comes down to; of several models, `models` has each by name, and the rest is of the first.
+
+    sweep: where rows come from, counted, if they do. num_rows: of the table; num_invalid of them cannot be
+    rendered, and invalid says why of the first. carried: columns without a meaning; lookalikes: those of them
+    that are named like an argument, each with that. shapes: valid rows by shape, the most frequent first.
+    prediction: what the rest would take; simulation: where workers fail; None: not asked. audits: None: there
+    are none, or drafts decide which rows there are. gone: clips of records that are not there. drafts: those
+    of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which. limit:
+    rows that were read, from the first of the table; None is all. marks: what each clip carries.
+    """
+
+    table: str
+    sweep: str | None
+    output: str
+    marks: tuple[str, ...]
+    num_rows: int
+    num_invalid: int
+    invalid: tuple[str, ...]
+    counts: RowCounts
+    carried: tuple[str, ...]
+    lookalikes: tuple[tuple[str, str], ...]
+    shapes: Mapping[str, int]
+    models: Mapping[str, ModelPlan] = field(default_factory=dict)
     prediction: Prediction | None = None
     simulation: SimulatedJob | None = None
     audits: AuditPlan | None = None
@@ -151,21 +163,23 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
-    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index, ExitStack() as stack:
         check_claim(resolved)
         is_called = wanted.hollow or wanted.predicts
-        probed = Shapes() if is_called else None
-        with closing(CutPrompts(resolved.weights.configs())) as cut:
-            survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
+        probed = {name: Shapes() for name in resolved.models} if is_called else {}
+        configs = {name: model.weights.configs() for name, model in resolved.models.items()}
+        cut = {name: stack.enter_context(closing(CutPrompts(folder))) for name, folder in configs.items()}
+        survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
-        hollow = None
-        if shapes := survey.probed:
+        hollow: dict[str, Probed] = {}
+        for name, shapes in ((name, shapes) for name, shapes in probed.items() if shapes.first):
+            model = resolved.models[name]
             watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
-            weights = resolved.weights
-            hollow = probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
-        is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
+            hollow[name] = probe_shapes(shapes, model.plan.spec, configs[name], model.weights.config_files)
+        is_refused = any(one.refused for one in hollow.values())
+        is_sound = not is_refused and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = simulation = None
-        found = _plan(resolved, survey, index, wanted)
+        found = _plan(resolved, survey, index, wanted, hollow)
         if wanted.predicts and is_sound and index.counts().pending:
             num_audits = found.audits.num_audits if found.audits else 0.0
             prediction = _prediction(resolved, index, watch, wanted, num_audits=num_audits)
@@ -173,61 +187,82 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
             wait_for(watch, "simulating the fleet")
             max_rows = resolved.batching.max_rows
             simulation = simulate_job(prediction, job, wanted.simulate, max_rows=max_rows)
-        found = replace(found, prediction=prediction, simulation=simulation)
-        return replace(found, hollow=hollow, gone=gone, limit=wanted.limit)
+        return replace(found, prediction=prediction, simulation=simulation, gone=gone, limit=wanted.limit)
 
 
-def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:
-    job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
-    largest = survey.largest(resolved.spec.preset, resolved.model.options)
-    is_on_cpu = wanted.gpu_memory is None and _is_on_cpu(job)
+def _plan(
+    resolved: ResolvedJob,
+    survey: Survey,
+    index: RowIndex,
+    wanted: PlanOptions,
+    hollow: Mapping[str, Probed],
+) -> JobPlan:
+    job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
     audit = Audit(**job.audit.model_dump())
+    plans = {
+        name: replace(_model_plan(resolved, name, survey, wanted), hollow=hollow.get(name))
+        for name in resolved.models
+    }
+    first = next(iter(plans.values()))
+    lookalikes = (pair for model in resolved.models.values() for pair in model.plan.lookalikes)
     return JobPlan(
+        **{one.name: getattr(first, one.name) for one in fields(first)},
+        models=plans if job.models else {},
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
-        model=resolved.model.name,
-        license=str(resolved.license),
         marks=resolved.media.marks.names(),
-        pipeline=spec.class_name,
-        preset=spec.preset.name if spec.preset else None,
-        options={"dtype": asked(resolved.model.dtype), **resolved.model.options.numerics()},
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
         counts=counts,
-        arguments=all_arguments(job, rows),
         carried=tuple(rows.carried.names),
-        lookalikes=rows.lookalikes,
+        lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
         audits=plan_audits(audit, resolved.batching, shapes, num_pending=counts.pending),
-        unusual=tuple(survey.unusual_lines(spec)),
-        num_cut=survey.cut_prompts.num_rows if survey.cut_prompts else 0,
-        first_cut=survey.cut_prompts.first if survey.cut_prompts else None,
+    )
+
+
+def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> ModelPlan:
+    job, model = resolved.job, resolved.models[name]
+    settings, preset = model.settings, model.spec.preset
+    largest = survey.largest(preset, settings.options, model=name)
+    is_on_cpu = wanted.gpu_memory is None and _is_on_cpu(job, settings.device)
+    cut = survey.cut_prompts[name]
+    return ModelPlan(
+        model=settings.name,
+        license=str(model.license),
+        pipeline=model.plan.spec.class_name,
+        preset=model.plan.spec.preset.name if model.plan.spec.preset else None,
+        options={"dtype": asked(settings.dtype), **settings.options.numerics()},
+        arguments=all_arguments(job, model.plan),
+        unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
+        num_cut=cut.num_rows,
+        first_cut=cut.first,
         memory=memory_of(
-            resolved.model,
-            resolved.weights,
-            resolved.spec.preset,
+            settings,
+            model.weights,
+            preset,
             largest.arguments if largest else {},
             gpu_memory=wanted.gpu_memory,
             is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,
-            measured_bytes=_measured_bytes(resolved, largest) if largest and not is_on_cpu else None,
+            measured_bytes=_measured_bytes(resolved, model, largest) if largest and not is_on_cpu else None,
         ),
     )
 
 
-def _measured_bytes(resolved: ResolvedJob, largest: Request) -> int | None:
-    """Return what workers found that the largest row holds, on any kind of GPU."""
-    name = memory_name(resolved.identity.model_digest, resolved.model, one_step(largest))
+def _measured_bytes(resolved: ResolvedJob, model: ResolvedModel, largest: Request) -> int | None:
+    """Return what workers found that the largest row of a model holds, on any kind of GPU."""
+    name = memory_name(model.identity.model_digest, model.settings, one_step(largest))
     found = Places(resolved.store).read(name) or Found()
     return max((memory.peak_bytes for memory in found.memory), default=None)
 
 
-def _is_on_cpu(job: Job) -> bool:
+def _is_on_cpu(job: Job, device: str) -> bool:
     """Return whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
-    is_asked = job.model.device == "cpu" or job.fleet.gpus_per_worker == 0
+    is_asked = device == "cpu" or job.fleet.gpus_per_worker == 0
     return is_asked or (job.fleet.address is None and not gpus_here())
 
 
@@ -241,7 +276,8 @@ def num_workers_of(job: Job) -> int:
             f"the cluster at {fleet.address} has as many workers as it has room for",
             "give the number of workers to predict for: --set fleet.workers=8",
         )
-    gpus = 0 if job.model.device == "cpu" else len(gpus_here())
+    are_on_cpu = all(model.device == "cpu" for model in job.by_name.values())
+    gpus = 0 if are_on_cpu else len(gpus_here())
     if fleet.gpus_per_worker != 0 and gpus:
         return max(1, int(gpus / fleet.paid_gpus))
     return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
@@ -250,29 +286,48 @@ def num_workers_of(job: Job) -> int:
 def _prediction(
     resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions, *, num_audits: float
 ) -> Prediction:
-    """Render some rows of each kind, and predict what the rest takes."""
+    """Render some rows of each kind, and predict what the rest takes: one model after the other."""
     from framefleet.jobs.plan.kinds import Kinds
+
+    by_model: dict[str, Kinds] = {}
+    for row in pending_rows(resolved.table, resolved.rows, index):
+        if isinstance(row.payload, Pending):
+            by_model.setdefault(row.payload.request.model, Kinds()).add(row.shape, row.payload.request)
+    job, num_rows = resolved.job, sum(kinds.num_rows for kinds in by_model.values())
+    settings, num_cores = resolved.first.settings, os.cpu_count() or 1
+    wait_for(watch, "importing libraries, as a worker does")
+    is_forked = may_fork(job.fleet, device=settings.device)
+    starts_s = starting_s(time_imports(threads=settings.threads), is_forked=is_forked, num_cores=num_cores)
+    found = [
+        _prediction_of(
+            resolved, name, kinds, watch, wanted, num_audits=num_audits * kinds.num_rows / num_rows
+        )
+        for name, kinds in by_model.items()
+    ]
+    joined = in_turn(found)
+    return replace(joined, elapsed_s=joined.elapsed_s + starts_s, start_s=joined.start_s + starts_s)
+
+
+def _prediction_of(
+    resolved: ResolvedJob, name: str, kinds: Kinds, watch: Watch, wanted: PlanOptions, *, num_audits: float
+) -> Prediction:
+    """Predict what the rows of one model take, once workers have started."""
     from framefleet.jobs.plan.prediction import predict
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
 
-    found = pending_rows(resolved.table, resolved.rows, index)
-    kinds = Kinds.of((row.shape, row.payload.request) for row in found if isinstance(row.payload, Pending))
-    setup, num_workers = setup_of(resolved), num_workers_of(resolved.job)
+    job, num_workers = resolved.job, num_workers_of(resolved.job)
+    setup, identity = setup_of(resolved, name), resolved.models[name].identity
     tried = kinds.most_frequent(MAX_TRIED)
-    trial = try_rows(setup, resolved.identity, tried, watch, num_workers=num_workers)
-    job, num_cores = resolved.job, os.cpu_count() or 1
-    wait_for(watch, "importing libraries, as a worker does")
-    imports = time_imports(threads=job.model.threads)
-    is_forked = may_fork(job.fleet, device=job.model.device)
+    trial = try_rows(setup, identity, tried, watch, num_workers=num_workers)
     return predict(
         trial.kinds,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
         num_audits=num_audits,
         load=trial.load,
-        starting_s=starting_s(imports, is_forked=is_forked, num_cores=num_cores),
+        starting_s=0.0,
         num_workers=num_workers,
-        num_cores=num_cores,
+        num_cores=os.cpu_count() or 1,
         price=wanted.price if wanted.price is not None else job.budget.price,
         gpus_per_worker=job.fleet.paid_gpus,
     )

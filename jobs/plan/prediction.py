@@ -56,10 +56,10 @@ class Tried:
 class Prediction:
     """What rendering the rest of the table would take. elapsed_s: from the command to its end.
 
-    start_s: of these, until a worker renders; load_s: of these, for one that starts later.
-    worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of clips.
-    audits_s: of all workers, in worker_s. cost: None without a price. num_guessed: rows of kinds that were
-    not rendered, taken as the others.
+    start_s: of these, until a worker renders; load_s: of these, for one that starts later (of models, the
+    slowest). worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of
+    clips. audits_s: of all workers, in worker_s. cost: None without a price. num_guessed: rows of kinds that
+    were not rendered, taken as the others.
     """
 
     num_rows: int
@@ -76,12 +76,16 @@ class Prediction:
     audits_s: float = 0.0
 
     @property
+    def rows_s(self) -> float:
+        """Of all workers, once they have a model."""
+        return (self.elapsed_s - self.start_s - ENDING_S) * self.num_workers
+
+    @property
     def seconds_per_row(self) -> dict[str, float]:
         """What a row of each kind takes one of the workers, with its share of all that comes once."""
         render_s = sum(kind.render.wall_s * kind.num_rows for kind in self.kinds)
         num_tried = sum(kind.num_rows for kind in self.kinds)
-        all_s = (self.elapsed_s - self.start_s - ENDING_S) * self.num_workers
-        times = all_s / self.num_rows * num_tried / render_s
+        times = self.rows_s / self.num_rows * num_tried / render_s
         return {kind.name: kind.render.wall_s * times for kind in self.kinds}
 
 
@@ -132,6 +136,25 @@ def predict(
         num_guessed=num_rows - known,
         kinds=tuple(kinds),
         audits_s=audits.wall_s,
+    )
+
+
+def in_turn(each: Sequence[Prediction]) -> Prediction:
+    """Return what all rows take, where workers render those of one model after those of another."""
+    costs = [one.cost for one in each if one.cost is not None]
+    return Prediction(
+        num_rows=sum(one.num_rows for one in each),
+        num_workers=max(one.num_workers for one in each),
+        elapsed_s=sum(one.elapsed_s - ENDING_S for one in each) + ENDING_S,
+        worker_s=sum(one.worker_s for one in each),
+        cpu_s=sum(one.cpu_s for one in each),
+        num_bytes=sum(one.num_bytes for one in each),
+        cost=sum(costs) if costs else None,
+        num_guessed=sum(one.num_guessed for one in each),
+        kinds=tuple(kind for one in each for kind in one.kinds),
+        start_s=sum(one.start_s for one in each),
+        load_s=max(one.load_s for one in each),
+        audits_s=sum(one.audits_s for one in each),
     )
 
 

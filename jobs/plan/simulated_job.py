@@ -64,7 +64,7 @@ def simulate_job(found: Prediction, job: Job, rates: FaultRates, *, max_rows: in
     rows = _rows(found, seconds, num_rows)
     outcome = Simulation(dispatcher, rows, fleet, faults=job.retries, num_rows=num_rows).run()
     times = found.num_rows / num_rows
-    worker_s = outcome.worker_s * times + found.load_s * found.num_workers
+    worker_s = outcome.worker_s * times + found.worker_s - found.rows_s
     return SimulatedJob(
         elapsed_s=found.start_s + outcome.end_s + _rest_s(outcome.ends, found.num_rows - num_rows) + ENDING_S,
         num_simulated=num_rows,

@@ -57,7 +57,8 @@ class Additions:
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
             found = survey_rows(resolved, new, Callback(), start=first)
             self._lock.check()
-            index.add(new.row_ids_in(first, found.num_rows))
+            rows = new.row_ids_in(first, found.num_rows)
+            index.add(rows, new.models_at([position for position, _ in rows]))
             index.leave_out(new.left_out_in(first, found.num_rows))
         for line in found.invalid_lines():
             log.warning("%s: %s", path, line)

@@ -13,8 +13,9 @@ import framefleet
 from framefleet.jobs.job.job_json import Claim, find_claim, read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.output_job import is_table_of_drafts
-from framefleet.jobs.render.resolve import ResolvedJob, base_of
+from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
@@ -34,7 +35,11 @@ _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
 # them where their images are.
 _ROWS = ("table", "sweep", "inputs")
 # Those that both have must be the same; others may be added, for rows that are added.
-_NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
+_NAMED = {
+    "loras": ("sha256", "component"),
+    "second_models": ("digest", "dtype"),
+    "models": ("digest", "numerics"),
+}
 _MAX_SHOWN = 200  # characters of a value that differs
 
 
@@ -53,8 +58,8 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or undo these changes; "
             "fleet, retries, order, budget, audit, scores, keep, draft.keep, on_invalid, keep_embeddings, "
-            "batching.max_rows, batching.remember, sweep and the table's rows may change, and LoRAs and "
-            "second models may be added",
+            "batching.max_rows, batching.remember, sweep and the table's rows may change, and models, LoRAs "
+            "and second models may be added",
         )
     return theirs
 
@@ -64,7 +69,8 @@ def claim(resolved: ResolvedJob) -> None:
     description = _description(resolved)
     if theirs := check_claim(resolved):
         ours, withheld, description = description["job"], description["withheld"], theirs.model_dump()
-        is_written = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
+        theirs_named = {kind: description["job"].setdefault(kind, {}) for kind in _NAMED}
+        is_written = all(theirs_named[kind].keys() >= ours[kind].keys() for kind in _NAMED)
         is_written &= all(description["job"].get(key) == ours[key] for key in _ROWS)
         is_written &= description["withheld"] == withheld
         if is_written and _is_whole(resolved.store):
@@ -72,7 +78,7 @@ def claim(resolved: ResolvedJob) -> None:
         description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
         description["withheld"] = withheld
         for kind in _NAMED:  # rows of earlier runs may name others
-            description["job"][kind] |= ours[kind]
+            theirs_named[kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     resolved.store.write(CLAIM, content.encode())
 
@@ -80,8 +86,8 @@ def claim(resolved: ResolvedJob) -> None:
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     said = _description(resolved)
-    job = {key: said["job"][key] for key in ("model", "scores", "on_invalid")}
-    return {**_decisive(said), **job, "versions": said["versions"], "pipeline": said["pipeline"]}
+    job = {key: said["job"][key] for key in ("model", "models", "scores", "on_invalid")}
+    return {**_decisive(said), **job, "versions": said["versions"], "pipeline": said.get("pipeline")}
 
 
 def _is_whole(store: Store) -> bool:
@@ -94,20 +100,23 @@ def _is_whole(store: Store) -> bool:
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
-    job = resolved.job.model_dump(exclude={"storage_options"})
+    job = resolved.job.model_dump(exclude={"storage_options", "on_end"})
     job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
     job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")
-    base = resolved.plan.base  # in URLs of images and videos there may be secrets
-    defaults = job["defaults"].items()
-    job["defaults"] = {name: _public(one) if inputs_in(base.get(name)) else one for name, one in defaults}
+    named = _names_of_inputs(resolved)
+    job["defaults"] = {name: _public(one) if name in named else one for name, one in job["defaults"].items()}
     job["overrides"] = _public(job["overrides"])
     if resolved.job.draft is not None:
         job["draft"] |= _public(resolved.job.draft.arguments)
     job["inputs"] = _public(job["inputs"]) | {"base": _base(resolved.job)}
-    job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
-    if adapter := resolved.model.ip_adapter:
-        job["model"]["ip_adapter"] = _where(adapter)
+    for name, model in resolved.models.items():
+        said = job["models"][name] if name else job["model"]
+        said |= {"path": public_name(model.settings.path, None), "revision": model.settings.revision}
+        if adapter := model.settings.ip_adapter:
+            said["ip_adapter"] = _where(adapter)
+        if name:
+            said |= _found(model)
     media = resolved.media
     job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
     job["marks"]["watermark"] = [asdict(one) for one in media.marks.watermarks]
@@ -116,20 +125,35 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
         job[section][key] = {"certificate_sha256": certificate_sha256(media.marks.sign)}
         if media.marks.sign.time_authority:
             job[section][key]["time_authority"] = public_url(media.marks.sign.time_authority)
-    job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
+    loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
+    job["loras"] = {name: _where(lora) for name, lora in loras.items()}
     job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": job,
         "withheld": _withheld(resolved),
-        "pipeline": resolved.spec.class_name,
-        "preset": resolved.spec.preset.name if resolved.spec.preset else None,
-        "numerics": resolved.identity.numerics,
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
-        "model_digest": resolved.identity.model_digest,
-        "model_files": dict(resolved.files),
+        **({} if resolved.job.models else _found_of_one(resolved.first)),
     }
+
+
+def _found(model: ResolvedModel) -> dict[str, Any]:
+    """Return what was found of a model of several; see `output_job`, which takes it out again."""
+    preset = model.spec.preset.name if model.spec.preset else None
+    return {
+        "pipeline": model.spec.class_name,
+        "preset": preset,
+        "numerics": model.identity.numerics,
+        "digest": model.identity.model_digest,
+        "files": dict(model.files),
+    }
+
+
+def _found_of_one(model: ResolvedModel) -> dict[str, Any]:
+    """Return the same of a job's only model, as job.json has always had it."""
+    found = _found(model)
+    return found | {"model_digest": found.pop("digest"), "model_files": found.pop("files")}
 
 
 def public_location(location: str) -> str:
@@ -162,11 +186,17 @@ def _base(job: Job) -> str | None:
     return public_location(base_of(job)) if is_named else None
 
 
+def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
+    """Return the arguments that name images or videos in the job itself; their URLs may hold secrets."""
+    bases = (model.plan.base for model in resolved.models.values())
+    return {name for base in bases for name, value in base.items() if inputs_in(value)}
+
+
 def _withheld(resolved: ResolvedJob) -> list[str]:
     """Return the keys whose values are written down with less than rows need: URLs without signatures."""
-    job, base = resolved.job, resolved.plan.base
+    job, named = resolved.job, _names_of_inputs(resolved)
     asked = {
-        "defaults": {name: value for name, value in job.defaults.items() if inputs_in(base.get(name))},
+        "defaults": {name: value for name, value in job.defaults.items() if name in named},
         "overrides": job.overrides,
         "draft": job.draft.arguments if job.draft else {},
         "sweep": job.sweep.model_dump(),
@@ -207,7 +237,8 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("previews", "c2pa"):  # the first changes no clip, the second is among marks
         del values["media"][key]
     for kind, decides in _NAMED.items():
-        values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
+        found = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
+        values[kind] = {name: {key: _spelled(one[key]) for key in decides} for name, one in found}
     return dict(flat("", values))
 
 
@@ -223,6 +254,10 @@ def _marks_in(job: Mapping[str, Any]) -> dict[str, Any]:
         "watermark": [[one["name"], one["digest"]] for one in marks.get("watermark") or []],
         "label": bool(marks.get("label")),
     }
+
+
+def _spelled(value: Any) -> Any:
+    return canonical_json(value) if isinstance(value, Mapping) else value
 
 
 def _named_table(job: Mapping[str, Any]) -> str | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from typer import Exit
@@ -102,12 +100,10 @@ def show_render(
     ):
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
+        from framefleet.jobs.render.on_end import summary_json
+
         stdout.say(summary_json(summary))
-    return exit_code(summary) if quiet or as_json else show_ending(summary)
-
-
-def summary_json(summary: Summary) -> str:
-    return json.dumps(asdict(summary), default=lambda store: store.url_of(""))
+    return summary.exit_code if quiet or as_json else show_ending(summary)
 
 
 def show_ending(summary: Summary) -> int:
@@ -117,13 +113,7 @@ def show_ending(summary: Summary) -> int:
             assert ended.store is not None  # of every summary that `render_job` returns
             for line in ending_lines(ended, ended.store):
                 stderr.say(f"{prefix}{line}")
-    return exit_code(summary)
-
-
-def exit_code(summary: Summary) -> int:
-    """Return 1 where not every row has a clip."""
-    is_short = summary.over_budget or summary.failed or summary.gone or summary.num_parts_gone
-    return 1 if is_short or (summary.drafts and exit_code(summary.drafts)) else 0
+    return summary.exit_code
 
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
@@ -221,6 +211,7 @@ def retry_command(
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
+        from framefleet.jobs.render.on_end import summary_json
         from framefleet.jobs.render.output_job import job_of
         from framefleet.jobs.render.retry import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store

@@ -41,9 +41,10 @@ class Choice:
 
 def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
-    carried = drafts.plan.carried.schema(drafts.table.schema)
-    columns = record_schema(carried, drafts.plan.argument_fields, score_fields(drafts.scores))
-    arguments = {*drafts.plan.base, *(reader.target for reader in drafts.plan.readers)}
+    carried = drafts.rows.carried.schema(drafts.table.schema)
+    columns = record_schema(carried, drafts.rows.argument_fields, score_fields(drafts.scores))
+    plans = [model.plan for model in drafts.models.values()]
+    arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
     known = {*columns.names, *arguments}
     for name in keep.per:
         if name not in known:

@@ -63,12 +63,12 @@ def most_kept(job: Job, keep: Keep) -> int:
     seen: set[int] = set()  # of rows, by hashes: a hundred bytes each
     with closing(resolve_job(draft_job(job), Callback())) as drafts:
         check_choice(drafts, keep)
-        unset = dict.fromkeys(drafts.plan.argument_fields.names)
+        unset = dict.fromkeys(drafts.rows.argument_fields.names)
         for first, batch in drafts.table.batches():
             for row in drafts.rows.read(first, batch):
                 if isinstance(row, IdentifiedRow) and (mark := hash(row.row_id)) not in seen:
                     seen.add(mark)
-                    carried = drafts.plan.carried.of(batch.slice(row.index - first, 1))
+                    carried = drafts.rows.carried.of(batch.slice(row.index - first, 1))
                     cells = unset | dict(zip(carried.schema.names, carried.columns, strict=True))
                     groups[hash(_group(row, keep, cells))] += 1
     return sum(groups.values()) if keep.best is None else sum(min(keep.best, n) for n in groups.values())
@@ -76,7 +76,7 @@ def most_kept(job: Job, keep: Keep) -> int:
 
 def _group(row: IdentifiedRow, keep: Keep, cells: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the key of the row's group, as far as it is known. cells: carried columns."""
-    known = {**cells, **row.request().arguments}
+    known = {**cells, **row.request().arguments, "model_name": row.model}
     return tuple(str(known.get(name, row.row_id)) for name in keep.per)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
 from framefleet.jobs.job.job_json import claim_of
+from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
@@ -21,7 +22,11 @@ from framefleet.pipeline.text import setting
 
 JOB_FILES = (".yaml", ".yml", ".json")
 # Keys of job.json that a job file does not have: digests of what was found.
-_FOUND = {"loras": "sha256", "second_models": "digest"}
+_FOUND = {
+    "loras": ("sha256",),
+    "second_models": ("digest",),
+    "models": ("digest", "numerics", "files", "pipeline", "preset"),
+}
 # Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
 # web server of this machine's network.
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
@@ -52,6 +57,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     claim = claim_of(store)
     said: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
     said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
+    said.pop("on_end", None)  # nor this: a command that anybody may have written
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
     for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
@@ -95,8 +101,8 @@ def _moved(place: Any, output: Any, store: Store) -> Any:
     return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
 
 
-def _without(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != key}
+def _without(keys: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in keys}
 
 
 def _is_given(key: str, given: Any) -> bool:
@@ -120,8 +126,6 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
             break
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
-    if disk := getattr(job.model.offload, "disk", None):
-        yield "model.offload.disk", disk
     if job.table is not None and not is_opened(job.table):
         yield "table", job.table
     for key, file in job.sweep.files.items():  # each line goes into the records, whatever the file is
@@ -130,9 +134,12 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.roots", job.inputs.roots
     if job.inputs.base is not None and not is_opened(job.inputs.base):
         yield "inputs.base", job.inputs.base
-    if (adapter := job.model.ip_adapter) and not is_opened(adapter.path):
-        yield "model.ip_adapter.path", adapter.path
-    sections: dict[str, Any] = {"model": job.model}
+    sections: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
+    for place, model in sections.items():
+        if disk := getattr(model.offload, "disk", None):
+            yield f"{place}.offload.disk", disk
+        if (adapter := model.ip_adapter) and not is_opened(adapter.path):
+            yield f"{place}.ip_adapter.path", adapter.path
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
     sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}
     for name, section in sections.items():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field, TypeAdapter
 
 from framefleet.jobs.render.claim import deciding_values
@@ -30,7 +31,6 @@ from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.request_checks import check_again
@@ -68,10 +68,11 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         if seen is None or seen.of != key:
             return None
         recipe = resolved.recipes[resolved.job.recipe]
-        checked = {shape: check_again(one, resolved.spec, recipe) for shape, one in seen.examples.items()}
-    except (FileNotFoundError, JobError, TableError):
+        specs = {name: model.spec for name, model in resolved.models.items()}
+        checked = {shape: check_again(one, specs[one.model], recipe) for shape, one in seen.examples.items()}
+    except (FileNotFoundError, JobError, KeyError, TableError):
         return None
-    _fill(index, resolved.store, sorted(parts), watch, seen)
+    _fill(index, resolved, sorted(parts), watch, seen)
     return Survey(
         num_rows=seen.num_rows,
         num_invalid=seen.num_invalid,
@@ -80,16 +81,20 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
     )
 
 
-def _fill(index: RowIndex, store: Store, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
+def _fill(index: RowIndex, resolved: ResolvedJob, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
     end = num_valid = 0
-    for part in read_parts(store, parts, ROW_FIELDS):
+    store, rows = resolved.store, resolved.rows
+    named = [] if rows.column is None else [pa.field(rows.carried.names[rows.column], pa.string())]
+    for part in read_parts(store, parts, pa.schema([*ROW_FIELDS, *named])):
         positions = positions_of(part["row_index"])
         if (np.diff(positions, prepend=end - 1) < 1).any():
             raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
         first, end = end, int(positions.max(initial=end - 1)) + 1
         if end > seen.num_rows:
             break
-        index.add_ids(positions, ids_of(part["row_id"]))
+        cells = part[named[0].name].to_pylist() if named else [None] * len(part)
+        models = rows.numbers_of(map(rows.model_of, cells)) if resolved.job.models else []
+        index.add_ids(positions, ids_of(part["row_id"]), models)
         is_left_out = np.ones(end - first, np.bool_)
         is_left_out[positions - first] = False
         index.leave_out(np.flatnonzero(is_left_out) + first)
@@ -120,10 +125,16 @@ def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
 
     parts: of rows/, with the digest of each.
     """
-    table, plan = resolved.table, resolved.plan
+    table, plans = resolved.table, [model.plan for model in resolved.models.values()]
     files = table.stamps() if isinstance(table, Table) else None
-    names_more = any(reader.kind in PLACES or reader.target == "recipe" for reader in plan.readers)
-    if not parts or files is None or names_more or any(map(inputs_in, plan.base.values())):
+    readers = [reader for plan in plans for reader in plan.readers]
+    names_more = any(reader.kind in PLACES or reader.target == "recipe" for reader in readers)
+    if (
+        not parts
+        or files is None
+        or names_more
+        or any(inputs_in(v) for plan in plans for v in plan.base.values())
+    ):
         return None
     recipes = {name: recipe.digest for name, recipe in resolved.recipes.items()}
     values = [source_fingerprint(), deciding_values(resolved), recipes, files, parts]

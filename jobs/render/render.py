@@ -27,6 +27,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.refresh import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.on_end import report_end
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -82,12 +83,16 @@ def render_job(
     only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
     of failures of other rows stays. limit: of the table's first rows only those without a record.
     """
-    if job.draft is None:
-        return render_rows(job, watch, only=only, limit=limit)
-    check_limit(job, limit)
-    from framefleet.jobs.render.drafts import render_drafted  # it imports this file
+    with report_end(job) as end:
+        if job.draft is None:
+            summary = render_rows(job, watch, only=only, limit=limit)
+        else:
+            check_limit(job, limit)
+            from framefleet.jobs.render.drafts import render_drafted  # it imports this file
 
-    return render_drafted(job, watch, only=only)
+            summary = render_drafted(job, watch, only=only)
+        end(summary)
+    return summary
 
 
 def render_rows(
@@ -108,16 +113,17 @@ def render_rows(
     with Start(job.fleet, job.retries) as start:
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
         if is_new:
-            start.import_libraries(device=job.model.device, threads=job.model.threads)
+            model = next(iter(job.by_name.values()))
+            start.import_libraries(device=model.device, threads=model.threads)
         with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
             # With a recipe of a module of the job's own, rows may name others of it, which workers need.
             is_early = is_new and ":" not in job.recipe
-            begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
+            begin = partial(_begin, start, resolved)
             recalled = None if is_new else recall_survey(resolved, index, watch)
             survey = recalled or survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-            for line in survey.unusual_lines(resolved.plan.spec):
+            for line in survey.unusual_lines({name: one.plan.spec for name, one in resolved.models.items()}):
                 watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
@@ -167,8 +173,16 @@ def render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
-        largest = survey.largest(resolved.spec.preset, resolved.model.options)
-        work = replace(work, spent=work.spent + elsewhere, largest=largest)
+        largest = {
+            name: row
+            for name, model in resolved.models.items()
+            if (row := survey.largest(model.spec.preset, model.settings.options, model=name))
+        }
+        row_work = {
+            name: survey.mean_work(name) * model.weights.stored_bytes(but="text_encoder")
+            for name, model in resolved.models.items()
+        }
+        work = replace(work, spent=work.spent + elsewhere, largest=largest, row_work=row_work)
         if index.is_whole:
             work = replace(work, more=Additions(resolved, survey, index, lock).take)
         spent = work.over_budget(Spent())
@@ -190,7 +204,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
     """Render what has no record, on a fleet."""
     if num_found := len(work.adoption.finished):
         watch.say(f"{num_found:,} clips of an earlier run have no record yet; they are used")
-    start.begin(work.setup, resolved.spec.class_name)
+    _begin(start, resolved, next(iter(work.setups)))
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 
     awaited = Awaited(what="starting Ray", since=time.monotonic())
@@ -201,6 +215,13 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
             stop.check()
 
         return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
+
+
+def _begin(start: Start, resolved: ResolvedJob, first: str) -> None:
+    """Have the fleet start, unless it has. first: the model of its first worker."""
+    models = {first: resolved.models[first], **resolved.models}
+    setups = {name: setup_of(resolved, name) for name in models}
+    start.begin(setups, [model.spec.class_name for model in models.values()])
 
 
 def _forget_failures(store: Store, lock: DriverLock, run: str, tried: Collection[str] | None) -> None:
@@ -235,7 +256,7 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
     work = Work(
-        setup=setup_of(resolved),
+        setups={name: setup_of(resolved, name) for name in resolved.models},
         faults=resolved.job.retries,
         order=resolved.job.order,
         table=resolved.table,
@@ -252,8 +273,8 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
-    found = find_adoptable(work.setup, left, model_digest=resolved.identity.model_digest)
-    return replace(work, adoption=found)
+    digests = {name: model.identity.model_digest for name, model in resolved.models.items()}
+    return replace(work, adoption=find_adoptable(work.setups, left, digests))
 
 
 def _first_device(store: Store) -> str:
@@ -272,21 +293,22 @@ def _kept_steps(job: Job) -> KeptSteps:
     )
 
 
-def setup_of(resolved: ResolvedJob) -> WorkerSetup:
-    """Return what a worker needs of it."""
+def setup_of(resolved: ResolvedJob, name: str = "") -> WorkerSetup:
+    """Return what a worker of one of its models needs."""
+    model = resolved.models[name]
     return WorkerSetup(
-        model=resolved.model,
+        model=model.settings,
         batching=resolved.batching,
         media=resolved.media,
         store=resolved.store,
         recipes=resolved.recipes,
         inputs=resolved.inputs,
-        model_files=resolved.files,
+        model_files=model.files,
         second_models=resolved.second_models,
         audit=Audit(**resolved.job.audit.model_dump()),
         keep_embeddings=resolved.job.keep_embeddings,
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
         scores=resolved.scores,
         keep=_kept_steps(resolved.job),
-        updates=resolved.updates,
+        updates=model.updates,
     )

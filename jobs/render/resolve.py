@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 from framefleet.cluster.driver.ranks import check_order
-from framefleet.jobs.job.model import OpenedModel, open_model
+from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError, RecipeError
-from framefleet.pipeline.guards.mistakes import Mistakes
-from framefleet.pipeline.model.license import License
-from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
+from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.sources.weights import Weights
-from framefleet.pipeline.model.specs.dtypes import check_dtype
+from framefleet.pipeline.model.specs.refusal import shown
+from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
@@ -36,9 +35,10 @@ from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
 from framefleet.pipeline.rows.sweeps.sweep_table import Swept
-from framefleet.pipeline.rows.tables.column_checks import as_argument, of_others
+from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
+from framefleet.pipeline.rows.tables.model_rows import MODEL_COLUMN, ModelRows, joined_columns
 from framefleet.pipeline.rows.tables.row_inputs import Finder
-from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import RowSource, Table, folder_of, open_table
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -46,29 +46,14 @@ from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedJob:
-    """A job whose parts were found to fit each other.
+class ResolvedModel(OpenedModel):
+    """files: what loading it reads, each with its SHA-256. rows: those that name it.
 
-    files: what loading the model reads, each with its SHA-256. recipes: by name; grows as rows name others.
     updates: of its weights since, which the row_ids count.
     """
 
-    job: Job
-    model: ModelSettings
-    license: License
-    weights: Weights
-    spec: PipelineSpec
     files: Mapping[str, str]
-    recipes: dict[str, Recipe]
-    second_models: Mapping[str, SecondModel]
-    table: RowSource
     rows: TableRows
-    batching: Batching
-    media: Media
-    store: Store
-    inputs: Inputs
-    finder: InputIndex
-    scores: tuple[ClipScore, ...]
     updates: tuple[WeightUpdate, ...] = ()
 
     @property
@@ -78,6 +63,32 @@ class ResolvedJob:
     @property
     def identity(self) -> Identity:
         return self.rows.identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedJob:
+    """A job whose parts were found to fit each other.
+
+    models: by name; the only one has none. recipes: by name; grows as rows name others.
+    """
+
+    job: Job
+    models: Mapping[str, ResolvedModel]
+    recipes: dict[str, Recipe]
+    second_models: Mapping[str, SecondModel]
+    table: RowSource
+    rows: ModelRows
+    batching: Batching
+    media: Media
+    store: Store
+    inputs: Inputs
+    finder: InputIndex
+    scores: tuple[ClipScore, ...]
+
+    @property
+    def first(self) -> ResolvedModel:
+        """The only model, or the first of several."""
+        return next(iter(self.models.values()))
 
     def close(self) -> None:
         """End the threads that look at what rows name."""
@@ -97,11 +108,9 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     table: whose rows are read in place of the job's, and of its sweep.
     """
     wait_for(watch, "opening the model")
-    model = open_model(job)
-    check_model(job, model)
-    loras = open_loras(job, model)
+    opened = open_models(job)
     second_models = second_models_of(job)
-    recipes = {job.recipe: open_recipe(job, model.spec)}
+    recipes = {job.recipe: open_recipe(job, opened)}
     scores = scores_of(job)
     inputs = Inputs(
         job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
@@ -111,45 +120,37 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})
     mistakes = Mistakes()
     with mistakes.noted():
-        opened, plan = open_rows(
+        source, plans = open_rows(
             of_rows,
-            model.spec,
+            opened,
             recipes,
             finder,
-            loras,
             second_models,
             scores=[score.name for score in scores],
             added=added_in(store_of_job(job)) if table is None else (),
         )
-        check_order(job.order, plan.carried.schema(opened.schema), plan.argument_fields)
+        model_column(of_rows, source)
+        columns = joined_columns(list(plans.values()))
+        check_order(job.order, columns[0].schema(source.schema), columns[1])
     with mistakes.noted():
-        store, media = store_of_job(job), media_of(job, model.spec)
+        store, media = store_of_job(job), _media_of(job, opened)
     mistakes.report()
-    for column, argument in plan.lookalikes:
-        watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
-    for column in of_others(plan.carried.names, plan.spec):
-        watch.say(f"note: column {column!r} is carried along; {plan.spec.class_name} takes no {column}")
-    for column, name in plan.carried.renamed:
-        watch.say(f"note: column {column!r} is stored as {name!r}: records have their own {column!r}")
+    models = {}
+    for name, model in opened.items():
+        wait_for(watch, f"reading the files of {model.settings.name}")
+        models[name] = _resolved(job, model, plans[name], recipes)
+    rows = rows_by_model(of_rows, source, models)
+    _say_of_columns(rows, watch)
     if others := files_of_others(store, job.table):
         watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
-    wait_for(watch, f"reading the files of {model.settings.name}")
-    files = {**model.weights.digests(), **model.adapter_files}
-    batching = Batching(**job.batching.model_dump())
-    numerics = model.settings.numerics(batching.mode)
-    identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
     return ResolvedJob(
         job=job,
-        model=replace(model.settings, loras=loras),
-        license=model.license,
-        weights=model.weights,
-        spec=model.spec,
-        files=files,
+        models=models,
         recipes=recipes,
         second_models=second_models,
-        table=opened,
-        rows=TableRows(plan, identity),
-        batching=batching,
+        table=source,
+        rows=rows,
+        batching=Batching(**job.batching.model_dump()),
         media=media,
         store=store,
         inputs=inputs,
@@ -158,62 +159,139 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     )
 
 
-def open_recipe(job: Job, spec: PipelineSpec) -> Recipe:
+def _resolved(job: Job, model: OpenedModel, plan: RowPlan, recipes: Mapping[str, Recipe]) -> ResolvedModel:
+    files = {**model.weights.digests(), **model.adapter_files}
+    numerics = model.settings.numerics(job.batching.mode)
+    identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
+    opened = {field.name: getattr(model, field.name) for field in fields(model)}
+    return ResolvedModel(**opened, files=files, rows=TableRows(plan, identity))
+
+
+def _say_of_columns(rows: ModelRows, watch: Watch) -> None:
+    """Say which columns are not what their names may promise."""
+    plans = [one.plan for one in rows.by_model.values()]
+    for column, argument in dict.fromkeys(pair for plan in plans for pair in plan.lookalikes):
+        watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
+    classes = " and ".join(dict.fromkeys(plan.spec.class_name for plan in plans))
+    for column in of_others(rows.carried.names, [plan.spec for plan in plans]):
+        watch.say(f"note: column {column!r} is carried along; {classes} takes no {column}")
+    for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
+        watch.say(f"note: column {column!r} is stored as {name!r}: records have their own {column!r}")
+
+
+def open_recipe(job: Job, models: Mapping[str, OpenedModel]) -> Recipe:
     """Return the job's recipe. Raises UserError where a cache of steps does not go with what it calls."""
     recipe = find_recipe(job.recipe)
-    if job.model.options.cache:
-        check_called(job.model.options.cache, classes_called(recipe, spec), own=spec.pipeline_class)
+    for name, model in models.items():
+        if cache := model.settings.options.cache:
+            with naming_model(place_of(name)):
+                check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
     return recipe
 
 
 def open_rows(
     job: Job,
-    spec: PipelineSpec,
+    models: Mapping[str, OpenedModel],
     recipes: dict[str, Recipe],
     finder: Finder,
-    loras: Mapping[str, Lora],
     second_models: Mapping[str, SecondModel],
     scores: Collection[str] = (),
-    added: Iterable[str] = (),
-) -> tuple[RowSource, RowPlan]:
-    """Return where rows come from, and how they become requests.
+    added: Collection[str] = (),
+) -> tuple[RowSource, dict[str, RowPlan]]:
+    """Return where rows come from, and how those of each model become requests.
 
-    spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
-    job's own, and gets those that rows name. scores: columns that records get. added: files of the output
-    with rows that come after the table's.
+    The job's recipe may call another pipeline over a model's components. recipes: holds the job's own, and
+    gets those that rows name. scores: columns that records get. added: files of rows in the job's output.
     """
     own = recipes[job.recipe]
-    called = spec_for(own, spec)
-    _check_scores(scores, meanings(called, own), called.class_name)
-
-    def find(name: str) -> Recipe:
-        recipe = recipe_of_row(name, own)
-        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
-            raise RecipeError(
-                f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
-                "rows of one table name recipes of equal parameters; render the others as another job",
+    called: dict[str, PipelineSpec] = {}
+    for name, model in models.items():
+        with naming_model(place_of(name)):
+            called[name] = spec_for(own, model.spec)
+            _check_scores(scores, meanings(called[name], own), called[name].class_name)
+    table = table_of_job(job, called.values(), own, added)
+    known = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
+    plans: dict[str, RowPlan] = {}
+    mistakes = Mistakes()
+    for name, spec in called.items():
+        with mistakes.noted(), naming_model(place_of(name)):
+            plans[name] = plan_rows(
+                table.schema,
+                spec,
+                columns=job.columns,
+                defaults=job.defaults,
+                overrides=job.overrides,
+                recipe=own,
+                find_recipe=partial(
+                    _recipe_of_row, recipes=recipes, own=own, spec=models[name].spec, called=spec
+                ),
+                reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *scores},
+                finder=finder,
+                fps=job.media.fps,
+                loras=models[name].settings.loras,
+                second_models=second_models,
+                model=name,
+                elsewhere=known,
             )
-        recipes[name] = recipe
-        return recipe
-
-    table = table_of_job(job, called, own, added)
-    plan = plan_rows(
-        table.schema,
-        called,
-        columns=job.columns,
-        defaults=job.defaults,
-        overrides=job.overrides,
-        recipe=own,
-        find_recipe=find,
-        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *scores},
-        finder=finder,
-        fps=job.media.fps,
-        loras=loras,
-        second_models=second_models,
-    )
+    mistakes.report()
     if isinstance(table, Swept):
-        check_sweep(table, plan)
-    return table, plan
+        check_sweep(table, plans.values())
+    return table, plans
+
+
+def _recipe_of_row(
+    name: str, *, recipes: dict[str, Recipe], own: Recipe, spec: PipelineSpec, called: PipelineSpec
+) -> Recipe:
+    """Return the recipe that a row names, now in `recipes`. spec: of its model. called: by the job's own."""
+    recipe = recipe_of_row(name, own)
+    if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
+        raise RecipeError(
+            f"recipe {name!r} takes other arguments than the job's recipe {own.name!r}",
+            "rows of one table name recipes of equal parameters; render the others as another job",
+        )
+    recipes[name] = recipe
+    return recipe
+
+
+def rows_by_model(job: Job, table: RowSource, models: Mapping[str, ResolvedModel]) -> ModelRows:
+    """Return the table's rows, each of its own model."""
+    column, default = model_column(job, table)
+    return ModelRows({name: one.rows for name, one in models.items()}, column=column, default=default)
+
+
+def model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
+    """Return the column that says a row's model, and the model of a row that does not, if there are any.
+
+    Raises UserError where rows have neither.
+    """
+    if not job.models:
+        return None, ""
+    fixed, usual = (
+        _model_named(f"{section}.{MODEL_COLUMN}", values.get(MODEL_COLUMN), job)
+        for section, values in (("overrides", job.overrides), ("defaults", job.defaults))
+    )
+    default = fixed or usual or (next(iter(job.models)) if len(job.models) == 1 else None)
+    column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
+    if column in names and not fixed:
+        check_type(table.schema.field(column), MODEL_COLUMN, "str")
+        return column, default
+    if default is None or (MODEL_COLUMN in job.columns and not fixed):
+        raise TableError(
+            f"the table has no column {column!r}, and the job has the models {', '.join(job.models)}",
+            f"add the column, map it with `columns: {{{MODEL_COLUMN}: ...}}`, set "
+            f"`defaults: {{{MODEL_COLUMN}: {next(iter(job.models))}}}`, or render each row with all of them: "
+            f"`sweep: {{{MODEL_COLUMN}: [{', '.join(job.models)}]}}`",
+        )
+    return None, default
+
+
+def _model_named(place: str, name: Any, job: Job) -> str | None:
+    """Return the model that the job itself names, if it names one. Raises JobError where there is none."""
+    if name is None or (isinstance(name, str) and name in job.models):
+        return name
+    raise JobError(
+        f"{place} is {shown(name)}, and `models` has none of that name", did_you_mean(str(name), job.models)
+    )
 
 
 def _check_scores(scores: Collection[str], arguments: Collection[str], class_name: str) -> None:
@@ -236,12 +314,19 @@ def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
     return table.joined([open_table(f"{root}/{path}", options) for path in paths])
 
 
-def table_of_job(job: Job, called: PipelineSpec, recipe: Recipe, added: Iterable[str]) -> RowSource:
-    """Return the rows of a job's table, with those of files that were added to it; or those of its sweep."""
+def table_of_job(
+    job: Job, called: Collection[PipelineSpec], recipe: Recipe, added: Iterable[str]
+) -> RowSource:
+    """Return the rows of a job's table, with those of files that were added to it; or those of its sweep.
+
+    called: by the recipe, of each model.
+    """
     table = None
+    of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
     if job.table is not None:
         options = job.storage_options if "://" in job.table else {}
-        arguments = argument_columns(called, job.columns, recipe)
+        own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
+        arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
         table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
         table = with_added(table, job, added)
     if table and not job.sweep:
@@ -249,47 +334,28 @@ def table_of_job(job: Job, called: PipelineSpec, recipe: Recipe, added: Iterable
     return open_sweep(
         job.sweep,
         table,
-        kinds=meanings(called, recipe),
-        others=called.parameters,
+        kinds=joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)]),
+        others={name for spec in called for name in spec.parameters},
         columns=job.columns,
         storage_options=job.storage_options,
     )
 
 
-def check_model(job: Job, model: OpenedModel) -> None:
-    """Raise UserError for a dtype or an option that the model does not have."""
-    check_dtype(model.settings.dtype, model.spec.components)
-    if job.model.options == Options():
-        return
-    from framefleet.pipeline.model.options.checks import check_options  # imports torch
-
-    check_options(
-        model.settings.options,
-        model.spec,
-        folder=model.configs,
-        components=model.weights.components,
-        device="cpu" if _is_on_cpu(job) else None,
-    )
-
-
-def _is_on_cpu(job: Job) -> bool:
-    """Return whether no worker can have a GPU; those of a cluster may, where this machine has none."""
-    if job.model.device != "auto" or job.fleet.address is not None:
-        return job.model.device == "cpu"
-    import torch
-
-    return not torch.cuda.is_available()
-
-
-def open_loras(job: Job, model: OpenedModel) -> dict[str, Lora]:
-    """Return the job's LoRAs as other machines find them too. They are read here: they must fit the model."""
-    given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
-    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
-    if files:
-        from framefleet.pipeline.model.lora_loading import check_loras_fit
-
-        check_loras_fit(files, model.weights, model.spec)
-    return {name: file.lora for name, file in files.items()}
+def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
+    """Return how clips are stored: those of all models alike."""
+    found: dict[str, Media] = {}
+    for name, model in models.items():
+        with naming_model(place_of(name)):
+            found[name] = media_of(job, model.spec)
+    (first, media), *others = found.items()
+    for name, other in others:
+        if other != media:
+            raise JobError(
+                f"models.{first} makes {media.format} and models.{name} {other.format}, and clips of an "
+                "output have one format",
+                "set `media.format` to one that holds both, as mkv; or render them as two jobs",
+            )
+    return media
 
 
 def second_models_of(job: Job) -> dict[str, SecondModel]:

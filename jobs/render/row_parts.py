@@ -43,7 +43,7 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
 
     start: the first row that may not be there as it should.
     """
-    store, carried = resolved.store, resolved.plan.carried
+    store, carried = resolved.store, resolved.rows.carried
     schema = row_schema(carried.schema(resolved.table.schema))
     noted, found = _noted(store), store.details(ROWS)
     sound = {path for path, (_, stamp) in noted.items() if path in found and found[path].stamp == stamp}

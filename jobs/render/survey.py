@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from framefleet.cluster.driver.ranks import work_in
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Checked, Watch
@@ -42,7 +43,7 @@ class Survey:
 
     shapes: how many valid rows have each. examples: the request of one row of each. invalid: the first of the
     rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
-    are to be probed. cut_prompts: rows whose prompts are too long, if asked.
+    are to be probed, and cut_prompts: rows whose prompts are too long, if asked, both of each model.
     """
 
     num_rows: int = 0
@@ -51,8 +52,8 @@ class Survey:
     places: dict[int, str] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Request] = field(default_factory=dict)
-    probed: Shapes | None = None
-    cut_prompts: CutPrompts | None = None
+    probed: Mapping[str, Shapes] = field(default_factory=dict)
+    cut_prompts: Mapping[str, CutPrompts] = field(default_factory=dict)
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
         """Count some rows, those after the last."""
@@ -62,14 +63,13 @@ class Survey:
         self.num_invalid += len(invalid)
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
-        if self.cut_prompts is not None:
-            self.cut_prompts.add(valid)
+        for model, cut_prompts in self.cut_prompts.items():
+            cut_prompts.add(row for row in valid if row.model == model)
         for shape, row in {row.shape: row for row in valid}.items():
             if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
                 self.examples[shape] = row.request()
-        if self.probed is not None:
-            for row in valid:
-                self.probed.add(row.index, row.request())
+        for row in valid if self.probed else ():
+            self.probed[row.model].add(row.index, row.request())
 
     def __iadd__(self, later: Survey) -> Survey:
         """Count the rows that a later survey has seen, too."""
@@ -79,18 +79,25 @@ class Survey:
         self.examples = later.examples | self.examples
         return self
 
-    def unusual_lines(self, spec: PipelineSpec) -> list[str]:
-        """Return which sizes are far from those that the model knows."""
-        examples = self.examples.items()
-        found = ((shape, far_from_native(spec, request.arguments)) for shape, request in examples)
+    def unusual_lines(self, specs: Mapping[str, PipelineSpec]) -> list[str]:
+        """Return which sizes are far from those that the model knows. specs: of these models alone."""
+        examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
+        found = ((shape, far_from_native(specs[one.model], one.arguments)) for shape, one in examples)
         lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
-    def largest(self, preset: Preset | None, options: Options) -> Request | None:
-        """Return the row that takes most memory, by its shape."""
-        rows = self.examples.values()
+    def largest(self, preset: Preset | None, options: Options, *, model: str = "") -> Request | None:
+        """Return the row of a model that takes most memory, by its shape."""
+        rows = [row for row in self.examples.values() if row.model == model]
         return max(rows, key=lambda row: row_size(row.arguments, preset, options), default=None)
+
+    def mean_work(self, model: str) -> float:
+        """Return what a row of a model takes in the mean, as `work_in` has it."""
+        rows = [
+            (self.shapes[shape], work_in(row)) for shape, row in self.examples.items() if row.model == model
+        ]
+        return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
 
     def find_places(self, table: RowSource) -> None:
         """Find where the rows of `invalid` stand."""
@@ -112,19 +119,19 @@ def survey_rows(
     index: RowIndex,
     watch: Watch,
     *,
-    probed: Shapes | None = None,
-    cut_prompts: CutPrompts | None = None,
-    when_sound: Callable[[], None] | None = None,
+    probed: Mapping[str, Shapes] | None = None,
+    cut_prompts: Mapping[str, CutPrompts] | None = None,
+    when_sound: Callable[[str], None] | None = None,
     limit: int | None = None,
     start: int = 0,
 ) -> Survey:
     """Read the table, put its valid rows into `index`, and return what was seen.
 
-    probed: gets the rows that are to be probed, one of each shape. cut_prompts: gets all rows. when_sound:
-    called as soon as some rows were read and none has to be corrected. limit: rows to read, from the first.
-    start: the first row to read.
+    probed: gets the rows that are to be probed, one of each shape, cut_prompts all rows: of each model.
+    when_sound: called with the model of a row as soon as some were read and none has to be corrected. limit:
+    rows to read, from the first. start: the first row to read.
     """
-    survey = Survey(probed=probed, cut_prompts=cut_prompts)
+    survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
             break
@@ -133,12 +140,14 @@ def survey_rows(
         batch = batch if limit is None else batch.slice(0, limit - first)
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)
-        index.add((row.index, row.row_id) for row in rows if isinstance(row, IdentifiedRow))
+        valid = [row for row in rows if isinstance(row, IdentifiedRow)]
+        numbers = resolved.rows.numbers_of(row.model for row in valid)
+        index.add([(row.index, row.row_id) for row in valid], numbers)
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
-        if when_sound and is_sound and survey.shapes:
-            when_sound()
+        if when_sound and is_sound and survey.examples:
+            when_sound(next(iter(survey.examples.values())).model)
     survey.find_places(resolved.table)
     return survey
 

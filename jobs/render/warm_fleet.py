@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +21,12 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.render import render_pending
-from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job, rows_by_model
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.weight_updates import WeightUpdate, store_weights, updated_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
@@ -89,21 +90,24 @@ class WarmFleet:
             )
         return _records_of(self.output, row_ids)
 
-    def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path]) -> str:
+    def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
         """Have all workers go on with other weights, where they are; return the model's new digest.
 
         weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
+        model: the name of one of the job's `models`.
         Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError; for
         weights that do not fit, the next call of `render` does.
         """
         resolved = self._begun
-        updates = {update.component: update for update in resolved.updates}
+        if model not in resolved.models:
+            raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
+        updates = {update.component: update for update in resolved.models[model].updates}
         for component, given in weights.items():
             updates[component] = store_weights(resolved.store, component, given)
-        self._resolved = _with_updates(resolved, tuple(updates.values()))
-        kept = {path for update in updates.values() for path in update.files}
+        self._resolved = resolved = _with_updates(resolved, model, tuple(updates.values()))
+        kept = {path for one in resolved.models.values() for update in one.updates for path in update.files}
         resolved.store.delete_many(path for path in resolved.store.list(WEIGHTS) if path not in kept)
-        return self._resolved.identity.model_digest
+        return resolved.models[model].identity.model_digest
 
     @property
     def _begun(self) -> ResolvedJob:
@@ -129,7 +133,7 @@ class _Kept(Start):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.fleet, job.retries)
-        self._updates: tuple[WeightUpdate, ...] = ()
+        self._updates: dict[str, tuple[WeightUpdate, ...]] = {}
         self._depth, self._is_used = 0, False
 
     def __enter__(self) -> Self:
@@ -143,9 +147,9 @@ class _Kept(Start):
         if not self._depth:
             super().__exit__(kind, error, trace)
 
-    def begin(self, setup: WorkerSetup, pipeline: str) -> None:
-        self._updates = setup.updates
-        super().begin(setup, pipeline)
+    def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
+        self._updates = {name: setup.updates for name, setup in setups.items()}
+        super().begin(setups, pipelines)
 
     def fleet(self, waiting: Callable[[], None]) -> Fleet:
         fleet = super().fleet(waiting)
@@ -167,22 +171,24 @@ def fleet(
 
 def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
     """Return the job with other rows; what it opened stays open."""
-    table, plan = open_rows(
-        job,
-        resolved.spec,
-        resolved.recipes,
-        resolved.finder,
-        resolved.model.loras,
-        resolved.second_models,
-        [score.name for score in resolved.scores],
+    scores = [score.name for score in resolved.scores]
+    table, plans = open_rows(
+        job, resolved.models, resolved.recipes, resolved.finder, resolved.second_models, scores
     )
-    return replace(resolved, job=job, table=table, rows=TableRows(plan, resolved.identity))
+    models = {
+        name: replace(model, rows=TableRows(plans[name], model.identity))
+        for name, model in resolved.models.items()
+    }
+    return replace(resolved, job=job, table=table, models=models, rows=rows_by_model(job, table, models))
 
 
-def _with_updates(resolved: ResolvedJob, updates: tuple[WeightUpdate, ...]) -> ResolvedJob:
-    digest = updated_digest(model_digest(resolved.files), updates)
-    identity = replace(resolved.identity, model_digest=digest)
-    return replace(resolved, updates=updates, rows=TableRows(resolved.plan, identity))
+def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate, ...]) -> ResolvedJob:
+    model = resolved.models[name]
+    digest = updated_digest(model_digest(model.files), updates)
+    rows = TableRows(model.plan, replace(model.identity, model_digest=digest))
+    models = {**resolved.models, name: replace(model, updates=updates, rows=rows)}
+    rows_now = rows_by_model(resolved.job, resolved.table, models)
+    return replace(resolved, models=models, rows=rows_now)
 
 
 def _records_of(output: Output, row_ids: list[str]) -> pa.Table:

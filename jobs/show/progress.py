@@ -159,9 +159,8 @@ def workers_table(workers: tuple[WorkerState, ...]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for worker in workers[:MAX_WORKERS_SHOWN]:
         state = Text(worker.state, style=STYLES.get(worker.state, ""))
-        grid.add_row(
-            worker.name, state, f"{worker.rows_in_hand} in hand", f"{worker.rows_done} done", worker.node
-        )
+        rows = f"{worker.rows_in_hand} in hand", f"{worker.rows_done} done"
+        grid.add_row(worker.name, state, *rows, worker.node, worker.model)
     hidden = Counter(worker.state for worker in workers[MAX_WORKERS_SHOWN:])
     if hidden:
         grid.add_row("and", ", ".join(f"{count} {state}" for state, count in sorted(hidden.items())))

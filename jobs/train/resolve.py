@@ -81,7 +81,7 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     if job.model.ip_adapter:
         raise JobError("model.ip_adapter is set, and trainings have no images for it", "leave it out")
-    model = open_model(job)
+    model = open_model(job.model, job.storage_options)
     spec = model.spec
     component = trained_component(job.train, spec.components)
     if job.train.part == "denoiser":

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from framefleet.pipeline.errors import JobError, UserError
 
+_MODEL = "model"  # the place of a job's only one
 _AGAIN = "correct these, then run the same command again"
 Expected = TypeVar("Expected")
 _MOST = 80  # characters
@@ -24,6 +25,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = list(known)
     near = nearest(word, names)
     return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names))}"
+
+
+@contextmanager
+def naming_model(place: str) -> Iterator[None]:
+    """Have a UserError of the block name the model's place in the job, e.g. `models.wan`, and not `model`."""
+    try:
+        yield
+    except UserError as error:
+        if place == _MODEL:
+            raise
+        fix = error.fix.replace(f"`{_MODEL}.", f"`{place}.").replace(f"`{_MODEL}:", f"`{place}:")
+        raise type(error)(f"{place}: {error.problem}", fix) from None
 
 
 class Mistakes:

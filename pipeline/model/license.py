@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from framefleet.pipeline.errors import UserError
@@ -25,6 +28,7 @@ _ENTRY = re.compile(
 )
 _SEE_CARD = ("see its card", "the adapter's and the base model's")  # of presets that name none
 _UNKNOWN = "unknown"
+_KNOWN = Path(__file__).parent / "families" / "licenses.toml"
 Says = Literal["job", "card", "preset", "unknown"]
 
 
@@ -53,7 +57,7 @@ class License:
     def terms(self) -> Terms | None:
         """What is known of it; None for one that is not listed."""
         name = self.name.lower()
-        return next((terms for pattern, terms in TERMS.items() if re.fullmatch(pattern, name)), None)
+        return next((terms for pattern, terms in known_terms().items() if re.fullmatch(pattern, name)), None)
 
     def __str__(self) -> str:
         """Return it in one line, with its unusual terms."""
@@ -67,50 +71,11 @@ class License:
         return f"{said}: {'; '.join(unusual)} ({terms.text})" if unusual else said
 
 
-_HUB = "https://huggingface.co"
-# By the names that cards and presets use, in lower case. Each text was read at the place that it names.
-TERMS: Mapping[str, Terms] = {
-    r"apache-2\.0|mit|bsd-3-clause": Terms(text="https://spdx.org/licenses"),
-    r"minimax-h3(-community)?(-license)?|minimax h3 community license.*": Terms(
-        text=f"{_HUB}/MiniMaxAI/MiniMax-H3/raw/main/LICENSE, of 2 August 2026",
-        territory="not for use, outputs included, in the EU, the UK, South Korea and the USA",
-        commercial="above $20M of yearly revenue, only with MiniMax's authorization",
-        attribution='commercial products display "MiniMax H3"',
-        training="outputs may not train other models",
-    ),
-    r"tencent-hunyuan(-.*)?|tencent hunyuan community.*": Terms(
-        text=f"{_HUB}/tencent/HunyuanVideo/blob/main/LICENSE",
-        territory="does not apply in the EU, the UK and South Korea",
-        commercial="above 100 million monthly users, only with Tencent's license",
-        training="outputs may not improve other models",
-    ),
-    r"(stabilityai-ai|stable-video-diffusion)-community": Terms(
-        text="Stability AI Community License, of 5 July 2024",
-        commercial="free below $1M of annual revenue",
-        attribution='products display "Powered by Stability AI"',
-        training="outputs may not train foundational generative models",
-    ),
-    r"sai-nc-community": Terms(
-        text=f"{_HUB}/stabilityai/sdxl-turbo/blob/main/LICENSE.md", commercial="no commercial use"
-    ),
-    r"flux-1-dev-non-commercial(-license)?|flux-non-commercial(-license)?|flux-dev-non-commercial.*": Terms(
-        text=f"{_HUB}/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
-        commercial="the model is for non-commercial use, its outputs for any use not prohibited",
-        training="outputs may not train competing models",
-    ),
-    r"cogvideox(-.*)?": Terms(
-        text=f"{_HUB}/THUDM/CogVideoX-5b/blob/main/LICENSE",
-        commercial="commercial use needs a registration, and above 1 million visits a month another license",
-    ),
-    r"ltx-2(\.x)?(-community)?(-license.*)?|ltx-2's own.*": Terms(
-        text="https://github.com/Lightricks/LTX-2/blob/main/LICENSE",
-        commercial="from $10M of annual revenue on, only with a license of Lightricks",
-    ),
-    r"creativeml-openrail-m|openrail\+\+|openrail": Terms(
-        text=f"{_HUB}/spaces/CompVis/stable-diffusion-license",
-        commercial="the uses listed in its attachment A are prohibited",
-    ),
-}
+@cache
+def known_terms() -> Mapping[str, Terms]:
+    """Return the terms of known licenses, by a pattern of their names in lower case."""
+    written = tomllib.loads(_KNOWN.read_text(encoding="utf-8"))
+    return {pattern: Terms(**said) for pattern, said in written.items()}
 
 
 def license_of(source: Source, preset: Preset | None, given: str | None) -> License:

@@ -121,6 +121,7 @@ def encode_clip(clip: Clip, media: Media, inputs: Sequence[Ingredient] = ()) -> 
         is_prompt_cut=clip.is_prompt_cut,
         compute_s=clip.seconds.get("compute_s"),
         license=clip.license,
+        model_name=request.model or None,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
         marks=_marks(media, inputs),
         marked_sha256=None if frames is None or frames is clip.frames else frames_sha256(frames),

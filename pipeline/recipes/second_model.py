@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, naming_model
 from framefleet.pipeline.model.families.registry import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.lora import NAME
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
@@ -68,15 +68,12 @@ def _opened(name: str, value: Declared) -> SecondModel:
     settings = _settings(value)
     if settings.ip_adapter:
         raise JobError(f"second_models.{name}.ip_adapter is set", "leave it out: no row gives its image")
-    try:
+    with naming_model(f"second_models.{name}"):
         source = source_of(settings)
         weights = weights_of(settings, source)
         spec = inspect_model(weights.configs())
         check_dtype(settings.dtype, spec.components)
         files = weights.digests()
-    except ModelError as error:
-        place = f"second_models.{name}"  # errors of models name the keys of the job's own
-        raise ModelError(f"{place}: {error.problem}", error.fix.replace("`model.", f"`{place}.")) from None
     settings = replace(settings, path=source.path, revision=source.revision)
     return SecondModel(settings=settings, spec=spec, files=files, digest=model_digest(files))
 

@@ -50,8 +50,8 @@ def done_and_pending(output: Path) -> tuple[int, int]:
     )
     planned = command("plan", str(path))
     assert planned.exit_code == 0, planned.stderr
-    counts = dict(re.findall(r"(done|pending) +(\d+)", planned.stdout))
-    return int(counts["done"]), int(counts["pending"])
+    counts = dict(re.findall(r"(done|to render) +(\d+)", planned.stdout))
+    return int(counts["done"]), int(counts["to render"])
 
 
 def test_an_output_of_the_former_version_is_done(output: Path) -> None:

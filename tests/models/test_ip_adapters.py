@@ -132,7 +132,7 @@ def test_a_row_is_known_by_the_content_and_the_scale_of_the_adapter(
     moved = {**adapter, "path": str(shutil.copytree(adapter["path"], tmp_path / "moved"))}
     asked = Request(arguments={"prompt": "a"}, seed=1)
     same, again, scaled, other = (
-        resolved(job(tmp_path, given)).identity(asked)
+        resolved(job(tmp_path, given)).first.identity(asked)
         for given in (adapter, moved, adapter | {"scale": 0.5}, save_ip_adapter(tmp_path / "b", seed=7))
     )
     assert same == again
@@ -151,9 +151,9 @@ def test_a_file_that_changed_after_the_driver_read_it_is_not_loaded(
         kept = path.read_bytes()
         save_file({name: value + 1 for name, value in load_file(path).items()}, path)
         with pytest.raises(ModelError, match=f"{file} is corrupted or another file"):
-            load(found.model, found.files)
+            load(found.first.settings, found.first.files)
         path.write_bytes(kept)
-    assert load(found.model, found.files).digests == found.files
+    assert load(found.first.settings, found.first.files).digests == found.first.files
 
 
 def test_images_and_adapters_that_do_not_go_together_are_refused(

@@ -57,8 +57,8 @@ def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(
 def test_a_lora_that_no_row_uses_changes_no_row(tmp_path: Path, files: dict[str, str]) -> None:
     def row_ids(loras: dict[str, Any]) -> list[str]:
         job = resolved(tmp_path, loras)
-        rows = [row for first, batch in job.table.batches() for row in job.plan.rows(first, batch)]
-        return [job.identity(row.request) for row in rows]  # type: ignore[union-attr]
+        rows = [row for first, batch in job.table.batches() for row in job.first.plan.rows(first, batch)]
+        return [job.first.identity(row.request) for row in rows]  # type: ignore[union-attr]
 
     assert row_ids({}) == row_ids(files)
 

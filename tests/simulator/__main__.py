@@ -18,6 +18,7 @@ from framefleet.cluster.dispatch.order import Ranked
 from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.jobs.plan.simulated_fleet import SimulatedFleet, SimulatedRun
 from framefleet.jobs.plan.simulation import Simulation
+from tests.simulator.several_models import SeveralModels, SimulatedModel
 
 MACHINES_PER_SICK = 10  # one machine in so many is sick, with `--sick`
 RATES = {
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--worker-deaths", type=int, default=3, help="as `retries.worker_deaths`")
     parser.add_argument("--silence-s", type=float, default=12.0, help="as `fleet.silence_s`")
     parser.add_argument("--stall-s", type=float, help="in place of what is known of rows, and of 30 minutes")
+    parser.add_argument("--models", action="store_true", help="rows of three models, which workers load")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worlds", type=int, help="draw so many small worlds, from this seed on")
     options = parser.parse_args()
@@ -87,6 +89,9 @@ def simulated(options: argparse.Namespace) -> Iterator[str]:
     faults = FaultPolicy(copies=not options.no_copies, worker_deaths=options.worker_deaths)
     if options.stall_s:
         faults = Stalled(**faults.model_dump() | {"stall_s": options.stall_s})
+    if options.models:
+        yield from of_several_models(num_rows, fleet, faults)
+        return
     order = Ranked() if options.longest else None
     rows = (replace(row, rank=fleet.seconds_of(row.row_id)) for row in table(num_rows))
     outcome = Simulation(Dispatcher(faults, order=order), rows, fleet, faults=faults, num_rows=num_rows).run()
@@ -99,6 +104,22 @@ class Stalled(FaultPolicy):
 
     def longest_still_s(self, seconds_per_row: float | None, *, num_rows: int) -> float:
         return self.stall_s
+
+
+def of_several_models(num_rows: int, fleet: SimulatedFleet, faults: FaultPolicy) -> Iterator[str]:
+    """Yield what becomes of rows of three models, of which each takes a third of the work."""
+    kinds = {"image": (0.5, 30.0), "video": (30.0, 120.0), "large": (200.0, 300.0)}  # seconds: a row, loading
+    whole_s = num_rows / sum(1 / row_s for row_s, _ in kinds.values())
+    models = {
+        name: SimulatedModel(num_rows=round(whole_s / row_s), row_s=row_s, load_s=load_s)
+        for name, (row_s, load_s) in kinds.items()
+    }
+    simulation = SeveralModels(models, fleet, faults=faults)
+    outcome = simulation.run()
+    yield from told(outcome, fleet, sum(one.num_rows for one in models.values()))
+    loads = ", ".join(f"{name} {num}" for name, num in simulation.num_loads.items())
+    share = simulation.load_s / (fleet.workers * outcome.end_s)
+    yield f"loads         {loads}: {share:.2%} of the workers' time"
 
 
 def table(num_rows: int) -> Iterable[Row]:

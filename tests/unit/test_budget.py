@@ -18,7 +18,7 @@ from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render import render
-from framefleet.jobs.render.command import ending_lines, exit_code
+from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
@@ -163,7 +163,7 @@ def test_a_spent_budget_ends_with_exit_code_1_and_how_to_go_on(tmp_path: Path) -
     summary = Summary(
         done=3, failed=0, elapsed_s=9.0, mean_batch=None, over_budget="budget.hours is reached (1)"
     )
-    assert exit_code(summary) == 1
+    assert summary.exit_code == 1
     lines = ending_lines(summary, Store(str(tmp_path)))
     assert "stopped: budget.hours is reached (1)" in lines
     assert "to continue, raise the budget" in lines[-1]

@@ -16,7 +16,7 @@ from typer.main import get_command
 import framefleet
 from framefleet.cluster.driver.progress import AuditFigures, Summary
 from framefleet.jobs.cli import app, model_app
-from framefleet.jobs.render.command import summary_json
+from framefleet.jobs.render.on_end import summary_json
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 

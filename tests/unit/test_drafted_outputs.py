@@ -20,7 +20,7 @@ from framefleet.jobs.plan import plan
 from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.command import ending_lines, exit_code
+from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.draft_choice import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept, render_drafted
 from framefleet.jobs.render.output_job import claimed_job
@@ -67,7 +67,7 @@ def test_nothing_is_chosen_among_the_drafts_that_a_budget_allowed(tmp_path: Path
     drafted(job, without="a2")
     ended = render_drafted(job, Callback(), only=None)
     assert ended.over_budget and ended.drafts and ended.drafts.over_budget == ended.over_budget
-    assert exit_code(ended) == 1
+    assert ended.exit_code == 1
     assert not (tmp_path / "out/chosen").exists()
     assert ended.records().num_rows == 0
 

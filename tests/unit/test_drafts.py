@@ -96,7 +96,7 @@ def test_rows_in_full_are_those_of_the_job_with_the_seeds_of_their_drafts(tmp_pa
             request = row.request()
             assert (request.seed, request.arguments["num_inference_steps"]) == (drafts[tag].seed, 2)
             assert drafts[tag].request().arguments["num_inference_steps"] == 1
-        assert {"draft_row_id", "draft_path", "draft_sharpness", "tag"} <= set(full.plan.carried.names)
+        assert {"draft_row_id", "draft_path", "draft_sharpness", "tag"} <= set(full.rows.carried.names)
 
 
 def test_the_same_choice_is_the_same_file_and_another_is_another(tmp_path: Path) -> None:

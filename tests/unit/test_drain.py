@@ -84,7 +84,7 @@ class Workers:
     def drain(self, worker: str) -> None:
         self.draining.add(worker)
 
-    def retire(self, worker: str) -> None:
+    def retire(self, worker: str, model: str | None = None) -> None:
         assert not self.hands.pop(worker)
         self.retired.append((worker, not self.has_too_many))
 
@@ -135,7 +135,7 @@ Run = Callable[..., tuple[Workers, Summary | None]]
 @pytest.fixture
 def run(resolved: ResolvedJob) -> Run:
     """Return what renders the job, as often as it is called. Its summary is None where it was interrupted."""
-    digest = resolved.identity.model_digest
+    digest = resolved.first.identity.model_digest
     hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
 
     def run(**more: Any) -> tuple[Workers, Summary | None]:

@@ -26,10 +26,10 @@ TEXTS = {
 def told(path: Path) -> list[tuple[int, str, str, str]]:
     """Return (row, column, reason, fix) of all refused cells of a table."""
     return [
-        (first + offset, column, why.reason, why.fix)
+        (first + offset, one.column, one.why.reason, one.why.fix)
         for first, batch in open_table(str(path)).batches()
         for offset, problems in readable(batch, ["prompt"]).refused.items()
-        for column, _, why in problems
+        for one in problems
     ]
 
 

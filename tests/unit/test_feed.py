@@ -74,7 +74,7 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
         survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, None, run="r1")  # type: ignore[arg-type]
         dispatcher = Dispatcher(size=LeaseSize(max_rows=1), order=order_of(order))
-        feed = Feed(work, dispatcher, lambda row_id, pending: False)
+        feed = Feed(work, dispatcher, {}, lambda row_id, pending: False, lambda added: None)
         feed.fill()
         dispatcher.join("w")
         leases = [dispatcher.lease("w", 0.0)]

@@ -123,11 +123,11 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
 
 
 def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]:
-    fleet = Played(resolved.identity.model_digest, list(reports))
+    fleet = Played(resolved.first.identity.model_digest, list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey = survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        work = replace(work, largest=survey.largest(None, resolved.model.options))
+        work = replace(work, largest={"": survey.largest(None, resolved.first.settings.options)})
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 

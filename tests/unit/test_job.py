@@ -267,7 +267,8 @@ def test_a_hostile_set_is_refused_in_our_words(text: str, tmp_path: Path) -> Non
 def test_the_schema_holds_every_key_and_refuses_others() -> None:
     schema = job_schema()
     assert set(schema["properties"]) == set(Job.model_fields)
-    assert schema["required"] == ["output", "model"]  # and a table, or a sweep
+    assert schema["required"] == ["output"]  # and a table, or a sweep
+    assert schema["oneOf"] == [{"required": ["model"]}, {"required": ["models"]}]
     assert schema["additionalProperties"] is False
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
     assert all(name in schema["properties"]["recipe"]["description"] for name in BUILT_IN)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.pipeline.model.license import TERMS, License, license_of
+from framefleet.pipeline.model.license import License, known_terms, license_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
@@ -89,4 +89,4 @@ def test_each_license_of_a_preset_has_terms_or_says_to_read_them() -> None:
     for preset in PRESETS:
         said = str(License(name=preset.licence, source="preset"))
         assert said.startswith(preset.licence)
-    assert all(terms.text for terms in TERMS.values())
+    assert all(terms.text for terms in known_terms().values())

@@ -58,7 +58,18 @@ def test_credentials_are_shown_to_nobody_that_an_output_names(out: str, tmp_path
 
 def test_every_key_of_a_job_is_judged(out: str) -> None:
     """A key that is new has to be thought about: what is opened, run or written on the word of job.json?"""
-    asked = {"table", "model", "inputs", "fleet", "sweep", "loras", "second_models", "recipe", "scores"}
+    asked = {
+        "table",
+        "model",
+        "models",
+        "inputs",
+        "fleet",
+        "sweep",
+        "loras",
+        "second_models",
+        "recipe",
+        "scores",
+    }
     elsewhere = {"output", "storage_options"}  # are never job.json's
     withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
     harmless = {

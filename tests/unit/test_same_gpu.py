@@ -70,7 +70,7 @@ def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
 
 
 def render(resolved: ResolvedJob, *environments: dict[str, str], only: int = 4) -> list[Cause]:
-    digest = resolved.identity.model_digest
+    digest = resolved.first.identity.model_digest
     hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey_rows(resolved, index, Callback())

@@ -49,8 +49,8 @@ SETUP = cast(WorkerSetup, type("Setup", (), {"model": ModelSettings(path="m", de
 
 def begun() -> Start:
     start = Start(FleetSettings(address="a machine:1"), FaultPolicy())  # where nothing is forked
-    start.begin(SETUP, "WanPipeline")
-    start.begin(SETUP, "WanPipeline")
+    start.begin({"": SETUP}, ["WanPipeline"])
+    start.begin({"": SETUP}, ["WanPipeline"])
     return start
 
 

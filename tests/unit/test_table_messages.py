@@ -160,7 +160,7 @@ def test_what_others_call_an_argument_is_told_when_it_is_carried(
 
 
 def test_a_column_that_other_pipelines_take_is_reported(wan: PipelineSpec) -> None:
-    assert of_others(["image", "note", "strength", "prompt"], wan) == ["image", "strength"]
+    assert of_others(["image", "note", "strength", "prompt"], [wan]) == ["image", "strength"]
 
 
 @pytest.mark.parametrize(

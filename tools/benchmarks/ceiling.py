@@ -4,10 +4,15 @@ Each process renders its share with the Renderer (no Ray, no files), then once m
 pay, and notes every forward's rows and pins. Last it runs as many of the same forwards and decodes in a bare
 loop: no text encoder, no noise scheduler, no greenlets, no files, and no probing, unless a size that did not
 pay is due for another try. All three are timed.
+
+    python -m tools.benchmarks.ceiling rows.parquet MODEL    # for `framefleet report --ceiling`
+
+A row of the table has all arguments, a seed, and a scheduler or none.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -122,4 +127,17 @@ def _render(renderer: Renderer, rows: Sequence[Row]) -> float:
 
 def request_of(row: Row) -> Request:
     arguments = {key: value for key, value in row.items() if key not in NOT_ARGUMENTS}
-    return Request(arguments=arguments, seed=row["seed"], scheduler=row["scheduler"])
+    return Request(arguments=arguments, seed=row["seed"], scheduler=row.get("scheduler"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Rows that one process renders in an hour at most.")
+    parser.add_argument("table", type=Path)
+    parser.add_argument("model", type=Path)
+    options = parser.parse_args()
+    found = measure_ceiling(options.table, options.model, workers=1, mode="exact")
+    print(f"{3600 * found.bare:,.0f} rows an hour at most, {3600 * found.again:,.0f} with the renderer")
+
+
+if __name__ == "__main__":
+    main()

@@ -196,9 +196,11 @@ def _rates(model: Path, folder: Path) -> tuple[float, float, float]:
 
 
 def _single(resolved: ResolvedJob) -> int:
-    rows = (row for first, batch in resolved.table.batches() for row in resolved.plan.rows(first, batch))
+    rows = (
+        row for first, batch in resolved.table.batches() for row in resolved.first.plan.rows(first, batch)
+    )
     some = islice(rows, RATE_ROWS // 10)
-    return sum(1 for row in some if isinstance(row, CheckedRow) and resolved.identity(row.request))
+    return sum(1 for row in some if isinstance(row, CheckedRow) and resolved.first.identity(row.request))
 
 
 def _per_s(count: Callable[[], int]) -> float:

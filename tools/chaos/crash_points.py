@@ -67,7 +67,7 @@ class NoStart:
 
 def drive(work: Work, *_: object) -> Any:
     """Render with a worker in this process."""
-    with closing(WorkersHere(work.setup, 1)) as workers:
+    with closing(WorkersHere(work.setups, 1)) as workers:
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
 
 

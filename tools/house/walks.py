@@ -61,9 +61,9 @@ def _one_clip(resolved: Any, setup: Any) -> Callable[[], None]:
     writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
 
     def render() -> None:
-        (rows,) = (resolved.plan.rows(first, batch) for first, batch in resolved.table.batches())
+        (rows,) = (resolved.first.plan.rows(first, batch) for first, batch in resolved.table.batches())
         (row,) = rows
-        renderer.submit(row.request, resolved.identity(row.request))
+        renderer.submit(row.request, resolved.first.identity(row.request))
         while renderer.num_active:
             for clip in renderer.step():
                 writer.add(None, values_of(store_clip(resolved.store, encode_clip(clip, setup.media))))

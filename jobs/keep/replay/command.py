@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
 from typer import Argument, Exit, Option
@@ -21,7 +22,14 @@ _RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that ha
 _RowId = Annotated[
     str, Argument(metavar="ROW_ID", help="Row to render: its row_id, which is also the name of its clip.")
 ]
-MovedModel = Annotated[str | None, Option("--model", help="Path or URL of the model, if it has moved.")]
+MovedModels = Annotated[
+    list[str] | None,
+    Option(
+        "--model",
+        metavar="PATH",
+        help="Path or URL of the model, if it has moved; NAME=PATH for one of several models; repeatable.",
+    ),
+]
 MovedLoras = Annotated[
     list[str] | None,
     Option("--lora", metavar="NAME=PATH", help="Path or URL of a LoRA, if it has moved; repeatable."),
@@ -56,7 +64,7 @@ _Script = Annotated[
 def replay_command(
     output: _RecordedOutput,
     row_id: _RowId,
-    model: MovedModel = None,
+    models: MovedModels = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -78,7 +86,7 @@ def replay_command(
         from framefleet.jobs.keep.replay.recorded_row import Given
 
         given = Given(
-            model=model,
+            **moved_models(models or []),
             loras=places(loras or [], "--lora"),
             ip_adapter=ip_adapter,
             second_models=places(second_models or [], "--second-model"),
@@ -93,6 +101,19 @@ def replay_command(
         else:
             is_equal = show_replay(output, row_id, given, save=save)
     raise Exit(0 if is_equal else 1)
+
+
+def moved_models(given: Sequence[str]) -> dict[str, Any]:
+    """Return what `Given` takes of `--model PLACE` or `--model NAME=PLACE`. A place may hold a = itself."""
+    from framefleet.pipeline.model.lora import NAME
+
+    named = [text.partition("=") for text in given]
+    models = {name: place for name, equals, place in named if equals and NAME.fullmatch(name)}
+    if len(models) != len(given) > 1:
+        raise JobError(
+            "--model is given more than once", "give it once, or once for each model as NAME=PLACE"
+        )
+    return {"model": given[0] if len(given) == 1 else None, "models": models}
 
 
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:

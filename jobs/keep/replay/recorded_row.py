@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from framefleet.jobs.job.job_json import Claim, claim_of
+from framefleet.jobs.job.job_json import Claim, ClaimedModel, ClaimedOfSeveral, claim_of
 from framefleet.jobs.keep.replay.record_values import arguments_of, environment_of, options_of
 from framefleet.jobs.render.output_job import STORES, is_opened
 from framefleet.pipeline.errors import JobError
@@ -30,12 +30,14 @@ from framefleet.pipeline.text import quoted
 class Given:
     """What is said by whoever replays a row, as no output is trusted with it.
 
-    model, ip_adapter, loras, second_models: where these are now, the latter two by name. recipe: one of a
+    model, ip_adapter, loras, second_models: where these are now, the latter two by name. models: the same of
+    models, by name, where a job has several. recipe: one of a
     module, which the record must name too. roots: folders and URLs below which images and videos may be read,
     on private networks too. allow_pickle: load pickles of tensors. storage_options: as in the job.
     """
 
     model: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
     loras: Mapping[str, str] = field(default_factory=dict)
     ip_adapter: str | None = None
     second_models: Mapping[str, str] = field(default_factory=dict)
@@ -50,13 +52,17 @@ NOTHING = Given()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """One committed row, as its record and job.json have it. second_models: that it names, by name."""
+    """One committed row, as its record and job.json have it. second_models: that it names, by name.
+
+    model_files: what loading its model read then, each with its SHA-256.
+    """
 
     record: Record
     claim: Claim
     environment: Mapping[str, Any]
     request: Request
     model: ModelSettings
+    model_files: Mapping[str, str]
     second_models: Mapping[str, ModelSettings]
     inputs: Inputs
     store: Store
@@ -72,6 +78,9 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     """Return what is known about the row of a record."""
     environment, arguments = environment_of(record), arguments_of(record)
     named = filter(is_model, arguments.values())
+    claimed, what, option = _claimed_model(record, claim)
+    name = record.model_name
+    moved = given.models.get(name) if name and given.models else given.model
     return Recorded(
         record=record,
         claim=claim,
@@ -84,20 +93,32 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             fps=record.fps,
         ),
         model=ModelSettings(
-            path=given.model or _place(record.model, "its model", "--model PLACE"),
-            allow_pickle=_pickles(claim.job.model.allow_pickle, "its model", given),
+            path=moved or _place(record.model, what, option),
+            allow_pickle=_pickles(claimed.allow_pickle, what, given),
             dtype=environment.dtype,
             device=environment.device,
             threads=environment.threads,
             options=options_of(record, environment),
             storage_options=dict(given.storage_options),
             loras={name: _lora(name, digest, claim, given) for name, digest in digests_in(arguments).items()},
-            ip_adapter=_ip_adapter(claim, given),
+            ip_adapter=_ip_adapter(claimed, given),
         ),
+        model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
         second_models={one["name"]: _second_model(one, claim, given) for one in named},
         inputs=_inputs(arguments, given),
         store=store,
     )
+
+
+def _claimed_model(record: Record, claim: Claim) -> tuple[ClaimedModel, str, str]:
+    """Return what job.json says of the row's model, its words for messages, and the option for its place."""
+    name = record.model_name
+    claimed = claim.job.model if name is None else claim.job.models.get(name)
+    if claimed is None:
+        raise _unnamed("the model" if name is None else f"the model {name!r}")
+    if name is None:
+        return claimed, "its model", "--model PLACE"
+    return claimed, f"its model {name!r}", quoted("--model", f"{name}=PLACE")
 
 
 def _place(place: str, what: str, option: str) -> str:
@@ -137,9 +158,9 @@ def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
     return replace(lora, path=_place(claimed.path, what, quoted("--lora", f"{name}=PLACE")))
 
 
-def _ip_adapter(claim: Claim, given: Given) -> IpAdapter | None:
-    """Return the job's IP-adapter, from where job.json or the caller says; its files are the model's."""
-    claimed, moved = claim.job.model.ip_adapter, given.ip_adapter
+def _ip_adapter(model: ClaimedModel, given: Given) -> IpAdapter | None:
+    """Return the model's IP-adapter, from where job.json or the caller says; its files are the model's."""
+    claimed, moved = model.ip_adapter, given.ip_adapter
     if claimed is None:
         return None
     place = moved or _place(claimed.path, "its IP-adapter", "--ip-adapter PLACE")

@@ -180,7 +180,7 @@ def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> No
     """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
     if model_digest(digests) == recorded.record.model_digest:
         return
-    changed = [file for file, _, _ in _differences(recorded.claim.model_files, digests)]
+    changed = [file for file, _, _ in _differences(recorded.model_files, digests)]
     raise ModelError(
         f"the model at {name} is not the one that rendered this row; other files: "
         + ", ".join(changed[:5])

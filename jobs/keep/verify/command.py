@@ -15,10 +15,11 @@ from framefleet.jobs.keep.replay.command import (
     AllowPickle,
     MovedIpAdapter,
     MovedLoras,
-    MovedModel,
+    MovedModels,
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
+    moved_models,
     said_of,
     unforged,
 )
@@ -56,7 +57,7 @@ def verify_command(
     row_ids: _RowIds = None,
     by_fleet: _ByFleet = False,
     as_json: AsJson = False,
-    model: MovedModel = None,
+    models: MovedModels = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -76,7 +77,7 @@ def verify_command(
         from framefleet.jobs.keep.replay.recorded_row import Given
 
         given = Given(
-            model=model,
+            **moved_models(models or []),
             loras=places(loras or [], "--lora"),
             ip_adapter=ip_adapter,
             second_models=places(second_models or [], "--second-model"),

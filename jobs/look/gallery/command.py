@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
+from framefleet.jobs.options import OutputToRead, Port, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.outputs.layout import PICKS
 
@@ -22,7 +22,6 @@ _Previews = Annotated[bool, Option("--previews", help="Make a preview image for 
 _Serve = Annotated[
     bool, Option("--serve", help="Serve the page on this machine, and save stars and notes in the output.")
 ]
-_Port = Annotated[int, Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
 
 
 def gallery_command(
@@ -31,7 +30,7 @@ def gallery_command(
     y: _Y = None,
     previews: _Previews = False,
     serve: _Serve = False,
-    port: _Port = 0,
+    port: Port = 0,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:

@@ -3,35 +3,29 @@
     http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only clips/ and previews/
     http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
 
-Whoever has the URL may look and choose; other users of the machine and pages of the web do not know it.
-Pages of the web are also recognised by `Host`, a name of theirs that leads here, and `Origin`.
+`page_server.py` says who may ask.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
-import secrets
 import threading
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from mimetypes import guess_type
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from framefleet.jobs.look.gallery.gallery import INDEX
-from framefleet.pipeline.errors import FramefleetError, JobError, NoFile
+from framefleet.jobs.look.page_server import OutputHandler, PageServer
+from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PICKS, PREVIEWS
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 
-_SERVED = re.compile(rf"(?:{GALLERY}|{CLIPS}|{PREVIEWS})/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
-_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})", re.ASCII)
-_MAX_FILE, _MAX_CHANGE, _MAX_PICKS = 1 << 30, 1 << 16, 1 << 28  # bytes
+_MAX_PICKS = 1 << 28  # bytes
 # The page may ask this server alone, and knows by the second line that it keeps picks.
 _FILES_ALONE, _ASKS_TOO = b"default-src 'none';", b"default-src 'none'; connect-src 'self';"
 _PLACE = b'<meta name="framefleet-picks" content="../picks">'
@@ -79,141 +73,41 @@ class KeptPicks:
             self._store.write(PICKS, "".join(lines).encode())
 
 
-class GalleryServer:
+class GalleryServer(PageServer):
     """Serves the gallery of an output, which is written, until it is closed. url: of its page.
 
     port: 0 takes a free one. Raises JobError where it is taken.
     """
 
     def __init__(self, store: Store, *, port: int = 0) -> None:
-        token = secrets.token_urlsafe(16)
         picks = KeptPicks(store)
         picks.all()  # raises now where the file is damaged
-
-        class Handler(_Handler):
-            pass
-
-        Handler.store, Handler.picks, Handler.token = store, picks, token
-        try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        except OSError as error:
-            raise JobError(f"port {port}: {error.strerror}", "choose another one with --port") from None
-        self._server.daemon_threads = True
-        Handler.hosts = tuple(f"{name}:{self._server.server_port}" for name in ("127.0.0.1", "localhost"))
-        self.url = f"http://{Handler.hosts[0]}/{token}/{INDEX}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="gallery")
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Return once it is closed, or never."""
-        self._thread.join()
-
-    def close(self) -> None:
-        """End it; what is under way is answered no more."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def __enter__(self) -> GalleryServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(_Handler, INDEX, store, port=port, picks=picks)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Answers one request. Nothing of it is trusted."""
-
-    store: Store
+class _Handler(OutputHandler):
+    folders = (GALLERY, CLIPS, PREVIEWS)
     picks: KeptPicks
-    token: str
-    hosts: tuple[str, ...]
-    timeout = 60
-    server_version, sys_version = "framefleet", ""
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        if (path := self._path()) is None:
-            return
-        try:
-            if path == "picks":
-                found = [[key, pick.model_dump(exclude={"row_id"})] for key, pick in self.picks.all().items()]
-                self._answer(json.dumps(found).encode(), "application/json")
-            elif _SERVED.fullmatch(path) and ".." not in path:
-                self._send(path)
-            else:
-                self._refuse(HTTPStatus.NOT_FOUND)
-        except (FileNotFoundError, NoFile):
-            self._refuse(HTTPStatus.NOT_FOUND)
-        except FramefleetError as error:
-            log.warning("%s", error)
-            self._refuse(HTTPStatus.BAD_GATEWAY)
-
-    def do_POST(self) -> None:
-        if (path := self._path()) is None:
-            return
-        length = self.headers.get("Content-Length", "")
+    def made(self, path: str) -> tuple[bytes, str] | None:
         if path != "picks":
-            self._refuse(HTTPStatus.NOT_FOUND)
-        elif self.headers.get("Origin") != f"http://{self.headers['Host']}":
-            self._refuse(HTTPStatus.FORBIDDEN)
-        elif self.headers.get("Content-Type") != "application/json":
-            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        elif not re.fullmatch(r"\d{1,9}", length, re.ASCII) or int(length) > _MAX_CHANGE:
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        else:
-            self._change(self.rfile.read(int(length)))
+            return None
+        found = [[key, pick.model_dump(exclude={"row_id"})] for key, pick in self.picks.all().items()]
+        return json.dumps(found).encode(), "application/json"
 
-    def _change(self, body: bytes) -> None:
+    def shown(self, path: str, content: bytes) -> bytes:
+        if path == INDEX:
+            content = content.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
+        return content
+
+    def take(self, path: str, body: bytes) -> HTTPStatus:
+        if path != "picks":
+            return HTTPStatus.NOT_FOUND
         try:
             self.picks.change(_PICK.validate_python(parse_json(body)))
         except (ValidationError, ValueError):
-            self._refuse(HTTPStatus.BAD_REQUEST)
+            return HTTPStatus.BAD_REQUEST
         except FramefleetError as error:  # the page tries again
             log.warning("%s", error)
-            self._refuse(HTTPStatus.BAD_GATEWAY)
-        else:
-            self._answer(b"{}", "application/json")
-
-    def _path(self) -> str | None:
-        """Return what is asked for, below the token; None once a request that is not ours is refused."""
-        begin = f"/{self.token}/"
-        if self.headers.get("Host") not in self.hosts:
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
-        elif not secrets.compare_digest(self.path[: len(begin)].encode(), begin.encode()):
-            self._refuse(HTTPStatus.NOT_FOUND)
-        else:
-            return self.path[len(begin) :].partition("?")[0]
-        return None
-
-    def _send(self, path: str) -> None:
-        size = self.store.stat(path).size
-        kind = guess_type(path)[0] or "application/octet-stream"
-        asked = _RANGE.fullmatch(self.headers.get("Range", ""))
-        first = int(asked[1]) if asked else 0
-        last = min(int(asked[2]) if asked and asked[2] else size - 1, size - 1, _MAX_FILE - 1)
-        if asked and first > last:
-            self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-            return
-        content = self.store.read(path, last + 1)[first:]
-        if path == INDEX:
-            content = content.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
-        self._answer(content, kind, ranged=f"bytes {first}-{last}/{size}" if asked else None)
-
-    def _answer(self, content: bytes, kind: str, *, ranged: str | None = None) -> None:
-        self.send_response(HTTPStatus.PARTIAL_CONTENT if ranged else HTTPStatus.OK)
-        headers = {"Content-Type": kind, "Content-Length": len(content), "Accept-Ranges": "bytes"}
-        headers |= {"Content-Range": ranged} if ranged else {}
-        # Other origins neither read nor show what is here; a browser does not guess what a file is.
-        headers |= {"Cross-Origin-Resource-Policy": "same-origin", "X-Content-Type-Options": "nosniff"}
-        headers |= {"X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
-        for name, value in headers.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def _refuse(self, status: HTTPStatus) -> None:
-        self.close_connection = True  # its body was not read
-        self.send_error(status)
-
-    def log_message(self, *_: Any) -> None:
-        """Log nothing: the token is in every line."""
+            return HTTPStatus.BAD_GATEWAY
+        return HTTPStatus.OK

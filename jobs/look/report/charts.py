@@ -190,7 +190,7 @@ def _themed(svg: str, label: str) -> str:
 
 def _named_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first one on top, and bars of one height in every chart
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
 

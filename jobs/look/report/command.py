@@ -19,12 +19,26 @@ _Price = Annotated[
         help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
     ),
 ]
+_Accepted = Annotated[
+    str | None,
+    Option(
+        "--accepted",
+        metavar="SQL",
+        help='Condition on the clips that count, e.g. "stars >= 3" or "sharpness > 0.4". Default: all.',
+    ),
+]
+_Ceiling = Annotated[
+    float | None,
+    Option("--ceiling", min=0.0, metavar="ROWS", help="Rows that one GPU can render in an hour."),
+]
 _AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]
 
 
 def report_command(
     output: OutputToRead,
     price: _Price = None,
+    accepted: _Accepted = None,
+    ceiling: _Ceiling = None,
     as_json: _AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
@@ -44,7 +58,7 @@ def report_command(
         store = opened.store
         with watch_on(stderr) as watch:
             wait_for(watch, f"reading the records of {opened.url}")
-            found = report_of(store, price=price)
+            found = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
         if as_json:
             stdout.say(found.to_json(is_ascii=True).rstrip("\n"))
             return
@@ -53,6 +67,8 @@ def report_command(
             unit, cost = "GPU" if found.gpus_per_worker else "worker", found.cost
             hours = f"{cost.gpu_hours:,.3g} {unit} hours x {cost.price_per_gpu_hour:g}"
             stdout.say(f"cost: {cost.total:,.2f} ({hours})")
+        if found.clip_yield:
+            stdout.say(f"yield: {found.clip_yield.text()}")
         stdout.say(f"report: {store.url_of(PAGE)}")
         stdout.say(f"json:   {store.url_of(VALUES)}")
         if drafts := opened.drafts:

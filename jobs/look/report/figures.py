@@ -22,7 +22,7 @@ COLUMNS = [
     *("write_s", "idle_s", "idle_causes", "bytes", "duration_s", "num_frames", "height", "width"),
     *("model", "model_digest", "environment", "peak_memory_bytes"),
 ]
-COMPUTE, LICENSE = "compute_s", "license"  # parts of earlier versions, and theirs alone, lack them
+COMPUTE, LICENSE, MODEL_NAME = "compute_s", "license", "model_name"  # which parts of earlier versions lack
 _SUMMED = ("busy_s", "idle_s", "encode_s", "write_s")
 MAX_CAUSES = 100  # of idle time
 MAX_NAMES = 2000  # workers, shapes, environments: what is more is one `THE_REST`
@@ -118,19 +118,20 @@ class Figures:
         self.timeline = Timeline()
         self.batches: Counter[int] = Counter()
         self.shapes: Counter[str] = Counter()
-        self.models: Counter[tuple[str, str, str]] = Counter()
+        self.models: Counter[tuple[str, str, str, str]] = Counter()
+        self.model_s: dict[tuple[str, str, str, str], float] = {}  # in which each computed, as recorded
         self.environments: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         self.workers: dict[tuple[str, str], WorkerTime] = {}
 
     def add(self, table: pa.Table) -> None:
-        """Take these records: of `COLUMNS`, and `COMPUTE` and `LICENSE` where there are some."""
+        """Take these records: of `COLUMNS`, and of those that may be missing what there is."""
         self.num_rows += len(table)
-        self.num_bytes += int(pc.sum(_positive(table["bytes"])).as_py() or 0)
-        self.clip_s += float(pc.sum(_positive(table["duration_s"])).as_py() or 0)
+        self.num_bytes += int(pc.sum(positive(table["bytes"])).as_py() or 0)
+        self.clip_s += float(pc.sum(positive(table["duration_s"])).as_py() or 0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, pc.max(table["peak_memory_bytes"]).as_py() or 0)
         self._add_times(table)
-        self._add_batches(_positive(table["batch_size"]))
+        self._add_batches(positive(table["batch_size"]))
         self._add_kinds(table)
         self._add_workers(table)
 
@@ -148,10 +149,15 @@ class Figures:
     def _add_kinds(self, table: pa.Table) -> None:
         for *sides, rows in _grouped(table, ["num_frames", "height", "width"]):
             _count(self.shapes, _shape(*sides), rows, THE_REST)
-        if LICENSE not in table.column_names:
-            table = table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
-        for model, digest, license, rows in _grouped(table, ["model", "model_digest", LICENSE]):
-            _count(self.models, (model, digest, license or ""), rows, (THE_REST, "", ""))
+        for name in {LICENSE, MODEL_NAME}.difference(table.column_names):
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        of_model = ["model", "model_digest", LICENSE, MODEL_NAME]
+        spent = table.select(of_model).append_column(COMPUTE, _compute_s(table))
+        sums = spent.group_by(of_model).aggregate([(COMPUTE, "sum"), ([], "count_all")])
+        for row in sums.to_pylist():
+            key = (row["model"], row["model_digest"], row[LICENSE] or "", row[MODEL_NAME] or "")
+            key = _count(self.models, key, row["count_all"], (THE_REST, "", "", ""))
+            self.model_s[key] = self.model_s.get(key, 0.0) + (row[f"{COMPUTE}_sum"] or 0.0)
         for environment, rows in _grouped(table, ["environment"]):
             place, remark = _split(environment)
             _count(self.environments, place, rows, "{}")
@@ -162,7 +168,7 @@ class Figures:
         """Add up what each worker did; rows without a recorded share are estimated."""
         computed = _compute_s(table)
         self.num_estimated += computed.null_count
-        measured = {"busy_s": computed} | {name: _positive(table[name]) for name in _SUMMED[1:]}
+        measured = {"busy_s": computed} | {name: positive(table[name]) for name in _SUMMED[1:]}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
         sums = keyed.group_by(["worker", "node"]).aggregate(
             [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
@@ -187,7 +193,7 @@ class Figures:
             table["node"],
             *map(_seconds, (table["started_at"], table["finished_at"])),
         )
-        idle = _positive(table["idle_s"]).to_pylist()
+        idle = positive(table["idle_s"]).to_pylist()
         rows = zip(*(column.to_pylist() for column in columns), idle, strict=True)
         for name, node, started, finished, idle_s in sorted(rows, key=lambda row: row[3]):
             worker = self._worker(name, node)
@@ -209,10 +215,10 @@ def _compute_s(table: pa.Table) -> pa.ChunkedArray:
     if COMPUTE not in table.column_names:
         return pa.chunked_array([pa.nulls(len(table), pa.float64())])
     computed = table[COMPUTE]
-    return pc.if_else(pc.is_valid(computed), _positive(computed), None)
+    return pc.if_else(pc.is_valid(computed), positive(computed), None)
 
 
-def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return numbers as they may be: none, negative and infinite ones as 0."""
     numbers = pc.fill_null(column.cast(pa.float64(), safe=False), 0.0)
     is_sound = pc.and_(pc.greater_equal(numbers, 0.0), pc.is_finite(numbers))
@@ -239,8 +245,11 @@ def _grouped(table: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:
     return list(zip(*(counted[name].to_pylist() for name in [*names, "count_all"]), strict=True))
 
 
-def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> None:
-    counter[name if name in counter or len(counter) < MAX_NAMES else others] += rows
+def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> Any:
+    """Count rows, and return as what: those of too many names are all `others`."""
+    name = name if name in counter or len(counter) < MAX_NAMES else others
+    counter[name] += rows
+    return name
 
 
 def mapping_in(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Whatever records say is escaped, and shortened where it has no bounds.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from framefleet.jobs.look.report.charts import (
     throughput_chart,
     workers_chart,
 )
-from framefleet.jobs.look.report.values import Report
+from framefleet.jobs.look.report.clip_yield import Yield
+from framefleet.jobs.look.report.values import Report, UsedModel
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.pipeline.outputs.failed_rows import FailedRow
 from framefleet.pipeline.text import escaped
 
@@ -37,15 +39,19 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
     """Return the page. stills: prompts and WebP pictures of the newest clips."""
     title = html_text(report.output.rstrip("/").rpartition("/")[2] or report.output)
-    body = "\n".join(
-        [*_top(report, title), _stills(stills), *_charts(report), *_tables(report), _foot(report)]
-    )
+    body = [*_top(report, title), _stills(stills), *_charts(report), *_tables(report), _foot(report)]
+    return html_page(f"{title}: report", body, policy=_POLICY)
+
+
+def html_page(title: str, body: Iterable[str], *, policy: str, head: str = "") -> str:
+    """Return a page in the style of reports. policy: what it may load."""
+    text = "\n".join(body)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}: report</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{title}</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n{head}</head>\n"
+        f"<body>\n<main>\n{text}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -67,15 +73,19 @@ def bytes_shown(count: float) -> str:
 def _top(report: Report, title: str) -> Iterator[str]:
     models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
     yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
-    facts = list(_facts(report))
-    tiles = "".join(
+    yield fact_tiles(_facts(report))
+
+
+def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
+    """Return names with their values side by side, and whether each is bad."""
+    tiles = [
         f'<div class="{"tile bad" if is_bad else "tile"}">'
         f"<b>{html_text(value)}</b><span>{html_text(name)}</span></div>"
         for name, value, is_bad in facts
-    )
+    ]
     # As many columns as leave the last line the fullest, so that no tile is alone in it.
-    columns = max((6, 5, 4), key=lambda count: ((len(facts) - 1) % count + 1) / count)
-    yield f'<div class="tiles" style="--columns: {columns}">{tiles}</div>'
+    columns = max((6, 5, 4), key=lambda count: ((len(tiles) - 1) % count + 1) / count)
+    return f'<div class="tiles" style="--columns: {columns}">{"".join(tiles)}</div>'
 
 
 def _stills(stills: Sequence[tuple[str, bytes]]) -> str:
@@ -113,7 +123,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     if work.idle_share is not None:
         yield "idle time of models", f"{work.idle_share:.1%}", False
     unit = "GPU hours" if report.gpus_per_worker else "worker hours"
-    yield unit, f"{(work.busy_s + work.idle_s) / 3600 * (report.gpus_per_worker or 1):,.3g}", False
+    yield unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
     if said := report.audits.said:
@@ -124,28 +134,35 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
             yield "per clip", f"{cost.per_clip:,.4g}", False
+    if gain := report.clip_yield:
+        yield "of the time became accepted clips", f"{gain.accepted_share:.1%}", False
+        if gain.cost_per_accepted is not None and gain.accepted:
+            yield "per accepted clip", f"{gain.cost_per_accepted:,.4g}", False
 
 
 def _charts(report: Report) -> Iterator[str]:
     work, clips = report.work, report.clips
     yield '<div class="charts">'
-    yield _card("Rows by state", _state_note(report), states_chart(report))
+    yield html_card("Rows by state", _state_note(report), states_chart(report))
     if report.throughput.bins:
-        yield _card("Throughput", _pace_note(report), throughput_chart(report.throughput))
+        yield html_card("Throughput", _pace_note(report), throughput_chart(report.throughput))
     if clips.batch_sizes:
-        yield _card("Batch sizes", "Rows by the size of their batch.", batches_chart(clips.batch_sizes))
+        yield html_card("Batch sizes", "Rows by the size of their batch.", batches_chart(clips.batch_sizes))
     if work.workers:
-        yield _card("Time of workers", _work_note(report), workers_chart(work))
-    if work.idle:
+        yield html_card("Time of workers", _work_note(report), workers_chart(work))
+    yield from time_charts(report.spent)
+    if report.clip_yield:
+        yield _yield_card(report.clip_yield)
+    if work.idle and not report.spent:
         idle = list(work.idle.items())[:MAX_BARS]
         numbers = [_seconds(seconds) for _, seconds in idle]
         note = "Seconds in which a model waited, by cause."
         series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
-        yield _card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
+        yield html_card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
     if background := _background(report):
         numbers = [_seconds(seconds) for _, seconds in background]
         note = "Seconds that threads spent encoding and storing clips while the model computes."
-        yield _card(
+        yield html_card(
             "Background work",
             note,
             bars_chart(background, numbers, what="Seconds", series=[4] * len(background)),
@@ -153,12 +170,31 @@ def _charts(report: Report) -> Iterator[str]:
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[:MAX_BARS]
         numbers = [f"{count:,}" for _, count in types]
-        yield _card(
+        yield html_card(
             "Failures",
             "Rows by type of error.",
             bars_chart(types, numbers, what="Failures", series=[2] * len(types)),
         )
     yield "</div>"
+
+
+def time_charts(figures: Mapping[str, float]) -> Iterator[str]:
+    """Yield what workers' time went to, by cause, if anything was counted."""
+    if spent := WORKER_SECONDS.by_label(figures):
+        shown, whole = list(spent.items())[:MAX_BARS], sum(spent.values())
+        numbers = [f"{seconds / whole:.1%}" for _, seconds in shown]
+        series = [0 if cause in BUSY else 5 if cause == LOAD else 2 for cause, _ in shown]
+        note = f"{duration(whole)} of all workers. Blue: the model computes; red: it waits; grey: loading."
+        yield html_card("Where the time goes", note, bars_chart(shown, numbers, what="Time", series=series))
+
+
+def _yield_card(gain: Yield) -> str:
+    seconds, whole = list(gain.seconds.items()), sum(gain.seconds.values())
+    numbers = [f"{spent / whole:.1%}" for _, spent in seconds]
+    series = [1, *[2] * (len(seconds) - 1)]
+    chart = bars_chart(seconds, numbers, what="What became of the time", series=series)
+    rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
+    return html_card("What became of the time", f"{gain.text()}.{rule}", chart)
 
 
 def _state_note(report: Report) -> str:
@@ -186,7 +222,7 @@ def _background(report: Report) -> list[tuple[str, float]]:
     return pairs if any(seconds for _, seconds in pairs) else []
 
 
-def _card(title: str, note: str, svg: str) -> str:
+def html_card(title: str, note: str, svg: str) -> str:
     return f"<section><h2>{title}</h2><p>{html_text(note)}</p>{svg}</section>"
 
 
@@ -197,18 +233,17 @@ def _tables(report: Report) -> Iterator[str]:
             for one in report.failures
         ]
         note = "By message. List every row with framefleet failures, render them again with framefleet retry."
-        yield _table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
+        yield html_table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
     shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
-    yield _table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
-    models = [(one.model, one.license, one.digest, f"{one.rows:,}") for one in report.models]
-    yield _table(
+    yield html_table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
+    yield html_table(
         "Model",
         "The digest covers all files that were loaded.",
-        ("model", "license", "digest", "rows"),
-        models,
+        ("model", "license", "digest", "rows", "s a row"),
+        [_model(one) for one in report.models],
     )
     for one in report.environments:
-        yield _table(
+        yield html_table(
             "Environment", f"{one.rows:,} rows.", ("name", "value"), _environment(one.values.items())
         )
 
@@ -217,13 +252,18 @@ def _place(row: FailedRow) -> str:
     return f"{row.positions[0]:,}" if row.positions else row.row_id
 
 
+def _model(one: UsedModel) -> tuple[str, ...]:
+    name = f"{one.name}: {one.model}" if one.name else one.model
+    return name, one.license, one.digest, f"{one.rows:,}", f"{one.busy_s / one.rows:.3g}"
+
+
 def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
     texts = {str(key): value if isinstance(value, str) else canonical_json(value) for key, value in values}
     first = [key for key in _FIRST_KEYS if key in texts]
     return [(key, texts[key]) for key in [*first, *sorted(texts.keys() - set(first))][:60]]
 
 
-def _table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def html_table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     if not rows:
         return ""
     head = "".join(f"<th>{html_text(name)}</th>" for name in names)

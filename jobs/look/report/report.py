@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
+from framefleet.jobs.look.report.clip_yield import yield_of
 from framefleet.jobs.look.report.figures import (
     COLUMNS,
     COMPUTE,
     LICENSE,
     MAX_NAMES,
+    MODEL_NAME,
     THE_REST,
     Figures,
     WorkerTime,
@@ -33,14 +34,12 @@ from framefleet.jobs.look.report.values import (
     UsedEnvironment,
     UsedModel,
 )
-from framefleet.jobs.look.status.status import Status, StatusReader
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.look.status.status import Status, StatusReader, figures_of, newest_clips
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.media.clip_names import preview_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.row_counts import OutputCounts
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -56,16 +55,19 @@ def report(
     output: str,
     *,
     price: float | None = None,
+    accepted: str | None = None,
+    ceiling: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
     write: bool = True,
 ) -> Report:
     """Return the report of an output, and write report.html and report.json into it.
 
-    price: of a GPU hour, in any currency. write: False writes nothing. Needs no cluster. Raises JobError
-    where there is no output, or its records are not ours.
+    price: of a GPU hour, in any currency. accepted: a condition in SQL on the clips that count, by columns of
+    records and `stars`. ceiling: rows that one GPU can render in an hour, as it was measured. write: False
+    writes nothing. Needs no cluster. Raises JobError where there is no output, or its records are not ours.
     """
     store = Output.open_rendered(output, storage_options).store
-    found = report_of(store, price=price)
+    found = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
     if write:
         write_report(store, found)
     return found
@@ -79,11 +81,14 @@ def write_report(store: Store, found: Report) -> None:
     store.write(VALUES, found.to_json().encode("utf-8", "replace"))
 
 
-def report_of(store: Store, *, price: float | None = None) -> Report:
+def report_of(
+    store: Store, *, price: float | None = None, accepted: str | None = None, ceiling: float | None = None
+) -> Report:
     """Return the report of an output; memory does not grow with its records."""
-    figures, gpus = _figures(store), gpus_per_worker(store)
+    figures, gpus, spent = _figures(store), gpus_per_worker(store), figures_of(store)
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
+    hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
     return Report(
         framefleet=framefleet.__version__,
         made_at=datetime.now(UTC).replace(microsecond=0),
@@ -98,8 +103,16 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
         ),
         work=work,
         audits=_audits(status, figures),
+        spent=spent,
         gpus_per_worker=gpus,
-        cost=None if price is None else _cost(price, work, gpus, figures.num_rows),
+        gpu_hours=hours,
+        cost=None if price is None else _cost(price, hours, figures.num_rows),
+        clip_yield=yield_of(
+            store,
+            accepted=accepted,
+            ceiling=ceiling and ceiling * (gpus or 1.0),
+            hour_price=price and price * (gpus or 1.0),
+        ),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
@@ -107,32 +120,31 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
             for text, rows in figures.environments.most_common(_MAX_ENVIRONMENTS)
         ),
         models=tuple(
-            UsedModel(rows=rows, model=model, digest=digest, license=license)
-            for (model, digest, license), rows in figures.models.most_common(_MAX_ENVIRONMENTS)
+            UsedModel(
+                rows=rows,
+                model=key[0],
+                digest=key[1],
+                license=key[2],
+                name=key[3],
+                busy_s=figures.model_s[key],
+            )
+            for key, rows in figures.models.most_common(_MAX_ENVIRONMENTS)
         ),
     )
 
 
 def _stills(store: Store) -> list[tuple[str, bytes]]:
     """Return prompts and previews of the newest clips; a clip without a preview is left out."""
-    names = ["finished_at", "row_id", "uri", "path", "preview_path", "arguments"]
-    newest: list[pa.Table] = []
-    for table in record_tables(store, names):
-        joined = pa.concat_tables([*newest, table])
-        newest = [joined.sort_by([("finished_at", "descending")]).slice(0, _MAX_STILLS)]
     stills = []
-    for row in newest[0].drop_columns(["finished_at"]).to_pylist() if newest else ():
-        try:
-            still = store.read(preview_path(recorded_path(row, RECORDS)), _MAX_STILL)
-        except (JobError, FileNotFoundError):  # not ours, or never made
-            continue
-        stills.append((str(told_arguments(row).get("prompt", row["row_id"])), still))
+    for clip in newest_clips(store, _MAX_STILLS):
+        with suppress(FileNotFoundError):  # never made
+            stills.append((clip.prompt, store.read(preview_path(clip.path), _MAX_STILL)))
     return stills
 
 
 def _figures(store: Store) -> Figures:
     figures = Figures()
-    later = {COMPUTE, LICENSE} & {*record_schema_of(store).names}
+    later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
     names = [*COLUMNS, *sorted(later)]
     for table in record_tables(store, names):
         figures.add(table)
@@ -202,8 +214,7 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
     return by_type, tuple(FailedAlike(rows=count, row=last[message]) for message, count in shown)
 
 
-def _cost(price: float, work: ModelTime, gpus: float, done: int) -> Cost:
-    hours = (work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
+def _cost(price: float, hours: float, done: int) -> Cost:
     per_clip = hours * price / done if done else None
     return Cost(price_per_gpu_hour=price, gpu_hours=hours, total=hours * price, per_clip=per_clip)
 

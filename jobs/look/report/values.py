@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.jobs.look.report.clip_yield import Yield
 from framefleet.jobs.look.report.figures import Bin, WorkerTime
 from framefleet.pipeline.outputs.failed_rows import FailedRow
 
@@ -77,7 +78,7 @@ class ModelTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """gpu_hours: the hours of workers, times the GPUs that each has; of one without a GPU its own."""
+    """gpu_hours: as of the report."""
 
     price_per_gpu_hour: float
     gpu_hours: float
@@ -95,10 +96,14 @@ class UsedEnvironment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedModel:
+    """name: in the job's `models`; "" of a job's only one. busy_s: that it computed, where records say so."""
+
     rows: int
     model: str
     digest: str
     license: str
+    name: str = ""
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,12 @@ class FailedAlike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The report of an output. cost: None without a price. failures: by message, the most frequent first."""
+    """The report of an output.
+
+    spent: what all runs counted, see `pipeline/metrics.py`. gpu_hours: the hours of workers, times the GPUs
+    that each has; of one without a GPU its own. cost: None without a price. clip_yield: None where drivers
+    counted nothing. failures: by message, the most frequent first.
+    """
 
     framefleet: str
     made_at: datetime
@@ -133,8 +143,11 @@ class Report:
     throughput: Throughput
     work: ModelTime
     audits: AuditedRows
+    spent: Mapping[str, float]
     gpus_per_worker: float
+    gpu_hours: float
     cost: Cost | None
+    clip_yield: Yield | None
     failures_by_type: Mapping[str, int]
     failures: tuple[FailedAlike, ...]
     environments: tuple[UsedEnvironment, ...]
@@ -144,4 +157,6 @@ class Report:
         """is_ascii: for a terminal, which does not get others' control characters then."""
         values = asdict(self)
         values["work"]["idle_share"] = self.work.idle_share
+        if self.clip_yield:
+            values["clip_yield"]["accepted_share"] = self.clip_yield.accepted_share
         return json.dumps(values, indent=2, ensure_ascii=is_ascii, default=datetime.isoformat) + "\n"

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,17 +16,22 @@ from rich.text import Text
 from typer import Option
 
 from framefleet.jobs.look.failures.command import one_line
-from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting, stdout
+from framefleet.jobs.options import AsJson, OutputToRead, Port, StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.headline import audit_line
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
+    from framefleet.pipeline.outputs.output import Output
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
 _Every = Annotated[
-    float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes of --watch.")
+    float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes.")
+]
+_Serve = Annotated[
+    bool,
+    Option("--serve", help="Serve a page on this machine that follows the job and plays new clips."),
 ]
 
 
@@ -33,6 +39,8 @@ def status_command(
     output: OutputToRead,
     watch: _Watch = False,
     every_s: _Every = 5.0,
+    serve: _Serve = False,
+    port: Port = 0,
     as_json: AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
@@ -45,8 +53,11 @@ def status_command(
         from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.status.status import StatusReader
 
-        reader = StatusReader(output_at(output, sets))
-        if not watch:
+        found = output_at(output, sets)
+        reader = StatusReader(found)
+        if serve:
+            _show_page(found, port=port, every_s=every_s)
+        elif not watch:
             print_status(reader.status(), as_json=as_json)
         elif as_json or not stdout.is_terminal:
             for status in _statuses(reader, every_s):
@@ -55,6 +66,17 @@ def status_command(
             with Live(console=stdout, auto_refresh=False) as live:
                 for status in _statuses(reader, every_s):
                     live.update(status_picture(status), refresh=True)
+
+
+def _show_page(output: Output, *, port: int, every_s: float) -> None:
+    """Serve the page until somebody ends it."""
+    from framefleet.jobs.look.status.page import StatusServer  # imports matplotlib
+
+    with StatusServer(output, port=port, every_s=every_s) as server:
+        stdout.say(server.url)
+        stderr.say("press Ctrl-C to stop")
+        with suppress(KeyboardInterrupt):
+            server.wait()
 
 
 def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
+import pyarrow as pa
+
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.holder import Holder, parse_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.metrics import added
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
+from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
+_NEW_PARTS = 4  # of records: each has five seconds of a run, or is merged from many
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
@@ -84,7 +93,7 @@ def _seconds_since(moment: str, now: datetime) -> float | None:
         return None
 
 
-class AuditReader:
+class DriverReports:
     """Reads drivers' files again and again; those of earlier drivers, which do not change, once."""
 
     def __init__(self, store: Store) -> None:
@@ -96,7 +105,7 @@ class AuditReader:
 
         num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
         """
-        reports = [one for one in self._reports() if one.audits and _is_sound(one)]
+        reports = [one for one in self.reports() if one.audits and _is_sound(one)]
         if not reports:
             return None
         total = sum((one.audits for one in reports if one.audits), AuditFigures())
@@ -107,7 +116,8 @@ class AuditReader:
             most_wrong=min(total.most_wrong + unknown, num_done),
         )
 
-    def _reports(self) -> Iterator[Progress]:
+    def reports(self) -> Iterator[Progress]:
+        """Yield what each driver said last."""
         epochs = epochs_of(self._store)
         for epoch in epochs:
             if epoch not in self._earlier:
@@ -125,6 +135,16 @@ class AuditReader:
         except FileNotFoundError:
             return None
         return holder.progress if holder else None
+
+
+def figures_of(store: Store) -> dict[str, float]:
+    """Return what all drivers of an output counted, as far as they said; files may be anybody's."""
+    reports = DriverReports(store).reports()
+    return added(*(report.figures for report in reports if _are_sound(report.figures)))
+
+
+def _are_sound(figures: Mapping[str, float]) -> bool:
+    return all(0 <= figure < _MOST for figure in figures.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +183,30 @@ class Status:
         return self.driver.is_at_work or bool(self.drafts and self.drafts.is_under_way)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewClip:
+    """A clip that was finished lately. path: in the output."""
+
+    row_id: str
+    prompt: str
+    path: str
+
+
+def newest_clips(store: Store, count: int) -> list[NewClip]:
+    """Return the clips that were finished last, of those in the newest parts; the newest first."""
+    names = ["finished_at", "row_id", "uri", "path", "arguments"]
+    tables = list(record_tables(store, names, live_parts(store)[-_NEW_PARTS:]))
+    if not tables:
+        return []
+    rows = pa.concat_tables(tables).sort_by([("finished_at", "descending")]).slice(0, count)
+    found = []
+    for row in rows.drop_columns(["finished_at"]).to_pylist():
+        with suppress(JobError):  # not ours
+            prompt = str(told_arguments(row).get("prompt", row["row_id"]))
+            found.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
+    return found
+
+
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
     """Return the progress of an output, from anywhere: reads its files, and needs no cluster.
 
@@ -183,7 +227,7 @@ class StatusReader:
             store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
         )
         self._drafts: StatusReader | None = None
-        self._audits = AuditReader(store)
+        self._audits = DriverReports(store)
 
     def status(self) -> Status:
         driver = driver_of(self._output.store)
@@ -214,7 +258,7 @@ class StatusReader:
             audits=self._audits.figures(done + num_former),
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
-            figures=report.figures if report else {},
+            figures=report.figures if report and _are_sound(report.figures) else {},
             drafts=self._of_drafts(),
         )
 

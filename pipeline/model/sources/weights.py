@@ -57,6 +57,11 @@ class Weights:
         """All but the weights."""
         return [file for file in self.files if not is_weights(file)]
 
+    def stored_bytes(self, *, but: str = "-") -> int:
+        """Return the size of all weights, without those of components whose names begin as `but`."""
+        files = (file for file in self.files if is_weights(file) and not file.startswith(but))
+        return sum(self.source.files[file].size for file in files)
+
     def configs(self, *, is_built: bool = False) -> Path:
         """Return a folder of this machine that holds all but the weights.
 

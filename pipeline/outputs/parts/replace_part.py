@@ -23,12 +23,13 @@ from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.parts import NUM_READERS, read_parts, rows_of
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 30  # as of a part
 _ASKED = fields_named(FIRST_FIELDS, "row_id", "bytes", "recipe", "arguments", "environment")
+_LATER_ASKED = fields_named(LATER_FIELDS, "model_name")
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 
 
@@ -104,13 +105,13 @@ def withdraw(
 ) -> Iterator[tuple[list[str], int]]:
     """Take out the records that `goes` names; yield of each part, once it is replaced, what went.
 
-    goes: asked with row_id, bytes, recipe, arguments, environment. Yields row_ids, and the bytes of their
+    goes: asked with row_id, bytes, recipe, arguments, environment, model_name. Yields row_ids, and bytes of
     clips, which are not adopted, but swept as soon as others are in their place. Memory does not grow with
     the records. Only for who holds the output; to be read to the end.
     """
     parts, run = live_parts(store), new_run(hold.epoch)
     number = 0
-    tables = read_parts(store, [part.path for part in parts], _ASKED)
+    tables = read_parts(store, [part.path for part in parts], _ASKED, _LATER_ASKED)
     for part, table in zip(parts, tables, strict=True):
         where = store.url_of(part.path)
         gone = [row for rows in _some(table) for row in rows_of(rows, where) if goes(row)]

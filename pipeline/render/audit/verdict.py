@@ -46,9 +46,9 @@ class Audited:
 
 
 def kind_of(request: Request) -> str:
-    """Return what rows share that an audit speaks for: recipe, second models, shape."""
+    """Return what rows share that an audit speaks for: model of several, recipe, second models, shape."""
     models = sorted(value["name"] for value in request.arguments.values() if is_model(value))
-    return " ".join([request.recipe, *models, shape_of(request.arguments)]).rstrip()
+    return " ".join([request.model, request.recipe, *models, shape_of(request.arguments)]).strip()
 
 
 def verdict_of(clip: Digests, first: Digests | None, second: Digests | None) -> Verdict:
@@ -100,5 +100,6 @@ def is_doubtful(environment: str) -> bool:
 
 
 def kind_of_record(record: Mapping[str, Any]) -> str:
-    """Return the kind of a record's row. record: its recipe and arguments."""
-    return kind_of(Request(arguments=told_arguments(record), recipe=record["recipe"]))
+    """Return the kind of a record's row. record: its recipe, arguments and, of several models, model_name."""
+    model = record.get("model_name") or ""
+    return kind_of(Request(arguments=told_arguments(record), recipe=record["recipe"], model=model))

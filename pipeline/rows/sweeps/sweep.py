@@ -119,14 +119,18 @@ def _check_length(swept: Swept, where: str) -> None:
         )
 
 
-def check_sweep(swept: Swept, plan: RowPlan) -> None:
-    """Raise JobError for a value that no row can have: reported once, and not for each row."""
-    readers = {reader.column: reader for reader in plan.readers if reader.kind not in PLACES}
+def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
+    """Raise JobError for a value that no row can have: reported once, and not for each row.
+
+    plans: of all models.
+    """
+    readers = [reader for plan in plans for reader in plan.readers if reader.kind not in PLACES]
     for column in (column for factor in swept.factors for column in factor.columns):
-        if column.name not in readers or column.name in swept.templates:
-            continue
-        check = readers[column.name].check
-        for value in column.some():
-            found = None if value is None else check(value)
-            if isinstance(found, Refused):
-                raise JobError(f"sweep.{column.name} has {shown(value)}, but {found.reason}", found.fix)
+        checks = [reader.check for reader in readers if reader.column == column.name]
+        for value in column.some() if checks and column.name not in swept.templates else ():
+            found = [None if value is None else check(value) for check in checks]
+            refused = [one for one in found if isinstance(one, Refused)]
+            if len(refused) == len(checks):
+                raise JobError(
+                    f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}", refused[0].fix
+                )

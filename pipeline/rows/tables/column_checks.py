@@ -137,9 +137,10 @@ def as_argument(column: str, argument: str) -> str:
     return f"if it is {argument}, write `columns: {{{argument}: {_spelled(column)}}}`"
 
 
-def of_others(carried: Iterable[str], spec: PipelineSpec) -> list[str]:
-    """Return carried columns that are arguments of other pipelines, and of this one under no name."""
-    return [name for name in carried if name in _OTHERS and name not in spec.parameters]
+def of_others(carried: Iterable[str], specs: Collection[PipelineSpec]) -> list[str]:
+    """Return carried columns that are arguments of other pipelines, and of these under no name."""
+    known = {name for spec in specs for name in spec.parameters}
+    return [name for name in carried if name in _OTHERS and name not in known]
 
 
 def _spelled(column: str) -> str:

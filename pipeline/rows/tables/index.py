@@ -1,11 +1,12 @@
 """From rows of a table, as they are read, to which are doubled, done or still to render.
 
-A byte of memory for each position of the table, and 24 bytes of disk, see `row_ids.py`.
+A byte of memory for each position of the table, with several models another one, and 24 bytes of disk, see
+`row_ids.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,25 +45,32 @@ class RowCounts:
 
 
 class RowIndex:
-    """All positions of each row_id. First add every row, then mark and ask; for one thread at a time."""
+    """All positions of each row_id. First add every row, then mark and ask; for one thread at a time.
+
+    model: where a job has several, the number of the one whose rows are meant; None: those of all.
+    """
 
     def __init__(self) -> None:
         self._ids = RowIds()
         self._marks = np.zeros(0, np.uint8)
+        self._models = np.zeros(0, np.uint8)  # of each position; empty where there is one
         self._num_positions = 0
         self._is_sorted = False
         self._num_rows = self._num_twins = self._num_done = 0
-        self._num_reopened: int | None = None  # None: this is the first pass
+        self._num_reopened: dict[int | None, int] = {}  # by model, where this is not the first pass
         self.num_left_out = 0
         self.is_whole = True  # all rows of the table without a record are to be rendered
         self.num_doubled = 0  # rows that were marked done more than once
 
-    def add(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Take rows as (position in the table, row_id), in any order; a position only once."""
-        pairs = list(rows)
-        self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]))
+    def add(self, rows: Iterable[tuple[int, str]], models: Sequence[int] = ()) -> None:
+        """Take rows as (position in the table, row_id), in any order; a position only once.
 
-    def add_ids(self, positions: TablePositions, ids: Ids) -> None:
+        models: the number of each row's.
+        """
+        pairs = list(rows)
+        self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]), models)
+
+    def add_ids(self, positions: TablePositions, ids: Ids, models: Sequence[int] = ()) -> None:
         """Take rows as `add` does, as arrays."""
         if not len(positions):
             return
@@ -70,6 +78,15 @@ class RowIndex:
         self._ids.write(positions, ids)
         self._num_rows += len(positions)
         self._is_sorted = False
+        if models:
+            if missing := len(self._marks) - len(self._models):
+                self._models = np.concatenate((self._models, np.zeros(missing, np.uint8)))
+            self._models[positions] = models
+
+    def models_at(self, positions: Sequence[int]) -> list[int]:
+        """Return the numbers of rows' models; nothing where there is one."""
+        found: list[int] = self._models[list(positions)].tolist() if len(self._models) else []
+        return found
 
     def leave_out(self, positions: Iterable[int]) -> None:
         """Take the positions of rows that are not to be rendered; each once."""
@@ -135,22 +152,29 @@ class RowIndex:
         marks[new] |= _AGAIN
         return int(new.sum())
 
-    def reopen(self) -> int:
+    def reopen(self, model: int | None = None) -> int:
         """Begin a pass over the rows that are to be rendered again, and no others; return how many.
 
         Where there are none, this pass goes on.
         """
-        again = self._marked(_AGAIN, 0, self._num_positions)
+        again = self._of(model, self._marked(_AGAIN, 0, self._num_positions))
         if len(again):
-            self._marks &= ~_REOPENED
+            before = self._of(model, self._marked(_REOPENED, 0, self._num_positions))
+            self._marks[before] &= ~_REOPENED
             self._marks[again] ^= _AGAIN | _REOPENED
-            self._num_reopened = len(again)
+            self._num_reopened[model] = len(again)
         return len(again)
+
+    def num_pending(self, model: int | None) -> int:
+        """Return how many rows this pass is to render."""
+        if model in self._num_reopened or model is None:
+            return self._num_reopened.get(model, self.counts().pending)
+        return len(self._pending(0, self._num_positions, model))
 
     def counts(self) -> RowCounts:
         self._sort()
         distinct = self._num_rows - self._num_twins
-        pending = distinct - self._num_done if self._num_reopened is None else self._num_reopened
+        pending = self._num_reopened.get(None, distinct - self._num_done)
         return RowCounts(
             rows=self._num_rows,
             distinct=distinct,
@@ -159,19 +183,19 @@ class RowIndex:
             pending=pending,
         )
 
-    def first_pending(self) -> int:
+    def first_pending(self, model: int | None = None) -> int:
         """Return the position before which there is nothing to render."""
         for first in range(0, self._num_positions, _LOOKED_AT_ONCE):
-            if len(found := self._pending(first, _LOOKED_AT_ONCE)):
+            if len(found := self._pending(first, _LOOKED_AT_ONCE, model)):
                 return int(found[0])
         return self._num_positions
 
-    def pending_in(self, first: int, n: int) -> list[tuple[int, str]]:
+    def pending_in(self, first: int, n: int, model: int | None = None) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of what is not done in `first` to `first + n`.
 
         Only the first position of each row_id in the whole table.
         """
-        return self._named(self._pending(first, n))
+        return self._named(self._pending(first, n, model))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
@@ -194,11 +218,14 @@ class RowIndex:
             self._marks = np.concatenate((self._marks, np.zeros(room - len(self._marks), np.uint8)))
         self._marks[positions] |= mark
 
-    def _pending(self, first: int, n: int) -> TablePositions:
+    def _pending(self, first: int, n: int, model: int | None) -> TablePositions:
         self._sort()
-        if self._num_reopened is not None:
-            return self._marked(_REOPENED, first, n)
-        return self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE)
+        if model in self._num_reopened:
+            return self._of(model, self._marked(_REOPENED, first, n))
+        return self._of(model, self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE))
+
+    def _of(self, model: int | None, positions: TablePositions) -> TablePositions:
+        return positions if model is None else positions[self._models[positions] == model]
 
     def _marked(self, which: np.uint8, first: int, n: int, *, are: np.uint8 | None = None) -> TablePositions:
         """Return the positions of `first` to `first + n` where these marks are all set, or `are` as given."""

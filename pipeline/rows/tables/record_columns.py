@@ -38,7 +38,7 @@ _INT64 = range(-(2**63), 2**63)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """names: what records call each column that is carried. places: those that name images and videos."""
+    """names: what records call each column that is carried. places: columns that name images and videos."""
 
     names: Mapping[str, str]
     places: frozenset[str] = frozenset()
@@ -81,8 +81,8 @@ def carried_columns(
                 "would be kept as, is there too",
                 "rename one of them in the table",
             )
-    places = {column for target, column in read.items() if kinds[target] in PLACES}
-    return Carried(names=names, places=frozenset(places & names.keys()))
+    places = frozenset(column for target, column in read.items() if kinds[target] in PLACES)
+    return Carried(names=names, places=places)
 
 
 def _public(cells: pa.Array) -> pa.Array:

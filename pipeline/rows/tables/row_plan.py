@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -85,6 +85,8 @@ def plan_rows(
     fps: float | None = None,
     loras: Mapping[str, Lora] | None = None,
     second_models: Mapping[str, SecondModel] | None = None,
+    model: str = "",
+    elsewhere: Collection[str] = (),
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -96,21 +98,27 @@ def plan_rows(
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras, second_models: those that rows may name.
+    model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
+        these: what it does not mean to this one is carried along, under a name that no argument has.
     """
     finder = finder or NoInputs()
     targets = meanings(spec, recipe)
     mistakes = Mistakes()
-    read = _read_columns(columns or {}, targets, schema, mistakes)
+    columns, defaults, overrides = (
+        {name: value for name, value in (given or {}).items() if name in targets or name not in elsewhere}
+        for given in (columns, defaults, overrides)
+    )
+    read = _read_columns(columns, targets, schema, mistakes)
     is_read = not mistakes.found
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
     shown = argument_fields(own_arguments, taken=reserved)
     told = reserved if is_picks(schema.names) else ()  # of clips that others rendered
     kept = pa.schema([field for field in schema if field.name not in told])
-    carried = carried_columns(kept, read, targets, taken={*reserved, *shown.names})
-    unread = [name for name in schema.names if name not in read.values()]
+    carried = carried_columns(kept, read, targets, taken={*reserved, *shown.names, *elsewhere})
+    unread = [name for name in schema.names if name not in {*read.values(), *elsewhere}]
     with mistakes.noted():
         check_carried(unread, spec)
-    read = {target: column for target, column in read.items() if target not in (overrides or {})}
+    read = {target: column for target, column in read.items() if target not in overrides}
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
     checks = {
@@ -118,7 +126,7 @@ def plan_rows(
         for name, kind in targets.items()
     }
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
-    base, special = _defaults(defaults or {}, overrides or {}, targets, checks, spec, mistakes, own=own)
+    base, special = _defaults(defaults, overrides, targets, checks, spec, mistakes, own=own)
     required = required_arguments(spec, recipe)
     with mistakes.noted():
         if is_read:  # else what is missing follows from the mistakes
@@ -148,6 +156,7 @@ def plan_rows(
         carried=carried,
         argument_fields=shown,
         lookalikes=lookalikes(unread, [target for target in targets if target not in read]),
+        model=model,
     )
 
 
@@ -156,6 +165,14 @@ def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:
     more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
     return _SPECIAL | own | more
+
+
+def joined_kinds(each: Iterable[Mapping[str, ArgumentKind]]) -> dict[str, ArgumentKind]:
+    """Return what columns hold that several models read; text only where all take text."""
+    found: dict[str, ArgumentKind] = {}
+    for kinds in each:
+        found |= {name: kind for name, kind in kinds.items() if found.get(name, "str") == "str"}
+    return found
 
 
 def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:

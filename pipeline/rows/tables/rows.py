@@ -77,7 +77,7 @@ class RowPlan:
     """How the rows of one table become requests; made by `row_plan.plan_rows`.
 
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
-    fps: the job's own rate, if it has one.
+    fps: the job's own rate, if it has one. model: the name of the rows' model, where a job has several.
     rules: what a pipeline allows in a row beyond what each argument may be; see `registry.own_row_rules`.
     carried: columns that go into the record as they are. argument_fields: columns that show the arguments.
     lookalikes: (carried column, argument that it may have meant).
@@ -97,6 +97,7 @@ class RowPlan:
     carried: Carried
     argument_fields: pa.Schema
     lookalikes: tuple[tuple[str, str], ...]
+    model: str = ""
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""
@@ -158,7 +159,8 @@ class RowPlan:
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         request = self._request(arguments, choice, recipe, special, fps)
-        return CheckedRow(index=index, request=request, shape=shape_of(arguments))
+        shape = f"{self.model}: {shape_of(arguments)}" if self.model else shape_of(arguments)
+        return CheckedRow(index=index, request=request, shape=shape)
 
     def _is_given(self, target: str, cells: Sequence[Any]) -> bool:
         given = zip(self.readers, cells, strict=True)
@@ -230,7 +232,12 @@ class RowPlan:
         if seed is None:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
         return Request(
-            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe.name, fps=fps
+            arguments=arguments,
+            seed=seed,
+            scheduler=choice.canonical,
+            recipe=recipe.name,
+            fps=fps,
+            model=self.model,
         )
 
     def _column(self, target: str) -> str:

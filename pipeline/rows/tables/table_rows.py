@@ -63,6 +63,10 @@ class IdentifiedRow:
     def shape(self) -> str:
         return self.common.shape
 
+    @property
+    def model(self) -> str:
+        return self.common.request.model
+
     def request(self) -> Request:
         """Return what `RowPlan.rows` makes of it."""
         common = self.common.request

@@ -1,0 +1,94 @@
+"""Reports how a run has ended to what `on_end` names: a web address, a command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from urllib.parse import urlsplit
+
+from tenacity import RetryError, Retrying, stop_after_attempt, wait_random_exponential
+
+from framefleet.cluster.driver.progress import Summary
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.redaction import keep_secrets, public_text
+
+# An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
+_ATTEMPTS = 4
+_PAUSE = wait_random_exponential(multiplier=1, max=10)
+_WEBHOOK_S, _COMMAND_S = 10.0, 60.0
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
+    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it."""
+    if not (job.on_end.webhook or job.on_end.command):
+        yield lambda _: None
+        return
+    keep_secrets({"webhook": job.on_end.webhook})  # who knows the address of a chat may write there
+    summaries: list[Summary] = []
+    try:
+        yield summaries.append
+    except BaseException as error:
+        _send(job, None, error)
+        raise
+    _send(job, summaries[0], None)
+
+
+def summary_json(summary: Summary) -> str:
+    """Return a summary for programs."""
+    return json.dumps(asdict(summary), default=lambda store: store.url_of(""))
+
+
+def _send(job: Job, summary: Summary | None, error: BaseException | None) -> None:
+    content = public_text(json.dumps(_ending(job, summary, error))).encode()
+    num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
+    if url := job.on_end.webhook:
+        _tried(lambda: _post(url, content), f"on_end.webhook at {urlsplit(url).hostname}", num_attempts)
+    if command := job.on_end.command:
+        _tried(lambda: _run(command, content), f"on_end.command {command[0]}", num_attempts)
+
+
+def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
+    """Return what is said."""
+    said = json.loads(summary_json(summary)) if summary else None
+    found: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": said, "error": None}
+    if summary:
+        state = "incomplete" if summary.exit_code else "done"
+        return found | {"state": state, "exit_code": summary.exit_code}
+    if isinstance(error, FramefleetError):
+        problem = {"problem": error.problem, "fix": error.fix}
+        return found | {"state": "error", "exit_code": error.exit_code, "error": problem}
+    if isinstance(error, Exception):
+        problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
+        return found | {"state": "error", "exit_code": None, "error": problem}
+    return found | {"state": "interrupted", "exit_code": None}
+
+
+def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
+    try:
+        Retrying(stop=stop_after_attempt(num_attempts), wait=_PAUSE)(act)
+    except RetryError as failed:
+        error = public_text(str(failed.last_attempt.exception()))
+        log.warning("%s did not take how the job ended: %s", what, error)
+
+
+def _post(url: str, content: bytes) -> None:
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=_WEBHOOK_S):
+        """It has taken it."""
+
+
+def _run(command: list[str], content: bytes) -> None:
+    sys.stderr.flush()
+    # What it prints goes where our own words go: standard output is for results.
+    subprocess.run(command, input=content, stdout=2, timeout=_COMMAND_S, check=True)

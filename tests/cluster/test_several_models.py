@@ -1,0 +1,79 @@
+"""Two models share the workers of a Ray: each row has the bits of a job of its model, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from tests.commands import command
+from tests.driven import render_driven
+from tests.jobs import check_whole, digests_by_tag, finish, records_of, start_render, worker_pids, write_job
+from tests.two_models import MODELS, one_model, two_model_rows, two_models
+
+pytestmark = pytest.mark.ci
+
+ROWS = two_model_rows(24)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+    """What jobs of one model each render."""
+    folder = tmp_path_factory.mktemp("alone")
+    for model in MODELS:
+        render_driven(one_model(folder, ROWS, model))
+    return {
+        tag: digests for model in MODELS for tag, digests in digests_by_tag(folder / f"out-{model}").items()
+    }
+
+
+def test_two_workers_are_killed_and_resume_with_the_same_bits(
+    alone: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = write_job(tmp_path / "job.yaml", two_models(tmp_path, ROWS))
+    process = start_render(job)
+    wait_for_clips(output, 4)
+    os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
+    wait_for_clips(output, 10)
+    process.kill()
+    process.communicate()
+    check_whole(output)
+    finish(start_render(job))
+    assert digests_by_tag(output) == alone
+    assert len(records_of(output)) == len(ROWS)
+    assert framefleet.verify(output, files=True).is_well
+    assert framefleet.verify(output, sample=2, by_fleet=True, sets=["fleet.workers=1"]).is_well
+    for model in MODELS:
+        row_id = next(record["row_id"] for record in records_of(output) if record["model_name"] == model)
+        replayed = command("replay", output, row_id)
+        assert replayed.exit_code == 0 and "frames_sha256: equal" in replayed.stdout, replayed.stderr
+    assert sorted((one.name, one.rows) for one in framefleet.report(output).models) == [
+        ("ltx", 12),
+        ("wan", 12),
+    ]
+
+
+def test_one_worker_renders_one_model_after_the_other(
+    alone: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
+) -> None:
+    rows = ROWS[:8]
+    fleet = {"workers": 1, "gpus_per_worker": 0, "address": ray_cluster}
+    summary = framefleet.render(two_models(tmp_path, rows, fleet=fleet))
+    assert (summary.done, summary.failed) == (8, 0)
+    records = records_of(tmp_path / "out")
+    assert digests_by_tag(tmp_path / "out") == {row["tag"]: alone[row["tag"]] for row in rows}
+    assert {(record["worker"], record["model_name"]) for record in records} == {
+        ("worker-0", MODELS[0]),
+        ("worker-0.2", MODELS[1]),
+    }
+
+
+def wait_for_clips(output: Path, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and len([*output.glob("clips/*/[!.]*.mp4")]) < count:
+        time.sleep(0.05)

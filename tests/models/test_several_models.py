@@ -1,0 +1,215 @@
+"""Several models in one job: each row is what it is in a job of its model alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framefleet
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.recalled_survey import recall_survey
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from tests.commands import command
+from tests.driven import render_driven
+from tests.jobs import records_of, write_job
+from tests.tiny import tiny
+from tests.two_models import MODELS, one_model, two_model_rows, two_models
+from tests.unit.test_recalled_survey import first_run
+
+
+def read(values: Mapping[str, Any]) -> list[IdentifiedRow | InvalidRow]:
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        return [row for first, batch in resolved.table.batches() for row in resolved.rows.read(first, batch)]
+
+
+def test_rows_have_the_row_ids_of_their_models_own_jobs(tmp_path: Path) -> None:
+    rows = two_model_rows(6)
+    together = read(two_models(tmp_path, rows))
+    assert [row.index for row in together] == list(range(6))
+    for number, model in enumerate(MODELS):
+        alone = read(one_model(tmp_path, rows, model))
+        assert all(isinstance(row, IdentifiedRow) for row in alone), alone
+        assert (
+            [(row.row_id, row.seed) for row in alone]
+            == [  # type: ignore[union-attr]
+                (row.row_id, row.seed)  # type: ignore[union-attr]
+                for row in together[number::2]
+            ]
+        )
+    assert [row.request().model for row in together] == [*MODELS] * 3  # type: ignore[union-attr]
+
+
+def test_rows_are_refused_with_the_model_that_they_name(tmp_path: Path) -> None:
+    rows = two_model_rows(6)
+    changes = {
+        0: {"model": "wan2"},
+        1: {"model": None},
+        2: {"num_inference_steps": 0},
+        4: {"decode_timestep": -5},
+    }
+    rows = [row | changes.get(at, {}) for at, row in enumerate(rows)]
+    said = [
+        line
+        for row in read(two_models(tmp_path, rows))
+        if isinstance(row, InvalidRow)
+        for line in row.messages()
+    ]
+    assert said[0] == ("row 0: model is 'wan2', but the job's `models` has no 'wan2'", "did you mean 'wan'?")
+    assert said[1][0] == "row 1: model is empty, but every row needs one of the job's `models`"
+    assert said[1][1] == "fill it in, or set `defaults: {model: wan}`"
+    assert said[2][0].startswith("row 2: num_inference_steps is 0")
+    assert len(said) == 3  # what Wan does not take is carried along
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"models": {"wan": "/nowhere/wan", "ltx": "/nowhere/ltx"}}, r"models\.wan: .*/nowhere/wan"),
+        ({"defaults": {"model": "flux"}}, r"defaults\.model is 'flux', and `models` has none of that name"),
+        ({"defaults": {"num_frame": 9}}, r"models\.wan: defaults\.num_frame: rows have no such argument"),
+        (
+            {"columns": {"model": "which"}},
+            "the table has no column 'which', and the job has the models wan, ltx",
+        ),
+        ({"columns": {"decode_timesteps": "a"}}, r"columns\.decode_timesteps: there is no argument"),
+        ({"media": {"crf": 99}}, "crf"),
+    ],
+)
+def test_what_no_row_can_mend_names_the_model_and_the_fix(
+    changes: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=problem) as refused:
+        read(two_models(tmp_path, two_model_rows(2)) | changes)
+    assert refused.value.fix
+
+
+def test_a_table_without_the_column_takes_the_default_and_one_model_needs_none(tmp_path: Path) -> None:
+    rows = [{name: value for name, value in row.items() if name != "model"} for row in two_model_rows(2)]
+    values = two_models(tmp_path, rows)
+    with pytest.raises(UserError, match="the table has no column 'model', and the job has the models"):
+        read(values)
+    for changes in (
+        {"defaults": {**values["defaults"], "model": "ltx"}},
+        {"models": {"ltx": str(tiny("ltx"))}},
+    ):
+        assert [row.model for row in read(values | changes)] == ["ltx", "ltx"]  # type: ignore[union-attr]
+    swept = values | {"sweep": {"model": ["wan", "ltx"], "guidance_scale": [2.0]}}
+    table = [{"prompt": "a"}, {"prompt": "b"}]
+    found = read(two_models(tmp_path, table) | {"sweep": swept["sweep"]})
+    assert [row.model for row in found] == ["wan", "ltx"] * 2  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """An output of two models, rendered by two workers without Ray."""
+    folder = tmp_path_factory.mktemp("two")
+    values = two_models(folder, two_model_rows(6))
+    summary = render_driven(values, num_workers=2)
+    assert (summary.done, summary.failed) == (6, 0)
+    return folder / "out", values
+
+
+def test_records_say_the_model_and_keep_what_it_does_not_take(rendered: tuple[Path, dict[str, Any]]) -> None:
+    records = sorted(records_of(rendered[0]), key=lambda record: record["row_indices"])
+    assert [record["model_name"] for record in records] == [*MODELS] * 3
+    assert {record["model_name"]: record["model"] for record in records} == {
+        name: str(tiny(name)) for name in MODELS
+    }
+    assert {record["source_decode_timestep"] for record in records} == {0.05}
+    assert [record["decode_timestep"] for record in records] == [None, 0.05] * 3
+    assert [record["source_model"] for record in records] == [*MODELS] * 3
+
+
+def test_frames_are_those_of_a_job_of_one_model(
+    rendered: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    digests = {record["row_id"]: record["frames_sha256"] for record in records_of(rendered[0])}
+    found = {}
+    for model in MODELS:
+        render_driven(one_model(tmp_path, two_model_rows(6), model))
+        found |= {
+            record["row_id"]: record["frames_sha256"] for record in records_of(tmp_path / f"out-{model}")
+        }
+    assert found == digests
+
+
+def test_an_output_goes_on_is_verified_and_reported_by_model(rendered: tuple[Path, dict[str, Any]]) -> None:
+    output, values = rendered
+    assert render_driven(values).done == 0
+    with closing(resolve_job(claimed_job(str(output)), Callback())) as resolved:
+        check_claim(resolved)
+    assert framefleet.verify(output, files=True).is_well
+    verified = framefleet.verify(output, sample=4)
+    assert verified.is_well and {row.record.model_name for row in verified.rows} == {*MODELS}
+    models = framefleet.report(output, write=False).models
+    assert sorted((one.name, one.rows) for one in models) == [("ltx", 3), ("wan", 3)]
+
+
+def test_rows_that_are_added_while_it_runs_go_to_their_models(tmp_path: Path) -> None:
+    rows = two_model_rows(6)
+    values = two_models(tmp_path, rows[:3])
+    summary = render_driven(values, num_workers=2, meanwhile=lambda: framefleet.add(values, rows[3:]))
+    assert (summary.done, summary.failed) == (6, 0)
+    records = sorted(records_of(tmp_path / "out"), key=lambda record: record["row_indices"])
+    assert [record["model_name"] for record in records] == [*MODELS] * 3
+
+
+def test_a_table_that_was_checked_before_is_not_checked_again(tmp_path: Path) -> None:
+    values = two_models(tmp_path, two_model_rows(5))
+    first_run(values)
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+        assert recall_survey(resolved, index, Callback())
+        assert [index.num_pending(number) for number in resolved.rows.numbers_of(MODELS)] == [3, 2]
+
+
+def test_models_may_be_added_and_none_be_changed(tmp_path: Path) -> None:
+    values = two_models(tmp_path, two_model_rows(2))
+    fewer = values | {"models": {"wan": values["models"]["wan"]}, "overrides": {"model": "wan"}}
+    with closing(resolve_job(job_from_mapping(fewer), Callback())) as resolved:
+        resolved.store.write("records/part-x", b"")
+        claim(resolved)
+    more = fewer | {"models": values["models"]}
+    with closing(resolve_job(job_from_mapping(more), Callback())) as resolved:
+        claim(resolved)
+    said = json.loads((tmp_path / "out" / "job.json").read_text())["job"]["models"]
+    assert {*said} == {*MODELS} and said["ltx"]["pipeline"] == "LTXPipeline"
+    changed = fewer | {
+        "models": values["models"] | {"wan": {"path": values["models"]["wan"], "dtype": "bf16"}}
+    }
+    with (
+        closing(resolve_job(job_from_mapping(changed), Callback())) as resolved,
+        pytest.raises(JobError, match=r"models\.wan\.numerics: .*auto.* there, .*bf16"),
+    ):
+        check_claim(resolved)
+
+
+def test_a_plan_says_what_each_model_does(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml", two_models(tmp_path, two_model_rows(4)))
+    ended = command("plan", job)
+    assert ended.exit_code == 0, ended.stderr
+    for words in (
+        "model wan: ",
+        "(WanPipeline",
+        "model ltx: ",
+        "(LTXPipeline",
+        "wan: 9 x 32 x 32",
+        "argument of ltx",
+    ):
+        assert words in ended.stdout
+    plan = framefleet.plan(job)
+    assert plan.model in [one.model for one in plan.models.values()]
+    assert plan.models["ltx"].pipeline == "LTXPipeline"
+    swept = command("plan", job, "--sweep", "seed=1,2")
+    assert "the table has a column of that name" in swept.stderr

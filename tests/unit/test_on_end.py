@@ -1,0 +1,124 @@
+"""What `on_end` names gets how a run ended, and the run ends as it would have."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tenacity import wait_none
+
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Summary
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render import on_end
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.on_end import report_end
+from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.jobs import job_values, prompt_rows, write_table
+
+SUMMARY = Summary(done=3, failed=1, elapsed_s=9.0, mean_batch=2.0, store=Store("/out"))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_end, "_PAUSE", wait_none())
+
+
+@contextmanager
+def listening(*statuses: int) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the URL of a server that answers with these, then with 200, and what it was sent."""
+    sent: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(statuses[len(sent) - 1] if len(sent) <= len(statuses) else 200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/services/T0/secret-of-chat", sent
+        server.shutdown()
+
+
+def job(tmp_path: Path, **ends: Any) -> Any:
+    return job_from_mapping({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "on_end": ends})
+
+
+def test_the_summary_is_posted_until_somebody_takes_it(tmp_path: Path) -> None:
+    with listening(503, 500) as (url, sent), report_end(job(tmp_path, webhook=url)) as end:
+        end(SUMMARY)
+    assert len(sent) == 3
+    assert (sent[2]["state"], sent[2]["exit_code"], sent[2]["output"]) == (
+        "incomplete",
+        1,
+        str(tmp_path / "out"),
+    )
+    assert (sent[2]["summary"]["done"], sent[2]["error"]) == (3, None)
+
+
+def test_an_error_is_reported_too_and_is_raised(tmp_path: Path) -> None:
+    with listening() as (url, sent):
+        with pytest.raises(StoreError), report_end(job(tmp_path, webhook=url)):
+            raise StoreError("s3://key:pass@bucket does not answer", "wait")
+        with pytest.raises(KeyboardInterrupt), report_end(job(tmp_path, webhook=url)):
+            raise KeyboardInterrupt
+    failed, interrupted = sent
+    assert (failed["state"], failed["exit_code"], failed["summary"]) == ("error", 3, None)
+    assert failed["error"] == {"problem": "s3://bucket does not answer", "fix": "wait"}
+    assert interrupted["state"] == "interrupted"
+
+
+def test_a_command_gets_it_on_standard_input_and_prints_no_results(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(sys.stdin.read()); print('hello')"
+    with report_end(job(tmp_path, command=[sys.executable, "-c", program])) as end:
+        end(SUMMARY)
+    assert json.loads((tmp_path / "told").read_text())["summary"]["failed"] == 1
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "hello\n")
+
+
+def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = {"command": [sys.executable, "-c", "raise SystemExit(9)"]}
+    with listening(*[404] * 9) as (url, sent), report_end(job(tmp_path, webhook=url, **ends)) as end:
+        end(SUMMARY)
+    assert len(sent) == 4
+    webhook, command = (record.getMessage() for record in caplog.records)
+    assert "on_end.webhook at 127.0.0.1 did not take how the job ended: HTTP Error 404" in webhook
+    assert "returned non-zero exit status 9" in command
+    assert "secret-of-chat" not in caplog.text + public_text(f"called {url}")
+
+
+def test_job_json_does_not_have_it(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
+    values["on_end"] = {"webhook": "https://chat.example/secret", "command": ["notify"]}
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, DriverLock(resolved.store):
+        claim(resolved)
+        written = resolved.store.read("job.json").decode()
+    assert "on_end" not in written and "secret" not in written and "notify" not in written
+
+
+def test_the_words_of_a_stranger_are_not_run(tmp_path: Path) -> None:
+    said = {"table": "t.csv", "output": "out", "model": {"path": "m"}, "on_end": {"command": ["rm"]}}
+    store = Store(str(tmp_path))
+    store.write("job.json", json.dumps({"job": said}).encode())
+    assert claimed_job(str(tmp_path)).on_end.command == []
