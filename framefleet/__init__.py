@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.export.records import read_records
     from framefleet.jobs.keep.compact.command import compact
     from framefleet.jobs.keep.repair.repair import repair
+    from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures.command import failures
     from framefleet.jobs.look.gallery.gallery import gallery
@@ -86,6 +87,7 @@ __all__ = [
     "StatusServer",
     "Store",
     "Summary",
+    "Traced",
     "TrainPlan",
     "WarmFleet",
     "add",
@@ -114,6 +116,7 @@ __all__ = [
     "step_log_prob",
     "stop",
     "submit",
+    "trace",
     "train",
     "verify",
 ]
@@ -144,6 +147,7 @@ _HOMES = {
     "StatusServer": "framefleet.jobs.look.status.page",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
+    "Traced": "framefleet.jobs.keep.trace.trace",
     "TrainPlan": "framefleet.jobs.plan.training",
     "WarmFleet": "framefleet.jobs.render.warm_fleet",
     "add": "framefleet.jobs.control.add",
@@ -172,6 +176,7 @@ _HOMES = {
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
     "submit": "framefleet.jobs.control.submission",
+    "trace": "framefleet.jobs.keep.trace.trace",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }

@@ -28,6 +28,7 @@ from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.compact.command import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
+from framefleet.jobs.keep.trace.command import trace_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
 from framefleet.jobs.look.failures.command import failures_command
 from framefleet.jobs.look.gallery.command import gallery_command
@@ -65,6 +66,7 @@ _PANELS = {
     "Look at clips": (gallery_command, sheet_command, grid_command),
     "Check and repair": (
         verify_output_command,
+        trace_command,
         replay_command,
         repair_command,
         retry_command,

@@ -10,6 +10,7 @@ FramefleetError
 │   ├── StoreError
 │   │   ├── StoreConflict     other bytes are already stored under that name
 │   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
+│   ├── AuthorityError        no time stamp for a signature
 │   └── FleetError
 └── RowError              one row failed; the others go on
     ├── InputError            an image or a video that the row names
@@ -90,6 +91,10 @@ class NoFile(StoreError):
     """Something else stands in a file's place: whoever put it there must take it away."""
 
     exit_code = 2
+
+
+class AuthorityError(ServiceError):
+    """The authority that gives time stamps does not answer, or gives none."""
 
 
 class FleetError(ServiceError):

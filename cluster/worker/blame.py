@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.pipeline.errors import NoFile, OutOfMemory, RowError, StoreError
+from framefleet.pipeline.errors import AuthorityError, NoFile, OutOfMemory, RowError, StoreError
 
 Blame = Literal["row", "memory", "worker", "host", "output"]
 
@@ -73,6 +73,10 @@ _RULES = (
         # them say the same, no machine is left, and the job ends by that.
         lambda error: isinstance(error, StoreError),
         Culprit("host", "the store cannot be used from this machine"),
+    ),
+    _Rule(
+        lambda error: isinstance(error, AuthorityError),
+        Culprit("host", "the time authority cannot be used from this machine"),
     ),
     _Rule(
         # A kernel that failed leaves the process's context unusable: all its later calls fail too.

@@ -17,6 +17,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.pipeline.rows.inputs.marks import ingredients_of
 from framefleet.pipeline.scores.scorer import score_clip
 
 # Writers that wait cost nothing, and the store is waited for longer than the CPU.
@@ -88,7 +89,9 @@ class Writers:
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
         store = self._setup.store
-        encoded = encode_clip(clip, self._setup.media)
+        media = self._setup.media
+        inputs = ingredients_of(clip.request, self._setup.inputs.read) if media.marks else ()
+        encoded = encode_clip(clip, media, inputs)
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
         held.doing = "scoring"
         scored = score_clip(self._setup.scores, clip.frames, values_of(encoded.record))

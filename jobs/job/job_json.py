@@ -7,7 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.schema import IpAdapterSection, MediaSection
+from framefleet.jobs.job.schema import (
+    IpAdapterSection,
+    MediaSection,
+    ProviderSection,
+    WatermarkSection,
+)
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
@@ -64,6 +69,19 @@ class ClaimedMedia(MediaSection):
     c2pa: ClaimedSigning | None = None  # type: ignore[assignment]  # a job has the files
 
 
+class ClaimedWatermark(WatermarkSection):
+    digest: Sha256 | None = None
+
+
+class ClaimedMarks(_Written):
+    """The marks of clips. Whoever signs is not asked again."""
+
+    sign: ClaimedSigning | None = None
+    provider: ProviderSection | None = None
+    watermark: list[ClaimedWatermark] = []
+    label: bool = False
+
+
 class ClaimedJob(_Written):
     table: str | None = None
     output: str = ""
@@ -71,6 +89,7 @@ class ClaimedJob(_Written):
     models: dict[str, ClaimedOfSeveral] = {}
     recipe: str = "generate"
     media: ClaimedMedia = ClaimedMedia()
+    marks: ClaimedMarks = ClaimedMarks()
     loras: dict[str, ClaimedLora] = {}
     second_models: dict[str, ClaimedSecondModel] = {}
 

@@ -192,6 +192,7 @@ def _show(plan: JobPlan) -> None:
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
+    stdout.say(f"marks: {', '.join(plan.marks) or 'none'}")
     for name, one in models.items():
         preset = f", preset {one.preset}" if one.preset else ""
         options = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())

@@ -80,12 +80,13 @@ class JobPlan(ModelPlan):
     prediction: what the rest would take; simulation: where workers fail; None: not asked. audits: None: there
     are none, or drafts decide which rows there are. gone: clips of records that are not there. drafts: those
     of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which. limit:
-    rows that were read, from the first of the table; None is all.
+    rows that were read, from the first of the table; None is all. marks: what each clip carries.
     """
 
     table: str
     sweep: str | None
     output: str
+    marks: tuple[str, ...]
     num_rows: int
     num_invalid: int
     invalid: tuple[str, ...]
@@ -211,6 +212,7 @@ def _plan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
+        marks=resolved.media.marks.names(),
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),

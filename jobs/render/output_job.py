@@ -60,6 +60,10 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     said.pop("on_end", None)  # nor this: a command that anybody may have written
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
+    for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
+        said.get(section, {}).pop(key, None)
+    for one in said.get("marks", {}).get("watermark") or []:
+        one.pop("digest", None)
     said["table"] = _moved(said.get("table"), said.get("output"), store)
     for key in claim.withheld:
         if not _is_given(key, given):

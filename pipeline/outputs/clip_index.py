@@ -11,6 +11,7 @@ from itertools import groupby
 
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import EXTRAS, PREVIEWS
+from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
 
 _SCHEMA = """
 CREATE TABLE parts (number INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);
@@ -83,8 +84,9 @@ class ClipIndex:
         return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None
 
     def names(self, path: str, row_id: str) -> bool:
-        """Tell whether a record of this row names a file, or the clip that a preview is of."""
+        """Tell whether a record of this row names a file, or the clip that a preview or a label is of."""
         self._db.execute(_SEAL)
+        path = path.removesuffix(LABEL_SUFFIX)
         if path.startswith(f"{PREVIEWS}/"):
             query = "SELECT 1 FROM records WHERE id = ? AND substr(clip, 1, instr(clip, '.')) = ?"
             stem = (_tail(path, row_id) or "").removesuffix("webp")

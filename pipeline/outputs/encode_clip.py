@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from html import escape
@@ -18,19 +19,28 @@ import numpy as np
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.frames.frames import frames_format
-from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, preview_path, tags
+from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
+from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
+from framefleet.pipeline.outputs.marks.label import xmp_packet
+from framefleet.pipeline.outputs.marks.manifest import Ingredient, sign
+from framefleet.pipeline.outputs.marks.signing import certificate_sha256
+from framefleet.pipeline.outputs.marks.watermark import mark_frames, mark_sound
+from framefleet.pipeline.outputs.media.clip_names import (
+    clip_path,
+    extras_path,
+    label_path,
+    preview_path,
+    tags,
+)
 from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
+from framefleet.pipeline.outputs.media.media_settings import LABELLED, VIDEOS, Media
 from framefleet.pipeline.outputs.media.preview import preview_of
-from framefleet.pipeline.outputs.media.provenance import sign
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
-    from framefleet.pipeline.outputs.frames.audio import Audio
 
 log = logging.getLogger(__name__)
 _STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
@@ -42,6 +52,7 @@ class EncodedClip:
     """A clip as a file. record: as of a first attempt, without places, `worker` and `row_indices`.
 
     suffix: of its name. extras: the file of arrays that were returned besides it, if any. preview: a still.
+    label: a file that lies next to it. frames: those in the file, with their watermark.
     """
 
     suffix: str
@@ -49,12 +60,15 @@ class EncodedClip:
     record: Record
     extras: bytes | None = None
     preview: bytes | None = None
+    label: bytes | None = None
+    frames: Pictures | None = None
 
 
-def encode_clip(clip: Clip, media: Media) -> EncodedClip:
+def encode_clip(clip: Clip, media: Media, inputs: Sequence[Ingredient] = ()) -> EncodedClip:
     """Return the file of a clip; equal clips give equal bytes in every process, but signed ones.
 
-    Raises RenderError for what the format cannot hold, and for sound out of step with its frames.
+    inputs: what the row started from, whose marks are kept. Raises RenderError for what the format cannot
+    hold, and for sound out of step with its frames.
     """
     started = time.perf_counter()
     request = clip.request
@@ -62,9 +76,10 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
     fps, fps_source = _rate(clip, media)
     if audio and clip.frames is not None:
         _check_step(clip, audio, fps, fps_source)
-    content = encode(clip.frames, media=media, fps=fps, metadata=_tags(clip), audio=audio)
-    if media.c2pa is not None:
-        content = _signed(content, clip, media)
+    frames, sound = _watermarked(clip, audio, media)
+    content = encode(frames, media=media, fps=fps, metadata=_tags(clip), audio=sound)
+    if media.marks.sign is not None:
+        content = _signed(content, clip, media, inputs)
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
     record = Record(
@@ -108,8 +123,45 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         license=clip.license,
         model_name=request.model or None,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
+        marks=_marks(media, inputs),
+        marked_sha256=None if frames is None or frames is clip.frames else frames_sha256(frames),
+        marked_audio_sha256=None if sound is None or sound is audio else audio_sha256(sound),
     )
-    return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras, preview=preview)
+    return EncodedClip(
+        suffix=media.suffix,
+        content=content,
+        record=record,
+        extras=extras,
+        preview=preview,
+        label=_label_beside(clip, media),
+        frames=frames,
+    )
+
+
+def _watermarked(clip: Clip, audio: Audio | None, media: Media) -> tuple[Pictures | None, Audio | None]:
+    """Return frames and sound with their watermarks; the clip's own where there is none for them."""
+    frames, watermarks = clip.frames, media.marks.watermarks
+    device = str(clip.environment.get("device", "cpu"))
+    if frames is not None:
+        frames = mark_frames(frames, watermarks, clip.row_id, device=device)
+    return frames, audio and mark_sound(audio, watermarks, clip.row_id, device=device)
+
+
+def _marks(media: Media, inputs: Sequence[Ingredient]) -> str | None:
+    """Return what the record says of marks, as JSON; None where there are none."""
+    marks = media.marks
+    said: dict[str, Any] = {"c2pa": certificate_sha256(marks.sign)} if marks.sign else {}
+    said |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
+    said |= {"label": True} if marks.label else {}
+    said |= {"inputs": [one.said() for one in inputs]} if inputs else {}
+    return canonical_json(said) if said else None
+
+
+def _label_beside(clip: Clip, media: Media) -> bytes | None:
+    marks = media.marks
+    if not (marks.label and marks.provider) or media.format in LABELLED:
+        return None
+    return xmp_packet(marks.provider, clip.row_id)
 
 
 def _rate(clip: Clip, media: Media) -> tuple[float, str]:
@@ -178,7 +230,7 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
     if encoded.extras is not None:
         extras_at = _create(store, [extras_path(record.row_id, tag) for tag in found], encoded.extras)
     clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in found]
-    path = _create(store, clips, encoded.content)
+    path = _create(store, clips, encoded.content, label=encoded.label)
     still_at = None
     if encoded.preview is not None:
         still_at = preview_path(path)
@@ -194,23 +246,30 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
     )
 
 
-def _signed(content: bytes, clip: Clip, media: Media) -> bytes:
+def _signed(content: bytes, clip: Clip, media: Media, inputs: Sequence[Ingredient]) -> bytes:
     """Return the file with a manifest that says what made it."""
     made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
     made |= {"license": clip.license} if clip.license else {}
-    return sign(content, media=media, title=f"{clip.row_id}{media.suffix}", made=made)
+    return sign(content, marks=media.marks, title=f"{clip.row_id}{media.suffix}", made=made, inputs=inputs)
 
 
-def _create(store: Store, paths: list[str], content: bytes) -> str:
-    """Store a file under the first of these names that has no other bytes; return that."""
-    for path in paths[:-1]:
+def _create(store: Store, paths: list[str], content: bytes, *, label: bytes | None = None) -> str:
+    """Store a file under the first of these names that has no other bytes; return that.
+
+    label: the same for all clips of a row. It goes before the clip, which may be adopted as soon as it is
+    there.
+    """
+    for path in paths:
+        if label is not None:
+            store.write(label_path(path), label)
         try:
             store.create(path, content)
         except StoreConflict:
-            continue
-        return path
-    store.create(paths[-1], content)
-    return paths[-1]
+            if path == paths[-1]:
+                raise
+        else:
+            break
+    return path
 
 
 def _tags(clip: Clip) -> dict[str, str]:

@@ -17,6 +17,7 @@ part in records/ names is committed; all else is found again, made again or swep
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
     scores/part-*.parquet         score              nobody          for the clips that they name; last wins
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
+    clips/<2 hex>/<row_id>*.xmp   worker             driver, repair  never: the label of the clip of that name
     extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
     previews/<2 hex>/<row_id>*    worker, gallery    driver, repair  never: made from its clip
     pending/<row_id>-<tag>.json   worker             driver          until its row has a record

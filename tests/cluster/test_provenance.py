@@ -37,7 +37,7 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
     assert "3 rows, 3 done, 0 to render" in command("render", tmp_path / "job.yaml", *sets).stderr
     unsigned = command("render", tmp_path / "job.yaml", "--set", "media.c2pa=null")
     assert unsigned.exit_code == 2
-    assert "media.c2pa: True there, False here" in unsigned.stderr
+    assert "marks.sign: True there, False here" in unsigned.stderr
 
 
 def test_a_key_of_another_certificate_starts_no_worker(tmp_path: Path) -> None:

@@ -92,7 +92,21 @@ there, gpus.op_s, seconds = there.to("cuda:1"), 0.05, {}
 timed("decode_s", lambda: seconds, "cuda:1")("vae", lambda: [there * 2 for _ in range(2)])
 assert seconds["denoise_s"] > 0.1 and 0.1 <= seconds["decode_s"] < 0.15, seconds
 """
-PROGRAMS = {"refused": REFUSED, "late": LATE, "memory": MEMORY, "sticky": STICKY, "times": TIMES}
+MARKED = """
+from framefleet.pipeline.outputs.marks.watermark import mark_frames
+from framefleet.pipeline.rows.inputs.marks import SPREAD
+frames = numpy.random.default_rng(0).integers(0, 256, (5, 70, 90, 3), dtype=numpy.uint8)
+here, there = (mark_frames(frames, [SPREAD], "ab" * 16, device=device) for device in ("cpu", "cuda:1"))
+assert numpy.array_equal(here, there) and not numpy.array_equal(here, frames)
+"""
+PROGRAMS = {
+    "refused": REFUSED,
+    "late": LATE,
+    "memory": MEMORY,
+    "sticky": STICKY,
+    "times": TIMES,
+    "marked": MARKED,
+}
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)

@@ -80,6 +80,7 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "audit",
         "keep",
         "keep_embeddings",
+        "marks",  # whoever signs names the key again; weights are tensors with the digest of job.json
         "media",
         "retries",
         "order",

@@ -38,7 +38,7 @@ from tools.benchmarks.command_line import parsed
 from tools.benchmarks.results import Result, Tell, tables
 from tools.benchmarks.table import build_model
 
-_STEPS = 4
+_STEPS, _MEDIA = 4, Media()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +109,15 @@ def figures(clips: Clips, model: Path, folder: Path, *, device: str = "cpu") -> 
         }
 
 
-def measure(clips: Clips, model: Path, output: Path, recipe: Recipe | None, *, device: str) -> Spent:
+def measure(
+    clips: Clips, model: Path, output: Path, recipe: Recipe | None, *, device: str, media: Media = _MEDIA
+) -> Spent:
     """Render all rows with one worker, which has rendered one before."""
     worker = _sleeping(clips)(
         WorkerSetup(
             model=ModelSettings(path=str(model), dtype="fp32", device=device),
             batching=Batching(max_rows=1),
-            media=Media(),
+            media=media,
             store=Store(str(output)),
             recipes={recipe.name: recipe} if recipe else {},
             inputs=Inputs([str(output)]),

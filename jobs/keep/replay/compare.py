@@ -33,6 +33,7 @@ Likeness = Literal[
 ]
 FILE, _FRAMES, _SOUND = "media_sha256", "frames_sha256", "audio_sha256"
 _TEXT, _EXTRAS = "extra_outputs", "extra_outputs_sha256"
+_MARKED, _MARKED_SOUND = "marked_sha256", "marked_audio_sha256"
 _ENCODING = ("av", "framefleet")  # what of an environment decides how frames become a file
 _TWICE_DB = 3.01  # two encoders that lose as much each: together twice the mean square
 
@@ -70,7 +71,7 @@ def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | Non
     is_earlier = then.frames_format is None and then.frames_sha256 is not None
     file = () if then.media_encoder else (FILE,)
     later = () if is_earlier else (_SOUND, _TEXT, _EXTRAS)
-    for name in (_FRAMES, *later, *file):
+    for name in (_FRAMES, *later, _MARKED, _MARKED_SOUND, *file):
         values = [getattr(record, name) for record in (then, now)]
         if name == _TEXT:  # any text, of a record that may be anybody's
             values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]
@@ -108,10 +109,9 @@ def _wrong_in_record(
 ) -> Iterator[str]:
     """Yield the columns of a record that its own files and the row rendered again contradict."""
     if clips.there is not None:
-        if _FRAMES in which and equal(clips.frames()):
-            yield _FRAMES
-        if _SOUND in which and equal(clips.sounds()):
-            yield _SOUND
+        for pair, names in ((clips.frames, (_FRAMES, _MARKED)), (clips.sounds, (_SOUND, _MARKED_SOUND))):
+            wrong = [name for name in names if name in which]
+            yield from wrong if wrong and equal(pair()) else ()
     file = recorded_extras(values_of(then))
     if _EXTRAS in which and file and sha256_at(store, file.path) == again.record.extra_outputs_sha256:
         yield _EXTRAS
@@ -142,7 +142,7 @@ def _different(
     then: Record, again: Again, which: tuple[str, ...], clips: TwoClips, changes: Sequence[EnvironmentChange]
 ) -> Compared:
     """Return how much clips differ. which: the columns that differ."""
-    if clips.there is None or _FRAMES not in which:
+    if clips.there is None or not {_FRAMES, _MARKED}.intersection(which):
         is_text = which == (_TEXT,)
         return Compared(
             verdict="different",
@@ -164,8 +164,13 @@ def _different(
     )
     if clips.is_lossy:
         return _with_loss(found, distance, then, again, changes)
-    is_one = which == (_FRAMES,) and distance.max_levels <= 1
+    is_one = _are_frames(which) and distance.max_levels <= 1
     return replace(found, verdict="off by one") if is_one else found
+
+
+def _are_frames(which: Sequence[str]) -> bool:
+    """Whether nothing but frames differ, and with them what their watermark made of them."""
+    return _FRAMES in which and {*which} <= {_FRAMES, _MARKED}
 
 
 def _with_loss(
@@ -178,13 +183,13 @@ def _with_loss(
     reference = one_level(frames.astype(np.uint8, copy=False), encoded)
     if math.isfinite(reference.psnr_db):
         found = replace(found, one_level_psnr_db=reference.psnr_db)
-    if found.which == (_FRAMES,) and distance.is_like(reference):
+    if _are_frames(found.which) and distance.is_like(reference):
         return replace(found, verdict="off by about one")
     others = _other_encoder(then, changes)
     if not others:
         return found
     loss = difference(frames, decode(encoded(frames)))
-    is_within = found.which == (_FRAMES,) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
+    is_within = _are_frames(found.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
     doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
     return replace(found, verdict="other encoder" if is_within else "different", doubt=doubt)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.jobs.job.job_json import ClaimedMedia
+from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.keep.replay.compare import Compared, compare, compared_digests
 from framefleet.jobs.keep.replay.record_values import environment_of
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
@@ -20,6 +20,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.extras import kept_in
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Watermark
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -73,14 +74,14 @@ class Replayer:
     def replay(self, recorded: Recorded) -> Replayed:
         """Do what `replay` promises."""
         recipe = recipe_of(recorded, self._given)
-        media = media_again(recorded.claim.job.media)
+        media = media_again(recorded.claim.job)
         clip = self._render(recorded, recipe)
         now = encode_clip(clip, media)
         there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
         differences = tuple(_differences(there, here))
         _, damages = look_at(recorded.store, values_of(recorded.record))
-        again = Again(record=now.record, media=media, frames=lambda: clip.frames, content=lambda: now.content)
+        again = Again(record=now.record, media=media, frames=lambda: now.frames, content=lambda: now.content)
         return Replayed(
             digests=tuple(compared_digests(recorded.record, now.record)),
             differences=differences,
@@ -127,13 +128,19 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     return Replayer(given).replay(find_recorded(output, row_id, given))
 
 
-def media_again(media: ClaimedMedia) -> Media:
+def media_again(job: ClaimedJob) -> Media:
     """Return how clips are encoded once more, as job.json says of the first time.
 
     Neither by NVENC nor signed: no equal bytes are to be expected of these, nor that they can be made.
     """
+    media, asked = job.media, job.marks
+    marks = ClipMarks(
+        provider=Provider(**asked.provider.model_dump()) if asked.provider else None,
+        watermarks=tuple(Watermark(**one.model_dump()) for one in asked.watermark),
+        label=asked.label,
+    )
     encoder = None if media.encoder == "h264_nvenc" else media.encoder
-    return Media(**media.model_dump() | {"encoder": encoder, "c2pa": None})
+    return Media(**media.model_dump(exclude={"c2pa"}) | {"encoder": encoder, "marks": marks})
 
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
 # In place of formats with loss, whose files do not say which frames were rendered.
-_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "c2pa": None}
+_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ def _by_fleet(
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done."""
     row_ids = [record.row_id for record in records]
-    media = media_again(claim_of(store).job.media)
+    media = media_again(claim_of(store).job)
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
@@ -168,7 +169,10 @@ def rendered_by_fleet(
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        plain = job.model_copy(update={"output": place, "scores": [], "draft": None, "media": media})
+        # What is compared is frames, sound and files: a label is put into these here, a signature nowhere.
+        marks = job.marks.model_copy(update={"sign": None, "label": False})
+        changed: dict[str, Any] = {"output": place, "media": media, "marks": marks}
+        plain = job.model_copy(update={**changed, "scores": [], "draft": None})
         table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)

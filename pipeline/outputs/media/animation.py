@@ -29,8 +29,10 @@ def is_webp(media_bytes: bytes) -> bool:
     return media_bytes.startswith(b"RIFF") and media_bytes[8:12] == b"WEBP"
 
 
-def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Mapping[str, str]) -> bytes:
-    """Return the file's bytes: it plays again and again.
+def encode_animation(
+    frames: Pictures, *, media: Media, rate: Fraction, tags: Mapping[str, str], packet: bytes = b""
+) -> bytes:
+    """Return the file's bytes: it plays again and again. packet: of XMP, in webp.
 
     webp: with alpha, where what is not seen at all has no colour; at crf 0 lossless, else quality 100 - crf.
     gif: 256 colours for all frames together, dithered. Raises RenderError for what the format does not hold.
@@ -38,6 +40,7 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     check_pace(float(rate), media.format, RenderError)
     said = json.dumps({**tags, _COUNT: str(len(frames))}, sort_keys=True)  # ASCII: Exif has no other text
     images, options = (_gif if media.format == "gif" else _webp)(frames, media, said)
+    options |= {"xmp": packet} if packet else {}
     buffer = io.BytesIO()
     try:
         images[0].save(

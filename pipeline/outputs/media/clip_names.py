@@ -18,6 +18,7 @@ from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 
 TAG = 8  # digits
+LABEL_SUFFIX = ".xmp"
 _CLIP = re.compile(
     rf"clips/(?P<folder>..)/(?P<row_id>[^/.-]+)(?:-[0-9a-f]{{{TAG}}}|-[0-9a-f]{{64}})?(?P<suffix>\.[^/]+)",
     re.ASCII,
@@ -39,6 +40,11 @@ def preview_path(clip: str) -> str:
     """Return where the preview lies of the clip at a path, as `clip_path` has it."""
     folder, _, name = clip.removeprefix(f"{CLIPS}/").rpartition("/")
     return f"{PREVIEWS}/{folder}/{name.partition('.')[0]}.webp"
+
+
+def label_path(clip: str) -> str:
+    """Return where the label of a clip lies whose format has no place for it."""
+    return f"{clip}{LABEL_SUFFIX}"
 
 
 def _stem(row_id: str, tag: str) -> str:

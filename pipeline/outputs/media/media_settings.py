@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Literal, cast, get_args
 
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.marks.settings import NO_MARKS, ClipMarks
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 LARGEST_FRAME = 1 << 26  # 8192 x 8192, as in docs/inputs.md
@@ -44,7 +45,9 @@ LOSSY: tuple[MediaFormat, ...] = ("mp4", "webm", "webp", "gif")
 # Faster ones are shown at 10 frames a second by browsers, which take them for mistakes.
 _MOST_FPS: dict[MediaFormat, int] = {"gif": 50, "webp": 100}
 # Those that C2PA manifests are put into.
-SIGNED: tuple[MediaFormat, ...] = ("mp4", "png")
+SIGNED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "gif", "flac", "wav")
+# Those that have a place of their own for the label; next to others lies a file.
+LABELLED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "flac", "wav")
 
 
 def check_pixels(width: int, height: int, num_frames: int) -> None:
@@ -64,16 +67,6 @@ def check_samples(count: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signing:
-    """Who says that a model made a clip. certificate: the chain, in PEM. private_key: the file of its key, on
-    each machine that signs; its content travels nowhere.
-    """
-
-    certificate: str
-    private_key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """How clips are stored: mp4 is H.264, H.265 or AV1, and AAC; webm is VP9 or AV1, and Opus; mkv is
     lossless FFV1, with alpha, and FLAC; webp (with alpha) and gif are animated; png holds one frame, with
@@ -82,8 +75,8 @@ class Media:
 
     encoder: of mp4 and webm; None is H.264 or VP9. crf: the encoder's own scale, from 0, the best; None is a
     value at which a clip looks like its frames. fps: None takes the row's or the model's native rate. audio:
-    whether clips have their sound. c2pa: signs mp4 and png. previews: whether a small still lies next to each
-    clip.
+    whether clips have their sound. previews: whether a small still lies next to each clip. marks: what says
+    of the clip that a model made it.
     """
 
     format: MediaFormat = "mp4"
@@ -91,8 +84,8 @@ class Media:
     fps: float | None = None
     audio: bool = True
     encoder: VideoEncoder | None = None
-    c2pa: Signing | None = None
     previews: bool = True
+    marks: ClipMarks = NO_MARKS
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):
@@ -105,10 +98,10 @@ class Media:
         if self.fps is not None:
             exact_rate(self.fps)
             check_pace(self.fps, self.format, JobError)
-        if self.c2pa is not None and self.format not in SIGNED:
+        if self.marks.sign is not None and self.format not in SIGNED:
             raise JobError(
-                f"media.c2pa signs mp4 and png, and media.format is {self.format}",
-                "leave media.c2pa out, or set media.format to mp4 or, for images, png",
+                f"{self.marks.sign.where} signs {', '.join(SIGNED)}, and media.format is {self.format}",
+                f"leave {self.marks.sign.where} out, or set media.format to mp4 or, for images, png",
             )
         if not self.audio and self.format in SOUNDS:
             raise JobError(
@@ -150,7 +143,7 @@ class Media:
     @property
     def unrepeatable(self) -> str | None:
         """What gives equal frames other bytes, as records name it; None where nothing does."""
-        causes = [self.codec] * (self.codec == "h264_nvenc") + ["c2pa"] * (self.c2pa is not None)
+        causes = [self.codec] * (self.codec == "h264_nvenc") + ["c2pa"] * (self.marks.sign is not None)
         return ", ".join(causes) or None
 
     @property

@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.media.clip_names import (
     TAG,
     clip_path,
     extras_path,
+    label_path,
     preview_path,
     recorded_path,
     tags,
@@ -218,7 +219,8 @@ def _strays(record: Mapping[str, Any], found: set[str], where: str) -> list[str]
     extras = record.get("extra_outputs_path") or (record.get("extra_outputs_sha256") and extras_path(row_id))
     clips = [clip_path(row_id, suffix, tag) for tag in found]
     paths = [*clips, *map(preview_path, clips), *(extras_path(row_id, tag) for tag in found)]
-    return [path for path in paths if path not in (clip, preview_path(clip), extras)]
+    paths += map(label_path, clips)
+    return [path for path in paths if path not in (clip, preview_path(clip), label_path(clip), extras)]
 
 
 def _records_of(store: Store, row_ids: set[str]) -> Iterator[dict[str, Any]]:

@@ -89,6 +89,9 @@ class Record:
     audio_duration_s: float | None = None
     license: str | None = None  # of the model's weights; "unknown" where nobody says
     model_name: str | None = None  # in the job's `models`; None: the job has one model
+    marks: str | None = None  # JSON: which marks the clip carries, and those of what it started from
+    marked_sha256: str | None = None  # of the frames with their watermark; None: they carry none
+    marked_audio_sha256: str | None = None  # of the sound, the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,9 @@ LATER_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if
 FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
 ROW_FIELDS = pa.schema([("row_index", pa.int64()), ("row_id", pa.string())])
 INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
+
+
+_DIGESTS = [name for name in RECORD_FIELDS.names if name.endswith("_sha256") or name == "model_digest"]
 
 
 def fields_named(fields: pa.Schema, *names: str) -> pa.Schema:
@@ -216,7 +222,7 @@ def record_of(values: Mapping[str, Any], where: str) -> Record:
 
     values: of the types of `RECORD_FIELDS`. where: for messages.
     """
-    for name in ("frames_sha256", "audio_sha256", "extra_outputs_sha256", "media_sha256", "model_digest"):
+    for name in _DIGESTS:
         if values.get(name) is not None and not SHA256.fullmatch(values[name]):
             raise not_ours(where, f"{name} of row {values['row_id']} is not a SHA-256")
     if values["frames_sha256"] is None and values.get("audio_sha256") is None:

@@ -49,7 +49,7 @@ def open_arguments(
         if not is_input(value):
             return value
         with naming(name, value["uri"]):
-            content = _content(value, read)
+            content = checked_content(value, read)
             if "kind" in value:
                 return _reference(given.get(name, {}), value["kind"], content)
             if "num_frames" in value:
@@ -60,7 +60,8 @@ def open_arguments(
     return {name: opened(name, value) for name, value in arguments.items()}
 
 
-def _content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> bytes:
+def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> bytes:
+    """Return the bytes of an input. Raises InputError where they are not those that were checked."""
     content = read(value["uri"])
     if hashlib.sha256(content).hexdigest() != value["sha256"]:
         raise InputError(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind
+from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
 from framefleet.pipeline.rows.inputs.budget import DECODING
 
@@ -122,6 +123,13 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
         raise InputError("it has no frames", "give a file with a picture track")
 
 
+def frame_rate(content: bytes) -> float | None:
+    """Return how many frames a second a video says that it has. Decodes nothing."""
+    with _opened(content, codec_whitelist="none") as container:
+        rate = container.streams.video[0].average_rate
+    return None if rate is None else float(rate)
+
+
 def most_pixels(content: bytes) -> int:
     """Return how many pixels a frame has at most, as the header says. Decodes nothing. Raises InputError."""
     try:
@@ -224,6 +232,21 @@ def num_samples(content: bytes) -> int:
     except (av.FFmpegError, EOFError, ValueError) as error:
         raise InputError("its sound cannot be decoded", "write it again, as wav, or as AAC in mp4") from error
     return found
+
+
+def open_sound(content: bytes) -> Audio | None:
+    """Return the sound of a sound or a video, of several channels their mean; None where there is none.
+
+    Raises InputError.
+    """
+    if not num_samples(content):  # which keeps to the bounds
+        return None
+    with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:
+        rate = container.streams.audio[0].rate
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+        parts = [*container.decode(container.streams.audio[0]), None]
+        samples = [one.to_ndarray() for part in parts for one in resampler.resample(part)]
+    return Audio(samples=np.concatenate(samples, axis=1), sample_rate=rate)
 
 
 def check_is_sound(content: bytes) -> None:

@@ -39,6 +39,7 @@ PROGRAMS = {
     "one_level": (["--short"], "in class: "),
     "prediction": (["--short"], "| MB of clips |"),
     "pixels": (["--short"], "| a recipe that looks |"),
+    "marks": (["cost", "--short"], "| watermark |"),
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),

@@ -1,0 +1,117 @@
+"""In: what files name: digests, row_ids, first digits of row_ids. Out: the records of outputs that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.jobs.job.job_json import find_claim
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.output import Output
+
+# Of each record: what is shown, and what a file is compared with.
+TRACED_COLUMNS = (
+    *(
+        "row_id",
+        "row_indices",
+        "arguments",
+        "seed",
+        "scheduler",
+        "recipe",
+        "model",
+        "model_digest",
+        "license",
+    ),
+    *("uri", "path", "media_sha256", "frames_sha256", "marked_sha256", "audio_sha256", "marks"),
+    *("height", "width", "num_frames", "fps", "finished_at"),
+)
+_MAX_INDEX_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What some files name. prefixes: of row_ids."""
+
+    digests: set[str] = field(default_factory=set)
+    row_ids: set[str] = field(default_factory=set)
+    prefixes: set[str] = field(default_factory=set)
+
+    def mask(self, table: pa.Table) -> pa.ChunkedArray:
+        found = pc.is_in(table["media_sha256"], pa.array(sorted(self.digests), pa.string()))
+        found = pc.or_(found, pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string())))
+        for length in {len(prefix) for prefix in self.prefixes}:
+            some = pa.array(sorted(one for one in self.prefixes if len(one) == length), pa.string())
+            found = pc.or_(found, pc.is_in(pc.utf8_slice_codeunits(table["row_id"], 0, length), some))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRecord:
+    """A record, and the URL of its output. certificates: SHA-256 of those that may sign its clip."""
+
+    output: str
+    record: Mapping[str, Any]
+    certificates: tuple[str, ...]
+
+    @property
+    def row_id(self) -> str:
+        return str(self.record["row_id"])
+
+    @property
+    def marks(self) -> Mapping[str, Any]:
+        """What it says that its clip carries; it may be anybody's."""
+        try:
+            said = parse_json(self.record["marks"] or "{}")
+        except ValueError:
+            said = None
+        return said if isinstance(said, dict) else {}
+
+
+def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[Output]:
+    """Return outputs, and the drafts in them. places: each an output, or a text file that lists some, by
+    line.
+
+    Raises JobError for what is neither.
+    """
+    outputs = [Output.open(place, storage_options) for listed in places for place in _listed(listed)]
+    return [one for output in outputs for one in (output, output.drafts) if one and one.is_begun]
+
+
+def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]:
+    """Yield the records of all outputs that these names may mean, in one pass over each."""
+    for output in outputs:
+        certificates = _certificates(output)
+        for table in output.records(TRACED_COLUMNS):
+            for record in table.filter(wanted.mask(table)).to_pylist():
+                found = TracedRecord(output.url, record, ())
+                own = found.marks.get("c2pa")
+                signed = (own,) if isinstance(own, str) else certificates
+                yield TracedRecord(output.url, record, signed)
+
+
+def _listed(place: str) -> list[str]:
+    path = Path(place)
+    if "://" in place or not path.is_file():
+        return [place]
+    if path.stat().st_size > _MAX_INDEX_BYTES:
+        raise JobError(
+            f"{place} is not a list of outputs", "give an output, or a text file with one per line"
+        )
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return [line for line in lines if line]
+
+
+def _certificates(output: Output) -> tuple[str, ...]:
+    """Return those of clips whose records are of earlier versions, as job.json says."""
+    try:
+        claim = find_claim(output.store)
+    except JobError:
+        return ()
+    signs = (claim.job.marks.sign, claim.job.media.c2pa) if claim else ()
+    return tuple(sign.certificate_sha256 for sign in signs if sign)

@@ -1,0 +1,205 @@
+"""From files, whoever made them, to the marks in each and the row that it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from framefleet.jobs.keep.trace.changes import changes_of
+from framefleet.jobs.keep.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
+from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.marks.label import label_in
+from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
+from framefleet.pipeline.outputs.marks.settings import Watermark, WatermarkName
+from framefleet.pipeline.outputs.marks.signing import read_pem
+from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
+from framefleet.pipeline.outputs.media.media import read_metadata
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
+from framefleet.pipeline.rows.inputs.marks import SPREAD, FoundMarks, marks_in
+from framefleet.pipeline.rows.inputs.video_frames import file_kind
+
+FoundBy = Literal["digest", "manifest", "watermark", "tags"]
+# own: the certificate of the output that has the row. foreign: the manifest names a row of an output, and
+# another certificate than its. trusted: one of those given. unknown: none was asked about.
+Signer = Literal["own", "foreign", "trusted", "unknown"]
+_AT_ONCE = 64  # files for which outputs are read once
+_MAX_PACKET = 1 << 16  # bytes of a label next to a file
+
+AnyPath = str | Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What is known of a file.
+
+    found_by: the layer that names its row; None: none does. row_id: of the row, or its first digits where
+    only a watermark names it. record: of the row, in an output; None: none was given, or none has it.
+    candidates: rows that a short watermark may mean. signer: who stands behind the manifest. tagged: the
+    row_id in tags or a label, which anybody can write. changes: since it was stored. problem: why it could
+    not be read.
+    """
+
+    file: str
+    sha256: str = ""
+    found_by: FoundBy | None = None
+    row_id: str | None = None
+    output: str | None = None
+    record: Mapping[str, Any] | None = None
+    candidates: tuple[str, ...] = ()
+    marks: FoundMarks | None = None
+    signer: Signer | None = None
+    tagged: str | None = None
+    changes: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def signed(self) -> str | None:
+        """The row_id that a manifest names, unless it was altered."""
+        manifest = self.marks.manifest if self.marks else None
+        return _row_id(manifest.clip.get("row_id")) if manifest and manifest.is_sound else None
+
+
+def trace(
+    files: AnyPath | Iterable[AnyPath],
+    *,
+    outputs: AnyPath | Iterable[AnyPath] = (),
+    trust: AnyPath | None = None,
+    watermarks: Mapping[str, AnyPath] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[Traced]:
+    """Return the marks of files and the rows that they came from.
+
+    files: paths; of a folder all images, videos and sounds in it. outputs: where to look for records, or text
+    files with one output per line. trust: a file of certificates in PEM; who signs with one issued by these
+    is trusted. watermarks: weights by name, as {"videoseal": "/models/videoseal.pth"}; spread needs none.
+    Raises JobError for what cannot be opened.
+    """
+    given, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))
+    opened = open_outputs([str(place) for place in places], storage_options)
+    return list(trace_files(map(Path, given), opened, trust, watermarks or {}))
+
+
+def trace_files(
+    paths: Iterable[Path], outputs: Sequence[Output], trust: AnyPath | None, weights: Mapping[str, AnyPath]
+) -> Iterator[Traced]:
+    """Do what `trace` promises, one file after the other."""
+    if find_spec("c2pa") is None:
+        raise JobError("trace needs c2pa-python, to read manifests", "pip install 'framefleet[c2pa]'")
+    anchors = read_pem("--trust", str(trust)).decode("utf-8", "replace") if trust else None
+    watermarks = [SPREAD, *(_watermark(name, place) for name, place in weights.items())]
+    every = _files(paths)
+    while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
+        records = list(look_up(outputs, _wanted(some))) if outputs else []
+        for one in some:
+            yield _settled(one, records, has_anchors=anchors is not None) if one.marks else one
+
+
+def _watermark(name: str, weights: AnyPath) -> Watermark:
+    known = [one for one in get_args(WatermarkName) if one != SPREAD.name]
+    if name not in known:
+        raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(known)}")
+    return Watermark(name=cast(WatermarkName, name), weights=str(weights))
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield files, and the images, videos and sounds of folders. Raises JobError where there is nothing."""
+    for path in paths:
+        if not path.exists():
+            raise JobError(f"{path} does not exist", "check the path")
+        inner = sorted(path.rglob("*")) if path.is_dir() else [path]
+        yield from (one for one in inner if one == path or _is_media(one))
+
+
+def _is_media(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        found = file_kind(file.read(512))
+    return found is not None and (found.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
+
+
+def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> Traced:
+    try:
+        if path.stat().st_size > MAX_CLIP_BYTES:
+            return Traced(file=str(path), problem=f"it has more than {MAX_CLIP_BYTES:,} bytes")
+        content = path.read_bytes()
+        beside = path.with_name(path.name + LABEL_SUFFIX)
+        packet = beside.read_bytes()[:_MAX_PACKET] if beside.is_file() else b""
+    except OSError as error:
+        return Traced(file=str(path), problem=f"it cannot be read: {error.strerror}")
+    marks = marks_in(content, watermarks, anchors=anchors)
+    marks = replace(marks, label=marks.label or label_in(packet))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Traced(file=str(path), sha256=sha256, marks=marks, tagged=_tagged(content, marks))
+
+
+def _tagged(content: bytes, marks: FoundMarks) -> str | None:
+    try:
+        tag = read_metadata(content).get("row_id")
+    except StoreError:
+        tag = None
+    return _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))
+
+
+def _row_id(text: Any) -> str | None:
+    return text if isinstance(text, str) and re.fullmatch(ROW_ID, text) else None
+
+
+def _wanted(files: Sequence[Traced]) -> Wanted:
+    return Wanted(
+        digests={one.sha256 for one in files},
+        row_ids={row_id for one in files for row_id in (one.signed, one.tagged) if row_id},
+        prefixes={mark.prefix for one in files if one.marks for mark in one.marks.watermarks},
+    )
+
+
+def _settled(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Traced:
+    """Return what a file is by the first layer that names its row."""
+    file = replace(file, signer=_signer(file, records, has_anchors=has_anchors))
+    named = {one.row_id: one for one in records}
+    for one in records:
+        if one.record["media_sha256"] == file.sha256:
+            return _found(file, "digest", one.row_id, one)
+    if file.signed and file.signer != "foreign":
+        return _found(file, "manifest", file.signed, named.get(file.signed))
+    for mark in file.marks.watermarks if file.marks else ():
+        fitting = [one for one in named.values() if one.row_id.startswith(mark.prefix)]
+        if len(fitting) > 1:
+            file = replace(file, candidates=tuple(one.row_id for one in fitting))
+        elif fitting or mark.is_checked:
+            return _found(file, "watermark", mark.prefix, fitting[0] if fitting else None)
+    if file.tagged and (file.tagged in named or not records):
+        return _found(file, "tags", file.tagged, named.get(file.tagged))
+    return file
+
+
+def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Signer | None:
+    """Return who stands behind a manifest; None where there is none that holds."""
+    manifest = file.marks.manifest if file.marks else None
+    if manifest is None or not manifest.is_sound:
+        return None
+    of_row = [one for one in records if one.row_id == file.signed]
+    for certificate in {sha256 for one in of_row for sha256 in one.certificates}:
+        again = read_manifest(Path(file.file).read_bytes(), own_sha256=certificate)
+        if again and again.is_trusted:
+            return "own"
+    if of_row:
+        return "foreign"
+    return "trusted" if has_anchors and manifest.is_trusted else "unknown"
+
+
+def _found(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None) -> Traced:
+    """Return a file with its row, and what was changed where there is a record of it."""
+    if found is None:
+        return replace(file, found_by=layer, row_id=row_id)
+    file = replace(file, found_by=layer, row_id=found.row_id, output=found.output, record=found.record)
+    changes = changes_of(found, file.marks) if file.marks and layer != "digest" else ()
+    return replace(file, changes=tuple(changes))

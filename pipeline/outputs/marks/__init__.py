@@ -1,0 +1,1 @@
+"""What says of a clip that a model made it, and which row it is: signed manifests, watermarks, labels."""

@@ -1,0 +1,247 @@
+"""Watermarks of other libraries, with weights from a path: nothing is fetched, and no pickle runs code.
+
+Each class is a `FrameMark` or a `SoundMark` of watermark.py, which calls them for one clip at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.marks.chips import Reading, Samples
+from framefleet.pipeline.outputs.marks.payload import Bits
+from framefleet.pipeline.outputs.marks.settings import Watermark
+from framefleet.pipeline.outputs.marks.weights import locked_weights
+
+_AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
+_RATE = 16_000  # of the sound that AudioSeal was trained on
+_PRESENT = 0.5  # share of the sound in which AudioSeal sees a watermark
+
+
+class VideoSeal:
+    """Video Seal 1.0 (256 bits): weights are its checkpoint, y_256b_img.pth."""
+
+    num_bits = 256
+
+    def __init__(self, watermark: Watermark) -> None:
+        weights = locked_weights(watermark)
+        with _of("videoseal"):
+            import videoseal
+            from omegaconf import OmegaConf
+            from videoseal.augmentation.augmenter import get_dummy_augmenter
+            from videoseal.models import Videoseal, build_embedder, build_extractor
+            from videoseal.modules.jnd import JND
+
+        card = OmegaConf.load(Path(videoseal.__file__).parent / "cards" / "videoseal_1.0.yaml")
+        args, size = card.args, card.args.img_size_proc
+        networks = (
+            build_embedder(
+                card.embedder.model, card.embedder.params, args.nbits, args.hidden_size_multiplier
+            ),
+            build_extractor(card.extractor.model, card.extractor.params, size, args.nbits),
+        )
+        self._model = Videoseal(
+            *networks,
+            get_dummy_augmenter(),
+            attenuation=JND(in_channels=1, out_channels=1),  # jnd_1_1 of its configs
+            scaling_w=args.scaling_w,
+            scaling_i=args.scaling_i,
+            img_size=size,
+            chunk_size=args.videoseal_chunk_size,
+            step_size=args.videoseal_step_size,
+        )
+        _load(self._model, _tensors(weights).get("model", {}), weights)
+
+    def embed(self, frames: Frames, bits: Bits, *, device: str) -> Frames:
+        import torch
+
+        marked, message = frames.copy(), torch.from_numpy(bits[None].astype(np.float32))
+        model = self._model.to(device)
+        for first in range(0, len(frames), _AT_ONCE):
+            part = _pictures(frames[first : first + _AT_ONCE], device)
+            made = model.embed(part, message, is_video=len(part) > 1)["imgs_w"]
+            pixels = (made * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            marked[first : first + _AT_ONCE, ..., :3] = pixels.cpu().numpy()
+        return marked
+
+    def read(self, frames: Sequence[Frames], *, is_quick: bool) -> Iterator[Reading]:
+        seen = self._model.to("cpu").detect(_pictures(np.stack(list(frames)), "cpu"), is_video=True)
+        yield Reading(soft=seen["preds"][:, 1:].mean(0).double().numpy())
+
+
+class AudioSeal:
+    """AudioSeal (16 bits): weights are a folder with its generator_base.pth and detector_base.pth."""
+
+    num_bits = 16
+
+    def __init__(self, watermark: Watermark) -> None:
+        folder = locked_weights(watermark)
+        with _of("audioseal"):
+            from audioseal import builder, loader
+
+        made = []
+        for card, kind, create, name in (
+            ("audioseal_wm_16bits", builder.AudioSealWMConfig, builder.create_generator, "generator"),
+            (
+                "audioseal_detector_16bits",
+                builder.AudioSealDetectorConfig,
+                builder.create_detector,
+                "detector",
+            ),
+        ):
+            config = dict(loader.load_local_model_config(card))
+            network = create(loader.AudioSeal.parse_config(config, config_type=kind, nbits=self.num_bits))
+            weights = folder / f"{name}_base.pth"
+            found = _tensors(weights)
+            state = loader.convert_state_dict_for_scriptable_model(found.get("model", found))
+            try:
+                loader.load_state_dict(network, state)
+            except (RuntimeError, KeyError) as error:
+                raise _others(weights, str(error)) from None
+            made.append(network.eval())
+        self._generator, self._detector = made
+
+    def embed(self, samples: Samples, sample_rate: int, bits: Bits, *, device: str) -> Samples:
+        import torch
+
+        sound = torch.from_numpy(_at_rate(samples, sample_rate, _RATE))[:, None].to(device)
+        added = self._generator.to(device).get_watermark(sound, message=torch.from_numpy(bits).to(device))
+        change = _at_rate(added[:, 0].cpu().numpy(), _RATE, sample_rate)
+        count = min(samples.shape[1], change.shape[1])
+        marked = samples.copy()
+        marked[:, :count] += change[:, :count]
+        return marked
+
+    def read(self, samples: Samples, sample_rate: int) -> Iterator[Reading]:
+        import torch
+
+        sound = torch.from_numpy(_at_rate(samples.mean(0, keepdims=True), sample_rate, _RATE))[:, None]
+        present, message = self._detector.to("cpu").detect_watermark(sound)
+        if float(present) > _PRESENT:
+            yield Reading(soft=message[0].double().numpy() - 0.5)
+
+
+class TrustMark:
+    """TrustMark (61 bits): weights are a folder with its trustmark_Q.yaml, encoder_Q.ckpt, decoder_Q.ckpt.
+
+    Of the variants C, Q, B and P the first one there counts. Videos are marked frame by frame.
+    """
+
+    num_bits = 61
+
+    def __init__(self, watermark: Watermark) -> None:
+        folder = locked_weights(watermark)
+        with _of("trustmark"):
+            import trustmark
+            from omegaconf import OmegaConf
+
+        variant = next((one for one in "CQBP" if (folder / f"encoder_{one}.ckpt").is_file()), None)
+        if variant is None:
+            raise _others(folder, "there is no encoder_Q.ckpt in it")
+        _check_targets(OmegaConf.to_container(OmegaConf.load(folder / f"trustmark_{variant}.yaml")), folder)
+
+        class Offline(trustmark.TrustMark):  # type: ignore[misc]
+            def check_and_download(self, filename: str) -> None: ...
+
+            def load_model(self, config: str, weights: str, *args: Any, **kwargs: Any) -> Any:
+                here = (str(folder / Path(config).name), str(folder / Path(weights).name))
+                return super().load_model(*here, *args, **kwargs)
+
+        mode = trustmark.TrustMark.Encoding.BCH_5
+        self._made: dict[str, Any] = {}
+        self._make: Callable[[str], Any] = lambda device: Offline(
+            verbose=False, device=device, model_type=variant, encoding_type=mode, loadRemover=False
+        )
+        self._on("cpu")
+
+    def embed(self, frames: Frames, bits: Bits, *, device: str) -> Frames:
+        marked, secret = frames.copy(), "".join(map(str, bits))
+        for frame in marked:
+            made = self._on(device).encode(Image.fromarray(frame[..., :3]), secret, MODE="binary")
+            frame[..., :3] = np.asarray(made)
+        return marked
+
+    def read(self, frames: Sequence[Frames], *, is_quick: bool) -> Iterator[Reading]:
+        for frame in frames:
+            secret, is_there, _ = self._on("cpu").decode(Image.fromarray(frame), MODE="binary")
+            if is_there and len(secret) == self.num_bits:
+                yield Reading(soft=np.array([float(bit) for bit in secret]) - 0.5)
+
+    def _on(self, device: str) -> Any:
+        if device not in self._made:
+            with redirect_stdout(sys.stderr):  # it prints what it loads
+                self._made[device] = self._make(device)
+        return self._made[device]
+
+
+@contextmanager
+def _of(package: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise JobError(
+            f"marks.watermark: {package} cannot be imported: {error}",
+            f"pip install 'framefleet[{package}]', on every machine",
+        ) from None
+
+
+def _tensors(path: Path) -> Mapping[str, Any]:
+    """Return what a checkpoint holds, if that is tensors and plain values."""
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
+        raise _others(path, f"it is damaged, or holds more than tensors ({type(error).__name__})") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _load(network: Any, state: Mapping[str, Any], path: Path) -> None:
+    found, _ = network.load_state_dict(state, strict=False)
+    missing = [name for name in found if not name.startswith("attenuation.")]
+    if missing:
+        raise _others(path, f"{missing[0]} and {len(missing) - 1} more tensors are missing")
+    network.eval()
+
+
+def _others(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"marks.watermark: {path} does not hold the weights of this watermark: {reason[:300]}",
+        "give the files that its authors publish; docs/marks.md names them",
+    )
+
+
+def _check_targets(config: Any, folder: Path) -> None:
+    """Raise ModelError for a config that names classes of other packages, which would be called."""
+    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    named = config.get("target") if isinstance(config, dict) else None
+    if named is not None and not str(named).startswith("trustmark."):
+        raise _others(folder, f"its config names {named}")
+    for value in values:
+        _check_targets(value, folder)
+
+
+def _pictures(frames: Frames, device: str) -> Any:
+    """Return frames as floats in [0, 1], (T, 3, H, W)."""
+    import torch
+
+    return (
+        torch.from_numpy(np.ascontiguousarray(frames[..., :3])).to(device).permute(0, 3, 1, 2).float() / 255
+    )
+
+
+def _at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(wanted, rate)
+    found: Samples = resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
+    return found

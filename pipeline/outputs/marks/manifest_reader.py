@@ -1,0 +1,105 @@
+"""In: any file. Out: what its C2PA manifest says, and whether it and the file are what was signed."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from framefleet.pipeline.outputs.marks.manifest import ASSERTION, SETTINGS, mime_type_of
+
+# What a reader reports where the file is not what was signed, and where only the signer is not known.
+_CONTENT = re.compile(r"assertion\.(data|bmff|boxes|collection)Hash\.mismatch")
+_STRANGER = re.compile(r"(signingCredential|timeStamp)\.(untrusted|ocsp.*)")
+
+ManifestState = Literal["intact", "changed", "forged", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundManifest:
+    """What a manifest says, and whether that holds.
+
+    state: intact: it is what was signed, and so is the file. changed: the file is not. forged: the manifest
+    is not. unreadable: damaged. is_trusted: whether one of the certificates asked about stands behind it.
+    signer: whom its certificate names. signed_at: of an authority, where has_time says that its stamp holds.
+    clip: what framefleet says of a clip. problems: codes of C2PA.
+    """
+
+    state: ManifestState
+    is_trusted: bool = False
+    signer: str = ""
+    signed_at: str | None = None
+    has_time: bool = False
+    generator: str = ""
+    source_type: str | None = None
+    clip: Mapping[str, Any] = field(default_factory=dict)
+    ingredients: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it says what its signer signed."""
+        return self.state in ("intact", "changed")
+
+
+def read_manifest(
+    content: bytes, *, own_sha256: str | None = None, anchors: str | None = None
+) -> FoundManifest | None:
+    """Return what the manifest of a file says; None where there is none, or no format that has one.
+
+    own_sha256: of a certificate, and anchors: certificates in PEM of those who issue some, of which one is to
+    stand behind it. anchors count for time stamps, too.
+    """
+    import c2pa
+
+    mime_type = mime_type_of(content)
+    if mime_type is None:
+        return None
+    trust: dict[str, Any] = {"user_anchors": anchors} if anchors else {}
+    if own_sha256:
+        own = b64encode(bytes.fromhex(own_sha256)).decode()
+        named = {"trust_anchors": "", "allowed_list": own, "trust_uri": "urn:own", "trust_kind": "manifest"}
+        trust["anchors"] = [named]
+    try:
+        with (
+            c2pa.Context(c2pa.Settings.from_dict({**SETTINGS, "trust": trust})) as context,
+            c2pa.Reader(mime_type, io.BytesIO(content), context=context) as reader,
+        ):
+            return _found(json.loads(reader.json()))
+    except c2pa.C2paError.ManifestNotFound:
+        return None
+    except c2pa.C2paError as error:
+        return FoundManifest(state="unreadable", problems=(str(error),))
+
+
+def _found(told: Mapping[str, Any]) -> FoundManifest:
+    """Return what c2pa's report says of the active manifest. What is in it may be anybody's."""
+    active = told["manifests"][told["active_manifest"]]
+    report = told["validation_results"]["activeManifest"]
+    codes = {kind: {one["code"] for one in report.get(kind, [])} for kind in ("success", "failure")}
+    problems = {code for code in codes["failure"] if not _STRANGER.fullmatch(code)}
+    is_changed = bool(problems) and all(map(_CONTENT.fullmatch, problems))
+    said = {one["label"]: one.get("data") for one in active.get("assertions", [])}
+    actions = (said.get("c2pa.actions.v2") or said.get("c2pa.actions") or {}).get("actions", [])
+    signature = active.get("signature_info", {})
+    names = (signature.get("common_name"), signature.get("issuer"))
+    clip = said.get(ASSERTION)
+    return FoundManifest(
+        state="changed" if is_changed else "forged" if problems else "intact",
+        is_trusted="signingCredential.trusted" in codes["success"],
+        signer=", ".join(name for name in names if name),
+        signed_at=signature.get("time"),
+        has_time="timeStamp.validated" in codes["success"],
+        generator=" ".join(
+            f"{one.get('name', '')} {one.get('version', '')}".strip()
+            for one in active.get("claim_generator_info") or []
+        ),
+        source_type=next((one["digitalSourceType"] for one in actions if "digitalSourceType" in one), None),
+        clip=clip if isinstance(clip, dict) else {},
+        ingredients=tuple(one.get("title") or "" for one in active.get("ingredients", [])),
+        problems=tuple(sorted(problems)),
+    )

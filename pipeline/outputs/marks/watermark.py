@@ -1,0 +1,178 @@
+"""In: frames, sound and a row_id. Out: the same with watermarks that carry it; and back, from any file's.
+
+A watermark is a `FrameMark`, a `SoundMark` or both; those of other libraries stand in adapters.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.marks.chips import Reading, Samples
+from framefleet.pipeline.outputs.marks.manifest import check_signing
+from framefleet.pipeline.outputs.marks.payload import Bits, is_checked, payload_of, row_prefix
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark
+from framefleet.pipeline.outputs.marks.spread import SpreadFrames
+from framefleet.pipeline.outputs.marks.spread_sound import SpreadSound
+
+if TYPE_CHECKING:
+    import torch
+
+MarkedPart = Literal["frames", "sound"]
+_BUSY = threading.Lock()
+
+
+class FrameMark(Protocol):
+    """num_bits: of its payload. embed: changes uint8 frames (T, H, W, 3 or 4), the same way every time."""
+
+    num_bits: int
+
+    def embed(self, frames: Frames, bits: Bits, *, device: str) -> Frames: ...
+
+    def read(self, frames: Sequence[Frames], *, is_quick: bool) -> Iterator[Reading]:
+        """Yield what may be payloads of frames (H, W, 3) of one size, the likeliest first."""
+
+
+class SoundMark(Protocol):
+    num_bits: int
+
+    def embed(self, samples: Samples, sample_rate: int, bits: Bits, *, device: str) -> Samples: ...
+
+    def read(self, samples: Samples, sample_rate: int) -> Iterator[Reading]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWatermark:
+    """prefix: the first hex digits of the row_id. is_checked: its checksum holds; short ones have none.
+
+    scale: size of the pictures to the clip's, where it is known.
+    """
+
+    name: str
+    part: MarkedPart
+    prefix: str
+    is_checked: bool = True
+    scale: float | None = None
+
+
+@cache
+def open_watermark(watermark: Watermark) -> tuple[FrameMark | None, SoundMark | None]:
+    """Return what marks frames, and what marks sound; kept for the process.
+
+    Raises JobError where its library is not installed, ModelError for weights that are not those of the job.
+    """
+    if watermark.name == "spread":
+        return SpreadFrames(), SpreadSound()
+    from framefleet.pipeline.outputs.marks import adapters  # imports their libraries
+
+    if watermark.name == "audioseal":
+        return None, adapters.AudioSeal(watermark)
+    return (adapters.VideoSeal if watermark.name == "videoseal" else adapters.TrustMark)(watermark), None
+
+
+def check_marks(marks: ClipMarks) -> None:
+    """Raise UserError where this machine cannot mark clips as the job asks. Watermarks are then ready."""
+    if marks.sign is not None:
+        check_signing(marks.sign)
+    for watermark in marks.watermarks:
+        open_watermark(watermark)
+
+
+def mark_frames(
+    frames: Pictures, watermarks: Iterable[Watermark], row_id: str, *, device: str = "cpu"
+) -> Pictures:
+    """Return frames with the watermarks of frames, the same for the same frames. device: of the model."""
+    for watermark in watermarks:
+        mark, _ = open_watermark(watermark)
+        if mark is None:
+            continue
+        if frames.dtype != np.uint8:
+            raise RenderError(
+                f"the frames span {frames.min():.3g} to {frames.max():.3g}, not [0, 1], which is all that "
+                f"{watermark.name} marks",
+                "leave marks.watermark out for HDR",
+            )
+        bits = payload_of(row_id, mark.num_bits)
+        with _aside(device):
+            frames = mark.embed(frames.astype(np.uint8, copy=False), bits, device=device)
+    return frames
+
+
+def mark_sound(audio: Audio, watermarks: Iterable[Watermark], row_id: str, *, device: str = "cpu") -> Audio:
+    """Return sound with the watermarks of sound."""
+    for watermark in watermarks:
+        _, mark = open_watermark(watermark)
+        if mark is not None:
+            bits = payload_of(row_id, mark.num_bits)
+            with _aside(device):
+                samples = mark.embed(audio.samples, audio.sample_rate, bits, device=device)
+            audio = replace(audio, samples=samples)
+    return audio
+
+
+def watermarks_in(
+    frames: Sequence[Frames],
+    audio: Audio | None,
+    watermarks: Iterable[Watermark],
+    *,
+    is_quick: bool = False,
+) -> Iterator[FoundWatermark]:
+    """Yield what each of these watermarks carries, where there is one. frames: (H, W, 3) each.
+
+    is_quick: look at frames in their own size only.
+    """
+    for watermark in watermarks:
+        of_frames, of_sound = open_watermark(watermark)
+        if of_frames and frames:
+            yield from _first(watermark.name, "frames", of_frames.read(frames, is_quick=is_quick))
+        if of_sound and audio:
+            yield from _first(watermark.name, "sound", of_sound.read(audio.samples, audio.sample_rate))
+
+
+def _first(name: str, part: MarkedPart, readings: Iterator[Reading]) -> list[FoundWatermark]:
+    """Return what the first reading says that is a payload, if one is."""
+    with _aside("cpu"):
+        for reading in readings:
+            if prefix := row_prefix(reading.soft):
+                is_sure = is_checked(len(reading.soft))
+                return [FoundWatermark(name, part, prefix, is_checked=is_sure, scale=reading.scale)]
+    return []
+
+
+@contextmanager
+def _aside(device: str) -> Iterator[None]:
+    """Compute without gradients, with one thread of the CPU's or in a stream of the GPU's own.
+
+    The bits of networks depend on the number of threads, and the GPU renders other rows meanwhile. One clip
+    at a time: networks are moved, and threads that begin take over the number of threads.
+    """
+    import torch
+
+    with _BUSY, torch.no_grad():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if device.startswith("cuda"):
+                with torch.cuda.stream(stream := _stream(device)):
+                    yield
+                    stream.synchronize()
+            else:
+                yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@cache
+def _stream(device: str) -> torch.cuda.Stream:
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,0 +1,179 @@
+"""In: a file from anywhere. Out: the marks in it, which say that a model made it, and what its pictures are.
+
+What a row starts from keeps its marks: they are read while the row's clip is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from framefleet.pipeline.errors import InputError, StoreError
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
+from framefleet.pipeline.outputs.marks.label import FoundLabel, label_in
+from framefleet.pipeline.outputs.marks.manifest import Ingredient
+from framefleet.pipeline.outputs.marks.manifest_reader import FoundManifest, read_manifest
+from framefleet.pipeline.outputs.marks.settings import Watermark
+from framefleet.pipeline.outputs.marks.watermark import FoundWatermark, watermarks_in
+from framefleet.pipeline.outputs.media.frame_zip import ZIP_SIGNATURE
+from framefleet.pipeline.outputs.media.media import decode, decode_audio
+from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.rows.inputs.arguments import checked_content
+from framefleet.pipeline.rows.inputs.pictures import open_image
+from framefleet.pipeline.rows.inputs.video_frames import (
+    FileKind,
+    file_kind,
+    frame_rate,
+    frames_of,
+    open_sound,
+)
+
+SPREAD = Watermark(name="spread")
+_MOST_FRAMES = 32  # that are kept of a video: the same watermark is in all of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a file shows. size: height and width. num_frames: 0 without pictures. sha256: of its frames, where
+    they are few.
+    """
+
+    size: tuple[int, int] | None = None
+    num_frames: int = 0
+    fps: float | None = None
+    has_sound: bool = False
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMarks:
+    """The marks of a file. format: as people call it. contents: None where it could not be decoded."""
+
+    format: str | None
+    manifest: FoundManifest | None
+    label: FoundLabel | None
+    watermarks: tuple[FoundWatermark, ...]
+    contents: Contents | None
+
+    def said(self) -> dict[str, Any]:
+        """Return the marks as JSON has them, for records and manifests; {} without any."""
+        said: dict[str, Any] = {}
+        if self.manifest:
+            said["c2pa"] = {"state": self.manifest.state, "signer": self.manifest.signer}
+            said["c2pa"] |= {"source_type": self.manifest.source_type} if self.manifest.source_type else {}
+        if self.label:
+            said["label"] = {"source_type": self.label.source_type, "aigc": dict(self.label.aigc)}
+        if self.watermarks:
+            said["watermarks"] = [{"name": one.name, "row_id": one.prefix} for one in self.watermarks]
+        return said
+
+
+def ingredients_of(request: Request, read: Callable[[str], bytes]) -> tuple[Ingredient, ...]:
+    """Return what a row started from, with its marks. read: gives the bytes at a path or URL.
+
+    Raises InputError where they are not those that the row was rendered from.
+    """
+    return tuple(
+        Ingredient(
+            argument=argument,
+            name=public_url(named["uri"]).rpartition("/")[2],
+            sha256=named["sha256"],
+            content=(content := checked_content(named, read)),
+            found=marks_in(content, is_quick=True).said(),
+        )
+        for argument, value in request.arguments.items()
+        for named in inputs_in(value)
+    )
+
+
+def marks_in(
+    content: bytes,
+    watermarks: Sequence[Watermark] = (SPREAD,),
+    *,
+    is_quick: bool = False,
+    own_sha256: str | None = None,
+    anchors: str | None = None,
+) -> FoundMarks:
+    """Return the marks of a file, whatever it is.
+
+    is_quick: look for watermarks at the size in which they were made, and no other. own_sha256, anchors: as
+    `read_manifest` takes them. Without c2pa-python, manifests are not seen.
+    """
+    manifest = None
+    if find_spec("c2pa"):
+        manifest = read_manifest(content, own_sha256=own_sha256, anchors=anchors)
+    kind = file_kind(content)
+    decoded = _decoded(content, kind)
+    found = decoded and watermarks_in(decoded.frames, decoded.audio, watermarks, is_quick=is_quick)
+    return FoundMarks(
+        format=kind.name if kind else None,
+        manifest=manifest,
+        label=label_in(content),
+        watermarks=tuple(found or ()),
+        contents=decoded.contents() if decoded else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decoded:
+    """frames: some of them, (H, W, 3) each; num_frames: all."""
+
+    frames: Sequence[Frames] = ()
+    num_frames: int = 0
+    fps: float | None = None
+    audio: Audio | None = None
+
+    def contents(self) -> Contents:
+        is_whole = self.frames and len(self.frames) == self.num_frames
+        return Contents(
+            size=self.frames[0].shape[:2] if self.frames else None,
+            num_frames=self.num_frames,
+            fps=self.fps,
+            has_sound=self.audio is not None,
+            sha256=frames_sha256(np.stack(self.frames)) if is_whole else None,
+        )
+
+
+def _decoded(content: bytes, kind: FileKind | None) -> _Decoded | None:
+    """Return what a file shows, within the bounds for what rows name; None for what is not decoded."""
+    try:
+        if content.startswith(ZIP_SIGNATURE):  # maybe of framefleet's own
+            frames = decode(content)[..., :3]
+            some = list(frames[:: -(-len(frames) // _MOST_FRAMES)])
+            return _Decoded(frames=some, num_frames=len(frames), audio=_sound_of_zip(content))
+        if kind is None or kind.kind is None:
+            return None
+        if kind.kind == "image" and kind.name != "gif":
+            return _Decoded(frames=[np.asarray(open_image(content))], num_frames=1)
+        audio = None if kind.name == "gif" else open_sound(content)
+        if kind.kind == "audio":
+            return _Decoded(audio=audio)
+        some, num_frames = _sampled(content)
+        return _Decoded(frames=some, num_frames=num_frames, fps=frame_rate(content), audio=audio)
+    except (InputError, StoreError):
+        return None
+
+
+def _sound_of_zip(content: bytes) -> Audio | None:
+    sound = decode_audio(content)
+    if sound is None:
+        return None
+    return Audio(samples=(sound[0].T / 32767).astype(np.float32), sample_rate=sound[1])
+
+
+def _sampled(content: bytes) -> tuple[list[Frames], int]:
+    """Return frames at equal distances, at most as many as are wanted, and the number of all."""
+    kept: list[Frames] = []
+    step, count = 1, 0
+    for count, frame in enumerate(frames_of(content), 1):
+        if (count - 1) % step == 0:
+            kept.append(np.asarray(frame))
+        if len(kept) > _MOST_FRAMES:
+            kept, step = kept[::2], 2 * step
+    return kept, count

@@ -1,0 +1,121 @@
+"""The label in a file's metadata: where the guides want it, once, and found again in anybody's file."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
+from framefleet.pipeline.outputs.damage import damaged_records, strays
+from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.marks.label import aigc_label, label_in, xmp_packet
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider
+from framefleet.pipeline.outputs.media.media import decode, decode_audio, read_metadata
+from framefleet.pipeline.outputs.media.media_settings import LABELLED, SOUNDS, Media
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.unit.test_encode_clip import CLIP, FRAMES
+
+PROVIDER = Provider(name="Example Ltd", code="001191110102MACQD9K64010000", system="Painter <1>")
+MARKS = ClipMarks(provider=PROVIDER, label=True)
+STILL = replace(CLIP, pixels=to_pixels(FRAMES[:1]))
+SOUND = replace(CLIP, pixels=None, audio=Audio(samples=np.zeros((1, 801), np.float32), sample_rate=8000))
+
+
+def labelled(format: str) -> bytes:
+    clip = SOUND if format in SOUNDS else STILL
+    media = Media(format=format, marks=MARKS)  # type: ignore[arg-type]
+    content = encode_clip(clip, media).content
+    assert content == encode_clip(clip, media).content
+    return content
+
+
+@pytest.mark.parametrize("format", LABELLED)
+def test_a_file_says_once_that_it_was_generated_and_by_whom(format: str) -> None:
+    content = labelled(format)
+    found = label_in(content)
+    assert found is not None
+    fields = dict(found.aigc)
+    assert (fields["Label"], fields["ContentProducer"], fields["ProduceID"]) == (
+        "1",
+        PROVIDER.code,
+        CLIP.row_id,
+    )
+    assert content.count(b"ProduceID") == 1
+    assert found.source_type == (None if format == "flac" else "trainedAlgorithmicMedia")
+    if format in SOUNDS:
+        assert decode_audio(content) is not None
+    else:
+        decode(content)
+    assert read_metadata(content)["row_id"] == CLIP.row_id
+
+
+def test_labels_lie_where_the_guides_have_them() -> None:
+    with av.open(io.BytesIO(labelled("mp4"))) as container:  # moov.udta.meta.keys, PG-20257A
+        assert json.loads(container.metadata["AIGC"])["Label"] == "1"
+    mp4 = labelled("mp4")
+    assert mp4.index(b"udta") < mp4.index(b"keys") < mp4.index(b"AIGC") < mp4.index(b"ilst")
+    with av.open(io.BytesIO(labelled("flac"))) as container:  # a Vorbis comment, PG-202510A
+        assert "AIGC" in container.metadata
+    wav = labelled("wav")
+    at = wav.index(b"AIGC")  # a chunk of its own
+    assert json.loads(wav[at + 8 : at + 8 + int.from_bytes(wav[at + 4 : at + 8], "little")])["Label"] == "1"
+    assert int.from_bytes(wav[4:8], "little") == len(wav) - 8
+    for format in ("png", "webp"):  # an XMP packet, PG-20259A
+        with Image.open(io.BytesIO(labelled(format))) as image:
+            packet = image.info["xmp"]
+        text = packet if isinstance(packet, str) else packet.decode()
+        said = {one.tag.partition("}")[2]: one.text or "" for one in ElementTree.fromstring(text).iter()}
+        assert json.loads(said["AIGC"])["ProduceID"] == CLIP.row_id
+        assert said["AISystemUsed"] == "Painter <1>"
+
+
+def test_formats_without_a_place_have_a_file_next_to_them(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    encoded = encode_clip(replace(CLIP, model_digest="0" * 64), Media(format="mkv", marks=MARKS))
+    record = store_clip(store, encoded)
+    assert label_in(encoded.content) is None
+    beside = label_in(store.read(f"{record.path}.xmp"))
+    assert beside is not None
+    assert dict(beside.aigc)["ProduceID"] == CLIP.row_id
+    index = ClipIndex()
+    index.add("part", [IndexedRecord(row_id=CLIP.row_id, clip=record.path or "", extras=None, is_sound=True)])
+    assert list(strays(store, index)) == []
+    assert list(damaged_records(store, index, lambda _: None)) == []
+
+
+def test_a_label_needs_a_provider_that_it_can_name() -> None:
+    with pytest.raises(JobError, match=r"set marks\.provider\.name"):
+        ClipMarks(label=True)
+    with pytest.raises(JobError, match=r"cannot say 'Example Ltd'.*") as caught:
+        ClipMarks(label=True, provider=Provider(name="Example Ltd"))
+    assert "marks.provider.code" in str(caught.value)
+    ClipMarks(label=True, provider=Provider(name="Example"))
+
+
+def test_labels_of_others_are_read_and_nothing_is_made_of_noise() -> None:
+    ours = xmp_packet(PROVIDER, CLIP.row_id)
+    bare = aigc_label(PROVIDER, CLIP.row_id).encode()
+    wrapped = b'\xff\xe1Exif{"AIGC":' + bare + b"}"
+    for content in (b"\0" * 99 + ours, bare, wrapped, ours.replace(b"&quot;", b"&#34;")):
+        found = label_in(content)
+        assert found is not None
+        assert dict(found.aigc)["Label"] == "1"
+    for content in (
+        b"",
+        b"ContentProducer",
+        b'{"ContentProducer": 1}',
+        b"{" * 9000 + b"ContentProducer}",
+        ours[:300],
+    ):
+        assert not (found := label_in(content)) or not found.aigc

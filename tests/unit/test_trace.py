@@ -1,0 +1,221 @@
+"""Any file to its row: by digest, by signed manifest, by watermark, by unsigned tags, in this order."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+import framefleet
+from framefleet.jobs.keep.trace.trace import Traced
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.marks.manifest import open_signing
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
+from framefleet.pipeline.outputs.media.media import decode, encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.output import open_output
+from tests.certificates import issue
+from tests.commands import command
+from tests.gallery_output import clip_of, write_output
+from tests.unit.test_watermark import resized, scene
+
+ROWS = [{"prompt": f"a red ball {number}", "seed": number} for number in range(3)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """An output whose clips carry every mark. clips: their files, by number."""
+
+    output: Path
+    media: Media
+    clips: list[Path]
+    folder: Path
+
+    def trace(self, content: bytes | None = None, name: str = "found.mp4", **given: str) -> Traced:
+        path = self.clips[1]
+        if content is not None:
+            path = self.folder / name
+            path.write_bytes(content)
+        [found] = framefleet.trace(path, outputs=self.output, **given)
+        return found
+
+
+def signing(folder: Path, name: str) -> Signing:
+    certificate, key = issue(folder, name=name)
+    return open_signing(Signing(certificate=str(certificate), private_key=str(key)))
+
+
+def moving(clip: Clip) -> Clip:
+    """Return a clip with its own picture, large enough for a watermark."""
+    frames = np.roll(scene(9), 40 * int(clip.row_id[:8], 16), axis=2)
+    return replace(clip, row_id=ids(int(clip.row_id, 16)), pixels=to_pixels(frames))
+
+
+def ids(number: int) -> str:
+    return f"{number + 1:08x}{'ab' * 12}"
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
+    folder = tmp_path_factory.mktemp("marked")
+    marks = ClipMarks(
+        sign=signing(folder, "signer"),
+        provider=Provider(name="Example"),
+        watermarks=(Watermark(name="spread"),),
+        label=True,
+    )
+    media = Media(marks=marks)
+    write_output(folder / "out", ROWS, media=media, change=moving)
+    records = [record for table in open_output(str(folder / "out")).records() for record in table.to_pylist()]
+    clips = [folder / "out" / record["path"] for record in records]
+    yield Marked(output=folder / "out", media=media, clips=clips, folder=folder)
+
+
+def again(frames: Frames, **tags: str) -> bytes:
+    return encode(frames, media=Media(crf=23), fps=8, metadata=tags)
+
+
+def test_a_stored_clip_is_found_by_its_digest_with_all_of_its_marks(marked: Marked) -> None:
+    found = marked.trace()
+    assert (found.found_by, found.row_id, found.signer, found.changes) == ("digest", ids(1), "own", ())
+    assert found.record is not None
+    assert json.loads(found.record["arguments"])["prompt"] == "a red ball 1"
+    assert found.marks is not None
+    assert found.marks.manifest is not None
+    assert found.marks.manifest.state == "intact"
+    assert [one.prefix for one in found.marks.watermarks] == [ids(1)[:12]]
+    assert found.marks.label is not None
+
+
+def test_a_signed_file_that_was_changed_is_found_by_its_manifest(marked: Marked) -> None:
+    content = bytearray(marked.clips[1].read_bytes())
+    content[-1000] ^= 1  # in the frames
+    found = marked.trace(bytes(content))
+    assert (found.found_by, found.row_id, found.signer) == ("manifest", ids(1), "own")
+    assert found.marks is not None
+    assert found.marks.manifest is not None
+    assert found.marks.manifest.state == "changed"
+
+
+def test_a_stripped_file_is_found_by_its_watermark_and_it_is_said_what_was_done(marked: Marked) -> None:
+    frames = decode(marked.clips[1].read_bytes())
+    for name, content, said in (
+        ("half.mp4", again(resized(frames, 0.5)), "scaled to 50%"),
+        ("part.mp4", again(frames[:3]), "3 frames instead of 9"),
+        ("crop.mp4", again(frames[:, 16:-16, 32:-32]), "cropped to 88% of the height and 86% of the width"),
+        ("shot.png", as_png(frames[4]), "written as png instead of mp4"),
+    ):
+        found = marked.trace(content, name)
+        assert (found.found_by, found.row_id, found.signer) == ("watermark", ids(1), None), name
+        assert {said, "the signed manifest was removed", "the label was removed"} <= {*found.changes}, name
+
+
+def as_png(frame: Frames) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_forged_manifest_and_a_foreign_signature_do_not_count(marked: Marked, tmp_path: Path) -> None:
+    content = marked.clips[1].read_bytes()
+    at = content.find(ids(1).encode())
+    forged = marked.trace(content[:at] + ids(2).encode() + content[at + 32 :])
+    assert forged.marks is not None
+    assert forged.marks.manifest is not None
+    assert (forged.marks.manifest.state, forged.signer) == ("forged", None)
+    assert (forged.found_by, forged.row_id) == ("watermark", ids(1))
+    # Somebody else signs a picture of theirs as one of our rows.
+    theirs = Media(marks=ClipMarks(sign=signing(tmp_path, "stranger")))
+    clip = replace(clip_of(2, {}, seed=2), row_id=ids(2))
+    foreign = marked.trace(encode_clip(clip, theirs).content)
+    assert foreign.marks is not None
+    assert foreign.marks.manifest is not None
+    assert (foreign.marks.manifest.state, foreign.signer) == ("intact", "foreign")
+    assert foreign.found_by == "tags"  # which anybody can write
+    assert "stranger" in foreign.marks.manifest.signer
+
+
+def test_files_of_others_are_looked_at_too(marked: Marked, tmp_path: Path) -> None:
+    certificate, key = issue(tmp_path, name="camera")
+    theirs = open_signing(Signing(certificate=str(certificate), private_key=str(key)))
+    clip = replace(clip_of(7, {}, seed=7), row_id="ee" * 16)
+    content = encode_clip(clip, Media(marks=ClipMarks(sign=theirs))).content
+    (root := tmp_path / "root.pem").write_text("-----BEGIN" + certificate.read_text().split("-----BEGIN")[2])
+    assert marked.trace(content).signer == "unknown"
+    assert marked.trace(content, trust=str(root)).signer == "trusted"
+    for name, nothing in (
+        ("a.png", as_png(scene(1)[0])),
+        ("b.mp4", again(scene(2))),
+        ("c.mp4", b"not a file"),
+    ):
+        found = marked.trace(nothing, name)
+        assert (found.found_by, found.row_id) == (None, None)
+
+
+def test_without_outputs_the_marks_alone_name_the_row(marked: Marked) -> None:
+    frames = decode(marked.clips[1].read_bytes())
+    (path := marked.folder / "bare.mp4").write_bytes(again(frames))
+    [found] = framefleet.trace(path)
+    assert (found.found_by, found.row_id, found.record) == ("watermark", ids(1)[:12], None)
+    [found] = framefleet.trace(marked.clips[1])
+    assert (found.found_by, found.row_id, found.signer) == ("manifest", ids(1), "unknown")
+    path.write_bytes(again(scene(2), row_id=ids(1)))
+    [found] = framefleet.trace(path)
+    assert (found.found_by, found.row_id) == ("tags", ids(1))
+
+
+def test_a_folder_is_traced_in_one_pass_and_outputs_may_be_listed(marked: Marked, tmp_path: Path) -> None:
+    (listing := tmp_path / "outputs.txt").write_text(f"{marked.output}\n\n")
+    ended = command("trace", marked.output / "clips", "--output", listing, "--json")
+    assert ended.exit_code == 0
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [one["row_id"] for one in found] == sorted(map(ids, range(3)))
+    assert {one["found_by"] for one in found} == {"digest"}
+    (other := tmp_path / "other").mkdir()
+    (other / "a.png").write_bytes(as_png(scene(1)[0]))
+    (other / "notes.txt").write_text("no picture")
+    ended = command("trace", other, "--output", marked.output)
+    assert (ended.exit_code, "not found" in ended.stdout, "no marks" in ended.stdout) == (1, True, True)
+    assert "1 files: 0 found" in ended.stderr
+
+
+def test_what_is_printed_cannot_be_forged_by_a_file(marked: Marked) -> None:
+    content = again(
+        scene(2), row_id=ids(1), aigc='{"Label":"1","ContentProducer":"x\\nrow: 1","ProduceID":"\x1b[1m"}'
+    )
+    (path := marked.folder / "evil\n.mp4").write_bytes(content)
+    ended = command("trace", path)
+    assert all(line.startswith((str(marked.folder), "  ")) for line in ended.stdout.splitlines())
+    assert "\x1b" not in ended.stdout
+
+
+def test_bad_input_is_refused_with_a_fix(marked: Marked, tmp_path: Path) -> None:
+    for arguments, said in (
+        ((tmp_path / "none.mp4",), "does not exist"),
+        ((marked.clips[0], "--output", tmp_path), "is not an output"),
+        ((marked.clips[0], "--trust", tmp_path / "none"), "--trust: "),
+        ((marked.clips[0], "--watermark", "spraed=x"), "there is no such watermark"),
+    ):
+        ended = command("trace", *arguments)
+        assert (ended.exit_code, said in ended.stderr) == (2, True), ended.stderr
+    with pytest.raises(JobError):
+        framefleet.trace(marked.clips[0], watermarks={"nothing": "x"})
+
+
+def test_rendered_sound_and_rate_are_compared(marked: Marked) -> None:
+    frames = decode(marked.clips[1].read_bytes())
+    found = marked.trace(encode(frames, media=Media(crf=20), fps=12, metadata={}))
+    assert "12 frames per second instead of 8" in found.changes
+    with av.open(str(marked.clips[1])) as container:
+        assert container.streams.video[0].average_rate == 8
