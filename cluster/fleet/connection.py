@@ -25,6 +25,7 @@ from typing import Any
 
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
+from ray._private.worker import print_to_stdstream
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
@@ -152,6 +153,8 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
             }
         else:
             _check_address(address)
+        # Ray reports lost machines on stdout, where a command may print its result in JSON.
+        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _print_to_stderr))
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
@@ -159,6 +162,10 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         except FleetError:
             connection.keep_logs = True
             raise
+
+
+def _print_to_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
+    print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
 
 
 def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:

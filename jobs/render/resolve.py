@@ -129,7 +129,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             scores=[score.name for score in scores],
             added=added_in(store_of_job(job)) if table is None else (),
         )
-        model_column(of_rows, source)
+        check_model_column(of_rows, source)
         columns = joined_columns(list(plans.values()))
         check_order(job.order, columns[0].schema(source.schema), columns[1])
     with mistakes.noted():
@@ -255,11 +255,11 @@ def _recipe_of_row(
 
 def rows_by_model(job: Job, table: RowSource, models: Mapping[str, ResolvedModel]) -> ModelRows:
     """Return the table's rows, each of its own model."""
-    column, default = model_column(job, table)
+    column, default = check_model_column(job, table)
     return ModelRows({name: one.rows for name, one in models.items()}, column=column, default=default)
 
 
-def model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
+def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
     """Return the column that says a row's model, and the model of a row that does not, if there are any.
 
     Raises UserError where rows have neither.

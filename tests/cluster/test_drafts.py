@@ -38,7 +38,7 @@ def test_drafts_left_before_the_choice_are_kept_and_the_best_rendered_in_full(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = command("plan", job)
-    assert "in full, at most 2 rows of these: the best 1 of each prompt by sharpness" in planned.stdout
+    assert "in full, at most 2 of these rows: the best 1 of each prompt by sharpness" in planned.stdout
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt

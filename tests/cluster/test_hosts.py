@@ -62,6 +62,30 @@ def _whole(hosts: Rig) -> Iterator[None]:
 
 
 @pytest.mark.ci
+def test_doctor_names_the_machines_that_do_not_reach_each_other(hosts: Rig) -> None:
+    _, second, third = hosts.hosts
+    second.lose(third.address)
+    try:
+        ended = start(
+            *("-m", "framefleet.jobs.cli", "doctor", "--address", hosts.address, "--json"),
+            *("--only", "ports", "--only", "open-files"),
+            env={**hosts.s3.env, **hosts.hosts[0].env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        said, errors = ended.communicate(timeout=WITHIN_S)
+    finally:
+        second.find(third.address)
+    assert ended.returncode == 1, errors
+    found = [json.loads(line) for line in said.splitlines()]
+    wrong = [one for one in found if one["state"] == "error"]
+    assert len({one["machine"] for one in found}) == len(hosts.hosts)
+    assert {one["machine"].split()[0] for one in wrong} == {second.name, third.name}
+    assert all("cannot connect to" in one["text"] for one in wrong)
+
+
+@pytest.mark.ci
 def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -192,27 +216,3 @@ def _wait(until: Callable[[], object], driver: Driver) -> None:
     while not until():
         assert driver.process.poll() is None and time.monotonic() < deadline, driver.said
         time.sleep(0.05)
-
-
-@pytest.mark.ci
-def test_doctor_names_the_machines_that_do_not_reach_each_other(hosts: Rig) -> None:
-    _, second, third = hosts.hosts
-    second.lose(third.address)
-    try:
-        ended = start(
-            *("-m", "framefleet.jobs.cli", "doctor", "--address", hosts.address, "--json"),
-            *("--only", "ports", "--only", "open-files"),
-            env={**hosts.s3.env, **hosts.hosts[0].env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        said, errors = ended.communicate(timeout=WITHIN_S)
-    finally:
-        second.find(third.address)
-    assert ended.returncode == 1, errors
-    found = [json.loads(line) for line in said.splitlines()]
-    wrong = [one for one in found if one["state"] == "error"]
-    assert len({one["machine"] for one in found}) == len(hosts.hosts)
-    assert {one["machine"].split()[0] for one in wrong} == {second.name, third.name}
-    assert all("cannot connect to" in one["text"] for one in wrong)

@@ -15,7 +15,8 @@ import torch
 
 from tests.browser.chromium import chromium
 from tests.browser.shots import SHOTS
-from tests.jobs import ROOT
+from tests.jobs import ROOT, write_table
+from tests.tiny import SMALLEST, tiny
 from tests.warm.process import start
 from tools.benchmarks.gpu_day import parts
 
@@ -24,6 +25,7 @@ PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
     "audits_simulated": (["--jobs", "2", "--sizes", "100"], "| 100 |"),
     "bench": (["--short"], "| fp32 | uniform |"),
+    "ceiling": ([], "with the renderer"),  # of a table and a model
     "checks": (["--short"], "a table planned"),
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
     "gallery": (["--short"], "complaints of the console"),
@@ -66,7 +68,7 @@ def test_every_program_is_here() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("audit", "audits_simulated", "draft_ranks", "load", "one_level", "timesteps"),
+        *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "timesteps"),
         *("gpu_assert", "gpu_neighbour", "gpu_peak"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],
@@ -74,6 +76,14 @@ def test_every_program_is_here() -> None:
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)
+    assert last in capsys.readouterr().out
+
+
+def test_the_ceiling_of_a_table_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "a red ball", "seed": seed, **SMALLEST["wan"]} for seed in range(2)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    arguments, last = PROGRAMS["ceiling"]
+    run("ceiling", [str(table), str(tiny("wan")), *arguments])
     assert last in capsys.readouterr().out
 
 
