@@ -1,10 +1,11 @@
 """How soon a job goes on when most of its rows are done: the steps before its first row is leased.
 
-    python -m tools.benchmarks.resume [--rows 1000000] [--done 0.95] [--workers 2]
+    python -m tools.benchmarks.resume [--rows 1000000] [--done 0.95] [--workers 2] [--ray-data]
 
 Everything is real (table, checks, rows/, records in large parts) but the clips. The run that goes on is a
 process of its own, whose memory is measured. With workers, which answer every row at once, it also dispatches
-the rows left, and commits and merges their records.
+the rows left, and commits and merges their records. With --ray-data, it runs a table of that length by Ray
+Data with its checkpoints, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tools.benchmarks.dispatch import EXAMPLE, drive_null_workers, write_prompts
+from tools.benchmarks.ray_checkpoints import measure_ray_data
 
 PART_ROWS = 1 << 17
 
@@ -63,11 +65,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--done", type=float, default=0.95, help="the share of rows with a record")
     parser.add_argument("--workers", type=int, default=0, help="that answer at once; 0: dispatch nothing")
+    parser.add_argument("--ray-data", action="store_true", help="the same by Ray Data")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure_resume(Path(folder), rows=asked.rows, done=asked.done, workers=asked.workers)
-    for field in fields(found):
-        print(f"{field.name:>14} {getattr(found, field.name):10.1f}")
+        figures = asdict(found)
+        if asked.ray_data:
+            theirs = measure_ray_data(Path(folder, "ray"), asked.rows, asked.done, workers=asked.workers or 2)
+            figures |= {f"Ray Data: {name}": figure for name, figure in theirs.items()}
+    for name, figure in figures.items():
+        print(f"{name:>22} {figure:10.1f}")
 
 
 def measure_resume(folder: Path, *, rows: int, done: float, workers: int = 0) -> Resumed:

@@ -45,7 +45,7 @@ PROGRAMS = {
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
-    "resume": (["--rows", "2000"], "peak_mib"),
+    "resume": (["--rows", "2000", "--ray-data"], "Ray Data: rows_per_s"),
     "start": (["--short"], "| plan |"),
     "timesteps": (["--short"], "with fractions ("),
     "training": (["--short"], "bf16, checkpointing"),
