@@ -47,6 +47,7 @@ class Dispatcher:
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
         order: Order | None = None,
+        paces: Paces | None = None,
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
@@ -59,7 +60,7 @@ class Dispatcher:
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
         self._proven: set[str] = set()  # machines that have done a row
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
-        self._paces = Paces()
+        self._paces = paces or Paces()
         self._copies = Copies(self._seats, self._paces)
         self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
         self._closed = False
@@ -159,7 +160,7 @@ class Dispatcher:
         if entry is None:
             return False
         seat = self._seats[worker]
-        self._paces.saw(entry.row.shape, seconds=now - seat.last_end, batch_size=batch_size)
+        self._paces.saw(entry.row, seconds=now - seat.last_end, batch_size=batch_size)
         seat.last_end, seat.done_shape = now, entry.row.shape
         self._proven.add(self._live[worker][0])
         self._end(row_id)

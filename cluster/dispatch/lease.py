@@ -18,7 +18,7 @@ MAX_PACES = 1024  # a table may hold a shape per row; forgetting an old one cost
 class Row:
     """One row to render. Rows of equal `shape` can share forwards; `payload` is never looked at.
 
-    rank: what `Ranked` goes by, the highest first.
+    rank: what `Ranked` and `Longest` go by, the highest first.
     """
 
     row_id: str
@@ -107,16 +107,18 @@ class Paces:
     """
 
     def __init__(self) -> None:
-        # By shape: seconds, rows, and the rows that each of these shared its forwards with, summed.
-        self._sums: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
-        self._all_s = self._all_rows = 0.0
+        # By shape: seconds, rows, the rows that each of these shared its forwards with, and ranks, summed.
+        self._sums: OrderedDict[str, tuple[float, float, float, float]] = OrderedDict()
+        self._all_s = self._all_rows = self._all_ranks = 0.0
 
-    def saw(self, shape: str, *, seconds: float, batch_size: float = 1.0) -> None:
+    def saw(self, row: Row, *, seconds: float, batch_size: float = 1.0) -> None:
         """Note a row that ended. seconds: since the one before. batch_size: rows in its forwards."""
-        self._all_s = self._all_s * PACE_KEEP_ALL + max(0.0, seconds)
+        shape, seconds = row.shape, max(0.0, seconds)
+        self._all_s = self._all_s * PACE_KEEP_ALL + seconds
         self._all_rows = self._all_rows * PACE_KEEP_ALL + 1
-        total, rows, sizes = (PACE_KEEP * one for one in self._sums.get(shape, (0.0, 0.0, 0.0)))
-        self._sums[shape] = (total + max(0.0, seconds), rows + 1, sizes + batch_size)
+        self._all_ranks = self._all_ranks * PACE_KEEP_ALL + row.rank
+        total, rows, sizes, ranks = (PACE_KEEP * one for one in self._sums.get(shape, (0.0, 0.0, 0.0, 0.0)))
+        self._sums[shape] = (total + seconds, rows + 1, sizes + batch_size, ranks + row.rank)
         self._sums.move_to_end(shape)
         if len(self._sums) > MAX_PACES:
             self._sums.popitem(last=False)
@@ -124,8 +126,16 @@ class Paces:
     def seconds_per_row(self, shape: str) -> float | None:
         if shape not in self._sums:
             return None
-        seconds, rows, _ = self._sums[shape]
+        seconds, rows, *_ = self._sums[shape]
         return seconds / rows
+
+    def seconds_per_rank(self, shape: str) -> float:
+        """Return what a unit of `Row.rank` takes in a shape, where that is the work in a row.
+
+        Of a shape that is new it is as of all others; 1 as long as nothing is known.
+        """
+        seconds, _, _, ranks = self._sums.get(shape, (self._all_s, 0.0, 0.0, self._all_ranks))
+        return seconds / ranks if seconds and ranks else 1.0
 
     @property
     def mean_seconds(self) -> float | None:
@@ -134,5 +144,5 @@ class Paces:
 
     def batch_size(self, shape: str) -> int:
         """Return how many rows of a shape are rendered together, as far as known."""
-        _, rows, sizes = self._sums.get(shape, (0.0, 1.0, 1.0))
+        _, rows, sizes, _ = self._sums.get(shape, (0.0, 1.0, 1.0, 0.0))
         return max(1, round(sizes / rows))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
-from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.lease import Paces, Row
 
 
 class Order(Protocol):
@@ -110,3 +110,18 @@ class Ranked:
         self._count = 0
         for row in reshaped([row for _, row in entries]):
             self.add(row)
+
+
+class Longest(Ranked):
+    """The most seconds first: the work in a row (`Row.rank`) times what work takes in rows of its shape."""
+
+    def __init__(self, paces: Paces) -> None:
+        super().__init__()
+        self._paces = paces
+
+    def next_shape(self, rendering: str | None, patience: int) -> str | None:
+        return min(self._by_shape, key=self._place, default=None)
+
+    def _place(self, shape: str) -> tuple[float, int]:
+        rank, number, _ = self._by_shape[shape][0]
+        return rank * self._paces.seconds_per_rank(shape), number

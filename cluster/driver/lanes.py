@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize
+from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.model_choice import Backlog, move_from, next_model
 from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.ranks import order_of
@@ -47,7 +48,8 @@ class Lanes:
     def _lane(self, name: str, work: Work, adopts: Callable[[str, Pending], bool]) -> Lane:
         setup = work.setups[name]
         size = LeaseSize.of_forwards(setup.batching.max_rows)
-        dispatcher = Dispatcher(work.faults, size=size, order=order_of(work.order))
+        paces = Paces()
+        dispatcher = Dispatcher(work.faults, size=size, order=order_of(work.order, paces), paces=paces)
         number = next(iter(work.rows.numbers_of([name])), None)
         feed = Feed(work, dispatcher, self.pending, adopts, self._added, model=number)
         digest = work.rows.by_model[name].identity.model_digest

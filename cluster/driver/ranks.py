@@ -6,7 +6,8 @@ import math
 
 import pyarrow as pa
 
-from framefleet.cluster.dispatch.order import Order, Ranked, TableOrder
+from framefleet.cluster.dispatch.lease import Paces
+from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -16,7 +17,10 @@ AS_TABLE, LONGEST, PRIORITY = "table", "longest", "priority:"
 _WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
 
 
-def order_of(order: str) -> Order:
+def order_of(order: str, paces: Paces) -> Order:
+    """paces: what rows of each shape have taken so far."""
+    if order == LONGEST:
+        return Longest(paces)
     return TableOrder() if order == AS_TABLE else Ranked()
 
 

@@ -370,7 +370,7 @@ class Job(TableJob):
     order: str = Field(
         default="table",
         description="Which rows go first, of the few thousand that are read ahead: table, in its order; "
-        "longest, those with most frames, pixels and steps; priority:COLUMN, those with the highest number.",
+        "longest, those that take most time; priority:COLUMN, those with the highest number.",
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()

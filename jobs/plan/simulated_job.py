@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from framefleet.cluster.dispatch.order import Ranked
+from framefleet.cluster.dispatch.lease import Paces
+from framefleet.cluster.dispatch.order import Longest
 from framefleet.cluster.driver.ranks import LONGEST
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.prediction import ENDING_S, Prediction
@@ -59,8 +60,9 @@ def simulate_job(found: Prediction, job: Job, rates: FaultRates, *, max_rows: in
         drains_per_hour=rates.drains,
         max_rows=max_rows,
     )
-    order = Ranked() if job.order == LONGEST else None
-    dispatcher = Dispatcher(job.retries, size=LeaseSize.of_forwards(max_rows), order=order)
+    size, paces = LeaseSize.of_forwards(max_rows), Paces()
+    order = Longest(paces) if job.order == LONGEST else None
+    dispatcher = Dispatcher(job.retries, size=size, order=order, paces=paces)
     rows = _rows(found, seconds, num_rows)
     outcome = Simulation(dispatcher, rows, fleet, faults=job.retries, num_rows=num_rows).run()
     times = found.num_rows / num_rows

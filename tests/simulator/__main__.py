@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.order import Ranked
+from framefleet.cluster.dispatch.lease import Paces
+from framefleet.cluster.dispatch.order import Longest
 from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.jobs.plan.simulated_fleet import SimulatedFleet, SimulatedRun
 from framefleet.jobs.plan.simulation import Simulation
@@ -92,9 +93,11 @@ def simulated(options: argparse.Namespace) -> Iterator[str]:
     if options.models:
         yield from of_several_models(num_rows, fleet, faults)
         return
-    order = Ranked() if options.longest else None
+    paces = Paces()
+    order = Longest(paces) if options.longest else None
     rows = (replace(row, rank=fleet.seconds_of(row.row_id)) for row in table(num_rows))
-    outcome = Simulation(Dispatcher(faults, order=order), rows, fleet, faults=faults, num_rows=num_rows).run()
+    dispatcher = Dispatcher(faults, order=order, paces=paces)
+    outcome = Simulation(dispatcher, rows, fleet, faults=faults, num_rows=num_rows).run()
     check(outcome, num_rows, killers=fleet.killers, others_may_fail=True)
     yield from told(outcome, fleet, num_rows)
 

@@ -12,7 +12,7 @@ import pytest
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.lease import Paces, Row
 from framefleet.cluster.driver.feed import Feed, Pending, pending_rows
 from framefleet.cluster.driver.ranks import order_of
 from framefleet.jobs.job.file import job_from_mapping
@@ -73,7 +73,7 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
     with closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, None, run="r1")  # type: ignore[arg-type]
-        dispatcher = Dispatcher(size=LeaseSize(max_rows=1), order=order_of(order))
+        dispatcher = Dispatcher(size=LeaseSize(max_rows=1), order=order_of(order, Paces()))
         feed = Feed(work, dispatcher, {}, lambda row_id, pending: False, lambda added: None)
         feed.fill()
         dispatcher.join("w")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
-from framefleet.cluster.dispatch.lease import Row
-from framefleet.cluster.dispatch.order import Order, Ranked, TableOrder
+from framefleet.cluster.dispatch.lease import Paces, Row
+from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
 
 ORDERS = (TableOrder, Ranked)
 ROWS = st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.5])), max_size=30)
@@ -72,3 +72,12 @@ def test_rows_of_the_same_shape_ride_along() -> None:
     order = filled(Ranked(), [("x", 1.0), ("y", 2.0), ("x", 3.0), ("x", 0.0)])
     assert [row.row_id for row in order.take("x", 2)] == ["2", "0"]
     assert order.next_shape("x", 9) == "y"
+
+
+def test_the_longest_is_what_took_longest_so_far() -> None:
+    paces = Paces()
+    order = filled(Longest(paces), [("x", 3.0), ("y", 2.0), ("new", 2.5)])
+    assert order.next_shape(None, 0) == "x"  # nothing is known: by the work in a row
+    for shape, seconds in (("x", 10.0), ("y", 40.0)):
+        paces.saw(Row(row_id="done", shape=shape, rank=2.0), seconds=seconds)
+    assert [order.take(str(order.next_shape(None, 0)), 1)[0].shape for _ in range(3)] == ["y", "new", "x"]
