@@ -74,7 +74,7 @@ MetricsPort = Annotated[
     Option(
         "--metrics-port",
         metavar="[HOST:]PORT",
-        help="Serve the job's metrics to Prometheus on this port. Default host: 127.0.0.1 (only this machine).",
+        help="Serve the job's metrics to Prometheus. Default host: 127.0.0.1, only this machine.",
     ),
 ]
 Port = Annotated[

@@ -105,7 +105,7 @@ _JobServer = Annotated[
     Option(
         "--address",
         metavar="URL",
-        help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: the one that `ray job` uses.",
+        help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: that of `ray job`.",
     ),
 ]
 _RowId = Annotated[
