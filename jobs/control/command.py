@@ -111,7 +111,7 @@ _JobServer = Annotated[
 _RowId = Annotated[
     str | None,
     Argument(
-        metavar="ROW_ID", help="row_id of the row to show. Default: all rows to which something happened."
+        metavar="ROW_ID", help="Row to show: its row_id. Default: all rows to which something happened."
     ),
 ]
 _Submitted = Annotated[

@@ -30,7 +30,7 @@ _Format = Annotated[
     ExportFormat,
     Option(
         "--format",
-        help="webdataset (tar shards), parquet (with the clips), hf (for Hugging Face `datasets`), or "
+        help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), or "
         "iceberg, delta or lance (a table of the records).",
     ),
 ]
