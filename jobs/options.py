@@ -7,13 +7,16 @@ from typer import Argument, Option
 
 JobFile = Annotated[
     Path | None,
-    Argument(metavar="JOB.YAML", help="Job file. Options override it; without one, give all as options."),
+    Argument(
+        metavar="JOB.YAML",
+        help="Job file. Options override its keys. Without a job file, give all keys as options.",
+    ),
 ]
 JobOrOutput = Annotated[
     str, Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file.")
 ]
 OutputToRead = Annotated[
-    str, Argument(metavar="OUTPUT", help="Output to read: a folder or a URL, e.g. s3://bucket/run-7.")
+    str, Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.")
 ]
 TablePlace = Annotated[
     str | None, Option("--table", help="Table of rows: a Parquet, CSV or JSONL file, folder, glob or URL.")
@@ -58,7 +61,7 @@ NumSteps = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    Option("--limit", min=1, help="Render only the first N rows of the table, this time.", metavar="N"),
+    Option("--limit", min=1, help="Render only the first N rows of the table in this run.", metavar="N"),
 ]
 LogFormat = Annotated[
     Literal["text", "json"],
@@ -71,10 +74,13 @@ MetricsPort = Annotated[
     Option(
         "--metrics-port",
         metavar="[HOST:]PORT",
-        help="Serve the job's figures for Prometheus. Default host: 127.0.0.1, this machine alone.",
+        help="Serve the job's metrics to Prometheus. Default host: 127.0.0.1, only this machine.",
     ),
 ]
-Port = Annotated[int, Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.")]
+Port = Annotated[
+    int,
+    Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.", show_default=False),
+]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only warnings and errors.")]
 Sets = Annotated[
     list[str] | None,

@@ -68,25 +68,32 @@ ROW_OUTCOMES = _metric(
 )
 FAILED_BY_TYPE = _metric("failures", "Rows given up on, by type of error.", label="error_type")
 JOB_ROWS = _metric(
-    "job_rows", "Rows of the job: done, failed, leased to workers, or waiting.", label="state", is_total=False
+    "job_rows",
+    "Rows of the job: done, failed, leased (with a worker), or waiting.",
+    label="state",
+    is_total=False,
 )
 WORKER_SECONDS = _metric(
-    "worker_seconds", "Time of workers, by what it went to; adds up to their wall time.", label="cause"
+    "worker_seconds", "Time of workers, by what they spent it on; adds up to their wall time.", label="cause"
 )
 BATCH_SIZES = _metric("batch_sizes", "Sum of the mean batch sizes of rendered rows.")
 ROW_RETRIES = _metric("row_retries", "Times that a row was given to a worker again after it had failed.")
-SAVED_CHECKPOINTS = _metric("checkpoints", "Half-done rows that were saved, to be continued anywhere.")
+SAVED_CHECKPOINTS = _metric(
+    "checkpoints", "Half-done rows that were saved, so that any worker can continue them."
+)
 AUDITS = _metric("audits", "Rows that were rendered again by a plain call and compared.", label="verdict")
 REMEMBERED_SIZES = _metric("remembered_batch_sizes", "Batch sizes of an earlier run that were reused.")
 CLIP_BYTES = _metric("clip_bytes", "Size of the clips of this run that have a record.", is_total=False)
 STORE_BYTES = _metric("store_bytes", "Bytes read from and written to the output.", label="direction")
-STORE_RETRIES = _metric("store_retries", "Requests that the output did not answer and that were repeated.")
+STORE_RETRIES = _metric("store_retries", "Requests to the output's store that failed and were repeated.")
 STORE_SILENT_SECONDS = _metric(
-    "store_silent_seconds", "Longest time that a worker has had no answer from the output.", is_total=False
+    "store_silent_seconds",
+    "Longest time for which a worker has had no answer from the output's store.",
+    is_total=False,
 )
 WORKERS = _metric("workers", "Workers by state.", label="state", is_total=False)
 BLOCKED_PLACES = _metric(
-    "blocked_places", "Machines and workers that are no longer used after faults.", is_total=False
+    "blocked_places", "Machines and workers that are no longer used, because of faults.", is_total=False
 )
 SPENT_MONEY = _metric(
     "spent_money", "Cost of all runs of the job, in the currency of `budget.price`.", is_total=False

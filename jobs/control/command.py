@@ -77,9 +77,9 @@ def add_command(
     as_json: SummaryAsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Add rows to a job's table, whether it runs or not. They are checked here, and copied into the output.
+    """Add rows to a job, whether it is running or not. They are checked here, and copied into the output.
 
-    A running job renders them after all others, within seconds of reading its table; else the next run does.
+    A running job renders them after the rows of its table. If no job is running, the next run renders them.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.control.add import add_rows
@@ -105,22 +105,33 @@ _JobServer = Annotated[
     Option(
         "--address",
         metavar="URL",
-        help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: as `ray job` finds it.",
+        help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: that of `ray job`.",
     ),
 ]
-_RowId = Annotated[str | None, Argument(metavar="ROW_ID", help="Row to show: its row_id.")]
-_Submitted = Annotated[
-    bool, Option("--submitted", help="Print what the job printed that was submitted last for this output.")
+_RowId = Annotated[
+    str | None,
+    Argument(
+        metavar="ROW_ID", help="Row to show: its row_id. Default: all rows to which something happened."
+    ),
 ]
-_Follow = Annotated[bool, Option("--follow", "-f", help="Print what a submitted job prints until it ends.")]
+_Submitted = Annotated[
+    bool,
+    Option(
+        "--submitted", help="Print what the last submitted job of this output has printed, and its state."
+    ),
+]
+_Follow = Annotated[
+    bool, Option("--follow", "-f", help="Like --submitted, and keep printing until the job ends.")
+]
 
 
 def submit_command(
     job: _OwnFile, address: _JobServer = None, sets: Sets = None, verbose: Verbose = False
 ) -> None:
-    """Have a Ray cluster render a job by itself: this machine may be switched off meanwhile.
+    """Submit a job to a Ray cluster. This machine may then be switched off.
 
-    Returns at once. `framefleet status`, `logs`, `pause` and `stop` take its output, from any machine.
+    Returns at once. Follow and control the job by its output, from any machine, with `framefleet status`,
+    `logs`, `pause` and `stop`.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.control.submission import submit_job
@@ -150,8 +161,8 @@ def logs_command(
 ) -> None:
     """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
 
-    Reads the output's files, from anywhere. Without a row it shows all rows to which anything happened. With
-    --submitted it prints what a submitted job printed, and how it stands.
+    Only reads the output's files, so it works on any machine that can reach them. --submitted asks the Ray
+    cluster instead.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at, set_values

@@ -18,7 +18,7 @@ ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 def demo_command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WORDS", help="Prompts, each in quotes. Default: a table of 28 rows."),
+        typer.Argument(metavar="PROMPT", help="Prompts, each in quotes. Default: a table of 28 rows."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder to write. Clips are added to it.")] = Path(
         "demo-output"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.text import Text
-from typer import Option
+from typer import Argument, Option
 
-from framefleet.jobs.options import AsJson, JobFile, Sets, Verbose
+from framefleet.jobs.options import AsJson, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.text import escaped
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
     from framefleet.jobs.doctor.doctor import Diagnosis
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+_JobFile = Annotated[
+    Path | None,
+    Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
+]
 _Address = Annotated[
     str | None,
     Option("--address", help="Ray cluster whose machines to check, e.g. auto or 10.0.0.5:6379."),
 ]
 _StoreUrl = Annotated[
-    str | None, Option("--store", metavar="URL", help="Output or bucket to test; by default that of the job.")
+    str | None, Option("--store", metavar="URL", help="Output or bucket to test. Default: the job's output.")
 ]
 _Only = Annotated[
     list[str] | None, Option("--only", metavar="CHECK", help="Run only this check, e.g. store; repeatable.")
@@ -31,7 +36,7 @@ _Only = Annotated[
 
 
 def doctor_command(
-    path: JobFile = None,
+    path: _JobFile = None,
     address: _Address = None,
     store: _StoreUrl = None,
     only: _Only = None,
@@ -41,8 +46,8 @@ def doctor_command(
 ) -> None:
     """Check this machine, or every machine of a cluster, and say what to fix.
 
-    With a job file, it also checks the job's store, model and cluster. Works while a job runs. Exit codes: 0
-    no errors (maybe warnings), 1 errors, 2 wrong input, 3 the cluster cannot be joined.
+    Also works while a job runs. Exit codes: 0 no errors (maybe warnings); 1 errors; 2 wrong input; 3 the
+    cluster cannot be joined.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.doctor.doctor import doctor

@@ -30,7 +30,8 @@ _Format = Annotated[
     ExportFormat,
     Option(
         "--format",
-        help="Format: tar shards, Parquet with clips, a folder for `datasets`, or a table of the records.",
+        help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), or "
+        "iceberg, delta or lance (a table of the records).",
     ),
 ]
 _Where = Annotated[
@@ -71,7 +72,7 @@ _NearDuplicates = Annotated[
         "--near-duplicates",
         metavar="BITS",
         help="Leave out clips that look like an earlier one: perceptual hashes that differ in at most "
-        "BITS of 64 bits, e.g. 6. Needs framefleet[dedup].",
+        "BITS of 64 bits, e.g. 6. Needs framefleet's extra `dedup`.",
     ),
 ]
 _ShardRows = Annotated[
@@ -106,10 +107,10 @@ def export_command(
 ) -> None:
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
-    Or to a table of the records (Iceberg, Delta, Lance), to which the same command adds what is new later.
-    Every clip is compared with its record. Exit code 1: some are damaged and were left out. Run the same
-    command again after an interruption. Options of stores: --set storage_options.KEY=VALUE is for OUTPUT and
-    DEST, --set to_options.KEY=VALUE for DEST alone.
+    Or add the records to an Iceberg, Delta or Lance table. Every clip is compared with its record. Exit code
+    1: some clips are damaged and were left out. Run the same command again after an interruption, or to add
+    new records to a table. --set storage_options.KEY=VALUE sets an option of the stores of OUTPUT and DEST,
+    --set to_options.KEY=VALUE of DEST only.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.export.choice import ExportChoice

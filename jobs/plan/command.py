@@ -64,14 +64,17 @@ _Price = Annotated[
     float | None, Option("--price", min=0, metavar="PRICE", help="Price of a GPU for one hour, for --probe.")
 ]
 _Simulate = Annotated[
-    bool, Option("--simulate", help="Do what --probe does, and simulate the fleet with the faults below.")
+    bool,
+    Option(
+        "--simulate", help="Do what --probe does, then simulate the whole fleet, with --deaths and --drains."
+    ),
 ]
 _Deaths = Annotated[
-    float, Option("--deaths", min=0, max=60, help="Deaths of each worker in an hour, for --simulate.")
+    float, Option("--deaths", min=0, max=60, help="Crashes per worker and hour, for --simulate.")
 ]
 _Drains = Annotated[
     float,
-    Option("--drains", min=0, max=60, help="Times that each machine is taken away, with notice, in an hour."),
+    Option("--drains", min=0, max=60, help="Spot preemptions per machine and hour, for --simulate."),
 ]
 _GpuMemory = Annotated[
     str | None,

@@ -133,7 +133,7 @@ def render_rows(
                 sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
                 if not recalled:
-                    wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
+                    wait_for(watch, f"writing {ROWS}/, the columns of each row")
                     write_rows(resolved, index, lock)
                     remember_survey(resolved, survey)
                 if limit is not None:

@@ -21,8 +21,8 @@ def compact_command(
 ) -> None:
     """Merge many small files of records into a few large ones.
 
-    A job writes one every few seconds; with fewer, resuming, reports and queries of large outputs are faster.
-    Records stay the same, and no clip is touched. Refused while a job writes to the output.
+    Jobs write such a file every few seconds. With fewer files, large outputs are faster to resume, report and
+    query. Does not change records or clips. Refused while a job writes to the output.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at

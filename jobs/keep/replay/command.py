@@ -50,7 +50,7 @@ OwnRecipe = Annotated[
 ]
 ReadableRoots = Annotated[
     list[str] | None,
-    Option("--root", help="Folder or URL from which its images and videos may be read; repeatable."),
+    Option("--root", help="Folder or URL from which a row's images and videos may be read; repeatable."),
 ]
 AllowPickle = Annotated[
     bool, Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
@@ -78,8 +78,8 @@ def replay_command(
 ) -> None:
     """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
 
-    An output alone makes framefleet run no code, load no pickles and open no address of a private network.
-    Allow these with the options below, if the row needs them and you trust them.
+    The output is not trusted: framefleet does not run code, load pickles or open private addresses that only
+    the output names. If the row needs them and you trust them, allow them with the options below.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, storage_options

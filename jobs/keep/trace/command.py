@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _SIGNERS = {
     "own": "with the output's own certificate",
     "foreign": "NOT with the certificate of the output that has this row",
-    "trusted": "which the trust list knows",
-    "unknown": "whom nobody here vouches for",
+    "trusted": "trusted",
+    "unknown": "not known here",
 }
 _STATES = {
-    "intact": "as it was signed, and so is the file",
-    "changed": "as it was signed, but the file is not",
-    "forged": "ALTERED after it was signed",
+    "intact": "valid, and the file is unchanged",
+    "changed": "valid, but the file was changed",
+    "forged": "INVALID: altered after signing",
     "unreadable": "damaged",
 }
 _MAX_SHOWN = 200  # characters of a prompt
@@ -37,11 +37,11 @@ _Outputs = Annotated[
     list[str] | None,
     Option(
         "--output",
-        help="Output to look for the row in, or a text file that lists outputs; repeatable.",
+        help="Output in which to look for the row, or a text file that lists outputs; repeatable.",
     ),
 ]
 _Trust = Annotated[
-    str | None, Option("--trust", metavar="PEM", help="File of certificates whose holders you trust.")
+    str | None, Option("--trust", metavar="PEM", help="PEM file of the certificates that you trust.")
 ]
 _Watermarks = Annotated[
     list[str] | None,
@@ -64,8 +64,8 @@ def trace_command(
 ) -> None:
     """Find the row that a file came from: by its digest, its signed manifest or its watermark.
 
-    Also shows which marks of generated media a file carries, whoever made it. Exit code 0: every file was
-    found; 1: some were not.
+    Also shows the marks in each file, even if framefleet did not make it. Exit code 0: every file was found;
+    1: some were not.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values
@@ -117,7 +117,7 @@ def _mark_lines(found: Traced, marks: FoundMarks) -> Iterator[str]:
     if manifest := marks.manifest:
         said = _STATES[manifest.state]
         if found.signer:
-            said += f"; signed by {manifest.signer or 'nobody named'}, {_SIGNERS[found.signer]}"
+            said += f"; signed by {manifest.signer or 'a signer without a name'}, {_SIGNERS[found.signer]}"
         if manifest.signed_at:
             said += f", at {manifest.signed_at}" + (" (time stamp)" if manifest.has_time else "")
         if manifest.generator:

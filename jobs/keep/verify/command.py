@@ -45,7 +45,10 @@ _RowIds = Annotated[
     Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
 _ByFleet = Annotated[
-    bool, Option("--fleet", help="Render on a fleet, as job.json says, or --set fleet.address=ADDRESS.")
+    bool,
+    Option(
+        "--fleet", help="Render on the fleet of the output's job.json, or of --set fleet.address=ADDRESS."
+    ),
 ]
 
 

@@ -24,12 +24,17 @@ _Accepted = Annotated[
     Option(
         "--accepted",
         metavar="SQL",
-        help='Condition on the clips that count, e.g. "stars >= 3" or "sharpness > 0.4". Default: all.',
+        help='Count only clips for which this is true, e.g. "stars >= 3" or "sharpness > 0.4". Default: all.',
     ),
 ]
 _Ceiling = Annotated[
     float | None,
-    Option("--ceiling", min=0.0, metavar="ROWS", help="Rows that one GPU can render in an hour."),
+    Option(
+        "--ceiling",
+        min=0.0,
+        metavar="ROWS",
+        help="Most rows that one GPU can render in an hour, as you measured; the report compares with it.",
+    ),
 ]
 _AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]
 
@@ -46,7 +51,7 @@ def report_command(
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 
     Shows rows by state, throughput, batch sizes, worker and idle time, failures, cost, environment and model.
-    Reads the records from anywhere; needs no cluster.
+    Needs no cluster.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at

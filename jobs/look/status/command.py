@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
     from framefleet.pipeline.outputs.output import Output
 
-_Watch = Annotated[bool, Option("--watch", "-w", help="Refresh every few seconds until the job ends.")]
+_Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
 _Every = Annotated[
     float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes.")
 ]
@@ -47,7 +47,8 @@ def status_command(
 ) -> None:
     """Show the progress of an output: rows done, failed and left, rate, time left, workers and last errors.
 
-    Reads the output's files, from anywhere; needs no cluster. --watch ends when no driver is at work.
+    Only reads the output's files, so it works on any machine that can reach them. --watch ends when no job is
+    running.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
