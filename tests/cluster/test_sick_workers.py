@@ -144,8 +144,9 @@ def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_nam
 def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
     why: str, tmp_path: Path, ray_cluster: str
 ) -> None:
-    with fleet_of(tmp_path, "", ray_cluster, ready_timeout_s=1) as fleet:
+    with fleet_of(tmp_path, "", ray_cluster) as fleet:
         first = until(fleet, ready)
+        fleet._settings = fleet._settings.model_copy(update={"ready_timeout_s": 1})  # that start takes longer
         assert isinstance(first, Ready)
         fleet.exchange(first.worker, [])
         (tmp_path / "asked").write_text(why)
