@@ -138,6 +138,7 @@ def _next_run(values: dict[str, str], workers: int) -> dict[str, float]:
             "first_row_s": time.monotonic() - marked,
             "resume_mib": _peak_mib(),
         }
+        print(found, flush=True)
         return found | _dispatched(resolved, index, workers) if workers else found
 
 
