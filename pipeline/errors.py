@@ -15,7 +15,9 @@ FramefleetError
 └── RowError              one row failed; the others go on
     ├── InputError            an image or a video that the row names
     ├── RenderError
-    └── OutOfMemory
+    ├── OutOfMemory
+    ├── NotEncoded            the store has no embeddings of its text
+    └── NotLoaded             it calls a network that this process has not loaded
 """
 
 from __future__ import annotations
@@ -119,3 +121,11 @@ class RenderError(RowError):
 
 class OutOfMemory(RowError):
     """One row alone does not fit the device."""
+
+
+class NotEncoded(RowError):
+    """A process without text encoders found no embeddings of a row's text in the store."""
+
+
+class NotLoaded(RowError):
+    """A row calls a network whose weights were left out of this process."""

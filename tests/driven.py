@@ -109,9 +109,16 @@ def _started(worker: Worker) -> Hello:
 
 
 def render_driven(
-    values: Mapping[str, Any], *, num_workers: int = 1, meanwhile: Callable[[], object] | None = None
+    values: Mapping[str, Any],
+    *,
+    num_workers: int = 1,
+    meanwhile: Callable[[], object] | None = None,
+    models: list[str] | None = None,
 ) -> Summary:
-    """Do what `render` does with a job. meanwhile: called once, while it runs; may add rows to the table."""
+    """Do what `render` does with a job. meanwhile: called once, while it runs; may add rows to the table.
+
+    models: gets what each worker was started for.
+    """
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
         survey = survey_rows(resolved, index, Callback())
         with DriverLock(resolved.store) as lock:
@@ -129,4 +136,7 @@ def render_driven(
                     lock.num_tables += 1  # as its next beat sees
 
             with closing(WorkersHere(work.setups, num_workers)) as workers:
-                return Driver(work, on_progress=seen).run(cast(Fleet, workers))
+                summary = Driver(work, on_progress=seen).run(cast(Fleet, workers))
+            if models is not None:
+                models += workers.models.values()
+            return summary

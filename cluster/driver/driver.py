@@ -77,7 +77,7 @@ class Driver:
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
         fleet.next_model = self._lanes.next_model
-        fleet.grow(self._work.index.counts().pending)
+        fleet.grow(self._num_busy(self._work.index.counts().pending))
         try:
             self._checkpoints.find(self._work.index.is_pending)
             self._lanes.fill()
@@ -97,6 +97,10 @@ class Driver:
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
+
+    def _num_busy(self, num_rows: int) -> int:
+        """Return how many workers this many rows keep busy at the most."""
+        return num_rows + self._work.num_encoders
 
     def _close(self) -> None:
         """Commit what is done, whatever ended it; then end what goes on in the background."""
@@ -151,7 +155,7 @@ class Driver:
             self._lanes.reopen()  # rows may have been added: the feeds look
         if self._has_more:
             self._has_more = False
-            fleet.grow(self._tally.num_left)
+            fleet.grow(self._num_busy(self._tally.num_left))
         is_paused = PAUSE in asked
         if is_paused == self._tally.is_paused or self._is_ending:
             return
@@ -244,7 +248,9 @@ class Driver:
         if is_idle and self._lanes.are_several:
             model = self._lanes.move_from(worker, fleet.num_by_model())
             if model is not None:
-                log.info("%s: no row of its model waits; %s is loaded in its place", worker, model)
+                log.info(
+                    "%s: no row of its model waits; %s is loaded in its place", worker, model or "another"
+                )
         if not is_going and (has_rows or (is_idle and model is None)):
             fleet.exchange(worker, assignments, self._dropped(worker))
         elif has_rows:
@@ -268,13 +274,17 @@ class Driver:
             self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
             if num_again := self._audits.follow(worker, audited):
-                fleet.grow(self._work.index.counts().pending + num_again)
+                fleet.grow(self._num_busy(self._work.index.counts().pending + num_again))
             for other in self._audits.spoiled(worker, audited):
                 self._spoiled.add(other)
                 self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
+            fleet.rendered(worker)
+            self._storing.stored(worker, now=time.monotonic())
+        for row_id in report.encoded:
+            self._note_encoded(worker, row_id)
             fleet.rendered(worker)
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
@@ -297,6 +307,12 @@ class Driver:
         """Say what happened to a row, here and to whoever asks the output later."""
         log.log(level, "%s: row %s: %s", worker, row_id, text, extra={"worker": worker, "row_id": row_id})
         self._committer.note(level, worker, row_id, text)
+
+    def _note_encoded(self, worker: str, row_id: str) -> None:
+        """The row's embeddings are in the store."""
+        if self._lanes.encoded(worker, row_id, time.monotonic()):
+            self._tally.encoded(worker)
+            self._committer.note(logging.INFO, worker, row_id, "its text is encoded")
 
     def _note_checkpoint(self, row_id: str) -> None:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""
@@ -350,7 +366,7 @@ class Driver:
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere
         self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
-        if failed.blame not in ("row", "memory"):
+        if failed.blame not in ("row", "memory", "encoding"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
         dispatcher = self._lanes.of(worker).dispatcher
@@ -359,6 +375,8 @@ class Driver:
             given_up = dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
             if given_up is not None:
                 fleet.cleared(worker)
+        elif failed.blame == "encoding":
+            given_up = self._lanes.came_back(worker, failed)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
             given_up = dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
@@ -396,6 +414,12 @@ class Driver:
                     self._tally.counts.add(ROW_RETRIES)
                     self._committer.note(logging.INFO, worker, leased.row.row_id, f"attempt {leased.attempt}")
                 pending = self._pending[leased.row.row_id]
+                if lane.encodes:
+                    encoded = Assignment(
+                        row_id=leased.row.row_id, request=pending.request, attempt=leased.attempt
+                    )
+                    found.append(encoded)
+                    continue
                 kinds.add(pending.kind)
                 found.append(
                     Assignment(
@@ -434,6 +458,6 @@ class Driver:
             return None
         error = FleetError(
             f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
-            "give the job machines of that kind, or set `fleet.same_gpu: false`",
+            "give the job machines of that kind, or set `fleet.same_gpu: false`, and no `fleet.encoders`",
         )
         return Cause(reason=error.problem, kind="refused", error=error)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.driver.encoding import EncodeFirst
 from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.pipeline.errors import TableError
@@ -51,7 +52,7 @@ class Feed:
     def __init__(
         self,
         work: Work,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher | EncodeFirst,
         pending: dict[str, Pending],
         adopts: Callable[[str, Pending], bool],
         on_added: Callable[[Added], None],

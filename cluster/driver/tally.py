@@ -97,6 +97,11 @@ class Tally:
         self._seats[worker].done += 1
         self.returned(worker)
 
+    def encoded(self, worker: str) -> None:
+        """The text of a row is encoded; the row has not ended."""
+        self._seats[worker].done += 1
+        self.returned(worker)
+
     def unscored(self, row_id: str, errors: Mapping[str, str]) -> None:
         """These scores of a row failed, and are null in its record."""
         for name, message in errors.items():

@@ -33,7 +33,8 @@ class Added:
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    setups: of the workers of each model, by its name; those of a job's only one have none. order: of rows, as
+    setups: of the workers of each model, by its name; those of a job's only one have none. num_encoders: of
+    workers that only encode, whose setup is that of the name ENCODER_POOL, the last. order: of rows, as
     the job says it. rows: reads the table's rows. index: every valid one, with those
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
     that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
@@ -55,6 +56,7 @@ class Work:
     budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)
     gpus_per_worker: float = 1.0
+    num_encoders: int = 0
     elastic: ElasticWorkers | None = None
     largest: Mapping[str, Request] = field(default_factory=dict)
     row_work: Mapping[str, float] = field(default_factory=dict)

@@ -42,6 +42,11 @@ class FleetSettings(Strict):
         description="auto: one for each GPU, or for each CPU core where there is no GPU. "
         "{min: 1, max: 64}: as many as the rows left need.",
     )
+    encoders: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many of the workers only encode text, where encoders and denoiser do not fit on one "
+        "GPU: the others have no text encoders. Implies keep_embeddings and same_gpu.",
+    )
     # A worker renders on one GPU: more would be paid for and idle.
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         default="auto",
@@ -69,6 +74,12 @@ class FleetSettings(Strict):
         ge=5,
         description="Give up a worker or a cluster that has not answered for this long: its rows move.",
     )
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if self.encoders and self.max_workers is not None and self.max_workers <= self.encoders:
+            raise PydanticCustomError("encoders", "fewer encoders than workers, as the others denoise")
+        return self
 
     @property
     def paid_gpus(self) -> float:

@@ -5,6 +5,7 @@ memory   what the row had for itself: its process is ended, and it goes where th
 worker   its process: it is ended, another takes its place, and its rows go back as after a crash
 host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
          with no row done in between, the machine is no longer used
+encoding its text, which is not in the store: it goes to a worker that encodes
 output   the output itself: the job ends, and can go on when that is mended
 """
 
@@ -15,9 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.pipeline.errors import AuthorityError, NoFile, OutOfMemory, RowError, StoreError
+from framefleet.pipeline.errors import AuthorityError, NoFile, NotEncoded, OutOfMemory, RowError, StoreError
 
-Blame = Literal["row", "memory", "worker", "host", "output"]
+Blame = Literal["row", "memory", "worker", "host", "encoding", "output"]
 
 # What CUDA and its libraries say through RuntimeError, on which torch has few classes of its own.
 _OF_THE_GPU = (
@@ -103,6 +104,8 @@ def culprit_of(error: BaseException) -> Culprit:
     """Return whose fault it is that a row did not become a stored clip."""
     if isinstance(error, OutOfMemory):
         return Culprit("memory", "elsewhere, or in a new process, there may be more")
+    if isinstance(error, NotEncoded):
+        return Culprit("encoding", "its embeddings are not in the store")
     if isinstance(error, RowError):
         return Culprit("row", "its arguments, its inputs or its size")
     for link in _chain(error):

@@ -13,7 +13,7 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings, Stage
 from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -40,7 +40,7 @@ class WorkerSetup:
 
     model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
     second_models: those that rows may name.
-    keep_embeddings: whether what text encoders returned is kept in the store.
+    keep_embeddings: whether what text encoders returned is kept in the store. stage: what it does of rows.
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
     scores: what is measured of every clip, in parallel with the denoising.
@@ -57,6 +57,7 @@ class WorkerSetup:
     second_models: Mapping[str, SecondModel] = field(default_factory=dict)
     audit: Audit = field(default_factory=Audit)
     keep_embeddings: bool = False
+    stage: Stage = "whole"
     num_writers: int = 2
     checkpoint_every_s: float = 0.0
     scores: tuple[ClipScore, ...] = ()
@@ -178,7 +179,8 @@ class WorkerReport:
     """What became of a worker's rows since its last report.
 
     saved: rows whose checkpoint is in the store, whatever else is reported of them. handed_back: rows that it
-    renders no more, being drained. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
+    renders no more, being drained. encoded: rows whose embeddings are in the store, of a worker that does no
+    more of them. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
     remarks: what there is to say of rows.
     audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. figures: what it counted since its start, see `pipeline/metrics.py`.
@@ -192,6 +194,7 @@ class WorkerReport:
     failed: tuple[Failed, ...] = ()
     saved: tuple[str, ...] = ()
     handed_back: tuple[str, ...] = ()
+    encoded: tuple[str, ...] = ()
     is_leaving: bool = False
     remarks: tuple[Remark, ...] = ()
     audited: tuple[Audited, ...] = ()

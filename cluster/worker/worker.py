@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from framefleet.cluster.worker.messages import (
     WorkerSetup,
 )
 from framefleet.cluster.worker.writers import Writers
+from framefleet.pipeline.errors import NotLoaded
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
@@ -102,7 +104,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the ten below, and the inbox
+        self._news = threading.Condition()  # guards the eleven below, and the inbox
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
         self._rendered: list[StoredRow] = []
@@ -110,6 +112,7 @@ class Worker:
         self._audited: list[Audited] = []
         self._saved: list[str] = []
         self._handed_back: list[str] = []
+        self._encoded: list[str] = []
         self._dropped: set[str] = set()  # rows that the renderer is to leave
         self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
@@ -192,6 +195,7 @@ class Worker:
                 audited=tuple(self._audited),
                 saved=tuple(self._saved),
                 handed_back=tuple(self._handed_back),
+                encoded=tuple(self._encoded),
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
@@ -202,6 +206,7 @@ class Worker:
             )
             for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()
+            self._encoded.clear()
         return report
 
     def _figures(self) -> dict[str, float]:
@@ -226,7 +231,7 @@ class Worker:
             self._news.notify_all()
 
     def _has_news(self) -> bool:
-        rows = self._rendered or self._failed or self._saved or self._handed_back
+        rows = self._rendered or self._failed or self._saved or self._handed_back or self._encoded
         return bool(rows or self._audited or self._broken)
 
     def _news_of_lengths(self) -> bytes | None:
@@ -289,7 +294,9 @@ class Worker:
             self._checkpointer.ended(outcome.row_id)
             with self._news:
                 self._rendering.discard(outcome.row_id)
-            if isinstance(outcome, Clip):
+            if self._setup.stage == "encode" and _has_encoded(outcome):
+                renderer.when_written(partial(self._report_encoded, outcome.row_id))
+            elif isinstance(outcome, Clip):
                 attempt = self._attempts[outcome.row_id]
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
             elif isinstance(outcome, Failure):
@@ -305,7 +312,7 @@ class Worker:
         from framefleet.pipeline.model.load import load
 
         self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files)
+        return load(self._setup.model, self._setup.model_files, self._setup.stage)
 
     def _take(self, renderer: Renderer) -> bool:
         """Give the renderer as many rows as it can work on; wait for one when it has none.
@@ -359,6 +366,15 @@ class Worker:
         with renderer.clock.spending("upload"), self._news:
             self._news.wait_for(lambda: not self._attempts)
 
+    def _report_encoded(self, row_id: str, error: Exception | None) -> None:
+        if error is not None:
+            self._report(Failed.of(row_id, error, "".join(traceback.format_exception(error))))
+            return
+        with self._news:
+            self._encoded.append(row_id)
+            self._attempts.pop(row_id, None)
+            self._news.notify_all()
+
     def _report(self, news: StoredRow | Failed) -> None:
         with self._news:
             if isinstance(news, StoredRow):
@@ -378,3 +394,10 @@ class Worker:
                 self._attempts.pop(row_id, None)
                 self._handed_back.append(row_id)
             self._news.notify_all()
+
+
+def _has_encoded(outcome: Outcome | HalfDone) -> bool:
+    """Whether a row came to a denoiser, which is not loaded, or to its end without one."""
+    return isinstance(outcome, Clip) or (
+        isinstance(outcome, Failure) and isinstance(outcome.error, NotLoaded)
+    )

@@ -422,6 +422,8 @@ class TrainJob(TableJob):
             raise PydanticCustomError("workers", "a number of workers that does not change, or auto")
         if fleet.same_gpu:
             raise PydanticCustomError("same_gpu", "without same_gpu, which is for rendering")
+        if fleet.encoders:
+            raise PydanticCustomError("encoders", "without encoders, which are for rendering")
         return fleet
 
 

@@ -306,6 +306,8 @@ def memory_line(memory: Memory) -> str:
     else:
         parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
     said = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    if memory.encoders_gb:
+        said += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
     if memory.measured_gb is not None:
         said += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:

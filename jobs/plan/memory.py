@@ -11,7 +11,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
 from framefleet.pipeline.model.options.footprint import (
     FIXED_GB,
     OFFLOADS,
@@ -37,7 +37,8 @@ class Memory:
     weights_gb: of all components. activations_gb: of the denoiser; None where the model's widths are not
     known. decoding_gb: of the decoder. peak_gb: at once, with the job's options. measured_gb: the same, as a
     worker's rehearsal found it; None: there was none. has_gb: of the place; None: not known. place: the GPU,
-    or this machine. ways: those that fit and need no option for nothing, the fastest first.
+    or this machine. ways: those that fit and need no option for nothing, the fastest first. encoders_gb: of
+    text encoders that are on GPUs of their own, and not counted in the others.
     """
 
     weights_gb: float
@@ -48,12 +49,13 @@ class Memory:
     ways: tuple[Way, ...] = ()
     decoding_gb: float = 0.0
     measured_gb: float | None = None
+    encoders_gb: float = 0.0
 
     @property
     def fits(self) -> bool | None:
         """Whether it does, by what was measured if anything was; None where that is not known."""
         peak_gb = self.peak_gb if self.measured_gb is None else self.measured_gb
-        return None if self.has_gb is None else peak_gb <= self.has_gb
+        return None if self.has_gb is None else max(peak_gb, self.encoders_gb) <= self.has_gb
 
 
 def read_memory(text: str | int) -> int:
@@ -74,17 +76,19 @@ def memory_of(
     is_on_cpu: bool,
     share: float = 1.0,
     measured_bytes: int | None = None,
+    has_encoders: bool = False,
 ) -> Memory:
     """Return the estimate, and what was measured.
 
     largest: arguments of the largest row. gpu_memory: of a card, in bytes. share: what a worker has of it.
-    measured_bytes: what such a row held at once.
+    measured_bytes: what such a row held at once. has_encoders: whether text is encoded on other GPUs.
     """
     measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
     place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu, share=share)
     if preset is None:
-        found = weights.stored_bytes() / GB
+        found = weights.stored_bytes(but="text_encoder" if has_encoders else "-") / GB  # "-": of none
         return Memory(
+            encoders_gb=weights.stored_bytes() / GB - found,
             weights_gb=found,
             activations_gb=None,
             peak_gb=found,
@@ -93,17 +97,27 @@ def memory_of(
             measured_gb=measured_gb,
         )
     as_loaded = _with_dtype(preset, settings, is_on_cpu=is_on_cpu)
+    encoders_gb = 0.0
+    if has_encoders:
+        encoders_gb = sum(gb for name, gb in as_loaded.weights_gb().items() if name.startswith(TEXT_ENCODERS))
+        left = {name: n for name, n in as_loaded.parameters.items() if not name.startswith(TEXT_ENCODERS)}
+        as_loaded = replace(as_loaded, parameters=left)
     own = way_of(settings.options)
     computed_gb = peak_gb(as_loaded, own, largest)
     missed_gb = 0.0 if measured_gb is None else measured_gb - computed_gb  # with other options, as much
     return Memory(
+        encoders_gb=encoders_gb,
         weights_gb=sum(as_loaded.weights_gb().values()),
         activations_gb=activations_gb(as_loaded, largest),
         peak_gb=computed_gb,
         measured_gb=measured_gb,
         has_gb=has_gb,
         place=place,
-        ways=tuple(_fitting(as_loaded, has_gb - missed_gb, largest)) if has_gb else (),
+        ways=tuple(
+            way
+            for way in (_fitting(as_loaded, has_gb - missed_gb, largest) if has_gb else ())
+            if way.offload == "none" or not has_encoders
+        ),
         decoding_gb=decoding_gb(as_loaded, largest, tiling=own.vae_tiling),
     )
 

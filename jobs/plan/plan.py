@@ -248,6 +248,7 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             gpu_memory=wanted.gpu_memory,
             is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,
+            has_encoders=job.fleet.encoders > 0,
             measured_bytes=_measured_bytes(resolved, model, largest) if largest and not is_on_cpu else None,
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 from framefleet.cluster.driver.adoption import find_adoptable
 from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
+from framefleet.cluster.driver.encoding import ENCODER_POOL, encoding_setup
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
@@ -220,7 +221,9 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 def _begin(start: Start, resolved: ResolvedJob, first: str) -> None:
     """Have the fleet start, unless it has. first: the model of its first worker."""
     models = {first: resolved.models[first], **resolved.models}
-    setups = {name: setup_of(resolved, name) for name in models}
+    setups = setups_of(resolved, models)
+    if ENCODER_POOL in setups:  # which is what a first worker does
+        setups = {ENCODER_POOL: setups[ENCODER_POOL], **setups}
     start.begin(setups, [model.spec.class_name for model in models.values()])
 
 
@@ -256,7 +259,7 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
     work = Work(
-        setups={name: setup_of(resolved, name) for name in resolved.models},
+        setups=setups_of(resolved, resolved.models),
         faults=resolved.job.retries,
         order=resolved.job.order,
         table=resolved.table,
@@ -268,13 +271,22 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
         elastic=resolved.job.fleet.elastic,
-        device_name=_first_device(resolved.store) if resolved.job.fleet.same_gpu else None,
+        num_encoders=resolved.job.fleet.encoders,
+        device_name=_wanted_device(resolved),
     )
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
     digests = {name: model.identity.model_digest for name, model in resolved.models.items()}
     return replace(work, adoption=find_adoptable(work.setups, left, digests))
+
+
+def _wanted_device(resolved: ResolvedJob) -> str | None:
+    """Return what all workers must have, as `Work.device_name`: entries of embeddings are of one device."""
+    fleet = resolved.job.fleet
+    if fleet.same_gpu:
+        return _first_device(resolved.store)
+    return "" if fleet.encoders else None
 
 
 def _first_device(store: Store) -> str:
@@ -293,9 +305,15 @@ def _kept_steps(job: Job) -> KeptSteps:
     )
 
 
+def setups_of(resolved: ResolvedJob, models: Iterable[str]) -> dict[str, WorkerSetup]:
+    """Return what workers of these models need, and then workers that only encode, if there are to be any."""
+    setups = {name: setup_of(resolved, name) for name in models}
+    return setups | ({ENCODER_POOL: encoding_setup(setups[""])} if resolved.job.fleet.encoders else {})
+
+
 def setup_of(resolved: ResolvedJob, name: str = "") -> WorkerSetup:
     """Return what a worker of one of its models needs."""
-    model = resolved.models[name]
+    model, has_encoders = resolved.models[name], resolved.job.fleet.encoders > 0
     return WorkerSetup(
         model=model.settings,
         batching=resolved.batching,
@@ -306,7 +324,8 @@ def setup_of(resolved: ResolvedJob, name: str = "") -> WorkerSetup:
         model_files=model.files,
         second_models=resolved.second_models,
         audit=Audit(**resolved.job.audit.model_dump()),
-        keep_embeddings=resolved.job.keep_embeddings,
+        keep_embeddings=resolved.job.keep_embeddings or has_encoders,
+        stage="denoise" if has_encoders else "whole",
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
         scores=resolved.scores,
         keep=_kept_steps(resolved.job),

@@ -15,7 +15,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.refusal import shown
@@ -109,6 +109,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     """
     wait_for(watch, "opening the model")
     opened = open_models(job)
+    check_encoders(job, opened)
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, opened)}
     scores = scores_of(job)
@@ -187,6 +188,20 @@ def open_recipe(job: Job, models: Mapping[str, OpenedModel]) -> Recipe:
             with naming_model(place_of(name)):
                 check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
     return recipe
+
+
+def check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
+    """Raise JobError where the text of the job's rows cannot be encoded by workers of their own."""
+    if not job.fleet.encoders:
+        return
+    fix = "leave it out"
+    if job.models or job.second_models:
+        raise JobError("fleet.encoders: the job has several models", f"{fix}, or render a job for each")
+    model = next(iter(models.values()))
+    if not any(one.has_weights and one.name.startswith(TEXT_ENCODERS) for one in model.weights.components):
+        raise JobError(f"fleet.encoders: {model.spec.class_name} has no text encoder of its own", fix)
+    if model.settings.options.offload:
+        raise JobError("fleet.encoders: with `model.offload`, weights wait in host memory", "use one of them")
 
 
 def open_rows(

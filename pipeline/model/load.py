@@ -20,13 +20,13 @@ from framefleet.pipeline.model.ip_adapter import (
 )
 from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.lora import LoraFile, fetch_lora
-from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
+from framefleet.pipeline.model.model import LEFT_OUT, Model, ModelSettings, Stage, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
+from framefleet.pipeline.model.options.tuning import options_left, packages_of, quantization_config, tune
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.model.sources.assembly import assembled
+from framefleet.pipeline.model.sources.assembly import absent, assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
@@ -36,10 +36,11 @@ from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, r
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 
-def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
+def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, stage: Stage = "whole") -> Model:
     """Load what `settings` say; see `load_model`.
 
     expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
+    stage: what the model is for; the weights of networks that it does not need are not read.
     """
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
@@ -65,13 +66,23 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     if is_new or not device.startswith("cuda"):
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
-    quantized = quantization_config(options, {component.name: component.library for component in components})
-    made = quantized.make() if quantized else None
+    libraries = {component.name: component.library for component in components}
+    own = options_left(options, libraries, left_out=LEFT_OUT[stage])
+    quantized = quantization_config(own, libraries)
     pipe = _assembled(
-        settings, folder, digests, spec, dtype=dtype, loras=loras, adapter=adapter, quantization=made
+        settings,
+        folder,
+        digests,
+        spec,
+        dtype=dtype,
+        loras=loras,
+        adapter=adapter,
+        quantization=quantized.make() if quantized else None,
+        device=device,
+        stage=stage,
     )
     digests |= adapter.digests if adapter else {}
-    attention = tune(pipe, options, device=device)
+    attention = tune(pipe, own, device=device)
     pipe.set_progress_bar_config(disable=True)
     return Model(
         settings=replace(
@@ -87,6 +98,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         digest=model_digest(digests),
         environment=environment(device, dtype, numerics, packages=packages_of(options, device)),
         attention=attention,
+        stage=stage,
     )
 
 
@@ -109,8 +121,17 @@ def read_again(model: Model, names: Collection[str]) -> None:
     folder, digests = fetched_as(source_of(settings), without_ip_adapter(model.digests))
     loras = {name: fetch_lora(name, lora, settings.storage_options) for name, lora in settings.loras.items()}
     adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, model.digests)
-    dtype = model.environment["dtype"]
-    pipe = _assembled(settings, folder, digests, model.spec, dtype=dtype, loras=loras, adapter=adapter)
+    pipe = _assembled(
+        settings,
+        folder,
+        digests,
+        model.spec,
+        dtype=model.environment["dtype"],
+        loras=loras,
+        adapter=adapter,
+        device=model.environment["device"],
+        stage=model.stage,
+    )
     for name in names:
         weights = dict(getattr(pipe, name).named_parameters())
         for path, weight in model.networks()[name].named_parameters():
@@ -131,19 +152,25 @@ def _assembled(
     loras: Mapping[str, LoraFile],
     adapter: IpAdapterFiles | None,
     quantization: Any = None,
+    device: str,
+    stage: Stage,
 ) -> Any:
-    """Return a pipeline with all of its weights, in host memory."""
+    """Return a pipeline with all weights that the stage needs, in host memory."""
+    dtypes, components = for_diffusers(dtype), components_in(folder)
     with sealed(folder, digests) as place:
+        networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
         pipe = assembled(
             place,
             spec,
-            components_in(folder),
-            dtype=for_diffusers(dtype),
+            components,
+            networks=networks,
+            dtype=dtypes,
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantization,
         )
     if quantization is None:  # what is packed is another weight, without the mark
-        _check_filled(modules_of(pipe), folder)
+        loaded = {name: network for name, network in modules_of(pipe).items() if name not in networks}
+        _check_filled(loaded, folder)
     if adapter:
         load_ip_adapter(pipe, adapter)
         _check_filled({adapter.adapter.image_encoder: pipe.image_encoder}, adapter.folder)

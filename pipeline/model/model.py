@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.weight_updates import WeightUpdate
 
 TEXT_ENCODERS = ("text_encoder",)
+# What a process does of each row: all of it, its text, or the rest.
+Stage = Literal["whole", "encode", "denoise"]
+# By the beginnings of their names, the networks whose weights it does not load.
+LEFT_OUT: Mapping[Stage, tuple[str, ...]] = {"whole": (), "encode": DENOISERS, "denoise": TEXT_ENCODERS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class Model:
 
     digest: of all files loaded; digests: of each. environment: see `environment`. attention: where a job
     asks for a backend. updates: of weights that it no longer has from its files; the digest counts them.
+    stage: what it is loaded for.
     """
 
     settings: ModelSettings
@@ -79,6 +84,7 @@ class Model:
     environment: Mapping[str, Any]
     attention: Attention | None = None
     updates: tuple[WeightUpdate, ...] = ()
+    stage: Stage = "whole"
 
     def __repr__(self) -> str:
         settings = self.settings

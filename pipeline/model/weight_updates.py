@@ -62,7 +62,7 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
     from framefleet.pipeline.model.sources.integrity import model_digest
 
     for update in updates:
-        if update not in model.updates:
+        if update not in model.updates and model.stage != "encode":  # which has no denoisers
             with _fetched(store, update.files) as files:
                 _load(model, update.component, files)
     return replace(model, updates=updates, digest=updated_digest(model_digest(model.digests), updates))

@@ -2,6 +2,7 @@
 
 An entry is written once, in the background, and replaced only where it turns out to be wrong. One that is not
 written, or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
+But where text is encoded in processes of its own (`Model.stage`), those that denoise wait for entries.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import hashlib
 import logging
 import sys
 from collections import deque
-from collections.abc import Hashable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.hooks.tree import unflatten
 from framefleet.pipeline.metrics import Spending
@@ -51,6 +52,19 @@ LIBRARIES = ("transformers", "diffusers")
 METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
 
 
+class Unkept:
+    """Stands for the cache of keys and values that a language model returns, which pipelines do not use."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotLoaded(
+            "the row uses the cache of keys and values that a text encoder returned, which is not kept",
+            "leave `fleet.encoders` out of the job",
+        )
+
+
+UNKEPT = Unkept()
+
+
 class Embeddings:
     """The entries of one output, for one model. `find` and `keep` are for one thread.
 
@@ -65,7 +79,7 @@ class Embeddings:
         spending: Spending = contextlib.nullcontext,
     ) -> None:
         """numerics: of the job; quantised weights, for one, return other bits."""
-        self._store = store
+        self._store, self.stage, self._spending = store, model.stage, spending
         self._device = model.environment["device"]
         environment = {name: model.environment.get(name) for name in _DECISIVE}
         environment["entries"] = _ENTRIES
@@ -76,6 +90,7 @@ class Embeddings:
         self._soon = Soon("embeddings-read", spending)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
         self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._unreported: list[Future[None]] = []  # of stage encode: since the last `when_written`
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
         """Return the output of a call, on the model's device; None where it is not kept, damaged, or late.
@@ -83,8 +98,13 @@ class Embeddings:
         call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by
         digest, values.
         """
-        found = self._soon.ask(partial(self._read, self._key(call)))
-        if found is None:
+        read = partial(self._read, self._key(call))
+        if self.stage == "denoise":
+            with self._spending("store"):
+                found = read()
+        else:
+            found = self._soon.ask(read)
+        if found is None or (self.stage == "whole" and any(leaf is UNKEPT for leaf in found[0])):
             return None
         leaves, structure = found
         return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
@@ -99,20 +119,56 @@ class Embeddings:
             self._store.delete(_path(key))
             return None
 
+    def has(self, call: tuple[Hashable, ...]) -> bool:
+        """Whether the output of a call is kept, as far as its entry's name says."""
+        with self._spending("store"):
+            return self._store.exists(_path(self._key(call)))
+
+    def missing(self, call: tuple[Hashable, ...]) -> NotEncoded:
+        """Return what is said of a row for which the output of a call is not kept."""
+        where, place = self._store.url_of(_path(self._key(call))), call[0]
+        assert isinstance(place, tuple)
+        return NotEncoded(
+            f"{where} is not there, which {place[0]} returns on a worker that encodes: it was deleted or "
+            "damaged, that worker has other versions of torch and transformers, another GPU or CPU, or the "
+            "row encodes text after its first denoising",
+            "use equal machines with equal versions, or leave out `fleet.encoders`",
+        )
+
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
         """Have an output written, soon. Raises StoreError when an earlier one could not be.
 
-        is_instead: in place of an entry that is wrong.
+        is_instead: in place of an entry that is wrong. Of stage encode, `when_written` has the errors.
         """
         while self._waiting and self._waiting[0][0].done():
-            self._waiting.popleft()[0].result()
+            written = self._waiting.popleft()[0]
+            if self.stage != "encode":
+                written.result()
+        if self.stage == "encode":
+            while sum(size for _, size in self._waiting) >= MAX_WAITING_BYTES:
+                with self._spending("store"):
+                    wait([self._waiting.popleft()[0]])
         if sum(size for _, size in self._waiting) < MAX_WAITING_BYTES:
             size = sum(leaf.nbytes for leaf in output[0] if isinstance(leaf, Tensor))
             writing = self._writer.submit(self._write, self._key(call), output, is_instead=is_instead)
             self._waiting.append((writing, size))
+            if self.stage == "encode":
+                self._unreported.append(writing)
+
+    def when_written(self, then: Callable[[Exception | None], None]) -> None:
+        """See `Encoders.when_written`."""
+        written, self._unreported = self._unreported, []
+
+        def told() -> None:  # after them: one thread writes
+            errors = (one.exception() for one in written)
+            then(next((error for error in errors if isinstance(error, Exception)), None))
+
+        self._writer.submit(told)
 
     def _write(self, key: str, output: Encoded, *, is_instead: bool) -> None:
         content = embedding_bytes(key, output)
+        if content is None and self.stage == "encode":
+            raise RowError("what the encoder returned cannot be kept", "leave out `fleet.encoders`")
         if content is None:
             return
         try:
@@ -128,7 +184,8 @@ class Embeddings:
     def _key(self, call: tuple[Hashable, ...]) -> str:
         place = call[0]
         assert isinstance(place, tuple)
-        content = canonical_json({"call": _spelled(call), "encoder": self._contexts[place[0]]})
+        encoder, _, _ = place[0].partition(".")  # of which a part may be called
+        content = canonical_json({"call": _spelled(call), "encoder": self._contexts[encoder]})
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -186,6 +243,8 @@ def name_of(kind: type) -> str:
 
 def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
     """Return a leaf as JSON, its values in `tensors` if it is a tensor."""
+    if leaf is UNKEPT:
+        return {"unkept": True}
     if not isinstance(leaf, Tensor):
         return leaf
     own = leaf.cpu().clone()  # safetensors refuses tensors that share memory, as slices of one state do
@@ -197,6 +256,8 @@ def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
 def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
     if not isinstance(note, dict):
         return note
+    if "unkept" in note:
+        return UNKEPT
     found = tensors[note["tensor"]]
     # In the strides it had: what comes next might round differently in others.
     strides = note["strides"]

@@ -205,7 +205,7 @@ class Renderer:
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
         row = RenderRow("rehearsal", one_step(request), is_alone=True)
-        is_alike = not self._call.is_own(row) and not self._encoders.parked  # a plain call brings these back
+        is_alike = not self._call.is_own(row) and not self._encoders.alone  # a plain call brings these back
         if is_alike and self.model.environment["device"].startswith("cuda"):
             with self.clock.spending("probe"):
                 self._rehearsal.make(row)
@@ -221,6 +221,10 @@ class Renderer:
         if kind not in self._auditor.apart:
             self._auditor.apart[kind] = why
             self._begin_again()
+
+    def when_written(self, then: Callable[[Exception | None], None]) -> None:
+        """Have `then` called once all embeddings are in the store; with what prevented it, if anything."""
+        self._encoders.when_written(then)
 
     def take_audits(self) -> list[Audited]:
         """Return what became of audits since the last call.

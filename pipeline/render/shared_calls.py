@@ -44,7 +44,7 @@ class SharedCalls:
         """Remember what encoders return while rows are at work. seconds: of the one that is."""
         with ExitStack() as stack:
             stack.callback(self._encoders.leave)
-            stack.enter_context(intercept(self._model.text_encoders(), self._encoders))
+            stack.enter_context(intercept(self._encoders.called, self._encoders))
             _time(self._timed, seconds, stack, self._device)
             _retry({**self._timed, **self.shared}, second_try, stack)
             yield
@@ -63,7 +63,7 @@ class SharedCalls:
         if mode == "exact":
             return methods.keys()
         # Parked weights are there while a row is at work, and not while calls of many rows run.
-        return self._encoders.parked
+        return self._encoders.alone
 
 
 def _time(methods: Methods, seconds: _Seconds, stack: ExitStack, device: str) -> None:

@@ -1,6 +1,7 @@
 """Calls of text encoders: each distinct one made once, with the row's LoRAs, and kept if the job says so.
 
-The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls.
+The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls. A
+model that was loaded to denoise has no encoders, and takes what one that was loaded to encode has kept.
 """
 
 from __future__ import annotations
@@ -8,21 +9,25 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import swap_tensors
+from transformers import Cache
 
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import of_one_row
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import empty_cache
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.embeddings import Embeddings, Encoded
+from framefleet.pipeline.render.embeddings import UNKEPT, Embeddings, Encoded
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
 from framefleet.pipeline.render.fused.cross_check import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -46,26 +51,82 @@ class Encoders:
         kept_in: Store | None,
         spending: Spending = nullcontext,
     ) -> None:
-        """kept_in: where outputs are kept; the encoders are then on the GPU only while they are called."""
-        self._loras = loras
+        """kept_in: where outputs are kept; the encoders are then on the GPU only while they are called.
+
+        parked: encoders whose weights come and go. alone: those that each row calls for itself. called: what
+        calls of rows are answered of.
+        """
+        assert kept_in or model.stage == "whole", "what is encoded elsewhere comes from a store"
+        self._model, self._loras = model, loras
         # Asked with an encoder's name, whether it and its code are as they were loaded.
         self.is_untouched: Callable[[str], bool] = lambda name: True
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         encoders = model.text_encoders() if kept_in else {}
-        kept = Embeddings(kept_in, model, model.settings.numerics(mode), spending) if kept_in else None
-        self._memo = Memo(kept)
-        parked = {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)}
+        self._kept = Embeddings(kept_in, model, model.settings.numerics(mode), spending) if kept_in else None
+        self._memo = Memo(self._kept)
+        moving = encoders if model.stage == "whole" else {}
+        parked = {name: encoder for name, encoder in moving.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])
-        self.parked = parked.keys()
+        self.parked = (encoders if model.stage == "denoise" else parked).keys()
+        self.alone = (parked if model.stage == "whole" else encoders).keys()
+        self.called = model.text_encoders()
+        if model.stage != "whole":
+            for name, encoder in encoders.items():
+                self.called |= entrances(encoder, name)
+        self._is_encoding = False
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        row, encode = of_one_row(), partial(self._parked.run, name, forward)
-        if not (self._loras.is_as_asked(name, row) and self.is_untouched(name)):
+        return self._answer(self.is_untouched, name, forward, *args, **kwargs)
+
+    def _answer(
+        self,
+        is_untouched: Callable[[str], bool],
+        name: str,
+        forward: Callable[..., Any],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if self._is_encoding:  # a part, which its encoder calls
+            return forward(*args, **kwargs)
+        is_whole = self._model.stage == "whole"
+        row, encode = of_one_row(), partial(self._parked.run if is_whole else self._encode, name, forward)
+        encoder, _, _ = name.partition(".")
+        if not (self._loras.is_as_asked(encoder, row) and is_untouched(encoder)):
+            if not is_whole:
+                raise RowError(
+                    f"the row's recipe changes {encoder}, whose outputs other processes compute",
+                    "leave `fleet.encoders` out of the job",
+                )
             return encode(*args, **kwargs)  # another encoder, of which nothing is known
         # An encoder with a LoRA is another one too, which is known by the LoRA.
-        loras = self._loras.used_in(name, row.asked)
+        loras = self._loras.used_in(encoder, row.asked)
         place = (name, *((self._digests[adapter], weight) for adapter, weight in loras))
         return self._memo(place, encode, *args, **kwargs)
+
+    def _encode(self, _name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        self._is_encoding = True
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._is_encoding = False
+
+    def answering(self, is_untouched: Callable[[str], bool]) -> AbstractContextManager[None]:
+        """Answer calls of encoders while a plain call runs, where some of the model is not loaded.
+
+        is_untouched: asked of each of them.
+        """
+        if self._model.stage == "whole":
+            return nullcontext()
+        return intercept(self.called, partial(self._answer, is_untouched))
+
+    def when_written(self, then: Callable[[Exception | None], None]) -> None:
+        """Have `then` called once all is written that was kept so far; with what prevented it, if anything.
+
+        From another thread.
+        """
+        assert self._kept is not None
+        self._kept.when_written(then)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
@@ -155,6 +216,7 @@ class Memo:
 
     def __init__(self, kept: Embeddings | None = None, *, max_bytes: int = _MAX_BYTES) -> None:
         self._kept = kept
+        self._stage = kept.stage if kept else "whole"
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
@@ -164,23 +226,40 @@ class Memo:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
         given, nesting = flatten((args, kwargs))
         if is_private() or not _are_values(given):
+            self._must_not_keep(place)
             return forward(*args, **kwargs)
         key = (place, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
         found = self._kept.find(key) if self._kept and key not in self._known else None
-        if found is not None and place in self._proven:
+        if self._kept and self._stage == "denoise" and key not in self._known and found is None:
+            raise self._kept.missing(key)
+        if found is not None and (place in self._proven or self._stage == "denoise"):
             self._remember(key, *found)
         elif key not in self._known:
             output = forward(*args, **kwargs)
             leaves, structure = flatten(output)
+            if self._stage == "encode":
+                leaves = [UNKEPT if isinstance(leaf, Cache) else leaf for leaf in leaves]
             if not _are_values(leaves):
+                self._must_not_keep(place)
                 return output
             self._remember(key, leaves, structure)
             if self._kept:
                 self._keep(key, (leaves, structure), found)
+        elif self._kept and self._stage == "encode" and not self._kept.has(key):
+            self._kept.keep(key, self._known[key][:2])  # others need it, and somebody has deleted it
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
         self._forget()
         return unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+
+    def _must_not_keep(self, place: Hashable) -> None:
+        """Raise RowError where a call cannot be kept, and others would wait for it."""
+        if self._stage != "whole":
+            assert isinstance(place, tuple)
+            raise RowError(
+                f"{place[0]} takes or returns more than tensors and values, so its outputs cannot be kept",
+                "leave `fleet.encoders` out of the job",
+            )
 
     def _keep(self, key: tuple[Hashable, ...], output: Encoded, found: Encoded | None) -> None:
         """Have what was encoded written. found: what was kept of the same call, by another run."""
@@ -204,4 +283,5 @@ class Memo:
 
 def _are_values(leaves: list[Any]) -> bool:
     """Whether nothing among them has a state of its own."""
-    return all(leaf is None or isinstance(leaf, Tensor | bool | int | float | str) for leaf in leaves)
+    values = Tensor | bool | int | float | str
+    return all(leaf is None or leaf is UNKEPT or isinstance(leaf, values) for leaf in leaves)

@@ -41,6 +41,22 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     return pipeline_config(options.quantization, {name: libraries[name] for name in names})
 
 
+def options_left(options: Options, components: Collection[str], *, left_out: tuple[str, ...]) -> Options:
+    """Return what of the options concerns a process that does not load some components.
+
+    left_out: how their names begin. Without denoisers, only what else is quantized is left.
+    """
+    if not left_out:
+        return options
+    quantization = options.quantization
+    if quantization:
+        asked = quantization.components or denoisers_in(components)
+        names = [name for name in asked if not name.startswith(left_out)]
+        quantization = quantization.model_copy(update={"components": names}) if names else None
+    others = Options() if left_out == DENOISERS else options
+    return others.model_copy(update={"quantization": quantization})
+
+
 def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
     """Set up a loaded pipeline and put it on the device. Raises ModelError for what does not work here.
 

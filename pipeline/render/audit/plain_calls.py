@@ -3,7 +3,8 @@
 Audits, unbatched rows, rows that differed when batched, `replay` and `verify` all call this, and the script
 that `replay` prints does the same. It works on the pipeline as it was loaded: on a copy of a copy that no row
 has seen, tokenizers included, with the networks' attributes and buffers of that time, and with what the
-modules of a user's recipe held then. What the row changed in networks, code or torch's modes is put back
+modules of a user's recipe held then. Where text is encoded in other processes, its embeddings are those that
+are kept. What the row changed in networks, code or torch's modes is put back
 afterwards. Not covered: what modules of libraries and networks of second models keep. A pipeline that depends
 on what earlier calls left there does not repeat its plain calls either, and is found by that.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 
@@ -63,6 +65,7 @@ class PlainCalls:
         with ExitStack() as stack:
             stack.enter_context(as_in_pipelines())
             stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
+            stack.enter_context(self._encoders.answering(partial(self._loaded.is_untouched, values=is_own)))
             for kept in (
                 GlobalDraws().kept,
                 self._loaded.networks,
