@@ -215,7 +215,9 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
                 assert self.closed and not held and len(row.leases) == 1 and not row.strikes
             else:
                 assert lease.alone == (row.strikes >= 2)
-                away = {live: len(self.places[live] - row.tried) for live in self.live}
+                proven = [live for live in self.live if self.machine(live) in self.proven]
+                rivals = proven if lease.alone and proven else self.live
+                away = {live: len(self.places[live] - row.tried) for live in rivals}
                 assert away[worker] == max(away.values())
             row.leases[worker] = lease.lease_id
         self.live[worker] = [*open_leases, lease]
