@@ -13,6 +13,7 @@ import pyarrow as pa
 from framefleet.cluster.driver.holder import Holder, this_process
 from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
+from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
@@ -78,7 +79,9 @@ def row_ids_of(store: Store, path: str) -> list[str]:
 
 def committed_row_ids(store: Store) -> list[list[str]]:
     """Return the row_ids of every part that counts, part by part."""
-    return [row_ids_of(store, part.path) for part in live_parts(store)]
+    paths = [part.path for part in live_parts(store)]
+    reader, fields = PartReader(store, paths), fields_named(FIRST_FIELDS, "row_id")
+    return [reader.table(path, fields)["row_id"].to_pylist() for path in paths]
 
 
 def write_driver(

@@ -25,9 +25,9 @@ from tests.warm.process import start
 CANARY = f"c4n4ry{uuid.uuid4().hex}"
 PORTS = ("dashboard-agent-listen-port", "ray-client-server-port")  # those that are fixed, if not said
 RECIPE = """
-import time
+import os, time
 def slow(pipe, request):
-    time.sleep(0.4)
+    time.sleep(0 if request.seed < 8 or os.path.exists(GATE) else 2)
     return pipe(**request.arguments, generator=request.generator(), output_type="np")
 """
 
@@ -81,7 +81,8 @@ def test_a_submitted_job_renders_without_this_process(
     tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, options = f"{s3_server.url}/run", {**s3_server.storage_options, "secret": CANARY}
-    (tmp_path / "own_recipe.py").write_text(RECIPE)
+    gate = tmp_path / "gate"
+    (tmp_path / "own_recipe.py").write_text(RECIPE.replace("GATE", repr(str(gate))))
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(40)), out)
     values |= {"table": "t.parquet", "recipe": "own_recipe:slow", "storage_options": options}
     job = write_job(tmp_path / "job.yaml", values)
@@ -102,6 +103,7 @@ def test_a_submitted_job_renders_without_this_process(
         printed = "".join(framefleet.logs(out, address=server, follow=True, storage_options=options))
         assert "asked to end by `framefleet stop`" in printed and CANARY not in printed
         assert 0 < framefleet.status(out, storage_options=options).num_done < 40
+        gate.touch()
         again = framefleet.submit(values, address=server)
         said = command("logs", out, "--submitted", f"--address={server}", "--follow", *sets)
         assert f"{again.submission_id} is succeeded" in said.stderr, said.output
