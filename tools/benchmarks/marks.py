@@ -2,7 +2,7 @@
 
     python -m tools.benchmarks.marks detect FOLDER [--watermark NAME=WEIGHTS]   # of videos and photos
     python -m tools.benchmarks.marks round-trip [--rows 200] [--cluster ADDRESS]
-    python -m tools.benchmarks.marks cost [--rows 16]
+    python -m tools.benchmarks.marks cost [--rows 16] [--step-s 0.5]
 
 detect: each video, its first 81 frames, and each photo, over which a camera pans, at 480p is marked, changed
 in each way, encoded by x264 (crf 23 where nothing else is said) and looked at, as `framefleet trace` does. A
@@ -64,6 +64,7 @@ def run(argv: Sequence[str], tell: Tell) -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="videos and photos to mark")
     parser.add_argument("--watermark", default="spread", help="NAME=WEIGHTS, if not spread")
     parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--step-s", type=float, default=0.5, help="seconds of a step, of cost")
     parser.add_argument("--cluster", help="address of a Ray cluster to join")
     parser.add_argument("--short", action="store_true", help="two small rows; its figures mean nothing")
     options = parser.parse_args(argv)
@@ -73,7 +74,7 @@ def run(argv: Sequence[str], tell: Tell) -> None:
     elif options.what == "round-trip":
         figures = round_trip(options.rows, options.cluster)
     else:
-        figures = cost(SHORT if options.short else replace(FULL, rows=options.rows))
+        figures = cost(SHORT if options.short else replace(FULL, rows=options.rows, step_s=options.step_s))
     for figure in figures:
         tell(figure)
 
