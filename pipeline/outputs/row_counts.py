@@ -72,12 +72,15 @@ def _ids(store: Store, parts: Sequence[Part], fields: pa.Schema, seen: int) -> I
 
 
 def _grouped(ids: pa.RecordBatchReader) -> dict[int, int]:
-    """Return how many row_ids were seen in each set of places; what memory does not hold goes to disk."""
+    """Return how many row_ids were seen in each set of places; what memory does not hold goes to disk.
+
+    A hundred million rows and their records need more than one gigabyte.
+    """
     import duckdb  # here: it takes a tenth of a second, and most commands count nothing
 
     with (
         tempfile.TemporaryDirectory(prefix="framefleet-") as folder,
-        duckdb.connect(config={"temp_directory": folder, "memory_limit": "1GB"}) as database,
+        duckdb.connect(config={"temp_directory": folder, "memory_limit": "4GB"}) as database,
     ):
         database.register("ids", ids)
         return dict(database.execute(_COUNT).fetchall())
