@@ -34,7 +34,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import CheckedRow
-from tests.jobs import descendants
+from tools.benchmarks.process_tree import process_tree, pss_mib
 from tools.benchmarks.table import build_model
 
 ROWS, SHORT_ROWS = 10_000_000, 2000
@@ -97,10 +97,10 @@ def measure_checks(model: Path, folder: Path, *, rows: int) -> Checks:
     write_table(folder / "part.parquet", min(rows, RATE_ROWS))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context()) as pool:
         pid = pool.submit(_settle, model).result()
-        before = sum(map(_cpu_s, _tree(pid)))
+        before = sum(map(_cpu_s, process_tree(pid)))
         planned = pool.submit(_plan, model, folder)
         peak_mib = _peak_mib(pid, planned)
-        cpu_s = sum(map(_cpu_s, _tree(pid))) - before
+        cpu_s = sum(map(_cpu_s, process_tree(pid))) - before
         num_rows, plan_s = planned.result()
         assert num_rows == rows
         first, second, single = pool.submit(_rates, model, folder).result()
@@ -149,24 +149,12 @@ def _settle(model: Path) -> int:
     return os.getpid()
 
 
-def _tree(pid: int) -> list[int]:
-    return [pid, *descendants(pid)]
-
-
 def _peak_mib(pid: int, planned: Future[Any]) -> float:
     peak = 0.0
     while not planned.done():
-        peak = max(peak, sum(map(_pss_mib, _tree(pid))))
+        peak = max(peak, sum(map(pss_mib, process_tree(pid))))
         time.sleep(POLL_S)
     return peak
-
-
-def _pss_mib(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0.0
-    return float(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
 
 
 def _cpu_s(pid: int) -> float:

@@ -14,7 +14,7 @@ from threading import Event, Thread
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.jobs import descendants
+from tools.benchmarks.process_tree import process_tree, pss_mib
 
 PART_ROWS = 1 << 17
 
@@ -66,18 +66,9 @@ class _Memory:
 
     def watch(self, ended: Event) -> None:
         while not ended.wait(0.5):
-            found = [_pss_mib(pid) for pid in (self._pid, *descendants(self._pid))]
+            found = [pss_mib(pid) for pid in process_tree(self._pid)]
             self.most_mib = max(self.most_mib, sum(found))
             self.largest_mib = max(self.largest_mib, *found)
-
-
-def _pss_mib(pid: int) -> float:
-    """Return the memory of a process, of what it shares its part; 0 once it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def _go_on(folder: Path, workers: int) -> None:

@@ -37,9 +37,7 @@ from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tools.benchmarks.dispatch import EXAMPLE, drive_null_workers, write_prompts
-from tools.benchmarks.ray_checkpoints import measure_ray_data
-
-PART_ROWS = 1 << 17
+from tools.benchmarks.ray_checkpoints import PART_ROWS, measure_ray_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
