@@ -270,7 +270,7 @@ class Dispatcher:
         """
         if not self._waiting.suspects:
             return {}
-        proven = {worker: places for worker, places in self._live.items() if places[0] in self._proven}
+        proven = {worker: places for worker, places in self._live.items() if self._is_proven(worker)}
         return proven or (self._live if len(self._waiting.suspects) == len(self._waiting) else {})
 
     def _is_proven(self, worker: str) -> bool:

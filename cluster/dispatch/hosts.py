@@ -143,7 +143,7 @@ class Hosts:
         return host in self._hosts and self._hosts[host].unused is not None
 
     def are_hopeless(self, num_workers: int) -> bool:
-        """Tell whether as many machines as there are workers have failed, with no row done in between.
+        """Tell whether a machine for each worker has failed since a row was last done.
 
         In a cluster that has ever new ones, a row that kills its workers would go on for ever.
         """

@@ -94,7 +94,7 @@ class Ranked:
         heapq.heappush(self._by_shape.setdefault(row.shape, []), (-row.rank, next(self._numbers), row))
 
     def next_shape(self, rendering: str | None, patience: int) -> str | None:
-        return min(self._by_shape, key=lambda shape: self._by_shape[shape][0][:2], default=None)
+        return min(self._by_shape, key=self._place, default=None)
 
     def take(self, shape: str, limit: int) -> list[Row]:
         heap = self._by_shape.get(shape, [])
@@ -111,6 +111,10 @@ class Ranked:
         for row in reshaped([row for _, row in entries]):
             self.add(row)
 
+    def _place(self, shape: str) -> tuple[float, int]:
+        """Return where the first row of a shape is in line, the lowest first."""
+        return self._by_shape[shape][0][:2]
+
 
 class Longest(Ranked):
     """The most seconds first: the work in a row (`Row.rank`) times what work takes in rows of its shape."""
@@ -119,9 +123,6 @@ class Longest(Ranked):
         super().__init__()
         self._paces = paces
 
-    def next_shape(self, rendering: str | None, patience: int) -> str | None:
-        return min(self._by_shape, key=self._place, default=None)
-
     def _place(self, shape: str) -> tuple[float, int]:
-        rank, number, _ = self._by_shape[shape][0]
+        rank, number = super()._place(shape)
         return rank * self._paces.seconds_per_rank(shape), number

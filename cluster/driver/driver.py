@@ -414,24 +414,19 @@ class Driver:
                     self._tally.counts.add(ROW_RETRIES)
                     self._committer.note(logging.INFO, worker, leased.row.row_id, f"attempt {leased.attempt}")
                 pending = self._pending[leased.row.row_id]
-                if lane.encodes:
-                    encoded = Assignment(
-                        row_id=leased.row.row_id, request=pending.request, attempt=leased.attempt
-                    )
-                    found.append(encoded)
-                    continue
-                kinds.add(pending.kind)
-                found.append(
-                    Assignment(
-                        row_id=leased.row.row_id,
-                        request=pending.request,
-                        attempt=leased.attempt,
+                assignment = Assignment(
+                    row_id=leased.row.row_id, request=pending.request, attempt=leased.attempt
+                )
+                if not lane.encodes:
+                    kinds.add(pending.kind)
+                    assignment = replace(
+                        assignment,
                         is_apart=self._audits.is_apart(pending.kind),
                         is_audited=self._audits.is_due(leased.row.row_id, pending.kind),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )
-                )
+                found.append(assignment)
         self._audits.leased(worker, kinds)
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found

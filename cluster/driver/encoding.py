@@ -13,7 +13,7 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 
-# Stands among the names of models, none of which has a space.
+# Among the names of models. These have no space.
 ENCODER_POOL = "text encoders"
 
 
@@ -57,7 +57,7 @@ class EncodeFirst:
             self._then.close()
 
     def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """Pass on a row whose embeddings are in the store; tell whether this was news."""
+        """Pass on a row whose embeddings are in the store; tell whether it was not known yet."""
         row = self._first.row_of(worker, row_id)
         if row is None or not self._first.done(worker, row_id, now):
             return False

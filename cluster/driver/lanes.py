@@ -129,7 +129,7 @@ class Lanes:
             self._encoding.settle()
 
     def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """The text of a row is encoded: workers that denoise may have it. Tell whether this was news."""
+        """Let workers that denoise have a row whose text is encoded; tell whether it was not known yet."""
         return self._encoding is not None and self._encoding.encoded(worker, row_id, now)
 
     def came_back(self, worker: str, failed: Failed) -> GivenUp | None:

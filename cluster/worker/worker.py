@@ -204,9 +204,9 @@ class Worker:
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),
             )
-            for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
-                told.clear()
-            self._encoded.clear()
+            row_ids = (self._saved, self._handed_back, self._encoded)
+            for reported in (self._rendered, self._failed, self._audited, *row_ids):
+                reported.clear()
         return report
 
     def _figures(self) -> dict[str, float]:

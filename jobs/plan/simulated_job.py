@@ -15,7 +15,7 @@ from framefleet.jobs.plan.prediction import ENDING_S, Prediction
 from framefleet.jobs.plan.simulated_fleet import SimulatedFleet
 from framefleet.jobs.plan.simulation import Simulation
 
-SIMULATED_ROWS = 200_000  # half a minute; of more, the rest goes on as these did in their middle
+SIMULATED_ROWS = 200_000  # half a minute; more rows are taken to end as fast as these did in their middle
 STARTS_S = 30.0  # a process in the place of another, before it loads its model
 
 

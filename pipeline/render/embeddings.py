@@ -159,17 +159,17 @@ class Embeddings:
         """See `Encoders.when_written`."""
         written, self._unreported = self._unreported, []
 
-        def told() -> None:  # after them: one thread writes
+        def report() -> None:  # after them: one thread writes
             errors = (one.exception() for one in written)
             then(next((error for error in errors if isinstance(error, Exception)), None))
 
-        self._writer.submit(told)
+        self._writer.submit(report)
 
     def _write(self, key: str, output: Encoded, *, is_instead: bool) -> None:
         content = embedding_bytes(key, output)
-        if content is None and self.stage == "encode":
-            raise RowError("what the encoder returned cannot be kept", "leave out `fleet.encoders`")
         if content is None:
+            if self.stage == "encode":
+                raise RowError("what the encoder returned cannot be kept", "leave out `fleet.encoders`")
             return
         try:
             if is_instead:

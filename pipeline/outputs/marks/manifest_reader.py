@@ -76,11 +76,11 @@ def read_manifest(
         return FoundManifest(state="unreadable", problems=(str(error),))
 
 
-def _found(told: Mapping[str, Any]) -> FoundManifest:
+def _found(report: Mapping[str, Any]) -> FoundManifest:
     """Return what c2pa's report says of the active manifest. What is in it may be anybody's."""
-    active = told["manifests"][told["active_manifest"]]
-    report = told["validation_results"]["activeManifest"]
-    codes = {kind: {one["code"] for one in report.get(kind, [])} for kind in ("success", "failure")}
+    active = report["manifests"][report["active_manifest"]]
+    results = report["validation_results"]["activeManifest"]
+    codes = {kind: {one["code"] for one in results.get(kind, [])} for kind in ("success", "failure")}
     problems = {code for code in codes["failure"] if not _STRANGER.fullmatch(code)}
     is_changed = bool(problems) and all(map(_CONTENT.fullmatch, problems))
     said = {one["label"]: one.get("data") for one in active.get("assertions", [])}

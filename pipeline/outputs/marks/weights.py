@@ -1,4 +1,4 @@
-"""From a watermark's weights to their digest, which locks them: a job goes on with the same or not at all."""
+"""From a watermark's weights to their digest, which locks them: a job continues only with the same ones."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class PartGone(JobError):
 
 
 def storage_of(schema: pa.Schema) -> dict[str, Any]:
-    """Return how `ParquetWriter` is to store columns: those of which no two values are equal as they are."""
+    """Return options of `ParquetWriter`: columns whose values all differ have no dictionary."""
     return {"compression": "zstd", "use_dictionary": [name for name in schema.names if name not in _DISTINCT]}
 
 
@@ -168,7 +168,7 @@ def _check_bytes(size_bytes: int) -> None:
 
 
 def _with_dictionary(metadata: pq.FileMetaData) -> set[str]:
-    """Return the columns of which some values are stored once."""
+    """Return the columns that have a dictionary of their values."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     columns = (group.column(number) for group in groups for number in range(group.num_columns))
     return {column.path_in_schema for column in columns if column.has_dictionary_page}
