@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,12 @@ def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_ar
     assert (
         "audit: rows of tests.hidden_state:wanders 5 x 16 x 16, 32 tokens cannot be repeated" in ended.stderr
     )
-    assert f"warning: worker-0: batched {kind} differ from plain calls, as row" in ended.stderr
-    assert f"worker-0: it rendered {kind}, and a new process takes its place" in ended.stderr
+    found = re.search(rf"^warning: (\S+): batched {kind} differ from plain calls, as row", ended.stderr, re.M)
+    assert found, ended.stderr
+    (spoiled,) = found.groups()  # worker-0, unless its first process ended early
+    assert f"{spoiled}: it rendered {kind}, and a new process takes its place" in ended.stderr
     healed = {record["worker"] for record in records.values() if "plain call:" in record["environment"]}
-    assert healed and "worker-0" not in healed  # rows of this kind are healed in a new process
+    assert healed and spoiled not in healed  # rows of this kind are healed in a new process
     remarks = {tag: json.loads(record["environment"]).get("audit") for tag, record in records.items()}
     assert all("plain call" in (remarks[row["tag"]] or "") for row in slow)
     assert "two plain calls of such a row differed" in remarks.values()
