@@ -10,29 +10,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
-import safetensors.torch
-import torch
-from diffusers.utils import BaseOutput
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers import Cache
 
-from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError, StoreConflict, StoreError
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.hooks.tree import unflatten
+from framefleet.pipeline.errors import NotEncoded, RowError, StoreConflict, StoreError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import Spending
-from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.model import Model, Stage
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.fused.calls import digest_of
+from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded, embedding_bytes, from_bytes, name_of
 
 log = logging.getLogger(__name__)
 
@@ -45,27 +39,36 @@ _DECISIVE = (
 _ENTRIES = "of untouched encoders"
 # Of outputs that wait to be written: those of a slow store must not fill the GPU.
 MAX_WAITING_BYTES = 256 * 2**20
-Encoded = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` returns them
-
-PLAIN: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
-LIBRARIES = ("transformers", "diffusers")
-METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
 
 
-class Unkept:
-    """Stands for the cache of keys and values that a language model returns, which pipelines do not use."""
+class NoEmbeddings:
+    """What encoders return is kept nowhere; and what `Embeddings` do more.
 
-    def __getattr__(self, name: str) -> Any:
-        raise NotLoaded(
-            "the row uses the cache of keys and values that a text encoder returned, which is not kept",
-            "leave `fleet.encoders` out of the job",
-        )
+    call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by digest,
+    values.
+    """
+
+    is_certain = False  # whether an entry need not be compared with an output of this process
+
+    def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
+        """Return the output of a call, on the model's device; None where it is not kept, damaged, or late."""
+        return None
+
+    def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
+        """Have an output written, soon. is_instead: in place of an entry that is wrong."""
+
+    def keep_again(self, call: tuple[Hashable, ...], output: Encoded) -> None:
+        """Have an output written that this process kept before, should rows wait for it."""
+
+    def kept_of(self, leaves: list[Any]) -> list[Any]:
+        """Return what is kept of an output's leaves."""
+        return leaves
+
+    def refuse(self, place: Hashable) -> None:
+        """A call cannot be kept. Raises RowError where rows would wait for it."""
 
 
-UNKEPT = Unkept()
-
-
-class Embeddings:
+class Embeddings(NoEmbeddings):
     """The entries of one output, for one model. `find` and `keep` are for one thread.
 
     Keyed by the encoder's own files, not the model's: models that share an encoder may share entries.
@@ -79,7 +82,7 @@ class Embeddings:
         spending: Spending = contextlib.nullcontext,
     ) -> None:
         """numerics: of the job; quantised weights, for one, return other bits."""
-        self._store, self.stage, self._spending = store, model.stage, spending
+        self._store, self._spending = store, spending
         self._device = model.environment["device"]
         environment = {name: model.environment.get(name) for name in _DECISIVE}
         environment["entries"] = _ENTRIES
@@ -90,86 +93,36 @@ class Embeddings:
         self._soon = Soon("embeddings-read", spending)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
         self._waiting: deque[tuple[Future[None], int]] = deque()
-        self._unreported: list[Future[None]] = []  # of stage encode: since the last `when_written`
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        """Return the output of a call, on the model's device; None where it is not kept, damaged, or late.
-
-        call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by
-        digest, values.
-        """
-        read = partial(self._read, self._key(call))
-        if self.stage == "denoise":
-            with self._spending("store"):
-                found = read()
-        else:
-            found = self._soon.ask(read)
-        if found is None or (self.stage == "whole" and any(leaf is UNKEPT for leaf in found[0])):
+        found = self._soon.ask(partial(self._read, self._key(call)))
+        if found is None or any(leaf is UNKEPT for leaf in found[0]):
             return None
-        leaves, structure = found
-        return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
-
-    def _read(self, key: str) -> Encoded | None:
-        try:
-            return from_bytes(key, self._store.read(_path(key)))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            log.warning("%s is encoded again: %s", self._store.url_of(_path(key)), error)
-            self._store.delete(_path(key))
-            return None
-
-    def has(self, call: tuple[Hashable, ...]) -> bool:
-        """Whether the output of a call is kept, as far as its entry's name says."""
-        with self._spending("store"):
-            return self._store.exists(_path(self._key(call)))
-
-    def missing(self, call: tuple[Hashable, ...]) -> NotEncoded:
-        """Return what is said of a row for which the output of a call is not kept."""
-        where, place = self._store.url_of(_path(self._key(call))), call[0]
-        assert isinstance(place, tuple)
-        return NotEncoded(
-            f"{where} is not there, which {place[0]} returns on a worker that encodes: it was deleted or "
-            "damaged, that worker has other versions of torch and transformers, another GPU or CPU, or the "
-            "row encodes text after its first denoising",
-            "use equal machines with equal versions, or leave out `fleet.encoders`",
-        )
+        return self._on_device(found)
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """Have an output written, soon. Raises StoreError when an earlier one could not be.
-
-        is_instead: in place of an entry that is wrong. Of stage encode, `when_written` has the errors.
-        """
+        """See `NoEmbeddings.keep`. Raises StoreError when an earlier one could not be written."""
         while self._waiting and self._waiting[0][0].done():
-            written = self._waiting.popleft()[0]
-            if self.stage != "encode":
-                written.result()
-        if self.stage == "encode":
-            while sum(size for _, size in self._waiting) >= MAX_WAITING_BYTES:
-                with self._spending("store"):
-                    wait([self._waiting.popleft()[0]])
-        if sum(size for _, size in self._waiting) < MAX_WAITING_BYTES:
-            size = sum(leaf.nbytes for leaf in output[0] if isinstance(leaf, Tensor))
-            writing = self._writer.submit(self._write, self._key(call), output, is_instead=is_instead)
-            self._waiting.append((writing, size))
-            if self.stage == "encode":
-                self._unreported.append(writing)
+            self._waiting.popleft()[0].result()
+        if not self._is_full():
+            self._write_soon(call, output, is_instead=is_instead)
 
-    def when_written(self, then: Callable[[Exception | None], None]) -> None:
-        """See `Encoders.when_written`."""
-        written, self._unreported = self._unreported, []
+    def _is_full(self) -> bool:
+        return sum(size for _, size in self._waiting) >= MAX_WAITING_BYTES
 
-        def report() -> None:  # after them: one thread writes
-            errors = (one.exception() for one in written)
-            then(next((error for error in errors if isinstance(error, Exception)), None))
+    def _write_soon(
+        self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False
+    ) -> Future[None]:
+        size = sum(leaf.nbytes for leaf in output[0] if isinstance(leaf, Tensor))
+        writing = self._writer.submit(self._write, call, output, is_instead=is_instead)
+        self._waiting.append((writing, size))
+        return writing
 
-        self._writer.submit(report)
-
-    def _write(self, key: str, output: Encoded, *, is_instead: bool) -> None:
+    def _write(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool) -> None:
+        key = self._key(call)
         content = embedding_bytes(key, output)
         if content is None:
-            if self.stage == "encode":
-                raise RowError("what the encoder returned cannot be kept", "leave out `fleet.encoders`")
+            self.refuse(call[0])
             return
         try:
             if is_instead:
@@ -181,12 +134,106 @@ class Embeddings:
             log.warning("not kept: %s", error.problem)  # there may be no later `keep` to raise it
             raise
 
+    def _read(self, key: str) -> Encoded | None:
+        try:
+            return from_bytes(key, self._store.read(_path(key)))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            log.warning("%s is encoded again: %s", self._store.url_of(_path(key)), error)
+            self._store.delete(_path(key))
+            return None
+
+    def _on_device(self, found: Encoded) -> Encoded:
+        leaves, structure = found
+        return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+
     def _key(self, call: tuple[Hashable, ...]) -> str:
-        place = call[0]
-        assert isinstance(place, tuple)
-        encoder, _, _ = place[0].partition(".")  # of which a part may be called
+        encoder, _, _ = _called(call[0]).partition(".")  # of which a part may be called
         content = canonical_json({"call": _spelled(call), "encoder": self._contexts[encoder]})
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class ExchangedEmbeddings(Embeddings):
+    """The entries by which processes that encode hand over to those that denoise: rows wait for them."""
+
+    def refuse(self, place: Hashable) -> None:
+        raise RowError(
+            f"{_called(place)} takes or returns more than tensors and values, so its outputs cannot be kept",
+            "leave `fleet.encoders` out of the job",
+        )
+
+
+class EncodedEmbeddings(ExchangedEmbeddings):
+    """Of a process that encodes: all is written, and whoever asks `when_written` has the errors."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unreported: list[Future[None]] = []  # since the last `when_written`
+
+    def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
+        found = self._soon.ask(partial(self._read, self._key(call)))
+        return None if found is None else self._on_device(found)
+
+    def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
+        """See `NoEmbeddings.keep`. Waits while too much waits to be written."""
+        while self._waiting and (self._waiting[0][0].done() or self._is_full()):
+            with self._spending("store"):
+                wait([self._waiting.popleft()[0]])
+        self._unreported.append(self._write_soon(call, output, is_instead=is_instead))
+
+    def keep_again(self, call: tuple[Hashable, ...], output: Encoded) -> None:
+        with self._spending("store"):
+            is_kept = self._store.exists(_path(self._key(call)))
+        if not is_kept:  # somebody has deleted it
+            self.keep(call, output)
+
+    def kept_of(self, leaves: list[Any]) -> list[Any]:
+        return [UNKEPT if isinstance(leaf, Cache) else leaf for leaf in leaves]
+
+    def when_written(self, then: Callable[[Exception | None], None]) -> None:
+        """See `Encoders.when_written`."""
+        written, self._unreported = self._unreported, []
+
+        def report() -> None:  # after them: one thread writes
+            errors = (one.exception() for one in written)
+            then(next((error for error in errors if isinstance(error, Exception)), None))
+
+        self._writer.submit(report)
+
+
+class AwaitedEmbeddings(ExchangedEmbeddings):
+    """Of a process that denoises: it has no encoders, so each entry must be there, and is taken as it is."""
+
+    is_certain = True
+
+    def find(self, call: tuple[Hashable, ...]) -> Encoded:
+        """Raises NotEncoded where it is not kept, or damaged."""
+        key = self._key(call)
+        with self._spending("store"):
+            found = self._read(key)
+        if found is not None:
+            return self._on_device(found)
+        raise NotEncoded(
+            f"{self._store.url_of(_path(key))} is not there, which {_called(call[0])} returns on a worker "
+            "that encodes: it was deleted or damaged, that worker has other versions of torch and "
+            "transformers, another GPU or CPU, or the row encodes text after its first denoising",
+            "use equal machines with equal versions, or leave out `fleet.encoders`",
+        )
+
+
+EMBEDDINGS: Mapping[Stage, type[Embeddings]] = {
+    "whole": Embeddings,
+    "encode": EncodedEmbeddings,
+    "denoise": AwaitedEmbeddings,
+}
+
+
+def _called(place: Hashable) -> str:
+    """Return the name of the encoder, or of its part, from a call's place."""
+    assert isinstance(place, tuple)
+    name: str = place[0]
+    return name
 
 
 def _path(key: str) -> str:
@@ -206,97 +253,3 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, type):
         return name_of(value)
     return value.hex() if isinstance(value, bytes) else repr(value)
-
-
-def embedding_bytes(key: str, output: Encoded) -> bytes | None:
-    """Return the file that holds `output` under `key`; None where it is not of what a file can hold."""
-    leaves, structure = output
-    tensors: dict[str, Tensor] = {}
-    try:
-        notes, nesting = [_noted(leaf, tensors) for leaf in leaves], _spelled_structure(structure)
-        body = canonical_json({"key": key, "leaves": notes, "nesting": nesting})
-    except ValueError:  # a class that is not rebuilt, or a NaN outside of tensors
-        return None
-    return safetensors.torch.save(tensors, {METADATA: f"{_sha256(body)} {body}"})
-
-
-def from_bytes(key: str, content: bytes) -> Encoded:
-    """Return what `embedding_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
-    try:
-        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        digest, _, body = header["__metadata__"][METADATA].partition(" ")
-        tensors = safetensors.torch.load(content)
-        said = parse_json(body)
-        is_whole = digest == _sha256(body) and said["key"] == key
-        if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
-            leaves, structure = [_leaf(note, tensors) for note in said["leaves"]], _structure(said["nesting"])
-            unflatten(structure, leaves)  # fails here, and not where a row waits for it
-            return leaves, structure
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:
-        raise ValueError(f"it is not an entry: {error}") from error
-    raise ValueError("its bytes are not those that were written")
-
-
-def name_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if kind not in PLAIN.values() else kind.__name__
-
-
-def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a leaf as JSON, its values in `tensors` if it is a tensor."""
-    if leaf is UNKEPT:
-        return {"unkept": True}
-    if not isinstance(leaf, Tensor):
-        return leaf
-    own = leaf.cpu().clone()  # safetensors refuses tensors that share memory, as slices of one state do
-    name = digest_of(own).hex()
-    tensors[name] = own.contiguous()
-    return {"tensor": name, "strides": list(own.stride())}
-
-
-def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(note, dict):
-        return note
-    if "unkept" in note:
-        return UNKEPT
-    found = tensors[note["tensor"]]
-    # In the strides it had: what comes next might round differently in others.
-    strides = note["strides"]
-    last = sum((size - 1) * stride for size, stride in zip(found.shape, strides, strict=True))
-    if found.numel() and not (all(stride >= 0 for stride in strides) and last < found.numel()):
-        raise ValueError(f"a tensor of {tuple(found.shape)} has no strides {strides}")
-    own = torch.empty_strided(found.shape, strides, dtype=found.dtype)
-    return own.copy_(found)
-
-
-def _spelled_structure(structure: Any) -> Any:
-    if structure is None:
-        return None
-    kind, keys, parts = structure
-    name = name_of(kind)
-    if _class(name) is not kind or not all(isinstance(key, str) for key in keys or ()):
-        raise ValueError(f"{name} is not an output class")
-    return [name, None if keys is None else list(keys), [_spelled_structure(part) for part in parts]]
-
-
-def _structure(nesting: Any) -> Hashable:
-    if nesting is None:
-        return None
-    name, keys, parts = nesting
-    kind = _class(name)
-    if kind is None:
-        raise ValueError(f"no class {name} is loaded here")
-    return (kind, None if keys is None else tuple(keys), tuple(_structure(part) for part in parts))
-
-
-def _class(name: str) -> type | None:
-    """Return the container or output class of that name. Imports nothing: files must not choose what runs."""
-    if name in PLAIN:
-        return PLAIN[name]
-    module, _, own_name = name.rpartition(".")
-    is_theirs = module.partition(".")[0] in LIBRARIES and module in sys.modules
-    found = vars(sys.modules[module]).get(own_name) if is_theirs else None
-    return found if isinstance(found, type) and issubclass(found, ModelOutput | BaseOutput) else None
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

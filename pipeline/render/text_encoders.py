@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import swap_tensors
-from transformers import Cache
 
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import of_one_row
@@ -27,7 +26,8 @@ from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.embeddings import UNKEPT, Embeddings, Encoded
+from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded
+from framefleet.pipeline.render.embeddings import EMBEDDINGS, EncodedEmbeddings, NoEmbeddings
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
 from framefleet.pipeline.render.fused.cross_check import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -57,20 +57,23 @@ class Encoders:
         calls of rows are answered of.
         """
         assert kept_in or model.stage == "whole", "what is encoded elsewhere comes from a store"
-        self._model, self._loras = model, loras
+        self._loras = loras
         # Asked with an encoder's name, whether it and its code are as they were loaded.
         self.is_untouched: Callable[[str], bool] = lambda name: True
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         encoders = model.text_encoders() if kept_in else {}
-        self._kept = Embeddings(kept_in, model, model.settings.numerics(mode), spending) if kept_in else None
+        self._kept = NoEmbeddings()
+        if kept_in:
+            self._kept = EMBEDDINGS[model.stage](kept_in, model, model.settings.numerics(mode), spending)
         self._memo = Memo(self._kept)
-        moving = encoders if model.stage == "whole" else {}
+        self._is_whole = model.stage == "whole"
+        moving = encoders if self._is_whole else {}
         parked = {name: encoder for name, encoder in moving.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])
         self.parked = (encoders if model.stage == "denoise" else parked).keys()
-        self.alone = (parked if model.stage == "whole" else encoders).keys()
+        self.alone = (parked if self._is_whole else encoders).keys()
         self.called = model.text_encoders()
-        if model.stage != "whole":
+        if not self._is_whole:
             for name, encoder in encoders.items():
                 self.called |= entrances(encoder, name)
         self._is_encoding = False
@@ -89,11 +92,13 @@ class Encoders:
     ) -> Any:
         if self._is_encoding:  # a part, which its encoder calls
             return forward(*args, **kwargs)
-        is_whole = self._model.stage == "whole"
-        row, encode = of_one_row(), partial(self._parked.run if is_whole else self._encode, name, forward)
+        row, encode = (
+            of_one_row(),
+            partial(self._parked.run if self._is_whole else self._encode, name, forward),
+        )
         encoder, _, _ = name.partition(".")
         if not (self._loras.is_as_asked(encoder, row) and is_untouched(encoder)):
-            if not is_whole:
+            if not self._is_whole:
                 raise RowError(
                     f"the row's recipe changes {encoder}, whose outputs other processes compute",
                     "leave `fleet.encoders` out of the job",
@@ -116,16 +121,16 @@ class Encoders:
 
         is_untouched: asked of each of them.
         """
-        if self._model.stage == "whole":
+        if self._is_whole:
             return nullcontext()
         return intercept(self.called, partial(self._answer, is_untouched))
 
     def when_written(self, then: Callable[[Exception | None], None]) -> None:
         """Have `then` called once all is written that was kept so far; with what prevented it, if anything.
 
-        From another thread.
+        From another thread. For a process that only encodes.
         """
-        assert self._kept is not None
+        assert isinstance(self._kept, EncodedEmbeddings)
         self._kept.when_written(then)
 
     def leave(self) -> None:
@@ -214,9 +219,9 @@ def _twin(weight: Tensor, device: str) -> Tensor:
 class Memo:
     """Put around an encoder's `forward` by `intercept`."""
 
-    def __init__(self, kept: Embeddings | None = None, *, max_bytes: int = _MAX_BYTES) -> None:
-        self._kept = kept
-        self._stage = kept.stage if kept else "whole"
+    def __init__(self, kept: NoEmbeddings | None = None, *, max_bytes: int = _MAX_BYTES) -> None:
+        """kept: what is known beyond this process."""
+        self._kept = kept or NoEmbeddings()
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
@@ -226,44 +231,29 @@ class Memo:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
         given, nesting = flatten((args, kwargs))
         if is_private() or not _are_values(given):
-            self._must_not_keep(place)
+            self._kept.refuse(place)
             return forward(*args, **kwargs)
         key = (place, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
-        found = self._kept.find(key) if self._kept and key not in self._known else None
-        if self._kept and self._stage == "denoise" and key not in self._known and found is None:
-            raise self._kept.missing(key)
-        if found is not None and (place in self._proven or self._stage == "denoise"):
+        if key in self._known:
+            self._kept.keep_again(key, self._known[key][:2])
+        elif (found := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
             self._remember(key, *found)
-        elif key not in self._known:
+        else:
             output = forward(*args, **kwargs)
             leaves, structure = flatten(output)
-            if self._stage == "encode":
-                leaves = [UNKEPT if isinstance(leaf, Cache) else leaf for leaf in leaves]
+            leaves = self._kept.kept_of(leaves)
             if not _are_values(leaves):
-                self._must_not_keep(place)
+                self._kept.refuse(place)
                 return output
             self._remember(key, leaves, structure)
-            if self._kept:
-                self._keep(key, (leaves, structure), found)
-        elif self._kept and self._stage == "encode" and not self._kept.has(key):
-            self._kept.keep(key, self._known[key][:2])  # others need it, and somebody has deleted it
+            self._keep(key, (leaves, structure), found)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
         self._forget()
         return unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
-    def _must_not_keep(self, place: Hashable) -> None:
-        """Raise RowError where a call cannot be kept, and others would wait for it."""
-        if self._stage != "whole":
-            assert isinstance(place, tuple)
-            raise RowError(
-                f"{place[0]} takes or returns more than tensors and values, so its outputs cannot be kept",
-                "leave `fleet.encoders` out of the job",
-            )
-
     def _keep(self, key: tuple[Hashable, ...], output: Encoded, found: Encoded | None) -> None:
         """Have what was encoded written. found: what was kept of the same call, by another run."""
-        assert self._kept is not None
         is_equal = found is not None and found[1] == output[1] and are_equal(found[0], output[0])
         if is_equal:
             self._proven.add(key[0])

@@ -16,7 +16,7 @@ from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import Model, ModelSettings, Stage
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.render.embeddings import Embeddings
+from framefleet.pipeline.render.embeddings import AwaitedEmbeddings, Embeddings
 from framefleet.pipeline.render.fused.batching import Batching
 from tests.driven import render_driven
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
@@ -174,7 +174,7 @@ def _lost_once() -> Callable[[Embeddings, str], Any]:
     read, asked = Embeddings._read, set[str]()
 
     def reading(self: Embeddings, key: str) -> Any:
-        if self.stage == "denoise" and key not in asked:
+        if isinstance(self, AwaitedEmbeddings) and key not in asked:
             asked.add(key)
             self._store.delete(f"embeddings/{key[:2]}/{key}.safetensors")
         return read(self, key)
@@ -204,4 +204,4 @@ def test_rows_whose_entries_are_never_found_fail_and_say_why(
 
 def _key_by_stage(key: Callable[..., str]) -> Callable[..., str]:
     """As on another machine: entries of workers that encode have other names."""
-    return lambda self, call: key(self, (*call, self.stage))
+    return lambda self, call: key(self, (*call, type(self)))
