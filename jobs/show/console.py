@@ -194,6 +194,6 @@ class _ToStderr(logging.Handler):
 def _log_to_stderr(verbose: bool) -> None:
     logger = logging.getLogger("framefleet")
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    if not logger.handlers:
+    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
         logger.addHandler(_ToStderr())
     logger.propagate = False

@@ -49,7 +49,11 @@ def test_a_row_of_which_nothing_is_known_is_an_answer_too(output: Path) -> None:
     assert "nothing went wrong" in found.stderr
 
 
-def test_in_json_each_line_says_of_which_job_worker_and_row_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_json_each_line_says_of_which_job_worker_and_row_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever listens too takes nothing from the command.
+    monkeypatch.setattr(logging.getLogger("framefleet"), "handlers", [logging.NullHandler()])
     with pytest.raises(SystemExit), reporting(verbose=False, log_format="json"):
         assert stderr.about is not None
         stderr.about["job"] = "s3://bucket/run-7"
