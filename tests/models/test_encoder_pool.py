@@ -75,7 +75,7 @@ def held_bytes(network: nn.Module) -> int:
     return sum(weight.untyped_storage().nbytes() for weight in network.parameters())
 
 
-@pytest.mark.parametrize("name", long_but(NAMES, "hunyuan", "minimax_h3"))
+@pytest.mark.parametrize("name", long_but(NAMES, "hunyuan", in_ci=["minimax_h3"]))
 def test_frames_are_equal_though_no_process_has_both_encoder_and_denoiser(name: str, tmp_path: Path) -> None:
     store, rows = Store(str(tmp_path)), requests(name)
     plain = frames(Renderer(loaded(name)).render(rows))

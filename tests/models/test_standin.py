@@ -161,6 +161,7 @@ def on_stand_in(*arguments: str) -> None:
     assert process.returncode == 0 and " passed" in printed, printed
 
 
+@pytest.mark.ci
 def test_tests_of_the_gpu_pass_on_the_stand_in() -> None:
     on_stand_in("-k", "draws or numerics or pixels or [6]")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from diffusers import ErnieImagePipeline
 from transformers import Ministral3Config, Ministral3ForCausalLM
 
@@ -16,6 +17,7 @@ from tests.tinies.flux2 import ernie
 from tests.tiny import SMALLEST
 
 
+@pytest.mark.ci
 def test_both_texts_are_in_the_record_of_a_pipeline_that_enhances_prompts(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     enhancing().save_pretrained(folder)
