@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import WORKER_SECONDS
-from framefleet.pipeline.outputs.parts.seals import Sealed
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, Sealed, epoch_path
+from framefleet.pipeline.outputs.stores.store import Store
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
@@ -101,6 +102,14 @@ def parse_holder(content: bytes) -> Holder | None:
             said["figures"] = {WORKER_SECONDS.key("rows"): said["worker_s"]}
         return _HOLDER.validate_python(values)
     except ValueError:  # not JSON, or other keys and values
+        return None
+
+
+def read_holder(store: Store, epoch: int) -> Holder | None:
+    """Return what the driver of an epoch said last; None if it said nothing that we wrote."""
+    try:
+        return parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
+    except FileNotFoundError:
         return None
 
 

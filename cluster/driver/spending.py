@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.budget import Spent
-from framefleet.cluster.driver.holder import parse_holder
+from framefleet.cluster.driver.holder import read_holder
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
+from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 
 _FIELDS = fields_named(FIRST_FIELDS, "bytes")
@@ -31,10 +31,7 @@ def spent_before(store: Store) -> Spent:
 def _said(store: Store) -> Iterator[Spent]:
     """Yield the time that each driver said it took, as far as anybody can read that; files are anybody's."""
     for epoch in epochs_of(store):
-        try:
-            holder = parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
-        except FileNotFoundError:
-            continue
+        holder = read_holder(store, epoch)
         if holder and (told := holder.progress):
             spent = Spent(elapsed_s=told.elapsed_s, worker_s=WORKER_SECONDS.total(told.figures))
             if _are_seconds(spent.elapsed_s, spent.worker_s):

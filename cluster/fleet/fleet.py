@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -118,9 +117,7 @@ class Fleet:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         try:
             for slot in self._slots.values():
                 if self._connection.is_lost:
@@ -128,7 +125,7 @@ class Fleet:
                 else:
                     ray.kill(slot.actor)
         finally:
-            self._stack.__exit__(kind, error, trace)
+            self._stack.__exit__(*raised)
 
     def grow(self, num_rows: int) -> None:
         """Start the workers that this many rows keep busy, as far as there are machines for them."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet.settings import FleetSettings
@@ -47,10 +47,8 @@ class Start:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     def import_libraries(self, *, device: str, threads: int) -> None:
         """Begin to import what workers need, where they can be forks of one process. From the main thread."""

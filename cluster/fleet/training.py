@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from queue import Empty
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -72,10 +71,8 @@ class Trainers:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to Ray Train without the connection, which is this process's."""

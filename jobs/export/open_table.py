@@ -24,7 +24,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
-from framefleet.pipeline.outputs.parts.seals import live_parts, sealed_of
+from framefleet.pipeline.outputs.parts.seals import is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -80,7 +80,7 @@ def export_table(
         if then is not None and (other := [name for name in ("output", "where") if then[name] != now[name]]):
             raise JobError(f"{to} has the records of another export: {', '.join(other)} differ", _OTHER)
         is_more = then is not None and _only_more(store, then, now, parts)
-        new = [part for part in parts if is_more and not _has(then["parts"], part)] if then else parts
+        new = [part for part in parts if is_more and not is_sealed(part, then["parts"])] if then else parts
         if is_more and not new:
             return 0
         wait_for(watch, f"writing {to}")
@@ -171,12 +171,8 @@ def _only_more(store: Store, then: TableState, now: TableState, parts: list[Part
         for first, last in stretches
         for number in range(first, last + 1)
     }
-    new = {part.path for part in parts if not _has(then["parts"], part)}
+    new = {part.path for part in parts if not is_sealed(part, then["parts"])}
     return wanted <= there and not new & set(doubled_rows(store, parts).values())
-
-
-def _has(sealed: Mapping[str, Any], part: Part) -> bool:
-    return any(first <= part.number <= last for first, last in sealed.get(part.run, ()))
 
 
 def _holds_others(place: Store) -> bool:

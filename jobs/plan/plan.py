@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.cluster.fleet.warm import server
@@ -19,8 +19,9 @@ from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
+from framefleet.jobs.plan.kinds import Kinds
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
-from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, in_turn, plan_audits
+from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, in_turn, plan_audits, predict
 from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
@@ -38,9 +39,6 @@ from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.sweeps.sweep_table import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
-
-if TYPE_CHECKING:
-    from framefleet.jobs.plan.kinds import Kinds
 
 COMMAND_S = 1.5  # of the command, before anything starts in the background
 # Ray's own processes and the driver's share in them, on a core of a cloud machine.
@@ -288,8 +286,6 @@ def _prediction(
     resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions, *, num_audits: float
 ) -> Prediction:
     """Render some rows of each kind, and predict what the rest takes: one model after the other."""
-    from framefleet.jobs.plan.kinds import Kinds
-
     by_model: dict[str, Kinds] = {}
     for row in pending_rows(resolved.table, resolved.rows, index):
         if isinstance(row.payload, Pending):
@@ -313,7 +309,6 @@ def _prediction_of(
     resolved: ResolvedJob, name: str, kinds: Kinds, watch: Watch, wanted: PlanOptions, *, num_audits: float
 ) -> Prediction:
     """Predict what the rows of one model take, once workers have started."""
-    from framefleet.jobs.plan.prediction import predict
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
 
     job, num_workers = resolved.job, num_workers_of(resolved.job)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -59,10 +58,8 @@ class WarmFleet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     @property
     def output(self) -> Output:
@@ -140,12 +137,10 @@ class _Kept(Start):
         self._depth += 1
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self._depth -= 1
         if not self._depth:
-            super().__exit__(kind, error, trace)
+            super().__exit__(*raised)
 
     def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
         self._updates = {name: setup.updates for name, setup in setups.items()}

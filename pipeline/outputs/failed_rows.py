@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from framefleet.pipeline.outputs.layout import FAILURES, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
-from framefleet.pipeline.outputs.parts.parts import read_parts, rows_of
+from framefleet.pipeline.outputs.parts.parts import read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, FIRST_FIELDS, ROW_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _HINT = "\nhint: "  # as errors of ours are written, see `FramefleetError`
-_ROWS_AT_ONCE = 1024  # as Python has them: with tracebacks
 # What people do about errors that are not ours.
 _FIXES = {
     "OutOfMemory": "render fewer pixels or frames, or set model.offload or model.vae_tiling",
@@ -53,8 +52,8 @@ class FailedRow:
 def failed_rows(store: Store) -> Iterator[FailedRow]:
     """Yield the rows of `failed_tables`, in its order."""
     for table in failed_tables(store):
-        for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-            yield from map(_failed_row, rows_of(pa.Table.from_batches([batch]), store.url_of(FAILURES)))
+        for rows in rows_in_table(table, store.url_of(FAILURES)):
+            yield from map(_failed_row, rows)
 
 
 def failed_tables(store: Store) -> Iterator[pa.Table]:

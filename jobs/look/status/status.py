@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pyarrow as pa
 
 from framefleet.cluster.driver.checkpoints import half_done_in
-from framefleet.cluster.driver.holder import Holder, parse_holder
+from framefleet.cluster.driver.holder import Holder, read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import added
@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, live_parts
+from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
@@ -60,10 +60,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     epochs = epochs_of(store)
     if not epochs:
         return DriverSeen(state="none")
-    try:
-        holder = parse_holder(store.read(epoch_path(epochs[-1]), MAX_DRIVER_BYTES))
-    except FileNotFoundError:
-        holder = None
+    holder = read_holder(store, epochs[-1])
     if holder is None:
         return DriverSeen(state="unknown", epoch=epochs[-1])
     told_s = _seconds_since(holder.beat_at, now or datetime.now(UTC))
@@ -121,20 +118,14 @@ class DriverReports:
         epochs = epochs_of(self._store)
         for epoch in epochs:
             if epoch not in self._earlier:
-                found = self._read(epoch)
+                holder = read_holder(self._store, epoch)
+                found = holder.progress if holder else None
                 if epoch != epochs[-1]:
                     self._earlier[epoch] = found
             else:
                 found = self._earlier[epoch]
             if found:
                 yield found
-
-    def _read(self, epoch: int) -> Progress | None:
-        try:
-            holder = parse_holder(self._store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
-        except FileNotFoundError:
-            return None
-        return holder.progress if holder else None
 
 
 def figures_of(store: Store) -> dict[str, float]:

@@ -21,7 +21,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DAMAGED
 from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
-from framefleet.pipeline.outputs.parts.parts import NUM_READERS, read_parts, rows_of
+from framefleet.pipeline.outputs.parts.parts import NUM_READERS, read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
@@ -30,7 +30,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 _MAX_BYTES = 1 << 30  # as of a part
 _ASKED = fields_named(FIRST_FIELDS, "row_id", "bytes", "recipe", "arguments", "environment")
 _LATER_ASKED = fields_named(LATER_FIELDS, "model_name")
-_ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 
 
 def replace_part(
@@ -114,17 +113,12 @@ def withdraw(
     tables = read_parts(store, [part.path for part in parts], _ASKED, _LATER_ASKED)
     for part, table in zip(parts, tables, strict=True):
         where = store.url_of(part.path)
-        gone = [row for rows in _some(table) for row in rows_of(rows, where) if goes(row)]
+        gone = [row for rows in rows_in_table(table, where) for row in rows if goes(row)]
         if gone:
             number += 1
             row_ids = [row["row_id"] for row in gone]
             _replace(store, part.path, row_ids, run=run, number=number, hold=hold)
             yield row_ids, sum(row["bytes"] for row in gone)
-
-
-def _some(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, len(table), _ROWS_AT_ONCE):
-        yield table.slice(start, _ROWS_AT_ONCE)
 
 
 def _replace(store: Store, path: str, row_ids: list[str], *, run: str, number: int, hold: Hold) -> None:
