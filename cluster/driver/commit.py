@@ -17,7 +17,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.recall import TakenBack, note_apart, path_of, take_back
 from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
-from framefleet.pipeline.errors import FramefleetError, StoreError
+from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, LOGS, RECORDS
 from framefleet.pipeline.outputs.parts.compaction import Compactor
@@ -116,6 +116,8 @@ class Committer:
         self._merging.wait()
         apart = {path_of(kind) for kind in self._owed_kinds}
         found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
+        if found.num_rows:
+            self._lock.seal()  # parts of earlier runs are gone, which is no damage
         self._owed_kinds.clear()
         return found
 
@@ -223,7 +225,7 @@ class Committer:
         try:
             found = self._compactor.compact()
             log.info("%d rows are in larger parts: %d parts now", found.num_rows, found.num_after)
-        except FramefleetError as error:
+        except Exception as error:  # also of libraries, where somebody else wrote the parts
             self._can_merge = False
             log.warning("small parts of records are not merged any more in this run: %s", error)
 

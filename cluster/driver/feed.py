@@ -116,12 +116,19 @@ class Feed:
 def pending_rows(
     table: RowSource, rows: ModelRows, index: RowIndex, order: str = AS_TABLE, model: int | None = None
 ) -> Iterator[Row]:
-    """Yield every row that is still to render. Raises TableError when the table is not what it was.
+    """Yield every row that is now still to render. Raises TableError when the table is not what it was.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
     one that the index has for its position. model: the number of the only one whose rows are wanted.
     """
-    num_yielded, num_pending = 0, index.num_pending(model)  # later rows may be added
+    # Counted here and now: rows that are added before the first is read are not in this table.
+    return _pending_rows(table, rows, index, order, model, num_pending=index.num_pending(model))
+
+
+def _pending_rows(
+    table: RowSource, rows: ModelRows, index: RowIndex, order: str, model: int | None, *, num_pending: int
+) -> Iterator[Row]:
+    num_yielded = 0
     for first, batch in table.batches(start=index.first_pending(model)):
         row_ids = dict(index.pending_in(first, batch.num_rows, model))
         if not row_ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clip_presence import Gone  # imports pyarrow
     from framefleet.pipeline.outputs.stores.store import Store
 
-WORKER_STATES = ("rendering", "idle", "drained", "lost")
+GONE = ("drained", "lost")
+WORKER_STATES = ("rendering", "idle", *GONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,12 @@ class WorkerState:
     rows_in_hand: int = 0
     rows_done: int = 0
     model: str = ""
+
+
+def num_rendering(workers: Sequence[WorkerState]) -> str:
+    """Return how many render of those that are still there: "7 of 8"."""
+    states = Counter(worker.state for worker in workers if worker.state not in GONE)
+    return f"{states['rendering']:,} of {states.total():,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +63,8 @@ class Progress:
 
     total: rows this run has to render. before: those that had a record when it began. done: committed or
     about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
-    it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
+    it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows. workers: all that are
+    there, then those that went last.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
     longer, each with its reason. audits: None where there are to be none. paused_since: for people; "" while
     it is not paused. figures: all that was counted, see `pipeline/metrics.py`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +24,8 @@ from framefleet.pipeline.metrics import (
 )
 from framefleet.pipeline.render.audit.verdict import Audited
 
+MAX_GONE_TOLD = 100  # workers that are there no longer, in `Progress`
+
 
 @dataclass(slots=True)
 class _Seat:
@@ -31,7 +33,6 @@ class _Seat:
     model: str
     in_hand: int = 0
     done: int = 0
-    gone: str = ""  # how, if it is: lost or drained
     figures: Mapping[str, float] = field(default_factory=dict)
     store_silent_s: float = 0.0
 
@@ -49,7 +50,11 @@ class Tally:
         self._unscored: dict[str, Unscored] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, _Seat] = {}  # of all workers so far
+        self._here: dict[str, _Seat] = {}
+        self._gone: deque[WorkerState] = deque(maxlen=MAX_GONE_TOLD)  # the newest first
+        self._num_gone: Counter[str] = Counter()
+        self._figures_of_gone: dict[str, float] = {}
         self._last_failure: str | None = None
         self._waiting_for: str | None = None
         self._unused: tuple[str, ...] = ()
@@ -82,7 +87,7 @@ class Tally:
         self._waiting_for = doing
 
     def joined(self, worker: str, node: str, model: str = "") -> None:
-        self._seats[worker] = _Seat(node, model)
+        self._seats[worker] = self._here[worker] = _Seat(node, model)
 
     def leased(self, worker: str, rows: int, *, now: float) -> None:
         if rows and self._first_lease_at is None:
@@ -154,30 +159,36 @@ class Tally:
         self._last_failure = message
 
     def lost(self, worker: str) -> None:
-        if worker in self._seats:  # it may never have joined
-            self._seats[worker].gone = "lost"
-            self._seats[worker].in_hand = 0
+        if worker in self._here:  # it may never have joined
+            self._here[worker].in_hand = 0
+            self._leave(worker, "lost")
 
     def unused(self, places: tuple[str, ...]) -> None:
         """These workers and machines are used no longer, as of now; each with its reason."""
         self._unused = places
 
     def drained(self, worker: str) -> None:
-        self._seats[worker].gone = "drained"
+        self._leave(worker, "drained")
+
+    def _leave(self, worker: str, how: str) -> None:
+        seat = self._here.pop(worker)
+        self._gone.appendleft(_state(worker, seat, how))
+        self._num_gone[how] += 1
+        self._figures_of_gone = added(self._figures_of_gone, seat.figures)
 
     def progress(self, now: float) -> Progress:
         now = self._worked_until(now)
-        figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._seats.values())
+        figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._here.values())
         rendered, mean_batch = int(ROW_OUTCOMES.of(figures, "done")), _mean_batch(figures)
-        workers = tuple(_state(name, seat) for name, seat in self._seats.items())
-        here = [seat for seat in self._seats.values() if not seat.gone]
+        here = [_state(name, seat) for name, seat in self._here.items()]
         self._pace.finished(rendered, now=now, workers=len(here))
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
         states["waiting"] = max(0, self.num_left - in_flight)
         figures |= {JOB_ROWS.key(state): count for state, count in states.items()}
-        num_workers = Counter(one.state for one in workers)
+        num_workers = Counter(one.state for one in here) + self._num_gone
         figures |= {WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
-        figures[STORE_SILENT_SECONDS.key()] = max((seat.store_silent_s for seat in here), default=0.0)
+        silent_s = (seat.store_silent_s for seat in self._here.values())
+        figures[STORE_SILENT_SECONDS.key()] = max(silent_s, default=0.0)
         figures[BLOCKED_PLACES.key()] = len(self._unused)
         return Progress(
             total=self._total,
@@ -189,7 +200,7 @@ class Tally:
             rows_per_s=self._rate(rendered, now),
             eta_s=self._pace.eta_s(self.num_left, now=now, batch=mean_batch or 1.0),
             mean_batch=mean_batch,
-            workers=workers,
+            workers=(*here, *self._gone),
             last_failure=self._last_failure,
             waiting_for=self._waiting_for,
             unused=self._unused,
@@ -199,7 +210,8 @@ class Tally:
 
     def figures(self) -> dict[str, float]:
         """Return what was counted here and by all workers."""
-        return added(self.counts.figures(), *(seat.figures for seat in self._seats.values()))
+        here = (seat.figures for seat in self._here.values())
+        return added(self.counts.figures(), self._figures_of_gone, *here)
 
     def spent(self, now: float) -> Spent:
         """Return what this run has spent."""
@@ -235,11 +247,10 @@ def _mean_batch(figures: Mapping[str, float]) -> float | None:
     return BATCH_SIZES.total(figures) / rendered if rendered else None
 
 
-def _state(name: str, seat: _Seat) -> WorkerState:
-    state = seat.gone or ("rendering" if seat.in_hand else "idle")
+def _state(name: str, seat: _Seat, gone: str = "") -> WorkerState:
     return WorkerState(
         name=name,
-        state=state,
+        state=gone or ("rendering" if seat.in_hand else "idle"),
         node=seat.node,
         rows_in_hand=seat.in_hand,
         rows_done=seat.done,

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from framefleet.cluster.driver.progress import Progress, WorkerState
+from framefleet.cluster.driver.progress import Progress, WorkerState, num_rendering
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.watch import Awaited, Callback, ClipsProgress, Standing, TrainProgress, Watch
@@ -78,8 +78,7 @@ def _busy(standing: Standing) -> str:
     """Return what a line of a log says of the workers, which have lines of their own on a terminal."""
     if not isinstance(standing, Progress) or not standing.workers:
         return ""
-    busy = sum(worker.state == "rendering" for worker in standing.workers)
-    return f", {busy} of {len(standing.workers)} workers rendering"
+    return f", {num_rendering(standing.workers)} workers rendering"
 
 
 class Screen:

@@ -88,6 +88,20 @@ def test_many_parts_become_one_in_the_order_of_the_table(store: Store) -> None:
     assert not gone_parts(store)
 
 
+def test_rows_without_a_place_in_the_table_stay_as_they_are(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("job.json", JOB.encode())
+    with DriverLock(store) as lock:
+        for number in range(2):
+            writer = PartWriter(store, RECORDS, record_schema(TAGS), run=new_run(lock.epoch), job=JOB)
+            tag = pa.RecordBatch.from_pydict({"tag": [f"row {number}"]}, TAGS)
+            writer.add(tag, values_of(record(number, row_indices=(5,) if number else ())))
+            writer.flush()
+    before = records_in(store)
+    assert framefleet.compact(store.url_of("")).num_after == 1
+    assert records_in(store) == before
+
+
 def test_large_parts_and_those_of_people_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = store.list(RECORDS)[:1]
     store.move(path, f"{RECORDS}/from-elsewhere.parquet")

@@ -125,6 +125,18 @@ def test_a_table_changed_while_the_job_runs_is_refused(
         _pending(tmp_path, changed)
 
 
+def test_rows_that_are_added_before_the_first_is_read_are_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(tmp_path / "t.parquet", ROWS)
+    resolved = _resolved(tmp_path)
+    with closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        rows = pending_rows(resolved.table, resolved.rows, index)
+        monkeypatch.setattr(index, "num_pending", lambda model=None: len(ROWS) + 2)
+        assert len(list(rows)) == len(ROWS)
+
+
 def test_rows_alike_are_not_checked_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alike = prompt_rows(4, num_inference_steps=2, guidance_scale=5.0)
     write_table(tmp_path / "t.parquet", alike)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.holder import HELD, parse_holder, told_of
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import num_rendering
+from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
 from framefleet.jobs.look.status import command as status_module
 from framefleet.jobs.look.status.command import headline_of
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.metrics import CLIP_BYTES, WORKER_SECONDS, WORKERS
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
@@ -53,6 +57,30 @@ def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path
     assert [worker.name for worker in found.workers] == ["worker-0"]
     line = headline_of(found)
     assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, 1 of 1 workers rendering"
+
+
+def test_figures_of_more_bytes_than_there_are_rows_are_believed_too(tmp_path: Path) -> None:
+    figures = {CLIP_BYTES.key(): 5e12, "rows/done": -1.0}
+    write_driver(write_output(tmp_path), progress=replace(UNDER_WAY, figures=figures))
+    assert framefleet.status(str(tmp_path)).figures == figures
+    write_driver(write_output(tmp_path), progress=replace(UNDER_WAY, figures={CLIP_BYTES.key(): math.inf}))
+    assert framefleet.status(str(tmp_path)).figures == {}
+
+
+def test_workers_that_are_there_come_first_and_those_that_went_are_few() -> None:
+    tally = Tally(10**6, now=0.0)
+    for number in range(3000):
+        tally.joined(f"w{number}", "here")
+        tally.counted(f"w{number}", {WORKER_SECONDS.key("rows"): 2.0})
+        if number < 2990:
+            (tally.lost if number % 2 else tally.drained)(f"w{number}")
+    progress = tally.progress(1.0)
+    newest = [f"w{number}" for number in range(2990, 3000)]
+    assert [worker.name for worker in progress.workers[:11]] == [*newest, "w2989"]
+    assert len(progress.workers) == 10 + MAX_GONE_TOLD
+    assert num_rendering(progress.workers) == "0 of 10"
+    assert WORKERS.of(progress.figures, "lost") == 1495
+    assert WORKER_SECONDS.total(progress.figures) == 6000.0
 
 
 def test_in_a_pipe_lines_are_as_long_as_they_are(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import framefleet
+from framefleet.jobs.keep.trace.lookup import Wanted, look_up
 from framefleet.jobs.keep.trace.trace import Traced
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clips import Clip
@@ -24,10 +25,12 @@ from framefleet.pipeline.outputs.marks.manifest import open_signing
 from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.output import open_output
+from framefleet.pipeline.outputs.output import Output, open_output
+from tests import outputs
 from tests.certificates import issue
 from tests.commands import command
 from tests.gallery_output import clip_of, write_output
+from tests.rows import record
 from tests.unit.test_watermark import resized, scene
 
 ROWS = [{"prompt": f"a red ball {number}", "seed": number} for number in range(3)]
@@ -144,6 +147,12 @@ def test_a_forged_manifest_and_a_foreign_signature_do_not_count(marked: Marked, 
     assert (foreign.marks.manifest.state, foreign.signer) == ("intact", "foreign")
     assert foreign.found_by == "tags"  # which anybody can write
     assert "stranger" in foreign.marks.manifest.signer
+
+
+def test_a_record_may_name_anything_as_its_certificate(tmp_path: Path) -> None:
+    named = record(1, marks='{"c2pa": "x"}')
+    (found,) = look_up([Output(outputs.write_output(tmp_path, [named]))], Wanted(row_ids={named.row_id}))
+    assert found.certificates == ()
 
 
 def test_files_of_others_are_looked_at_too(marked: Marked, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks import adapters
+from framefleet.pipeline.outputs.marks import adapters, spread
 from framefleet.pipeline.outputs.marks.payload import payload_of, row_prefix
 from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark
 from framefleet.pipeline.outputs.marks.watermark import (
@@ -119,6 +119,18 @@ def test_a_row_is_found_through_what_is_done_to_files() -> None:
         mark = found(frames)
         assert mark is not None
         assert (mark.prefix, mark.scale) == (ROW_ID[:12], pytest.approx(scale, rel=0.02))
+
+
+def test_no_picture_is_enlarged_beyond_the_largest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = scene(1, 128, 128)
+    monkeypatch.setattr(spread, "_MOST_PIXELS", 128 * 128)
+    scales: list[float] = []
+    central = spread._central
+    monkeypatch.setattr(
+        spread, "_central", lambda flat, scale: (scales.append(scale), central(flat, scale))[1]
+    )
+    assert found(picture) is None
+    assert min(scales) == 1.0
 
 
 def test_nothing_is_found_where_nothing_was_put() -> None:

@@ -21,6 +21,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
+from framefleet.pipeline.outputs.parts.seals import gone_parts
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, PLAIN_CALL, Verdict, is_doubtful, remark_of
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
@@ -108,6 +109,7 @@ def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_la
         summary = run(5, 30, {4: "differs"})
     left = _records(store)
     assert left.total() == 30
+    assert (gone_parts(store), summary.num_parts_gone) == ([], 0), "what was written anew is not lost"
     assert left[WRONG] in (4, 5), "rows 0 to 4, one of which may be the one that was compared"
     assert f"{left[WRONG]} that are not in the table keep their records" in caplog.text
     assert summary.done >= 10 + 14, "rows 5 to 19 count as done by this run, but for the one compared"

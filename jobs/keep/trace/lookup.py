@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ TRACED_COLUMNS = (
     *("height", "width", "num_frames", "fps", "finished_at"),
 )
 _MAX_INDEX_BYTES = 1 << 20
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]
             for record in table.filter(wanted.mask(table)).to_pylist():
                 found = TracedRecord(output.url, record, ())
                 own = found.marks.get("c2pa")
-                signed = (own,) if isinstance(own, str) else certificates
+                signed = (own,) if isinstance(own, str) and _SHA256.fullmatch(own) else certificates
                 yield TracedRecord(output.url, record, signed)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 from typer import Option
 
+from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.failures.command import one_line
 from framefleet.jobs.options import AsJson, OutputToRead, Port, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
@@ -141,8 +141,7 @@ def _counts_of(status: Status) -> str:
     elif status.driver.state == "running" and status.driver.progress and not status.workers:
         parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
     if status.workers:
-        busy = Counter(worker.state for worker in status.workers)["rendering"]
-        parts.append(f"{busy} of {len(status.workers)} workers rendering")
+        parts.append(f"{num_rendering(status.workers)} workers rendering")
     return ", ".join(parts)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.page_server import OutputHandler, PageServer
 from framefleet.jobs.look.report.charts import MAX_BARS, bars_chart
 from framefleet.jobs.look.report.page import (
@@ -135,8 +136,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str, bool]]:
     if status.eta_s is not None:
         yield "left", duration(status.eta_s), False
     if status.workers:
-        busy = sum(worker.state == "rendering" for worker in status.workers)
-        yield "workers rendering", f"{busy} of {len(status.workers)}", False
+        yield "workers rendering", num_rendering(status.workers), False
     if shares := idle_shares(figures):
         yield "idle time of models", f"{sum(shares.values()):.1%}", False
     if size := CLIP_BYTES.of(figures):

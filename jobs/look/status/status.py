@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -135,7 +136,7 @@ def figures_of(store: Store) -> dict[str, float]:
 
 
 def _are_sound(figures: Mapping[str, float]) -> bool:
-    return all(0 <= figure < _MOST for figure in figures.values())
+    return all(map(math.isfinite, figures.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ _NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(
 _REGION = 512  # pixels a side of the clip in which sizes are tried
 _SUSPECT = 5.2  # standard deviations of a peak among 65,536 places; of noise one in a dozen passes
 _MOST_TRIED = 6
+_MOST_PIXELS = 1 << 26  # of a clip at its own size, as `LARGEST_FRAME` in media/media_settings.py
 
 
 class SpreadFrames:
@@ -77,8 +78,10 @@ class SpreadFrames:
         flat = _flattened(frames)
         if flat is None:
             return
+        size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
-            peaks = sorted(((_found(_central(flat, scale))[0], scale) for scale in scales), reverse=True)
+            possible = [scale for scale in scales if size <= _MOST_PIXELS * scale**2]
+            peaks = sorted(((_found(_central(flat, scale))[0], scale) for scale in possible), reverse=True)
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
                 yield from _readings(flat, scale)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -120,11 +122,19 @@ def _merged(store: Store, group: _Group) -> bytes:
     said = {run: metadata_of(store, next(of_run).path) for run, of_run in groupby(group.parts, _run_of)}
     earlier = [origins_in(store, part.path) if ORIGINS in said[part.run] else None for part in group.parts]
     table = pa.concat_tables(group.tables)
-    order = pc.sort_indices(pc.list_element(table["row_indices"], 0))
-    origins = origins_of_merged(group.parts, [len(one) for one in group.tables], earlier, order.to_numpy())
+    order = _table_order(table)
+    origins = origins_of_merged(group.parts, [len(one) for one in group.tables], earlier, order)
     jobs = [metadata[JOB] for metadata in said.values() if JOB in metadata]
     job = {JOB: jobs[-1]} if jobs else {}
     return to_parquet(table.take(order), {**job, ORIGINS: origins.to_text()})
+
+
+def _table_order(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return where rows are in the order of the table; as they are, where any has no place."""
+    places = table["row_indices"]
+    if pc.all(pc.greater(pc.list_value_length(places), 0), skip_nulls=False).as_py():
+        return pc.sort_indices(pc.list_element(places, 0)).to_numpy()  # type: ignore[no-any-return]
+    return np.arange(len(table))
 
 
 def _run_of(part: Part) -> str:
