@@ -116,6 +116,12 @@ def added(*several: Mapping[str, float]) -> dict[str, float]:
     return dict(sums)
 
 
+def is_summed(key: str) -> bool:
+    """Tell whether figures of this key are added where one run comes after the other."""
+    name, _, _ = key.partition("/")
+    return name == CLIP_BYTES.name or (name in METRICS and METRICS[name].is_total)
+
+
 class Counts:
     """Figures of one worker, driver or store. From any thread."""
 

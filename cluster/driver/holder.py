@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from framefleet.cluster.driver.progress import Progress
+from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.metrics import WORKER_SECONDS
+from framefleet.pipeline.metrics import WORKER_SECONDS, added, is_summed
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, Sealed, epoch_path
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -66,10 +66,26 @@ class Holder:
         return is_left or not is_running
 
 
-def told_of(progress: Progress) -> Progress:
-    """Return what a driver's file says of it: without others' texts, which not every reader can read."""
+def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
+    """Return what a driver's file says of it: without others' texts, which not every reader can read.
+
+    earlier: what it said of rows that the same driver rendered before these; counts are of both together.
+    """
     workers = progress.workers[:MAX_WORKERS_TOLD]
-    return replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
+    told = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
+    if earlier is None:
+        return told
+    figures = {key: value for key, value in earlier.figures.items() if is_summed(key)}
+    audits = [one.audits for one in (earlier, progress) if one.audits]
+    return replace(
+        told,
+        total=earlier.total + progress.total,
+        done=earlier.done + progress.done,
+        failed=earlier.failed + progress.failed,
+        elapsed_s=earlier.elapsed_s + progress.elapsed_s,
+        audits=sum(audits, AuditFigures()) if audits else None,
+        figures=added(figures, progress.figures),
+    )
 
 
 def this_process(owner: str) -> Holder:

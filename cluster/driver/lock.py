@@ -58,6 +58,7 @@ class DriverLock:
         self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
         self._ours = this_process(owner or uuid.uuid4().hex)
         self._told: Progress | None = None
+        self._told_before: Progress | None = None
         self.epoch = 0
         self.asked: frozenset[str] = frozenset()
         self.num_tables = 0
@@ -153,7 +154,11 @@ class DriverLock:
 
     def tell(self, progress: Progress) -> None:
         """Have the next beat say how far the job is; asks and waits for nobody."""
-        self._told = told_of(progress)
+        self._told = told_of(progress, self._told_before)
+
+    def tell_more(self) -> None:
+        """Let what is told from now on, of other rows, be added to what was told so far."""
+        self._told_before = self._told
 
     def _read(self, path: str) -> bytes | None:
         try:

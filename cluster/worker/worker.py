@@ -163,7 +163,7 @@ class Worker:
         with self._news:
             self._inbox.take_all()
             self._dropped.update(self._rendering)
-            if updates != self._updates:
+            if updates != self._updates and self._broken is None:  # else `start` says what it is
                 self._updates, self._doing = updates, "loading new weights"
                 self._loaded.clear()
             self._is_renewed = True

@@ -82,9 +82,11 @@ class WarmFleet:
             write_rows(resolved, index, self._lock)
             row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
             index.leave_only(row_ids)  # of the output's: what earlier calls left half-done stays
+            self._lock.tell_more()
             self.summary = render_pending(
                 resolved, survey, index, self._lock, self._watch, self._start, row_ids, Spent()
             )
+        self._forget_weights()  # now that no worker loads those of before
         return _records_of(self.output, row_ids)
 
     def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
@@ -102,9 +104,12 @@ class WarmFleet:
         for component, given in weights.items():
             updates[component] = store_weights(resolved.store, component, given)
         self._resolved = resolved = _with_updates(resolved, model, tuple(updates.values()))
-        kept = {path for one in resolved.models.values() for update in one.updates for path in update.files}
-        resolved.store.delete_many(path for path in resolved.store.list(WEIGHTS) if path not in kept)
         return resolved.models[model].identity.model_digest
+
+    def _forget_weights(self) -> None:
+        models, store = self._begun.models.values(), self._begun.store
+        kept = {path for one in models for update in one.updates for path in update.files}
+        store.delete_many(path for path in store.list(WEIGHTS) if path not in kept)
 
     @property
     def _begun(self) -> ResolvedJob:

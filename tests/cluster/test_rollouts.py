@@ -13,6 +13,7 @@ import torch
 
 import framefleet
 from framefleet import Request, load_model
+from framefleet.cluster.driver.spending import spent_before
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.weight_updates import store_weights, updated_digest, with_weights
 from framefleet.pipeline.outputs.stores.store import Store
@@ -48,10 +49,13 @@ def job(out: Path, address: str | None = None) -> dict[str, Any]:
 def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_cluster: str) -> None:
     model = load_model(tiny("sd"), dtype="fp32")
     digests, row_ids, frames, workers = set(), set(), set(), set()
+    store, elapsed_s = Store(str(tmp_path / "out")), 0.0
     with framefleet.fleet(job(tmp_path / "out", ray_cluster)) as fleet:
         for number in range(NUM_ROUNDS):
             records = fleet.render(rows()).to_pylist()
+            assert len(store.list("weights")) == min(number, 1), "former ones stay until no worker loads them"
             assert fleet.summary and (fleet.summary.done, fleet.summary.failed) == (len(rows()), 0)
+            elapsed_s += fleet.summary.elapsed_s
             assert [record["seed"] for record in records] == [row["seed"] for row in rows()]
             rewards = []
             for row, record in zip(rows(), records, strict=True):
@@ -78,8 +82,8 @@ def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_c
             assert fleet.update({"unet": model.pipe.unet.state_dict()}) not in digests
     assert len(digests) == NUM_ROUNDS and len(row_ids) == len(frames) == NUM_ROUNDS * len(rows())
     assert workers == {"worker-0", "worker-1"}, "none was started again"
-    store = Store(str(tmp_path / "out"))
     assert not store.list("weights")
+    assert spent_before(store).elapsed_s > elapsed_s / 2, "of all calls together"
     with framefleet.fleet(job(tmp_path / "out", ray_cluster)) as fleet:
         first = fleet.render(rows())
         assert fleet.summary and fleet.summary.done == 0, "the weights of its files again"

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.cluster.driver.holder import HELD, parse_holder, told_of
+from framefleet.cluster.driver.holder import HELD, parse_holder, read_holder, told_of
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import num_rendering
+from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
 from framefleet.jobs.look.status import command as status_module
 from framefleet.jobs.look.status.command import headline_of
@@ -165,6 +166,26 @@ def test_the_lock_says_with_its_beat_how_far_its_job_is(tmp_path: Path) -> None:
         assert (held.progress.done, held.progress.last_failure, held.progress.unused) == (3, None, ())
         assert lock.still_ours()
         assert (datetime.now(UTC) - datetime.fromisoformat(held.beat_at)).total_seconds() < 60
+
+
+def test_a_driver_that_renders_one_table_after_the_other_tells_of_all(tmp_path: Path) -> None:
+    figures = {WORKER_SECONDS.key("rows"): 60.0, CLIP_BYTES.key(): 5.0, WORKERS.key("idle"): 2.0}
+    progress = replace(UNDER_WAY, elapsed_s=30.0, figures=figures)
+    with DriverLock(store := Store(str(tmp_path))) as lock:
+        for _ in range(3):
+            lock.tell_more()
+            lock.tell(replace(progress, done=1))
+            lock.tell(progress)
+        lock.seal()
+    said = read_holder(store, 1)
+    assert said is not None and said.progress is not None
+    assert (said.progress.done, said.progress.elapsed_s) == (3 * UNDER_WAY.done, 90.0)
+    assert said.progress.figures == {
+        WORKER_SECONDS.key("rows"): 180.0,
+        CLIP_BYTES.key(): 15.0,
+        WORKERS.key("idle"): 2.0,
+    }
+    assert spent_before(store).worker_s == 180.0
 
 
 def test_the_word_of_a_driver_of_any_number_of_workers_fits_its_file() -> None:
