@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
@@ -26,6 +27,7 @@ from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
 from framefleet.pipeline.outputs.parts.seals import is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
 CATALOG = "iceberg:"  # before the name of a table in a catalog of pyiceberg's own configuration
@@ -40,6 +42,10 @@ _S3 = {
     "endpoint_url": "aws_endpoint_url",
     "region_name": "aws_region",
 }
+
+_CLAIM = f"{NOTES}/table.json"
+_IDENTITY = ("output", "where")  # of a table: where they differ, it is another one
+_TRANSACTIONS = 1000  # of Lance that are looked through for our newest: others compact and index tables
 
 TableState = dict[str, Any]
 
@@ -75,10 +81,10 @@ def export_table(
         table = OPEN[choice.format](to, dict(options))
         now = _state_of(store, choice, parts, schema)
         then = table.state()
-        if then is None and not to.startswith(CATALOG) and _holds_others(place):
-            raise JobError(f"{place.url_of('')} holds other files", _OTHER)
-        if then is not None and (other := [name for name in ("output", "where") if then[name] != now[name]]):
-            raise JobError(f"{to} has the records of another export: {', '.join(other)} differ", _OTHER)
+        if then is None and not to.startswith(CATALOG):
+            _claim(place, now)
+        if then is not None:
+            _check_same(to, then, now)
         is_more = then is not None and _only_more(store, then, now, parts)
         new = [part for part in parts if is_more and not is_sealed(part, then["parts"])] if then else parts
         if is_more and not new:
@@ -155,6 +161,7 @@ def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.
         "columns": str(schema),
         "parts": sealed_of(parts),
         "scores": [part.path for part in parts_in(store, SCORES)],
+        "others": [part.path for part in parts if not part.run],  # that people have put there
     }
     found: TableState = json.loads(json.dumps(said))
     return found
@@ -162,7 +169,7 @@ def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.
 
 def _only_more(store: Store, then: TableState, now: TableState, parts: list[Part]) -> bool:
     """Tell whether the rows that the table has are still right, so that only others are to be added."""
-    if any(then.get(name) != now[name] for name in ("columns", "scores")):
+    if any(then.get(name, []) != now[name] for name in ("columns", "scores", "others")):
         return False
     there = {(part.run, part.number) for part in parts}
     wanted = {
@@ -175,8 +182,22 @@ def _only_more(store: Store, then: TableState, now: TableState, parts: list[Part
     return wanted <= there and not new & set(doubled_rows(store, parts).values())
 
 
-def _holds_others(place: Store) -> bool:
-    return any(path.partition("/")[0] not in _OURS for path in place.list(""))
+def _claim(place: Store, now: TableState) -> None:
+    """Note whose first commit begins there, so that it can begin again. Raises JobError for another's."""
+    ours = {name: now[name] for name in _IDENTITY}
+    try:
+        theirs = read_json(place, _CLAIM, TypeAdapter(dict[str, Any]), fix=_OTHER)
+    except FileNotFoundError:
+        theirs = ours
+        if any(path.partition("/")[0] not in _OURS for path in place.list("")):
+            raise JobError(f"{place.url_of('')} holds other files", _OTHER) from None
+        place.write(_CLAIM, json.dumps(ours).encode())
+    _check_same(place.url_of(""), theirs, ours)
+
+
+def _check_same(to: str, theirs: TableState, ours: TableState) -> None:
+    if other := [name for name in _IDENTITY if theirs.get(name) != ours[name]]:
+        raise JobError(f"{to} has the records of another export: {', '.join(other)} differ", _OTHER)
 
 
 class _Delta:
@@ -211,7 +232,7 @@ class _Lance:
             table = self._library.dataset(self._to, storage_options=self._options)
         except ValueError:  # there is none
             return None
-        done = filter(None, table.get_transactions())
+        done = filter(None, table.get_transactions(_TRANSACTIONS))
         return _newest(one.transaction_properties.get("framefleet") for one in done)
 
     def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
@@ -255,10 +276,12 @@ class _Iceberg:
 
     def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
         said = {"framefleet": state}
-        if is_new := not self._catalog.table_exists(self._name):
+        if not self._catalog.table_exists(self._name):
             self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
-            self._catalog.create_table(self._name, rows.schema)
-        if is_more or is_new:
+            with self._catalog.create_table_transaction(self._name, rows.schema) as transaction:
+                transaction.append(rows, snapshot_properties=said)
+            return
+        if is_more:
             self._catalog.load_table(self._name).append(rows, snapshot_properties=said)
             return
         with self._catalog.load_table(self._name).transaction() as transaction:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.export import open_table
 from framefleet.jobs.export.choice import OpenFormat
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, ServiceError, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
@@ -114,6 +116,52 @@ def test_what_a_table_cannot_be_is_refused(tmp_path: Path) -> None:
     deltalake.write_deltalake(str(tmp_path / "theirs"), pa.table({"a": [1]}))
     with pytest.raises(JobError, match="another export"):
         framefleet.export(str(output), str(tmp_path / "theirs"), format="delta")
+
+
+@pytest.mark.parametrize("format", READ)
+def test_a_first_export_that_fails_halfway_is_begun_again(
+    tmp_path: Path, format: OpenFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, place = tmp_path / "out", tmp_path / "table"
+    for epoch in (1, 2):
+        add(output, range(3 * epoch, 3 * epoch + 3), epoch=epoch)
+    read = open_table.records_where
+
+    def fails(*arguments: Any) -> Iterator[pa.Table]:
+        yield from islice(read(*arguments), 1)
+        raise StoreError("gone", "wait")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(open_table, "records_where", fails)
+        with pytest.raises((StoreError, ServiceError), match="gone"):
+            framefleet.export(str(output), str(place), format=format)
+    (place / "data").mkdir(exist_ok=True)
+    (place / "data" / "left.parquet").write_bytes(b"of a process that was killed")
+    with pytest.raises(JobError, match="another export: where differ"):
+        framefleet.export(str(output), str(place), format=format, where="seed > 3")
+    assert framefleet.export(str(output), str(place), format=format).num_rows == 6
+    assert READ[format](place)[0].num_rows == 6
+
+
+@pytest.mark.parametrize("format", READ)
+def test_parts_that_people_put_there_are_read_too_and_none_twice(tmp_path: Path, format: OpenFormat) -> None:
+    output, place = tmp_path / "out", tmp_path / "table"
+    add(output, range(3), epoch=1)
+    add(tmp_path / "elsewhere", range(2, 5), epoch=1)
+
+    def part(folder: Path) -> Path:
+        return next((folder / "records").glob("part-*"))
+
+    theirs = part(tmp_path / "elsewhere")
+    for name, content, num_rows in [
+        ("a.parquet", part(output).read_bytes(), 3),
+        ("b.parquet", theirs.read_bytes(), 5),
+    ]:
+        framefleet.export(str(output), str(place), format=format)
+        (output / "records" / name).write_bytes(content)
+        framefleet.export(str(output), str(place), format=format)
+        assert READ[format](place)[0].num_rows == num_rows
+        assert len({row["row_id"] for row in rows_of(READ[format](place)[0])}) == num_rows
 
 
 def test_a_table_has_one_committer(tmp_path: Path) -> None:
