@@ -157,7 +157,7 @@ class DriverLock:
         self._told = told_of(progress, self._told_before)
 
     def tell_more(self) -> None:
-        """Let what is told from now on, of other rows, be added to what was told so far."""
+        """Add what is reported from now on, of other rows, to what was reported so far."""
         self._told_before = self._told
 
     def _read(self, path: str) -> bytes | None:
