@@ -6,7 +6,7 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -231,6 +231,25 @@ def test_a_driver_merges_parts_as_it_writes_them(tmp_path: Path, monkeypatch: py
     assert len(records_in(store)) == NUM_ROWS
     assert max(most) < len(most) / 2 and not gone_parts(store)
     assert {part.path for part in live_parts(store)} == set(store.list(RECORDS))
+
+
+def test_what_is_large_but_for_its_file_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "_MOST_ROWS", NUM_ROWS // 2)
+    asked: list[int] = []
+
+    def read(store: Store, paths: list[str], fields: pa.Schema | None) -> Iterator[pa.Table]:
+        asked.append(len(paths))
+        return read_parts(store, paths, fields)
+
+    monkeypatch.setattr(compaction, "read_parts", read)
+    before = records_in(store)
+    with DriverLock(store) as lock:
+        compactor = Compactor(store, lock)
+        assert compactor.compact().num_after == 2
+        write_parts(store, range(NUM_ROWS, NUM_ROWS + 8), epoch=lock.epoch)
+        assert compactor.compact().num_after == 3
+    assert asked == [50, 2]
+    assert [row for row in records_in(store) if row in before] == before
 
 
 def test_what_cannot_be_compacted_is_refused_with_a_fix(store: Store) -> None:

@@ -62,6 +62,15 @@ class _Group:
         self.num_bytes, self.unpacked, self.num_rows = num_bytes, unpacked, num_rows
         return True
 
+    @property
+    def is_large(self) -> bool:
+        """Whether they are half of what a part may be, by any measure: such a part is not merged again."""
+        return (
+            self.num_bytes >= LARGE_BYTES // 2
+            or self.unpacked >= MOST_BYTES_UNPACKED // 2
+            or self.num_rows >= _MOST_ROWS // 2
+        )
+
 
 class Compactor:
     """Merges small parts, for who holds the output; again and again while parts are added."""
@@ -70,6 +79,7 @@ class Compactor:
         self._store, self._hold = store, hold
         self._run, self._num_parts = "", 0
         self._schema: pa.Schema | None = None  # of the parts of the run
+        self._large: set[str] = set()  # parts that are so, though their files are small
 
     def compact(self, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
         """Merge what is small now. on_rows: is called with how many records were merged.
@@ -79,41 +89,56 @@ class Compactor:
         """
         parts = live_parts(self._store)
         sizes = {path: stored.size for path, stored in self._store.details(RECORDS).items()}
-        small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
+        small = [
+            part
+            for part in parts
+            if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2 and part.path not in self._large
+        ]
         num_after, num_rows = len(parts), 0
         for group in _groups(self._store, small, sizes):
+            path = group.parts[0].path
             if len(group.parts) > 1:
-                self._merge(group)
+                path = self._merge(group)
                 num_after -= len(group.parts) - 1
                 num_rows += group.num_rows
                 on_rows(num_rows)
+            if group.is_large:
+                self._large.add(path)
         pa.default_memory_pool().release_unused()
         return Compacted(num_before=len(parts), num_after=num_after, num_rows=num_rows)
 
-    def _merge(self, group: _Group) -> None:
+    def _merge(self, group: _Group) -> str:
+        """Store a part in place of these; return its path."""
         schema = group.tables[0].schema
         if self._schema is None or not schema.equals(self._schema):
             self._run, self._num_parts, self._schema = merging_run(self._hold.epoch), 0, schema
             self._hold.merged((), run=self._run, count=0)
         content = _merged(self._store, group)
         self._hold.check()
-        self._store.create(part_path(RECORDS, self._run, self._num_parts + 1, content), content)
+        path = part_path(RECORDS, self._run, self._num_parts + 1, content)
+        self._store.create(path, content)
         self._num_parts += 1
         self._hold.merged(group.parts, run=self._run, count=self._num_parts)
         self._hold.check()
         self._store.delete_many([part.path for part in group.parts])
+        return path
 
 
 def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
-    """Yield neighbours of equal columns that make a large part together."""
+    """Yield neighbours of equal columns that make a large part together; one that is large by itself."""
     group = _Group()
     tables = read_parts(store, [part.path for part in parts], None)
     for part, table in zip(parts, tables, strict=True):
-        if not group.takes(part, table, sizes[part.path]):
-            yield group
+        alone = _Group()
+        alone.takes(part, table, sizes[part.path])
+        if alone.is_large:
+            yield from (one for one in (group, alone) if one.parts)
             group = _Group()
-            group.takes(part, table, sizes[part.path])
-    yield group
+        elif not group.takes(part, table, sizes[part.path]):
+            yield group
+            group = alone
+    if group.parts:
+        yield group
 
 
 def _merged(store: Store, group: _Group) -> bytes:
