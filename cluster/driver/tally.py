@@ -159,9 +159,7 @@ class Tally:
         self._last_failure = message
 
     def lost(self, worker: str) -> None:
-        if worker in self._here:  # it may never have joined
-            self._here[worker].in_hand = 0
-            self._leave(worker, "lost")
+        self._leave(worker, "lost")
 
     def unused(self, places: tuple[str, ...]) -> None:
         """These workers and machines are used no longer, as of now; each with its reason."""
@@ -171,7 +169,10 @@ class Tally:
         self._leave(worker, "drained")
 
     def _leave(self, worker: str, how: str) -> None:
-        seat = self._here.pop(worker)
+        seat = self._here.pop(worker, None)
+        if seat is None:  # it never joined, or has left
+            return
+        seat.in_hand = 0
         self._gone.appendleft(_state(worker, seat, how))
         self._num_gone[how] += 1
         self._figures_of_gone = added(self._figures_of_gone, seat.figures)
