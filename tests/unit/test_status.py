@@ -20,7 +20,7 @@ from framefleet.jobs.look.status import command as status_module
 from framefleet.jobs.look.status.command import headline_of
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.metrics import CLIP_BYTES, WORKER_SECONDS, WORKERS
+from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
@@ -61,11 +61,15 @@ def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path
 
 
 def test_figures_of_more_bytes_than_there_are_rows_are_believed_too(tmp_path: Path) -> None:
-    figures = {CLIP_BYTES.key(): 5e12, "rows/done": -1.0}
-    write_driver(write_output(tmp_path), progress=replace(UNDER_WAY, figures=figures))
-    assert framefleet.status(str(tmp_path)).figures == figures
-    write_driver(write_output(tmp_path), progress=replace(UNDER_WAY, figures={CLIP_BYTES.key(): math.inf}))
-    assert framefleet.status(str(tmp_path)).figures == {}
+    store, written = write_output(tmp_path), STORE_BYTES.key("written")
+    for figures, said in [
+        ({CLIP_BYTES.key(): 5e12, written: 6e12}, True),
+        ({CLIP_BYTES.key(): -3.0, written: 6e12}, True),  # an audit took rows of an earlier run back
+        ({written: -1.0}, False),
+        ({written: math.inf}, False),
+    ]:
+        write_driver(store, progress=replace(UNDER_WAY, figures=figures))
+        assert framefleet.status(str(tmp_path)).figures == (figures if said else {})
 
 
 def test_workers_that_are_there_come_first_and_those_that_went_are_few() -> None:

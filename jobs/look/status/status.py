@@ -16,7 +16,7 @@ from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.holder import Holder, read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.metrics import added
+from framefleet.pipeline.metrics import CLIP_BYTES, added
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
@@ -136,7 +136,10 @@ def figures_of(store: Store) -> dict[str, float]:
 
 
 def _are_sound(figures: Mapping[str, float]) -> bool:
-    return all(map(math.isfinite, figures.values()))
+    return all(
+        math.isfinite(figure) and (figure >= 0 or key == CLIP_BYTES.key())  # where rows were taken back
+        for key, figure in figures.items()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
