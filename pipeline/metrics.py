@@ -117,7 +117,7 @@ def added(*several: Mapping[str, float]) -> dict[str, float]:
 
 
 def is_summed(key: str) -> bool:
-    """Tell whether figures of this key are added where one run comes after the other."""
+    """Return whether the figures of several runs with this key add up."""
     name, _, _ = key.partition("/")
     return name == CLIP_BYTES.name or (name in METRICS and METRICS[name].is_total)
 

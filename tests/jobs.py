@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from framefleet.cluster.driver.holder import Holder, parse_holder
+from framefleet.cluster.driver.holder import Holder, read_holder
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
+from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.tiny import SMALLEST, UNLIKE, tiny
 from tests.warm.process import start
@@ -92,7 +92,7 @@ def holder_of(output: Path | str) -> Holder | None:
     """Who had the output last, or has it; None where nobody did."""
     store = Store(str(output))
     epochs = epochs_of(store)
-    return parse_holder(store.read(epoch_path(epochs[-1]))) if epochs else None
+    return read_holder(store, epochs[-1]) if epochs else None
 
 
 def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:

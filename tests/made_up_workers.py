@@ -165,8 +165,7 @@ def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
     with closing(RowIndex()) as index, DriverLock(store, beat_s=0.05, expiry_s=0.2) as lock:
         survey_rows(resolved, index, Callback())
         sweep_late(store, lock)
-        if finish_taking_back(store, index, lock).num_rows:
-            lock.seal()
+        finish_taking_back(store, index, lock)
         mark_done(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         summary = Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))

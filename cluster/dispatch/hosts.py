@@ -143,7 +143,7 @@ class Hosts:
         return host in self._hosts and self._hosts[host].unused is not None
 
     def are_hopeless(self, num_workers: int) -> bool:
-        """Tell whether a machine for each worker has failed since a row was last done.
+        """Return whether at least one machine per worker has failed since the last row was done.
 
         In a cluster that has ever new ones, a row that kills its workers would go on for ever.
         """

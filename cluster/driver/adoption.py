@@ -16,7 +16,7 @@ from framefleet.pipeline.scores.scorer import Scored
 
 @dataclass(slots=True)
 class Adoption:
-    """finished: clips by row_id. apart: kinds of which no batched clip is taken.
+    """finished: clips by row_id. apart: kinds whose batched clips are not used.
 
     models: of the job, each with what records call it, and its digest.
     """

@@ -116,8 +116,6 @@ class Committer:
         self._merging.wait()
         apart = {path_of(kind) for kind in self._owed_kinds}
         found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
-        if found.num_rows:
-            self._lock.seal()  # parts of earlier runs are gone, which is no damage
         self._owed_kinds.clear()
         return found
 

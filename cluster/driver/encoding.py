@@ -57,7 +57,7 @@ class EncodeFirst:
             self._then.close()
 
     def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """Pass on a row whose embeddings are in the store; tell whether it was not known yet."""
+        """Pass on a row whose embeddings are in the store; return whether that is new."""
         row = self._first.row_of(worker, row_id)
         if row is None or not self._first.done(worker, row_id, now):
             return False

@@ -129,7 +129,7 @@ class Lanes:
             self._encoding.settle()
 
     def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """Let workers that denoise have a row whose text is encoded; tell whether it was not known yet."""
+        """Let workers that denoise have a row whose text is encoded; return whether that is new."""
         return self._encoding is not None and self._encoding.encoded(worker, row_id, now)
 
     def came_back(self, worker: str, failed: Failed) -> GivenUp | None:

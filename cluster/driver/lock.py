@@ -19,7 +19,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from framefleet.cluster.driver.holder import HELD, Holder, moment, parse_holder, this_process, told_of
+from framefleet.cluster.driver.holder import (
+    HELD,
+    Holder,
+    moment,
+    parse_holder,
+    read_holder,
+    this_process,
+    told_of,
+)
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES
@@ -109,7 +117,7 @@ class DriverLock:
         """Return the epochs since the last driver that left nothing to be finished."""
         found = set[int]()
         for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
-            held = parse_holder(self._read(epoch_path(epoch)) or b"")
+            held = read_holder(self._store, epoch)
             if held and held.left_nothing:
                 break
             found.add(epoch)
@@ -123,7 +131,7 @@ class DriverLock:
         """Tell whether the newest epoch is this driver's."""
         if max(epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
             return False
-        held = parse_holder(self._read(self._path) or b"")
+        held = read_holder(self._store, self.epoch)
         return held is not None and held.owner == self._ours.owner
 
     def check(self) -> None:

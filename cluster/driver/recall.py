@@ -10,10 +10,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import APART
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
-from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -32,7 +32,9 @@ class TakenBack:
     num_elsewhere: int = 0
 
 
-def take_back(store: Store, index: RowIndex, apart: Set[str], hold: Hold, *, has_begun: bool) -> TakenBack:
+def take_back(
+    store: Store, index: RowIndex, apart: Set[str], lock: DriverLock, *, has_begun: bool
+) -> TakenBack:
     """Take the records of all rows of the table back that were batched, were not compared, and may be wrong.
 
     apart: paths of the kinds that were found wrong. has_begun: the first pass over the table has.
@@ -46,18 +48,20 @@ def take_back(store: Store, index: RowIndex, apart: Set[str], hold: Hold, *, has
         found.num_elsewhere += not is_here
         return is_here
 
-    for row_ids, num_bytes in withdraw(store, goes, hold):
+    for row_ids, num_bytes in withdraw(store, goes, lock):
         found.num_rows += len(row_ids)
         found.num_bytes += num_bytes
         if has_begun:
             found.num_before += index.render_again(row_ids)
+    if found.num_rows:
+        lock.seal()  # parts of earlier runs are gone, which is no damage
     return found
 
 
-def finish_taking_back(store: Store, index: RowIndex, hold: Hold) -> TakenBack:
+def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> TakenBack:
     """Do what a driver that was killed left undone, before records are read."""
     apart = noted_apart(store)
-    return take_back(store, index, apart, hold, has_begun=False) if apart else TakenBack()
+    return take_back(store, index, apart, lock, has_begun=False) if apart else TakenBack()
 
 
 def note_apart(store: Store, kind: str) -> None:

@@ -81,10 +81,10 @@ def export_table(
         table = OPEN[choice.format](to, dict(options))
         now = _state_of(store, choice, parts, schema)
         then = table.state()
-        if then is None and not to.startswith(CATALOG):
-            _claim(place, now)
         if then is not None:
             _check_same(to, then, now)
+        elif not to.startswith(CATALOG):
+            _claim(place, now)
         is_more = then is not None and _only_more(store, then, now, parts)
         new = [part for part in parts if is_more and not is_sealed(part, then["parts"])] if then else parts
         if is_more and not new:

@@ -129,8 +129,7 @@ def render_rows(
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
-                if finish_taking_back(resolved.store, index, lock).num_rows:
-                    lock.seal()
+                finish_taking_back(resolved.store, index, lock)
                 sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
                 if not recalled:

@@ -74,6 +74,8 @@ class Embeddings(NoEmbeddings):
     Keyed by the encoder's own files, not the model's: models that share an encoder may share entries.
     """
 
+    takes_unkept = False  # whether entries are of use that lack what processes that denoise do not need
+
     def __init__(
         self,
         store: Store,
@@ -96,7 +98,7 @@ class Embeddings(NoEmbeddings):
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
         found = self._soon.ask(partial(self._read, self._key(call)))
-        if found is None or any(leaf is UNKEPT for leaf in found[0]):
+        if found is None or not (self.takes_unkept or all(leaf is not UNKEPT for leaf in found[0])):
             return None
         return self._on_device(found)
 
@@ -149,7 +151,7 @@ class Embeddings(NoEmbeddings):
         return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
     def _key(self, call: tuple[Hashable, ...]) -> str:
-        encoder, _, _ = _called(call[0]).partition(".")  # of which a part may be called
+        encoder, _, _ = _called(call[0]).partition(".")  # a part of it may be called
         content = canonical_json({"call": _spelled(call), "encoder": self._contexts[encoder]})
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -167,13 +169,11 @@ class ExchangedEmbeddings(Embeddings):
 class EncodedEmbeddings(ExchangedEmbeddings):
     """Of a process that encodes: all is written, and whoever asks `when_written` has the errors."""
 
+    takes_unkept = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unreported: list[Future[None]] = []  # since the last `when_written`
-
-    def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        found = self._soon.ask(partial(self._read, self._key(call)))
-        return None if found is None else self._on_device(found)
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
         """See `NoEmbeddings.keep`. Waits while too much waits to be written."""

@@ -92,10 +92,8 @@ class Encoders:
     ) -> Any:
         if self._is_encoding:  # a part, which its encoder calls
             return forward(*args, **kwargs)
-        row, encode = (
-            of_one_row(),
-            partial(self._parked.run if self._is_whole else self._encode, name, forward),
-        )
+        row, run = of_one_row(), self._parked.run if self._is_whole else self._encode
+        encode = partial(run, name, forward)
         encoder, _, _ = name.partition(".")
         if not (self._loras.is_as_asked(encoder, row) and is_untouched(encoder)):
             if not self._is_whole:
