@@ -12,6 +12,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.selection import is_weights
@@ -60,6 +61,7 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     "trust_remote_code": ((None, False), _CODE),
 }
 _MAX_SHOWN = 80
+_BOXES = Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)
 
 
 def check_sizes(
@@ -73,21 +75,23 @@ def check_sizes(
     stored: Counter[str] = Counter()
     for file in filter(is_weights, sizes):
         stored[file.rpartition("/")[0]] += sizes[file]
-    for component in components:
-        several = component.class_name == CONTROLNETS
-        class_name = "ControlNetModel" if several else component.class_name
-        for name in component.folders if component.has_weights else ():
-            path = folder / name / "config.json"
-            config = read_object(path) if path.is_file() else {}
-            most = _TIMES_STORED * stored[name] + _MAX_TABLES_BYTES
-            if said := _said(component.library, class_name, config, most, is_built=is_built):
-                largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
-                values = ", ".join(f"{key} {value}" for key, value in largest)
-                raise ModelError(
-                    f"{where}/{name}/config.json: {class_name} with these values {said}, and "
-                    f"its weights have {stored[name]:,} bytes; the largest values are {values}",
-                    "correct the config, or download the model again",
-                )
+    # Closed afterwards: with the libraries it holds as much memory as a worker before it loads its model.
+    with closing(_BOXES):
+        for component in components:
+            several = component.class_name == CONTROLNETS
+            class_name = "ControlNetModel" if several else component.class_name
+            for name in component.folders if component.has_weights else ():
+                path = folder / name / "config.json"
+                config = read_object(path) if path.is_file() else {}
+                most = _TIMES_STORED * stored[name] + _MAX_TABLES_BYTES
+                if said := _said(component.library, class_name, config, most, is_built=is_built):
+                    largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
+                    values = ", ".join(f"{key} {value}" for key, value in largest)
+                    raise ModelError(
+                        f"{where}/{name}/config.json: {class_name} with these values {said}, and "
+                        f"its weights have {stored[name]:,} bytes; the largest values are {values}",
+                        "correct the config, or download the model again",
+                    )
 
 
 def _said(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
@@ -115,12 +119,9 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
 @kept(TypeAdapter(str | None))
 def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
     """Return why a network is too large; None where it is not, or where it cannot be built at all."""
-    box = Sandbox(__name__, max_silence_s=_MAX_SILENCE_S)
-    try:
+    with _BOXES.one() as box:
         box.send(json.dumps([library, class_name, config, most]).encode())
         said: str | None = json.loads(box.receive())
-    finally:
-        box.end()
     return said
 
 
