@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.commands import command
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_job, write_table
@@ -81,6 +82,7 @@ def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_clus
     assert "nothing to retry" in command("retry", out, *said).stderr
 
 
+@pytest.mark.ci
 def test_a_retry_prints_json_and_is_quiet(tmp_path: Path, ray_cluster: str) -> None:
     out, broken = tmp_path / "out", tmp_path / "broken"
     rows = [row | {"broken": str(broken)} for row in prompt_rows(2)]

@@ -140,6 +140,7 @@ def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_nam
     assert time.monotonic() - started > 3, "it rested for one second, then for two"
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("why", ["no model", "no device"])
 def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
     why: str, tmp_path: Path, ray_cluster: str

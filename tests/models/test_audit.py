@@ -84,6 +84,7 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     )
 
 
+@pytest.mark.ci
 def test_without_audits_they_are_wrong() -> None:
     renderer, rows = _renderer(_model(), every=0), _requests("remembers", [4, 3, 4, 5])
     clips = _clips(renderer, rows)

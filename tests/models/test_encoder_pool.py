@@ -155,7 +155,8 @@ def pool(table: Path, output: Path, **retries: Any) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.daily(1)
+@pytest.mark.parametrize("num_workers", [2, 1])
 def test_a_job_has_the_bits_of_one_process_and_one_worker_takes_turns(
     num_workers: int, table: Path, whole: dict[str, tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_rows_whose_entries_are_deleted_go_back_to_be_encoded(
     assert digests_by_tag(tmp_path / "out") == whole
 
 
+@pytest.mark.ci
 def test_rows_whose_entries_are_never_found_fail_and_say_why(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,7 @@ def is_refused(spec: PipelineSpec, row: Mapping[str, Any], name: str) -> bool:
     return False
 
 
+@pytest.mark.daily(4)
 def test_what_is_not_refused_before_the_pipeline_renders_as_it_was_asked(rendered: Rendered) -> None:
     spec, pipe, row = rendered.spec, plain_pipe(rendered), rendered.rows[0]
     refused = set()

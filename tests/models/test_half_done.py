@@ -164,7 +164,7 @@ class _Counted:
         return forward(*args, **kwargs)
 
 
-@pytest.mark.daily(2)
+@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     "name",
     long_but(

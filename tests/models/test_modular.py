@@ -104,7 +104,7 @@ def test_a_row_is_rendered_again_from_its_record_and_by_a_script(
 
 
 @pytest.mark.daily(1)
-@pytest.mark.parametrize("name", ["minimax_h3", "ltx2_5_modular", "flux3", "echo"])
+@pytest.mark.parametrize("name", ["echo", "minimax_h3", "ltx2_5_modular", "flux3"])
 def test_a_row_of_a_model_that_is_modular_only_is_rendered_again_and_by_a_script(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

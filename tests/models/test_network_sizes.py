@@ -74,6 +74,7 @@ def test_plan_refuses_a_greedy_config(name: str, tmp_path: Path) -> None:
     assert ended.exit_code == 2 and GREEDY[name][0] in ended.stderr and named in ended.stderr
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_blank_pipeline_is_not_built_of_a_greedy_config(name: str, tmp_path: Path) -> None:
     folder, _ = greedy(name, tmp_path / "wan")

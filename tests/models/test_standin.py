@@ -136,7 +136,7 @@ def test_where_memory_runs_out_once_every_row_is_exact_and_nobody_is_blamed(
     assert int(num_again) <= 1
 
 
-@pytest.mark.daily(1)
+@pytest.mark.ci
 @pytest.mark.parametrize("point", [point.name for point in POINTS])
 def test_where_a_kernel_breaks_the_context_its_process_is_blamed_and_no_row(
     point: str, table: dict[tuple[str, str], list[str]]

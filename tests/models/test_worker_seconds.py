@@ -28,6 +28,7 @@ class SlowStore(Store):
 OF_EACH = {"load", "encode", "denoise", "decode", "probe", "rows", "pipeline"}
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize(
     ("model", "changed", "special"),
     [
