@@ -136,10 +136,13 @@ class Fleet:
     def resize(self, num_workers: int | None) -> None:
         """Have this many workers; None: as at first. Ray's autoscaler adds machines for those that wait.
 
-        Of too many, those without a machine end at once, and the others when they are retired; of none at
-        all, those that load their model end at once too.
+        Of too many, those that are used no longer go first. Those without a machine end at once, and the
+        others when they are retired; of none at all, those that load their model end at once too.
         """
         self._shares = replace(self._shares, asked=self._asked if num_workers is None else num_workers)
+        if self.has_too_many:
+            in_use = len(self._slots) + len(self._resting) + len(self._losses)
+            self._num_slots = max(in_use, self._shares.asked or 0)
         self._fill()
         idle = ("pending",) if num_workers else ("pending", "loading")
         for slot in [*self._resting, *(slot for slot in self._slots.values() if slot.state in idle)]:

@@ -165,6 +165,24 @@ def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
                     fleet.replace(event, is_explained=False)
 
 
+def test_of_too_many_workers_the_one_that_is_used_no_longer_goes_first(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    with fleet_of(tmp_path, "", ray_cluster) as fleet:
+        first = until(fleet, ready)
+        assert isinstance(first, Ready)
+        fleet.exchange(first.worker, [])
+        (tmp_path / "asked").write_text("no device")
+        fleet.resize(2)
+        until(fleet, lambda _: bool(fleet.unused))
+        fleet.resize(1)
+        assert not fleet.has_too_many
+        (tmp_path / "asked").write_text("")
+        fleet.resize(2)
+        second = until(fleet, ready)
+        assert isinstance(second, Ready) and second.worker != first.worker
+
+
 def test_workers_without_room_are_told_once_and_the_others_work(
     tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
 ) -> None:
