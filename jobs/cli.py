@@ -114,7 +114,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-model_app = typer.Typer(help="Inspect, lock, verify or convert a model.", cls=_Group, no_args_is_help=True)
+model_app = typer.Typer(help="List, show, lock, verify or convert models.", cls=_Group, no_args_is_help=True)
 app.add_typer(model_app, name="model", rich_help_panel=_SETUP)
 
 for _panel, _commands in _PANELS.items():
