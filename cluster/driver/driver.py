@@ -384,13 +384,13 @@ class Driver:
             self._give_up(given_up)
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
-        lane = self._lanes.of(event.worker)
+        lane, cause = self._lanes.of(event.worker), event.cause
         self._tally.lost(event.worker)
-        if event.kind == "died" or event.suspects:
+        if cause.kind == "died" or cause.suspects:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
         for row_id in lane.dispatcher.rows_of(event.worker):
-            self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {event.reason}")
-        given_up = lane.dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
+            self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
+        given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
         fleet.replace(event, is_explained=bool(given_up))

@@ -29,9 +29,10 @@ _GONE = ("node has died", "node was terminated")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """suspects: of the worker's rows, as in `Lost`. address: of its machine, if Ray names one.
+    """Why a worker is lost, or is to end.
 
-    is_able: the worker can hand its rows back first.
+    suspects: those of its rows that may be why, if not all. error: ours, if that is why. address: of its
+    machine, if Ray names one. is_able: the worker can hand its rows back first.
     """
 
     reason: str

@@ -399,4 +399,4 @@ class Simulation:
             f"slot {worker.machine}", "SIGILL", kind=kind, now=now, is_explained=is_explained
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
-            self._start(worker.machine, at=rest.until + self.fleet.start_s)
+            self._start(worker.machine, at=rest + self.fleet.start_s)

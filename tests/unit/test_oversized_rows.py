@@ -96,7 +96,7 @@ class Simulated:
             rest = self.hosts.fault(name, cause.reason, kind=cause.kind, now=now)
             self.process[name] += 1
             if rest and not self.hosts.is_blocked("machine"):
-                heapq.heappush(self.events, (rest.until + LOAD_S, self.process[name], name))
+                heapq.heappush(self.events, (rest + LOAD_S, self.process[name], name))
 
 
 def test_one_filled_gpu_of_eight_costs_no_row_and_is_used_no_longer() -> None:
