@@ -32,9 +32,8 @@ from framefleet.pipeline.outputs.media.clip_names import (
     preview_path,
     tags,
 )
-from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media import encode, preview_of
 from framefleet.pipeline.outputs.media.media_settings import LABELLED, VIDEOS, Media
-from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
