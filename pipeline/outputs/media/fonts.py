@@ -6,7 +6,6 @@ Emoji lies next to this file. Other scripts need a font of the system's.
 
 from __future__ import annotations
 
-import logging
 import shutil
 import subprocess
 from functools import cache, lru_cache
@@ -30,8 +29,6 @@ USUAL_PATHS = (
 NO_CHARACTER = "\U0010ffff"  # a font draws it as it draws all that it lacks
 _BLOCK = 0x80  # characters that one font has, as a rule, where it has any: one question to fontconfig
 _CHECKED_SIZE = 16  # what a font has does not depend on it
-
-log = logging.getLogger(__name__)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
