@@ -83,7 +83,7 @@ class Fleet:
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
             own = ray.get_runtime_context().get_node_id()
-            self._machines = stack.enter_context(Machines(own, look=Head().nodes))
+            self._machines = stack.enter_context(Machines(own, look=Head().machines))
             self._shares = shares(self._settings, self._machines.alive)
             self._asked = self._shares.asked
             num_writers = int(self._shares.cpus)
