@@ -259,7 +259,7 @@ class Driver:
             self._lose(fleet.end(worker, cause), fleet)
         else:
             dispatcher.lost(worker)
-            self._tally.drained(worker)
+            self._tally.left(worker, "drained")
             fleet.retire(worker, model)
 
     def _leave(self, worker: str, reason: str) -> None:
@@ -385,7 +385,7 @@ class Driver:
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
         lane, cause = self._lanes.of(event.worker), event.cause
-        self._tally.lost(event.worker)
+        self._tally.left(event.worker, "lost")
         if cause.kind == "died" or cause.suspects:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
         for row_id in lane.dispatcher.rows_of(event.worker):
