@@ -32,12 +32,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 log = logging.getLogger(__name__)
 
 
-class _Drafted(BaseModel):
-    draft: Any = None
-
-
 class _Claimed(BaseModel):
-    job: _Drafted
+    job: dict[str, Any]
 
 
 _CLAIMED = TypeAdapter(_Claimed)
@@ -94,7 +90,7 @@ class Output:
             claim = find_claim_as(self.store, _CLAIMED)
         except JobError:  # `verify` reports it as damage, and `repair` puts it back
             return None
-        return None if claim is not None and claim.job.draft is None else drafts
+        return None if claim is not None and claim.job.get("draft") is None else drafts
 
     def counts(self) -> OutputCounts:
         """Return how many rows are done, failed and left; memory does not grow with them."""
