@@ -7,8 +7,7 @@ From then on, rows of its shape that fail in as much memory are given up at once
 
 from __future__ import annotations
 
-from framefleet.cluster.dispatch.lease import MAX_PACES
-from framefleet.cluster.dispatch.waiting_rows import Entry
+from framefleet.cluster.dispatch.lease import MAX_PACES, Entry
 
 # Workers on equal cards differ by what libraries put there once they compute: kernels, handles.
 SLACK_BYTES = 1 << 30

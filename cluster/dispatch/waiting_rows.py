@@ -8,29 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.lease import Entry, Whereabouts
 from framefleet.cluster.dispatch.order import Order
-
-
-@dataclass(slots=True)
-class Entry:
-    """A row and what has happened to it so far."""
-
-    row: Row
-    errors: tuple[tuple[str, object], ...] = ()
-    deaths: int = 0
-    strikes: int = 0  # deaths, and those on machines that had done no row yet
-    tried: frozenset[str] = frozenset()  # where it failed, or its worker did
-
-    @property
-    def attempts(self) -> int:
-        return len(self.errors) + self.deaths
-
-
-Whereabouts = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
 
 
 class Returned:
@@ -89,19 +70,12 @@ class Waiting:
 
     def __init__(self, faults: FaultPolicy, order: Order) -> None:
         self._faults = faults
-        self._fresh = order
+        self.fresh = order
         self.suspects = Returned()
         self.returned = Returned()
 
     def __len__(self) -> int:
-        return len(self._fresh) + len(self.returned) + len(self.suspects)
-
-    def add(self, row: Row) -> None:
-        self._fresh.add(row)
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Replace the fresh rows by the same ones with other shapes."""
-        self._fresh.regroup(reshaped)
+        return len(self.fresh) + len(self.returned) + len(self.suspects)
 
     def put_back(self, entry: Entry) -> None:
         (self.suspects if self._faults.suspects(entry.strikes) else self.returned).append(entry)
@@ -117,13 +91,13 @@ class Waiting:
     ) -> list[Entry]:
         """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
 
-        rendering: the shape the worker is at. patience: see `Order.next_shape`.
+        rendering: the shape the worker is at. patience: see `TableOrder.next_shape`.
         """
         if (shape := self.returned.shape_for(worker, live)) is not None:
             limit = size(shape)
             entries = self.returned.take(worker, live, limit=limit)
-        elif (shape := self._fresh.next_shape(rendering, patience)) is not None:
+        elif (shape := self.fresh.next_shape(rendering, patience)) is not None:
             limit, entries = size(shape), []
         else:
             return []
-        return entries + [Entry(row) for row in self._fresh.take(shape, limit - len(entries))]
+        return entries + [Entry(row) for row in self.fresh.take(shape, limit - len(entries))]
