@@ -37,8 +37,7 @@ from framefleet.cluster.dispatch.lease import (
     Whereabouts,
 )
 from framefleet.cluster.dispatch.order import Order, TableOrder
-from framefleet.cluster.dispatch.oversized_rows import OversizedRows
-from framefleet.cluster.dispatch.waiting_rows import Waiting
+from framefleet.cluster.dispatch.waiting_rows import OversizedRows, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 

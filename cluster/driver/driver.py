@@ -13,7 +13,6 @@ from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.health import Storing, cause_to_end
 from framefleet.cluster.driver.holder import moment
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
@@ -24,7 +23,7 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Starting
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Cause
+from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from framefleet.jobs.render.claim import differences_of
-from framefleet.pipeline.outputs.clip_index import ClipIndex
-from framefleet.pipeline.outputs.damage import damaged_records, strays
+from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
