@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from framefleet.cluster.dispatch.lease import Paces
-from framefleet.cluster.dispatch.seats import Seat
-from framefleet.cluster.dispatch.waiting_rows import Entry
+from framefleet.cluster.dispatch.lease import Entry, Paces, Seat
 
 # Ranking all rows under way takes a millisecond with a thousand workers: not for each that is idle.
 _RANK_EVERY_S = 1.0

@@ -24,11 +24,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from framefleet.cluster.dispatch.copies import Copies
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
+from framefleet.cluster.dispatch.lease import (
+    Entry,
+    GivenUp,
+    Lease,
+    LeasedRow,
+    LeaseSize,
+    Paces,
+    QueueCounts,
+    Row,
+    Seat,
+    Whereabouts,
+)
 from framefleet.cluster.dispatch.order import Order, TableOrder
-from framefleet.cluster.dispatch.oversized_rows import OversizedRows
-from framefleet.cluster.dispatch.seats import Seat
-from framefleet.cluster.dispatch.waiting_rows import Entry, Waiting, Whereabouts
+from framefleet.cluster.dispatch.waiting_rows import OversizedRows, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 
@@ -91,14 +100,14 @@ class Dispatcher:
         assert not self._closed, f"row {row.row_id} was added after close()"
         assert row.row_id not in self._held, f"row {row.row_id} was added twice"
         self._held.add(row.row_id)
-        self._waiting.add(row)
+        self._waiting.fresh.add(row)
 
     def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
         """Give the rows that wait the shapes that they are now known to have; leased ones keep theirs.
 
         reshaped: returns the rows it gets, in the same order, with other shapes.
         """
-        self._waiting.regroup(reshaped)
+        self._waiting.fresh.regroup(reshaped)
 
     def close(self) -> None:
         """The table is exhausted."""

@@ -63,13 +63,6 @@ class _Place:
     error: FramefleetError | None = None  # of ours, if that is why
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """The worker may be started again, not before `until`."""
-
-    until: float
-
-
 class Hosts:
     """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced."""
 
@@ -110,14 +103,14 @@ class Hosts:
         now: float,
         is_explained: bool = False,
         error: FramefleetError | None = None,
-    ) -> Rest | None:
+    ) -> float | None:
         """The worker's process is gone; return when another may be started, or None if none is to be.
 
         is_explained: a row is given up for it. error: ours, if that is the reason.
         """
         host = self._at.pop(worker, "")
         if kind == "gone":
-            return Rest(now + REST_S)
+            return now + REST_S
         own, place = self._worker(worker), self._hosts.get(host)
         for each in (own, place):
             if each:
@@ -128,10 +121,10 @@ class Hosts:
             if guilty is own:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
-        rest = min(MAX_REST_S, REST_S * 2 ** max(0, own.streak.deaths - 1))
+        rest = min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.deaths - 1))
         if place:
             place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)
-        return Rest(now + rest)
+        return now + rest
 
     def to_avoid(self, now: float) -> tuple[list[str], dict[str, float]]:
         """Return the machines that are blocked, and those that rest with until when."""

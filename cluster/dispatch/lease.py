@@ -1,9 +1,9 @@
-"""The words of dispatching: rows go in, leases of them go to workers, and how many rows a lease holds."""
+"""The words of dispatching: rows, leases of them that go to workers, and what each worker holds."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
@@ -53,6 +53,61 @@ class GivenUp:
     attempts: int
     errors: tuple[tuple[str, object], ...]  # (worker, error), oldest first
     reason: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """A row and what has happened to it so far."""
+
+    row: Row
+    errors: tuple[tuple[str, object], ...] = ()
+    deaths: int = 0
+    strikes: int = 0  # deaths, and those on machines that had done no row yet
+    tried: frozenset[str] = frozenset()  # where it failed, or its worker did
+
+    @property
+    def attempts(self) -> int:
+        return len(self.errors) + self.deaths
+
+
+Whereabouts = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
+
+
+@dataclass(slots=True)
+class Seat:
+    """What one live worker holds."""
+
+    rows: dict[str, Entry] = field(default_factory=dict)  # by row_id, in the order of leasing
+    shape: str | None = None  # of its last lease
+    done_shape: str | None = None  # of the row that it did last
+    alone: bool = False
+    room: int = 0  # bytes of memory that a row has here
+    num_leases: int = 0  # that it has had
+    last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
+    _leases: dict[str, int] = field(default_factory=dict)  # row_id: lease_id
+
+    @property
+    def num_open(self) -> int:
+        """Leases that have not ended."""
+        return len({*self._leases.values()})
+
+    def grant(self, lease_id: int, entries: list[Entry], *, alone: bool, now: float) -> None:
+        if not self.rows:
+            self.last_end = now
+        self.num_leases += 1
+        for entry in entries:
+            self._leases[entry.row.row_id] = lease_id
+            self.rows[entry.row.row_id] = entry
+        self.shape, self.alone = entries[0].row.shape, alone
+
+    def release(self, row_id: str) -> Entry | None:
+        """Take a row out of the worker's hands; None when it is not there."""
+        entry = self.rows.pop(row_id, None)
+        if entry is None:
+            return None
+        if self._leases.pop(row_id) not in self._leases.values():
+            self.alone = False
+        return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

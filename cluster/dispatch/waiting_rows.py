@@ -1,36 +1,23 @@
 """Rows wait here, and leave in the order in which a given worker should get them.
 
 Three lines. *Suspects* leave one by one, for a worker that is empty. *Returned* rows (failed, put back, or
-their worker died) go before all fresh ones. *Fresh* rows go as an `Order` decides.
+their worker died) go before all fresh ones. *Fresh* rows go as an `Order` decides. Rows that ran out of
+memory wait elsewhere, in `OversizedRows`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.lease import MAX_PACES, Entry, Whereabouts
 from framefleet.cluster.dispatch.order import Order
 
-
-@dataclass(slots=True)
-class Entry:
-    """A row and what has happened to it so far."""
-
-    row: Row
-    errors: tuple[tuple[str, object], ...] = ()
-    deaths: int = 0
-    strikes: int = 0  # deaths, and those on machines that had done no row yet
-    tried: frozenset[str] = frozenset()  # where it failed, or its worker did
-
-    @property
-    def attempts(self) -> int:
-        return len(self.errors) + self.deaths
-
-
-Whereabouts = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
+# Workers on equal cards differ by what libraries put there once they compute: kernels, handles.
+SLACK_BYTES = 1 << 30
+# A worker that is replaced is back by then (`fleet.ready_timeout_s`). If not, any with as much will do.
+NEW_PROCESS_S = 600.0
 
 
 class Returned:
@@ -89,19 +76,12 @@ class Waiting:
 
     def __init__(self, faults: FaultPolicy, order: Order) -> None:
         self._faults = faults
-        self._fresh = order
+        self.fresh = order
         self.suspects = Returned()
         self.returned = Returned()
 
     def __len__(self) -> int:
-        return len(self._fresh) + len(self.returned) + len(self.suspects)
-
-    def add(self, row: Row) -> None:
-        self._fresh.add(row)
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Replace the fresh rows by the same ones with other shapes."""
-        self._fresh.regroup(reshaped)
+        return len(self.fresh) + len(self.returned) + len(self.suspects)
 
     def put_back(self, entry: Entry) -> None:
         (self.suspects if self._faults.suspects(entry.strikes) else self.returned).append(entry)
@@ -117,13 +97,55 @@ class Waiting:
     ) -> list[Entry]:
         """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
 
-        rendering: the shape the worker is at. patience: see `Order.next_shape`.
+        rendering: the shape the worker is at. patience: see `TableOrder.next_shape`.
         """
         if (shape := self.returned.shape_for(worker, live)) is not None:
             limit = size(shape)
             entries = self.returned.take(worker, live, limit=limit)
-        elif (shape := self._fresh.next_shape(rendering, patience)) is not None:
+        elif (shape := self.fresh.next_shape(rendering, patience)) is not None:
             limit, entries = size(shape), []
         else:
             return []
-        return entries + [Entry(row) for row in self._fresh.take(shape, limit - len(entries))]
+        return entries + [Entry(row) for row in self.fresh.take(shape, limit - len(entries))]
+
+
+class OversizedRows:
+    """Rows that ran out of memory on their own, and which worker tries each of them next.
+
+    The place is blamed first. Such a row goes to a worker with more memory than it has had. Where none has
+    more, it goes to a new process with as much as any, where nothing else runs. If it fails there too, it is
+    given up. From then on, rows of its shape that fail in as much memory are given up at once.
+
+    room, largest: bytes that a worker has for a row, and the best one. is_new: it has had no row.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Entry, int, float]] = []  # and the most bytes that each had, and since when
+        self._too_large: dict[str, int] = {}  # by shape: the bytes in which a row failed in a new process
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, entry: Entry, *, room: int, now: float) -> None:
+        self._rows.append((entry, room, now))
+
+    def is_final(self, shape: str, *, room: int, largest: int, is_new: bool) -> bool:
+        """Tell whether a row that failed would fail everywhere. is_new: it had a new process for itself."""
+        if room + SLACK_BYTES < largest:
+            return False
+        if is_new and len(self._too_large) < MAX_PACES:
+            self._too_large[shape] = room
+        return is_new or self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= largest
+
+    def fits(self, shape: str) -> None:
+        """A row of this shape is done."""
+        self._too_large.pop(shape, None)
+
+    def take(self, *, room: int, largest: int, is_new: bool, now: float) -> Entry | None:
+        """Remove and return a row for a worker, if there is one."""
+        for place, (entry, had, since) in enumerate(self._rows):
+            waits = not is_new and now - since <= NEW_PROCESS_S
+            if room > had + SLACK_BYTES or (room + SLACK_BYTES >= largest and not waits):
+                del self._rows[place]
+                return entry
+        return None

@@ -13,7 +13,6 @@ from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.health import Storing, cause_to_end
 from framefleet.cluster.driver.holder import moment
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
@@ -24,7 +23,7 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Starting
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Cause
+from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
@@ -259,7 +258,7 @@ class Driver:
             self._lose(fleet.end(worker, cause), fleet)
         else:
             dispatcher.lost(worker)
-            self._tally.drained(worker)
+            self._tally.left(worker, "drained")
             fleet.retire(worker, model)
 
     def _leave(self, worker: str, reason: str) -> None:
@@ -384,13 +383,13 @@ class Driver:
             self._give_up(given_up)
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
-        lane = self._lanes.of(event.worker)
-        self._tally.lost(event.worker)
-        if event.kind == "died" or event.suspects:
+        lane, cause = self._lanes.of(event.worker), event.cause
+        self._tally.left(event.worker, "lost")
+        if cause.kind == "died" or cause.suspects:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
         for row_id in lane.dispatcher.rows_of(event.worker):
-            self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {event.reason}")
-        given_up = lane.dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
+            self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
+        given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
         fleet.replace(event, is_explained=bool(given_up))

@@ -61,7 +61,15 @@ class Lanes:
             else None
         )
         self._feeds = {
-            name: self._feed(name, work, self._encoding or dispatchers[name], adopts) for name in models
+            name: Feed(
+                work,
+                self._encoding or dispatchers[name],
+                self.pending,
+                adopts,
+                self._added,
+                model=next(iter(work.rows.numbers_of([name])), None),
+            )
+            for name in models
         }
         self._by_model = {name: self._lane(name, work, one) for name, one in dispatchers.items()}
         self._of_worker: dict[str, Lane] = {}
@@ -73,16 +81,6 @@ class Lanes:
             faults = work.faults.model_copy(update={"copies": False})
             return Dispatcher(faults, size=size, order=order)
         return Dispatcher(work.faults, size=size, order=order, paces=ranked_by)
-
-    def _feed(
-        self,
-        name: str,
-        work: Work,
-        filled: Dispatcher | EncodeFirst,
-        adopts: Callable[[str, Pending], bool],
-    ) -> Feed:
-        number = next(iter(work.rows.numbers_of([name])), None)
-        return Feed(work, filled, self.pending, adopts, self._added, model=number)
 
     def _lane(self, name: str, work: Work, dispatcher: Dispatcher) -> Lane:
         model = next(iter(self._feeds)) if name == ENCODER_POOL else name

@@ -34,9 +34,5 @@ def _said(store: Store) -> Iterator[Spent]:
         holder = read_holder(store, epoch)
         if holder and (told := holder.progress):
             spent = Spent(elapsed_s=told.elapsed_s, worker_s=WORKER_SECONDS.total(told.figures))
-            if _are_seconds(spent.elapsed_s, spent.worker_s):
+            if all(math.isfinite(seconds) and seconds >= 0 for seconds in (spent.elapsed_s, spent.worker_s)):
                 yield spent
-
-
-def _are_seconds(*values: float) -> bool:
-    return all(math.isfinite(value) and value >= 0 for value in values)

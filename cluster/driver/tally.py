@@ -158,17 +158,12 @@ class Tally:
         self.counts.add(ROW_OUTCOMES, label="failed")
         self._last_failure = message
 
-    def lost(self, worker: str) -> None:
-        self._leave(worker, "lost")
-
     def unused(self, places: tuple[str, ...]) -> None:
         """These workers and machines are used no longer, as of now; each with its reason."""
         self._unused = places
 
-    def drained(self, worker: str) -> None:
-        self._leave(worker, "drained")
-
-    def _leave(self, worker: str, how: str) -> None:
+    def left(self, worker: str, how: str) -> None:
+        """A worker is there no longer. how: of `GONE`."""
         seat = self._here.pop(worker, None)
         if seat is None:  # it never joined, or has left
             return

@@ -4,54 +4,69 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.util.placement_group import NODE_ID_LABEL_KEY
 
 import framefleet
-from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
+from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.scores.score import ClipScore
 
+if TYPE_CHECKING:
+    from framefleet.cluster.worker.worker import Worker
+
+
+class Listening:
+    """A clock that stands while this process does not listen: stopped, or busy elsewhere.
+
+    now: any steadily growing seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.seconds = 0.0
+        self._last = now
+
+    def tick(self, now: float, *, at_most: float) -> float:
+        """Count what passed since the last tick, but at most so much; return all that was counted."""
+        self.seconds += min(now - self._last, at_most)
+        self._last = now
+        return self.seconds
+
 
 class Actor:
-    """One process with one worker, whose `start` and `exchange` it passes on. `ps` shows its name."""
+    """One process with one worker, whose calls it passes on. `ps` shows its name."""
 
     def __init__(self, pickled: bytes, folder: str | None) -> None:
         """pickled: a class of workers, the setup of this one. folder: where modules of a recipe may be."""
         if folder is not None and folder not in sys.path:
             sys.path.append(folder)  # last, as in the driver
         worker_class, setup = ray.cloudpickle.loads(pickled)
-        self._worker, self._device = worker_class(setup), setup.model.device
+        self._worker: Worker = worker_class(setup)
+        self._device = setup.model.device
 
     def place(self) -> str:
         """Return the id of the machine, as soon as there is one."""
         return str(ray.get_runtime_context().get_node_id())
 
     def start(self) -> Hello | Loading:
-        answer: Hello | Loading = self._worker.start()
+        answer = self._worker.start()
         if isinstance(answer, Hello):
             check_gpus(answer, ray.get_gpu_ids(), self._device)
         return answer
 
-    def exchange(self, assignments: Sequence[Assignment], dropped: Collection[str]) -> WorkerReport:
-        report: WorkerReport = self._worker.exchange(assignments, dropped)
-        return report
-
-    def drain(self) -> WorkerReport:
-        report: WorkerReport = self._worker.exchange((), drain=True)
-        return report
+    def exchange(self, *told: Any, **settings: Any) -> WorkerReport:
+        return self._worker.exchange(*told, **settings)
 
     def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
-        answer: Loading = self._worker.renew(updates)
-        return answer
+        return self._worker.renew(updates)
 
 
 @dataclass(slots=True)
@@ -87,7 +102,7 @@ class Slot:
 class Actors:
     """options, setups: Ray's options and the setups of the workers of each model.
 
-    folder: where modules of the user's may be, if any.
+    folder: where modules of the user's may be, if any. clock: by which slots count.
     """
 
     def __init__(
@@ -97,8 +112,9 @@ class Actors:
         setups: Mapping[str, WorkerSetup],
         *,
         folder: str | None,
+        clock: Listening,
     ) -> None:
-        self._options = options
+        self._options, self._clock = options, clock
         self._worker_class, self._folder = worker_class, folder
         self.set_up(setups)
         self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
@@ -111,29 +127,20 @@ class Actors:
             for name, setup in setups.items()
         }
 
-    def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
+    def make(self, slot: Slot, *, but: Collection[str]) -> None:
         """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
         slot.num_starts += 1
-        slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
+        slot.state, slot.since, slot.host, slot.has_rendered = "pending", self._clock.seconds, None, False
         slot.is_to_renew, slot.load_s = False, None
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
         options = self._options[slot.model] | {"label_selector": where}
         slot.actor = self._class.options(**options).remote(*self._arguments[slot.model])
-        self._ask(slot, slot.actor.place.remote(), now)
+        self.ask(slot, slot.actor.place.remote())
 
-    def start(self, slot: Slot, *, now: float) -> None:
-        self._ask(slot, slot.actor.start.remote(), now)
-
-    def exchange(
-        self, slot: Slot, assignments: Sequence[Assignment], dropped: Sequence[str], *, now: float
-    ) -> None:
-        self._ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)), now)
-
-    def renew(self, slot: Slot, updates: tuple[WeightUpdate, ...], *, now: float) -> None:
-        self._ask(slot, slot.actor.renew.remote(updates), now)
-
-    def drain(self, slot: Slot, *, now: float) -> None:
-        self._ask(slot, slot.actor.drain.remote(), now)
+    def ask(self, slot: Slot, ref: Any) -> None:
+        """Wait for a call that was just made of the slot's `Actor`."""
+        slot.asked_at = self._clock.seconds
+        self._calls[ref] = slot
 
     def answered(self, timeout_s: float) -> list[tuple[Slot, Any]]:
         """Return which calls have ended, with their refs, as soon as one has."""
@@ -153,10 +160,6 @@ class Actors:
         """End the process; cut off rather than dead, it would go on rendering."""
         self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
         ray.kill(slot.actor)
-
-    def _ask(self, slot: Slot, ref: Any, now: float) -> None:
-        slot.asked_at = now
-        self._calls[ref] = slot
 
 
 def modules_to_ship(named: Iterable[Recipe | ClipScore]) -> list[str]:

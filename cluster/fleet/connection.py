@@ -30,6 +30,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
+from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
@@ -60,19 +61,20 @@ class Head:
         address = ray.get_runtime_context().gcs_address
         self._client = ray._raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """Return all machines, as `ray.nodes()` does, and whether each is to go soon: `Draining`."""
+    def machines(self) -> list[Machine]:
+        """Return all machines, those that have died too."""
         draining = self._client.get_draining_nodes(timeout=_LIMIT_S)
         return [
-            {
-                "NodeID": node_id.hex(),
-                "Alive": node.state == _ALIVE,
-                "Draining": node_id.hex() in draining,
-                "NodeManagerHostname": node.node_manager_hostname,
-                "NodeManagerAddress": node.node_manager_address,
-                "NodeManagerPort": node.node_manager_port,
-                "Resources": dict(node.resources_total),
-            }
+            Machine(
+                node_id=node_id.hex(),
+                host=node.node_manager_hostname,
+                address=node.node_manager_address,
+                port=node.node_manager_port,
+                cpus=node.resources_total.get("CPU", 0.0),
+                gpus=node.resources_total.get("GPU", 0.0),
+                is_alive=node.state == _ALIVE,
+                is_draining=node_id.hex() in draining,
+            )
             for node_id, node in self._client.get_all_node_info(timeout=_LIMIT_S).items()
         ]
 

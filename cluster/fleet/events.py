@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from framefleet.cluster.dispatch.hosts import LossKind
+from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Hello, WorkerReport
-from framefleet.pipeline.errors import FramefleetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +36,12 @@ class Reported:
     report: WorkerReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker is gone; `Fleet.replace` decides whether another takes its place.
-
-    suspects: those of its rows that may be why, if not all. error: ours, if that is why.
-    """
+    """The worker is gone for this cause; `Fleet.replace` decides whether another takes its place."""
 
     worker: str
-    reason: str
-    kind: LossKind
-    suspects: tuple[str, ...] | None = None
-    error: FramefleetError | None = None
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from framefleet.cluster.fleet.connection import Head, connect
-from framefleet.cluster.fleet.machines import Machine, machine_of
+from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.shares import worker_variables
 from framefleet.pipeline.errors import FleetError
 
@@ -68,7 +68,7 @@ class Everywhere:
 def everywhere(address: str) -> Iterator[Everywhere]:
     """Join a cluster until the context ends. Raises FleetError."""
     with connect(address, num_cpus=0):
-        yield Everywhere([machine_of(node) for node in Head().nodes() if node["Alive"]])
+        yield Everywhere([machine for machine in Head().machines() if machine.is_alive])
 
 
 def _only_on(machine: Machine) -> dict[str, Any]:

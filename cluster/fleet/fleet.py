@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts
-from framefleet.cluster.fleet.actors import Actors, Slot, check_hello, modules_to_ship
+from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.losses import Cause, cause_of_loss
@@ -38,23 +38,6 @@ log = logging.getLogger(__name__)
 
 # Until a first row is done libraries are loaded, in calls that may keep all of Python waiting.
 LOADING_SILENCE_S = 120.0
-
-
-class Listening:
-    """A clock that stands while this process does not listen: stopped, or busy elsewhere.
-
-    now: any steadily growing seconds.
-    """
-
-    def __init__(self, now: float) -> None:
-        self.seconds = 0.0
-        self._last = now
-
-    def tick(self, now: float, *, at_most: float) -> float:
-        """Count what passed since the last tick, but at most so much; return all that was counted."""
-        self.seconds += min(now - self._last, at_most)
-        self._last = now
-        return self.seconds
 
 
 class Fleet:
@@ -100,7 +83,7 @@ class Fleet:
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
             own = ray.get_runtime_context().get_node_id()
-            self._machines = stack.enter_context(Machines(own, look=Head().nodes))
+            self._machines = stack.enter_context(Machines(own, look=Head().machines))
             self._shares = shares(self._settings, self._machines.alive)
             self._asked = self._shares.asked
             num_writers = int(self._shares.cpus)
@@ -112,7 +95,7 @@ class Fleet:
             for one in options.values():
                 one["runtime_env"] |= self._connection.runtime_env
             folder = os.getcwd() if modules else None
-            self._actors = Actors(options, self._worker_class, self._setups, folder=folder)
+            self._actors = Actors(options, self._worker_class, self._setups, folder=folder, clock=self._clock)
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -185,11 +168,13 @@ class Fleet:
 
         dropped: rows that it has and that are no longer wanted.
         """
-        self._actors.exchange(self._slots[worker], assignments, dropped, now=self._clock.seconds)
+        slot = self._slots[worker]
+        self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
 
     def drain(self, worker: str) -> None:
         """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
-        self._actors.drain(self._slots[worker], now=self._clock.seconds)
+        slot = self._slots[worker]
+        self._actors.ask(slot, slot.actor.exchange.remote((), (), drain=True))
 
     def num_by_model(self) -> Counter[str]:
         """Return how many workers each model has, also on their way."""
@@ -223,19 +208,19 @@ class Fleet:
 
     def replace(self, lost: Lost, *, is_explained: bool) -> None:
         """Have another process in its place, if that may help. is_explained: a row was given up for it."""
-        slot, unused = self._losses.pop(lost.worker), self._hosts.unused
-        rest = self._hosts.fault(
+        slot, unused, cause = self._losses.pop(lost.worker), self._hosts.unused, lost.cause
+        starts_at = self._hosts.fault(
             slot.name,
-            lost.reason,
-            kind=lost.kind,
+            cause.reason,
+            kind=cause.kind,
             now=time.monotonic(),
             is_explained=is_explained,
-            error=lost.error,
+            error=cause.error,
         )
         if self.has_too_many:
             self._num_slots -= 1
-        elif rest:
-            slot.state, slot.host, slot.starts_at = "to start", None, rest.until
+        elif starts_at is not None:
+            slot.state, slot.host, slot.starts_at = "to start", None, starts_at
             self._resting.append(slot)
         for place in set(self._hosts.unused) - set(unused):
             log.warning("%s", place)
@@ -302,7 +287,7 @@ class Fleet:
         avoided, slot.avoids_until = blocked, 0.0
         if resting and self._shares.room(self._machines.alive, but=[*blocked, *resting]):
             avoided, slot.avoids_until = [*blocked, *resting], max(resting.values())
-        self._actors.make(slot, now=self._clock.seconds, but=avoided)
+        self._actors.make(slot, but=avoided)
         self._slots[slot.worker] = slot
 
     def _event(self, slot: Slot, ref: Any) -> Event | None:
@@ -314,10 +299,10 @@ class Fleet:
             return self._place(slot, answer)
         if slot.is_to_renew:
             slot.is_to_renew = False
-            self._actors.renew(slot, self._setups[slot.model].updates, now=self._clock.seconds)
+            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.model].updates))
             return None
         if isinstance(answer, Loading):
-            self._actors.start(slot, now=self._clock.seconds)
+            self._actors.ask(slot, slot.actor.start.remote())
             return Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")
         if isinstance(answer, Hello):
             return self._welcome(slot, answer)
@@ -333,7 +318,7 @@ class Fleet:
             self._start(slot)
             return None
         slot.state, slot.since = "loading", self._clock.seconds
-        self._actors.start(slot, now=self._clock.seconds)
+        self._actors.ask(slot, slot.actor.start.remote())
         return Starting(slot.worker, f"starting a worker on {self._hosts.name_of(slot.name)}")
 
     def _welcome(self, slot: Slot, hello: Hello) -> Event:
@@ -373,14 +358,12 @@ class Fleet:
         return self._settings.silence_s
 
     def _lose(self, slot: Slot, cause: Cause) -> Lost:
-        reason = public_text(cause.reason)
-        log.warning("%s is lost: %s", self._at(slot), reason)
+        cause = replace(cause, reason=public_text(cause.reason))
+        log.warning("%s is lost: %s", self._at(slot), cause.reason)
         self._connection.keep_logs = True
         self._forget(slot)
         self._losses[slot.worker] = slot
-        return Lost(
-            worker=slot.worker, reason=reason, kind=cause.kind, suspects=cause.suspects, error=cause.error
-        )
+        return Lost(slot.worker, cause)
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.worker]

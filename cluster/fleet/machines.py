@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from framefleet.pipeline.errors import FleetError
 
@@ -33,6 +33,7 @@ class Machine:
     port: int = 0  # of its Ray
     cpus: float = 0.0
     gpus: float = 0.0
+    is_alive: bool = True
     is_draining: bool = False  # to go soon: workers there are to hand back their rows
 
     @property
@@ -45,16 +46,11 @@ class Machine:
         return int(min(rooms)) if rooms else 1
 
 
-def room(machines: Iterable[Machine], *, cpus: float, gpus: float, but: Collection[str] = ()) -> int:
-    """Return how many workers there is room for on these machines, but for some."""
-    return sum(machine.holds(cpus=cpus, gpus=gpus) for machine in machines if machine.node_id not in but)
-
-
 class Machines:
     """The machines of the cluster, as a context. Reading never waits for the cluster."""
 
-    def __init__(self, own: str, *, look: Callable[[], list[dict[str, Any]]]) -> None:
-        """own: the id of this process's. look: returns all there are, as `Head.nodes` does."""
+    def __init__(self, own: str, *, look: Callable[[], list[Machine]]) -> None:
+        """own: the id of this process's. look: returns all there are, as `Head.machines` does."""
         self._own, self._look = own, look
         self.num_looks = 0  # that were answered
         self.alive: tuple[Machine, ...] = ()
@@ -98,11 +94,11 @@ class Machines:
                 log.debug("the cluster does not answer: %s", error)
 
     def _take_look(self) -> None:
-        nodes = self._look()
+        machines = self._look()
         if self._stopped.is_set():
             return
-        self.alive = tuple(machine_of(node) for node in nodes if node["Alive"])
-        if any(node["NodeID"] == self._own and not node["Alive"] for node in nodes):
+        self.alive = tuple(machine for machine in machines if machine.is_alive)
+        if any(machine.node_id == self._own and not machine.is_alive for machine in machines):
             self._lost = "the Ray cluster has given this machine up"
         self.num_looks += 1
 
@@ -117,16 +113,3 @@ class Machines:
             self._lost = "the Ray of this machine (its raylet) has ended"
         except OSError:
             return  # the machine is busy, or its link is down: workers' silence tells
-
-
-def machine_of(node: dict[str, Any]) -> Machine:
-    found = node["Resources"]
-    return Machine(
-        node_id=node["NodeID"],
-        host=node["NodeManagerHostname"],
-        address=node["NodeManagerAddress"],
-        port=node["NodeManagerPort"],
-        cpus=found.get("CPU", 0.0),
-        gpus=found.get("GPU", 0.0),
-        is_draining=node.get("Draining", False),
-    )

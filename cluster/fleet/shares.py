@@ -7,9 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
-from framefleet.cluster.fleet.machines import Machine, room
+from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
 
 
@@ -26,7 +24,8 @@ class Shares:
 
     def room(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
         """Return for how many workers there is room on these machines, but for some."""
-        return room(machines, cpus=self.cpus, gpus=self.gpus, but=but)
+        found = (machine for machine in machines if machine.node_id not in but)
+        return sum(machine.holds(cpus=self.cpus, gpus=self.gpus) for machine in found)
 
     def num_workers(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
         return self.asked if self.asked is not None else max(1, self.room(machines, but=but))
@@ -64,12 +63,6 @@ def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
         # A Ray of our own may give out more cores than there are.
         asked = None if gpus or settings.address is not None else (os.cpu_count() or 1)
     return Shares(gpus=gpus, cpus=cpus, asked=asked)
-
-
-def resources() -> str:
-    """Return what the cluster has, in words."""
-    found = ray.cluster_resources()
-    return f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs"
 
 
 def machines_in_words(machines: Sequence[Machine]) -> str:

@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import framefleet
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.shares import resources, worker_variables
+from framefleet.cluster.fleet.shares import worker_variables
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import TrainingReport
@@ -122,10 +122,11 @@ class Trainers:
             ) from error
 
     def _not_ready(self) -> FleetError:
-        settings = self._settings
+        settings, found = self._settings, ray.cluster_resources()
         return FleetError(
             f"the workers were not ready after {settings.ready_timeout_s:.0f} s; {self.num_workers} ask for "
-            f"{self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs each, the cluster has {resources()}",
+            f"{self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs each, the cluster has "
+            f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs",
             "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
             "fleet.ready_timeout_s",
         )

@@ -57,42 +57,36 @@ class Culprit:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    is_it: Callable[[BaseException], bool]
-    culprit: Culprit
-
-
 # The first rule that fits an error, or one that led to it.
-_RULES = (
-    _Rule(
+_RULES: tuple[tuple[Callable[[BaseException], bool], Culprit], ...] = (
+    (
         lambda error: isinstance(error, NoFile),
         Culprit("output", "something else stands in a file's place, for every machine"),
     ),
-    _Rule(
+    (
         # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of
         # them say the same, no machine is left, and the job ends by that.
         lambda error: isinstance(error, StoreError),
         Culprit("host", "the store cannot be used from this machine"),
     ),
-    _Rule(
+    (
         lambda error: isinstance(error, AuthorityError),
         Culprit("host", "the time authority cannot be used from this machine"),
     ),
-    _Rule(
+    (
         # A kernel that failed leaves the process's context unusable: all its later calls fail too.
         lambda error: isinstance(error, RuntimeError) and any(said in str(error) for said in _OF_THE_GPU),
         Culprit("worker", "the GPU or its context is in a bad state, which a new process may clear"),
     ),
-    _Rule(
+    (
         lambda error: isinstance(error, OSError) and error.errno in _OF_THE_DISK,
         Culprit("host", "a disk of this machine is full, read-only or broken"),
     ),
-    _Rule(
+    (
         lambda error: isinstance(error, OSError) and error.errno in _OF_THE_MACHINE,
         Culprit("host", "this machine has run out of memory, files or devices"),
     ),
-    _Rule(
+    (
         # Of the GPU's memory the renderer makes OutOfMemory, when a row alone does not fit.
         lambda error: isinstance(error, MemoryError),
         Culprit("host", "this machine's memory is full"),
@@ -109,9 +103,9 @@ def culprit_of(error: BaseException) -> Culprit:
     if isinstance(error, RowError):
         return Culprit("row", "its arguments, its inputs or its size")
     for link in _chain(error):
-        for rule in _RULES:
-            if rule.is_it(link):
-                return rule.culprit
+        for fits, culprit in _RULES:
+            if fits(link):
+                return culprit
     return Culprit("row", "its recipe raised it, and it does not look like the machine's")
 
 

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import FrameType
@@ -39,7 +39,7 @@ from framefleet.pipeline.model.weight_updates import WeightUpdate, with_weights
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.marks.watermark import check_marks
 from framefleet.pipeline.outputs.media.av_file import check_encoder
-from framefleet.pipeline.render.audit.verdict import Audited, kind_of
+from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.scores.score import load_scores
 
 if TYPE_CHECKING:
@@ -104,15 +104,10 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the eleven below, and the inbox
+        self._news = threading.Condition()  # guards the six below, and the inbox
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
-        self._rendered: list[StoredRow] = []
-        self._failed: list[Failed] = []
-        self._audited: list[Audited] = []
-        self._saved: list[str] = []
-        self._handed_back: list[str] = []
-        self._encoded: list[str] = []
+        self._untold: defaultdict[str, list[Any]] = defaultdict(list)  # of the next report, by its fields
         self._dropped: set[str] = set()  # rows that the renderer is to leave
         self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
@@ -189,13 +184,9 @@ class Worker:
             self._news.wait_for(self._has_news, timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
+            rows: dict[str, Any] = {name: tuple(told) for name, told in self._untold.items()}
             report = WorkerReport(
-                rendered=tuple(self._rendered),
-                failed=tuple(self._failed),
-                audited=tuple(self._audited),
-                saved=tuple(self._saved),
-                handed_back=tuple(self._handed_back),
-                encoded=tuple(self._encoded),
+                **rows,
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
@@ -204,9 +195,7 @@ class Worker:
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),
             )
-            row_ids = (self._saved, self._handed_back, self._encoded)
-            for reported in (self._rendered, self._failed, self._audited, *row_ids):
-                reported.clear()
+            self._untold.clear()
         return report
 
     def _figures(self) -> dict[str, float]:
@@ -231,8 +220,15 @@ class Worker:
             self._news.notify_all()
 
     def _has_news(self) -> bool:
-        rows = self._rendered or self._failed or self._saved or self._handed_back or self._encoded
-        return bool(rows or self._audited or self._broken)
+        return bool(self._untold or self._broken)
+
+    def _tell(self, *, ended: str = "", **news: Any) -> None:
+        """Have the next report say this, each by the name of its field. ended: a row that has left here."""
+        with self._news:
+            for name, told in news.items():
+                self._untold[name].append(told)
+            self._attempts.pop(ended, None)
+            self._news.notify_all()
 
     def _news_of_lengths(self) -> bytes | None:
         """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
@@ -284,10 +280,8 @@ class Worker:
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         """Pass on what became of rows."""
-        if audited := renderer.take_audits():
-            with self._news:
-                self._audited += audited
-                self._news.notify_all()
+        for audited in renderer.take_audits():
+            self._tell(audited=audited)
         from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
 
         for outcome in outcomes:
@@ -360,8 +354,8 @@ class Worker:
     def _hand_back(self, renderer: Renderer) -> None:
         """Take rows to where they can be left, and give them up, until all is stored."""
         with self._news:
-            self._handed_back += [assignment.row_id for assignment in self._inbox.take_all()]
-            self._news.notify_all()
+            for assignment in self._inbox.take_all():
+                self._tell(handed_back=assignment.row_id)
         self._deliver(renderer.drain(), renderer)
         with renderer.clock.spending("upload"), self._news:
             self._news.wait_for(lambda: not self._attempts)
@@ -369,31 +363,20 @@ class Worker:
     def _report_encoded(self, row_id: str, error: Exception | None) -> None:
         if error is not None:
             self._report(Failed.of(row_id, error, "".join(traceback.format_exception(error))))
-            return
-        with self._news:
-            self._encoded.append(row_id)
-            self._attempts.pop(row_id, None)
-            self._news.notify_all()
+        else:
+            self._tell(ended=row_id, encoded=row_id)
 
     def _report(self, news: StoredRow | Failed) -> None:
-        with self._news:
-            if isinstance(news, StoredRow):
-                row_id = news.record.row_id
-                self._rendered.append(news)
-            else:
-                row_id = news.row_id
-                self._failed.append(news)
-            self._attempts.pop(row_id, None)
-            self._news.notify_all()
+        if isinstance(news, StoredRow):
+            self._tell(ended=news.record.row_id, rendered=news)
+        else:
+            self._tell(ended=news.row_id, failed=news)
 
     def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
-        with self._news:
-            if is_saved:
-                self._saved.append(row_id)
-            if is_over:
-                self._attempts.pop(row_id, None)
-                self._handed_back.append(row_id)
-            self._news.notify_all()
+        if is_saved:
+            self._tell(saved=row_id)
+        if is_over:
+            self._tell(ended=row_id, handed_back=row_id)
 
 
 def _has_encoded(outcome: Outcome | HalfDone) -> bool:

@@ -15,8 +15,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS, RECORDS, TABLES
 from framefleet.pipeline.outputs.marks.manifest import open_signing
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
-from framefleet.pipeline.outputs.marks.weights import weights_digest
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark, weights_digest
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S

@@ -324,7 +324,7 @@ class Simulation:
     def _retire(self, worker: _Worker, now: float) -> None:
         self.dispatcher.lost(worker.name)
         self._hosts.left(f"slot {worker.machine}")
-        self._tally.drained(worker.name)
+        self._tally.left(worker.name, "drained")
         self._remove(worker, now)
 
     def _cut(self, worker: _Worker, now: float) -> None:
@@ -378,7 +378,7 @@ class Simulation:
             self._let_go(row_id, worker)
             self._ghosts.append((worker.name, row_id))
         given_up = self.dispatcher.lost(worker.name, suspects=suspects)
-        self._tally.lost(worker.name)
+        self._tally.left(worker.name, "lost")
         self._remove(worker, now)
         self._give_up(given_up, now)
         self._replace(worker, max(now, at_least), kind, is_explained=bool(given_up))
@@ -399,4 +399,4 @@ class Simulation:
             f"slot {worker.machine}", "SIGILL", kind=kind, now=now, is_explained=is_explained
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
-            self._start(worker.machine, at=rest.until + self.fleet.start_s)
+            self._start(worker.machine, at=rest + self.fleet.start_s)

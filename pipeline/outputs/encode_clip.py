@@ -32,9 +32,8 @@ from framefleet.pipeline.outputs.media.clip_names import (
     preview_path,
     tags,
 )
-from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media import encode, preview_of
 from framefleet.pipeline.outputs.media.media_settings import LABELLED, VIDEOS, Media
-from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -296,18 +295,15 @@ def player(clip: Clip) -> str:
 def _shown(clip: Clip) -> str:
     frames = clip.frames
     if frames is None:
-        return f'<audio controls src="{_url("audio/wav", _file(clip, Media(format="wav")))}"></audio>'
+        sound = _url("audio/wav", encode_clip(clip, Media(format="wav")).content)
+        return f'<audio controls src="{sound}"></audio>'
     style = f'style="width:{max(_SIDE, frames.shape[2])}px;max-width:100%"'
     if len(frames) > 1 and frames.dtype == np.uint8 and frames.shape[-1] == 3:
-        video = _url("video/mp4", _file(clip, Media()))
+        video = _url("video/mp4", encode_clip(clip, Media()).content)
         return f'<video controls autoplay loop muted playsinline {style} src="{video}"></video>'
     first = frames[:1] if frames.dtype == np.uint8 else (frames[:1].clip(0, 1) * 255).round().astype(np.uint8)
     picture = encode(first, media=Media(format="png"), fps=1, metadata={})
     return f'<img {style} src="{_url("image/png", picture)}">'
-
-
-def _file(clip: Clip, media: Media) -> bytes:
-    return encode_clip(clip, media).content
 
 
 def _url(kind: str, content: bytes) -> str:

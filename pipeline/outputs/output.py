@@ -15,7 +15,6 @@ import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_frames import recorded_frames, recorded_tensors
 from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRAFTS, DRIVERS, INVALID, RECORDS, ROWS
@@ -24,6 +23,7 @@ from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.query import columns_in, rows_where
+from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
 from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
 from framefleet.pipeline.outputs.row_log import LogLine, log_lines
 from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
@@ -32,12 +32,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 log = logging.getLogger(__name__)
 
 
-class _Drafted(BaseModel):
-    draft: Any = None
-
-
 class _Claimed(BaseModel):
-    job: _Drafted
+    job: dict[str, Any]
 
 
 _CLAIMED = TypeAdapter(_Claimed)
@@ -94,7 +90,7 @@ class Output:
             claim = find_claim_as(self.store, _CLAIMED)
         except JobError:  # `verify` reports it as damage, and `repair` puts it back
             return None
-        return None if claim is not None and claim.job.draft is None else drafts
+        return None if claim is not None and claim.job.get("draft") is None else drafts
 
     def counts(self) -> OutputCounts:
         """Return how many rows are done, failed and left; memory does not grow with them."""

@@ -1,4 +1,4 @@
-"""Which files a record names, and whether they are as it says. The record may be anybody's."""
+"""Which files a record names, whether they are as it says, and what is in them. It may be anybody's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.pipeline.errors import NoFile, StoreError
+from framefleet.pipeline.errors import JobError, NoFile, StoreError
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
+from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
+FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _NAMED = re.compile(
@@ -112,3 +115,37 @@ def _state_of_large(store: Store, file: RecordedFile) -> FileState:
         with open(copy, "rb") as opened:
             is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
     return "sound" if is_same else "bytes"
+
+
+def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
+    """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is another."""
+    file = recorded_clip(record, store.url_of(RECORDS))
+    where = store.url_of(file.path)
+    if record["bytes"] > MAX_CLIP_BYTES:
+        raise JobError(f"{where} has more than {MAX_CLIP_BYTES:,} bytes", "leave it out, by a condition")
+    try:
+        return decode(_content(store, file))
+    except StoreError as error:
+        raise JobError(f"{where}: {error.problem}", error.fix) from error
+
+
+def recorded_tensors(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays next to a clip, by name; {} without any. Raises as `recorded_frames` does."""
+    file = recorded_extras(record)
+    if file is None:
+        return {}
+    from safetensors.torch import load  # imports torch
+
+    return load(_content(store, file))
+
+
+def _content(store: Store, file: RecordedFile) -> bytes:
+    where, content = store.url_of(file.path), sound_content(store, file)
+    if content == "missing":
+        raise StoreError(f"{where} is gone, but has a record", "put it back, or choose another output")
+    if not isinstance(content, bytes):
+        raise JobError(
+            f"{where} is not what was committed: {HOW[content]}",
+            "put it back, or run `framefleet repair`",
+        )
+    return content

@@ -107,7 +107,7 @@ def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
         gone = until(fleet, lost)
         assert isinstance(gone, Lost)
         assert 4 < time.monotonic() - stopped_at < 15
-        assert "has not answered for" in gone.reason
+        assert "has not answered for" in gone.cause.reason
         fleet.replace(gone, is_explained=False)
         second = until(fleet, ready)
         assert isinstance(second, Ready)

@@ -9,10 +9,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media import fonts
+from framefleet.pipeline.outputs.media import lettering
 from framefleet.pipeline.outputs.media.contact_sheet import MARGIN, contact_sheet
-from framefleet.pipeline.outputs.media.fonts import NO_CHARACTER
-from framefleet.pipeline.outputs.media.lettering import draw_line, is_within_sign, length_of, runs_of
+from framefleet.pipeline.outputs.media.lettering import (
+    NO_CHARACTER,
+    draw_line,
+    is_within_sign,
+    length_of,
+    runs_of,
+)
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 PROMPT = "一只猫坐在月球上"
@@ -31,16 +36,18 @@ def colours_of(sheet: Image.Image) -> set[object]:
 
 @pytest.fixture
 def only_latin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "font_paths", lambda: (None,))
-    monkeypatch.setattr(fonts, "EMOJI", Path("nowhere"))
-    monkeypatch.setattr(fonts, "of_system", lambda character: "")
+    monkeypatch.setattr(lettering, "font_paths", lambda: (None,))
+    monkeypatch.setattr(lettering, "EMOJI", Path("nowhere"))
+    monkeypatch.setattr(lettering, "of_system", lambda character: "")
 
 
 @pytest.fixture
 def only_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without fonts of its own."""
-    monkeypatch.setattr(fonts, "font_paths", lambda: (None, *fonts._cjk_paths(), str(fonts.EMOJI)))
-    monkeypatch.setattr(fonts, "of_system", lambda character: "")
+    monkeypatch.setattr(
+        lettering, "font_paths", lambda: (None, *lettering._cjk_paths(), str(lettering.EMOJI))
+    )
+    monkeypatch.setattr(lettering, "of_system", lambda character: "")
 
 
 def test_a_card_shows_the_first_the_middle_and_the_last_frame() -> None:

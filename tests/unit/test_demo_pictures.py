@@ -10,7 +10,7 @@ from PIL import Image
 from framefleet.jobs.demo import pictures
 from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.demo.prepare import Size
-from framefleet.pipeline.outputs.media import fonts
+from framefleet.pipeline.outputs.media import lettering
 from tests.commands import command
 from tests.shapes_output import output_of
 from tools.shapes.prompts import prompt_rows
@@ -31,8 +31,8 @@ def test_clips_are_drawn_also_where_the_output_was_moved(tmp_path: Path) -> None
 def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fonts, "font_paths", lambda: (None,))  # Pillow's own, for Latin letters
-    monkeypatch.setattr(fonts, "of_system", lambda character: "")
+    monkeypatch.setattr(lettering, "font_paths", lambda: (None,))  # Pillow's own, for Latin letters
+    monkeypatch.setattr(lettering, "of_system", lambda character: "")
     output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en", "zh"], guidance_scales=[4.0]))
     draw_pictures(tmp_path)
     (said,) = caplog.messages

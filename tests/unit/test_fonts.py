@@ -9,8 +9,8 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from framefleet.pipeline.outputs.media import fonts
-from framefleet.pipeline.outputs.media.fonts import font_with
+from framefleet.pipeline.outputs.media import lettering
+from framefleet.pipeline.outputs.media.lettering import font_with
 
 THAI = "กขค"  # of a block whose first code point is no character
 OTHERS = {"latin": "abc", "thai": THAI, "lao": "ກຂຄ"}
@@ -27,9 +27,9 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"<fontconfig><dir>{tmp_path}</dir><cachedir>{tmp_path / 'cache'}</cachedir></fontconfig>"
     )
     monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "fonts.conf"))
-    monkeypatch.setattr(fonts, "font_paths", lambda: ())
-    fonts._found_near.cache_clear()
-    fonts._ask_fontconfig.cache_clear()
+    monkeypatch.setattr(lettering, "font_paths", lambda: ())
+    lettering._found_near.cache_clear()
+    lettering._ask_fontconfig.cache_clear()
     return tmp_path
 
 
@@ -62,7 +62,7 @@ def test_a_font_is_asked_for_once_where_it_has_all_letters(
     system: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert font_with(THAI[0])
-    monkeypatch.setattr(fonts, "_ask_fontconfig", lambda character: pytest.fail("asked again"))
+    monkeypatch.setattr(lettering, "_ask_fontconfig", lambda character: pytest.fail("asked again"))
     assert font_with(THAI[1]) == font_with(THAI[0])
 
 

@@ -51,7 +51,7 @@ class Played:
     number: int = 0
     is_ready: bool = False
     hand: list[Assignment] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[Cause] = field(default_factory=list)
     explained: list[bool] = field(default_factory=list)
     rehearsing: set[int] = field(default_factory=set)  # numbers of workers that were given the largest row
 
@@ -80,10 +80,10 @@ class Played:
         self.rehearsing |= {self.number for assignment in assignments if assignment.largest}
 
     def end(self, worker: str, cause: Cause) -> Lost:
-        return Lost(worker=worker, reason=cause.reason, kind=cause.kind, suspects=cause.suspects)
+        return Lost(worker, cause)
 
     def replace(self, lost: Lost, *, is_explained: bool) -> None:
-        self.lost.append(lost)
+        self.lost.append(lost.cause)
         self.explained.append(is_explained)
         self.number, self.is_ready, self.hand = self.number + 1, False, []
 

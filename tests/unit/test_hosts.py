@@ -116,7 +116,7 @@ def test_rests_double_up_to_a_minute_and_a_silent_machine_rests_until_ray_has_no
     for _ in range(8):
         rest = hosts.fault("w", "bad", kind="machine", now=100.0)
         assert rest is not None
-        rests.append(rest.until - 100.0)
+        rests.append(rest - 100.0)
     assert rests == [1, 2, 4, 8, 16, 32, MAX_REST_S, MAX_REST_S]
     fault(hosts, "v", "a", "silent", now=100.0)
     assert hosts.to_avoid(100.0) == ([], {"a": 100.0 + SILENT_REST_S})

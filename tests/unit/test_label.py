@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
-from framefleet.pipeline.outputs.damage import damaged_records, strays
+from framefleet.pipeline.outputs.damage import ClipIndex, IndexedRecord, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels

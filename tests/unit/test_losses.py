@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from framefleet.cluster.fleet import losses
-from framefleet.cluster.fleet.fleet import Listening
+from framefleet.cluster.fleet.actors import Listening
 from framefleet.cluster.fleet.losses import address_in, cause_of_death, cause_of_loss
 from framefleet.pipeline.errors import ModelError
 

@@ -5,33 +5,27 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet import machines as machines_module
-from framefleet.cluster.fleet.machines import Machine, Machines, room
+from framefleet.cluster.fleet.machines import Machine, Machines
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.shares import machines_in_words, shares
+from framefleet.cluster.fleet.shares import Shares, machines_in_words, shares
 from framefleet.pipeline.errors import FleetError
 
 HEAD = Machine(node_id="h", host="head", address="10.0.0.1")
 SMALL = Machine(node_id="a", host="small", address="10.0.0.2", cpus=8, gpus=1)
 LARGE = Machine(node_id="b", host="large", address="10.0.0.3", cpus=64, gpus=8)
+HERE = Machine(node_id="a", host="small", address="127.0.0.1", cpus=8)
 
 
-def node(**changed: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "NodeID": "a",
-        "NodeManagerHostname": "small",
-        "NodeManagerAddress": "127.0.0.1",
-        "NodeManagerPort": 0,
-        "Alive": True,
-        "Resources": {"CPU": 8.0},
-    }
-    return values | changed
+def room(machines: list[Machine], *, cpus: float, gpus: float, but: Sequence[str] = ()) -> int:
+    return Shares(cpus=cpus, gpus=gpus, asked=None).room(machines, but=but)
 
 
 def test_room_is_counted_machine_by_machine() -> None:
@@ -56,8 +50,8 @@ def test_auto_is_as_many_workers_as_have_room_and_grows_with_the_cluster() -> No
 
 
 def test_machines_that_have_died_are_not_there() -> None:
-    dead = node(NodeID="b", Alive=False, Resources={})
-    with Machines("a", look=lambda: [node(), dead]) as machines:
+    dead = Machine(node_id="b", host="", address="", is_alive=False)
+    with Machines("a", look=lambda: [HERE, dead]) as machines:
         machines.check(silent_s=11, limit_s=12)
         assert [machine.name for machine in machines.alive] == ["small (127.0.0.1)"]
         assert machines.find(node_id="b") is None
@@ -66,7 +60,7 @@ def test_machines_that_have_died_are_not_there() -> None:
 
 def test_a_head_that_does_not_answer_is_told() -> None:
     with (
-        Machines("a", look=lambda: [node()]) as machines,
+        Machines("a", look=lambda: [HERE]) as machines,
         pytest.raises(FleetError, match="head of the Ray cluster has not answered for 13 s"),
     ):
         machines.check(silent_s=13, limit_s=12)
@@ -74,7 +68,7 @@ def test_a_head_that_does_not_answer_is_told() -> None:
 
 def test_a_machine_that_the_cluster_gave_up_ends_its_driver() -> None:
     with (
-        Machines("a", look=lambda: [node(Alive=False)]) as machines,
+        Machines("a", look=lambda: [replace(HERE, is_alive=False)]) as machines,
         pytest.raises(FleetError, match="has given this machine up"),
     ):
         machines.check(silent_s=0, limit_s=12)
@@ -87,14 +81,14 @@ def test_a_ray_that_has_ended_on_this_machine_is_found_at_the_next_look(
     looked, num_looks = threading.Event(), 0
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def look() -> list[dict[str, Any]]:
+        def look() -> list[Machine]:
             nonlocal num_looks
             num_looks += 1
             if num_looks == 3:
                 listener.close()
             if num_looks > 4:
                 looked.set()
-            return [node(NodeManagerPort=port)]
+            return [replace(HERE, port=port)]
 
         port = listener.getsockname()[1]
         with Machines("a", look=look) as machines:
@@ -106,9 +100,9 @@ def test_a_ray_that_has_ended_on_this_machine_is_found_at_the_next_look(
 def test_a_look_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines_module, "LOOK_EVERY_S", 0.01)
     failed = threading.Event()
-    answers = iter([[node()]])
+    answers = iter([[HERE]])
 
-    def look() -> list[dict[str, Any]]:
+    def look() -> list[Machine]:
         with suppress(StopIteration):
             return next(answers)
         failed.set()
@@ -120,7 +114,7 @@ def test_a_look_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_head_that_does_not_answer_at_the_start_is_an_error_of_the_cluster() -> None:
-    def look() -> list[dict[str, Any]]:
+    def look() -> list[Machine]:
         raise TimeoutError("Deadline Exceeded")
 
     with pytest.raises(FleetError, match="does not answer: Deadline Exceeded"), Machines("a", look=look):

@@ -11,8 +11,8 @@ import pytest
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts
-from framefleet.cluster.dispatch.oversized_rows import NEW_PROCESS_S, SLACK_BYTES
-from framefleet.cluster.driver.health import cause_to_end
+from framefleet.cluster.dispatch.waiting_rows import NEW_PROCESS_S, SLACK_BYTES
+from framefleet.cluster.fleet.losses import cause_to_end
 from framefleet.cluster.worker.messages import Failed, WorkerReport
 from framefleet.pipeline.errors import OutOfMemory
 from tests.unit.dispatching import lease
@@ -96,7 +96,7 @@ class Simulated:
             rest = self.hosts.fault(name, cause.reason, kind=cause.kind, now=now)
             self.process[name] += 1
             if rest and not self.hosts.is_blocked("machine"):
-                heapq.heappush(self.events, (rest.until + LOAD_S, self.process[name], name))
+                heapq.heappush(self.events, (rest + LOAD_S, self.process[name], name))
 
 
 def test_one_filled_gpu_of_eight_costs_no_row_and_is_used_no_longer() -> None:

@@ -12,14 +12,13 @@ import pytest
 from PIL import Image
 
 from framefleet.jobs.render.claim import differences_of
-from framefleet.pipeline.outputs.clip_index import ClipIndex
-from framefleet.pipeline.outputs.damage import damaged_records, strays
+from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.clip_names import clip_path, preview_path
+from framefleet.pipeline.outputs.media.media import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.media.preview import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of

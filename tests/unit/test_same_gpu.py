@@ -55,7 +55,7 @@ class Mixed(Workers):
 
     def end(self, worker: str, cause: Cause) -> Lost:
         self.refused.append(cause)
-        return Lost(worker=worker, reason=cause.reason, kind=cause.kind, suspects=None, error=cause.error)
+        return Lost(worker, cause)
 
     def replace(self, lost: Lost, *, is_explained: bool) -> None:
         """None takes its place."""

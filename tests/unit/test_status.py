@@ -78,7 +78,7 @@ def test_workers_that_are_there_come_first_and_those_that_went_are_few() -> None
         tally.joined(f"w{number}", "here")
         tally.counted(f"w{number}", {WORKER_SECONDS.key("rows"): 2.0})
         if number < 2990:
-            (tally.lost if number % 2 else tally.drained)(f"w{number}")
+            tally.left(f"w{number}", "lost" if number % 2 else "drained")
     progress = tally.progress(1.0)
     newest = [f"w{number}" for number in range(2990, 3000)]
     assert [worker.name for worker in progress.workers[:11]] == [*newest, "w2989"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.cluster.driver.health import CUT_OFF_S, Storing
+from framefleet.cluster.fleet.losses import CUT_OFF_S, Storing
 
 NOW = 1000.0
 

@@ -20,14 +20,13 @@ from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.marks import adapters, spread
 from framefleet.pipeline.outputs.marks.payload import payload_of, row_prefix
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark, locked_weights, weights_digest
 from framefleet.pipeline.outputs.marks.watermark import (
     FoundWatermark,
     mark_frames,
     mark_sound,
     watermarks_in,
 )
-from framefleet.pipeline.outputs.marks.weights import locked_weights, weights_digest
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.unit.test_encode_clip import CLIP

@@ -22,8 +22,8 @@ from framefleet.jobs.render.output_job import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import (
+    ClipIndex,
     Damage,
     DamageKind,
     beside_parts,

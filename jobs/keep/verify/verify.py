@@ -16,8 +16,14 @@ from framefleet.jobs.keep.verify.rows import VerifiedRow, verified_rows
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_index import ClipIndex
-from framefleet.pipeline.outputs.damage import Damage, beside_parts, damage_of_drafts, damaged_records, strays
+from framefleet.pipeline.outputs.damage import (
+    ClipIndex,
+    Damage,
+    beside_parts,
+    damage_of_drafts,
+    damaged_records,
+    strays,
+)
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import parts_in

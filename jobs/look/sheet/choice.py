@@ -11,12 +11,12 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.outputs.clip_frames import FRAMES_OF
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.record_files import FRAMES_OF
 from framefleet.pipeline.outputs.stores.store import Store
 
 _READ = [*FRAMES_OF, "row_indices", "fps", "seed", "arguments", "frames_sha256"]

@@ -16,7 +16,6 @@ from framefleet.jobs.look.sheet.choice import Chosen, ClipChoice, caption_text, 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.outputs.clip_frames import recorded_frames
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of, stacked, within
 from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
@@ -25,6 +24,7 @@ from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 

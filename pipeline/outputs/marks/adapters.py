@@ -19,8 +19,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.marks.chips import Reading, Samples
 from framefleet.pipeline.outputs.marks.payload import Bits
-from framefleet.pipeline.outputs.marks.settings import Watermark
-from framefleet.pipeline.outputs.marks.weights import locked_weights
+from framefleet.pipeline.outputs.marks.settings import Watermark, locked_weights
 
 _AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
 _RATE = 16_000  # of the sound that AudioSeal was trained on

@@ -265,10 +265,8 @@ def read_tags(media_bytes: bytes) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
 
 
-@contextmanager
-def _opened(media_bytes: bytes) -> Iterator[av.container.InputContainer]:
-    with av.open(io.BytesIO(media_bytes), "r", options={**_READING, **_DECODING}) as container:
-        yield container
+def _opened(media_bytes: bytes) -> av.container.InputContainer:
+    return av.open(io.BytesIO(media_bytes), "r", options={**_READING, **_DECODING})
 
 
 def _tag_bt709(context: av.VideoCodecContext) -> None:

@@ -144,7 +144,10 @@ def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> It
 def _merged(store: Store, group: _Group) -> bytes:
     """Return the file of the part in place of these."""
     # All parts of a run say alike what they are.
-    said = {run: metadata_of(store, next(of_run).path) for run, of_run in groupby(group.parts, _run_of)}
+    said = {
+        run: metadata_of(store, next(of_run).path)
+        for run, of_run in groupby(group.parts, lambda part: part.run)
+    }
     earlier = [origins_in(store, part.path) if ORIGINS in said[part.run] else None for part in group.parts]
     table = pa.concat_tables(group.tables)
     order = _table_order(table)
@@ -160,7 +163,3 @@ def _table_order(table: pa.Table) -> npt.NDArray[np.int64]:
     if pc.all(pc.greater(pc.list_value_length(places), 0), skip_nulls=False).as_py():
         return pc.sort_indices(pc.list_element(places, 0)).to_numpy()  # type: ignore[no-any-return]
     return np.arange(len(table))
-
-
-def _run_of(part: Part) -> str:
-    return part.run

@@ -189,9 +189,7 @@ def listed_then(store: Store, parts: Sequence[Part], then: Sealed) -> tuple[list
         return found, len(parts) - len(found)
     num_older = len(found)
     for _, origins in _merged(store, parts):
-        names = (
-            (one, part_of(f"{RECORDS}/part-{one.run}-{one.number:06d}.parquet")) for one in origins.parts
-        )
+        names = ((one, part_of(one.path)) for one in origins.parts)
         inner = [(one, part) for one, part in names if part and is_sealed(part, then)]
         found += [part for _, part in inner]
         num_older += sum(one.end - one.first for one, _ in inner) == len(origins.places)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -121,13 +121,13 @@ def _not_ours(store: Store, path: str, reason: str) -> JobError:
 
 
 def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -> pa.Table:
-    there = pq.read_schema(pa.BufferReader(content))
+    metadata = pq.read_metadata(pa.BufferReader(content))
+    there = metadata.schema.to_arrow_schema()
     names = there.names
     fields = there if fields is None else fields
     fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
     if wrong := [name for name in fields.names if names.count(name) != 1]:
         raise ValueError(f"it has no column {wrong[0]!r}, or several")
-    metadata = pq.read_metadata(pa.BufferReader(content))
     texts = {name for name in fields.names if there.field(name).type in TEXTS}
     # Those that are, as dictionaries: of a million cells of one long text the file holds one.
     shared = _with_dictionary(metadata)
@@ -136,9 +136,9 @@ def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -
         read_dictionary=[name for name in texts if name in shared],
         metadata=metadata,
     )
-    if file.metadata.num_rows > MAX_PART_ROWS:
+    if metadata.num_rows > MAX_PART_ROWS:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
-    _check_bytes(max(_stored_bytes(file.metadata, fields.names)))
+    _check_bytes(max(_stored_bytes(metadata, fields.names)))
     table = file.read(fields.names).select(fields.names)
     _check_bytes(sum(map(_unpacked_bytes, table.columns)))
     table = pa.table([_as_text(table[field.name], field) for field in fields], fields.names)
@@ -169,9 +169,7 @@ def _check_bytes(size_bytes: int) -> None:
 
 def _with_dictionary(metadata: pq.FileMetaData) -> set[str]:
     """Return the columns that have a dictionary of their values."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    columns = (group.column(number) for group in groups for number in range(group.num_columns))
-    return {column.path_in_schema for column in columns if column.has_dictionary_page}
+    return {column.path_in_schema for column in _chunks(metadata) if column.has_dictionary_page}
 
 
 def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
@@ -179,10 +177,13 @@ def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int
 
     A page of a few bytes holds ten million equal numbers of a list.
     """
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    columns = (group.column(i) for group in groups for i in range(group.num_columns))
-    chosen = [column for column in columns if column.path_in_schema.split(".")[0] in names]
+    chosen = [chunk for chunk in _chunks(metadata) if chunk.path_in_schema.split(".")[0] in names]
     return sum(c.total_uncompressed_size for c in chosen), 8 * sum(c.num_values for c in chosen)
+
+
+def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return (group.column(number) for group in groups for number in range(group.num_columns))
 
 
 def _unpacked_bytes(column: pa.ChunkedArray) -> int:

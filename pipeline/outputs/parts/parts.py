@@ -19,7 +19,13 @@ from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, Record, record_of
+from framefleet.pipeline.outputs.parts.records import (
+    FIRST_FIELDS,
+    LATER_FIELDS,
+    Record,
+    fields_named,
+    record_of,
+)
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
@@ -32,7 +38,7 @@ _MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are
 _BYTES_AHEAD = 64 << 20
 MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
-_ROW_ID = pa.schema([FIRST_FIELDS.field("row_id")])
+_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 
 
 class PartWriter:
@@ -120,12 +126,10 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([value and value.encode("utf-8", "replace").decode() for value in values], kind)
 
 
-def tables_by_part(
-    store: Store, fields: pa.Schema, maybe: pa.Schema | None = None
-) -> Iterator[tuple[str, pa.Table]]:
+def tables_by_part(store: Store, fields: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
     """Yield each part that counts, in the order in which they were written, and these columns of it."""
     paths = [part.path for part in live_parts(store)]
-    yield from zip(paths, read_parts(store, paths, fields, maybe), strict=True)
+    yield from zip(paths, read_parts(store, paths, fields), strict=True)
 
 
 def read_parts(

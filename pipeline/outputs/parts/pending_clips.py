@@ -37,6 +37,7 @@ from framefleet.pipeline.outputs.parts.records import (
     LATER_FIELDS,
     RECORD_FIELDS,
     Record,
+    fields_named,
     record_of,
     values_of,
 )
@@ -47,10 +48,8 @@ _NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}}
 _TAG = re.compile(rf"-([0-9a-f]{{{TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
 _NUM_READERS = 4  # clips in memory at once
-_PLACES = pa.schema([FIRST_FIELDS.field(name) for name in ("row_id", "uri")])
-_LATER_PLACES = pa.schema(
-    [LATER_FIELDS.field(name) for name in ("path", "extra_outputs_sha256", "extra_outputs_path")]
-)
+_PLACES = fields_named(FIRST_FIELDS, "row_id", "uri")
+_LATER_PLACES = fields_named(LATER_FIELDS, "path", "extra_outputs_sha256", "extra_outputs_path")
 
 log = logging.getLogger(__name__)
 

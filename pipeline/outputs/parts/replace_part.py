@@ -28,8 +28,8 @@ from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 30  # as of a part
-_ASKED = fields_named(FIRST_FIELDS, "row_id", "bytes", "recipe", "arguments", "environment")
-_LATER_ASKED = fields_named(LATER_FIELDS, "model_name")
+_ASKED = fields_named(FIRST_FIELDS, "row_id", "media_sha256", "bytes", "recipe", "arguments", "environment")
+_LATER_ASKED = fields_named(LATER_FIELDS, "model_name", "extra_outputs_sha256")
 
 
 def replace_part(
@@ -42,11 +42,6 @@ def replace_part(
     """
     table = read_part(store, path, None)
     left = table.filter(pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))))
-    replace_by(store, path, left, run=run, number=number, hold=hold)
-
-
-def replace_by(store: Store, path: str, left: pa.Table, *, run: str, number: int, hold: Hold) -> None:
-    """Do what `replace_part` does; left: the rows that stay."""
     hold.check()
     if len(left):
         job = {name: text for name, text in metadata_of(store, path).items() if name == JOB}
@@ -104,7 +99,7 @@ def withdraw(
 ) -> Iterator[tuple[list[str], int]]:
     """Take out the records that `goes` names; yield of each part, once it is replaced, what went.
 
-    goes: asked with row_id, bytes, recipe, arguments, environment, model_name. Yields row_ids, and bytes of
+    goes: asked with recipe, arguments, environment, model_name and others. Yields row_ids, and bytes of
     clips, which are not adopted, but swept as soon as others are in their place. Memory does not grow with
     the records. Only for who holds the output; to be read to the end.
     """
@@ -116,22 +111,7 @@ def withdraw(
         gone = [row for rows in rows_in_table(table, where) for row in rows if goes(row)]
         if gone:
             number += 1
-            row_ids = [row["row_id"] for row in gone]
-            _replace(store, part.path, row_ids, run=run, number=number, hold=hold)
+            row_ids, extras = [row["row_id"] for row in gone], "extra_outputs_sha256"
+            disown(store, [intent_path(row["row_id"], row["media_sha256"], row.get(extras)) for row in gone])
+            replace_part(store, part.path, row_ids, run=run, number=number, hold=hold)
             yield row_ids, sum(row["bytes"] for row in gone)
-
-
-def _replace(store: Store, path: str, row_ids: list[str], *, run: str, number: int, hold: Hold) -> None:
-    table = read_part(store, path, None)
-    is_gone = pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))
-    disown(store, _intents(table.filter(is_gone)))
-    left = table.filter(pc.invert(is_gone))
-    replace_by(store, path, left, run=run, number=number, hold=hold)
-
-
-def _intents(table: pa.Table) -> list[str]:
-    """Return where the intents of these records' clips were."""
-    extras = "extra_outputs_sha256"
-    names = ["row_id", "media_sha256", *([extras] if extras in table.column_names else [])]
-    rows = table.select(names).to_pylist()
-    return [intent_path(row["row_id"], row["media_sha256"], row.get(extras)) for row in rows]

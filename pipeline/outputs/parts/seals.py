@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS
@@ -33,16 +33,6 @@ MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for e
 Sealed = Mapping[str, list[tuple[int, int]]]
 SEALED = TypeAdapter(dict[str, list[tuple[int, int]]])
 
-
-class _Written(BaseModel):
-    """What a driver's file says of parts."""
-
-    sealed: dict[str, list[tuple[int, int]]]
-    merged: dict[str, list[tuple[int, int]]] = {}
-    merges: dict[str, int] = {}
-
-
-_WRITTEN = TypeAdapter(_Written)
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +75,9 @@ class Seal:
         return 0 < part.epoch < self.epoch and not is_sealed(part, self.sealed)
 
 
+_SEAL = TypeAdapter(Seal)
+
+
 def is_sealed(part: Part, sealed: Sealed) -> bool:
     """Tell whether a part is among these."""
     return any(first <= part.number <= last for first, last in sealed.get(part.run, ()))
@@ -114,10 +107,10 @@ def newest_seal(store: Store) -> Seal:
 def _read_seal(store: Store, epoch: int) -> Seal | None:
     """Return what a driver sealed; None before it did, and where nobody can read it."""
     try:
-        written = _WRITTEN.validate_python(parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES)))
-    except (FileNotFoundError, ValueError):
+        said = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
+        return _SEAL.validate_python({**said, "epoch": epoch})
+    except (FileNotFoundError, TypeError, ValueError):  # not there, no mapping, or other values
         return None
-    return Seal(epoch, written.sealed, written.merged, written.merges)
 
 
 def live_parts(store: Store) -> list[Part]:

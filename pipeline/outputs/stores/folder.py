@@ -10,7 +10,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -51,23 +51,21 @@ class Folder:
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step, whatever was there."""
-        target = self._place(path)
-        with _temporary(target, content) as temporary:
-            os.replace(temporary, target)
-        _sync(target.parent)
+        self._put(path, content, os.replace)
 
     def upload(self, path: str, source: Path) -> None:
         """Put a copy of `source` there, in one step, whatever was there."""
-        target = self._place(path)
-        with open(source, "rb") as file, _temporary(target, file) as temporary:
-            os.replace(temporary, target)
-        _sync(target.parent)
+        with open(source, "rb") as file:
+            self._put(path, file, os.replace)
 
     def create(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step; FileExistsError if something is there."""
+        self._put(path, content, _name_new)
+
+    def _put(self, path: str, content: bytes | BinaryIO, name: Callable[[Path, Path], object]) -> None:
         target = self._place(path)
         with _temporary(target, content) as temporary:
-            _name_new(temporary, target)
+            name(temporary, target)
         _sync(target.parent)
 
     def _place(self, path: str) -> Path:

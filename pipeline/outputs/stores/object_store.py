@@ -166,19 +166,14 @@ class ObjectStore:
             list(deletes.map(self.delete, paths))
 
     def delete_all(self, folder: str) -> None:
-        for path in self.list(folder):
-            self.delete(path)
+        self.delete_many(self.list(folder))
 
     def sweep(self) -> int:
         """Abort uploads in parts that nobody will end; return how many. Stores but S3 forget them."""
         if not s3.is_s3(self.url):
             return 0
         files, root = self._at("")
-        before = datetime.now(UTC) - _LEFT_AFTER
-        left = [upload for *upload, begun in s3.uploads_below(files, root) if begun < before]
-        for bucket, key, upload in left:
-            s3.abort(files, bucket, key, upload)
-        return len(left)
+        return s3.abort_uploads(files, root, before=datetime.now(UTC) - _LEFT_AFTER)
 
     def _at(self, path: str) -> tuple[Any, str]:
         """Return the file system and the full path there.

@@ -87,21 +87,24 @@ def _is_encrypted(answer: Mapping[str, Any]) -> bool:
     return "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
 
 
-def uploads_below(files: Any, root: str) -> Iterator[tuple[str, str, str, datetime]]:
-    """Yield bucket, key, id and time of uploads in parts that were begun below a root, and not ended."""
+def abort_uploads(files: Any, root: str, *, before: datetime) -> int:
+    """Abort uploads in parts that were begun below a root before then, and not ended; return how many."""
+    left = [upload for upload in _uploads_below(files, root) if upload["Initiated"] < before]
+    for upload in left:
+        named = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+        files.call_s3("abort_multipart_upload", Bucket=root.partition("/")[0], **named)
+    return len(left)
+
+
+def _uploads_below(files: Any, root: str) -> Iterator[dict[str, Any]]:
     bucket, _, key = root.partition("/")
     asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     while True:
         said = files.call_s3("list_multipart_uploads", **asked)
-        for upload in said.get("Uploads", []):
-            yield bucket, upload["Key"], upload["UploadId"], upload["Initiated"]
+        yield from said.get("Uploads", [])
         if not said.get("IsTruncated"):
             return
         asked |= {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said["NextUploadIdMarker"]}
-
-
-def abort(files: Any, bucket: str, key: str, upload: str) -> None:
-    files.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:
