@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, are_unlike, fingerprint, masks_of
-from framefleet.pipeline.render.fused.traces import Trace, Traces, look_inside
+from framefleet.pipeline.render.fused.pins import Trace, Traces, look_inside
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
 _REMEMBERED = 4096
