@@ -33,8 +33,7 @@ from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
+from framefleet.pipeline.rows.sweeps.sweep import Swept, check_sweep, open_sweep
 from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
 from framefleet.pipeline.rows.tables.model_rows import MODEL_COLUMN, ModelRows, joined_columns
 from framefleet.pipeline.rows.tables.row_inputs import Finder

@@ -18,7 +18,7 @@ from framefleet.pipeline.guards.json_text import CANONICAL, parse_json
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import likely_encoding, raw_bytes
-from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
+from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
 MAX_LINE = 16 << 20

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.refusal import Problem
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
-from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
+from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
 SEPARATORS = {"csv": ",", "tsv": "\t"}
