@@ -218,7 +218,7 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
     """
     num_records, parts = 0, [part.path for part in live_parts(resolved.store)]
     for records in read_parts(resolved.store, parts, _DONE):
-        index.mark_ids_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
+        index.mark_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
         num_records += len(records)
     if index.num_doubled:
         watch.say(
