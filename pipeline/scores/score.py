@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,14 +60,10 @@ class ClipScore:
         return self.digest is not None and self.name != SIMILARITY
 
 
-@dataclass(frozen=True, slots=True)
-class OfFrames:
-    """A function of frames alone."""
-
-    measure: Callable[[Frames], ScoreValue]
-
-    def __call__(self, frames: Frames, record: Mapping[str, Any]) -> ScoreValue:
-        return self.measure(frames)
+def _of_frames(
+    measure: Callable[[Frames], ScoreValue], frames: Frames, record: Mapping[str, Any]
+) -> ScoreValue:
+    return measure(frames)
 
 
 _MEASURES: tuple[tuple[Callable[[Frames], ScoreValue], pa.DataType], ...] = (
@@ -78,7 +75,7 @@ _MEASURES: tuple[tuple[Callable[[Frames], ScoreValue], pa.DataType], ...] = (
     (num_torn_frames, pa.int64()),
 )
 OWN_SCORES = {
-    measure.__name__: ClipScore(name=measure.__name__, kind=kind, function=OfFrames(measure))
+    measure.__name__: ClipScore(name=measure.__name__, kind=kind, function=partial(_of_frames, measure))
     for measure, kind in _MEASURES
 }
 
