@@ -227,6 +227,9 @@ class Swept:
         return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
+RowSource = Table | Swept
+
+
 def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,18 +39,10 @@ QUESTION = struct.Struct("<qq")
 UNKNOWN = -1  # the number of rows of a text file
 
 
-class OpenFile(Protocol):
-    """As much of a file as readers of tables use."""
-
-    def tell(self) -> int: ...
-    def seek(self, offset: int, /) -> int: ...
-    def read(self, count: int, /) -> bytes: ...
-
-
 class PatientFile:
-    """What is read again begins where the first try did."""
+    """As much of a file as readers of tables use. What is read again begins where the first try did."""
 
-    def __init__(self, file: OpenFile, patience: Patience) -> None:
+    def __init__(self, file: Any, patience: Patience) -> None:
         self._file, self._patience = file, patience
         self.tell, self.seek = file.tell, file.seek  # which ask nobody
 
@@ -60,7 +52,8 @@ class PatientFile:
 
         def read() -> bytes:
             self.seek(offset)
-            return self._file.read(count)
+            content: bytes = self._file.read(count)
+            return content
 
         try:
             return self._patience.ride_out(read)
@@ -124,7 +117,7 @@ def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], i
 
 
 @contextmanager
-def _opened(source: TableFile) -> Iterator[tuple[OpenFile, int | None]]:
+def _opened(source: TableFile) -> Iterator[tuple[Any, int | None]]:
     """Give the file and its size; None where it can only be read in order, as from some web servers."""
     try:
         file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
@@ -174,11 +167,12 @@ def _answers(
         raise TableError(*refused)
 
 
-def _part(file: OpenFile, offset: int, count: int, *, name: str) -> bytes:
+def _part(file: Any, offset: int, count: int, *, name: str) -> bytes:
     try:
         if file.tell() != offset:
             file.seek(offset)
-        return file.read(count)
+        content: bytes = file.read(count)
+        return content
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
