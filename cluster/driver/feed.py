@@ -21,8 +21,7 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.prompt_lengths import CountedApart
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.model_rows import ModelRows
-from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
 
 log = logging.getLogger(__name__)
 
