@@ -142,7 +142,8 @@ class Company:
         """Split calls of one look by what is shared among rows that have it equal."""
         first = calls[places[0]]
         axes = self.axes(first)
-        shared = [leaf for leaf, axis in enumerate(axes) if axis is None and _has_tensors(first.leaves[leaf])]
+        with_tensors = [isinstance(leaf, Tensor | list | tuple) for leaf in first.leaves]
+        shared = [leaf for leaf, axis in enumerate(axes) if axis is None and with_tensors[leaf]]
         if not shared:
             return [places]
         prints = [[fingerprint(calls[place].leaves[leaf]) for leaf in shared] for place in places]
@@ -183,10 +184,6 @@ def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:
     else:
         return []
     return [*options, None] if len({fingerprint(leaf) for leaf in column}) == 1 else options
-
-
-def _has_tensors(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor | list | tuple)
 
 
 def _changed(axes: Axes, leaf: int, axis: int | None) -> Axes:

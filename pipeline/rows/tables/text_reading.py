@@ -144,17 +144,14 @@ def lines_in(
     text = unpacked(content, compression)
     num_rows = 0
     with suppress(*_UNREADABLE):
-        for line in _starts_in_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
+        of_json = (number for number, line in enumerate(text, start=1) if line.strip())
+        for line in of_json if kind == "jsonl" else _starts_in_csv(text, kind):
             if num_rows in wanted:
                 found[num_rows] = line
             num_rows += 1
             if len(found) == len(wanted):
                 break
     return found, num_rows
-
-
-def _starts_in_json(content: Any) -> Iterator[int]:
-    return (number for number, line in enumerate(content, start=1) if line.strip())
 
 
 def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:
