@@ -30,7 +30,15 @@ from framefleet.pipeline.outputs.parts.pending_clips import announce, intents_in
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.outputs.parts.seals import sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.verdict import EQUAL, PLAIN_CALL, Audited, Verdict, kind_of, with_remark
+from framefleet.pipeline.render.audit.verdict import (
+    DIFFERED,
+    EQUAL,
+    Audited,
+    Verdict,
+    apart,
+    kind_of,
+    with_remark,
+)
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import RECORD
 
@@ -147,7 +155,7 @@ class Workers:
             recipe=row.request.recipe,
         )
         if is_equal or not was_batched:
-            record = with_remark(record, EQUAL if is_equal else PLAIN_CALL)
+            record = with_remark(record, EQUAL if is_equal else apart(DIFFERED))
         announce(self.store, record, was_batched=was_batched)
         stored = store_clip(self.store, EncodedClip(suffix=".mp4", content=content, record=record))
         self.num_rendered += 1

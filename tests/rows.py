@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Identity
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -67,3 +70,12 @@ def record(number: int, **changed: Any) -> Record:
 
 def failure(**changed: Any) -> FailureRecord:
     return replace(FAILURE, **changed)
+
+
+def row_id(
+    request: Request, *, model_digest: str, numerics: dict[str, Any], recipe_digest: str | None
+) -> str:
+    """Return the row_id of a request whose recipe has this digest."""
+    recipe = replace(BUILT_IN["generate"], digest=recipe_digest)
+    identity = Identity(model_digest=model_digest, numerics=numerics, recipes={request.recipe: recipe})
+    return identity(request)

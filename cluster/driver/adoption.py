@@ -11,7 +11,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.scores.scorer import Scored
+from framefleet.pipeline.scores.score import Scored
 
 
 @dataclass(slots=True)

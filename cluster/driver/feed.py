@@ -18,11 +18,10 @@ from framefleet.cluster.driver.work import Added, Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.prompt_lengths import CountedApart
+from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.model_rows import ModelRows
-from framefleet.pipeline.rows.tables.table import RowSource
-from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.pipeline.rows.token_counts import CountedApart
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.model_rows import ModelRows
-from framefleet.pipeline.rows.tables.table import RowSource
+from framefleet.pipeline.rows.tables.table_rows import ModelRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

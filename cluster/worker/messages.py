@@ -27,8 +27,7 @@ from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.scores.score import ClipScore
-from framefleet.pipeline.scores.scorer import Scored
+from framefleet.pipeline.scores.score import ClipScore, Scored
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model

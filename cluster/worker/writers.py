@@ -18,7 +18,7 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.rows.inputs.marks import ingredients_of
-from framefleet.pipeline.scores.scorer import score_clip
+from framefleet.pipeline.scores.score import score_clip
 
 # Writers that wait cost nothing, and the store is waited for longer than the CPU.
 _MIN_WRITERS = 2

@@ -37,7 +37,7 @@ from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.request import Request, one_step
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
+from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 COMMAND_S = 1.5  # of the command, before anything starts in the background

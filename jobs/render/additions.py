@@ -75,7 +75,7 @@ class Additions:
         """Note which rows from a position on have a record, as the table once had them; return how many."""
         fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
         return sum(
-            self._index.mark_ids_done(
+            self._index.mark_done(
                 ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
             )
             for _, records in tables_by_part(self._resolved.store, fields)

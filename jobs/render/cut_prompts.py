@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.rows.prompt_lengths import StoredTokenizer, TextReader, reader_for, texts_read
+from framefleet.pipeline.rows.prompt_lengths import (
+    CountedApart,
+    StoredTokenizer,
+    TextReader,
+    reader_for,
+    texts_read,
+)
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.pipeline.rows.token_counts import CountedApart
 
 _CONFIG = "tokenizer_config.json"
 _MAX_CONFIG_BYTES = 1 << 24

@@ -49,7 +49,7 @@ from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
+from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 _NOTHING = Spent()

@@ -33,15 +33,13 @@ from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
+from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
 from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
-from framefleet.pipeline.rows.tables.model_rows import MODEL_COLUMN, ModelRows, joined_columns
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import RowSource, Table, folder_of, open_table
-from framefleet.pipeline.rows.tables.table_rows import TableRows
+from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
+from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
 from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
 

@@ -27,9 +27,9 @@ from framefleet.pipeline.outputs.parts.records import row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import Carried
-from framefleet.pipeline.rows.tables.table import RowSource
 
 _ROW_ID_LENGTH = 32
 _ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes

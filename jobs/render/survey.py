@@ -23,11 +23,11 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.pipeline.rows.tables.table import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.text import command
 
@@ -218,7 +218,7 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
     """
     num_records, parts = 0, [part.path for part in live_parts(resolved.store)]
     for records in read_parts(resolved.store, parts, _DONE):
-        index.mark_ids_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
+        index.mark_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
         num_records += len(records)
     if index.num_doubled:
         watch.say(

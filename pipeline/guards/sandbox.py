@@ -29,7 +29,7 @@ class Ended(Exception):
 
 
 class Sandbox:
-    """A process that runs a module's `main`, which calls `serve`; it takes and sends messages of bytes.
+    """A process that runs a module, which calls `serve`; it takes and sends messages of bytes.
 
     max_silence_s: how long it may take for its next message.
     """

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -32,22 +32,11 @@ _OTHERS = {"rows", "inputs", "upload", "media"}
 _RANKS = dict(encode=1, denoise=1, decode=1, plain=2, audit=2, probe=3, store=4, compile=4)
 
 
-class _Marks(Protocol):
-    """Moments in the model's work. are_anyones: any thread may make them, whatever the model does."""
-
-    are_anyones: bool
-
-    def mark(self) -> Any: ...
-
-    def seconds(self, first: Any, then: Any) -> float | None:
-        """Return what passed between two; None while the second is to come."""
-
-
 class Clock:
     """A clock of one model."""
 
     def __init__(self, device: str = "cpu", *, now: Callable[[], float] = time.perf_counter) -> None:
-        self._marks: _Marks = _Events(device) if device.startswith("cuda") else _Moments(now)
+        self._marks: _Moments | _Events = _Events(device) if device.startswith("cuda") else _Moments(now)
         self._now = now
         self._lock = threading.Lock()  # of all below
         self._started = self._since = self._turned = now()
@@ -158,14 +147,15 @@ class Clock:
 
 
 class _Moments:
-    """Of a model whose calls return when they are done."""
+    """Moments in the work of a model whose calls return when they are done."""
 
-    are_anyones = True
+    are_anyones = True  # any thread may make them, whatever the model does
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.mark = now
 
     def seconds(self, first: float, then: float) -> float | None:
+        """Return what passed between two; None while the second is to come."""
         return then - first
 
 

@@ -59,8 +59,10 @@ class Findings:
 
     def pins(self, kind: Kind) -> frozenset[str] | None:
         """Return the modules that were pinned in exact forwards of a kind; None where none is known."""
-        pins = next((pins for pins in self._of(kind.look).pins if _is_of(pins, kind)), None)
-        return None if pins is None or tuple(pins.axes) != kind.axes else frozenset(pins.modules)
+        for pins in self._of(kind.look).pins:
+            if pins == _pins_of(kind, pins.modules):
+                return frozenset(pins.modules)
+        return None
 
     def note(self, kind: Kind, verdict: Worth, *, seconds: float, pins: Collection[str] | None) -> None:
         """KeptSteps what was found of a kind. pins: the modules that make it exact, where it is."""
@@ -111,11 +113,6 @@ def _pins_of(kind: Kind, modules: Collection[str]) -> Pins:
         axes=list(kind.axes),
         modules=sorted(modules),
     )
-
-
-def _is_of(pins: Pins, kind: Kind) -> bool:
-    mix = (sorted(kind.loras), sorted(kind.differing))
-    return pins.rows == kind.rows and (pins.loras, pins.differing) == mix
 
 
 def surroundings(model: Model, batching: Batching) -> str:

@@ -119,11 +119,6 @@ def to_bytes(found: Found) -> bytes:
     return canonical_json(found.model_dump()).encode()
 
 
-def found_in(content: bytes, where: str) -> Found:
-    """Return what `to_bytes` was given. Raises JobError for anything else. where: what messages call it."""
-    return read_as(_FOUND, content, where, fix="delete it")
-
-
 class Places:
     """Read one after another until one knows, and all written; of several writers at once the last wins."""
 
@@ -163,7 +158,8 @@ class Places:
     def _read(self, store: Store, folder: str, name: str) -> Found | None:
         path = f"{folder}{name}.json"
         try:
-            return found_in(store.read(path, MAX_FILE_BYTES + 1), store.url_of(path))
+            content = store.read(path, MAX_FILE_BYTES + 1)
+            return read_as(_FOUND, content, store.url_of(path), fix="delete it")
         except FileNotFoundError:
             return None
         except JobError as error:

@@ -180,17 +180,12 @@ def put_off_postprocessing(pipe: Any, *, original: Any) -> None:
 
 
 def _processors(pipe: Any) -> Iterator[Any]:
+    of_video = VideoProcessor.postprocess_video
     for value in vars(pipe).values():
         kind: Any = type(value)
         is_plain = isinstance(value, VaeImageProcessor) and kind.postprocess is VaeImageProcessor.postprocess
-        if is_plain and not _has_own_video(kind):
+        if is_plain and getattr(kind, "postprocess_video", of_video) is of_video:
             yield value
-
-
-def _has_own_video(kind: Any) -> bool:
-    return getattr(kind, "postprocess_video", VideoProcessor.postprocess_video) is not (
-        VideoProcessor.postprocess_video
-    )
 
 
 def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:

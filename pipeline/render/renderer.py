@@ -46,7 +46,7 @@ from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
-from framefleet.pipeline.rows.tables.request_checks import RequestCheck
+from framefleet.pipeline.rows.tables.request_checks import request_check
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Renderer:
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
-        self._check = RequestCheck(model, known, others, inputs, self._identity)
+        self._check = request_check(model, known, others, inputs, self._identity)
         self.clock = Clock(model.environment["device"])
         if model.settings.options.compile:
             self.clock.watch_compiler()
@@ -216,10 +216,10 @@ class Renderer:
         row = RenderRow(row_id, request, is_alone=True)
         return self._ended(self._plain_task(row), row)
 
-    def set_apart(self, kind: str, why: str = DIFFERED) -> None:
-        """Render rows of this kind by plain calls from now on. why: what is known of them."""
+    def set_apart(self, kind: str) -> None:
+        """Render rows of this kind, which differed when batched, by plain calls from now on."""
         if kind not in self._auditor.apart:
-            self._auditor.apart[kind] = why
+            self._auditor.apart[kind] = DIFFERED
             self._begin_again()
 
     def when_written(self, then: Callable[[Exception | None], None]) -> None:
@@ -347,14 +347,14 @@ class Renderer:
 
     def _start(self, row: RenderRow) -> None:
         self._row_watch.begin(row)
-        task = self._batcher.start(
+        task = RowTask(
             partial(self._clocked if row.is_alone else self._call, row),
             row.draws,
             self._hand_over.journal(row),
             turn=nullcontext if row.is_alone else partial(self._turn, row),
             is_alone=row.is_alone,
         )
-        self._rows.start(task, row)
+        self._rows.start(self._batcher.start(task), row)
 
     def _clocked(self, row: RenderRow) -> Rendered:
         """Render a row by a plain call that can be left before each forward, and gone on with elsewhere."""

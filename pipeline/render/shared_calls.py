@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,10 +26,11 @@ class SharedCalls:
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
         self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
         self._device: str = model.environment["device"]
-        methods = shared_methods(model)
-        apart = self._called_alone(methods, mode)
-        self.shared = {name: method for name, method in methods.items() if name not in apart}
-        self._timed = {name: method for name, method in methods.items() if name in apart}
+        self._methods = _methods_of(model)
+        # Parked weights are there while a row is at work, and not while calls of many rows run.
+        alone = self._methods.keys() if mode == "exact" else encoders.alone
+        self.shared = {name: method for name, method in self._methods.items() if name not in alone}
+        self._timed = {name: method for name, method in self._methods.items() if name in alone}
         denoisers = model.denoisers()  # of which a call is not a forward yet
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
 
@@ -45,39 +46,26 @@ class SharedCalls:
         with ExitStack() as stack:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self._encoders.called, self._encoders))
-            _time(self._timed, seconds, stack, self._device)
-            _retry({**self._timed, **self.shared}, second_try, stack)
+            self._watch(self._timed, seconds, second_try, stack)
             yield
 
     @contextmanager
     def clocked(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
         """Put nothing but clocks and second tries around the calls of a row that runs alone."""
         with self._clock.seeing(self._others), ExitStack() as stack:
-            methods = {**self._timed, **self.shared}
-            _time(methods, seconds, stack, self._device)
-            _retry(methods, second_try, stack)
+            self._watch(self._methods, seconds, second_try, stack)
             yield
 
-    def _called_alone(self, methods: Methods, mode: Mode) -> Collection[str]:
-        """Return those that each row calls for itself."""
-        if mode == "exact":
-            return methods.keys()
-        # Parked weights are there while a row is at work, and not while calls of many rows run.
-        return self._encoders.alone
+    def _watch(self, timed_ones: Methods, seconds: _Seconds, second_try: Around, stack: ExitStack) -> None:
+        """Put clocks around these, and second tries around all."""
+        for name, method in timed_ones.items():
+            stopwatch = timed(method.seconds, seconds, self._device)
+            stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+        for name, method in self._methods.items():
+            stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
 
 
-def _time(methods: Methods, seconds: _Seconds, stack: ExitStack, device: str) -> None:
-    for name, method in methods.items():
-        stopwatch = timed(method.seconds, seconds, device)
-        stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
-
-
-def _retry(methods: Methods, second_try: Around, stack: ExitStack) -> None:
-    for name, method in methods.items():
-        stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
-
-
-def shared_methods(model: Model) -> Methods:
+def _methods_of(model: Model) -> Methods:
     """Return what rows call besides denoisers by name, with the seconds of a clip that each counts for."""
     found = {
         f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))

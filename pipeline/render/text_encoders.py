@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded
 from framefleet.pipeline.render.embeddings import EMBEDDINGS, EncodedEmbeddings, NoEmbeddings
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
-from framefleet.pipeline.render.fused.cross_check import are_equal
+from framefleet.pipeline.render.fused.exact import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from framefleet.pipeline.guards.json_text import JsonForm, canonical_json
@@ -35,70 +36,55 @@ def _asked(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> 
     return {"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe}
 
 
-def row_id(
-    request: Request, *, model_digest: str, numerics: Mapping[str, Any], recipe_digest: str | None
-) -> str:
-    """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
-
-    request: with resolved arguments and a canonical scheduler name, as the checks of a row leave it. Its
-    `fps` counts: two rows that differ only in the fps they give are two clips. The job's own rate does not.
-    numerics: what the job asks for (dtype, attention backend, ...); JSON values.
-    recipe_digest: of the user's source; None for recipes that framefleet ships.
-    """
-    identifying = _identifying(request, model_digest, numerics, recipe_digest)
-    return row_id_of(canonical_json(identifying))
-
-
 def row_id_of(content: str) -> str:
     return _sha256(content)[:32]
 
 
-def _identifying(
-    request: Request, model_digest: str, numerics: Mapping[str, Any], recipe_digest: str | None
-) -> dict[str, Any]:
-    return {
-        "arguments": deciding(request.arguments),
-        "fps": request.fps,
-        "model_digest": model_digest,
-        "numerics": numerics,
-        "recipe": request.recipe,
-        "recipe_digest": recipe_digest,
-        "scheduler": request.scheduler,
-        "seed": request.seed,
-    }
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The row_ids of one model that computes in one way. recipes: at least those that its rows name."""
+    """The row_ids of one model that computes in one way.
+
+    numerics: what the job asks for (dtype, attention backend, ...); JSON values. recipes: at least those that
+    its rows name; the digest of one is of the user's source, None for recipes that framefleet ships.
+    """
 
     model_digest: str
     numerics: Mapping[str, Any]
     recipes: Mapping[str, Recipe] | KnownRecipes
 
     def __call__(self, request: Request) -> str:
-        return row_id(
-            request,
-            model_digest=self.model_digest,
-            numerics=self.numerics,
-            recipe_digest=self.recipes[request.recipe].digest,
-        )
+        """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
+
+        request: with resolved arguments and a canonical scheduler name, as the checks of a row leave it. Its
+        `fps` counts: two rows that differ only in the fps they give are two clips. The job's own rate does
+        not.
+        """
+        return row_id_of(canonical_json(self._identifying(request)))
 
     def form(self, request: Request) -> JsonForm:
         """Return what `row_id_of` takes for rows that differ from `request` in its blanks."""
-        digest = self.recipes[request.recipe].digest
-        return JsonForm(_identifying(request, self.model_digest, self.numerics, digest))
+        return JsonForm(self._identifying(request))
+
+    def _identifying(self, request: Request) -> dict[str, Any]:
+        return {
+            "arguments": deciding(request.arguments),
+            "fps": request.fps,
+            "model_digest": self.model_digest,
+            "numerics": self.numerics,
+            "recipe": request.recipe,
+            "recipe_digest": self.recipes[request.recipe].digest,
+            "scheduler": request.scheduler,
+            "seed": request.seed,
+        }
 
 
 def _without_name(value: Any) -> Any:
-    return _without(value, "name") if is_model(value) else each_input(value, _without_uri)
+    if is_model(value):
+        return _without("name", value)
+    return each_input(value, partial(_without, "uri"))
 
 
-def _without_uri(value: Mapping[str, Any]) -> dict[str, Any]:
-    return _without(value, "uri")
-
-
-def _without(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _without(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: inner for key, inner in value.items() if key != name}
 
 

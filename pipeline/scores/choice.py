@@ -12,7 +12,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.scorer import with_arguments
+from framefleet.pipeline.scores.score import with_arguments
 
 _READ = ("row_id", "path", "arguments")
 

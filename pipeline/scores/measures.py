@@ -36,7 +36,8 @@ def sharpness(frames: Frames) -> float:
     was. Does not depend on contrast; noise counts as sharp. Black frames, and those of one colour, are 0.
     """
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_SHARPNESS)).round().astype(int)
-    return float(np.mean([_sharpness(_luma(frames[at])) for at in chosen]))
+    lumas = (_luma(frames[at]) for at in chosen)
+    return float(np.mean([min(_kept(luma), _kept(luma.T)) for luma in lumas]))
 
 
 def motion(frames: Frames) -> float | None:
@@ -107,10 +108,6 @@ def _apart(one: Luma, other: Luma) -> float:
 def _differences(frames: Frames) -> Iterator[float]:
     for one, other in pairwise(map(_luma, frames)):
         yield _apart(one, other)
-
-
-def _sharpness(luma: Luma) -> float:
-    return min(_kept(luma), _kept(luma.T))
 
 
 def _kept(luma: Luma) -> float:

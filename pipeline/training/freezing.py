@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.settings import LoraSettings, TrainSettings
-from framefleet.pipeline.training.world import whole_tensor
+from framefleet.pipeline.training.world import weights_by_name, whole_tensor
 
 _COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
 _ADAPTER = "trained"
@@ -26,15 +26,11 @@ _ADAPTER = "trained"
 def choose_parameters(
     trained: Mapping[str, nn.Module], only: Sequence[str] = (), freeze: Sequence[str] = (), lora: bool = False
 ) -> dict[str, nn.Parameter]:
-    """Return the weights to train, by names as `transformer.blocks.0.attn1.to_q.weight`; freeze the others.
+    """Return the weights to train, by name as in `weights_by_name`; freeze the others.
 
     trained: components by name. only, freeze: of the job; see `matching_names`. lora: only adapters.
     """
-    named = {
-        f"{component}.{name}": weight
-        for component, module in trained.items()
-        for name, weight in module.named_parameters()
-    }
+    named = weights_by_name(trained)
     kept = set(matching_names(named, only=only, freeze=freeze))
     chosen = {name: w for name, w in named.items() if name in kept and (is_lora(name) or not lora)}
     if not chosen:

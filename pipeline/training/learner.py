@@ -17,7 +17,14 @@ from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Prepared, TrainingTask
-from framefleet.pipeline.training.world import SharedLoss, World, reshard, shared_as, trainable, whole_tensor
+from framefleet.pipeline.training.world import (
+    SharedLoss,
+    World,
+    reshard,
+    shared_as,
+    weights_by_name,
+    whole_tensor,
+)
 
 OPTIMIZER = "optimizer"
 
@@ -71,7 +78,8 @@ class Learner:
         for module in self._modules.values():
             module.train()
         self._loss = SharedLoss(task, settings.strategy, world)
-        self.weights: dict[str, nn.Parameter] = trainable(self._modules)
+        named = weights_by_name(self._modules).items()
+        self.weights: dict[str, nn.Parameter] = {name: w for name, w in named if w.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self.weights.values(),
             betas=(settings.betas[0], settings.betas[1]),

@@ -6,6 +6,7 @@ a function of the weights and moments before it, and of its number.
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections import deque
@@ -18,12 +19,21 @@ from typing import Any, TypeVar
 
 import torch
 
-from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.frames.frames import to_frames
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.request import clip_fps
 from framefleet.pipeline.training.checkpoints import Checkpoints
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared_cache import PreparedRows
@@ -38,7 +48,6 @@ from framefleet.pipeline.training.reports import (
     read_losses,
     write_losses,
 )
-from framefleet.pipeline.training.samples import rendered_samples, write_samples
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Finishes, Prepared, TrainingTask
 from framefleet.pipeline.training.training import Training
@@ -50,6 +59,7 @@ FINISH_ROWS = 256
 Tell = Callable[[TrainingReport], None]
 STEPS_AHEAD = 2  # one is ready, one is being read
 T = TypeVar("T")
+_SAMPLES = "samples"  # the folder of clips and contact sheets, by step
 
 
 def run_training(training: Training, world: World, tell: Tell) -> None:
@@ -58,7 +68,7 @@ def run_training(training: Training, world: World, tell: Tell) -> None:
     tell: is given what happens, in the first process only.
     """
     try:
-        _Run(training, world, tell if world.is_first else _say_nothing).run()
+        _Run(training, world, tell if world.is_first else lambda _: None).run()
     except Exception as error:  # torch has no single class for it
         if not is_out_of_memory(error):
             raise
@@ -161,9 +171,12 @@ class _Run:
             return
         self._tell(f"rendering samples after step {number:,}")
         with self._learner.result(), self._learner.resting():
-            outcomes = rendered_samples(self._model, self._training)
+            # One at a time: processes that share weights must make the same forwards, and a probe goes by
+            # the clock.
+            renderer = Renderer(self._model, Batching(mode="fast", max_rows=1), inputs=self._training.inputs)
+            outcomes = list(renderer.render(self._training.samples))
         if self._world.is_first:
-            for problem in write_samples(self._store, number, outcomes):
+            for problem in _write_samples(self._store, number, outcomes):
                 self._tell(problem)
 
     def _keep(self, number: int) -> None:
@@ -196,10 +209,6 @@ def _config(module: Any) -> dict[str, Any]:
 
 def _is_due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
-
-
-def _say_nothing(_: TrainingReport) -> None:
-    """For all processes but the first."""
 
 
 def _be_deterministic(device: torch.device) -> None:
@@ -241,3 +250,31 @@ def _task(pipe: Any, settings: TrainSettings) -> TrainingTask:
     from framefleet.pipeline.training.text_encoder import TextEncoderTask
 
     return TextEncoderTask(pipe)
+
+
+def _write_samples(store: Store, step: int, outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Write clips and their contact sheet; yield what is wrong with the others."""
+    tiles = []
+    for number, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome, Failure):
+            yield f"sample {number} could not be rendered: {outcome.error}"
+            continue
+        try:
+            frames = to_frames(outcome)
+        except RenderError as error:  # pixels beyond what a picture shows, as early weights may give
+            yield f"sample {number} could not be shown: {error}"
+            continue
+        media = Media(format="png" if len(frames) == 1 else "mp4")
+        fps = clip_fps(outcome.request.fps, outcome.native_fps)
+        audio = outcome.audio if media.format == "mp4" else None
+        content = encode(frames, media=media, fps=fps, metadata={"step": str(step)}, audio=audio)
+        store.write(f"{_SAMPLES}/{step}/{number:02}{media.suffix}", content)
+        tiles.append((frames, _caption(outcome, step)))
+    if tiles:
+        picture = io.BytesIO()
+        contact_sheet(tiles).save(picture, format="PNG")
+        store.write(f"{_SAMPLES}/{step}/contact-sheet.png", picture.getvalue())
+
+
+def _caption(clip: Clip, step: int) -> str:
+    return f"{clip.request.arguments.get('prompt', '')}\nseed {clip.request.seed}, after step {step:,}"

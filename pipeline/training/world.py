@@ -124,11 +124,10 @@ def shared_as(like: Tensor, value: Tensor) -> Tensor:
     return value
 
 
-def trainable(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """Return the weights that are trained, as `transformer.blocks.0...`."""
+def weights_by_name(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """Return the weights of components, by names as `transformer.blocks.0.attn1.to_q.weight`."""
     return {
         f"{component}.{name}": weight
         for component, module in modules.items()
         for name, weight in module.named_parameters()
-        if weight.requires_grad
     }

@@ -14,7 +14,7 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
-from framefleet.pipeline.render.audit.verdict import EQUAL, PLAIN_CALL
+from framefleet.pipeline.render.audit.verdict import DIFFERED, EQUAL, apart
 from tests.driven import render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
@@ -67,7 +67,7 @@ def test_real_jobs_end_as_simulated_ones(nth: int, every: int, tmp_path: Path) -
         assert remarks[EQUAL] < AUDITS.total(summary.figures)
     else:
         assert remarks[EQUAL] == AUDITS.total(summary.figures)
-    assert (remarks[PLAIN_CALL] > 0) == simulated.is_noticed
+    assert (remarks[apart(DIFFERED)] > 0) == simulated.is_noticed
 
 
 @pytest.mark.ci
@@ -77,5 +77,5 @@ def test_rows_that_a_certain_partner_makes_wrong_are_all_found_after_equal_audit
     remarks = _remarks(records)
     assert remarks.count(EQUAL) >= 5, "audits were equal, before one was not"
     assert len(summary.apart) == 1 and ROW_OUTCOMES.of(summary.figures, "withdrawn") > 0
-    assert set(remarks) == {EQUAL, PLAIN_CALL}
+    assert set(remarks) == {EQUAL, apart(DIFFERED)}
     assert _wrong(records, prompts) == []

@@ -25,7 +25,7 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
-from framefleet.pipeline.rows.tables.row_inputs import NoInputs
+from framefleet.pipeline.rows.tables.row_inputs import Finder
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table
@@ -183,7 +183,7 @@ def test_a_job_that_no_row_can_mend_is_refused_in_the_plan(
 def test_a_default_that_no_block_reads_is_not_in_the_rows_arguments() -> None:
     spec = inspect_model(tiny("sdxl_modular"))
     row = Request(arguments={"prompt": "a cat", **SMALLEST["sdxl_modular"]})
-    arguments = checked(row, spec, BUILT_IN["generate"], finder=NoInputs()).arguments
+    arguments = checked(row, spec, BUILT_IN["generate"], finder=Finder()).arguments
     assert "strength" not in arguments and "guidance_scale" in arguments
 
 

@@ -220,7 +220,7 @@ def test_a_row_that_lacks_memory_beside_others_waits_for_them_and_denoises_no_st
     refused: list[int] = []
 
     def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        num_at_work = sum(not task.is_waiting for task in renderer._batcher._tasks.values())
+        num_at_work = sum(not task.is_waiting for task in renderer._batcher.tasks.values())
         if num_at_work > 2:
             refused.append(num_at_work)
             raise torch.OutOfMemoryError("others are in the way")

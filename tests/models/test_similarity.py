@@ -14,8 +14,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from framefleet.pipeline.errors import ModelError, UserError
-from framefleet.pipeline.scores.score import open_scores
-from framefleet.pipeline.scores.scorer import score_clip
+from framefleet.pipeline.scores.score import open_scores, score_clip
 from framefleet.pipeline.scores.similarity import open_similarity
 from tests.tinies.encoders import clip_tokenizer, image_processor
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import row_id
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 from tests.configs import WAN, write_model
+from tests.rows import row_id
 
 REST: dict[str, Any] = {"model_digest": "ab", "numerics": {"dtype": "fp32"}, "recipe_digest": None}
 CELLS = st.fixed_dictionaries(

@@ -9,8 +9,7 @@ from typing import Any
 from hypothesis import given, strategies as st
 
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.sweep import open_sweep
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
+from framefleet.pipeline.rows.sweeps.sweep import Swept, open_sweep
 
 TEXTS = st.lists(
     st.sampled_from(["a fox", "a {color} cat", "猫", "{{seed}}", "", "{a: 1}"]), min_size=1, max_size=3

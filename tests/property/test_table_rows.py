@@ -16,7 +16,7 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.pictures import Described
-from framefleet.pipeline.rows.tables.row_inputs import NoInputs, Seen
+from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow, RowPlan
 from framefleet.pipeline.rows.tables.table_rows import MAX_REMEMBERED, IdentifiedRow, TableRows
@@ -46,10 +46,10 @@ NOTHING = Refused(reason="it does not exist", fix="check the path")
 DEFAULTS: tuple[dict[str, Any], ...] = ({}, {"seed": 7}, {"negative_prompt": "dull"}, {"prompt": "a dog"})
 
 
-class Shelf(NoInputs):
+class Shelf(Finder):
     """A finder of one image."""
 
-    def find(self, uri: str, kind: InputKind) -> Seen | Refused:
+    def find(self, uri: str, kind: InputKind) -> Described | Refused:
         return Described(sha256="aa", width=8, height=8, num_frames=1) if uri == "a.png" else NOTHING
 
 

@@ -44,8 +44,8 @@ def steps(denoiser: nn.Module, start: float, num_steps: int = 3, table: Tensor |
 
 
 def render(batcher: Batcher, *functions: Callable[[], Any]) -> list[RowTask]:
-    tasks = [batcher.start(function) for function in functions]
-    while batcher.num_tasks:
+    tasks = [batcher.start(RowTask(function)) for function in functions]
+    while batcher.tasks:
         batcher.step()
     return tasks
 

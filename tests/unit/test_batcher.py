@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused import batching
-from framefleet.pipeline.render.fused.batcher import Batcher
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Method
 from framefleet.pipeline.render.fused.forwards import Forwards
@@ -33,12 +33,12 @@ def test_tasks_of_other_lengths_and_timesteps_share_and_newcomers_join() -> None
     batcher = batcher_of(denoiser, max_rows=2)
     render(batcher, *[lambda: steps(denoiser, 1.0)] * 2)
     denoiser.rows.clear()
-    long = batcher.start(lambda: steps(denoiser, 1.0, 4))
-    short = batcher.start(lambda: steps(denoiser, 2.0, 2))
+    long = batcher.start(RowTask(lambda: steps(denoiser, 1.0, 4)))
+    short = batcher.start(RowTask(lambda: steps(denoiser, 2.0, 2)))
     while not short.is_finished:
         batcher.step()
-    newcomer = batcher.start(lambda: steps(denoiser, 3.0, 2))
-    while batcher.num_tasks:
+    newcomer = batcher.start(RowTask(lambda: steps(denoiser, 3.0, 2)))
+    while batcher.tasks:
         batcher.step()
     assert denoiser.rows == [2, 2, 2, 2]
     assert [long.value, short.value, newcomer.value] == [alone(1.0, 4), alone(2.0, 2), alone(3.0, 2)]
@@ -47,8 +47,8 @@ def test_tasks_of_other_lengths_and_timesteps_share_and_newcomers_join() -> None
 def test_finished_tasks_come_back_before_the_forwards_of_the_others_run() -> None:
     denoiser = Denoiser()
     batcher = batcher_of(denoiser)
-    batcher.start(lambda: "at once")
-    batcher.start(lambda: steps(denoiser, 1.0))
+    batcher.start(RowTask(lambda: "at once"))
+    batcher.start(RowTask(lambda: steps(denoiser, 1.0)))
     assert [task.value for task in batcher.step()] == ["at once"]
     assert denoiser.rows == []
 
@@ -59,12 +59,12 @@ def test_where_large_forwards_are_not_worth_sharing_the_first_row_is_done_first(
     monkeypatch.setattr(batching, "LARGE_S", 0)
     denoiser = Denoiser()
     batcher = batcher_of(denoiser, min_gain=1e9)
-    tasks = [batcher.start(lambda i=i: steps(denoiser, float(i), 10)) for i in range(8)]
+    tasks = [batcher.start(RowTask(lambda i=i: steps(denoiser, float(i), 10))) for i in range(8)]
     while not (finished := batcher.step()):
         pass
     assert finished == tasks[:1]
     assert sum(denoiser.rows) < 30  # 10 of its own, and one attempt; in turns it would be over 80
-    while batcher.num_tasks:
+    while batcher.tasks:
         finished += batcher.step()
     assert finished == tasks
     assert [task.value for task in tasks] == [alone(float(i), 10) for i in range(8)]
@@ -170,11 +170,11 @@ def test_cancelled_tasks_end_where_they_are_and_gradients_stay_as_they_were() ->
 
     batcher = batcher_of(denoiser)
     for _ in range(2):
-        batcher.start(recipe)
+        batcher.start(RowTask(recipe))
     batcher.step()
-    batcher.start(recipe)  # has not begun: nothing to end
+    batcher.start(RowTask(recipe))  # has not begun: nothing to end
     batcher.cancel()
-    assert batcher.num_tasks == 0
+    assert not batcher.tasks
     assert ended == [True, True]
     assert torch.is_grad_enabled()
     assert render(batcher, lambda: steps(denoiser, 1.0))[0].value == alone(1.0)
@@ -269,7 +269,7 @@ def test_what_stands_around_methods_sees_calls_before_they_wait_for_others() -> 
         return forward(*args)
 
     batcher = batcher_of(denoiser)
-    tasks = [batcher.start(lambda: steps(denoiser, 1.0, 1)) for _ in range(2)]
+    tasks = [batcher.start(RowTask(lambda: steps(denoiser, 1.0, 1))) for _ in range(2)]
     while not all(task.is_finished for task in tasks):
         batcher.step(lambda: intercept({"unet": denoiser}, note))
     assert seen == [0, 0]

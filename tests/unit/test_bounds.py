@@ -17,7 +17,7 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.recipes.segments import num_frames_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.request_checks import checked
-from framefleet.pipeline.rows.tables.row_inputs import NoInputs
+from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import SD, WAN, write_model
@@ -143,7 +143,7 @@ def test_a_default_is_bounded_as_cells_are(wan: PipelineSpec, name: str) -> None
 )
 def test_a_request_by_hand_is_bounded_as_rows_are(wan: PipelineSpec, request_: Request) -> None:
     with pytest.raises(TableError):
-        checked(request_, wan, BUILT_IN["generate"], finder=NoInputs())
+        checked(request_, wan, BUILT_IN["generate"], finder=Finder())
 
 
 def test_values_are_shown_on_one_line() -> None:

@@ -13,7 +13,7 @@ from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import parse_call
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import Layout
-from framefleet.pipeline.render.fused.traces import Trace
+from framefleet.pipeline.render.fused.pins import Trace
 from tests.unit.denoising import batcher_of, render
 
 ROWS = 4

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.calls import EACH, parse_call
 from framefleet.pipeline.render.fused.concatenation import layouts
-from framefleet.pipeline.render.fused.cross_check import are_equal, masks_matter
-from framefleet.pipeline.render.fused.exact import probe
+from framefleet.pipeline.render.fused.exact import are_equal, masks_matter, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
 WIDTH = 128  # wide enough to prove a module equal in fp32, too narrow in half precision

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws, drawing_from
+from framefleet.pipeline.render.fused.batcher import RowTask
 from tests.turns import drawn_in_turns
 from tests.unit.denoising import Denoiser, batcher_of, render, steps
 
@@ -83,8 +84,8 @@ def test_tasks_that_share_forwards_draw_what_each_would_alone() -> None:
         expected = [plain(seed, drawing) for seed in range(4)]
     batcher = batcher_of(denoiser)
     every = [GlobalDraws() for _ in range(4)]
-    tasks = [batcher.start(lambda d=d, i=i: recipe(d, i), d) for i, d in enumerate(every)]
-    while batcher.num_tasks:
+    tasks = [batcher.start(RowTask(lambda d=d, i=i: recipe(d, i), d)) for i, d in enumerate(every)]
+    while batcher.tasks:
         batcher.step()
     assert [task.value for task in tasks] == expected
     assert max(denoiser.rows) > 1
@@ -105,8 +106,8 @@ def test_a_network_that_draws_is_run_alone_and_draws_its_rows_numbers() -> None:
     batcher = batcher_of(network)
     for _ in range(2):
         every = [GlobalDraws() for _ in range(3)]
-        tasks = [batcher.start(lambda d=d, i=i: recipe(d, i), d) for i, d in enumerate(every)]
-        while batcher.num_tasks:
+        tasks = [batcher.start(RowTask(lambda d=d, i=i: recipe(d, i), d)) for i, d in enumerate(every)]
+        while batcher.tasks:
             batcher.step()
         assert [task.value for task in tasks] == expected
 

@@ -34,7 +34,7 @@ def _after(
     batcher: Batcher, function: Function, num_forwards: int, journal: Journal | None = None
 ) -> RowTask:
     """Return a task that is parked at the call after so many forwards."""
-    task = batcher.start(_drawing(function), None, journal)
+    task = batcher.start(RowTask(_drawing(function), None, journal))
     for _ in range(num_forwards):
         batcher.step()
     batcher.park()
@@ -47,7 +47,7 @@ def _handed_over(task: RowTask) -> Journal:
 
 
 def _ended(batcher: Batcher, task: RowTask) -> RowTask:
-    while batcher.num_tasks:
+    while batcher.tasks:
         batcher.step()
     return task
 
@@ -89,7 +89,7 @@ def test_what_is_known_nests_and_lies_in_memory_as_it_did() -> None:
         return latents
 
     batcher = batcher_of(network)
-    expected = _ended(batcher, batcher.start(_drawing(recipe))).value
+    expected = _ended(batcher, batcher.start(RowTask(_drawing(recipe)))).value
     first = _after(batcher_of(network), recipe, 3)
     seen.clear()
     task = _ended(batcher, _after(batcher, recipe, 0, _handed_over(first)))
@@ -107,7 +107,7 @@ def test_a_pipeline_may_write_to_what_it_is_given() -> None:
         return latents[0, 0].item()
 
     batcher = batcher_of(denoiser)
-    expected = _ended(batcher, batcher.start(recipe)).value
+    expected = _ended(batcher, batcher.start(RowTask(recipe))).value
     first = _after(batcher_of(denoiser), recipe, 3)
     for _ in range(2):
         assert _ended(batcher, _after(batcher, recipe, 0, _handed_over(first))).value == expected

@@ -9,7 +9,8 @@ import pytest
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.request import Request, is_input, is_model
-from framefleet.pipeline.rows.identity import deciding, derive_seed, row_id
+from framefleet.pipeline.rows.identity import deciding, derive_seed
+from tests.rows import row_id
 
 REQUEST = Request(arguments={"prompt": "a cat", "guidance_scale": 5.0}, seed=7, scheduler="DDIMScheduler")
 REST: dict[str, Any] = {"model_digest": "ab", "numerics": {"dtype": "fp32"}, "recipe_digest": None}

@@ -16,7 +16,6 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import row_id
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import check_again
@@ -25,6 +24,7 @@ from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.configs import SD, WAN, write_model
 from tests.pictures import write_starts
+from tests.rows import row_id
 from tests.unit.test_row_inputs import SHELF, Shelf
 
 A, B = ({"uri": f"/shelf/{name}.png", "sha256": 2 * name} for name in "ab")

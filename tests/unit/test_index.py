@@ -38,15 +38,15 @@ def test_pending_rows_can_be_read_window_by_window(index: RowIndex) -> None:
 
 
 def test_a_done_row_is_done_at_all_its_positions(index: RowIndex) -> None:
-    assert index.mark_done([name("a"), name("b")]) == 2
+    assert index.mark_done(to_ids([name("a"), name("b")])) == 2
     assert index.pending_in(0, 10) == [(3, name("c")), (5, name("d"))]
     assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
 
 
 def test_marking_twice_or_rows_of_another_table_counts_nothing(index: RowIndex) -> None:
-    index.mark_done([name("a")])
-    assert index.mark_done([name("a"), name("elsewhere")]) == 0
-    assert index.mark_done([]) == 0
+    index.mark_done(to_ids([name("a")]))
+    assert index.mark_done(to_ids([name("a"), name("elsewhere")])) == 0
+    assert index.mark_done(to_ids([])) == 0
     assert index.counts().done == 1
 
 
@@ -83,7 +83,7 @@ def test_a_closed_index_is_gone() -> None:
 
 
 def test_only_rows_that_are_opened_again_are_pending(index: RowIndex) -> None:
-    index.mark_done([name("d")])
+    index.mark_done(to_ids([name("d")]))
     first = index.pending_in(0, 10)
     assert index.render_again([name("b"), name("d"), name("elsewhere")]) == 1, "d was done before"
     assert index.pending_in(0, 10) == first, "this pass goes on as it was"
@@ -97,7 +97,7 @@ def test_only_rows_that_are_opened_again_are_pending(index: RowIndex) -> None:
 
 
 def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) -> None:
-    index.mark_done([name("a")])
+    index.mark_done(to_ids([name("a")]))
     index.leave_only([name("a"), name("b"), name("x")])
     assert index.pending_in(0, 10) == [(1, name("b"))]
     assert (index.counts().pending, index.counts().done) == (1, 3)
@@ -106,18 +106,18 @@ def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) ->
 def test_rows_are_found_where_their_records_say(index: RowIndex) -> None:
     """Positions 1 and 4 hold b: only the first counts, and what is elsewhere is found by its row_id."""
     row_ids = [name("a"), name("b"), name("c"), name("elsewhere")]
-    assert index.mark_ids_done(to_ids(row_ids), as_positions([0, 4, 5, 99])) == 3
+    assert index.mark_done(to_ids(row_ids), as_positions([0, 4, 5, 99])) == 3
     assert index.pending_in(0, 10) == [(5, name("d"))]
-    assert index.mark_ids_done(to_ids([name("d")]), as_positions([5])) == 1
-    assert index.mark_ids_done(to_ids([name("a"), name("d")]), as_positions([0, 5])) == 0
+    assert index.mark_done(to_ids([name("d")]), as_positions([5])) == 1
+    assert index.mark_done(to_ids([name("a"), name("d")]), as_positions([0, 5])) == 0
     assert index.num_doubled == 2
 
 
 def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:
     assert index.first_pending() == 0
-    index.mark_done([name("a"), name("b")])
+    index.mark_done(to_ids([name("a"), name("b")]))
     assert index.first_pending() == 3
-    index.mark_done([name("c"), name("d")])
+    index.mark_done(to_ids([name("c"), name("d")]))
     assert index.first_pending() == 6
     index.render_again([name("b")])
     index.reopen()

@@ -11,7 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.adapters import Adapters, RowAdapters, of_one_row, working_on, working_rows
-from framefleet.pipeline.render.fused.batcher import Batcher
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -75,9 +75,9 @@ def rendered(
                 output: Tensor = network(latents[row])
             return output
 
-    tasks = [batcher.start(lambda row=row: recipe(row)) for row in range(len(latents))]
+    tasks = [batcher.start(RowTask(lambda row=row: recipe(row))) for row in range(len(latents))]
     with layers.seen():
-        while batcher.num_tasks:
+        while batcher.tasks:
             batcher.step()
     assert [task.error for task in tasks] == [None] * len(tasks)
     return [task.value for task in tasks]

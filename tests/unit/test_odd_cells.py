@@ -15,8 +15,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
-from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS
-from framefleet.pipeline.rows.tables.row_cells import repaired_row
+from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table

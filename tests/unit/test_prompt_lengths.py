@@ -16,8 +16,7 @@ from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.feed import Pending, by_prompt_lengths
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
-from framefleet.pipeline.rows.token_counts import CountedApart
+from framefleet.pipeline.rows.prompt_lengths import CountedApart, PromptLengths
 from tests import tokenizers
 
 ARGUMENTS = {"height": 16, "width": 16, "guidance_scale": 3.0}

@@ -21,8 +21,7 @@ from framefleet.pipeline.model.options.regions import (
     separable,
 )
 from framefleet.pipeline.render.fused.calls import parse_call
-from framefleet.pipeline.render.fused.cross_check import are_equal
-from framefleet.pipeline.render.fused.exact import probe
+from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.pins import run_fused
 
 

@@ -18,7 +18,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render import findings_storage as kept
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, to_bytes, united
-from framefleet.pipeline.render.fused.batcher import Batcher
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, render, steps
@@ -246,7 +246,7 @@ def test_the_first_forward_waits_for_the_rows_that_may_join_it() -> None:
     denoiser = Denoiser()
     batcher, _ = process(denoiser)
     with torch.no_grad():
-        batcher.start(lambda: steps(denoiser, 1.0))
+        batcher.start(RowTask(lambda: steps(denoiser, 1.0)))
         assert batcher.step() == []
     assert batcher.reach == ROWS
     assert denoiser.rows == []

@@ -16,10 +16,11 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import derive_seed, row_id
+from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
+from tests.rows import row_id
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from framefleet.jobs.render.resolve import names_of, scores_of
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.pipeline.scores import scorer
-from framefleet.pipeline.scores.score import OWN_SCORES, open_scores, score_cells, score_fields
-from framefleet.pipeline.scores.scorer import score_clip
+from framefleet.pipeline.scores import score
+from framefleet.pipeline.scores.score import OWN_SCORES, open_scores, score_cells, score_clip, score_fields
 from tests.rows import RECORD
 
 JOB = {"table": "t.csv", "output": "out", "model": "m"}
@@ -91,7 +90,7 @@ def test_a_clip_that_memory_holds_only_once_has_no_scores(monkeypatch: pytest.Mo
     def full(pictures: Frames) -> Frames:
         raise MemoryError
 
-    monkeypatch.setattr(scorer, "plain_frames", full)
+    monkeypatch.setattr(score, "plain_frames", full)
     scored = score_clip(open_scores(["sharpness", "motion"]), FRAMES, VALUES)
     assert scored.values == {"sharpness": None, "motion": None}
     assert scored.errors == {"sharpness": "MemoryError: ", "motion": "MemoryError: "}

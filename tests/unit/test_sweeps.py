@@ -14,8 +14,7 @@ from framefleet.jobs.job.file import job_from_mapping, load_job, sweep_sets
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.sweeps.sweep import open_sweep
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept
+from framefleet.pipeline.rows.sweeps.sweep import Swept, open_sweep
 from framefleet.pipeline.rows.tables.table import open_table
 
 KINDS: dict[str, ArgumentKind] = {

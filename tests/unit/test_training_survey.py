@@ -22,8 +22,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.batches import buckets_of
-from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
-from framefleet.pipeline.training.dataset.render_output import table_folder
+from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns, table_folder
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
 from framefleet.pipeline.training.settings import TrainedPart

@@ -23,7 +23,15 @@ from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, PLAIN_CALL, Verdict, is_doubtful, remark_of
+from framefleet.pipeline.render.audit.verdict import (
+    ALONE,
+    DIFFERED,
+    EQUAL,
+    Verdict,
+    apart,
+    is_doubtful,
+    remark_of,
+)
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.long import long_but
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
@@ -86,7 +94,7 @@ def test_an_equal_audit_speaks_for_no_row_but_its_own(run: Callable[..., Summary
     num_again = ROW_OUTCOMES.of(summary.figures, "withdrawn")
     assert 12 < num_again <= 24, "all but those that were compared and those under way"
     remarks = [remark_of(record["environment"]) for record in all_columns(store, "records").to_pylist()]
-    assert set(remarks) == {EQUAL, PLAIN_CALL}
+    assert set(remarks) == {EQUAL, apart(DIFFERED)}
     assert summary.audits is not None
     assert (summary.audits.num_unaudited, summary.audits.most_wrong) == (0, 0)
 
@@ -181,4 +189,4 @@ def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summar
 @pytest.mark.parametrize("said", ["{", "[]", '{"audit": 3}', '{"audit": "as I say"}', "{}", '"x"'])
 def test_a_record_that_says_nothing_of_audits_is_in_doubt(said: str) -> None:
     assert is_doubtful(said)
-    assert not any(is_doubtful(json.dumps({"audit": remark})) for remark in (EQUAL, ALONE, PLAIN_CALL))
+    assert not any(is_doubtful(json.dumps({"audit": remark})) for remark in (EQUAL, ALONE, apart(DIFFERED)))

@@ -13,7 +13,6 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.request_checks import checked
-from framefleet.pipeline.rows.tables.row_inputs import Seen
 from tests.configs import SD, WAN, write_model
 
 
@@ -28,7 +27,7 @@ class Anything:
     def locate(self, uri: str) -> str:
         return uri
 
-    def find(self, uri: str, kind: str) -> Seen:
+    def find(self, uri: str, kind: str) -> Anything:
         return self
 
 

@@ -29,9 +29,10 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.metrics import AUDITS
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.verdict import (
+    DIFFERED,
     EQUAL,
-    PLAIN_CALL,
     Audited,
+    apart,
     is_doubtful,
     kind_of,
     with_remark,
@@ -130,7 +131,7 @@ def _render(row_id: str, kind: str, audits: Audits, records: _Records, *, is_wro
         was_batched = not is_wrong
         said = with_remark(said, EQUAL)
     if not was_batched:
-        said = with_remark(said, PLAIN_CALL)
+        said = with_remark(said, apart(DIFFERED))
     records.rows[row_id] = kind, audits.ended(said, kind, was_batched=was_batched)
 
 

@@ -29,8 +29,7 @@ from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.render.fused.calls import Call, digest_of, parse_call
 from framefleet.pipeline.render.fused.concatenation import layouts
-from framefleet.pipeline.render.fused.cross_check import are_equal
-from framefleet.pipeline.render.fused.exact import probe
+from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from tools.benchmarks.command_line import parsed, parser_of
 from tools.benchmarks.results import Result, Tell, line

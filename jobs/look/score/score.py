@@ -40,12 +40,13 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.score import (
     OWN_SCORES,
     ClipScore,
+    Scored,
     load_scores,
     open_scores,
     score_cells,
+    score_clip,
     score_fields,
 )
-from framefleet.pipeline.scores.scorer import Scored, score_clip
 
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.

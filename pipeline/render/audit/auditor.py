@@ -128,10 +128,9 @@ class Auditor:
         return None
 
     def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:
-        remark = self._remark(outcome, kind, verdict) if isinstance(outcome, Clip) else None
-        if not remark or not isinstance(outcome, Clip):
-            return outcome
-        return replace(outcome, environment={**outcome.environment, AUDIT: remark})
+        if isinstance(outcome, Clip) and (remark := self._remark(outcome, kind, verdict)):
+            return replace(outcome, environment={**outcome.environment, AUDIT: remark})
+        return outcome
 
     def _remark(self, clip: Clip, kind: str, verdict: Verdict | None) -> str | None:
         if kind in self.apart:

@@ -31,7 +31,6 @@ EQUAL = "compared with a plain call, and equal"
 ALONE = "rendered alone, not batched"
 PLAINLY = "rendered by a plain call"
 DIFFERED = "when batched, such rows differed from plain calls"
-PLAIN_CALL = f"{PLAINLY}: {DIFFERED}"
 UNREPEATABLE = "two plain calls of such a row differed"
 
 

@@ -36,7 +36,10 @@ class RowTask:
         turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
         is_alone: bool = False,
     ) -> None:
-        """turn: held while the function runs, between its calls. is_alone: it makes its calls itself."""
+        """draws: what the function draws from the global generators; it seeds them. journal: of a function
+        that goes on from what another process made of it. turn: held while the function runs, between its
+        calls. is_alone: it makes its calls itself.
+        """
         self.value: Any = None
         self.error: Exception | None = None
         self.seconds: dict[str, float] = {}  # its share of other calls than forwards, see `Method`
@@ -94,51 +97,37 @@ class RowTask:
 
 
 class Batcher:
-    """Tasks that share forwards. All calls must come from one thread."""
+    """Tasks that share forwards. All calls must come from one thread. tasks: those on their way."""
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
-        self._tasks: dict[greenlet.greenlet, RowTask] = {}
+        self.tasks: dict[greenlet.greenlet, RowTask] = {}
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
 
     @property
-    def num_tasks(self) -> int:
-        return len(self._tasks)
-
-    @property
     def current(self) -> RowTask | None:
         """The task that is running right now."""
-        return self._tasks.get(greenlet.getcurrent())
+        return self.tasks.get(greenlet.getcurrent())
 
     @property
     def is_waited_in(self) -> bool:
         """Whether a task waits for the others to end."""
-        return any(task.is_waiting for task in self._tasks.values())
+        return any(task.is_waiting for task in self.tasks.values())
 
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
         task = self.current
-        if task is None or self._hub is None or len(self._tasks) == 1:
+        if task is None or self._hub is None or len(self.tasks) == 1:
             return
         task.is_waiting = True
         self._hub.switch()
         task.is_waiting = False
 
-    def start(
-        self,
-        function: Callable[[], Any],
-        draws: GlobalDraws | None = None,
-        journal: Journal | None = None,
-        *,
-        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        is_alone: bool = False,
-    ) -> RowTask:
-        """draws: what the function draws from the global generators; it seeds them. journal: of a function
-        that goes on from what another process made of it. turn, is_alone: see `RowTask`."""
-        task = RowTask(function, draws, journal, turn=turn, is_alone=is_alone)
-        self._tasks[task.greenlet] = task
+    def start(self, task: RowTask) -> RowTask:
+        """Take a task that has not begun; return it."""
+        self.tasks[task.greenlet] = task
         return task
 
     def step(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> list[RowTask]:
@@ -156,29 +145,29 @@ class Batcher:
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Take every task to its next forward or its end, and run none. around: see `step`."""
-        is_alone = any(task.is_alone for task in self._tasks.values())
+        is_alone = any(task.is_alone for task in self.tasks.values())
         with as_in_pipelines(), self._process.kept(), nullcontext() if is_alone else self.parking(), around():
             self._resume_all()
 
     def take_finished(self) -> list[RowTask]:
         """Return tasks that have come to their end, and forget them."""
-        finished = [task for task in self._tasks.values() if task.is_finished]
+        finished = [task for task in self.tasks.values() if task.is_finished]
         for task in finished:
-            del self._tasks[task.greenlet]
+            del self.tasks[task.greenlet]
         return finished
 
     def drop(self, task: RowTask) -> None:
         """End one task where it is, and forget it."""
-        del self._tasks[task.greenlet]
+        del self.tasks[task.greenlet]
         with as_in_pipelines(), self._process.kept():
             task.end_its_turn()
 
     def cancel(self) -> None:
         """End all tasks where they are, the last one first: what each changed for its call it puts back."""
         with as_in_pipelines(), self._process.kept():
-            for task in reversed(self._tasks.values()):
+            for task in reversed(self.tasks.values()):
                 task.end()
-        self._tasks.clear()
+        self.tasks.clear()
 
     @contextmanager
     def parking(self) -> Iterator[None]:
@@ -194,8 +183,8 @@ class Batcher:
 
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
-        for task in self._tasks.values():
-            is_held = task.is_waiting and not all(other.is_waiting for other in self._tasks.values())
+        for task in self.tasks.values():
+            is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
             if (task.call is None or task.may_call) and not is_held:
                 task.may_call = False
                 task.resume()
@@ -238,9 +227,9 @@ class Batcher:
         return result.value
 
     def _run_forwards(self) -> None:
-        for task in self._tasks.values():
+        for task in self.tasks.values():
             task.may_call = task.is_alone
-        parked = [(task, task.call) for task in self._tasks.values() if task.call and not task.is_alone]
+        parked = [(task, task.call) for task in self.tasks.values() if task.call and not task.is_alone]
         if not parked:
             return
         groups = self._forwards.groups([call for _, call in parked])

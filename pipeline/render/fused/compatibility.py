@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, are_unlike, fingerprint, masks_of
-from framefleet.pipeline.render.fused.traces import Trace, Traces, look_inside
+from framefleet.pipeline.render.fused.pins import Trace, Traces, look_inside
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
 _REMEMBERED = 4096
@@ -142,7 +142,8 @@ class Company:
         """Split calls of one look by what is shared among rows that have it equal."""
         first = calls[places[0]]
         axes = self.axes(first)
-        shared = [leaf for leaf, axis in enumerate(axes) if axis is None and _has_tensors(first.leaves[leaf])]
+        with_tensors = [isinstance(leaf, Tensor | list | tuple) for leaf in first.leaves]
+        shared = [leaf for leaf, axis in enumerate(axes) if axis is None and with_tensors[leaf]]
         if not shared:
             return [places]
         prints = [[fingerprint(calls[place].leaves[leaf]) for leaf in shared] for place in places]
@@ -183,10 +184,6 @@ def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:
     else:
         return []
     return [*options, None] if len({fingerprint(leaf) for leaf in column}) == 1 else options
-
-
-def _has_tensors(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor | list | tuple)
 
 
 def _changed(axes: Axes, leaf: int, axis: int | None) -> Axes:

@@ -22,9 +22,8 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of, tensor_sizes
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import hand_back, with_holders
-from framefleet.pipeline.render.fused.pins import Plan, by_loras
+from framefleet.pipeline.render.fused.pins import Plan, by_loras, traced
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.fused.traces import traced
 from framefleet.pipeline.render.fused.trials import Trials, clocked
 
 

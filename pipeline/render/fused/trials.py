@@ -17,8 +17,7 @@ from framefleet.pipeline.render.fused.batching import Batching, Sizes
 from framefleet.pipeline.render.fused.calls import Call, Methods, are_unlike
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import layouts
-from framefleet.pipeline.render.fused.cross_check import are_close, are_equal, is_joined_inside, masks_matter
-from framefleet.pipeline.render.fused.exact import probe
+from framefleet.pipeline.render.fused.exact import are_close, are_equal, is_joined_inside, masks_matter, probe
 from framefleet.pipeline.render.fused.pins import Kind, Plan, plan_kind, run_fused
 
 log = logging.getLogger(__name__)

@@ -76,7 +76,8 @@ class _Shapes:
         leaves, structure = flatten((args, kwargs))
         asked = (structure, tuple(_told(leaf) for leaf in leaves))
         if asked not in self._known:
-            given, named = unflatten(structure, [_as_meta(leaf) for leaf in leaves])
+            as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            given, named = unflatten(structure, as_meta)
             with _standing(self._meta), torch.device("meta"), _NoValues(), _all_nonzero():
                 self._known[asked] = self._call(*given, **named)
         if self._ends:
@@ -116,10 +117,6 @@ class _NoValues(TorchFunctionMode):
 def _told(leaf: Any) -> Hashable:
     """Return what decides shapes of an argument. Two of equal text may differ, but not in shapes."""
     return (tuple(leaf.shape), str(leaf.dtype)) if isinstance(leaf, Tensor) else f"{type(leaf)} {leaf!r:.200}"
-
-
-def _as_meta(leaf: Any) -> Any:
-    return leaf.to("meta") if isinstance(leaf, Tensor) else leaf
 
 
 def _zeros(answer: Any) -> Any:

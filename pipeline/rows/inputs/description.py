@@ -1,4 +1,4 @@
-"""From the bytes of a file to what it holds, found out in a sandbox, which runs `main`."""
+"""From the bytes of a file to what it holds, found out in a sandbox, which runs this file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Describer:
     """Says what files hold, several at a time. For several threads."""
 
     def __init__(self) -> None:
-        self._boxes = Sandboxes("framefleet.pipeline.rows.inputs.description", max_silence_s=MAX_DECODING_S)
+        self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
         self._cores = threading.Semaphore(os.cpu_count() or 1)
 
     def describe(self, content: bytes, kind: MediaKind) -> Described:
@@ -54,10 +54,6 @@ class Describer:
         self._boxes.close()
 
 
-def main() -> None:
-    serve(_answer)
-
-
 def _answer(connection: Connection) -> None:
     """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
     request = json.loads(connection.recv_bytes())
@@ -82,4 +78,4 @@ def _refused(error: InputError) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_answer)

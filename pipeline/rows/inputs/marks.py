@@ -97,17 +97,16 @@ def marks_in(
     watermarks: Sequence[Watermark] = (SPREAD,),
     *,
     is_quick: bool = False,
-    own_sha256: str | None = None,
     anchors: str | None = None,
 ) -> FoundMarks:
     """Return the marks of a file, whatever it is.
 
-    is_quick: look for watermarks at the size in which they were made, and no other. own_sha256, anchors: as
+    is_quick: look for watermarks at the size in which they were made, and no other. anchors: as
     `read_manifest` takes them. Without c2pa-python, manifests are not seen.
     """
     manifest = None
     if find_spec("c2pa"):
-        manifest = read_manifest(content, own_sha256=own_sha256, anchors=anchors)
+        manifest = read_manifest(content, anchors=anchors)
     kind = file_kind(content)
     decoded = _decoded(content, kind)
     found = decoded and watermarks_in(decoded.frames, decoded.audio, watermarks, is_quick=is_quick)

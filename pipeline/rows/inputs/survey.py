@@ -19,6 +19,7 @@ from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.description import Describer
 from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.tables.row_inputs import Finder
 
 Answer = Described | Refused
 _Questions = SimpleQueue[tuple[str, MediaKind] | None]  # None: no more
@@ -37,7 +38,7 @@ CREATE TABLE answers (
 """
 
 
-class InputIndex:
+class InputIndex(Finder):
     """What the files hold that `inputs` may read, each asked for once; for one thread at a time.
 
     A store of a root that does not answer is not a row's fault: both methods raise its StoreError.
@@ -54,9 +55,9 @@ class InputIndex:
         self._dismiss = weakref.finalize(self, _dismiss, self._questions)
         self._dismiss.atexit = False
 
-    def prefetch(self, uris: Iterable[tuple[str, MediaKind]]) -> None:
+    def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
         """Read all that are not known yet, side by side, however many there are."""
-        for uri, kind in uris:
+        for uri, kind in wanted:
             key = _key(uri, kind)
             if key in self._under_way or self._recall(key) is not None:
                 continue

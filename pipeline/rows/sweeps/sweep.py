@@ -1,23 +1,35 @@
-"""From `sweep:`, and a table or none, to its rows, or to what is wrong with them before any is made."""
+"""From `sweep:`, and a table or none, to its rows, or to what is wrong with them before any is made.
+
+The rows are a table too, never in memory. Texts with {names} are filled in with the values of these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
-from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
+from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, Indices, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.sweep_table import Swept, is_template, names_in
 from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
+from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
+from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, python_values
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
+
+# {{name}} is {name} as it stands; all other brackets are text, as in a prompt that is JSON.
+_NAME = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
+_REMEMBERED = 4096
 
 
 def open_sweep(
@@ -134,3 +146,135 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
                 raise JobError(
                     f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}", refused[0].fix
                 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """Each row of a table with each combination of the factors, the last of them changing first.
+
+    Rows are numbered from 0: those of the table's row 0 come first. table: None is one row without columns,
+    num_table_rows 1. templates: the columns whose texts hold {names}, with the names of each.
+    """
+
+    factors: tuple[Factor, ...]
+    table: Table | None
+    num_table_rows: int
+    schema: pa.Schema
+    templates: Mapping[str, frozenset[str]]
+
+    @property
+    def location(self) -> str:
+        return self.table.location if self.table else "sweep"
+
+    @property
+    def num_combinations(self) -> int:
+        return math.prod(factor.num for factor in self.factors)
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_table_rows * self.num_combinations
+
+    def __str__(self) -> str:
+        """Return how its rows come about, as "3 prompts x 20 seeds = 60 rows"."""
+        sizes = [_rows(self.num_table_rows)] if self.table else []
+        return f"{' x '.join([*sizes, *map(str, self.factors)])} = {_rows(self.num_rows)}"
+
+    def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError.
+
+        start: rows before it are not wanted, and may come nevertheless.
+        """
+        if self.table is None:
+            yield from self._crossed(0, None, batch_rows)
+            return
+        of_table = max(1, batch_rows // self.num_combinations)
+        for first, batch in self.table.batches(of_table, start=start // self.num_combinations):
+            yield from self._crossed(first, batch, batch_rows)
+
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return where the table has the rows that these are made of."""
+        of_table = {row: row // self.num_combinations for row in rows}
+        found = self.table.places({*of_table.values()}) if self.table else {}
+        return {row: found[own] for row, own in of_table.items() if own in found}
+
+    def _crossed(
+        self, first: int, batch: pa.RecordBatch | None, batch_rows: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows of a batch of the table, whose first is at `first`."""
+        num_each = self.num_combinations
+        num_rows = (batch.num_rows if batch else 1) * num_each
+        if batch:  # a row of some megabytes is repeated in each
+            batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, batch.nbytes)))
+        for start in range(0, num_rows, batch_rows):
+            rows = np.arange(start, min(start + batch_rows, num_rows), dtype=np.int64)
+            of_table = _repeated(batch, rows // num_each) if batch else {}
+            yield first * num_each + start, self._joined(of_table, self._of_factors(rows % num_each))
+
+    def _of_factors(self, combinations: Indices) -> dict[str, pa.Array]:
+        columns: dict[str, pa.Array] = {}
+        for factor in reversed(self.factors):
+            combinations, places = np.divmod(combinations, factor.num)
+            columns |= {column.name: column.take(places) for column in factor.columns}
+        return columns
+
+    def _joined(self, of_table: dict[str, pa.Array], of_factors: dict[str, pa.Array]) -> pa.RecordBatch:
+        """Return the rows, their templates filled: with what the table has, where it has that name."""
+        columns = of_table | of_factors
+        for column, names in self.templates.items():
+            words = {name: python_values((of_factors | of_table)[name]) for name in names}
+            columns[column] = pa.array(filled(of_factors[column].to_pylist(), words), pa.string())
+        schema = self.schema.append(ODD_FIELD) if ODD_FIELD.name in of_table else self.schema
+        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+RowSource = Table | Swept
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
+def _repeated(batch: pa.RecordBatch, rows: Indices) -> dict[str, pa.Array]:
+    some = batch.take(pa.array(rows))
+    return dict(zip(some.schema.names, some.columns, strict=True))
+
+
+def names_in(texts: Iterable[str | None]) -> set[str]:
+    """Return the names that the texts use."""
+    return {name for text in texts if text and "{" in text for _, name in _parts(text) if name}
+
+
+def is_template(texts: Iterable[str | None]) -> bool:
+    """Tell whether any text is not as it is rendered."""
+    return any(text and "{" in text and len(_parts(text)) > 1 for text in texts)
+
+
+def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:
+    """Return each text with the words of its row; None where one of these is null.
+
+    words: by name, one for each text.
+    """
+    return [_fill(text, words, row) if text and "{" in text else text for row, text in enumerate(texts)]
+
+
+def _fill(text: str, words: Mapping[str, list[Any]], row: int) -> str | None:
+    said: list[str] = []
+    for literal, name in _parts(text):
+        said.append(literal)
+        if name:
+            if (word := words[name][row]) is None:
+                return None
+            said.append(str(word))
+    return "".join(said)
+
+
+@lru_cache(_REMEMBERED)
+def _parts(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Return (text before, name after it) of each part; the last has no name."""
+    parts: list[tuple[str, str | None]] = []
+    at = 0
+    for found in _NAME.finditer(text):
+        escaped = "{" + found[1] + "}" if found[1] else ""
+        parts.append((text[at : found.start()] + escaped, found[2]))
+        at = found.end()
+    return (*parts, (text[at:], None))

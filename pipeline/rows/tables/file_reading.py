@@ -18,8 +18,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.formats import TableFormat, likely_encoding, raw_bytes, refused_text
-from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, with_odd_cells, without_empty
-from framefleet.pipeline.rows.tables.row_cells import BadTexts
+from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, typed, unpacked
 
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.

@@ -98,14 +98,11 @@ class RowIndex:
         """Return the positions that were left out, of `first` to `first + n`."""
         return set(self._marked(_LEFT_OUT, first, n).tolist())
 
-    def mark_done(self, row_ids: Iterable[str]) -> int:
-        """Note that these have a record; return how many are new. Those not of the table are ignored."""
-        return self.mark_ids_done(to_ids([*row_ids]))
+    def mark_done(self, ids: Ids, expected_at: TablePositions | None = None, *, since: int = 0) -> int:
+        """Note that these have a record; return how many are new. Those not of the table are ignored.
 
-    def mark_ids_done(self, ids: Ids, expected_at: TablePositions | None = None, *, since: int = 0) -> int:
-        """Do as `mark_done`. expected_at: where they may be first in the table, to be looked at first.
-
-        since: the position before which rows are ignored.
+        expected_at: where they may be first in the table, to be looked at first. since: the position before
+        which rows are ignored.
         """
         found = self._rows(ids, expected_at)
         rows, times = np.unique(found[found >= since], return_counts=True)

@@ -18,7 +18,7 @@ from framefleet.pipeline.guards.json_text import CANONICAL, parse_json
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import likely_encoding, raw_bytes
-from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
+from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
 MAX_LINE = 16 << 20
@@ -169,18 +169,15 @@ def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.Rec
         for offset in misfits:
             why = _why(field.type, values[offset])
             odd.setdefault(offset, []).append(Problem(field.name, values[offset], why))
-    batch = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _without_columns(len(rows))
-    return batch, odd
+    if not columns:  # arrays, of which there are none, would say how many rows there are
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([]))), odd
+    return pa.RecordBatch.from_arrays(columns, schema=schema), odd
 
 
 _NO_COLUMN = Refused(
     reason=f"the first {INFERRED_BYTES >> 20} MB of the table have no such key",
     fix="give that key in the first line too, with null if it is empty there",
 )
-
-
-def _without_columns(num_rows: int) -> pa.RecordBatch:
-    return pa.RecordBatch.from_struct_array(pa.array([{}] * num_rows, pa.struct([])))
 
 
 def _column(kind: pa.DataType, values: list[Any]) -> tuple[pa.Array, list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -151,33 +151,27 @@ def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
     return isinstance(value, Mapping) == is_mapping and kind != "list[image]"
 
 
-class RequestCheck:
-    """Checks the requests for one model."""
+def request_check(
+    model: Model, recipes: KnownRecipes, second_models: SecondModels, inputs: Inputs, identity: Identity
+) -> Callable[[Request, int], tuple[Request, str]]:
+    """Return what checks the requests for one model, and names their row_ids.
 
-    def __init__(
-        self,
-        model: Model,
-        recipes: KnownRecipes,
-        second_models: SecondModels,
-        inputs: Inputs,
-        identity: Identity,
-    ) -> None:
-        self._model = model
-        self._recipes = recipes
-        self._second_models = second_models
-        self._finder = InputIndex(inputs)
-        self._identity = identity
+    It takes a request and its number, for messages, and raises TableError where it cannot be rendered as
+    asked.
+    """
+    finder = InputIndex(inputs)
 
-    def __call__(self, request: Request, index: int) -> tuple[Request, str]:
-        """index: its number, for messages. Raises TableError when it cannot be rendered as asked."""
+    def check(request: Request, index: int) -> tuple[Request, str]:
         expected(request, Request, f"request {index}", 'give framefleet.Request(arguments={"prompt": ...})')
         request = checked(
             request,
-            self._model.spec,
-            self._recipes[request.recipe],
-            finder=self._finder,
-            loras=self._model.settings.loras,
-            second_models=self._second_models.declared,
+            model.spec,
+            recipes[request.recipe],
+            finder=finder,
+            loras=model.settings.loras,
+            second_models=second_models.declared,
             index=index,
         )
-        return request, self._identity(request)
+        return request, identity(request)
+
+    return check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.check import check_frames, parsed_list
@@ -14,40 +14,24 @@ from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import MEDIA, ArgumentKind, ImagesKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-
-class Seen(Protocol):
-    """What was found out about a file. num_frames: 1 for images; of sound, its samples, maybe 0."""
-
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def num_frames(self) -> int: ...
+if TYPE_CHECKING:  # imports decoders
+    from framefleet.pipeline.rows.inputs.pictures import Described
 
 
-class Finder(Protocol):
-    """Opens what rows name, each once, many at a time."""
+class Finder:
+    """Opens what rows name, each once, many at a time; this one nothing, for plans of rows that name nothing,
+    or whose job does not say where it may lie. `InputIndex` is the one that does.
+    """
 
     def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
         """Open all of these now, side by side."""
-        ...
 
-    def find(self, uri: str, kind: MediaKind) -> Seen | Refused: ...
-
-    def locate(self, uri: str) -> str:
-        """Return what names the same file in any folder."""
-        ...
-
-
-class NoInputs:
-    """For plans of rows that name no images, or whose job says nothing about where they may lie."""
-
-    def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
-        pass
-
-    def find(self, uri: str, kind: MediaKind) -> Seen | Refused:
+    def find(self, uri: str, kind: MediaKind) -> Described | Refused:
+        """Return what a file holds, or why it is not of that kind."""
         return Refused(reason="nothing says where images may lie", fix="set `inputs: {roots: [...]}`")
 
     def locate(self, uri: str) -> str:
+        """Return what names the same file in any folder."""
         return uri
 
 

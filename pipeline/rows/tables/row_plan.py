@@ -42,7 +42,6 @@ from framefleet.pipeline.rows.tables.column_checks import (
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns
 from framefleet.pipeline.rows.tables.row_inputs import (
     Finder,
-    NoInputs,
     check_images,
     check_input,
     check_references,
@@ -101,7 +100,7 @@ def plan_rows(
     model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
         these: what it does not mean to this one is carried along, under a name that no argument has.
     """
-    finder = finder or NoInputs()
+    finder = finder or Finder()
     targets = meanings(spec, recipe)
     mistakes = Mistakes()
     columns, defaults, overrides = (

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -29,25 +29,6 @@ MAX_ROWS = 100_000_000  # each takes 24 bytes of disk while a job runs, and a ki
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
 )
-
-
-class RowSource(Protocol):
-    """Rows that can be read as often as needed, numbered from 0. location: for messages."""
-
-    @property
-    def location(self) -> str: ...
-    @property
-    def schema(self) -> pa.Schema: ...
-    def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError.
-
-        start: rows before it are not wanted, and may come nevertheless.
-        """
-        ...
-
-    def places(self, rows: Collection[int]) -> dict[int, str]:
-        """Return where rows stand in files, as "line 19", for those that stand in any."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,52 +1,48 @@
-"""From one file of a table to its schema and record batches, which a process of its own reads.
+"""From one file of a table to its schema and record batches, which a sandbox reads; it runs this file too.
 
-A store may be out of reach for minutes meanwhile.
+The bytes of a file go in, as it asks for them; schema or batches come out. A store may be out of reach for
+minutes meanwhile.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from multiprocessing.connection import Connection
+from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import FramefleetError, StoreError, TableError
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.stores.retries import Patience
 from framefleet.pipeline.outputs.stores.store_errors import FIXES, in_a_line, trouble_of
+from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, explained, schema_of
 from framefleet.pipeline.rows.tables.formats import TableFormat, packed
-from framefleet.pipeline.rows.tables.reader_process import (
-    BATCH,
-    END,
-    LINES,
-    QUESTION,
-    READ,
-    REFUSED,
-    SCHEMA,
-    UNKNOWN,
-)
+from framefleet.pipeline.rows.tables.text_reading import lines_in
 
 # A batch is some megabytes, and whoever reads on asks for more bytes all the time.
-_READERS = Sandboxes("framefleet.pipeline.rows.tables.reader_process", max_silence_s=120.0)
-
-
-class OpenFile(Protocol):
-    """As much of a file as readers of tables use."""
-
-    def tell(self) -> int: ...
-    def seek(self, offset: int, /) -> int: ...
-    def read(self, count: int, /) -> bytes: ...
+_READERS = Sandboxes(__name__, max_silence_s=120.0)
+# Above what the libraries take. Arrow asks for some hundred megabytes for files that people write, and a file
+# below a kilobyte can make it ask for terabytes.
+MAX_MEMORY = 2 << 30
+# The kinds of messages, their first byte. Questions are (offset, count), two numbers of eight bytes.
+READ, SCHEMA, BATCH, LINES, END, REFUSED = b"r", b"s", b"b", b"l", b"e", b"x"
+QUESTION = struct.Struct("<qq")
+UNKNOWN = -1  # the number of rows of a text file
 
 
 class PatientFile:
-    """What is read again begins where the first try did."""
+    """As much of a file as readers of tables use. What is read again begins where the first try did."""
 
-    def __init__(self, file: OpenFile, patience: Patience) -> None:
+    def __init__(self, file: Any, patience: Patience) -> None:
         self._file, self._patience = file, patience
         self.tell, self.seek = file.tell, file.seek  # which ask nobody
 
@@ -56,7 +52,8 @@ class PatientFile:
 
         def read() -> bytes:
             self.seek(offset)
-            return self._file.read(count)
+            content: bytes = self._file.read(count)
+            return content
 
         try:
             return self._patience.ride_out(read)
@@ -120,7 +117,7 @@ def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], i
 
 
 @contextmanager
-def _opened(source: TableFile) -> Iterator[tuple[OpenFile, int | None]]:
+def _opened(source: TableFile) -> Iterator[tuple[Any, int | None]]:
     """Give the file and its size; None where it can only be read in order, as from some web servers."""
     try:
         file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
@@ -139,7 +136,7 @@ def _answers(
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield (kind, content) of each answer, while the file is read as the process asks for it.
 
-    which: of the rows; see `reader_process`.
+    which: of the rows; see `_answer`.
     """
     refused: list[str] = []
     request = {
@@ -170,12 +167,101 @@ def _answers(
         raise TableError(*refused)
 
 
-def _part(file: OpenFile, offset: int, count: int, *, name: str) -> bytes:
+def _part(file: Any, offset: int, count: int, *, name: str) -> bytes:
     try:
         if file.tell() != offset:
             file.seek(offset)
-        return file.read(count)
+        content: bytes = file.read(count)
+        return content
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         raise TableError(f"{name} cannot be read: {error}", "check the path and the access") from error
+
+
+def _answer(connection: Connection) -> None:
+    """Answer one request, in the sandbox: a JSON object, and the schema where batches are wanted.
+
+    lines_of: the rows of which the lines are wanted, in place of schema or batches.
+    """
+    request = json.loads(connection.recv_bytes())
+    schema = connection.recv_bytes()
+    served = _Served(connection, request.pop("size"))
+    lines_of: list[int] | None = request.pop("lines_of", None)
+    which = {name: request.pop(name) for name in ("batch_rows", "first_row", "skip") if name in request}
+    file = FileToRead(content=served, **request)
+    try:
+        if lines_of is not None:
+            with explained(file):
+                lines, num_rows = lines_in(file.content, file.format, file.compression, lines_of)
+            served.send(LINES + json.dumps([[*lines.items()], num_rows]).encode())
+        elif not schema:
+            served.send(SCHEMA + _schema_to_bytes(*schema_of(file)))
+        else:
+            wanted = pa.ipc.read_schema(pa.py_buffer(schema))
+            for batch in batches_of(file, wanted, **which):
+                served.send(BATCH + _to_bytes(batch))
+    except TableError as error:
+        served.send(REFUSED + json.dumps([error.problem, error.fix]).encode())
+    served.send(END)
+
+
+def _schema_to_bytes(schema: pa.Schema, num_rows: int | None) -> bytes:
+    count = UNKNOWN if num_rows is None else num_rows
+    content: bytes = schema.serialize().to_pybytes()
+    return count.to_bytes(8, "little", signed=True) + content
+
+
+def _to_bytes(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+class _Served(io.RawIOBase):
+    """A file that lies on the other side of the socket. size: None where it can only be read in order.
+
+    Arrow reads ahead in a thread of its own, so a question and its answer are one, and nothing is asked once
+    the last word was said.
+    """
+
+    def __init__(self, connection: Connection, size: int | None) -> None:
+        self._connection, self._size, self._at = connection, size, 0
+        self._lock, self._is_finished = threading.Lock(), False
+
+    def send(self, message: bytes) -> None:
+        with self._lock:
+            self._is_finished = message == END
+            self._connection.send_bytes(message)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._size is not None
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if self._size is None:
+            raise io.UnsupportedOperation("it can only be read from its start on")
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        with self._lock:
+            if self._is_finished:
+                return 0
+            self._connection.send_bytes(READ + QUESTION.pack(self._at, len(buffer)))
+            content = self._connection.recv_bytes()
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+if __name__ == "__main__":
+    bound_memory(MAX_MEMORY)
+    serve(_answer)

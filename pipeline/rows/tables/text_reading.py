@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.refusal import Problem
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
-from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
+from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -144,17 +144,14 @@ def lines_in(
     text = unpacked(content, compression)
     num_rows = 0
     with suppress(*_UNREADABLE):
-        for line in _starts_in_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
+        of_json = (number for number, line in enumerate(text, start=1) if line.strip())
+        for line in of_json if kind == "jsonl" else _starts_in_csv(text, kind):
             if num_rows in wanted:
                 found[num_rows] = line
             num_rows += 1
             if len(found) == len(wanted):
                 break
     return found, num_rows
-
-
-def _starts_in_json(content: Any) -> Iterator[int]:
-    return (number for number, line in enumerate(content, start=1) if line.strip())
 
 
 def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:

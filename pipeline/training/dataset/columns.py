@@ -1,9 +1,12 @@
-"""From a table's columns to what each row trains on: a video, and the arguments of the pipeline's call."""
+"""From a table's columns to what each row trains on: a video, and the arguments of the pipeline's call.
+
+A render job's output is a table too: of its records, whose clips are the videos.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -15,11 +18,11 @@ from framefleet.pipeline.model.specs.check import check_argument, coerce
 from framefleet.pipeline.model.specs.refusal import Problem, Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records, told_arguments
 from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.rows.tables.table import Table
-from framefleet.pipeline.training.dataset import render_output
+from framefleet.pipeline.rows.tables.table import Table, folder_of
 from framefleet.pipeline.training.settings import TrainedPart
 
 _KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
@@ -30,6 +33,8 @@ REPEATS, MAX_REPEATS = "repeats", 10_000  # how often an epoch has the row
 TOLD = re.compile(
     r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
 )
+_URI, _ARGUMENTS = "uri", "arguments"  # columns of records
+_CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records that have no path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +59,22 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Return the columns of the table that are read."""
-        more = [render_output.ARGUMENTS] if self.is_rendered else []
+        more = [_ARGUMENTS] if self.is_rendered else []
         if self.video is not None:
-            more += render_output.clip_columns(self.table.schema) if self._is_of_clips else [self.video]
+            clips = [name for name in (_URI, CLIP) if name in self.table.schema.names]
+            more += clips if self._is_of_clips else [self.video]
         return list(dict.fromkeys([*self.read.values(), *more]))
 
     @property
     def _is_of_clips(self) -> bool:
-        return self.is_rendered and self.video == render_output.VIDEO
+        return self.is_rendered and self.video == _URI
 
     def videos(self, batch: pa.RecordBatch) -> list[Any]:
         """Return the cells that name videos; null for every row where none is needed."""
         if self.video is None:
             return [None] * batch.num_rows
         if self._is_of_clips:
-            return render_output.clips(batch, self.table.location, self.table.schema)
+            return _clips(batch, self.table.location, self.table.schema)
         cells: list[Any] = batch.column(self.video).to_pylist()
         return cells
 
@@ -78,11 +84,8 @@ class Columns:
         rows = [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
         rows = rows or [{} for _ in range(batch.num_rows)]
         if self.is_rendered:
-            texts = batch.column(render_output.ARGUMENTS).to_pylist()
-            rows = [
-                render_output.with_prompts(text, row, self.kinds)
-                for text, row in zip(texts, rows, strict=True)
-            ]
+            texts = batch.column(_ARGUMENTS).to_pylist()
+            rows = [_with_prompts(text, row, self.kinds) for text, row in zip(texts, rows, strict=True)]
         return [self._checked(row) for row in rows]
 
     def _checked(self, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -148,7 +151,7 @@ def plan_columns(
     read = {name: found[name] for name in kinds if name in found}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
     kind = next((name for name in _KINDS if name in found), None)
-    of_clips = render_output.VIDEO if is_rendered else None
+    of_clips = _URI if is_rendered else None
     video = None if part == "text_encoder" else found[kind] if kind else of_clips
     base = _base(defaults or {}, kinds, told, spec)
     needed = [name for name in required if name not in base and not (is_rendered and name == "prompt")]
@@ -159,7 +162,7 @@ def plan_columns(
     for name, column in read.items():
         check_type(schema.field(column), name, kinds[name])
     if is_rendered:
-        check_type(schema.field(render_output.ARGUMENTS), render_output.ARGUMENTS, "str")
+        check_type(schema.field(_ARGUMENTS), _ARGUMENTS, "str")
     if video is not None:
         check_type(schema.field(video), kind or spec.kind, kind or spec.kind)
     return Columns(
@@ -238,3 +241,46 @@ def _check_repeats(value: Any) -> Any:
     if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
         return count
     return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")
+
+
+def table_folder(location: str, schema: pa.Schema) -> str:
+    """Return the folder that paths of a table are relative to, for `Inputs`: of records, the whole output."""
+    folder = folder_of(location)
+    return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
+
+
+def _clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]:
+    """Return where the clips of records lie in their output, which may have been moved since."""
+    uris: list[Any] = batch.column(_URI).to_pylist()
+    if not _is_in_output(folder_of(location), schema):
+        return uris
+    paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
+    return [_path_in(uri) if path is None else path for path, uri in zip(paths, uris, strict=True)]
+
+
+def _path_in(uri: Any) -> Any:
+    found = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
+    return found[1] if found else uri
+
+
+def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return what a record gives of these arguments: its prompts, and what it carries.
+
+    Other arguments, whose columns are in `row` too, were maybe another model's defaults. text: of its
+    arguments.
+    """
+    arguments = told_arguments({_ARGUMENTS: text})
+    prompts = {name: _storable(value) for name, value in arguments.items() if name.startswith("prompt")}
+    carried = {name: cell for name, cell in row.items() if name not in arguments}
+    edited = {name: row[name] for name in prompts if row.get(name) is not None}
+    return {name: value for name, value in (prompts | carried | edited).items() if name in names}
+
+
+def _storable(value: Any) -> Any:
+    """Return text without lone surrogates, which JSON can spell and no column of text can hold."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _is_in_output(folder: str, schema: pa.Schema) -> bool:
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    return are_records(schema) and name == RECORDS and bool(parent)

@@ -1,6 +1,8 @@
 """What each row prepared, by its position: made once, kept in the output, read back in any order.
 
 The work is split by shards, safetensors files of some hundred rows: what a killed run had finished is there.
+In them a tensor is stored once and named by its digest: rows of one prompt share its embedding, and all rows
+that of the empty prompt. Which tensors are a row's is JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,22 +19,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image, ImageOps
 from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from framefleet.pipeline.errors import InputError, TableError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.errors import InputError, JobError, TableError
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.options.offload import own_folder
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.pipeline.rows.inputs.video_frames import file_kind, frames_of
 from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.dataset.shards import Shard, shard_bytes
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow, TrainingTask
 
 _FOLDER = "prepared"
@@ -42,6 +47,7 @@ OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files
 COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
 MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
 FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
+_METADATA = "framefleet"  # one entry: several are written in any order
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,3 +265,44 @@ def _pictures(content: bytes) -> Generator[Image.Image]:
         yield open_image(content)
     else:
         yield from frames_of(content)
+
+
+def shard_bytes(rows: Sequence[Prepared]) -> bytes:
+    """Return the file; equal rows give equal bytes."""
+    tensors: dict[str, Tensor] = {}
+    names = [
+        {name: _keep(tensor.detach().cpu(), tensors) for name, tensor in prepared.items()}
+        for prepared in rows
+    ]
+    return safetensors.torch.save(tensors, {_METADATA: canonical_json(names)})
+
+
+def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
+    digest = digest_of(tensor).hex()
+    if digest not in tensors:  # a copy: safetensors takes no two tensors of one memory
+        tensors[digest] = tensor.clone(memory_format=torch.contiguous_format)
+    return digest
+
+
+class Shard:
+    """An open file, of which only what is asked for comes into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = safe_open(path, framework="pt")
+            self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[_METADATA])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def __getitem__(self, row: int) -> Prepared:
+        """Return what the row of that number in the file prepared."""
+        try:
+            return {name: self._file.get_tensor(digest) for name, digest in self._rows[row].items()}
+        except (SafetensorError, LookupError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> JobError:
+        return JobError(
+            f"{self._path} is not a file of prepared rows: {error}", "delete it, and it is made again"
+        )

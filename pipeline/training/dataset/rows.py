@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import pyarrow as pa
 
@@ -34,7 +34,7 @@ _PART_ROWS = 4096  # how many wait as Python values
 _MAX_BYTES = 8 << 30  # in memory, as all workers hold them; some 25 million rows of ordinary prompts
 
 
-class TrainingRows(Sequence[TrainingRow]):
+class TrainingRows:
     """Rows in table order; refused ones are not among them, so a position is not an index in the table."""
 
     def __init__(self, rows: Iterable[TrainingRow]) -> None:
@@ -55,16 +55,10 @@ class TrainingRows(Sequence[TrainingRow]):
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    @overload
-    def __getitem__(self, position: int) -> TrainingRow: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[TrainingRow]: ...
-    def __getitem__(self, position: int | slice) -> TrainingRow | list[TrainingRow]:
-        if isinstance(position, slice):
-            return [self[i] for i in range(*position.indices(len(self)))]
-        if not -len(self) <= position < len(self):
+    def __getitem__(self, position: int) -> TrainingRow:
+        if not 0 <= position < len(self):
             raise IndexError(position)
-        (cells,) = self._table.slice(position % len(self), 1).to_pylist()
+        (cells,) = self._table.slice(position, 1).to_pylist()
         return _row(cells)
 
     def buckets(self) -> list[Bucket]:

@@ -63,7 +63,9 @@ class BucketCall:
     def row(self, call: Call, empty: Call, latents: Tensor, *, index: int) -> Prepared:
         """Return what is the row's own. call, empty: with its prompt, and without; index: for errors."""
         own, dropped, shared = (self._leaves(c, latents, index) for c in (call, empty, self.call))
-        prepared = {"latents": _held_as_in(call.leaves[0], latents, self.held(latents)).cpu()}
+        held = self.held(latents)
+        given = latents if held is None else torch.where(held, call.leaves[0].to(latents.dtype), latents)
+        prepared = {"latents": given.cpu()}
         for i, (value, without, common) in enumerate(zip(own, dropped, shared, strict=True)):
             if i == self.timestep:
                 continue
@@ -149,10 +151,6 @@ def _names(call: Call, denoiser: nn.Module) -> tuple[str, ...]:
     bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
     owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
     return tuple(owners[number] for number in range(len(call.leaves)))
-
-
-def _held_as_in(first: Tensor, latents: Tensor, held: Tensor | None) -> Tensor:
-    return latents if held is None else torch.where(held, first.to(latents.dtype), latents)
 
 
 def _equal(one: Any, other: Any) -> bool:
