@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +65,16 @@ def call_of(class_name: str, configs: _Configs) -> PipelineCall:
     """Return the call of a class. configs: of the components, model_index.json as "index"."""
     made = pipeline_named(class_name)
     pipe = constructed_pipeline(made, configs)
+    if is_modular(class_name):
+        from framefleet.pipeline.model.modular import fields_given, parameters_called
+
+        parameters, returns = parameters_called(class_name, configs), fields_given(class_name)
+    else:
+        parameters = with_several(parameters_of(made.__call__), class_name, configs)
+        returns = fields_returned(made)
     return PipelineCall(
-        parameters=tuple(_parameters(class_name, configs)),
-        returns=_returned(class_name),
+        parameters=tuple(parameters),
+        returns=returns,
         rules=size_rules(made, pipe),
         facts=native_facts(pipe),
     )
@@ -175,26 +182,9 @@ def _other_factor(class_name: str, configs: _Configs) -> tuple[str, Any, int] | 
 
 @kept(TypeAdapter(list[str]))
 def _lacking(class_name: str, components: list[str]) -> list[str]:
-    from framefleet.pipeline.model.modular import blocks_of
+    from framefleet.pipeline.model.modular import blank
 
-    return lacking_components(blocks_of(class_name), components)
-
-
-def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
-    if not is_modular(class_name):
-        parameters = parameters_of(pipeline_named(class_name).__call__)
-        return with_several(parameters, class_name, configs)
-    from framefleet.pipeline.model.modular import parameters_called
-
-    return parameters_called(class_name, configs)
-
-
-def _returned(class_name: str) -> frozenset[str]:
-    if not is_modular(class_name):
-        return fields_returned(pipeline_named(class_name))
-    from framefleet.pipeline.model.modular import fields_given
-
-    return fields_given(class_name)
+    return lacking_components(blank(class_name, {})._blocks, components)
 
 
 def fields_returned(pipeline: type) -> frozenset[str]:
