@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _Configs = Mapping[str, Mapping[str, Any]]
-_YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
+_NOTHING: TypeAdapter[None] = TypeAdapter(None)  # of checks: that they refused nothing is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +80,24 @@ def call_of(class_name: str, configs: _Configs) -> PipelineCall:
     )
 
 
+@kept(_NOTHING)
 def check_pipeline(name: str) -> None:
     """Raise ModelError for what is not a pipeline of diffusers, or of ours."""
-    if not _is_pipeline(name):
-        raise _no_pipeline(name)
+    pipeline_named(name)
 
 
+def _if_modular(class_name: str, components: Collection[str], where: str) -> list[Any] | None:
+    return [class_name, sorted(components)] if is_modular(class_name) else None
+
+
+@kept(_NOTHING, decided_by=_if_modular)
 def check_components(class_name: str, components: Collection[str], where: str) -> None:
     """Raise ModelError for a modular model that can run none of its workflows."""
-    if is_modular(class_name) and (lacking := _lacking(class_name, sorted(components))):
+    if not is_modular(class_name):
+        return
+    from framefleet.pipeline.model.modular import blank
+
+    if lacking := lacking_components(blank(class_name, {})._blocks, components):
         raise ModelError(
             f"{where}: {class_name} cannot run without {', '.join(lacking)}, null in its index",
             "download the whole model, or bring its components into one folder (docs/models.md)",
@@ -104,30 +113,45 @@ def has_component(class_name: str, name: str) -> bool:
     return name in inspect.signature(pipeline_named(class_name)).parameters
 
 
-def check_scheduler(library: str, name: str, *, where: str) -> None:
+@kept(_NOTHING, decided_by=lambda library, name, where: [library, name])
+def check_scheduler(library: str, name: str, where: str) -> None:
     """Raise ModelError for what is not a noise scheduler of diffusers, or of ours."""
-    if not _is_scheduler(library, name):
+    import diffusers
+
+    found = own_component(library, name) or exported(diffusers, name)
+    if is_standin(found):
+        return  # refused with the package that it needs, when it is used
+    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
+    if not is_one or not issubclass(found, diffusers.SchedulerMixin):
         raise ModelError(
             f"{where}: {library}.{name} is not a noise scheduler", "use a model made for diffusers"
         )
 
 
+@kept(_NOTHING, decided_by=lambda class_name, configs, where: [class_name, configs])
 def check_factors(class_name: str, configs: _Configs, where: str) -> None:
     """Raise ModelError where the model's own pipeline computes another factor than its autoencoder has."""
-    if other := _other_factor(class_name, configs):
-        name, computed, factor = other
-        raise ModelError(
-            f"{where}: {class_name} computes {name} {computed}, and its autoencoder's is {factor}",
-            "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
-        )
+    pipe = constructed_pipeline(pipeline_named(class_name), configs)
+    for name, factor in autoencoder_factors(configs).items():
+        computed = pipe.attributes.get(name, factor)
+        if computed != factor:
+            raise ModelError(
+                f"{where}: {class_name} computes {name} {computed}, and its autoencoder's is {factor}",
+                "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
+            )
 
 
 def pipeline_named(name: str) -> type[DiffusionPipeline]:
     """Return the class of that name. Raises ModelError as `check_pipeline` does. Imports diffusers."""
-    found = _found(name)
-    if found is None:
-        raise _no_pipeline(name)
-    return found
+    import diffusers
+
+    if found := _found(name):
+        return found
+    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
+    near = nearest(name, known)
+    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
+    problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
+    raise ModelError(problem, f"{hint}; or update diffusers")
 
 
 @functools.cache
@@ -141,50 +165,6 @@ def _found(name: str) -> type[DiffusionPipeline] | None:
     kinds = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
     is_one = isinstance(found, type) and issubclass(found, kinds)
     return found if is_one and any("__call__" in vars(base) for base in found.__mro__) else None
-
-
-def _no_pipeline(name: str) -> ModelError:
-    import diffusers
-
-    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
-    near = nearest(name, known)
-    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
-    problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
-    return ModelError(problem, f"{hint}; or update diffusers")
-
-
-@kept(_YES_OR_NO)
-def _is_pipeline(name: str) -> bool:
-    return _found(name) is not None
-
-
-@kept(_YES_OR_NO)
-def _is_scheduler(library: str, name: str) -> bool:
-    import diffusers
-
-    found = own_component(library, name) or exported(diffusers, name)
-    if is_standin(found):
-        return True  # refused with the package that it needs, when it is used
-    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
-    return is_one and issubclass(found, diffusers.SchedulerMixin)
-
-
-@kept(TypeAdapter(tuple[str, int | float, int] | None))
-def _other_factor(class_name: str, configs: _Configs) -> tuple[str, Any, int] | None:
-    """Return the name of a factor, what the class computes, and what the autoencoder says instead."""
-    pipe = constructed_pipeline(pipeline_named(class_name), configs)
-    for name, factor in autoencoder_factors(configs).items():
-        computed = pipe.attributes.get(name, factor)
-        if computed != factor:
-            return name, computed, factor
-    return None
-
-
-@kept(TypeAdapter(list[str]))
-def _lacking(class_name: str, components: list[str]) -> list[str]:
-    from framefleet.pipeline.model.modular import blank
-
-    return lacking_components(blank(class_name, {})._blocks, components)
 
 
 def fields_returned(pipeline: type) -> frozenset[str]:
