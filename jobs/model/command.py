@@ -147,12 +147,12 @@ def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: P
 
 def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
     """Raise ModelError unless every file that is loaded is the one that lock and hub name."""
-    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, count_named, model_digest
+    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, is_named, model_digest
 
     weights = _opened(model, revision, allow_pickle, lock=lock)
     with stderr.status(f"reading {weights.source.name}"):
         folder, digests = weights.fetched()
-    by_name = count_named(folder, weights.files)
+    by_name = sum(is_named(folder / file) for file in weights.files)
     if not weights.lock and not by_name:
         raise ModelError(
             f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",

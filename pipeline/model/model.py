@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.model.ip_adapter import IpAdapter
@@ -112,8 +111,3 @@ def source_of(settings: ModelSettings) -> Source:
 def weights_of(settings: ModelSettings, source: Source) -> Weights:
     """Return the files that loading the model would read."""
     return open_weights(source, lock=settings.lock, allow_pickle=settings.allow_pickle)
-
-
-def model_files(folder: Path) -> dict[str, str]:
-    """Return every file that loading `folder` reads, with its SHA-256; loads no weights."""
-    return open_weights(open_source(str(folder))).digests()

@@ -110,11 +110,6 @@ def blank(class_name: str, configs: Configs) -> Any:
     return _blank(class_name, json.dumps(own, sort_keys=True))
 
 
-def blocks_of(class_name: str) -> Any:
-    """Return the blocks of a class."""
-    return blank(class_name, {})._blocks
-
-
 def check_blocks(index: ModelIndex) -> None:
     """Raise ModelError for an index of other blocks than those of its class, or that they cannot use."""
     pipe = blank(index.class_name, {})

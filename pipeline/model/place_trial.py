@@ -60,12 +60,6 @@ def _place(device: str, dtypes: list[str]) -> list[Any]:
     return [device, dtypes, platform.node(), processor, settings, str(PROGRAM)]
 
 
-@kept(TypeAdapter(str), decided_by=_place)
-def needed_isa(device: str, dtypes: list[str]) -> str:
-    """Return what `try_out` does, or did before on this machine."""
-    return try_out(device, dtypes)
-
-
 def try_out(device: str, dtypes: list[str]) -> str:
     """Return the instructions that a child survives with; "" for all. Raises FleetError where it dies."""
     if (reason := _death(device, dtypes)) is None:
@@ -79,6 +73,9 @@ def try_out(device: str, dtypes: list[str]) -> str:
         "take the machine out, or set `model: {dtype: fp32}`; a virtual machine's host can hide instructions "
         "that it does not run, and torch must be built for the GPU",
     )
+
+
+needed_isa = kept(TypeAdapter(str), decided_by=_place)(try_out)  # what it found before on this machine counts
 
 
 def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | None:

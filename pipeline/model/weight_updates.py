@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.sources.integrity import model_digest, sha256_of
 from framefleet.pipeline.outputs.layout import WEIGHTS
 
 if TYPE_CHECKING:
@@ -59,8 +60,6 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
 
     store: of the output that has them.
     """
-    from framefleet.pipeline.model.sources.integrity import model_digest
-
     for update in updates:
         if update not in model.updates and model.stage != "encode":  # which has no denoisers
             with _fetched(store, update.files) as files:
@@ -69,8 +68,7 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
 
 
 def _stored(store: Store, file: Path) -> str:
-    with open(file, "rb") as opened:
-        path = f"{WEIGHTS}/{hashlib.file_digest(opened, 'sha256').hexdigest()}.safetensors"
+    path = f"{WEIGHTS}/{sha256_of(file)}.safetensors"
     if not store.exists(path):
         store.upload(path, file)
     return path
@@ -82,9 +80,8 @@ def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
         files = []
         for path in paths:
             store.download(path, file := Path(folder, Path(path).name))
-            with open(file, "rb") as opened:
-                if hashlib.file_digest(opened, "sha256").hexdigest() != file.stem:
-                    raise ModelError(f"{store.url_of(path)} is not what was written", "update them again")
+            if sha256_of(file) != file.stem:
+                raise ModelError(f"{store.url_of(path)} is not what was written", "update them again")
             files.append(file)
         yield files
 

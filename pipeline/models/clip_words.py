@@ -15,6 +15,7 @@ import regex
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
 def plain_letters(text: str) -> str:
@@ -43,19 +44,8 @@ def token_ids(
     return torch.tensor(rows)
 
 
-@functools.cache
-def byte_letters() -> dict[int, str]:
-    """Return GPT-2's letter for each byte, in the order of CLIP's first tokens."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    stand_ins = range(256, 256 + len(others))
-    return {
-        byte: chr(code) for byte, code in zip([*printable, *others], [*printable, *stand_ins], strict=True)
-    }
-
-
 def _tokens(tokenizer: CLIPTokenizer, text: str, ends: dict[str, int]) -> list[int]:
-    letters, merges = byte_letters(), tokenizer.backend_tokenizer.model
+    letters, merges = bytes_to_unicode(), tokenizer.backend_tokenizer.model
     ids: list[int] = []
     for word in _words(*ends).findall(text):
         if word in ends:

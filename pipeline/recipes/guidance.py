@@ -124,11 +124,9 @@ class Guidance:
         self.schedule = schedule
         self.value = schedule.value(0, 1)
 
-    def on_step_end(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def end_step(self, step: int, num_steps: int) -> None:
         """Go on to the next step; after the last to the first again, for the next call of a recipe."""
-        steps = pipe.num_timesteps
-        self.value = self.schedule.value((step + 1) % steps, steps)
-        return kwargs
+        self.value = self.schedule.value((step + 1) % num_steps, num_steps)
 
     def __mul__(self, other: Any) -> Any:
         return self.value * other
@@ -178,7 +176,7 @@ def open_guidance(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 
     def on_step_end(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         for scale in scales.values():
-            scale.on_step_end(pipe, step, timestep, kwargs)
+            scale.end_step(step, pipe.num_timesteps)
         return kwargs
 
     return {**arguments, **scales, "callback_on_step_end": on_step_end}

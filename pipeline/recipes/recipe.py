@@ -61,7 +61,8 @@ class Recipe:
     digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
     needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
     check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
-    pipeline: from a model's class and configs to the class whose call takes a row's arguments.
+    pipeline: from a model's class and configs, model_index.json as "index", to the class whose call takes a
+        row's arguments. Raises RecipeError when the recipe cannot render with the model.
     then: to the class that goes on from its frames, if any.
     cut_to: the argument that says how many frames of the row's video are rendered over, if any does.
     """
@@ -110,15 +111,6 @@ class Recipe:
         own = {name: request.arguments[name] for name in names if name in request.arguments}
         rest = {name: value for name, value in request.arguments.items() if name not in own}
         return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
-
-
-def recipe_class(recipe: Recipe, class_name: str, configs: Configs) -> str:
-    """Return the name of the pipeline class whose `__call__` takes the arguments of this recipe's rows.
-
-    class_name, configs: of the model; model_index.json is the config "index". Raises RecipeError when the
-    recipe cannot render with the model.
-    """
-    return recipe.pipeline(class_name, configs)
 
 
 def generate(pipe: Any, request: Request) -> Any:
@@ -265,7 +257,7 @@ class KnownRecipes:
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
     """Return the pipelines of diffusers that `recipe` calls on this model."""
-    first = recipe_class(recipe, spec.class_name, spec.configs)
+    first = recipe.pipeline(spec.class_name, spec.configs)
     then = recipe.then(spec.class_name, spec.configs)
     return [class_named(name) for name in dict.fromkeys((first, then)) if name]
 
@@ -275,7 +267,7 @@ def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
 
     spec: of the model. Raises RecipeError when the recipe cannot render with it.
     """
-    class_name = recipe_class(recipe, spec.class_name, spec.configs)
+    class_name = recipe.pipeline(spec.class_name, spec.configs)
     return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)
 
 

@@ -20,9 +20,9 @@ from torch import nn
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.verified_folder import alone, sealed
 from tests.commands import command
+from tests.model_files import model_files
 from tests.no_network import refuse_network
 from tests.tiny import tiny
 

@@ -11,11 +11,11 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import ModelError, ServiceError
-from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import fetched_as, open_weights
 from tests.commands import command
 from tests.hub_server import HubServer, hub
+from tests.model_files import model_files
 from tests.tiny import SMALLEST, tiny
 from tests.warm.process import start
 

@@ -20,7 +20,6 @@ import framefleet
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.specs.constructor import method
@@ -34,6 +33,7 @@ from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.long import long_but
 from tests.mixed import SIZES, mixed_table
+from tests.model_files import model_files
 from tests.pictures import picture, write_starts
 from tests.tiny import tiny
 from tools.conformance.batches import rendered_here

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import ModelSettings, model_files
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.integrity import LOCK_FILE, read_lock
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from tests.commands import command
+from tests.model_files import model_files
 from tests.tiny import tiny
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -94,7 +94,7 @@ def test_a_text_that_is_no_schedule_is_refused_with_the_fix(text: str, reason: s
 
 def test_arithmetic_takes_the_value_of_the_step_and_comparisons_the_highest() -> None:
     scale, tensor = Guidance(_schedule("linear(0.5, 6.5)")), torch.tensor([1.0, 3.0], dtype=torch.bfloat16)
-    scale.on_step_end(SimpleNamespace(num_timesteps=3), 0, None, {})
+    scale.end_step(0, 3)
     assert (scale * 2, 2 * scale, scale - 1, scale + 1) == (7.0, 7.0, 2.5, 4.5)
     assert scale > 1 and scale >= 1 and not scale < 1 and not scale <= 1
     for found in (scale * tensor, tensor * scale, torch.mul(tensor, scale), torch.mul(tensor, other=scale)):

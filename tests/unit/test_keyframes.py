@@ -12,7 +12,7 @@ from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.keyframes import between, keyframes
-from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 
 RECIPE = BUILT_IN["keyframes"]
 
@@ -98,9 +98,9 @@ def test_what_cannot_be_rendered_is_refused(arguments: dict[str, Any], wrong: li
 
 
 def test_a_model_that_takes_one_image_cannot_render_between_two() -> None:
-    assert recipe_class(RECIPE, "DynamiCrafterPipeline", {}) == "DynamiCrafterPipeline"
+    assert RECIPE.pipeline("DynamiCrafterPipeline", {}) == "DynamiCrafterPipeline"
     with pytest.raises(RecipeError, match="no `image` and `last_image`"):
-        recipe_class(RECIPE, "WanPipeline", {})
+        RECIPE.pipeline("WanPipeline", {})
     one = {"transformer": {"image_dim": 1280}}
     with pytest.raises(RecipeError, match="no `image` and `last_image`"):
-        recipe_class(RECIPE, "WanImageToVideoPipeline", one)
+        RECIPE.pipeline("WanImageToVideoPipeline", one)

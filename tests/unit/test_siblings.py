@@ -14,7 +14,7 @@ from framefleet.pipeline.model.families.family import Sibling
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.recipes.conditioning import conditioned_class
-from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
     as_sibling,
@@ -100,7 +100,7 @@ def test_the_configs_say_which_weights_do_another_task(
 def test_a_recipe_names_the_class_whose_arguments_its_rows_give(
     recipe: str, class_name: str, configs: Any, found: str
 ) -> None:
-    assert recipe_class(BUILT_IN[recipe], class_name, configs) == found
+    assert BUILT_IN[recipe].pipeline(class_name, configs) == found
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_model_that_a_recipe_cannot_use_is_refused_with_those_it_can(
     recipe: str, class_name: str, configs: Any, fix: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        recipe_class(BUILT_IN[recipe], class_name, configs)
+        BUILT_IN[recipe].pipeline(class_name, configs)
     assert fix in caught.value.fix
 
 

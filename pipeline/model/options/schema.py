@@ -142,16 +142,14 @@ def _by_type(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-AnyCache = Annotated[
-    FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV, Field(discriminator="type")
-]
-AnyOffload = Annotated[ModelOffload | GroupOffload, Field(discriminator="type")]
-AnyQuantization = Annotated[TorchAo | Quanto, Field(discriminator="backend")]
 Matmul = Literal["default", "no_split_k", "triton"]
 Speed = Literal["exact", "fastest"]
 Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV
 Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto
+AnyCache = Annotated[Cache, Field(discriminator="type")]
+AnyOffload = Annotated[Offload, Field(discriminator="type")]
+AnyQuantization = Annotated[Quantization, Field(discriminator="backend")]
 
 # What `speed` sets where a job says nothing else. exact: the model's own arithmetic, rounded in other places.
 SPEEDS: Mapping[Speed, Mapping[str, Any]] = {

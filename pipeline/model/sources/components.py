@@ -69,32 +69,26 @@ def _component(name: str, library: str, class_name: str, where: str, folders: Co
         return Component(
             name=name, library=library, class_name=class_name, loader="diffusers", extra_folders=extra_folders
         )
-    kind = _kind_of(library, class_name)
-    if kind is None:
-        raise _refused(class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}")
-    loader = None if kind == "weightless" else kind
+    loader = _loader_of(library, class_name, f"{where}: {name} is of {library}.{class_name}")
     return Component(name=name, library=library, class_name=class_name, loader=loader)
 
 
-@kept(TypeAdapter(Loader | Literal["weightless"] | None))
-def _kind_of(library: str, class_name: str) -> Loader | Literal["weightless"] | None:
-    """Return what a class is of a pipeline; None for what is not a part of one, or not there."""
+@kept(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
+def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
+    """Return who reads the weights of a component; None for one without.
+
+    Raises ModelError for a class that is not here, or not what pipelines are made of. called: as it says so.
+    """
     found = class_of(library, class_name)
-    if found is None or is_standin(found):
-        return None
-    loader = _loader(found)
-    if loader is None and isinstance(found, type) and issubclass(found, _weightless()):
-        return "weightless"
-    return loader
-
-
-def _refused(found: Any, called: str) -> ModelError:
     if found is None:
-        return ModelError(f"{called}, which is not installed here", OWN_CODE)
+        raise ModelError(f"{called}, which is not installed here", OWN_CODE)
     if is_standin(found):
         packages = ", ".join(found._backends)
-        return ModelError(f"{called}, which needs the Python packages {packages}", "install them")
-    return ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
+        raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
+    loader = _loader(found)
+    if loader is None and not (isinstance(found, type) and issubclass(found, _weightless())):
+        raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
+    return loader
 
 
 def _loader(found: Any) -> Loader | None:

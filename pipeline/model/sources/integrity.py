@@ -87,11 +87,6 @@ def is_named(path: Path) -> bool:
     return bool(_name(path, _SHA256) or _name(path, _GIT))
 
 
-def count_named(folder: Path, files: Iterable[str]) -> int:
-    """Return how many files are named by their content."""
-    return sum(is_named(folder / file) for file in files)
-
-
 def check_git_names(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a file that git's SHA-1 names and that has changed. Others are passed over."""
     for file in files:

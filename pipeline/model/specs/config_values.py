@@ -8,7 +8,6 @@ says what each of these may be.
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.registry import exported, own_component
+from framefleet.pipeline.model.specs.signature import members_of
 
 _Configs = Mapping[str, Mapping[str, Any]]
 _Components = Mapping[str, tuple[str, str]]
@@ -131,9 +131,7 @@ def _forms_of_parameter(parameter: inspect.Parameter) -> tuple[Form, ...]:
     annotation: Any = parameter.annotation
     if isinstance(annotation, str) or annotation is inspect.Parameter.empty:
         annotation = type(parameter.default)
-    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    members = typing.get_args(annotation) if is_union else (annotation,)
-    found = {_form(typing.get_origin(member) or member) for member in members}
+    found = {_form(typing.get_origin(member) or member) for member in members_of(annotation)}
     return tuple(sorted(form for form in found if form))
 
 

@@ -25,7 +25,6 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
     made.__name__: made for made in (len, sum, int, float, max, min, any, all, bool, tuple, list)
 }
 # `[0] * n * n`, `2 ** n` and `"%999999999d" % n` are lines of harmless code until a config says what n is.
-OPERATION = "_bounded"  # of what expressions call for each operator
 _MAX_POWER, _MAX_PARTS = 64, 1024  # levels of resolution, and blocks of a network, are a tenth of it
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.add,
@@ -43,13 +42,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def with_bounds(expression: ast.expr) -> ast.expr:
-    """Return a copy of an expression whose operators are calls of `bounded`, by `OPERATION`."""
-    found: ast.expr = _Calls().visit(copy.deepcopy(expression))
-    return found
-
-
-def bounded(name: str, left: Any, right: Any) -> Any:
+def _bounded(name: str, left: Any, right: Any) -> Any:
     """Return what an operator makes of two values. Raises ValueError where that may be huge."""
     if isinstance(left, str) or isinstance(right, str):
         raise ValueError("texts are not computed with")
@@ -62,9 +55,11 @@ def bounded(name: str, left: Any, right: Any) -> Any:
 
 
 class _Calls(ast.NodeTransformer):
+    """Makes operators calls of `_bounded`."""
+
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        name, asked = ast.Constant(type(node.op).__name__), ast.Name(OPERATION, ast.Load())
+        name, asked = ast.Constant(type(node.op).__name__), ast.Name(_bounded.__name__, ast.Load())
         return ast.Call(asked, [name, node.left, node.right], [])
 
 
@@ -212,14 +207,6 @@ def evaluated(expression: ast.expr, scope: Scope, names: Mapping[str, Any]) -> A
         raise Unknown from error
 
 
-def _has(owner: Any, name: str) -> bool:
-    return _get(owner, name, Unknown) is not Unknown
-
-
-def _get(owner: Any, name: str, *default: Any) -> Any:
-    return getattr(owner, name, *default)
-
-
 def _is_a(value: Any, classes: Any) -> bool:
     if isinstance(value, _Values):
         raise Unknown
@@ -227,8 +214,8 @@ def _is_a(value: Any, classes: Any) -> bool:
 
 
 _ROUNDED = dict.fromkeys(("math.ceil", "math.floor", "math.prod"))  # of small numbers
-_LOOKS = {"hasattr": _has, "getattr": _get, "isinstance": _is_a}
-_ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, OPERATION: bounded}
+_LOOKS = {"hasattr": hasattr, "getattr": getattr, "isinstance": _is_a}
+_ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, _bounded.__name__: _bounded}
 
 
 @functools.cache
@@ -240,7 +227,8 @@ def _code(expression: ast.expr) -> CodeType | None:
                 return None
         elif isinstance(node, ast.Lambda | ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
             return None
-    return compile(ast.fix_missing_locations(ast.Expression(with_bounds(expression))), "<source>", "eval")
+    asked = ast.Expression(_Calls().visit(copy.deepcopy(expression)))
+    return compile(ast.fix_missing_locations(asked), "<source>", "eval")
 
 
 def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.model.specs.signature import ArgumentKind, EitherKind, ListKind, Parameter
+from framefleet.pipeline.model.specs.signature import ArgumentKind, EitherKind, Parameter
 
 _Configs = Mapping[str, Mapping[str, Any]]
 CONTROLNETS, NETS = "MultiControlNetModel", "num_nets"
@@ -85,12 +85,6 @@ def network_folders(name: str, folders: Collection[str]) -> list[str]:
 def num_nets(folder: Path, name: str) -> int:
     """Return how many networks a component of several has."""
     return len(network_folders(name, [path.name for path in folder.iterdir() if path.is_dir()]))
-
-
-def list_kind(kind: EitherKind) -> ListKind | None:
-    """Return what the list is of a kind that takes one value or a list; None of images."""
-    lists: Mapping[EitherKind, ListKind] = {"ints": "list[int]", "floats": "list[float]"}
-    return lists.get(kind)
 
 
 def is_list(cell: Any) -> bool:

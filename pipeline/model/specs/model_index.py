@@ -113,11 +113,7 @@ def _of_its_kind(index: ModelIndex) -> ModelIndex:
 
 
 def _component_classes(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    return {
-        name: (entry[0], entry[1])
-        for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
-    }
+    return {name: (entry[0], entry[1]) for name, entry in index.items() if _is_class(entry)}
 
 
 def _plain_names(found: dict[str, tuple[str, str]], where: str) -> dict[str, tuple[str, str]]:

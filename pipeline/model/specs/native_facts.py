@@ -27,12 +27,6 @@ _SAID = {
     _TEMPORAL: ("scale_factor_temporal", "temporal_compression_ratio"),
 }
 
-# What pipelines call each fact, the usual name first.
-_FPS = ("fps", "frame_rate")
-_SIDES = ("canvas_multiple",)
-_CHUNK, _CHUNK_REST = ("vae_frames_per_chunk",), ("vae_latents_per_chunk",)
-_SHORTEST_S, _LONGEST_S = ("min_duration",), ("max_duration",)
-_HEIGHT, _WIDTH, _FRAMES = ("default_height",), ("default_width",), ("default_num_frames",)
 _MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # no model has a tenth of it
 
 
@@ -58,10 +52,6 @@ def constructed_pipeline(made: type, configs: _Configs) -> Constructed:
     return pipe
 
 
-class _Nameless:
-    """Stands for the class of a component that is not known: its config still is."""
-
-
 def _component(library: str, name: str, config: Mapping[str, Any] | None) -> Constructed | None:
     """Return a component whose config is read, or None: an encoder, a tokenizer."""
     import diffusers
@@ -69,7 +59,7 @@ def _component(library: str, name: str, config: Mapping[str, Any] | None) -> Con
     if config is None:
         return None
     found = own_component(library, name) or exported(diffusers, name)
-    return Constructed(found if isinstance(found, type) else _Nameless, config)
+    return Constructed(found if isinstance(found, type) else object, config)  # its config is known anyway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,22 +91,23 @@ class NativeFacts:
 
 def native_facts(pipe: Any) -> NativeFacts:
     """Return what a pipeline states. pipe: as far as its source and configs tell (`constructed_pipeline`)."""
-    step, rest = _count(pipe, _CHUNK), _count(pipe, _CHUNK_REST)
+    step, rest = _count(pipe, "vae_frames_per_chunk"), _count(pipe, "vae_latents_per_chunk")
     has_step = step is not None and rest is not None and rest < step
     return NativeFacts(
-        fps=_number(pipe, _FPS, MAX_FPS),
-        sides=_count(pipe, _SIDES),
+        fps=_number(pipe, ("fps", "frame_rate"), MAX_FPS),
+        sides=_count(pipe, "canvas_multiple"),
         frame_step=step if has_step else None,
         frame_rest=rest if has_step else None,
-        shortest_s=_number(pipe, _SHORTEST_S, _MAX_S),
-        longest_s=_number(pipe, _LONGEST_S, _MAX_S),
-        height=_count(pipe, _HEIGHT),
-        width=_count(pipe, _WIDTH),
-        num_frames=_count(pipe, _FRAMES),
+        shortest_s=_number(pipe, ("min_duration",), _MAX_S),
+        longest_s=_number(pipe, ("max_duration",), _MAX_S),
+        height=_count(pipe, "default_height"),
+        width=_count(pipe, "default_width"),
+        num_frames=_count(pipe, "default_num_frames"),
     )
 
 
 def _number(pipe: Any, names: tuple[str, ...], most: float) -> float | None:
+    """Return the first fact that a pipeline states by one of these names, the usual one first."""
     for name in names:
         try:
             value = getattr(pipe, name)
@@ -127,6 +118,6 @@ def _number(pipe: Any, names: tuple[str, ...], most: float) -> float | None:
     return None
 
 
-def _count(pipe: Any, names: tuple[str, ...]) -> int | None:
-    value = _number(pipe, names, _MAX_COUNT)
+def _count(pipe: Any, name: str) -> int | None:
+    value = _number(pipe, (name,), _MAX_COUNT)
     return int(value) if value is not None and value == int(value) else None

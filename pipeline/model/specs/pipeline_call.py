@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _Configs = Mapping[str, Mapping[str, Any]]
-_YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
+_NOTHING: TypeAdapter[None] = TypeAdapter(None)  # of checks: that they refused nothing is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +65,39 @@ def call_of(class_name: str, configs: _Configs) -> PipelineCall:
     """Return the call of a class. configs: of the components, model_index.json as "index"."""
     made = pipeline_named(class_name)
     pipe = constructed_pipeline(made, configs)
+    if is_modular(class_name):
+        from framefleet.pipeline.model.modular import fields_given, parameters_called
+
+        parameters, returns = parameters_called(class_name, configs), fields_given(class_name)
+    else:
+        parameters = with_several(parameters_of(made.__call__), class_name, configs)
+        returns = fields_returned(made)
     return PipelineCall(
-        parameters=tuple(_parameters(class_name, configs)),
-        returns=_returned(class_name),
+        parameters=tuple(parameters),
+        returns=returns,
         rules=size_rules(made, pipe),
         facts=native_facts(pipe),
     )
 
 
+@kept(_NOTHING)
 def check_pipeline(name: str) -> None:
     """Raise ModelError for what is not a pipeline of diffusers, or of ours."""
-    if not _is_pipeline(name):
-        raise _no_pipeline(name)
+    pipeline_named(name)
 
 
+def _if_modular(class_name: str, components: Collection[str], where: str) -> list[Any] | None:
+    return [class_name, sorted(components)] if is_modular(class_name) else None
+
+
+@kept(_NOTHING, decided_by=_if_modular)
 def check_components(class_name: str, components: Collection[str], where: str) -> None:
     """Raise ModelError for a modular model that can run none of its workflows."""
-    if is_modular(class_name) and (lacking := _lacking(class_name, sorted(components))):
+    if not is_modular(class_name):
+        return
+    from framefleet.pipeline.model.modular import blank
+
+    if lacking := lacking_components(blank(class_name, {})._blocks, components):
         raise ModelError(
             f"{where}: {class_name} cannot run without {', '.join(lacking)}, null in its index",
             "download the whole model, or bring its components into one folder (docs/models.md)",
@@ -97,30 +113,45 @@ def has_component(class_name: str, name: str) -> bool:
     return name in inspect.signature(pipeline_named(class_name)).parameters
 
 
-def check_scheduler(library: str, name: str, *, where: str) -> None:
+@kept(_NOTHING, decided_by=lambda library, name, where: [library, name])
+def check_scheduler(library: str, name: str, where: str) -> None:
     """Raise ModelError for what is not a noise scheduler of diffusers, or of ours."""
-    if not _is_scheduler(library, name):
+    import diffusers
+
+    found = own_component(library, name) or exported(diffusers, name)
+    if is_standin(found):
+        return  # refused with the package that it needs, when it is used
+    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
+    if not is_one or not issubclass(found, diffusers.SchedulerMixin):
         raise ModelError(
             f"{where}: {library}.{name} is not a noise scheduler", "use a model made for diffusers"
         )
 
 
+@kept(_NOTHING, decided_by=lambda class_name, configs, where: [class_name, configs])
 def check_factors(class_name: str, configs: _Configs, where: str) -> None:
     """Raise ModelError where the model's own pipeline computes another factor than its autoencoder has."""
-    if other := _other_factor(class_name, configs):
-        name, computed, factor = other
-        raise ModelError(
-            f"{where}: {class_name} computes {name} {computed}, and its autoencoder's is {factor}",
-            "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
-        )
+    pipe = constructed_pipeline(pipeline_named(class_name), configs)
+    for name, factor in autoencoder_factors(configs).items():
+        computed = pipe.attributes.get(name, factor)
+        if computed != factor:
+            raise ModelError(
+                f"{where}: {class_name} computes {name} {computed}, and its autoencoder's is {factor}",
+                "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
+            )
 
 
 def pipeline_named(name: str) -> type[DiffusionPipeline]:
     """Return the class of that name. Raises ModelError as `check_pipeline` does. Imports diffusers."""
-    found = _found(name)
-    if found is None:
-        raise _no_pipeline(name)
-    return found
+    import diffusers
+
+    if found := _found(name):
+        return found
+    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
+    near = nearest(name, known)
+    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
+    problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
+    raise ModelError(problem, f"{hint}; or update diffusers")
 
 
 @functools.cache
@@ -134,67 +165,6 @@ def _found(name: str) -> type[DiffusionPipeline] | None:
     kinds = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
     is_one = isinstance(found, type) and issubclass(found, kinds)
     return found if is_one and any("__call__" in vars(base) for base in found.__mro__) else None
-
-
-def _no_pipeline(name: str) -> ModelError:
-    import diffusers
-
-    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
-    near = nearest(name, known)
-    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
-    problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
-    return ModelError(problem, f"{hint}; or update diffusers")
-
-
-@kept(_YES_OR_NO)
-def _is_pipeline(name: str) -> bool:
-    return _found(name) is not None
-
-
-@kept(_YES_OR_NO)
-def _is_scheduler(library: str, name: str) -> bool:
-    import diffusers
-
-    found = own_component(library, name) or exported(diffusers, name)
-    if is_standin(found):
-        return True  # refused with the package that it needs, when it is used
-    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
-    return is_one and issubclass(found, diffusers.SchedulerMixin)
-
-
-@kept(TypeAdapter(tuple[str, int | float, int] | None))
-def _other_factor(class_name: str, configs: _Configs) -> tuple[str, Any, int] | None:
-    """Return the name of a factor, what the class computes, and what the autoencoder says instead."""
-    pipe = constructed_pipeline(pipeline_named(class_name), configs)
-    for name, factor in autoencoder_factors(configs).items():
-        computed = pipe.attributes.get(name, factor)
-        if computed != factor:
-            return name, computed, factor
-    return None
-
-
-@kept(TypeAdapter(list[str]))
-def _lacking(class_name: str, components: list[str]) -> list[str]:
-    from framefleet.pipeline.model.modular import blocks_of
-
-    return lacking_components(blocks_of(class_name), components)
-
-
-def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
-    if not is_modular(class_name):
-        parameters = parameters_of(pipeline_named(class_name).__call__)
-        return with_several(parameters, class_name, configs)
-    from framefleet.pipeline.model.modular import parameters_called
-
-    return parameters_called(class_name, configs)
-
-
-def _returned(class_name: str) -> frozenset[str]:
-    if not is_modular(class_name):
-        return fields_returned(pipeline_named(class_name))
-    from framefleet.pipeline.model.modular import fields_given
-
-    return fields_given(class_name)
 
 
 def fields_returned(pipeline: type) -> frozenset[str]:

@@ -154,7 +154,7 @@ def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) 
     wanted: dict[str, Any] = {}
     if class_name == "PNDMScheduler":
         wanted["skip_prk_steps"] = True  # as Stable Diffusion ships it; the warm-up fails below four steps
-    if is_flow(spec):
+    if steps_flow(spec.scheduler_class, spec.scheduler_config):
         shift = config.get("shift") or config.get("flow_shift") or 1.0
         if class_name in FLOW_SOLVERS:
             wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
@@ -177,7 +177,7 @@ def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) ->
 
 def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
     """Return why another class than the model's own does not step this kind of model, or None."""
-    if not is_flow(spec):
+    if not steps_flow(spec.scheduler_class, spec.scheduler_config):
         if spec.scheduler_config.get("timestep_type") == "continuous" and class_name != CONTINUOUS:
             return f"the model's timesteps are logarithms of the noise level, which only {CONTINUOUS} gives"
         return None if class_name in DIFFUSION else "it is not for models that predict noise"
@@ -188,13 +188,8 @@ def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> s
     return None
 
 
-def is_flow(spec: PipelineSpec) -> bool:
-    """Return whether the model predicts a velocity between noise and data (flow matching)."""
-    return steps_flow(spec.scheduler_class, spec.scheduler_config)
-
-
 def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
-    """Return whether a scheduler of that class and config steps such a model."""
+    """Return whether a scheduler steps models that predict a velocity between noise and data."""
     named = class_name.startswith(FLOW_NAMES)
     return named or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 

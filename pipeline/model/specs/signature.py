@@ -63,9 +63,7 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 
 def reference_classes(annotation: Any) -> dict[str, type]:
     """Return by kind the classes of which the annotation has a list; none where it has no such list."""
-    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    members = typing.get_args(annotation) if is_union else (annotation,)
-    lists = [typing.get_args(member) for member in members if typing.get_origin(member) is list]
+    lists = [typing.get_args(m) for m in members_of(annotation) if typing.get_origin(m) is list]
     bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
     found: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
     return {
@@ -141,7 +139,7 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _KINDS.get(type(parameter.default))
-    members = _members(annotation)
+    members = members_of(annotation)
     found = [_KINDS[member] for member in members if member in _KINDS]
     parts = [*_parts(list, members), *_parts(tuple, members)]
     parts += _defaults_of(parameter, members)
@@ -164,12 +162,12 @@ def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]",
         return "image" if "PIL.Image.Image" in parameter.annotation else None
     if reference_classes(parameter.annotation):
         return "references"
-    members = _members(parameter.annotation)
+    members = members_of(parameter.annotation)
     if any(map(_is_image, members)):
         return "image"
     if list in members and _PICTURES.fullmatch(parameter.name):
         return "list[image]"
-    inner = [part for member in members if typing.get_origin(member) is list for part in _members_of(member)]
+    inner = [part for member in members if typing.get_origin(member) is list for part in _parts_of(member)]
     return "list[image]" if any(map(_is_image, inner)) else None
 
 
@@ -178,20 +176,21 @@ def _is_image(annotation: Any) -> bool:
     return made == ("PIL.Image", "Image")
 
 
-def _members_of(collection: Any) -> tuple[Any, ...]:
-    return tuple(inner for part in typing.get_args(collection) for inner in _members(part))
+def _parts_of(collection: Any) -> tuple[Any, ...]:
+    return tuple(inner for part in typing.get_args(collection) for inner in members_of(part))
 
 
 def _entries(parameter: inspect.Parameter) -> int | None:
     """Return how many entries the tuple has that is asked for; `tuple[int]` is meant as any number."""
-    members = _members(parameter.annotation)
+    members = members_of(parameter.annotation)
     tuples = [typing.get_args(member) for member in members if typing.get_origin(member) is tuple]
     if not tuples or _parts(list, members):
         return None
     return len(tuples[0]) if len(tuples[0]) > 1 and ... not in tuples[0] else 0
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """Return what a union is of; any other annotation by itself."""
     is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     return typing.get_args(annotation) if is_union else (annotation,)
 

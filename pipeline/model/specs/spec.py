@@ -153,7 +153,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     if "scheduler" not in configs and has_component(index.class_name, "scheduler"):
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
-        check_scheduler(*index.components["scheduler"], where=index.where)
+        check_scheduler(*index.components["scheduler"], index.where)
     check_values(configs, index.components, str(folder))
     check_factors(index.class_name, configs, str(folder))
     check_components(index.class_name, index.components, index.where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.models.conversion.plan import Network, Origin
 from framefleet.pipeline.text import setting
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
@@ -41,22 +44,49 @@ def whole_parts(total: int, part: int) -> int | None:
     return total // part if total >= part and total % part == 0 else None
 
 
-def inferred(
-    component: str, infer: Callable[[_Shapes], Config], shapes: _Shapes, *, prefix: str, place: str
-) -> Config:
-    """Return the config that the shapes tell. Raises ModelError with the checkpoint's names."""
-    try:
-        return infer(shapes)
-    except KeyError as error:
-        missing = f"{prefix}{error.args[0] if shapes else '*'}"
-        raise ModelError(
-            f"{place} has no complete {component}: {missing} is missing", "give the checkpoint with all parts"
-        ) from error
-    except ValueError as error:
-        raise ModelError(
-            f"{place}: {component}: {prefix}{error}",
-            "the file may be of another model, or broken: fetch it again",
-        ) from error
+@dataclass(frozen=True, slots=True)
+class NetworkPart:
+    """One network of the original. prefix: of its names. config: from shapes. make: from a config.
+
+    origins: from our names and shapes, without the prefix.
+    """
+
+    prefix: str
+    config: Callable[[_Shapes], Config]
+    origins: Callable[[list[str], _Shapes], dict[str, Origin]]
+    make: Callable[..., nn.Module]
+
+    def inferred(self, component: str, checkpoint: Checkpoint) -> Config:
+        """Return the config that its tensors tell. Raises ModelError with the checkpoint's names."""
+        shapes = checkpoint.below(self.prefix)
+        try:
+            return self.config(shapes)
+        except KeyError as error:
+            missing = f"{self.prefix}{error.args[0] if shapes else '*'}"
+            raise ModelError(
+                f"{checkpoint.path} has no complete {component}: {missing} is missing",
+                "give the checkpoint with all parts",
+            ) from error
+        except ValueError as error:
+            raise ModelError(
+                f"{checkpoint.path}: {component}: {self.prefix}{error}",
+                "the file may be of another model, or broken: fetch it again",
+            ) from error
+
+    def network(self, component: str, config: Config, checkpoint: Checkpoint) -> Network:
+        """Return the network on the meta device, and where its tensors come from."""
+        try:
+            with torch.device("meta"):
+                module = self.make(**config)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
+            raise ModelError(
+                f"{checkpoint.path}: no {component} can have the sizes of its tensors: {error}",
+                f"check what `--set {component}...` says, or fetch the file again",
+            ) from error
+        origins = self.origins(list(module.state_dict()), checkpoint.below(self.prefix))
+        return Network(
+            module=module, origins={name: origin.behind(self.prefix) for name, origin in origins.items()}
+        )
 
 
 def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: str) -> dict[str, Config]:
@@ -84,15 +114,3 @@ def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: s
             f"say it with {' '.join(setting(name, '...') for name in untold)}",
         )
     return merged
-
-
-def built(component: str, make: Callable[..., nn.Module], config: Config, *, place: str) -> nn.Module:
-    """Return the network on the meta device."""
-    try:
-        with torch.device("meta"):
-            return make(**config)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
-        raise ModelError(
-            f"{place}: no {component} can have the sizes of its tensors: {error}",
-            f"check what `--set {component}...` says, or fetch the file again",
-        ) from error

@@ -76,7 +76,8 @@ def plan_conversion(
     checkpoint: Checkpoint, *, variant: str | None = None, given: Mapping[str, Any] | None = None
 ) -> Conversion:
     """Return what the first converter that knows it makes of a checkpoint."""
-    for converter in _converters():
+    for place in filter(None, (family.converter for family in FAMILIES)):
+        converter: Converter = named(place)
         conversion = converter(checkpoint, variant=variant, given=given or {})
         if conversion is not None:
             _check_parts(conversion, checkpoint)
@@ -126,12 +127,6 @@ def write(
         component.save_pretrained(str(folder / name))
         index[name] = _entry(component)
     (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _converters() -> Iterator[Converter]:
-    for family in FAMILIES:
-        if family.converter:
-            yield named(family.converter)
 
 
 def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -40,14 +40,18 @@ class Origin:
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.more)
 
+    def behind(self, prefix: str) -> Origin:
+        """Return it with a prefix before the checkpoint's names."""
+        return replace(self, name=prefix + self.name, more=tuple(prefix + name for name in self.more))
+
     def take(self, read: Callable[[str], Tensor]) -> Tensor:
         """Return the changed tensor. read: gives a tensor of the checkpoint."""
         return self.change(*(read(name) for name in self.names))
 
 
-def same_names(names: Iterable[str], shapes: Mapping[str, Tensor], prefix: str = "") -> dict[str, Origin]:
-    """Return where each tensor comes from when the checkpoint names them alike, behind a prefix."""
-    return {name: Origin(name=prefix + name) for name in names}
+def same_names(names: Iterable[str], shapes: Mapping[str, Tensor]) -> dict[str, Origin]:
+    """Return where each tensor comes from when the checkpoint names them alike."""
+    return {name: Origin(name=name) for name in names}
 
 
 def renamed(name: str, rules: Iterable[tuple[str, Any]]) -> str:

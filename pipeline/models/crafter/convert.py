@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from framefleet.pipeline.models.clip_words import byte_letters
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import settled
 from framefleet.pipeline.models.conversion.plan import Conversion
@@ -112,7 +112,9 @@ def clip_tokenizer() -> CLIPTokenizer:
         for line in gzip.decompress(_MERGES.read_bytes()).decode().splitlines()
         for left, right in [line.split(" ")]
     ]
-    alphabet = list(byte_letters().values())
+    alphabet = list(
+        bytes_to_unicode().values()
+    )  # GPT-2's letter for each byte, in the order of the first tokens
     joined = [left + right for left, right in merges]
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), *joined, "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate(tokens)}

@@ -83,13 +83,13 @@ def vae_config(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-def vae_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
+def vae_origins(names: _Names, shapes: _Shapes) -> Origins:
     """Return where each tensor of AutoencoderKL comes from; the original counts up from the last level."""
     deepest = count_below(shapes, "encoder.down.") - 1
     rules = [(r"^decoder\.up_blocks\.(\d+)\.", lambda m: f"decoder.up.{deepest - int(m[1])}."), *_VAE]
     return {
         name: Origin(
-            name=prefix + renamed(name, rules),
+            name=renamed(name, rules),
             change=partial(as_linear, dims=2) if ".attentions.0.to_" in name else unchanged,
         )
         for name in names
@@ -115,9 +115,9 @@ def text_config(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-def text_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
+def text_origins(names: _Names, shapes: _Shapes) -> Origins:
     """Return where each tensor of CLIPTextModel comes from."""
-    return dict(_clip_origins(names, CLIP_TEXT, prefix))
+    return dict(_clip_origins(names, CLIP_TEXT))
 
 
 def vision_config(shapes: _Shapes) -> dict[str, Any]:
@@ -136,12 +136,12 @@ def vision_config(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-def vision_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
+def vision_origins(names: _Names, shapes: _Shapes) -> Origins:
     """Return where each tensor of CLIPVisionModel comes from, or of that with projection."""
     inner = {name.removeprefix("vision_model."): name for name in names}
-    origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, CLIP_VISION, prefix)}
+    origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, CLIP_VISION)}
     if "visual_projection.weight" in inner:
-        origins["visual_projection.weight"] = Origin(name=f"{prefix}proj", change=_transposed)
+        origins["visual_projection.weight"] = Origin(name="proj", change=_transposed)
     return origins
 
 
@@ -163,9 +163,9 @@ def projector_config(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-def projector_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
+def projector_origins(names: _Names, shapes: _Shapes) -> Origins:
     """Return where each tensor of VideoCrafterImageProjector comes from."""
-    return {name: Origin(name=prefix + renamed(name, _PROJECTOR)) for name in names}
+    return {name: Origin(name=renamed(name, _PROJECTOR)) for name in names}
 
 
 def pooled_projector_config(shapes: _Shapes) -> dict[str, Any]:
@@ -182,12 +182,12 @@ def is_block_tensor(name: str) -> bool:
     return in_projection or (stem in CLIP_BLOCK.values() and kind in ("weight", "bias"))
 
 
-def _clip_origins(names: _Names, top: Mapping[str, str], prefix: str) -> Iterator[tuple[str, Origin]]:
+def _clip_origins(names: _Names, top: Mapping[str, str]) -> Iterator[tuple[str, Origin]]:
     for name in names:
         if name in top:
-            yield name, Origin(name=prefix + top[name])
+            yield name, Origin(name=top[name])
         elif block := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name):
-            theirs, part = f"{prefix}transformer.resblocks.{block[1]}", block[2]
+            theirs, part = f"transformer.resblocks.{block[1]}", block[2]
             if part in CLIP_BLOCK:
                 yield name, Origin(name=f"{theirs}.{CLIP_BLOCK[part]}.{block[3]}")
             else:  # self_attn.q_proj and its likes

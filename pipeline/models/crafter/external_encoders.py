@@ -15,10 +15,10 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.models.conversion.configs import Config, count_below
+from framefleet.pipeline.models.conversion.configs import Config, NetworkPart, count_below
 from framefleet.pipeline.models.conversion.plan import same_names
 from framefleet.pipeline.models.crafter import encoder_keys as keys
-from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, NetworkPart
+from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION
 from framefleet.pipeline.text import setting
 
 _Shapes = Mapping[str, Tensor]

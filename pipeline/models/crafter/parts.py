@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -17,8 +14,8 @@ from transformers import (
 )
 
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.models.conversion.configs import Config, built, inferred
-from framefleet.pipeline.models.conversion.plan import Network, Origin, same_names
+from framefleet.pipeline.models.conversion.configs import Config, NetworkPart
+from framefleet.pipeline.models.conversion.plan import same_names
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.resampler import (
     VideoCrafterImageProjector,
@@ -27,34 +24,9 @@ from framefleet.pipeline.models.crafter.resampler import (
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origins
 
-_Shapes = Mapping[str, Tensor]
-
 UNET = "model.diffusion_model."
 TEXT, WHOLE_CLIP = "cond_stage_model.model.", "embedder.model."
 VISION, _PROJECTOR = f"{WHOLE_CLIP}visual.", "image_proj_model."
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkPart:
-    """One network of the original. prefix: of its names. config: from shapes. make: from a config.
-
-    origins: from our names, shapes, and the prefix.
-    """
-
-    prefix: str
-    config: Callable[[_Shapes], Config]
-    origins: Callable[[list[str], _Shapes, str], dict[str, Origin]]
-    make: Callable[..., nn.Module]
-
-    def inferred(self, component: str, checkpoint: Checkpoint) -> Config:
-        """Return the config that its tensors tell."""
-        shapes, place = checkpoint.below(self.prefix), str(checkpoint.path)
-        return inferred(component, self.config, shapes, prefix=self.prefix, place=place)
-
-    def network(self, component: str, config: Config, checkpoint: Checkpoint) -> Network:
-        module = built(component, self.make, config, place=str(checkpoint.path))
-        names = list(module.state_dict())
-        return Network(module=module, origins=self.origins(names, checkpoint.below(self.prefix), self.prefix))
 
 
 def _text_encoder(**config: Any) -> CLIPTextModel:

@@ -145,10 +145,6 @@ class CrafterPipeline(DiffusionPipeline):
         prepared: Tensor = latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
         return prepared
 
-    def prepare_extra_step_kwargs(self, generator: Generators, eta: float) -> dict[str, Any]:
-        """Return what the scheduler's steps take besides the prediction."""
-        return {"generator": generator, "eta": eta}
-
     def denoise(
         self,
         latents: Tensor,
@@ -165,7 +161,7 @@ class CrafterPipeline(DiffusionPipeline):
         """
         self.scheduler.set_timesteps(steps.num_inference_steps, device=self._execution_device)
         self._num_timesteps = len(self.scheduler.timesteps)
-        extra = self.prepare_extra_step_kwargs(steps.generator, steps.eta)
+        extra: dict[str, Any] = {"generator": steps.generator, "eta": steps.eta}
         fps = self._rates(steps.fps, latents)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for i, t in enumerate(self.scheduler.timesteps):

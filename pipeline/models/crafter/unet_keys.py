@@ -48,12 +48,12 @@ _FPS = ("fps_embedding", "framestride_embed")  # the second in DynamiCrafter 256
 _FIRST_HEADS = 8  # of the temporal transformer before the first block, whatever its width
 
 
-def unet_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
-    """Return where each of our tensors comes from. names: ours. prefix: of theirs, not in `shapes`."""
+def unet_origins(names: Iterable[str], shapes: _Shapes) -> dict[str, Origin]:
+    """Return where each of our tensors comes from. names: ours."""
     stems = _TOP | _Layout.of(shapes).stems
     return {
         name: Origin(
-            name=prefix + _original(name, stems),
+            name=_original(name, stems),
             # Those of the first temporal transformer are convolutions of one frame.
             change=partial(as_linear, dims=1) if name.startswith("transformer_in.proj_") else unchanged,
         )

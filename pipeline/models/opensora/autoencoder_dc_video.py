@@ -26,31 +26,26 @@ from framefleet.pipeline.models.opensora.dc_blocks import (
     UpBlock,
 )
 
+_Level = tuple[str, int, int, bool]  # block type, width, depth, and whether its halving takes frames along
 _WIDTHS = (128, 256, 512, 512, 1024, 1024)
 BLOCKS = ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock", "EfficientViTBlock")
 
 
 class Encoder(nn.Module):
-    """From (B, 3, T, H, W) to latents. temporal: after which levels the frames are halved too."""
+    """From (B, 3, T, H, W) to latents."""
 
     def __init__(
-        self,
-        in_channels: int,
-        latent_channels: int,
-        head_dim: int,
-        block_types: Sequence[str],
-        widths: Sequence[int],
-        depths: Sequence[int],
-        temporal: Sequence[bool],
+        self, in_channels: int, latent_channels: int, head_dim: int, levels: Sequence[_Level]
     ) -> None:
         super().__init__()
+        widths = [width for _, width, _, _ in levels]
         self.latent_channels = latent_channels
         self.conv_in = nn.Conv3d(in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
-        for i, width in enumerate(widths):
-            blocks = [_block(block_types[i], width, head_dim) for _ in range(depths[i])]
+        for i, (block_type, width, depth, temporal) in enumerate(levels):
+            blocks = [_block(block_type, width, head_dim) for _ in range(depth)]
             if i + 1 < len(widths):
-                blocks.append(DownBlock(width, widths[i + 1], temporal=temporal[i]))
+                blocks.append(DownBlock(width, widths[i + 1], temporal=temporal))
             self.down_blocks.append(nn.Sequential(*blocks))
         self.conv_out = nn.Conv3d(widths[-1], latent_channels, 3, padding=1)
 
@@ -67,23 +62,17 @@ class Decoder(nn.Module):
     """From latents to (B, 3, T, H, W); its levels count from the pixels, as the encoder's do."""
 
     def __init__(
-        self,
-        out_channels: int,
-        latent_channels: int,
-        head_dim: int,
-        block_types: Sequence[str],
-        widths: Sequence[int],
-        depths: Sequence[int],
-        temporal: Sequence[bool],
+        self, out_channels: int, latent_channels: int, head_dim: int, levels: Sequence[_Level]
     ) -> None:
         super().__init__()
+        widths = [width for _, width, _, _ in levels]
         self.repeats = widths[-1] // latent_channels
         self.conv_in = nn.Conv3d(latent_channels, widths[-1], 3, padding=1)
         self.up_blocks = nn.ModuleList()
-        for i, width in enumerate(widths):
-            blocks = [_block(block_types[i], width, head_dim) for _ in range(depths[i])]
+        for i, (block_type, width, depth, temporal) in enumerate(levels):
+            blocks = [_block(block_type, width, head_dim) for _ in range(depth)]
             if i + 1 < len(widths):
-                blocks.insert(0, UpBlock(widths[i + 1], width, temporal=temporal[i]))
+                blocks.insert(0, UpBlock(widths[i + 1], width, temporal=temporal))
             self.up_blocks.append(nn.Sequential(*blocks))
         self.norm_out = ChannelRMSNorm(widths[0])
         self.conv_out = nn.Conv3d(widths[0], out_channels, 3, padding=1)
@@ -138,24 +127,14 @@ class AutoencoderDCVideo(ModelMixin, AutoencoderMixin, ConfigMixin):
         halvings = len(encoder_block_out_channels) - 1
         num_temporal = temporal_compression_ratio.bit_length() - 1
         temporal = [halvings - num_temporal <= level < halvings for level in range(halvings + 1)]
-        self.encoder = Encoder(
-            in_channels,
-            latent_channels,
-            attention_head_dim,
-            encoder_block_types,
-            encoder_block_out_channels,
-            encoder_layers_per_block,
-            temporal,
+        of_encoder = zip(
+            encoder_block_types, encoder_block_out_channels, encoder_layers_per_block, temporal, strict=True
         )
-        self.decoder = Decoder(
-            in_channels,
-            latent_channels,
-            attention_head_dim,
-            decoder_block_types,
-            decoder_block_out_channels,
-            decoder_layers_per_block,
-            temporal,
+        of_decoder = zip(
+            decoder_block_types, decoder_block_out_channels, decoder_layers_per_block, temporal, strict=True
         )
+        self.encoder = Encoder(in_channels, latent_channels, attention_head_dim, [*of_encoder])
+        self.decoder = Decoder(in_channels, latent_channels, attention_head_dim, [*of_decoder])
         self.spatial_compression_ratio = 2**halvings
         self.temporal_compression_ratio = temporal_compression_ratio
         self.use_slicing = False

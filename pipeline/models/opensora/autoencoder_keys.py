@@ -46,9 +46,9 @@ def is_dc_autoencoder(shapes: _Shapes) -> bool:
     return any(re.match(r"(en|de)coder\.stages\.\d+\.op_list\.", name) for name in shapes)
 
 
-def dc_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
-    """Return where each tensor of the AutoencoderDCVideo comes from. prefix: of names in the checkpoint."""
-    return {name: Origin(name=f"{prefix}{renamed(name, _ORIGINAL)}") for name in names}
+def dc_origins(names: Iterable[str], shapes: _Shapes) -> dict[str, Origin]:
+    """Return where each tensor of the AutoencoderDCVideo comes from."""
+    return {name: Origin(name=renamed(name, _ORIGINAL)) for name in names}
 
 
 def dc_config(shapes: _Shapes) -> dict[str, Any]:

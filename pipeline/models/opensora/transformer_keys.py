@@ -86,20 +86,20 @@ def axes_of(head: int) -> list[int]:
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
-def transformer_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
-    """Return what each tensor of the FluxTransformer2DModel is made of. names: ours. prefix: of theirs."""
+def transformer_origins(names: Iterable[str], shapes: _Shapes) -> dict[str, Origin]:
+    """Return what each tensor of the FluxTransformer2DModel is made of. names: ours."""
     layers = {ours: (theirs, change) for theirs, ours, change in _layers(shapes)}
     origins = {}
     for name in names:
         ours, _, suffix = name.rpartition(".")
         if ours == "x_embedder":
             joined = _side_by_side if suffix == "weight" else _added
-            more = (f"{prefix}cond_in.{suffix}",) if is_conditioned(shapes) else ()
-            origins[name] = Origin(name=f"{prefix}img_in.{suffix}", more=more, change=joined)
+            more = (f"cond_in.{suffix}",) if is_conditioned(shapes) else ()
+            origins[name] = Origin(name=f"img_in.{suffix}", more=more, change=joined)
         else:
             theirs, change = layers[ours]
             suffix = "scale" if theirs.endswith(_NORMS) else suffix
-            origins[name] = Origin(name=f"{prefix}{theirs}.{suffix}", change=change)
+            origins[name] = Origin(name=f"{theirs}.{suffix}", change=change)
     return origins
 
 

@@ -14,7 +14,7 @@ from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
 from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed
-from framefleet.pipeline.model.specs.list_arguments import is_list, list_kind
+from framefleet.pipeline.model.specs.list_arguments import is_list
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
@@ -262,7 +262,7 @@ def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind,
     """Return a value as the argument takes it, a schedule by its one spelling; or Refused."""
     if kind == "ints" or kind == "floats":
         one: ScalarKind = "int" if kind == "ints" else "float"
-        kind = list_kind(kind) if is_list(value) else one  # type: ignore[assignment]
+        kind = f"list[{one}]" if is_list(value) else one  # type: ignore[assignment]
     if kind in PART_KINDS:
         known = spec.parameters.get(name)
         return check_list(name, value, kind, known.entries if known else None)
