@@ -12,6 +12,7 @@ from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError
 
+MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
 ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -60,7 +61,6 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
 
     size: of one's own, as "9x64x64". num_seeds: clips of each prompt.
     """
-    from framefleet.jobs.demo.pictures import draw_pictures
     from framefleet.jobs.demo.prepare import prepare_demo, read_size
     from framefleet.jobs.demo.vocabulary import hint_about
     from framefleet.jobs.render.command import show_render
@@ -74,3 +74,22 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
     for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
         stdout.say(f"{name + ':':<15}{place}")
     return code
+
+
+def draw_pictures(folder: Path) -> dict[str, Path]:
+    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    from framefleet.jobs.look.sheet.choice import MAX_CLIPS, ClipChoice
+    from framefleet.jobs.look.sheet.sheet import draw_grid, draw_sheet
+    from framefleet.pipeline.outputs.layout import RECORDS
+    from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
+    from framefleet.pipeline.outputs.stores.store import Store
+
+    store = Store(str(folder))
+    rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
+    if not rows:
+        return {}
+    sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
+    draw_sheet(store, sheet, ClipChoice(limit=min(len(rows), MAX_CLIPS)), tile=None)
+    newest = f"row_indices[1] >= {rows[-MAX_MOVING]}" if len(rows) > MAX_MOVING else None
+    draw_grid(store, animation, ClipChoice(limit=MAX_MOVING, where=newest), tile=_TILE)
+    return {"contact sheet": sheet, "animation": animation}
