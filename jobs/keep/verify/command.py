@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
@@ -19,19 +20,18 @@ from framefleet.jobs.keep.replay.command import (
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
-    moved_models,
+    given_of,
     said_of,
     unforged,
 )
-from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.jobs.keep.replay.recorded_row import Given
     from framefleet.jobs.keep.verify.rows import VerifiedRow
+    from framefleet.jobs.show.watch import Watch
 
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
 
@@ -55,7 +55,7 @@ _ByFleet = Annotated[
 def verify_command(
     output: OutputToRead,
     files: _Files = False,
-    sample: _Sample = SAMPLE,
+    sample: _Sample = 8,  # it is minutes where one takes one
     seed: _Seed = 0,
     row_ids: _RowIds = None,
     by_fleet: _ByFleet = False,
@@ -76,34 +76,37 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places, set_values
-        from framefleet.jobs.keep.replay.recorded_row import Given
+        from framefleet.jobs.job.file import set_values
 
-        given = Given(
-            **moved_models(models or []),
-            loras=places(loras or [], "--lora"),
-            ip_adapter=ip_adapter,
-            second_models=places(second_models or [], "--second-model"),
-            recipe=recipe,
-            roots=tuple(roots or []),
-            allow_pickle=allow_pickle,
-            storage_options=set_values(sets or []).get("storage_options", {}),
+        storage_options = set_values(sets or []).get("storage_options", {})
+        given = given_of(
+            models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, storage_options
         )
+        quiet_libraries()
         if files:
-            is_well = show_damages(output, given.storage_options, as_json=as_json)
+            is_well = show_damages(output, storage_options, as_json=as_json)
         else:
-            choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
-            is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
+            from framefleet.jobs.keep.verify.rows import verified_rows
+
+            verify = partial(
+                verified_rows,
+                output,
+                sample=sample,
+                seed=seed,
+                row_ids=row_ids or [],
+                by_fleet=by_fleet,
+                given=given,
+                sets=sets or [],
+            )
+            is_well = show_verified(verify, as_json=as_json)
     raise Exit(0 if is_well else 1)
 
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
     from framefleet.jobs.keep.verify.damage_list import DamageList
-    from framefleet.jobs.show.progress import watch_on
-
-    quiet_libraries()
     from framefleet.jobs.keep.verify.verify import damages_of
+    from framefleet.jobs.show.progress import watch_on
     from framefleet.pipeline.outputs.output import Output
 
     store = Output.open(output, storage_options).store
@@ -119,18 +122,13 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     return not damages.num_damages
 
 
-def show_verified(
-    output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool
-) -> bool:
-    """Render rows again and print how they compare; return whether all have the same bits."""
+def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: bool) -> bool:
+    """Print how rows compare that `verify` renders again; return whether all have the same bits."""
     from framefleet.jobs.show.progress import watch_on
-
-    quiet_libraries()
-    from framefleet.jobs.keep.verify.rows import verified_rows
 
     verdicts, errors = Counter[str](), []
     with watch_on(stderr) as watch:
-        for row in verified_rows(output, choice, given, sets, watch):
+        for row in verify(watch):
             verdicts[row.compared.verdict] += 1
             errors += [row.error] if row.error else []
             if as_json:

@@ -17,7 +17,6 @@ from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
 from framefleet.jobs.keep.replay.two_clips import Again
-from framefleet.jobs.keep.verify.choice import RowChoice
 from framefleet.jobs.keep.verify.sample import sample_rows
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
@@ -69,27 +68,34 @@ class VerifiedRow:
 
 
 def verified_rows(
-    output: str, choice: RowChoice, given: Given, sets: Sequence[str], watch: Watch
+    output: str,
+    watch: Watch,
+    *,
+    sample: int,
+    seed: int,
+    row_ids: Collection[str],
+    by_fleet: bool,
+    given: Given,
+    sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
     """Render rows again and compare them, each as it is done.
 
-    given: what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the
-    output has no such rows.
+    row_ids: these; without any a sample, another for each seed. by_fleet: as the job rendered them. given:
+    what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the output
+    has no such rows.
     """
     store = Store(output, given.storage_options)
-    records = _chosen(store, choice)
+    records = [find_record(store, row_id) for row_id in row_ids] or _sampled(store, sample, seed)
     if not records:
         raise Output(store).no_records()
-    if choice.by_fleet:
+    if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:
         yield from _here(store, records, given)
 
 
-def _chosen(store: Store, choice: RowChoice) -> list[Record]:
-    if choice.row_ids:
-        return [find_record(store, row_id) for row_id in choice.row_ids]
-    chosen = sample_rows(store, choice.sample, seed=choice.seed)
+def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
+    chosen = sample_rows(store, sample, seed=seed)
     reader = PartReader(store, [one.part for one in chosen])
     found = [record_in(reader, one.part, one.row_id) for one in chosen]
     return [record for record in found if record]

@@ -11,7 +11,6 @@ from pathlib import Path
 from framefleet.jobs.job.job_json import claim_in_parts, read_claim
 from framefleet.jobs.keep.replay.compare import Likeness
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
-from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.keep.verify.rows import VerifiedRow, verified_rows
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.show.watch import Callback, Checked, Watch
@@ -45,7 +44,7 @@ def verify(
     output: str | Path,
     *,
     files: bool = False,
-    sample: int = SAMPLE,
+    sample: int = 8,
     seed: int = 0,
     row_ids: Collection[str] = (),
     by_fleet: bool = False,
@@ -62,8 +61,10 @@ def verify(
     if files:
         store = Output.open(str(output), given.storage_options).store
         return Verified(damages=tuple(damages_of(store, watch)))
-    choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)
-    return Verified(rows=tuple(verified_rows(output, choice, given, sets, watch)))
+    rows = verified_rows(
+        output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
+    )
+    return Verified(rows=tuple(rows))
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
