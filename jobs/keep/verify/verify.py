@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefleet.jobs.job.job_json import claim_in_parts, read_claim
+from framefleet.jobs.job.job_json import JOB_JSON, read_claim
 from framefleet.jobs.keep.replay.compare import Likeness
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
 from framefleet.jobs.keep.verify.rows import VerifiedRow, verified_rows
@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import Damage, beside_parts, damage_of_drafts, damaged_records, strays
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -94,7 +94,7 @@ def job_damage(store: Store) -> Damage | None:
     except JobError as error:
         return Damage(kind="job", path=CLAIM, reason=error.problem)
     try:
-        original = claim_in_parts(store)
+        original = claim_in_parts_as(store, JOB_JSON)
     except JobError:  # of a part, whose damage is reported as such
         return None
     differences = differences_of(original.model_dump(), claim.model_dump()) if original else []
