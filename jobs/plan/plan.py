@@ -33,7 +33,6 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
-from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.request import Request, one_step
@@ -197,7 +196,6 @@ def _plan(
 ) -> JobPlan:
     job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
-    audit = Audit(**job.audit.model_dump())
     plans = {
         name: replace(_model_plan(resolved, name, survey, wanted), hollow=hollow.get(name))
         for name in resolved.models
@@ -218,7 +216,7 @@ def _plan(
         carried=tuple(rows.carried.names),
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
-        audits=plan_audits(audit, resolved.batching, shapes, num_pending=counts.pending),
+        audits=plan_audits(resolved.audit, resolved.batching, shapes, num_pending=counts.pending),
     )
 
 
