@@ -25,7 +25,7 @@ from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.look.gallery.refresh import refreshed_gallery
+from framefleet.jobs.look.gallery.gallery import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.on_end import report_end
