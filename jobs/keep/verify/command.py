@@ -1,4 +1,4 @@
-"""`framefleet verify`: what is typed, and what it prints."""
+"""`framefleet verify`: what is typed, and what it prints; damages, as `framefleet repair` does too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich import box
+from rich.table import Table
 from rich.text import Text
 from typer import Exit, Option
 
@@ -32,8 +34,24 @@ from framefleet.pipeline.text import command
 if TYPE_CHECKING:
     from framefleet.jobs.keep.verify.rows import VerifiedRow
     from framefleet.jobs.show.watch import Watch
+    from framefleet.pipeline.outputs.damage import Damage, DamageKind
 
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
+MAX_DAMAGES_SHOWN = 20  # a screenful; more are counted, and --json has them all
+
+_SAID: dict[DamageKind, str] = {
+    "missing": "gone, but has a record",
+    "size": "of another size than its record says",
+    "bytes": "of other bytes than its record says",
+    "unreadable": "that cannot be read",
+    "doubled": "rows that a later record names too",
+    "part": "damaged parts",
+    "job": "job.json lost, damaged or another's",
+    "late": "parts that came after their driver had lost the output",
+    "stray": "files that no record names",
+    "uncommitted": "clips whose driver died before their records were written",
+    "foreign": "files that framefleet did not write",
+}
 
 _Files = Annotated[
     bool, Option("--files", help="Compare the SHA-256 of every file with its record. Render nothing.")
@@ -104,7 +122,7 @@ def verify_command(
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-    from framefleet.jobs.keep.verify.damage_list import DamageList
+
     from framefleet.jobs.keep.verify.verify import damages_of
     from framefleet.jobs.show.progress import watch_on
     from framefleet.pipeline.outputs.output import Output
@@ -169,3 +187,37 @@ def _values(row: VerifiedRow) -> dict[str, Any]:
         "differences": [dict(zip(("name", "then", "now"), one, strict=True)) for one in row.differences],
         "error": str(row.error) if row.error else None,
     }
+
+
+class DamageList:
+    """Takes what is wrong, one after the other; counts it all and keeps the first."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._first: list[Damage] = []
+        self.num_found: Counter[DamageKind] = Counter()
+        self.num_damages = 0
+
+    def add(self, damage: Damage) -> None:
+        self.num_found[damage.kind] += 1
+        self.num_damages += not damage.is_leftover
+        if self._as_json:
+            stdout.say(json.dumps(asdict(damage) | {"is_leftover": damage.is_leftover}, ensure_ascii=False))
+        elif len(self._first) < MAX_DAMAGES_SHOWN:
+            self._first.append(damage)
+
+    def show(self) -> None:
+        """Print what was kept, and how many there are of each kind."""
+        if self._as_json:
+            stdout.say(json.dumps({"found": dict(self.num_found), "num_damages": self.num_damages}))
+            return
+        if self._first:
+            stdout.print(self._table())
+        for kind, count in self.num_found.items():
+            stdout.say(f"{count:,} {_SAID[kind]}")
+
+    def _table(self) -> Table:
+        table = Table("file", "what", "row", box=box.SIMPLE_HEAD)
+        for damage in self._first:
+            table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
+        return table
