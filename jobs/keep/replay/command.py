@@ -88,7 +88,10 @@ def replay_command(
         given = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
         is_equal = True
         if script:
-            show_script(output, row_id, given)
+            quiet_libraries()
+            from framefleet.jobs.keep.replay.script import replay_script
+
+            print(replay_script(output, row_id, given), end="")
         else:
             is_equal = show_replay(output, row_id, given, save=save)
     raise Exit(0 if is_equal else 1)
@@ -171,11 +174,3 @@ def said_of(compared: Compared) -> list[str]:
 def unforged(text: str) -> str:
     """Return text of records, which could forge lines, in one line."""
     return text.replace("\n", "\\n")
-
-
-def show_script(output: str, row_id: str, given: Given) -> None:
-    """Print the script that renders one row again."""
-    quiet_libraries()
-    from framefleet.jobs.keep.replay.script import replay_script
-
-    print(replay_script(output, row_id, given), end="")
