@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 
@@ -54,14 +54,6 @@ class Kinds:
     num_rows: int = 0
     _texts: set[int] = field(default_factory=set)
     _num_asked: int = 0
-
-    @classmethod
-    def of(cls, rows: Iterable[tuple[str, Request]]) -> Kinds:
-        """rows: shape and request of each."""
-        kinds = cls()
-        for shape, request in rows:
-            kinds.add(shape, request)
-        return kinds
 
     def add(self, shape: str, request: Request) -> None:
         name = f"{request.recipe} {shape}" if request.recipe != "generate" else shape
