@@ -8,7 +8,6 @@ choice is a table, and what is rendered in full are the rows of that table.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -31,6 +30,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, names_of, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.query import check_where
@@ -113,9 +113,7 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: 
                 ]
                 if rows:
                     writer.write_batch(_chosen(batch, first, rows, kept, schema, seed))
-        with open(file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        store, path = store_of_job(job), f"{CHOSEN}/{digest[:16]}.parquet"
+        store, path = store_of_job(job), f"{CHOSEN}/{sha256_of(file)[:16]}.parquet"
         if not store.exists(path):
             store.upload(path, file)
     return below(job, path)
