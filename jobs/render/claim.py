@@ -129,13 +129,15 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
     job["loras"] = {name: _where(lora) for name, lora in loras.items()}
     job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
+    found = _found(resolved.first)  # of a job's only model, as job.json has always had it
+    found |= {"model_digest": found.pop("digest"), "model_files": found.pop("files")}
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": job,
         "withheld": _withheld(resolved),
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
-        **({} if resolved.job.models else _found_of_one(resolved.first)),
+        **({} if resolved.job.models else found),
     }
 
 
@@ -149,12 +151,6 @@ def _found(model: ResolvedModel) -> dict[str, Any]:
         "digest": model.identity.model_digest,
         "files": dict(model.files),
     }
-
-
-def _found_of_one(model: ResolvedModel) -> dict[str, Any]:
-    """Return the same of a job's only model, as job.json has always had it."""
-    found = _found(model)
-    return found | {"model_digest": found.pop("digest"), "model_files": found.pop("files")}
 
 
 def public_location(location: str) -> str:

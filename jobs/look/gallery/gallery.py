@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -110,7 +110,8 @@ def write_gallery(
         }
         names = [column["name"] for column in tables["records"]["columns"]]
         for axis in filter(None, (x, y)):
-            _check_axis(axis, names, store)
+            if axis not in names:
+                raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
         for file in sorted(_PAGE.iterdir()):
             _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
@@ -203,11 +204,6 @@ def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
     """Write a file of the gallery, unless it is there as it is."""
     if path not in there or store.read(path, len(content) + 1) != content:
         store.write(path, content)
-
-
-def _check_axis(axis: str, names: Sequence[str], store: Store) -> None:
-    if axis not in names:
-        raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
 
 
 def _identity(store: Store) -> str:
