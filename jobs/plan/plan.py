@@ -19,9 +19,8 @@ from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
-from framefleet.jobs.plan.kinds import Kinds
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
-from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, in_turn, plan_audits, predict
+from framefleet.jobs.plan.prediction import AuditPlan, Kinds, Prediction, Took, in_turn, plan_audits, predict
 from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts

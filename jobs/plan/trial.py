@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.plan.kinds import RowKind, calls_of
-from framefleet.jobs.plan.prediction import Took, Tried
+from framefleet.jobs.plan.prediction import RowKind, Took, Tried, calls_of
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.load import load

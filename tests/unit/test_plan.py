@@ -14,10 +14,9 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
-from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
 from framefleet.jobs.plan.plan import COMMAND_S, RAY, num_workers_of, starting_s
-from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
+from framefleet.jobs.plan.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
