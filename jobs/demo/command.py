@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +43,18 @@ def demo_command(
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
     """
     with reporting(verbose=verbose, resumable=True):
-        code = show_demo(output, words or [], size, num_seeds=seeds)
+        from framefleet.jobs.demo.prepare import prepare_demo, read_size
+        from framefleet.jobs.demo.vocabulary import hint_about
+        from framefleet.jobs.render.command import show_render
+
+        job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
+        for hint in filter(None, map(hint_about, words or [])):
+            stderr.say(f"hint: {hint}")
+        if words and seeds > 1:
+            stderr.say(f"each prompt {seeds} times, from other noise (--seeds 1: once)")
+        code = show_render(job)
+        for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
+            stdout.say(f"{name + ':':<15}{place}")
     raise typer.Exit(code)
 
 
@@ -54,26 +64,6 @@ def shapes_command() -> None:
         raise JobError(
             "`framefleet shapes` is no command any more", "in a clone: python -m tools.shapes --help"
         )
-
-
-def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, *, num_seeds: int = 1) -> int:
-    """Render the demo, or one's own words; print where everything is; return the exit code.
-
-    size: of one's own, as "9x64x64". num_seeds: clips of each prompt.
-    """
-    from framefleet.jobs.demo.prepare import prepare_demo, read_size
-    from framefleet.jobs.demo.vocabulary import hint_about
-    from framefleet.jobs.render.command import show_render
-
-    job = prepare_demo(output, words, read_size(size) if size else None, num_seeds=num_seeds)
-    for hint in filter(None, map(hint_about, words)):
-        stderr.say(f"hint: {hint}")
-    if words and num_seeds > 1:
-        stderr.say(f"each prompt {num_seeds} times, from other noise (--seeds 1: once)")
-    code = show_render(job)
-    for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
-        stdout.say(f"{name + ':':<15}{place}")
-    return code
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:
