@@ -311,13 +311,13 @@ def _prediction_of(
     job, num_workers = resolved.job, num_workers_of(resolved.job)
     setup, identity = setup_of(resolved, name), resolved.models[name].identity
     tried = kinds.most_frequent(MAX_TRIED)
-    trial = try_rows(setup, identity, tried, watch, num_workers=num_workers)
+    load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
     return predict(
-        trial.kinds,
+        kinds_tried,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
         num_audits=num_audits,
-        load=trial.load,
+        load=load,
         starting_s=0.0,
         num_workers=num_workers,
         num_cores=os.cpu_count() or 1,
