@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -136,20 +136,16 @@ def _unfit(
 
 
 def _stored(resolved: ResolvedJob, file: Path, survey: Survey) -> Addition:
-    with open(file, "rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:_DIGITS]
+    digest = sha256_of(file)[:_DIGITS]
     there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
     earlier = next(there, None)  # as by a run of this command that was killed before it could say so
     path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
     if earlier is None:
         resolved.store.upload(path, file)
-    num_rows = survey.num_rows - survey.num_invalid
-    left_out = tuple(survey.invalid_lines())
-    url = resolved.store.url_of(path)
     return Addition(
-        url=url,
-        num_rows=num_rows,
-        left_out=left_out,
+        url=resolved.store.url_of(path),
+        num_rows=survey.num_rows - survey.num_invalid,
+        left_out=tuple(survey.invalid_lines()),
         is_new=earlier is None,
         is_running=driver_of(resolved.store).is_at_work,
     )

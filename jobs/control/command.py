@@ -134,12 +134,12 @@ def submit_command(
     `logs`, `pause` and `stop`.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.control.submission import submit_job
+        from framefleet.jobs.control.submission import submit
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.job.output import store_of_job
 
         loaded = load_job(job, sets or [])
-        found = submit_job(loaded, address)
+        found = submit(loaded, address=address)
         stdout.say(f"submitted to {found.address} as {found.submission_id}")
         output = store_of_job(loaded).url_of("")
         own = {"table": loaded.table, "output": loaded.output}

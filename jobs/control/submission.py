@@ -38,7 +38,22 @@ def submit(
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
     model, output. Modules of its recipe and scores go with it. Raises JobError, FleetError.
     """
-    return submit_job(job_as(Job, job) if table is None else with_table(job, table), address)
+    given = job_as(Job, job) if table is None else with_table(job, table)
+    output = store_of_job(given).url_of("")
+    with TemporaryDirectory(prefix="framefleet-") as name:
+        folder = Path(name)
+        for module in map(Path, modules_to_ship([find_recipe(given.recipe), *scores_of(given)])):
+            if module.is_dir():
+                shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(module, folder)
+        values = _anywhere(given.model_dump(mode="json", exclude_unset=True))
+        if given.table is None:
+            values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(given))}
+        file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump(values, opened, ensure_ascii=False)
+        return submit_files(address, folder, _COMMAND, output=output)
 
 
 def logs(
@@ -55,25 +70,6 @@ def logs(
     """
     found = find_submission(address, Store(output, storage_options).url_of(""))
     return logs_of(found, follow=follow)
-
-
-def submit_job(job: Job, address: str | None) -> Submission:
-    """Do what `submit` does."""
-    output = store_of_job(job).url_of("")
-    with TemporaryDirectory(prefix="framefleet-") as name:
-        folder = Path(name)
-        for module in map(Path, modules_to_ship([find_recipe(job.recipe), *scores_of(job)])):
-            if module.is_dir():
-                shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(module, folder)
-        values = _anywhere(job.model_dump(mode="json", exclude_unset=True))
-        if job.table is None:
-            values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(job))}
-        file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
-        with open(file, "w", encoding="utf-8") as opened:
-            json.dump(values, opened, ensure_ascii=False)
-        return submit_files(address, folder, _COMMAND, output=output)
 
 
 def _anywhere(value: Any, key: str = "") -> Any:

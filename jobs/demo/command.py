@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError
 
+MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
 ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -43,7 +43,18 @@ def demo_command(
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
     """
     with reporting(verbose=verbose, resumable=True):
-        code = show_demo(output, words or [], size, num_seeds=seeds)
+        from framefleet.jobs.demo.prepare import prepare_demo, read_size
+        from framefleet.jobs.demo.vocabulary import hint_about
+        from framefleet.jobs.render.command import show_render
+
+        job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
+        for hint in filter(None, map(hint_about, words or [])):
+            stderr.say(f"hint: {hint}")
+        if words and seeds > 1:
+            stderr.say(f"each prompt {seeds} times, from other noise (--seeds 1: once)")
+        code = show_render(job)
+        for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
+            stdout.say(f"{name + ':':<15}{place}")
     raise typer.Exit(code)
 
 
@@ -55,22 +66,20 @@ def shapes_command() -> None:
         )
 
 
-def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, *, num_seeds: int = 1) -> int:
-    """Render the demo, or one's own words; print where everything is; return the exit code.
+def draw_pictures(folder: Path) -> dict[str, Path]:
+    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    from framefleet.jobs.look.sheet.choice import MAX_CLIPS, ClipChoice
+    from framefleet.jobs.look.sheet.sheet import draw_grid, draw_sheet
+    from framefleet.pipeline.outputs.layout import RECORDS
+    from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
+    from framefleet.pipeline.outputs.stores.store import Store
 
-    size: of one's own, as "9x64x64". num_seeds: clips of each prompt.
-    """
-    from framefleet.jobs.demo.pictures import draw_pictures
-    from framefleet.jobs.demo.prepare import prepare_demo, read_size
-    from framefleet.jobs.demo.vocabulary import hint_about
-    from framefleet.jobs.render.command import show_render
-
-    job = prepare_demo(output, words, read_size(size) if size else None, num_seeds=num_seeds)
-    for hint in filter(None, map(hint_about, words)):
-        stderr.say(f"hint: {hint}")
-    if words and num_seeds > 1:
-        stderr.say(f"each prompt {num_seeds} times, from other noise (--seeds 1: once)")
-    code = show_render(job)
-    for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
-        stdout.say(f"{name + ':':<15}{place}")
-    return code
+    store = Store(str(folder))
+    rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
+    if not rows:
+        return {}
+    sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
+    draw_sheet(store, sheet, ClipChoice(limit=min(len(rows), MAX_CLIPS)), tile=None)
+    newest = f"row_indices[1] >= {rows[-MAX_MOVING]}" if len(rows) > MAX_MOVING else None
+    draw_grid(store, animation, ClipChoice(limit=MAX_MOVING, where=newest), tile=_TILE)
+    return {"contact sheet": sheet, "animation": animation}

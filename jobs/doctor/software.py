@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 
-from framefleet.jobs.doctor.gpus import has_gpu
+from framefleet.jobs.doctor.machine import has_gpu
 from framefleet.jobs.doctor.results import LIMIT_S, Check, CheckResult, error, ok, warning
 from framefleet.pipeline.model.environment import source_fingerprint, version_of
 

@@ -16,7 +16,6 @@ from framefleet.jobs.export.card import write_card
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
 from framefleet.jobs.export.labels import picked
 from framefleet.jobs.export.near_duplicates import (
-    Comparison,
     NearDuplicate,
     check_dedup,
     find_near_duplicates,
@@ -132,10 +131,10 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
             "export to another place to include them"
         )
     selection = Selection(store, choice, parts)
-    compared = Comparison()
+    duplicates, num_not_compared = list[NearDuplicate](), 0
     if choice.near_duplicates is not None:
-        compared = find_near_duplicates(store, selection, choice.near_duplicates, watch)
-        selection.leave_out([duplicate.row_id for duplicate in compared.duplicates])
+        duplicates, num_not_compared = find_near_duplicates(store, selection, choice.near_duplicates, watch)
+        selection.leave_out([duplicate.row_id for duplicate in duplicates])
     plan = plan_of(selection)
     feature = feature_of(plan.endings)
     if choice.format == "hf":
@@ -167,8 +166,8 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         columns=selection.columns,
         columns_left_out=selection.left_out,
         splits=_splits(plan, damages) if choice.validation is not None else {},
-        near_duplicates=compared.duplicates,
-        num_not_compared=compared.num_without_frames,
+        near_duplicates=tuple(duplicates),
+        num_not_compared=num_not_compared,
         num_newer_parts=num_newer,
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -25,35 +25,23 @@ _MAX_BYTES = 1 << 28  # half a million choices with prompts and notes
 _MAX_STARS = 5  # as the gallery has it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionTemplate:
-    """Texts between columns: each pair is a text and the column behind it; None at the end."""
+# Texts between columns: each pair is a text and the column behind it; None at the end.
+CaptionTemplate: TypeAlias = tuple[tuple[str, str | None], ...]
 
-    pairs: tuple[tuple[str, str | None], ...]
 
-    @classmethod
-    def parse(cls, text: str, known: Iterable[str]) -> CaptionTemplate:
-        """Read a template such as "{prompt}, {style}". Raises JobError for an unknown column."""
-        example = 'write it as "{prompt}, {style}", with {{ and }} for braces'
-        try:
-            parsed = list(string.Formatter().parse(text))
-        except ValueError as error:
-            raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
-        columns = {*known}
-        for _, name, form, conversion in parsed:
-            if name is not None and (form or conversion):
-                raise JobError(f"caption: {name!r} has a format", "use only the name of a column")
-            if name is not None and name not in columns:
-                raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, columns))
-        return cls(pairs=tuple((before, name) for before, name, _, _ in parsed))
-
-    @property
-    def columns(self) -> list[str]:
-        return [name for _, name in self.pairs if name is not None]
-
-    def text(self, row: Mapping[str, Any]) -> str:
-        """Return the caption of a row; a null is an empty text."""
-        return "".join(before + _text(row, name) for before, name in self.pairs)
+def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
+    """Read a template such as "{prompt}, {style}". Raises JobError for an unknown column."""
+    example = 'write it as "{prompt}, {style}", with {{ and }} for braces'
+    try:
+        parsed = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
+    for _, name, form, conversion in parsed:
+        if name is not None and (form or conversion):
+            raise JobError(f"caption: {name!r} has a format", "use only the name of a column")
+        if name is not None and name not in known:
+            raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, known))
+    return tuple((before, name) for before, name, _, _ in parsed)
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:
@@ -83,13 +71,17 @@ class Labels:
         }
         return tuple(name for name, is_added in are_added.items() if is_added)
 
+    @property
+    def caption_columns(self) -> list[str]:
+        return [name for _, name in self.template or () if name is not None]
+
     def renamed(self, column: str) -> str:
         """Return the name of a record's column in the export."""
         return f"{column}_of_row" if column in self.names else column
 
     def add_to(self, table: pa.Table) -> pa.Table:
         """Return the table with these columns; of the records, one with such a name ends in `_of_row`."""
-        read = {"row_id", PROMPT_COLUMN, "arguments", *(self.template.columns if self.template else [])}
+        read = {"row_id", PROMPT_COLUMN, "arguments", *self.caption_columns}
         rows = rows_of(table.select([name for name in table.column_names if name in read]), RECORDS)
         table = table.rename_columns([self.renamed(name) for name in table.column_names])
         for name in self.names:
@@ -103,7 +95,8 @@ class Labels:
             pick = self.picks.get(row["row_id"], Pick())
             return pick.stars if name == STARS else pick.note
         if name == CAPTION and self.template is not None:
-            return self.template.text({PROMPT_COLUMN: prompt_of(row), **row})
+            known = {PROMPT_COLUMN: prompt_of(row), **row}
+            return "".join(before + _text(known, name) for before, name in self.template)
         return prompt_of(row)
 
 
@@ -113,6 +106,7 @@ def _encodable(cell: str | int | None) -> str | int | None:
 
 
 def _text(row: Mapping[str, Any], name: str | None) -> str:
+    """Return a cell in a caption; a null is an empty text."""
     value = None if name is None else row[name]
     return "" if value is None else str(value)
 

@@ -35,24 +35,19 @@ class NearDuplicate:
     distance: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """num_without_frames: clips that could not be compared: sound alone, damaged, or not decodable."""
-
-    duplicates: tuple[NearDuplicate, ...] = ()
-    num_without_frames: int = 0
-
-
 def check_dedup() -> None:
     """Raise JobError where the library is not installed."""
     if find_spec("imagehash") is None:
         raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
 
 
-def find_near_duplicates(store: Store, selection: Selection, distance: int, watch: Watch) -> Comparison:
+def find_near_duplicates(
+    store: Store, selection: Selection, distance: int, watch: Watch
+) -> tuple[list[NearDuplicate], int]:
     """Return the rows of which an earlier row is kept whose hashes all differ in at most `distance` bits.
 
-    Compares each clip with all that are kept: time grows with the square of their number.
+    And how many clips could not be compared: sound alone, damaged, or not decodable. Compares each clip with
+    all that are kept: time grows with the square of their number.
     """
     total = sum(len(piece.rows) for piece in selection.pieces())
     pace = ClipsPace("compared", total=total, watch=watch)
@@ -73,7 +68,7 @@ def find_near_duplicates(store: Store, selection: Selection, distance: int, watc
                 continue
         kept[len(kept_ids)] = hashes
         kept_ids.append(row_id)
-    return Comparison(duplicates=tuple(duplicates), num_without_frames=num_without_frames)
+    return duplicates, num_without_frames
 
 
 def _hashed(store: Store, selection: Selection) -> Iterator[tuple[str, Hashes | None, int]]:

@@ -90,40 +90,33 @@ def export_table(
         if is_more and not new:
             return 0
         wait_for(watch, f"writing {to}")
-        rows = _Counted(_rows(store, schema, choice.where, new if is_more else parts))
-        reader = pa.RecordBatchReader.from_batches(schema, rows)
+        num_rows, wrong = 0, list[JobError]()
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal num_rows
+            try:
+                for batch in _rows(store, schema, choice.where, new if is_more else parts):
+                    num_rows += len(batch)
+                    yield batch
+            except JobError as error:  # which the library hides
+                wrong.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(schema, counted())
         try:
             table.write(reader, json.dumps(now), is_more=is_more)
         except (JobError, ServiceError):
             raise
         except Exception as error:  # each library has its own, and those of what it is built on
             said = public_text(f"{type(error).__name__}: {error}")
-            if rows.wrong is not None:
-                raise rows.wrong from error
+            if wrong:
+                raise wrong[0] from error
             if isinstance(error, ValueError | TypeError | NotImplementedError | pa.ArrowException):
                 raise JobError(
                     f"{choice.format} cannot hold these records: {said}", "leave a column out with --columns"
                 ) from error
             raise ServiceError(f"{to} could not be written: {said}", "run the same command again") from error
-        return rows.num
-
-
-class _Counted(Iterator[pa.RecordBatch]):
-    """Batches as they are read, by a library that hides what is raised here."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self._batches = batches
-        self.num = 0
-        self.wrong: JobError | None = None
-
-    def __next__(self) -> pa.RecordBatch:
-        try:
-            batch = next(self._batches)
-        except JobError as error:
-            self.wrong = error
-            raise
-        self.num += len(batch)
-        return batch
+        return num_rows
 
 
 def _rows(store: Store, schema: pa.Schema, where: str | None, parts: list[Part]) -> Iterator[pa.RecordBatch]:

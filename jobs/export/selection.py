@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
-from framefleet.jobs.export.labels import PROMPT_COLUMN, STARS, CaptionTemplate, Labels, prompt_of
+from framefleet.jobs.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
@@ -88,7 +88,7 @@ class Selection:
             picks=choice.picks or {},
             template=None
             if choice.caption is None
-            else CaptionTemplate.parse(choice.caption, {*known.names, PROMPT_COLUMN}),
+            else read_template(choice.caption, {*known.names, PROMPT_COLUMN}),
             adds_prompt=choice.columns is None and PROMPT_COLUMN not in known.names,
         )
         kept = self._kept(known.names)
@@ -140,8 +140,7 @@ class Selection:
         return [name for name in dict.fromkeys(("row_id", *names)) if name in known]
 
     def _tables(self, split: Split | None, is_whole: bool) -> Iterator[pa.Table]:
-        template = self._labels.template
-        whole = (*self.schema.names, *(template.columns if template else ())) if is_whole else ()
+        whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
         texts = self._texts if is_whole or split else ()
         names = dict.fromkeys((*CLIP_COLUMNS, *texts, *(name for name in whole if name != PROMPT_COLUMN)))
         for table in records_where(self._store, names, self._choice.where, self._parts):

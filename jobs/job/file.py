@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import glob
 import itertools
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from framefleet.jobs.job.mistakes import Key, mistakes_in
+from framefleet.jobs.job.mistakes import NAMED, Key, mistakes_in
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
@@ -27,15 +28,9 @@ from framefleet.pipeline.text import quoted
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
-import json
 
 log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
-_NAMED = (
-    ("models",),
-    ("loras",),
-    ("second_models",),
-)  # sections whose keys are names, each of a path or a mapping
 
 
 def load_job(
@@ -274,7 +269,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     at: dict[Any, Any] = values
     for index, part in enumerate(key[:-1]):
         below = at.get(part)
-        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] in _NAMED):
+        if isinstance(below, str) and (key[: index + 1] == ("model",) or (index == 1 and key[0] in NAMED)):
             below = {"path": below}
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]

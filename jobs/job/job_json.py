@@ -16,7 +16,7 @@ from framefleet.jobs.job.schema import (
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, find_claim_as
+from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -119,22 +119,12 @@ class TrainingClaim(_Written):
     job: ClaimedTrainJob
 
 
-_RENDER, _TRAINING = TypeAdapter(Claim), TypeAdapter(TrainingClaim)
+JOB_JSON, _TRAIN_JSON = TypeAdapter(Claim), TypeAdapter(TrainingClaim)
 
 
 def read_claim(store: Store) -> Claim:
     """Return what job.json says; FileNotFoundError when the output has none, JobError when it is damaged."""
-    return read_json(store, CLAIM, _RENDER)
-
-
-def find_claim(store: Store) -> Claim | None:
-    """Return what job.json says, or the parts of records where it is lost; None: nobody's output."""
-    return find_claim_as(store, _RENDER)
-
-
-def claim_in_parts(store: Store) -> Claim | None:
-    """Return what job.json says by the newest part that has it; None where none does."""
-    return claim_in_parts_as(store, _RENDER)
+    return read_json(store, CLAIM, JOB_JSON)
 
 
 def claim_of(store: Store) -> Claim:
@@ -151,7 +141,7 @@ def claim_of(store: Store) -> Claim:
 def gpus_per_worker(store: Store) -> float:
     """Return how many GPUs each worker had by job.json; 0 where it says nothing that can be."""
     try:
-        claim = find_claim(store)
+        claim = find_claim_as(store, JOB_JSON)
     except JobError:
         return 0.0
     fleet = (claim.job.model_extra or {}).get("fleet") if claim else None
@@ -161,4 +151,4 @@ def gpus_per_worker(store: Store) -> float:
 
 def read_training_claim(store: Store) -> TrainingClaim:
     """Return what train.json says, as `read_claim` does."""
-    return read_json(store, TRAINING, _TRAINING)
+    return read_json(store, TRAINING, _TRAIN_JSON)

@@ -12,12 +12,13 @@ from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
-_NAMED: dict[Any, type[BaseModel]] = {
+# Sections whose keys are names that the job chose, each of a path or a mapping.
+NAMED: dict[Any, type[BaseModel]] = {
     "models": ModelSection,
     "loras": LoraSection,
     "second_models": SecondModelSection,
 }
-_CHOSEN = (*_NAMED, "sweep")  # sections in which a job chooses names
+_CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
 Key = tuple[str | int, ...]
 
 # By pydantic's type of error, whose own words are for programmers.
@@ -144,9 +145,9 @@ def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
         above = tuple(map(str, location[:-1]))
         for place, path in _known_keys(Spread):
             yield (*above, *place), (*above, *path)
-    if location[0] in _NAMED and len(location) > 2:
+    if location[0] in NAMED and len(location) > 2:
         section, name = str(location[0]), str(location[1])
-        for place, path in _known_keys(_NAMED[section]):
+        for place, path in _known_keys(NAMED[section]):
             yield (section, name, *place), (section, name, *path)
 
 
@@ -155,7 +156,7 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
     for own, field in model.model_fields.items():
         name = field.alias or own
         yield (name,), (name,)
-        members = [] if own in _NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
+        members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
         for member in members:
             tag = (_tag(member),) if len(members) > 1 else ()
             for place, path in _known_keys(member):

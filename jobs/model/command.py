@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +64,20 @@ def verify_command(
 ) -> None:
     """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
     with reporting(verbose=verbose):
-        show_verify(model, revision=revision, allow_pickle=allow_pickle, lock=lock)
+        from framefleet.pipeline.model.sources.integrity import LOCK_FILE, is_named, model_digest
+
+        weights = _opened(model, revision, allow_pickle, lock=lock)
+        with stderr.status(f"reading {weights.source.name}"):
+            folder, digests = weights.fetched()
+        by_name = sum(is_named(folder / file) for file in weights.files)
+        if not weights.lock and not by_name:
+            raise ModelError(
+                f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
+                f"make one where the model is known to be right: {command('model', 'lock', model)}",
+            )
+        size = _gigabytes(sum(weights.source.files[file].size for file in weights.files))
+        by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
+        stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
 
 
 def convert_command(
@@ -94,7 +107,16 @@ def convert_command(
 ) -> None:
     """Convert a checkpoint that diffusers cannot load into a pipeline folder."""
     with reporting(verbose=verbose):
-        show_convert(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
+        from framefleet.jobs.job.file import config_values
+
+        given = config_values(sets or [])
+        quiet_libraries()
+        from framefleet.pipeline.models.conversion.convert import convert
+
+        with _bytes_written() as progress:
+            done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
+        stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
+        stdout.say(f"next: {command('model', 'lock', folder)}")
 
 
 def list_command(
@@ -106,7 +128,8 @@ def list_command(
 ) -> None:
     """List the known models with their native values, memory and licence."""
     with reporting(verbose=verbose):
-        show_classes() if classes else show_list()
+        console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
+        console.print(_classes() if classes else _presets())
 
 
 def info_command(
@@ -117,7 +140,32 @@ def info_command(
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
     with reporting(verbose=verbose):
-        show_info(model, revision=revision, allow_pickle=allow_pickle)
+        from framefleet.jobs.model.descriptions import in_company
+        from framefleet.pipeline.model.families.measurements import read_measured
+        from framefleet.pipeline.model.license import license_of
+        from framefleet.pipeline.model.sources.integrity import model_digest
+        from framefleet.pipeline.model.sources.weights import parts_of
+        from framefleet.pipeline.model.specs.spec import inspect_model
+
+        weights = _opened(model, revision, allow_pickle)
+        spec = inspect_model(weights.configs())
+        stdout.say(f"model:     {weights.source.name}")
+        stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
+        stdout.say(
+            f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
+        )
+        if findings := read_measured().of_class(spec.class_name):
+            stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
+        stdout.say(f"license:   {license_of(weights.source, spec.preset, None)}")
+        for name, text in _rules(spec).items():
+            stdout.say(f"{name + ':':<11}{text}")
+        digest = (
+            model_digest(weights.lock.digests)
+            if weights.lock
+            else f"not locked ({command('model', 'lock', model)})"
+        )
+        stdout.say(f"digest:    {digest}")
+        stdout.print(_table(parts_of(weights)))
 
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
@@ -143,54 +191,6 @@ def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: P
         raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
     size = _gigabytes(sum(lock.sizes.values()))
     stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
-
-
-def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
-    """Raise ModelError unless every file that is loaded is the one that lock and hub name."""
-    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, is_named, model_digest
-
-    weights = _opened(model, revision, allow_pickle, lock=lock)
-    with stderr.status(f"reading {weights.source.name}"):
-        folder, digests = weights.fetched()
-    by_name = sum(is_named(folder / file) for file in weights.files)
-    if not weights.lock and not by_name:
-        raise ModelError(
-            f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
-            f"make one where the model is known to be right: {command('model', 'lock', model)}",
-        )
-    size = _gigabytes(sum(weights.source.files[file].size for file in weights.files))
-    by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
-    stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
-
-
-def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
-    """Print class, components, rules and digest."""
-    from framefleet.jobs.model.descriptions import in_company
-    from framefleet.pipeline.model.families.measurements import read_measured
-    from framefleet.pipeline.model.license import license_of
-    from framefleet.pipeline.model.sources.integrity import model_digest
-    from framefleet.pipeline.model.sources.weights import parts_of
-    from framefleet.pipeline.model.specs.spec import inspect_model
-
-    weights = _opened(model, revision, allow_pickle)
-    spec = inspect_model(weights.configs())
-    stdout.say(f"model:     {weights.source.name}")
-    stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
-    stdout.say(
-        f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
-    )
-    if findings := read_measured().of_class(spec.class_name):
-        stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
-    stdout.say(f"license:   {license_of(weights.source, spec.preset, None)}")
-    for name, text in _rules(spec).items():
-        stdout.say(f"{name + ':':<11}{text}")
-    digest = (
-        model_digest(weights.lock.digests)
-        if weights.lock
-        else f"not locked ({command('model', 'lock', model)})"
-    )
-    stdout.say(f"digest:    {digest}")
-    stdout.print(_table(parts_of(weights)))
 
 
 def _opened(
@@ -256,22 +256,6 @@ def _gigabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes:,} bytes"
 
 
-def show_convert(
-    checkpoint: Path, folder: Path, *, variant: str | None, dtype: str | None, sets: Sequence[str]
-) -> None:
-    """Write the pipeline folder and print what it became."""
-    from framefleet.jobs.job.file import config_values
-
-    given = config_values(sets)
-    quiet_libraries()
-    from framefleet.pipeline.models.conversion.convert import convert
-
-    with _bytes_written() as progress:
-        done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
-    stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
-    stdout.say(f"next: {command('model', 'lock', folder)}")
-
-
 @contextmanager
 def _bytes_written() -> Iterator[Callable[[int, int], None]]:
     """Show bytes, rate and time left on a terminal, and nothing in a log. Yield what reports to it."""
@@ -284,14 +268,8 @@ def _bytes_written() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def show_list() -> None:
-    """Print every preset with its native values and the hub model it is of."""
-    console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
-    console.print(_presets())
-
-
-def show_classes() -> None:
-    """Print every pipeline class of diffusers, what it makes, and what is known of it."""
+def _classes() -> Table:
+    """Return every pipeline class of diffusers, what it makes, and what is known of it."""
     from framefleet.jobs.model.descriptions import class_states
     from framefleet.pipeline.model.families.measurements import read_measured
 
@@ -299,11 +277,11 @@ def show_classes() -> None:
     table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)
     for row in class_states(measured):
         table.add_row(*row)
-    console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
-    console.print(table)
+    return table
 
 
 def _presets() -> Table:
+    """Return every preset with its native values and the hub model it is of."""
     from framefleet.jobs.model.descriptions import frames_text, makes, size_text
     from framefleet.pipeline.model.families.registry import PRESETS
 

@@ -19,9 +19,8 @@ from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
-from framefleet.jobs.plan.kinds import Kinds
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
-from framefleet.jobs.plan.prediction import AuditPlan, Prediction, Took, in_turn, plan_audits, predict
+from framefleet.jobs.plan.prediction import AuditPlan, Kinds, Prediction, Took, in_turn, plan_audits, predict
 from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
@@ -33,7 +32,6 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
-from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.request import Request, one_step
@@ -197,7 +195,6 @@ def _plan(
 ) -> JobPlan:
     job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
-    audit = Audit(**job.audit.model_dump())
     plans = {
         name: replace(_model_plan(resolved, name, survey, wanted), hollow=hollow.get(name))
         for name in resolved.models
@@ -218,7 +215,7 @@ def _plan(
         carried=tuple(rows.carried.names),
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
-        audits=plan_audits(audit, resolved.batching, shapes, num_pending=counts.pending),
+        audits=plan_audits(resolved.audit, resolved.batching, shapes, num_pending=counts.pending),
     )
 
 
@@ -314,13 +311,13 @@ def _prediction_of(
     job, num_workers = resolved.job, num_workers_of(resolved.job)
     setup, identity = setup_of(resolved, name), resolved.models[name].identity
     tried = kinds.most_frequent(MAX_TRIED)
-    trial = try_rows(setup, identity, tried, watch, num_workers=num_workers)
+    load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
     return predict(
-        trial.kinds,
+        kinds_tried,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
         num_audits=num_audits,
-        load=trial.load,
+        load=load,
         starting_s=0.0,
         num_workers=num_workers,
         num_cores=os.cpu_count() or 1,

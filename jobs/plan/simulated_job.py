@@ -12,8 +12,7 @@ from framefleet.cluster.dispatch.order import Longest
 from framefleet.cluster.driver.ranks import LONGEST
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.prediction import ENDING_S, Prediction
-from framefleet.jobs.plan.simulated_fleet import SimulatedFleet
-from framefleet.jobs.plan.simulation import Simulation
+from framefleet.jobs.plan.simulation import SimulatedFleet, Simulation
 
 SIMULATED_ROWS = 200_000  # half a minute; more rows are taken to end as fast as these did in their middle
 STARTS_S = 30.0  # a process in the place of another, before it loads its model
@@ -52,13 +51,10 @@ def simulate_job(found: Prediction, job: Job, rates: FaultRates, *, max_rows: in
     fleet = SimulatedFleet(
         workers=found.num_workers,
         elastic=job.fleet.elastic,
-        is_fresh=True,
         seconds=seconds,
         start_s=STARTS_S + found.load_s,
-        silence_s=job.fleet.silence_s,
         deaths_per_hour=rates.deaths,
         drains_per_hour=rates.drains,
-        max_rows=max_rows,
     )
     size, paces = LeaseSize.of_forwards(max_rows), Paces()
     order = Longest(paces) if job.order == LONGEST else None

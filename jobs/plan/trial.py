@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.plan.kinds import RowKind, calls_of
-from framefleet.jobs.plan.prediction import Took, Tried
+from framefleet.jobs.plan.prediction import RowKind, Took, Tried, calls_of
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.load import load
@@ -28,18 +27,12 @@ MAX_TRIED = 16  # further ones are taken as these: a table of a size for each ro
 NEW = 0.1  # of the longest time that a text took: what takes less was remembered
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """load: of the model, once it is in the page cache. kinds: what rows of each took."""
-
-    load: Took
-    kinds: tuple[Tried, ...]
-
-
 def try_rows(
     setup: WorkerSetup, identity: Identity, kinds: Sequence[RowKind], watch: Watch, *, num_workers: int
-) -> Trial:
-    """Render rows of each kind. Raises what loading the model raises, and RenderError where a row fails.
+) -> tuple[Took, list[Tried]]:
+    """Render rows of each kind; return what loading the model took, and what rows of each kind took.
+
+    The model may be in the page cache. Raises what loading it raises, and RenderError where a row fails.
 
     num_workers: that the table's rows are shared by: a kind of few rows has smaller batches.
     """
@@ -52,7 +45,7 @@ def try_rows(
         wait_for(watch, f"rendering rows of {kind.name}")
         most = -(-kind.num_rows // num_workers)
         found.append(_Stream(model, setup, identity, kind, most=most).measure())
-    return Trial(load=loaded, kinds=tuple(found))
+    return loaded, found
 
 
 class _Clock:

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
-from framefleet.jobs.job.job_json import Claim, find_claim, read_claim
+from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.output_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
@@ -25,6 +25,7 @@ from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.marks.signing import certificate_sha256
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import inputs_in
@@ -45,7 +46,7 @@ _MAX_SHOWN = 200  # characters of a value that differs
 
 def check_claim(resolved: ResolvedJob) -> Claim | None:
     """Raise JobError when the output is another's; return what job.json says, None where it is nobody's."""
-    theirs = find_claim(resolved.store)
+    theirs = find_claim_as(resolved.store, JOB_JSON)
     if theirs is None:
         if resolved.store.exists(TRAINING):
             raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output")
@@ -128,13 +129,15 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
     job["loras"] = {name: _where(lora) for name, lora in loras.items()}
     job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
+    found = _found(resolved.first)  # of a job's only model, as job.json has always had it
+    found |= {"model_digest": found.pop("digest"), "model_files": found.pop("files")}
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": job,
         "withheld": _withheld(resolved),
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
-        **({} if resolved.job.models else _found_of_one(resolved.first)),
+        **({} if resolved.job.models else found),
     }
 
 
@@ -148,12 +151,6 @@ def _found(model: ResolvedModel) -> dict[str, Any]:
         "digest": model.identity.model_digest,
         "files": dict(model.files),
     }
-
-
-def _found_of_one(model: ResolvedModel) -> dict[str, Any]:
-    """Return the same of a job's only model, as job.json has always had it."""
-    found = _found(model)
-    return found | {"model_digest": found.pop("digest"), "model_files": found.pop("files")}
 
 
 def public_location(location: str) -> str:

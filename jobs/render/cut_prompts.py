@@ -68,17 +68,15 @@ class CutPrompts:
         reader = reader_for(self._readers, arguments)
         if reader is None or (limit := reader.limit(arguments)) is None:
             return None
-        texts = [text for text in texts_read(arguments) if _num_bytes(text) + _MARKS > limit]
+        texts = [
+            text for text in texts_read(arguments) if len(text.encode("utf-8", "replace")) + _MARKS > limit
+        ]
         return (row.index, reader, limit, texts) if texts else None
 
     def _note(self, row_index: int, num_tokens: int, limit: int) -> None:
         if num_tokens > limit:
             self.num_rows += 1
             self.first = self.first or CutPrompt(row_index=row_index, num_tokens=num_tokens, limit=limit)
-
-
-def _num_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
 
 
 class NotCounted(Exception):

@@ -59,7 +59,8 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
     said.pop("on_end", None)  # nor this: a command that anybody may have written
     for kind, found in _FOUND.items():
-        said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
+        named = said.get(kind, {}).items()
+        said[kind] = {name: {key: one[key] for key in one if key not in found} for name, one in named}
     for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
         said.get(section, {}).pop(key, None)
     for one in said.get("marks", {}).get("watermark") or []:
@@ -99,10 +100,6 @@ def _moved(place: Any, output: Any, store: Store) -> Any:
     if is_table_of_drafts(place, old):
         old, new = old.removesuffix(f"/{DRAFTS}"), new.rpartition("/")[0]
     return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
-
-
-def _without(keys: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in keys}
 
 
 def _is_given(key: str, given: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.redaction import USERINFO, public_url
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import TABLES
 
@@ -37,9 +37,7 @@ def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "table.parquet")
         _write(_tables_of(rows), file)
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        name = f"{TABLES}/{digest[:32]}.parquet"
+        name = f"{TABLES}/{sha256_of(file)[:32]}.parquet"
         asked = _job_of(job, name)
         store = store_of_job(asked)
         if not store.exists(name):

@@ -25,7 +25,7 @@ from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.look.gallery.refresh import refreshed_gallery
+from framefleet.jobs.look.gallery.gallery import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.on_end import report_end
@@ -48,7 +48,6 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
-from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -322,7 +321,7 @@ def setup_of(resolved: ResolvedJob, name: str = "") -> WorkerSetup:
         inputs=resolved.inputs,
         model_files=model.files,
         second_models=resolved.second_models,
-        audit=Audit(**resolved.job.audit.model_dump()),
+        audit=resolved.audit,
         keep_embeddings=resolved.job.keep_embeddings or has_encoders,
         stage="denoise" if has_encoders else "whole",
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,

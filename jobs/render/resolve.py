@@ -28,6 +28,7 @@ from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIE
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -77,6 +78,7 @@ class ResolvedJob:
     table: RowSource
     rows: ModelRows
     batching: Batching
+    audit: Audit
     media: Media
     store: Store
     inputs: Inputs
@@ -150,6 +152,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         table=source,
         rows=rows,
         batching=Batching(**job.batching.model_dump()),
+        audit=Audit(**job.audit.model_dump()),
         media=media,
         store=store,
         inputs=inputs,

@@ -7,7 +7,6 @@ table, and is replaced as a whole, so that no kill doubles a line. Parts that ar
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.part_file import storage_of
 from framefleet.pipeline.outputs.parts.records import row_schema
@@ -134,8 +134,7 @@ def _written(file: Path, lines: Iterator[pa.Table], schema: pa.Schema) -> str:
     with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
         for table in lines:
             part.write_table(table)
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 def _noted(store: Store) -> Mapping[str, tuple[str, str]]:

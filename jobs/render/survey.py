@@ -197,8 +197,7 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: in
                 if writer.due(0.0):
                     writer.flush()
     writer.flush()
-    for path in earlier:
-        store.delete(path)
+    store.delete_many(earlier)
 
 
 def _rows(count: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from framefleet.jobs.options import (
     JobFile,
@@ -19,9 +18,6 @@ from framefleet.jobs.options import (
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
-
-if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import TrainJob
 
 
 def train_command(
@@ -43,29 +39,21 @@ def train_command(
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.jobs.job.file import load_job_as
         from framefleet.jobs.job.schema import TrainJob
+        from framefleet.jobs.show.headline import duration
+        from framefleet.jobs.show.progress import watch_on
 
         loaded = load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output)
+        quiet_libraries()
+        from framefleet.jobs.train.train import train_job
 
-        show_train(loaded, as_json=as_json, quiet=quiet)
-
-
-def show_train(job: TrainJob, *, as_json: bool = False, quiet: bool = False) -> None:
-    """Train; print where the weights are, or the whole summary as JSON."""
-    from framefleet.jobs.show.headline import duration
-    from framefleet.jobs.show.progress import watch_on
-
-    quiet_libraries()
-    from framefleet.jobs.train.train import train_job
-
-    with watch_on(stderr, quiet=quiet) as watch:
-        summary = train_job(job, watch)
-    if as_json:
-        stdout.say(json.dumps(asdict(summary)))
-        return
-    if quiet:
-        pass
-    elif summary.steps_done:
-        stderr.say(f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}")
-    else:
-        stderr.say(f"nothing to do: all {summary.steps:,} steps are trained")
-    stdout.say(summary.result)
+        with watch_on(stderr, quiet=quiet) as watch:
+            summary = train_job(loaded, watch)
+        if as_json:
+            stdout.say(json.dumps(asdict(summary)))
+            return
+        if not quiet:
+            took = f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}"
+            stderr.say(
+                took if summary.steps_done else f"nothing to do: all {summary.steps:,} steps are trained"
+            )
+        stdout.say(summary.result)

@@ -239,8 +239,7 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
     check_valid(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
     if is_skipping:
         writer.flush()
-        for path in earlier:
-            store.delete(path)
+        store.delete_many(earlier)
     left_out = f", {found.num_invalid:,} left out (see {INVALID}/)" if found.num_invalid else ""
     watch.say(f"{len(rows):,} rows to train on{left_out}")
     return rows

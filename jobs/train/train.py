@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
         finished = read_finished(resolved.store)
         if finished is None or finished.steps != job.train.steps:
             lock.check()
-            trainers.run(training_of(resolved, rows), _Telling(resolved, watch, pace, lock))
+            trainers.run(training_of(resolved, rows), partial(_tell, resolved.store, watch, pace, lock))
             write_loss_curve(resolved.store)
             finished = read_finished(resolved.store)
             assert finished is not None and finished.steps == job.train.steps
@@ -146,24 +147,19 @@ def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
     )
 
 
-class _Telling:
-    """From what a training reports to what `watch` shows."""
-
-    def __init__(self, resolved: ResolvedTraining, watch: Watch, pace: Pace, lock: DriverLock) -> None:
-        self._store, self._watch, self._pace, self._lock = resolved.store, watch, pace, lock
-
-    def __call__(self, report: TrainingReport) -> None:
-        match report:
-            case Step():
-                self._watch.show(self._pace.stepped(report, time.monotonic()))
-            case Preparing():
-                self._watch.show(report)
-            case Kept():
-                self._lock.check()  # another driver would remove what is being written
-                self._pace.kept = report.steps
-                write_loss_curve(self._store)
-            case str():
-                self._watch.say(report)
+def _tell(store: Store, watch: Watch, pace: Pace, lock: DriverLock, report: TrainingReport) -> None:
+    """Show what a training reports."""
+    match report:
+        case Step():
+            watch.show(pace.stepped(report, time.monotonic()))
+        case Preparing():
+            watch.show(report)
+        case Kept():
+            lock.check()  # another driver would remove what is being written
+            pace.kept = report.steps
+            write_loss_curve(store)
+        case str():
+            watch.say(report)
 
 
 def write_loss_curve(store: Store) -> None:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from framefleet.jobs.plan.simulated_fleet import SimulatedFleet, SimulatedRun
-from framefleet.jobs.plan.simulation import Simulation
+from tests.simulator.faulty_fleet import FaultyFleet, FaultyRun, FaultySimulation
 
 LEASES_PER_WORKER = 2
 
@@ -18,7 +17,7 @@ def table(num_rows: int, *, shapes: int) -> Iterable[Row]:
     return (Row(row_id=str(n), shape=str(n * n % 7 % shapes)) for n in range(num_rows))
 
 
-def assert_every_row_ended_once(outcome: SimulatedRun, num_rows: int) -> None:
+def assert_every_row_ended_once(outcome: FaultyRun, num_rows: int) -> None:
     ended = sorted([*outcome.done.elements(), *(gone.row.row_id for gone in outcome.given_up)], key=int)
     assert ended == [str(n) for n in range(num_rows)]
     assert outcome.stale_counted == 0
@@ -37,14 +36,14 @@ def assert_every_row_ended_once(outcome: SimulatedRun, num_rows: int) -> None:
 def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
     seed: int, num_rows: int, workers: int, killers: set[int], raisers: set[int], min_rows: int, window: int
 ) -> None:
-    fleet = SimulatedFleet(
+    fleet = FaultyFleet(
         workers=workers,
         seed=seed,
         killers=frozenset(map(str, killers)),
         raisers=frozenset(map(str, raisers - killers)),
     )
     dispatcher = Dispatcher(window=window, size=LeaseSize(min_rows=min_rows, max_rows=16))
-    outcome = Simulation(dispatcher, table(num_rows, shapes=3), fleet).run()
+    outcome = FaultySimulation(dispatcher, table(num_rows, shapes=3), fleet).run()
     assert_every_row_ended_once(outcome, num_rows)
     quarantined = {gone.row.row_id for gone in outcome.given_up if "died" in gone.reason}
     assert quarantined == {str(n) for n in killers if n < num_rows}
@@ -55,7 +54,7 @@ def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
 @pytest.mark.ci
 def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> None:
     num_rows, window = 30_000, 4_000
-    fleet = SimulatedFleet(
+    fleet = FaultyFleet(
         workers=1000,
         seconds_per_row=20.0,
         slow_share=0.1,
@@ -65,7 +64,7 @@ def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> N
         raisers=frozenset(str(n) for n in range(50, num_rows, 1000)),
     )
     dispatcher = Dispatcher(window=window, size=LeaseSize(min_rows=4, max_rows=16))
-    outcome = Simulation(dispatcher, table(num_rows, shapes=5), fleet).run()
+    outcome = FaultySimulation(dispatcher, table(num_rows, shapes=5), fleet).run()
     assert_every_row_ended_once(outcome, num_rows)
     given_up = {gone.row.row_id: gone.reason for gone in outcome.given_up}
     assert given_up.keys() >= fleet.raisers
@@ -95,7 +94,7 @@ def test_bad_machines_that_ask_first_cost_no_good_row(
     killers: set[int],
 ) -> None:
     workers, num_bad = machines
-    fleet = SimulatedFleet(
+    fleet = FaultyFleet(
         workers=workers,
         num_bad=num_bad,
         is_fresh=True,
@@ -104,7 +103,7 @@ def test_bad_machines_that_ask_first_cost_no_good_row(
         killers=frozenset(map(str, killers)),
     )
     dispatcher = Dispatcher(size=LeaseSize(min_rows=min_rows, max_rows=16))
-    outcome = Simulation(dispatcher, table(num_rows, shapes=3), fleet).run()
+    outcome = FaultySimulation(dispatcher, table(num_rows, shapes=3), fleet).run()
     assert {gone.row.row_id for gone in outcome.given_up} <= fleet.killers
     if len(killers) < num_rows and num_bad < workers:
         good = {str(n) for n in range(num_rows)} - fleet.killers
@@ -114,8 +113,8 @@ def test_bad_machines_that_ask_first_cost_no_good_row(
 
 
 def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_longer() -> None:
-    fleet = SimulatedFleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
-    outcome = Simulation(Dispatcher(), table(20_000, shapes=3), fleet).run()
+    fleet = FaultyFleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
+    outcome = FaultySimulation(Dispatcher(), table(20_000, shapes=3), fleet).run()
     assert_every_row_ended_once(outcome, 20_000)
     assert not outcome.given_up
     assert sorted(outcome.unused) == [f"{n} is no longer used: SIGILL" for n in range(5)]
@@ -123,16 +122,16 @@ def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_long
 
 def test_memory_follows_the_window_not_the_table() -> None:
     size = LeaseSize(min_rows=4, max_rows=8)
-    outcome = Simulation(
+    outcome = FaultySimulation(
         Dispatcher(window=64, size=size),
         table(20_000, shapes=5),
-        SimulatedFleet(workers=4, flaky_chance=0.01),
+        FaultyFleet(workers=4, flaky_chance=0.01),
     ).run()
     assert_every_row_ended_once(outcome, 20_000)
     assert outcome.num_held_most <= 64 + 4 * LEASES_PER_WORKER * 8
 
 
 def test_workers_finish_together() -> None:
-    fleet = SimulatedFleet(workers=16, seconds_per_row=2.0)
-    outcome = Simulation(Dispatcher(size=LeaseSize(min_rows=8)), table(2000, shapes=1), fleet).run()
+    fleet = FaultyFleet(workers=16, seconds_per_row=2.0)
+    outcome = FaultySimulation(Dispatcher(size=LeaseSize(min_rows=8)), table(2000, shapes=1), fleet).run()
     assert outcome.idle_s < 0.02 * fleet.workers * outcome.end_s

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.model_choice import MIN_LOADS, Backlog, move_from, next_model, shares_s
-from framefleet.jobs.plan.simulated_fleet import SimulatedFleet
+from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.several_models import SeveralModels, SimulatedModel
 
 SECONDS = st.one_of(st.none(), st.floats(0.01, 1000.0))
@@ -68,7 +68,7 @@ def test_every_row_of_every_model_ends_once_and_no_worker_goes_to_and_fro(
     seed: int, workers: int, models: list[SimulatedModel], deaths: float
 ) -> None:
     named = {str(number): model for number, model in enumerate(models)}
-    fleet = SimulatedFleet(workers=workers, is_fresh=True, seed=seed, deaths_per_hour=deaths)
+    fleet = FaultyFleet(workers=workers, is_fresh=True, seed=seed, deaths_per_hour=deaths)
     simulated = SeveralModels(named, fleet, window=16)
     outcome = simulated.run()
     gone = [row.row.row_id for row in outcome.given_up]
@@ -87,7 +87,7 @@ def test_workers_load_each_model_once_where_it_is_known_how_rows_compare(row_wor
         name: SimulatedModel(num_rows=num_rows, row_s=row_s, load_s=load_s, row_work=work)
         for (name, (num_rows, row_s, load_s)), work in zip(rows.items(), row_work, strict=True)
     }
-    simulated = SeveralModels(models, SimulatedFleet(workers=50, is_fresh=True, seed=1))
+    simulated = SeveralModels(models, FaultyFleet(workers=50, is_fresh=True, seed=1))
     outcome = simulated.run()
     ideal_s = sum(one.num_rows * one.row_s for one in models.values()) / 50
     is_known = row_work[0] < 1

@@ -17,8 +17,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest
 from framefleet.cluster.fleet.settings import ElasticWorkers
-from framefleet.jobs.plan.simulated_fleet import SimulatedFleet, SimulatedRun
-from framefleet.jobs.plan.simulation import Simulation
+from tests.simulator.faulty_fleet import FaultyFleet, FaultyRun, FaultySimulation
 from tests.simulator.several_models import SeveralModels, SimulatedModel
 
 MACHINES_PER_SICK = 10  # one machine in so many is sick, with `--sick`
@@ -70,7 +69,7 @@ def main() -> None:
 def simulated(options: argparse.Namespace) -> Iterator[str]:
     """Yield what becomes of a table on a fleet."""
     num_rows, num_killers = options.rows, options.killers
-    fleet = SimulatedFleet(
+    fleet = FaultyFleet(
         workers=options.workers,
         elastic=ElasticWorkers(max=options.workers, target_s=options.elastic) if options.elastic else None,
         num_bad=options.workers // MACHINES_PER_SICK if options.sick else 0,
@@ -97,7 +96,7 @@ def simulated(options: argparse.Namespace) -> Iterator[str]:
     order = Longest(paces) if options.longest else None
     rows = (replace(row, rank=fleet.seconds_of(row.row_id)) for row in table(num_rows))
     dispatcher = Dispatcher(faults, order=order, paces=paces)
-    outcome = Simulation(dispatcher, rows, fleet, faults=faults, num_rows=num_rows).run()
+    outcome = FaultySimulation(dispatcher, rows, fleet, faults=faults, num_rows=num_rows).run()
     check(outcome, num_rows, killers=fleet.killers, others_may_fail=True)
     yield from told(outcome, fleet, num_rows)
 
@@ -109,7 +108,7 @@ class Stalled(FaultPolicy):
         return self.stall_s
 
 
-def of_several_models(num_rows: int, fleet: SimulatedFleet, faults: FaultPolicy) -> Iterator[str]:
+def of_several_models(num_rows: int, fleet: FaultyFleet, faults: FaultPolicy) -> Iterator[str]:
     """Yield what becomes of rows of three models, of which each takes a third of the work."""
     kinds = {"image": (0.5, 30.0), "video": (30.0, 120.0), "large": (200.0, 300.0)}  # seconds: a row, loading
     whole_s = num_rows / sum(1 / row_s for row_s, _ in kinds.values())
@@ -129,7 +128,7 @@ def table(num_rows: int) -> Iterable[Row]:
     return (Row(row_id=str(n), shape=str(n * n % 7 % 3)) for n in range(num_rows))
 
 
-def told(outcome: SimulatedRun, fleet: SimulatedFleet, num_rows: int) -> Iterator[str]:
+def told(outcome: FaultyRun, fleet: FaultyFleet, num_rows: int) -> Iterator[str]:
     """Yield what a fleet took, compared with workers that never rest and waste nothing."""
     ideal_s = outcome.useful_s / (fleet.workers - fleet.num_bad)
     spent_s = outcome.useful_s + outcome.wasted_s
@@ -160,7 +159,7 @@ def check_small_world(seed: int) -> None:
     killers = frozenset(draw.sample([str(n) for n in range(num_rows)], draw.choice([0, 0, 1, 2])))
     seconds = draw.choice([0.1, 5.0, 300.0])
     rates = {f"{name}_per_hour": draw.choice([0.0, 0.0, min(60.0, 200 / seconds)]) for name in RATES}
-    fleet = SimulatedFleet(
+    fleet = FaultyFleet(
         workers=workers,
         elastic=draw.choice([None, None, ElasticWorkers(max=workers, target_s=seconds * 5)]),
         num_bad=draw.choice([0, 0, 1, workers // 2]) if workers > 1 else 0,
@@ -176,7 +175,7 @@ def check_small_world(seed: int) -> None:
     )
     size = LeaseSize(min_rows=draw.randint(1, 8), max_rows=16)
     dispatcher = Dispatcher(window=draw.randint(1, 60), size=size)
-    outcome = Simulation(dispatcher, table(num_rows), fleet, num_rows=num_rows).run()
+    outcome = FaultySimulation(dispatcher, table(num_rows), fleet, num_rows=num_rows).run()
     try:
         assert not outcome.is_stuck or len(outcome.unused) >= (1 if fleet.elastic else workers), "it is stuck"
         by_chance = fleet.deaths_per_hour + fleet.cuts_per_hour + fleet.hangs_per_hour + fleet.pauses_per_hour
@@ -192,7 +191,7 @@ def check_small_world(seed: int) -> None:
 
 
 def check(
-    outcome: SimulatedRun,
+    outcome: FaultyRun,
     num_rows: int,
     *,
     killers: frozenset[str] = frozenset(),

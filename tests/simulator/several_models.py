@@ -12,8 +12,8 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import QueueCounts
 from framefleet.cluster.dispatch.model_choice import Backlog, move_from, next_model
-from framefleet.jobs.plan.simulated_fleet import SimulatedFleet
-from framefleet.jobs.plan.simulation import IDLE_S, Simulation
+from framefleet.jobs.plan.simulation import IDLE_S
+from tests.simulator.faulty_fleet import FaultyFleet, FaultySimulation
 
 NUM_SHAPES = 3  # of each model
 
@@ -62,13 +62,13 @@ class Routed:
         return QueueCounts(**{name: sum(getattr(one, name) for one in each) for name in names})
 
 
-class SeveralModels(Simulation):
+class SeveralModels(FaultySimulation):
     """load_s: seconds that were spent on loading, by all workers; num_loads: how often, by model."""
 
     def __init__(
         self,
         models: Mapping[str, SimulatedModel],
-        fleet: SimulatedFleet,
+        fleet: FaultyFleet,
         *,
         faults: FaultPolicy | None = None,
         window: int = 4096,
@@ -110,7 +110,7 @@ class SeveralModels(Simulation):
 
     def _go_on(self, worker: Any, now: float) -> None:
         super()._go_on(worker, now)
-        if not worker.is_alive or worker.held or now < worker.cut_until:
+        if not worker.is_alive or worker.held or worker.storing or now < worker.cut_until:
             return
         model = move_from(self._routed.model_of[worker.name], self._backlogs())
         if model is not None:

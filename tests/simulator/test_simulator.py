@@ -11,10 +11,9 @@ from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan import simulated_job
 from framefleet.jobs.plan.prediction import Prediction, Took, Tried, predict
-from framefleet.jobs.plan.simulated_fleet import SimulatedFleet
 from framefleet.jobs.plan.simulated_job import FaultRates, simulate_job
-from framefleet.jobs.plan.simulation import Simulation
 from tests.simulator.__main__ import check, check_small_world, main, table
+from tests.simulator.faulty_fleet import FaultyFleet, FaultySimulation
 
 JOB = Job.model_validate({"table": "unused.csv", "output": "unused", "model": "unused"})
 
@@ -77,7 +76,7 @@ def predicted(num_rows: int) -> Prediction:
 def test_a_job_without_faults_takes_what_is_predicted_and_more_with_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(simulated_job, "SIMULATED_ROWS", 2000)
+    monkeypatch.setattr(simulated_job, "SIMULATED_ROWS", 8000)
     found = predicted(20_000)
     plain, faulty, drained = (
         simulate_job(found, JOB, rates, max_rows=1)
@@ -85,15 +84,15 @@ def test_a_job_without_faults_takes_what_is_predicted_and_more_with_them(
     )
     assert plain.elapsed_s == pytest.approx(found.elapsed_s, rel=0.05)
     assert plain.cost == pytest.approx(found.cost, rel=0.05)
-    assert plain.lost < 0.002 and (plain.num_simulated, plain.num_given_up) == (2000, 0)
+    assert plain.lost < 0.002 and (plain.num_simulated, plain.num_given_up) == (8000, 0)
     assert faulty.elapsed_s > 1.03 * plain.elapsed_s and 0.01 < faulty.lost < 0.1
     assert drained.elapsed_s < faulty.elapsed_s and drained.lost < 0.002 and drained.num_again > 1000
 
 
 def test_an_elastic_fleet_grows_with_its_rows() -> None:
     elastic = ElasticWorkers(max=50, target_s=600)
-    fleet = SimulatedFleet(workers=50, elastic=elastic, is_fresh=True, seconds_per_row=30.0)
-    outcome = Simulation(Dispatcher(), table(3000), fleet, num_rows=3000).run()
+    fleet = FaultyFleet(workers=50, elastic=elastic, is_fresh=True, seconds_per_row=30.0)
+    outcome = FaultySimulation(Dispatcher(), table(3000), fleet, num_rows=3000).run()
     check(outcome, 3000)
     assert outcome.end_s < 3000 * 30 / 20  # no more than 20 workers' time, though it began with one
     assert outcome.useful_s > 0.9 * outcome.worker_s

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.driver.holder import parse_holder, this_process
-from framefleet.jobs.demo.pictures import draw_pictures
+from framefleet.jobs.demo.command import draw_pictures
 from framefleet.jobs.job.job_json import read_training_claim
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model

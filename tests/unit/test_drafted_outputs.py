@@ -21,8 +21,15 @@ from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.command import ending_lines
-from framefleet.jobs.render.draft_choice import check_choice, choose, rows_of_drafts
-from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept, render_drafted
+from framefleet.jobs.render.drafts import (
+    check_choice,
+    choose,
+    draft_job,
+    keep_of,
+    most_kept,
+    render_drafted,
+    rows_of_drafts,
+)
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.render import render_rows

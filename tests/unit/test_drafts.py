@@ -12,8 +12,7 @@ import pytest
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.draft_choice import choose
-from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept, render_drafted
+from framefleet.jobs.render.drafts import choose, draft_job, keep_of, most_kept, render_drafted
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback

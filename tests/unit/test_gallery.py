@@ -15,10 +15,9 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.demo.prepare import MODEL
-from framefleet.jobs.look.gallery import blocks, refresh
+from framefleet.jobs.look.gallery import blocks, gallery as gallery_file
 from framefleet.jobs.look.gallery.blocks import TableBlocks, in_blocks, script
-from framefleet.jobs.look.gallery.gallery import make_stills, write_gallery
-from framefleet.jobs.look.gallery.refresh import refreshed_gallery
+from framefleet.jobs.look.gallery.gallery import make_stills, refreshed_gallery, write_gallery
 from framefleet.jobs.render import render
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -262,13 +261,13 @@ def test_missing_previews_are_made_when_they_are_asked_for(tmp_path: Path) -> No
 def test_a_gallery_is_written_while_a_job_runs_and_at_its_end_and_never_fails_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(refresh, "_EVERY_S", 0.01)
+    monkeypatch.setattr(gallery_file, "_EVERY_S", 0.01)
     store = write_output(tmp_path, [{"prompt": "a"}])
     with refreshed_gallery(store):
         for _ in range(1000):
             if store.exists("gallery/version.js"):
                 break
-            refresh.time.sleep(0.01)
+            gallery_file.time.sleep(0.01)
         assert store.exists("gallery/index.html")
         store.delete_all("gallery")
     assert store.exists("gallery/index.html")
@@ -310,7 +309,7 @@ def test_a_driver_that_does_not_get_the_output_leaves_its_page_alone(
 def test_a_page_is_given_up_between_blocks_and_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(refresh, "_EVERY_S", 0.0)
+    monkeypatch.setattr(gallery_file, "_EVERY_S", 0.0)
     monkeypatch.setattr(blocks, "BLOCK_ROWS", 1)
     store = write_output(tmp_path, [{"prompt": f"ball {n}"} for n in range(3)])
     put, has_begun, may_go_on = TableBlocks.add, threading.Event(), threading.Event()

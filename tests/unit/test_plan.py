@@ -14,10 +14,9 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
-from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
 from framefleet.jobs.plan.plan import COMMAND_S, RAY, num_workers_of, starting_s
-from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
+from framefleet.jobs.plan.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
@@ -206,9 +205,16 @@ def test_guided_steps_count_twice() -> None:
     assert [calls_of(request(10)), calls_of(request(10, 5.0)), calls_of(Request())] == [10, 20, 1]
 
 
+def kinds_of(rows: list[tuple[str, Request]]) -> Kinds:
+    kinds = Kinds()
+    for shape, row in rows:
+        kinds.add(shape, row)
+    return kinds
+
+
 def test_a_sample_has_the_proportions_of_the_table() -> None:
     rows = [("s", request(4)) for _ in range(30)] + [("s", request(8)) for _ in range(10)]
-    kinds = Kinds.of(rows)
+    kinds = kinds_of(rows)
     (kind,) = kinds.most_frequent(9)
     calls = [calls_of(row) for row in islice(kind.sample(), 16)]
     assert (calls.count(4), calls.count(8)) == (12, 4)
@@ -217,7 +223,7 @@ def test_a_sample_has_the_proportions_of_the_table() -> None:
 
 def test_kinds_that_take_most_come_first() -> None:
     rows = [("small", request(4))] * 5 + [("large", request(50))] * 3
-    assert [kind.name for kind in Kinds.of(rows).most_frequent(2)] == ["large", "small"]
+    assert [kind.name for kind in kinds_of(rows).most_frequent(2)] == ["large", "small"]
 
 
 def second(seconds: float) -> Took:

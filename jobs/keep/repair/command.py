@@ -30,7 +30,7 @@ def repair_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.keep.repair.repair import repair_job
-        from framefleet.jobs.keep.verify.damage_list import DamageList
+        from framefleet.jobs.keep.verify.command import DamageList
         from framefleet.jobs.render.command import show_ending
         from framefleet.jobs.show.progress import watch_on
 

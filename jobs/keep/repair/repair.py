@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.jobs.job.file import set_values
-from framefleet.jobs.job.job_json import claim_in_parts
+from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.verify.verify import job_damage
@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
@@ -121,7 +121,7 @@ def put_back(store: Store, hold: Hold) -> bool:
     if (damage := job_damage(store)) is None:
         return False
     text = job_in_parts(store)
-    if text is None or claim_in_parts(store) is None:
+    if text is None or claim_in_parts_as(store, JOB_JSON) is None:
         raise JobError(
             f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it",
             "put it back as it was, or choose another output",

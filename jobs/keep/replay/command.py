@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,38 +82,53 @@ def replay_command(
     the output names. If the row needs them and you trust them, allow them with the options below.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places, storage_options
-        from framefleet.jobs.keep.replay.recorded_row import Given
+        from framefleet.jobs.job.file import storage_options
 
-        given = Given(
-            **moved_models(models or []),
-            loras=places(loras or [], "--lora"),
-            ip_adapter=ip_adapter,
-            second_models=places(second_models or [], "--second-model"),
-            recipe=recipe,
-            roots=tuple(roots or []),
-            allow_pickle=allow_pickle,
-            storage_options=storage_options(sets or []),
-        )
+        options = storage_options(sets or [])
+        given = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
         is_equal = True
         if script:
-            show_script(output, row_id, given)
+            quiet_libraries()
+            from framefleet.jobs.keep.replay.script import replay_script
+
+            print(replay_script(output, row_id, given), end="")
         else:
             is_equal = show_replay(output, row_id, given, save=save)
     raise Exit(0 if is_equal else 1)
 
 
-def moved_models(given: Sequence[str]) -> dict[str, Any]:
-    """Return what `Given` takes of `--model PLACE` or `--model NAME=PLACE`. A place may hold a = itself."""
+def given_of(
+    models: MovedModels,
+    loras: MovedLoras,
+    ip_adapter: MovedIpAdapter,
+    second_models: MovedSecondModels,
+    recipe: OwnRecipe,
+    roots: ReadableRoots,
+    allow_pickle: AllowPickle,
+    storage_options: Mapping[str, Any],
+) -> Given:
+    """Return what is said by these options. A model is NAME=PLACE, or PLACE, which may hold a = itself."""
+    from framefleet.jobs.job.file import places
+    from framefleet.jobs.keep.replay.recorded_row import Given
     from framefleet.pipeline.model.lora import NAME
 
-    named = [text.partition("=") for text in given]
-    models = {name: place for name, equals, place in named if equals and NAME.fullmatch(name)}
-    if len(models) != len(given) > 1:
+    named = [text.partition("=") for text in models or []]
+    by_name = {name: place for name, equals, place in named if equals and NAME.fullmatch(name)}
+    if len(by_name) != len(named) > 1:
         raise JobError(
             "--model is given more than once", "give it once, or once for each model as NAME=PLACE"
         )
-    return {"model": given[0] if len(given) == 1 else None, "models": models}
+    return Given(
+        model=models[0] if models and len(models) == 1 else None,
+        models=by_name,
+        loras=places(loras or [], "--lora"),
+        ip_adapter=ip_adapter,
+        second_models=places(second_models or [], "--second-model"),
+        recipe=recipe,
+        roots=tuple(roots or []),
+        allow_pickle=allow_pickle,
+        storage_options=storage_options,
+    )
 
 
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
@@ -159,11 +174,3 @@ def said_of(compared: Compared) -> list[str]:
 def unforged(text: str) -> str:
     """Return text of records, which could forge lines, in one line."""
     return text.replace("\n", "\\n")
-
-
-def show_script(output: str, row_id: str, given: Given) -> None:
-    """Print the script that renders one row again."""
-    quiet_libraries()
-    from framefleet.jobs.keep.replay.script import replay_script
-
-    print(replay_script(output, row_id, given), end="")

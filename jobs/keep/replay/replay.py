@@ -8,8 +8,14 @@ from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.keep.replay.compare import Compared, compare, compared_digests
-from framefleet.jobs.keep.replay.record_values import environment_of
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
+from framefleet.jobs.keep.replay.recorded_row import (
+    NOTHING,
+    Given,
+    Recorded,
+    environment_of,
+    find_recorded,
+    recipe_of,
+)
 from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json

@@ -9,11 +9,11 @@ than frames and sound are not compared.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
 from framefleet.jobs.keep.replay.replay import check_files
-from framefleet.jobs.keep.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
@@ -31,6 +31,7 @@ from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.recipes.guidance import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -125,15 +126,7 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
     setup = _setup(recorded, spec, weights.components)
     choice = resolve_scheduler(recorded.request.scheduler, spec)
-    call = script_call(
-        spec,
-        without_loras(request.arguments),
-        weights.components,
-        revision=source.revision,
-        dtype=repr(for_diffusers(recorded.environment["dtype"])),
-        is_safe=not recorded.model.allow_pickle,
-        quantization=setup.quantization,
-    )
+    call = _call_of(recorded, source, spec, weights.components, setup, without_loras(request.arguments))
     return _filled(recorded, source, call, choice, setup)
 
 
@@ -145,6 +138,70 @@ def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Compon
     return script_setup(options, libraries, device=recorded.model.device, steps=steps)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code."""
+
+    class_name: str
+    loading: str
+    arguments: Mapping[str, Any]
+    frames: str
+    sound: str
+    guiders: str = ""
+
+
+def _call_of(
+    recorded: Recorded,
+    source: Source,
+    spec: PipelineSpec,
+    components: Collection[Component],
+    setup: Setup,
+    arguments: Mapping[str, Any],
+) -> _Call:
+    """Return the call. A modular pipeline loads exactly the model's components, wherever its index says."""
+    modular, safe = is_modular(spec.class_name), None if recorded.model.allow_pickle else True
+    networks = [component.name for component in components if component.has_weights]
+    revision = f", revision={source.revision!r}" if source.revision else ""
+    options = f"{revision}, dtype={for_diffusers(recorded.environment['dtype'])!r}"
+    options += f", use_safetensors={dict.fromkeys(networks, safe) if modular else safe}"
+    if setup.quantization:
+        options += f", quantization_config={setup.quantization}" + ".quant_mapping" * modular
+    usual = "images" if spec.kind == "image" else "frames"
+    pictures = next((name for name in PICTURES if name in spec.returns), usual)
+    sound = next((name for name in SOUND if name in spec.returns), SOUND[0])
+    first = "[0]" if pictures == "frames" or spec.has_layers else ""
+    if not modular:
+        return _Call(
+            class_name=spec.class_name,
+            loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
+            arguments=arguments,
+            frames=f"output.{pictures}{first}",
+            sound=f"output.{sound}",
+        )
+    from framefleet.pipeline.model.modular import SEEN, blank, guiding, without_scales
+
+    pipe = blank(spec.class_name, spec.configs)
+    output = next(name for name, seen in SEEN.items() if seen == pictures)
+    guiders = [
+        f"pipe.update_components({name}=pipe.{name}.new({_named(changes)}))\n"
+        for name, changes in guiding(pipe, arguments).items()
+    ]
+    return _Call(
+        class_name=spec.class_name,
+        loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{revision})\n"
+        f"pipe.load_components({[one.name for one in components]}, "
+        f"pretrained_model_name_or_path=MODEL{options})",
+        arguments=without_scales(pipe, arguments),
+        frames=f"output.get({output!r}){first}",
+        sound=f"output.get({sound!r})",
+        guiders="".join(guiders),
+    )
+
+
+def _named(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
 def _scheduler(choice: SchedulerChoice) -> str:
     """Return the line that makes it; an empty one for a pipeline that has none."""
     if not choice.class_name:
@@ -153,9 +210,7 @@ def _scheduler(choice: SchedulerChoice) -> str:
     return f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
 
 
-def _filled(
-    recorded: Recorded, source: Source, call: ScriptCall, choice: SchedulerChoice, setup: Setup
-) -> str:
+def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerChoice, setup: Setup) -> str:
     environment, model = recorded.environment, recorded.model
     numerics = numerics_of(model.options, threads=model.threads, device=model.device)
     isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
@@ -193,7 +248,7 @@ def _digests(record: Record) -> Iterator[str]:
         yield f"AUDIO_SHA256 = {record.audio_sha256!r}"
 
 
-def _checks(record: Record, call: ScriptCall) -> Iterator[str]:
+def _checks(record: Record, call: _Call) -> Iterator[str]:
     """Yield the lines that compare what the record has digests of."""
     if record.frames_sha256 is not None:
         is_float = (record.frames_format or "").endswith("float32")
@@ -249,8 +304,7 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
         options["load_into_transformer_2"] = True
     if not str(lora.file).endswith(SAFETENSORS):
         del options["use_safetensors"]
-    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    return f"pipe.load_lora_weights({lora.path!r}, {given})  # SHA-256 {lora.sha256}"
+    return f"pipe.load_lora_weights({lora.path!r}, {_named(options)})  # SHA-256 {lora.sha256}"
 
 
 def _python(arguments: Mapping[str, Any]) -> str:

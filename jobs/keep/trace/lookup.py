@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.jobs.job.job_json import find_claim
+from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, find_claim_as
 
 # Of each record: what is shown, and what a file is compared with.
 TRACED_COLUMNS = (
@@ -112,7 +112,7 @@ def _listed(place: str) -> list[str]:
 def _certificates(output: Output) -> tuple[str, ...]:
     """Return those of clips whose records are of earlier versions, as job.json says."""
     try:
-        claim = find_claim(output.store)
+        claim = find_claim_as(output.store, JOB_JSON)
     except JobError:
         return ()
     signs = (claim.job.marks.sign, claim.job.media.c2pa) if claim else ()

@@ -1,13 +1,16 @@
-"""`framefleet verify`: what is typed, and what it prints."""
+"""`framefleet verify`: what is typed, and what it prints; damages, as `framefleet repair` does too."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich import box
+from rich.table import Table
 from rich.text import Text
 from typer import Exit, Option
 
@@ -19,21 +22,36 @@ from framefleet.jobs.keep.replay.command import (
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
-    moved_models,
+    given_of,
     said_of,
     unforged,
 )
-from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.jobs.keep.replay.recorded_row import Given
     from framefleet.jobs.keep.verify.rows import VerifiedRow
+    from framefleet.jobs.show.watch import Watch
+    from framefleet.pipeline.outputs.damage import Damage, DamageKind
 
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
+MAX_DAMAGES_SHOWN = 20  # a screenful; more are counted, and --json has them all
+
+_SAID: dict[DamageKind, str] = {
+    "missing": "gone, but has a record",
+    "size": "of another size than its record says",
+    "bytes": "of other bytes than its record says",
+    "unreadable": "that cannot be read",
+    "doubled": "rows that a later record names too",
+    "part": "damaged parts",
+    "job": "job.json lost, damaged or another's",
+    "late": "parts that came after their driver had lost the output",
+    "stray": "files that no record names",
+    "uncommitted": "clips whose driver died before their records were written",
+    "foreign": "files that framefleet did not write",
+}
 
 _Files = Annotated[
     bool, Option("--files", help="Compare the SHA-256 of every file with its record. Render nothing.")
@@ -55,7 +73,7 @@ _ByFleet = Annotated[
 def verify_command(
     output: OutputToRead,
     files: _Files = False,
-    sample: _Sample = SAMPLE,
+    sample: _Sample = 8,  # it is minutes where one takes one
     seed: _Seed = 0,
     row_ids: _RowIds = None,
     by_fleet: _ByFleet = False,
@@ -76,34 +94,37 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places, set_values
-        from framefleet.jobs.keep.replay.recorded_row import Given
+        from framefleet.jobs.job.file import set_values
 
-        given = Given(
-            **moved_models(models or []),
-            loras=places(loras or [], "--lora"),
-            ip_adapter=ip_adapter,
-            second_models=places(second_models or [], "--second-model"),
-            recipe=recipe,
-            roots=tuple(roots or []),
-            allow_pickle=allow_pickle,
-            storage_options=set_values(sets or []).get("storage_options", {}),
+        storage_options = set_values(sets or []).get("storage_options", {})
+        given = given_of(
+            models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, storage_options
         )
+        quiet_libraries()
         if files:
-            is_well = show_damages(output, given.storage_options, as_json=as_json)
+            is_well = show_damages(output, storage_options, as_json=as_json)
         else:
-            choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
-            is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
+            from framefleet.jobs.keep.verify.rows import verified_rows
+
+            verify = partial(
+                verified_rows,
+                output,
+                sample=sample,
+                seed=seed,
+                row_ids=row_ids or [],
+                by_fleet=by_fleet,
+                given=given,
+                sets=sets or [],
+            )
+            is_well = show_verified(verify, as_json=as_json)
     raise Exit(0 if is_well else 1)
 
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-    from framefleet.jobs.keep.verify.damage_list import DamageList
-    from framefleet.jobs.show.progress import watch_on
 
-    quiet_libraries()
     from framefleet.jobs.keep.verify.verify import damages_of
+    from framefleet.jobs.show.progress import watch_on
     from framefleet.pipeline.outputs.output import Output
 
     store = Output.open(output, storage_options).store
@@ -119,18 +140,13 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     return not damages.num_damages
 
 
-def show_verified(
-    output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool
-) -> bool:
-    """Render rows again and print how they compare; return whether all have the same bits."""
+def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: bool) -> bool:
+    """Print how rows compare that `verify` renders again; return whether all have the same bits."""
     from framefleet.jobs.show.progress import watch_on
-
-    quiet_libraries()
-    from framefleet.jobs.keep.verify.rows import verified_rows
 
     verdicts, errors = Counter[str](), []
     with watch_on(stderr) as watch:
-        for row in verified_rows(output, choice, given, sets, watch):
+        for row in verify(watch):
             verdicts[row.compared.verdict] += 1
             errors += [row.error] if row.error else []
             if as_json:
@@ -171,3 +187,37 @@ def _values(row: VerifiedRow) -> dict[str, Any]:
         "differences": [dict(zip(("name", "then", "now"), one, strict=True)) for one in row.differences],
         "error": str(row.error) if row.error else None,
     }
+
+
+class DamageList:
+    """Takes what is wrong, one after the other; counts it all and keeps the first."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._first: list[Damage] = []
+        self.num_found: Counter[DamageKind] = Counter()
+        self.num_damages = 0
+
+    def add(self, damage: Damage) -> None:
+        self.num_found[damage.kind] += 1
+        self.num_damages += not damage.is_leftover
+        if self._as_json:
+            stdout.say(json.dumps(asdict(damage) | {"is_leftover": damage.is_leftover}, ensure_ascii=False))
+        elif len(self._first) < MAX_DAMAGES_SHOWN:
+            self._first.append(damage)
+
+    def show(self) -> None:
+        """Print what was kept, and how many there are of each kind."""
+        if self._as_json:
+            stdout.say(json.dumps({"found": dict(self.num_found), "num_damages": self.num_damages}))
+            return
+        if self._first:
+            stdout.print(self._table())
+        for kind, count in self.num_found.items():
+            stdout.say(f"{count:,} {_SAID[kind]}")
+
+    def _table(self) -> Table:
+        table = Table("file", "what", "row", box=box.SIMPLE_HEAD)
+        for damage in self._first:
+            table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
+        return table

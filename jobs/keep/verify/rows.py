@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +20,6 @@ from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
 from framefleet.jobs.keep.replay.two_clips import Again
-from framefleet.jobs.keep.verify.choice import RowChoice
-from framefleet.jobs.keep.verify.sample import sample_rows
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Watch
@@ -32,9 +33,17 @@ from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, Media
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.parts import find_record, read_folder, record_in, rows_of
+from framefleet.pipeline.outputs.parts.parts import (
+    find_record,
+    read_folder,
+    record_in,
+    rows_in_table,
+    rows_of,
+    tables_by_part,
+)
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
+    FIRST_FIELDS,
     Record,
     fields_named,
     record_of,
@@ -46,6 +55,9 @@ from framefleet.pipeline.outputs.stores.store import Store
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
 # In place of formats with loss, whose files do not say which frames were rendered.
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
+_KIND = ("recipe", "height", "width", "num_frames")
+_FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
+_MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,27 +81,34 @@ class VerifiedRow:
 
 
 def verified_rows(
-    output: str, choice: RowChoice, given: Given, sets: Sequence[str], watch: Watch
+    output: str,
+    watch: Watch,
+    *,
+    sample: int,
+    seed: int,
+    row_ids: Collection[str],
+    by_fleet: bool,
+    given: Given,
+    sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
     """Render rows again and compare them, each as it is done.
 
-    given: what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the
-    output has no such rows.
+    row_ids: these; without any a sample, another for each seed. by_fleet: as the job rendered them. given:
+    what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the output
+    has no such rows.
     """
     store = Store(output, given.storage_options)
-    records = _chosen(store, choice)
+    records = [find_record(store, row_id) for row_id in row_ids] or _sampled(store, sample, seed)
     if not records:
         raise Output(store).no_records()
-    if choice.by_fleet:
+    if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:
         yield from _here(store, records, given)
 
 
-def _chosen(store: Store, choice: RowChoice) -> list[Record]:
-    if choice.row_ids:
-        return [find_record(store, row_id) for row_id in choice.row_ids]
-    chosen = sample_rows(store, choice.sample, seed=choice.seed)
+def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
+    chosen = sample_rows(store, sample, seed=seed)
     reader = PartReader(store, [one.part for one in chosen])
     found = [record_in(reader, one.part, one.row_id) for one in chosen]
     return [record for record in found if record]
@@ -207,3 +226,63 @@ def _encoded(record: Record, content: bytes, media: Media) -> bytes:
         samples = sound[0].T.astype(np.float32) / np.float32(32767)
         audio = Audio(samples=samples, sample_rate=sound[1])
     return encode(decode(content), media=media, fps=record.fps, metadata=tags, audio=audio)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Candidate:
+    """A row that may be chosen. lot: by it, the lower the sooner; it depends on the seed."""
+
+    lot: bytes
+    row_id: str
+    part: str
+    kind: str
+    node: str
+    worker: str
+
+
+def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
+    """Return `count` rows, or all if there are fewer: spread over kinds, nodes and workers.
+
+    Equal records and an equal seed give the same rows.
+    """
+    return _spread(_candidates(store, count, seed), count)
+
+
+def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
+    """Return of each group of like rows those with the lowest lots."""
+    groups: dict[tuple[str, ...], list[tuple[int, Candidate]]] = {}
+    max_groups = max(1, _MAX_CANDIDATES // count)
+    for one in _all(store, seed):
+        group = (one.kind, one.node, one.worker)
+        if group not in groups and len(groups) >= max_groups:
+            group = ("", "", "")  # the rest together: what a group is called may be anybody's
+        heap = groups.setdefault(group, [])
+        entry = (-int.from_bytes(one.lot), one)
+        if len(heap) < count:
+            heapq.heappush(heap, entry)
+        elif entry > heap[0]:
+            heapq.heapreplace(heap, entry)
+    return [one for heap in groups.values() for _, one in heap]
+
+
+def _all(store: Store, seed: int) -> Iterator[Candidate]:
+    for path, table in tables_by_part(store, _FIELDS):
+        for rows in rows_in_table(table, store.url_of(path)):
+            for row in rows:
+                lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
+                kind = " ".join(str(row[name]) for name in _KIND)
+                yield Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
+
+
+def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Choose one after the other what there is least of among the chosen."""
+    left = sorted({one.row_id: one for one in candidates}.values())
+    chosen: list[Candidate] = []
+    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+        left.remove(best)
+        chosen.append(best)
+        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
+            counter[name] += 1
+    return chosen

@@ -8,10 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefleet.jobs.job.job_json import claim_in_parts, read_claim
+from framefleet.jobs.job.job_json import JOB_JSON, read_claim
 from framefleet.jobs.keep.replay.compare import Likeness
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
-from framefleet.jobs.keep.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.keep.verify.rows import VerifiedRow, verified_rows
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.show.watch import Callback, Checked, Watch
@@ -25,7 +24,7 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -51,7 +50,7 @@ def verify(
     output: str | Path,
     *,
     files: bool = False,
-    sample: int = SAMPLE,
+    sample: int = 8,
     seed: int = 0,
     row_ids: Collection[str] = (),
     by_fleet: bool = False,
@@ -68,8 +67,10 @@ def verify(
     if files:
         store = Output.open(str(output), given.storage_options).store
         return Verified(damages=tuple(damages_of(store, watch)))
-    choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)
-    return Verified(rows=tuple(verified_rows(output, choice, given, sets, watch)))
+    rows = verified_rows(
+        output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
+    )
+    return Verified(rows=tuple(rows))
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
@@ -99,7 +100,7 @@ def job_damage(store: Store) -> Damage | None:
     except JobError as error:
         return Damage(kind="job", path=CLAIM, reason=error.problem)
     try:
-        original = claim_in_parts(store)
+        original = claim_in_parts_as(store, JOB_JSON)
     except JobError:  # of a part, whose damage is reported as such
         return None
     differences = differences_of(original.model_dump(), claim.model_dump()) if original else []

@@ -18,8 +18,11 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -52,6 +55,9 @@ _BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 _AT_ONCE = 64  # clips that may wait for a thread
+_EVERY_S = 15.0
+_MAX_SHARE = 0.02  # of the driver's time: an output of millions of rows takes minutes to read
+
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +110,8 @@ def write_gallery(
         }
         names = [column["name"] for column in tables["records"]["columns"]]
         for axis in filter(None, (x, y)):
-            _check_axis(axis, names, store)
+            if axis not in names:
+                raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
         for file in sorted(_PAGE.iterdir()):
             _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
@@ -199,11 +206,6 @@ def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
         store.write(path, content)
 
 
-def _check_axis(axis: str, names: Sequence[str], store: Store) -> None:
-    if axis not in names:
-        raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
-
-
 def _identity(store: Store) -> str:
     """Return an id of the output that stays when it is moved: browsers keep stars under it."""
     try:
@@ -244,3 +246,47 @@ def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
         return False
     store.write(preview_path(clip), content)
     return True
+
+
+@contextmanager
+def refreshed_gallery(store: Store) -> Iterator[None]:
+    """Write the gallery every so often, and when the block ends without an error; never fail for it.
+
+    For who holds the output's lock. Who is interrupted has no minutes to wait for a page, which
+    `framefleet gallery` writes too. Of an output that is no local folder nothing is written: each file costs
+    there.
+    """
+    if "://" in store.url_of(""):
+        yield
+        return
+    is_over = threading.Event()
+    refreshing = threading.Thread(target=_refresh, args=(store, is_over), name="gallery", daemon=True)
+    refreshing.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        refreshing.join()
+    _write(store)
+
+
+def _refresh(store: Store, is_over: threading.Event) -> None:
+    def check() -> None:
+        if is_over.is_set():
+            raise CancelledError
+
+    rest_s = _EVERY_S
+    while not is_over.wait(rest_s):
+        began = time.monotonic()
+        _write(store, check)
+        rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
+
+
+def _write(store: Store, check: Callable[[], None] = lambda: None) -> None:
+    try:
+        if store.list(RECORDS) or store.list(FAILURES):
+            write_gallery(store, is_ours=True, check=check)
+    except CancelledError:
+        log.debug("the gallery was not finished: the job has ended")
+    except Exception as error:  # whatever it is: clips and records are there, and the page is derived
+        log.warning("no gallery: %s", error)

@@ -52,11 +52,10 @@ def roles_in(table: pa.Table) -> dict[str, Role]:
     """Return what each column is: an argument of the pipeline, framefleet's own, or carried along."""
     arguments = {name for text in table["arguments"].unique().to_pylist() for name, _ in _scalars(text)}
     arguments.add("seed")
-    return {name: "argument" if name in arguments else _role(name) for name in table.column_names}
-
-
-def _role(name: str) -> Role:
-    return "record" if name in _OURS else "carried"
+    return {
+        name: "argument" if name in arguments else "record" if name in _OURS else "carried"
+        for name in table.column_names
+    }
 
 
 def _places(row: Mapping[str, Any], previews: Collection[str]) -> tuple[str | None, str | None]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,13 @@ def score_output(
     _check_free(store, scores)
     wait_for(watch, "looking for clips without these scores")
     known = set() if again else _known(store, scores)
-    left = _Left(store, scores, where, known, again)
-    total = sum(1 for _ in left.records(is_count=True))
+    left = partial(_left, store, scores, where, known, again=again)
+    total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
     found = ScoreSummary(columns=tuple(score.name for score in scores))
     schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
-    clips = scored_clips(store, scores, left.records(), num_threads=num_threads or os.cpu_count() or 1)
+    clips = scored_clips(store, scores, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
             for clip in clips:
@@ -189,29 +190,25 @@ def _key(row_id: str, clip: str) -> bytes:
     return bytes.fromhex(row_id) + clip.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """The records whose clips are to be scored."""
-
-    store: Store
-    scores: Sequence[ClipScore]
-    where: str | None
-    known: set[bytes]
-    again: bool
-
-    def records(self, *, is_count: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield them. is_count: without what is not needed to count them."""
-        names = [score.name for score in self.scores]
-        is_whole = any(score.is_own for score in self.scores) and not is_count
-        wanted = record_schema_of(self.store).names if is_whole else [*_READ, *names]
-        for table in records_where(self.store, wanted, self.where):
-            for row in table.to_pylist():
-                is_there = all(row.get(name) is not None for name in names)
-                if self.again or not (is_there or self._is_known(row)):
-                    yield row
-
-    def _is_known(self, row: dict[str, Any]) -> bool:
-        return any(_key(row["row_id"], clip) in self.known for clip in (row["media_sha256"], ""))
+def _left(
+    store: Store,
+    scores: Sequence[ClipScore],
+    where: str | None,
+    known: set[bytes],
+    *,
+    again: bool,
+    is_count: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield the records whose clips are to be scored. is_count: without what is not needed to count them."""
+    names = [score.name for score in scores]
+    is_whole = any(score.is_own for score in scores) and not is_count
+    wanted = record_schema_of(store).names if is_whole else [*_READ, *names]
+    for table in records_where(store, wanted, where):
+        for row in table.to_pylist():
+            is_there = all(row.get(name) is not None for name in names)
+            is_known = any(_key(row["row_id"], clip) in known for clip in (row["media_sha256"], ""))
+            if again or not (is_there or is_known):
+                yield row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
-    from framefleet.pipeline.outputs.output import Output
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
 _Every = Annotated[
@@ -57,7 +56,13 @@ def status_command(
         found = output_at(output, sets)
         reader = StatusReader(found)
         if serve:
-            _show_page(found, port=port, every_s=every_s)
+            from framefleet.jobs.look.status.page import StatusServer  # imports matplotlib
+
+            with StatusServer(found, port=port, every_s=every_s) as server:
+                stdout.say(server.url)
+                stderr.say("press Ctrl-C to stop")
+                with suppress(KeyboardInterrupt):
+                    server.wait()
         elif not watch:
             print_status(reader.status(), as_json=as_json)
         elif as_json or not stdout.is_terminal:
@@ -67,17 +72,6 @@ def status_command(
             with Live(console=stdout, auto_refresh=False) as live:
                 for status in _statuses(reader, every_s):
                     live.update(status_picture(status), refresh=True)
-
-
-def _show_page(output: Output, *, port: int, every_s: float) -> None:
-    """Serve the page until somebody ends it."""
-    from framefleet.jobs.look.status.page import StatusServer  # imports matplotlib
-
-    with StatusServer(output, port=port, every_s=every_s) as server:
-        stdout.say(server.url)
-        stderr.say("press Ctrl-C to stop")
-        with suppress(KeyboardInterrupt):
-            server.wait()
 
 
 def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:

@@ -55,19 +55,13 @@ class StatusServer(PageServer):
     """
 
     def __init__(self, output: Output, *, port: int = 0, every_s: float = 5.0) -> None:
-        store, page = output.store, _Page(output, every_s)
-        super().__init__(_Handler, _PAGE, store, port=port, page_text=page.text)
-
-
-class _Page:
-    """The page as it was read last, for all who look."""
-
-    def __init__(self, output: Output, every_s: float) -> None:
         self._output, self._reader, self._every_s = output, StatusReader(output), every_s
         self._lock = threading.Lock()  # of the two below
         self._read_at, self._text = float("-inf"), ""
+        super().__init__(_Handler, _PAGE, output.store, port=port, page_text=self._page_text)
 
-    def text(self) -> str:
+    def _page_text(self) -> str:
+        """Return the page as it was read last, for all who look."""
         with self._lock:
             if time.monotonic() - self._read_at >= self._every_s / 2:
                 status = self._reader.status()
