@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, cast
+from unittest import mock
 
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
@@ -25,11 +28,16 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
 class WorkersHere:
-    """A fleet whose workers are threads of this process, asked in turn."""
+    """A fleet whose workers are threads of this process, asked in turn.
+
+    One loads its model or renders at a time: libraries change torch's classes while they load, which others
+    would take for their rows' doing. Elsewhere each worker has a process.
+    """
 
     unused: tuple[str, ...] = ()
     has_too_many = False
@@ -44,6 +52,9 @@ class WorkersHere:
         self._starting: list[str] = []
         self._is_drained: set[str] = set()
         self.models: dict[str, str] = {}  # of all workers that were started, by their names
+        self._patches, turn = ExitStack(), threading.RLock()
+        for owner, name in ((Worker, "_load"), (Renderer, "__init__"), (Renderer, "step")):
+            self._patches.enter_context(mock.patch.object(owner, name, _in_turn(getattr(owner, name), turn)))
 
     def _start(self, model: str | None = None) -> None:
         name = f"worker-{len(self._workers)}"
@@ -95,11 +106,21 @@ class WorkersHere:
     def close(self) -> None:
         for name in self._given:
             self._workers[name].exchange([], drain=True)
+        self._patches.close()
 
     def _report(self, name: str) -> WorkerReport:
         given, self._given[name] = self._given[name], []
         dropped = self._dropped.pop(name, [])
         return self._workers[name].exchange(given, dropped, drain=name in self._is_drained)
+
+
+def _in_turn(function: Callable[..., Any], turn: threading.RLock) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def waiting(*given: Any, **named: Any) -> Any:
+        with turn:
+            return function(*given, **named)
+
+    return waiting
 
 
 def _started(worker: Worker) -> Hello:

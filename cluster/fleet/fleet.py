@@ -416,7 +416,7 @@ class Fleet:
         states = Counter(slot.state for slot in [*self._slots.values(), *self._resting])
         raise FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
-            f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
-            f"{self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
+            f"{states['loading']} load the model, {states['to start']} wait to restart after a fault; each "
+            f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )

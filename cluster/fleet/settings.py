@@ -21,7 +21,9 @@ class ElasticWorkers(Strict):
     min: Annotated[int, Field(ge=1)] = 1
     max: Annotated[int, Field(ge=1)]
     target_s: float = Field(
-        default=900, gt=0, description="How long the rows left should take: more workers for less time."
+        default=900,
+        gt=0,
+        description="Seconds that the remaining rows should take; less time needs more workers.",
     )
 
     @model_validator(mode="after")
@@ -66,13 +68,15 @@ class FleetSettings(Strict):
     ready_timeout_s: float = Field(
         default=600,
         gt=0,
-        description="How long to go without any worker that is ready, and how long one may load its model.",
+        description="Seconds to wait for a ready worker before the job ends, and the longest time to load a "
+        "model.",
     )
     silence_s: float = Field(
         # `exchange` answers each second; a machine under load, or a collection of garbage, may be late.
         default=12,  # so that rows are under way elsewhere within 15 s of a cut link
         ge=5,
-        description="Give up a worker or a cluster that has not answered for this long: its rows move.",
+        description="Give up a worker or a cluster that has not answered for this many seconds; its rows go "
+        "to other workers.",
     )
 
     @model_validator(mode="after")
