@@ -17,7 +17,7 @@ from typing import Any
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts, LossKind
-from framefleet.cluster.driver.scale import Scale
+from framefleet.cluster.driver.pace import Scale
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.plan.simulated_fleet import SimulatedFleet, SimulatedRun
 
