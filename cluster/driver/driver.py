@@ -16,8 +16,8 @@ from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.holder import moment
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
+from framefleet.cluster.driver.pace import Scale
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.scale import Scale
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work

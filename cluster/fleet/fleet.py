@@ -26,8 +26,7 @@ from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.losses import Cause, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
-from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.shares import machines_in_words, shares
+from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError
