@@ -91,7 +91,7 @@ StorageSets = Annotated[
     Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set an option of the store, e.g. storage_options.endpoint_url=...; repeatable.",
+        help="Set a storage option (not a job key), e.g. storage_options.endpoint_url=...; repeatable.",
     ),
 ]
 SummaryAsJson = Annotated[bool, Option("--json", help="Print one JSON object at the end, for scripts.")]

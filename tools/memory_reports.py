@@ -67,33 +67,47 @@ _PAGE = """\
 
 <!-- Made by python -m tools.memory_reports > docs/memory.md -->
 
-For one row of native size, the fastest options that fit: *all* needs no offload, *model* and *group* are
-`offload: model` and `offload: group`. *tiled* is `vae_tiling: true`, which is off by default as it changes
-pixels where a frame is larger than a tile ([options.md](options.md)). *no* does not fit: render smaller or
-shorter, or add `layerwise_casting` or `quantization`. `framefleet plan --gpu-memory 24GB` says it for a job.
+The columns of GPU sizes show the fastest options that fit for one row of the model's native size. For a
+job, `framefleet plan --gpu-memory 24GB` shows them. All numbers are computed, not measured:
+[how](#how-it-is-computed). The options are explained in [options.md](options.md).
+
+| column, value | meaning |
+| --- | --- |
+| held GB | weights of the denoiser that are on the GPU at the same time with `offload: group` |
+| activations GB | memory that the denoiser needs for one row, besides its weights |
+| decoding GB | memory that the autoencoder needs to decode one row at once |
+| in tiles | the same with `vae_tiling: true`, in GB |
+| *all* | the whole model fits: no offload |
+| *model*, *group* | `offload: model`, `offload: group` |
+| *tiled* | also `vae_tiling: true`, which changes pixels if a frame is larger than a tile |
+| *no* | does not fit: render smaller or shorter clips, or use `layerwise_casting` or `quantization` |
 
 {memory}
 
-**Computed, not measured.** *held GB* is what `offload: group` keeps of the denoiser's weights on the GPU at
-once: its largest block and all that is in no block, counted on the real classes, times the dtype's bytes.
-*activations* are a rule of thumb: tokens of one row, times their channels, times {widths} (what a block
-holds at its worst moment), times 2 bytes, times 2 where both prompts of guidance share a forward.
+## How it is computed
 
-*decoding* is what the autoencoder holds, as a whole and *in tiles*: every tensor, counted on the meta device
-(`python -m tests.decoders`); 1 GB where it was not counted (Stable Video Diffusion, Allegro, HunyuanImage,
-Qwen-Image 2.1, Open-Sora's DC-AE). Denoising and decoding come one after the other, so the larger counts.
+* *held GB*: the parameters of the largest block and of everything outside of blocks, counted on the real
+  classes, times the bytes of the dtype.
+* *activations GB*: a rule of thumb. It multiplies the tokens of one row, their channels, {widths} (the most
+  that a block stores at one time) and 2 bytes, and doubles the result if both prompts of guidance share a
+  [forward](glossary.md) (a call of the denoiser).
+* *decoding GB* and *in tiles*: all tensors of the autoencoder, counted on the meta device
+  (`python -m tests.decoders`). 1 GB where this was not counted (Stable Video Diffusion, Allegro,
+  HunyuanImage, Qwen-Image 2.1, Open-Sora's DC-AE).
 
-*all* takes the sum of all weights, *model* the largest component with what it computes, *group* the held part
-(of a text encoder its largest layer; an autoencoder counts whole). {fixed:g} GB is added for CUDA and its
-workspaces, and a row fits where the total is at most the card's. Fragmentation and other programs are not in
-it: near the limit, try. `framefleet plan` also shows what a worker has measured ([plan.md](plan.md)).
+A row first denoises and then decodes. With *all*, the GPU needs all weights plus the larger of activations
+and decoding. With *model* and *group*, each phase must fit by itself: the denoiser with its activations,
+the text encoder, and the autoencoder with decoding. *group* counts only the held part of the denoiser, and
+the largest layer of a text encoder. {fixed:g} GB is added for CUDA and its workspaces. A row fits if the
+total is at most the memory of the GPU. This does not include fragmentation and other programs: near the
+limit, test it. `framefleet plan` also shows what a worker has measured ([plan.md](plan.md)).
 
 ## What people report
 
 {reported}
 
-Many tools print GiB and call it GB: 60.1 GiB are 64.5 GB. What is reported also holds workspaces and
-fragments.
+Many tools print GiB and call it GB: 60.1 GiB are 64.5 GB. Reported values also include workspaces and
+fragmentation.
 """
 
 

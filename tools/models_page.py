@@ -25,61 +25,61 @@ _PAGE = """\
 
 <!-- Made from pipeline/model/families: python -m tools.models_page > docs/models.md -->
 
-Every pipeline of diffusers whose call takes text, numbers, images and videos can be rendered; what came of it
-for each class is [measured](#what-was-measured). Those of the next table are known by their configs, whatever
-the folder is called: their *preset* gives what neither the row nor `defaults:` does, before the defaults of
-the pipeline's `__call__`, which count alone for all others. Fine-tunes with the same configs count as their
-base.
+framefleet can render every diffusers pipeline whose call takes text, numbers, images and videos. The
+results for each class are [below](#what-was-measured). A *preset* supplies values missing from the row and
+from `defaults`. Models without a preset use the defaults of the pipeline's `__call__`. A model has a preset
+if its configs match one in the next table, whatever its folder is called. Fine-tunes with the same configs
+use the preset of their base model.
 
-`framefleet model list` prints the presets, `framefleet model info MODEL` what one model's preset sets and
-what was measured of its class, `framefleet plan` the sizes that rows come to; every record holds the
-arguments that were used.
+`framefleet model list` prints the presets. `framefleet model info MODEL` prints the values that a model's
+preset sets, and the results for its class. `framefleet plan` prints the sizes of your rows. Every record
+has the arguments that were used.
 
 ## What they render
 
 {models}
 
-*Weights GB* is computed: number of parameters, as built from the published configs, times the bytes of the
-dtype. It is on the GPU before anything is rendered; activations, which grow with size and frames, come on
-top and are not in it. *Largest GB* is the largest component alone.
+*Weights GB* is computed: the number of parameters, from the published configs, times the bytes of the
+dtype. The weights take this much GPU memory before anything is rendered. Activations need more memory,
+which grows with the size and the frames. *Largest GB* is the weights of the largest component alone.
 
 ## Modular pipelines
 
-Folders with a `modular_model_index.json` (`ModularPipeline` of diffusers) are rendered as all others,
-with the bits of plain modular calls; where a folder has a `model_index.json` too, that one counts. What a
-row may give are the inputs of the pipeline's blocks, and the scales of its guiders, which diffusers keeps
-as components: `guidance_scale` is that of `guider`, `guidance_scale_2` of `guider_2`,
-`audio_guidance_scale` of `audio_guider`. A scale is its row's alone, and switches a guider on that is
-off. Blocks are chosen by the arguments of a row, so `framefleet plan` refuses a row with an argument that
-none of its blocks reads, without one that they need, or whose blocks call a component that the model
-lacks.
+Folders with a `modular_model_index.json` (`ModularPipeline` of diffusers) work like all others, and give
+the same bits as plain modular calls. If a folder also has a `model_index.json`, that one is used. A row may
+set the inputs of the pipeline's blocks, and the scales of its guiders, which are components in diffusers:
+`guidance_scale` is the scale of `guider`, `guidance_scale_2` of `guider_2`, `audio_guidance_scale` of
+`audio_guider`. Setting a scale turns its guider on, for this row only. The arguments of a row decide which
+blocks run. So `framefleet plan` refuses a row with an argument that none of its blocks reads, a row that
+lacks an argument, and a row whose blocks need a component that the model does not have.
 
-All components lie in the model's own folder, each in one of its name, and are of a class of diffusers or
-transformers: what an index says of other repositories is not fetched. Bring such a model into one folder
-first:
+Each component must be in the model's folder, in a subfolder with its name, and must have a class of
+diffusers or transformers. framefleet fetches nothing from other repositories that an index names. First
+bring such a model into one folder:
 
     pipe = ModularPipeline.from_pretrained("org/name")
     pipe.load_components()
     pipe.save_pretrained("FOLDER")
 
-Not supported: blocks of a model's own (`modular_config.json`: code of the repository); guiders that
-change the network around their forwards (`SkipLayerGuidance`, `PerturbedAttentionGuidance` and their
-like); pipelines that give sound alone; schedules of guidance, step
-caches other than `mag`, recipes of a second pipeline, and training.
+Not supported: a model's own blocks (`modular_config.json`, code in the repository); guiders that change the
+network during their calls of it (`SkipLayerGuidance`, `PerturbedAttentionGuidance` and similar ones);
+pipelines that return only sound; guidance schedules; step caches other than `mag`; recipes with a second
+pipeline; training.
 
-What a pipeline states about itself counts before any preset: `fps`, `min_duration` and `max_duration`,
-`canvas_multiple`, the frames of a chunk of its autoencoder, default sizes. If a component is null in the
-index, the workflows that need it are refused, by rows, and a model that can run none of its workflows as a
-whole.
+Values that a pipeline states about itself take precedence over a preset: `fps`, `min_duration` and
+`max_duration`, `canvas_multiple`, the frames of a chunk of its autoencoder, default sizes. If a component
+is null in the index, rows whose workflow needs it are refused. A model that can run none of its workflows
+is refused as a whole.
 
 ## Which offload fits which GPU
 
-[memory.md](memory.md) has it for each of these models.
+[memory.md](memory.md) shows it for each of these models.
 
 ## Dtypes
 
-The column above is what `dtype: auto`, the default, means on a GPU. Without a preset it is bf16,
-or fp32 where diffusers fails in bf16; on a CPU it is fp32 for all. What you write counts as in diffusers:
+The column *dtype* above is what `dtype: auto`, the default, means on a GPU. Without a preset it is bf16, or
+fp32 if diffusers fails in bf16. On a CPU it is always fp32. Other values have the same meaning as in
+diffusers:
 
 | you write | it is |
 | --- | --- |
@@ -87,24 +87,25 @@ or fp32 where diffusers fails in bf16; on a CPU it is fp32 for all. What you wri
 | `dtype: {{default: bf16, vae: fp32}}` | fp32 for the autoencoder, bf16 for the others |
 | `dtype: {{text_encoder: fp32}}` | fp32 for the text encoder, and auto for the others |
 
-A record holds what was asked for in `numerics`, and what it came to in `environment`.
+A record has the requested dtype in `numerics`, and the resulting one in `environment`.
 
 ## Licences and downloads
 
-Licences are those of the weights: read them before you use what they make. `model.license` of a job names
-one; without it, the metadata of the model's card (`README.md`) does, then the preset of this page. It is a
-column of every record and of exports, and in C2PA manifests; `framefleet plan` and `framefleet model info`
-print it with what is unusual in it (territory, commercial use, training on outputs, attribution) and where
-that is written. An unknown licence is called unknown. These are facts, not advice. Some models ask you to
-agree on the hub first; then `HF_TOKEN` opens them. *Download GB* is left out where it could not be checked;
-`framefleet model info MODEL` reads the exact sizes without fetching the weights.
+These are the licences of the weights: read them before you use the clips. A job can set `model.license`.
+Otherwise the licence comes from the metadata of the model's card (`README.md`), or else from the preset. It
+is a column of every record and export, and part of C2PA manifests. `framefleet plan` and
+`framefleet model info` print it, with its unusual terms (territory, commercial use, training on outputs,
+attribution) and where they are written. An unknown licence is shown as unknown. These are facts, not
+advice. For some models you must first accept the terms on the hub; then set `HF_TOKEN`. *Download GB* is
+empty if it could not be checked; `framefleet model info MODEL` reads the exact sizes without fetching the
+weights.
 
 {licences}
 
 ## Remarks
 
-A row uses the scheduler that the model ships with, unless its `scheduler` cell names another. Pipelines that
-have none (Echo, the latent upsamplers of LTX) take no such cell; their records say `none`.
+A row uses the model's own scheduler, unless its `scheduler` cell names another one. Pipelines without a
+scheduler (Echo, the latent upsamplers of LTX) do not accept such a cell; their records say `none`.
 
 {remarks}
 
@@ -112,24 +113,25 @@ have none (Echo, the latent upsamplers of LTX) take no such cell; their records 
 
 Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, or in one process
 (*workers* 0), with tiny models of random weights in the dtype above and diffusers {diffusers}
-(`python -m tools.conformance`). *Exact in a batch*: all rows have
-the bits of plain calls of diffusers. *Shares forwards*: rows to a forward, in the mean; the first forwards of
-each size run row by row, so a few short rows stay far below what many long ones reach. Exactness does not
-depend on it: rows that cannot share a forward have one each.
+(`python -m tools.conformance`). *Exact in a batch*: all rows have the same bits as plain calls of
+diffusers. *Shares forwards*: the mean number of rows in a [forward](glossary.md) (a call of the denoiser).
+The first forwards of each size run row by row, so the mean of a few short rows is far below that of many
+long ones. This does not affect exactness: rows that cannot share a forward run alone.
 
 {measured}
 
-These were tried and render nothing:
+These were tried, and cannot be rendered:
 
 {not_rendered}
 
-A class that is in neither table works with its call's defaults, as far as it takes text, numbers, images and
-videos. `framefleet model list --classes` has a line for each. Not tried, of the installed diffusers:
+A class that is in neither table works with the defaults of its call, if it takes only text, numbers, images
+and videos. `framefleet model list --classes` prints a line for each class. These classes of the installed
+diffusers were not tried:
 
 {not_tried}
 
-Models that start from an image or a video take a column `image` or `video` that holds its path or URL. Text
-models whose weights can do that too take it with a [recipe](recipes.md).
+Models that start from an image or a video need a column `image` or `video` with its path or URL. Some text
+models can start from one too, with a [recipe](recipes.md).
 """
 
 

@@ -37,17 +37,18 @@ class Spent:
 class JobBudget(Strict):
     """What all runs of a job together may spend; then it stops as after Ctrl-C, and can go on."""
 
-    hours: float | None = Field(default=None, gt=0, description="Of time, in all runs together.")
+    hours: float | None = Field(default=None, gt=0, description="Maximum hours, over all runs.")
     money: float | None = Field(
-        default=None, gt=0, description="In any currency: `price` for each hour of each GPU."
+        default=None, gt=0, description="Maximum cost, in any currency: `price` for each hour of each GPU."
     )
     price: float | None = Field(
         default=None,
         gt=0,
-        description="Of one GPU for one hour, or of one worker where workers have none; goes with `money`.",
+        description="Price per hour of a GPU (of a worker, if workers have no GPU); needed with `money`.",
     )
     bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
-        default=None, description="Of clips, as 500GB; what is under way when it is reached comes on top."
+        default=None,
+        description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored.",
     )
 
     @model_validator(mode="after")

@@ -16,8 +16,8 @@ from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.holder import moment
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
+from framefleet.cluster.driver.pace import Scale
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.scale import Scale
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work
@@ -247,9 +247,7 @@ class Driver:
         if is_idle and self._lanes.are_several:
             model = self._lanes.move_from(worker, fleet.num_by_model())
             if model is not None:
-                log.info(
-                    "%s: no row of its model waits; %s is loaded in its place", worker, model or "another"
-                )
+                log.info("%s: no rows are left for its model; loading %s", worker, model or "the other model")
         if not is_going and (has_rows or (is_idle and model is None)):
             fleet.exchange(worker, assignments, self._dropped(worker))
         elif has_rows:
@@ -264,7 +262,7 @@ class Driver:
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
             self._leaving.add(worker)
-            log.warning("%s: %s; its rows go on elsewhere", worker, reason)
+            log.warning("%s: %s; its rows are given to other workers", worker, reason)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""

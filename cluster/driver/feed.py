@@ -90,7 +90,7 @@ class Feed:
     def regroup(self) -> None:
         """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
         if self._prompt_lengths and self._prompt_lengths.becomes_ready():
-            log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
+            log.info("batching rows with equal prompt lengths: denoiser calls depend on the prompt's length")
             self._dispatcher.regroup(self._reshaped)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ def _pending_rows(
         carried = rows.carried.of(batch)
         for row in rows.read(first, batch, only=row_ids):
             if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
-                raise _changed(table, f"row {row.index} is another")
+                raise _changed(table, f"row {row.index} has changed")
             num_yielded += 1
             request = row.request()
             payload = Pending(request, carried.slice(row.index - first, 1), row.index, kind_of(request))

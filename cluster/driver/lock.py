@@ -145,7 +145,7 @@ class DriverLock:
         if self.lost.is_set():
             raise StoreError(
                 f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
-                "this driver was out of touch for too long",
+                "this driver lost contact with the output for too long",
                 "if no other driver writes to this output, run the same command again",
             )
 

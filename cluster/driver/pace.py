@@ -1,14 +1,18 @@
-"""From the times at which rows were finished to when the rest will be: said only where it means something.
+"""From how fast rows end to when the rest will be done, and to how many workers that takes.
 
 The first rows wait for loading, probing and compiling, and rows come in batches: what they promise is off by
-a factor of ten. So nothing is said until every worker has had a few batches and these took alike.
+a factor of ten. So no time is said until every worker has had a few batches and these took alike.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
+
+from framefleet.cluster.driver.progress import Progress
+from framefleet.cluster.fleet.settings import ElasticWorkers
 
 Point = tuple[float, int]  # seconds, and how many rows were finished by then
 
@@ -20,6 +24,8 @@ MAX_UNLIKE = 3.0
 MAX_SILENCE = 3.0  # times the longest wait for a row so far: then something is wrong, and nothing is promised
 CHANGE = 0.2  # of the workers: fewer do not make another fleet of one of hundreds
 _MAX_POINTS = 256
+MIN_ROWS = 8  # before a mean is believed: the first rows of a worker also compile and probe
+_KEPT = 1 - 1 / 200  # of the weight of earlier rows, with each row: what rows took long ago is forgotten
 
 
 def eta_s(points: Sequence[Point], left: int, *, now: float, workers: int, batch: float) -> float | None:
@@ -71,3 +77,26 @@ class TimeLeft:
     def eta_s(self, left: int, *, now: float, batch: float) -> float | None:
         """Return what the function of this name does, of what was seen."""
         return eta_s(self._points, left, now=now, workers=self._workers, batch=batch)
+
+
+class Scale:
+    """How many workers a job is to have: the seconds of work left, over those that it should take."""
+
+    def __init__(self, workers: ElasticWorkers) -> None:
+        self._workers = workers
+        self._num_done = 0
+        self._elapsed_s = 0.0
+        self._rows = self._busy_s = 0.0  # rows that ended and the seconds of workers that had rows, weighted
+
+    def wanted(self, progress: Progress) -> int:
+        """Return how many workers the rows left need."""
+        num_new = max(0, progress.done - self._num_done)
+        num_busy = sum(worker.state == "rendering" for worker in progress.workers)
+        kept = _KEPT**num_new
+        self._rows = self._rows * kept + num_new
+        self._busy_s = self._busy_s * kept + num_busy * (progress.elapsed_s - self._elapsed_s)
+        self._num_done, self._elapsed_s = progress.done, progress.elapsed_s
+        if progress.done < MIN_ROWS:
+            return self._workers.min
+        left_s = (progress.total - progress.done - progress.failed) * self._busy_s / self._rows
+        return max(self._workers.min, min(self._workers.max, math.ceil(left_s / self._workers.target_s)))

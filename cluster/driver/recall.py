@@ -58,10 +58,10 @@ def take_back(
     return found
 
 
-def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> TakenBack:
+def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> None:
     """Do what a driver that was killed left undone, before records are read."""
-    apart = noted_apart(store)
-    return take_back(store, index, apart, lock, has_begun=False) if apart else TakenBack()
+    if apart := noted_apart(store):
+        take_back(store, index, apart, lock, has_begun=False)
 
 
 def note_apart(store: Store, kind: str) -> None:

@@ -44,7 +44,6 @@ CONNECT_S = 5.0
 MAX_FOLDER = 35
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
-TOKENS = "docs/clusters.md"
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
 # Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
 # or sent SIGTERM), and ends this process where another cluster answers in the head's place.
@@ -213,13 +212,17 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
                 ray.init(address=address, **options)
     except Exception as error:  # Ray's own for a node that is not up in time is just this class
         if address is not None and _wants_token(error):
-            raise FleetError(
-                f"the Ray cluster at {address} wants a token, and this process has none or another",
-                f"set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see {TOKENS}",
-            ) from error
+            raise needs_token(f"the Ray cluster at {address}") from error
         if address is None:
             raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
         raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
+
+
+def needs_token(where: str) -> FleetError:
+    return FleetError(
+        f"{where} wants a token, and this process has none or another",
+        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see docs/clusters.md",
+    )
 
 
 def _wants_token(error: BaseException | None) -> bool:

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from framefleet.cluster.fleet.connection import Head, connect
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.cluster.fleet.shares import worker_variables
+from framefleet.cluster.fleet.settings import worker_variables
 from framefleet.pipeline.errors import FleetError
 
 _CONNECT_S = 3.0

@@ -26,8 +26,7 @@ from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.losses import Cause, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
-from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.shares import machines_in_words, shares
+from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError
@@ -416,7 +415,7 @@ class Fleet:
         states = Counter(slot.state for slot in [*self._slots.values(), *self._resting])
         raise FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
-            f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
-            f"{self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
+            f"{states['loading']} load the model, {states['to start']} wait to restart after a fault; each "
+            f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )

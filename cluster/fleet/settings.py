@@ -1,14 +1,16 @@
-"""What a job says below `fleet:`: which machines render. Does not import Ray."""
+"""What a job says below `fleet:`: which machines render, and what a worker takes of them. Imports no Ray."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from framefleet.cluster.fleet.machines import Machine
 from framefleet.pipeline.guards.strict_model import Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
@@ -21,7 +23,9 @@ class ElasticWorkers(Strict):
     min: Annotated[int, Field(ge=1)] = 1
     max: Annotated[int, Field(ge=1)]
     target_s: float = Field(
-        default=900, gt=0, description="How long the rows left should take: more workers for less time."
+        default=900,
+        gt=0,
+        description="Seconds that the remaining rows should take; less time needs more workers.",
     )
 
     @model_validator(mode="after")
@@ -66,13 +70,15 @@ class FleetSettings(Strict):
     ready_timeout_s: float = Field(
         default=600,
         gt=0,
-        description="How long to go without any worker that is ready, and how long one may load its model.",
+        description="Seconds to wait for a ready worker before the job ends, and the longest time to load a "
+        "model.",
     )
     silence_s: float = Field(
         # `exchange` answers each second; a machine under load, or a collection of garbage, may be late.
         default=12,  # so that rows are under way elsewhere within 15 s of a cut link
         ge=5,
-        description="Give up a worker or a cluster that has not answered for this long: its rows move.",
+        description="Give up a worker or a cluster that has not answered for this many seconds; its rows go "
+        "to other workers.",
     )
 
     @model_validator(mode="after")
@@ -109,3 +115,63 @@ class FleetSettings(Strict):
             return self.cpus_per_worker
         shares = [(cpus - 1) / gpus * gpus_per_worker for cpus, gpus in nodes if gpus and gpus_per_worker]
         return max(1, min(_ENOUGH_CPUS, *map(int, shares))) if shares else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """What each worker takes of its machine. asked: how many there are to be; None: as many as have room."""
+
+    gpus: float
+    cpus: float
+    asked: int | None
+
+    def __str__(self) -> str:
+        return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs"
+
+    def room(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
+        """Return for how many workers there is room on these machines, but for some."""
+        found = (machine for machine in machines if machine.node_id not in but)
+        return sum(machine.holds(cpus=self.cpus, gpus=self.gpus) for machine in found)
+
+    def num_workers(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
+        return self.asked if self.asked is not None else max(1, self.room(machines, but=but))
+
+    def options(self, *, threads: int, python: str | None) -> dict[str, Any]:
+        """Return the Ray options of every worker."""
+        runtime_env: dict[str, Any] = {"env_vars": worker_variables(threads=threads)}
+        if python:
+            runtime_env["py_executable"] = python
+        return {
+            "num_gpus": self.gpus,
+            "num_cpus": self.cpus,
+            "max_restarts": 0,  # a restarted actor keeps its name, and late answers would look like its own
+            "runtime_env": runtime_env,
+        }
+
+
+def worker_variables(*, threads: int) -> dict[str, str]:
+    """Return what is set in the environment of every worker, and of processes that libraries start there."""
+    return {"OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1"}  # its folder is not where modules are
+
+
+def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
+    """Return what the job's workers take of the cluster."""
+    gpus = settings.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1 if any(machine.gpus for machine in machines) else 0
+    nodes = [(machine.cpus, machine.gpus) for machine in machines]
+    cpus = settings.worker_cpus(nodes, gpus_per_worker=gpus)
+    if isinstance(settings.workers, ElasticWorkers):
+        asked: int | None = settings.workers.min
+    elif settings.workers != "auto":
+        asked = settings.workers
+    else:
+        # A Ray of our own may give out more cores than there are.
+        asked = None if gpus or settings.address is not None else (os.cpu_count() or 1)
+    return Shares(gpus=gpus, cpus=cpus, asked=asked)
+
+
+def machines_in_words(machines: Sequence[Machine]) -> str:
+    """Return what these machines have, in words."""
+    gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
+    return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {len(machines)} machines"

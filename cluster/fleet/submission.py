@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 from requests import RequestException
 
-from framefleet.cluster.fleet.connection import TOKENS
+from framefleet.cluster.fleet.connection import needs_token
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.guards.redaction import public_text
 
@@ -88,10 +88,7 @@ def _client(address: str | None) -> Iterator[JobSubmissionClient]:
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise FleetError(
-            f"{where} wants a token, and this process has none or another",
-            f"set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see {TOKENS}",
-        ) from error
+        raise needs_token(where) from error
     except (ConnectionError, RequestException, RuntimeError, ValueError) as error:  # Ray's has no class
         raise FleetError(
             f"{where} cannot be used: {public_text(str(error))}",

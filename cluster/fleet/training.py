@@ -25,8 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
 from framefleet.cluster.fleet.connection import connect
-from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.shares import worker_variables
+from framefleet.cluster.fleet.settings import FleetSettings, worker_variables
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import TrainingReport

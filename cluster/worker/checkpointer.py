@@ -48,9 +48,7 @@ class Checkpointer:
             return self._store.read(checkpoint_path(row_id), MAX_KEPT_BYTES + _MAX_HEADER_BYTES)
         except (FileNotFoundError, StoreError) as error:
             about = {"row_id": row_id}
-            log.warning(
-                "row %s begins again, as its checkpoint cannot be read: %s", row_id, error, extra=about
-            )
+            log.warning("row %s starts over: its checkpoint cannot be read: %s", row_id, error, extra=about)
             return None
 
     def fetch(self, row_id: str) -> Future[bytes | None]:

@@ -105,14 +105,13 @@ _JobServer = Annotated[
     Option(
         "--address",
         metavar="URL",
-        help="Job server of the Ray cluster, e.g. http://127.0.0.1:8265. Default: that of `ray job`.",
+        help="Ray job server, e.g. http://127.0.0.1:8265. Default: that of the Ray on this machine. "
+        "RAY_API_SERVER_ADDRESS and RAY_ADDRESS override it.",
     ),
 ]
 _RowId = Annotated[
     str | None,
-    Argument(
-        metavar="ROW_ID", help="Row to show: its row_id. Default: all rows to which something happened."
-    ),
+    Argument(metavar="ROW_ID", help="Row to show: its row_id. Default: all rows with log lines."),
 ]
 _Submitted = Annotated[
     bool,

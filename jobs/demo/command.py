@@ -61,9 +61,7 @@ def demo_command(
 def shapes_command() -> None:
     """Say where `framefleet shapes` went, for one version."""
     with reporting(verbose=False):
-        raise JobError(
-            "`framefleet shapes` is no command any more", "in a clone: python -m tools.shapes --help"
-        )
+        raise JobError("`framefleet shapes` was removed", "in a clone: python -m tools.shapes --help")
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:

@@ -38,7 +38,10 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
         raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
     for _, name, form, conversion in parsed:
         if name is not None and (form or conversion):
-            raise JobError(f"caption: {name!r} has a format", "use only the name of a column")
+            raise JobError(
+                f"caption: {name!r} has a format, and format specs like {{x:.2f}} are not allowed",
+                "use only the name of a column",
+            )
         if name is not None and name not in known:
             raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, known))
     return tuple((before, name) for before, name, _, _ in parsed)

@@ -130,7 +130,7 @@ class _Walk:
     def measure(self, node: yaml.Node, path: Path) -> tuple[int, int]:
         """Return (characters, depth) with every alias written out. Raises JobError."""
         if id(node) in self._open:
-            raise self._mistake(self.lines[path], "an alias is inside what it names", "write it out")
+            raise self._mistake(self.lines[path], "a YAML alias refers to itself", "write it out")
         if id(node) in self._measured:  # by an alias
             return self._measured[id(node)]
         self._open.add(id(node))

@@ -50,7 +50,8 @@ _Hollow = Annotated[
     bool,
     Option(
         "--hollow",
-        help="Also run the pipeline once per shape, without weights: finds what only the pipeline refuses.",
+        help="Also call the pipeline once per combination of size, steps and arguments, with networks that "
+        "have no weights, to find errors that the checks miss.",
     ),
 ]
 _Probe = Annotated[

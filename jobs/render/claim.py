@@ -57,10 +57,8 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
-            "choose another output, or undo these changes; "
-            "fleet, retries, order, budget, audit, scores, keep, draft.keep, on_invalid, keep_embeddings, "
-            "batching.max_rows, batching.remember, sweep and the table's rows may change, and models, LoRAs "
-            "and second models may be added",
+            "undo these changes, or choose another output. What may change: "
+            "docs/output.md#what-may-change-between-runs",
         )
     return theirs
 

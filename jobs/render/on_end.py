@@ -79,7 +79,7 @@ def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
         Retrying(stop=stop_after_attempt(num_attempts), wait=_PAUSE)(act)
     except RetryError as failed:
         error = public_text(str(failed.last_attempt.exception()))
-        log.warning("%s did not take how the job ended: %s", what, error)
+        log.warning("%s could not be notified that the job ended: %s", what, error)
 
 
 def _post(url: str, content: bytes) -> None:

@@ -69,7 +69,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     for key in claim.withheld:
         if not _is_given(key, given):
             raise JobError(
-                f"job.json says {key} without what may be secret in its URLs: user, password and query",
+                f"job.json has {key} only in part: it does not store users, passwords and queries of URLs",
                 f"give it as {setting(key, '...')}; or give the job file",
             )
     job = job_from_mapping(said | {"output": output}, sets)

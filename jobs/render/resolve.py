@@ -369,7 +369,7 @@ def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
             raise JobError(
                 f"models.{first} makes {media.format} and models.{name} {other.format}, and clips of an "
                 "output have one format",
-                "set `media.format` to one that holds both, as mkv; or render them as two jobs",
+                "set `media.format` to one that can hold both, e.g. mkv; or render them in two jobs",
             )
     return media
 

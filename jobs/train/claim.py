@@ -78,8 +78,8 @@ def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     if differences and (store.list(TRAIN_CHECKPOINTS) or read_finished(store)):
         raise JobError(
             f"{store.url_of('')} holds another training\n" + "\n".join(differences),
-            f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "
-            "change, and with a constant schedule steps",
+            "undo these changes, or choose another output. What may change: "
+            "docs/training.md#continue-a-training",
         )
 
 

@@ -130,7 +130,7 @@ def _check_settings(settings: TrainSettings) -> None:
     if settings.sample_every and not settings.samples:
         raise JobError(
             "train.sample_every is set, and there are no train.samples",
-            "add some, as {prompt: ..., seed: ...}",
+            "add some, e.g. {prompt: ..., seed: ...}",
         )
 
 

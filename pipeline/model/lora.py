@@ -163,8 +163,9 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     found = sha256_of(path)
     if expected and found != expected:
         raise ModelError(
-            f"loras.{name}: {path} is another file: its SHA-256 is {found}, and should be {expected}",
-            "put the same file on every machine; delete one that is broken in a cache",
+            f"loras.{name}: {path} is not the expected file: its SHA-256 is {found}, and "
+            f"should be {expected}",
+            "put the same file on every machine; if a file in a cache is broken, delete it",
         )
     return LoraFile(
         lora=replace(lora, path=source.path, revision=source.revision, file=file, sha256=found), path=path

@@ -214,12 +214,12 @@ def _check_guider(name: str, class_name: str, where: str) -> None:
     found: Any = getattr(diffusers, class_name, None)
     is_guider = isinstance(found, type) and issubclass(found, diffusers.BaseGuidance)
     if not is_guider:
-        raise ModelError(f"{where}: {name} is a {class_name}, and no guider", OWN_CODE)
+        raise ModelError(f"{where}: {name} is a {class_name}, which is not a guider", OWN_CODE)
     if found.prepare_models is not diffusers.BaseGuidance.prepare_models:
         raise ModelError(
             f"{where}: {name} is a {class_name}, which changes the network around each of its forwards; "
             "here rows share them",
-            "use another guider, as ClassifierFreeGuidance",
+            "use another guider, e.g. ClassifierFreeGuidance",
         )
 
 

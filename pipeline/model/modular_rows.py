@@ -63,7 +63,7 @@ class ModularRows:
         problems = [*_unread(kind.unread & given), *kind.missing]
         if kind.is_guided and not self._is_guided_by(*map(arguments.get, self._scales)):
             reason = "that switches guidance off, without which these blocks fail"
-            problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, as 1.01")))
+            problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, e.g. 1.01")))
         if not kind.unread:
             return arguments, problems
         return {name: value for name, value in arguments.items() if name not in kind.unread}, problems

@@ -63,20 +63,15 @@ class Glance:
 
     def note(self, records: pa.Table) -> None:
         """Take the columns GLANCED, and GLANCED_MAYBE if they are there; of a row the last that is given."""
-        for first in range(0, len(records), _AT_ONCE):
-            self._note_some(records.slice(first, _AT_ONCE))
-
-    def _note_some(self, records: pa.Table) -> None:
-        self._num_records += len(records)
-        folders = pc.utf8_slice_codeunits(records["row_id"], 0, 2)
-        if len(self._folders) < 256:
-            records = records.filter(pc.is_in(folders, pa.array(self._folders)))
-        for record in records.to_pylist():
-            self._note(record)
-        while self._num_seen > _MAX_CLIPS and len(self._folders) > 1:
-            for folder in self._folders[: len(self._folders) // 2]:
-                del self._sizes[folder]
-            self._folders = list(self._sizes)
+        for some in records.to_batches(max_chunksize=_AT_ONCE):
+            self._num_records += len(some)
+            folders = pc.utf8_slice_codeunits(some["row_id"], 0, 2)
+            for record in some.filter(pc.is_in(folders, pa.array(self._folders))).to_pylist():
+                self._note(record)
+            while self._num_seen > _MAX_CLIPS and len(self._folders) > 1:
+                for folder in self._folders[: len(self._folders) // 2]:
+                    del self._sizes[folder]
+                self._folders = list(self._sizes)
 
     def look(self, store: Store) -> Gone | None:
         """Return how many clips are not as noted; None where all are."""

@@ -45,7 +45,7 @@ def refine(pipe: Any, request: Request, *, levels: int = 1, strength: float = 0.
         output = larger(**given, generator=generator, output_type="np")
     if had_sound and not has_sound(output):
         raise RenderError(
-            f"{type(pipe).__name__} makes sound, but {type(larger).__name__}, which goes on, none",
+            f"{type(pipe).__name__} makes sound, but {type(larger).__name__}, the second pipeline, does not",
             "use the recipe generate",
         )
     return output

@@ -132,8 +132,8 @@ class SecondModels:
         name, found = named["name"], self.declared[named["name"]]
         if found.digest != named["digest"]:
             raise ModelError(
-                f"the model {found.settings.name} is not the one that it was when the row was checked",
-                "put the first one back, or run the same command again to render with the new one",
+                f"the model {found.settings.name} has changed since the row was checked",
+                "restore the old model, or run the same command again to use the new one",
             )
         if self._last is None or self._last[0] != name:
             from framefleet.pipeline.model.load import load

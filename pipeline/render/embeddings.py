@@ -128,7 +128,7 @@ class Embeddings(NoEmbeddings):
             return
         try:
             if is_instead:
-                log.warning("%s was not what is encoded now: it is replaced", self._store.url_of(_path(key)))
+                log.warning("%s differs from a new encoding; replaced", self._store.url_of(_path(key)))
                 self._store.delete(_path(key))
             with contextlib.suppress(StoreConflict):  # another worker was first, with an entry as good
                 self._store.create(_path(key), content)
@@ -215,10 +215,10 @@ class AwaitedEmbeddings(ExchangedEmbeddings):
         if found is not None:
             return self._on_device(found)
         raise NotEncoded(
-            f"{self._store.url_of(_path(key))} is not there, which {_called(call[0])} returns on a worker "
-            "that encodes: it was deleted or damaged, that worker has other versions of torch and "
-            "transformers, another GPU or CPU, or the row encodes text after its first denoising",
-            "use equal machines with equal versions, or leave out `fleet.encoders`",
+            f"no stored embedding of {_called(call[0])} at {self._store.url_of(_path(key))}. Possible "
+            "causes: it was deleted or damaged; the worker that encodes has other versions of torch or "
+            "transformers, or another GPU or CPU; or the pipeline encodes text after it has begun to denoise",
+            "use the same machines and versions everywhere, or leave out `fleet.encoders`",
         )
 
 

@@ -271,7 +271,7 @@ class Renderer:
             return []
         if self._watch.found != was_found:
             log.warning(
-                "%s of %s changes as a row renders: rows that take turns would mix it up, so each runs alone",
+                "%s of %s changes while a row renders, so these rows are rendered alone",
                 self._watch.found,
                 type(self.model.pipe).__name__,
             )

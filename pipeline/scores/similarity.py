@@ -74,7 +74,7 @@ def open_similarity(folder: str) -> Similarity:
     if not (place / "config.json").is_file():
         raise JobError(
             f"similarity: {place} is not the folder of a CLIP model: it has no config.json",
-            "fetch one, as `hf download openai/clip-vit-base-patch32 --local-dir clip`",
+            "fetch one, e.g. `hf download openai/clip-vit-base-patch32 --local-dir clip`",
         )
     kind = _json_of(place / "config.json").get("model_type")
     if kind != "clip":

@@ -76,7 +76,7 @@ class Checkpoints:
         fix = _fix(self._store, steps[-1])
         found = read_json(self._store, path, _CHECKPOINT, fix=fix)
         if found.step != steps[-1] or not all(_step_of(file) == found.step for file in found.files):
-            raise not_ours(self._store.url_of(path), "it is of another folder", fix)
+            raise not_ours(self._store.url_of(path), "it belongs to another checkpoint", fix)
         return found
 
     def read(self, checkpoint: _Checkpoint) -> Iterator[tuple[str, Tensor]]:
@@ -85,7 +85,7 @@ class Checkpoints:
         for path, sha256 in checkpoint.files.items():
             content = self._store.read(path) if self._store.exists(path) else b""
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise not_ours(self._store.url_of(path), f"{_MARKER} names another content", fix)
+                raise not_ours(self._store.url_of(path), f"its SHA-256 is not the one in {_MARKER}", fix)
             try:
                 tensors = safetensors.torch.load(content)
             except SafetensorError as error:

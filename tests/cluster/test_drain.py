@@ -125,7 +125,7 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
         print("drain", file=cluster.stdin, flush=True)
         said = finish(process)
         cluster.stdin.close()
-    assert "its machine is to go; its rows go on elsewhere" in said
+    assert "its machine is to go; its rows are given to other workers" in said
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
     assert not checkpoints(tmp_path)
@@ -139,7 +139,7 @@ def test_a_row_whose_checkpoint_is_none_begins_again_and_the_log_says_so(
     (tmp_path / "out" / "checkpoints" / f"{row_id}.safetensors").write_bytes(b"half")
     ended = command("render", quick_job(tmp_path, ray_cluster))
     assert ended.exit_code == 0, ended.output
-    assert ended.stderr.count(f"row {row_id} begins again") == 1
+    assert ended.stderr.count(f"row {row_id} starts over") == 1
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert not checkpoints(tmp_path)
 
@@ -150,7 +150,7 @@ def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
     process = start_render(slow_job(tmp_path, ROWS, ray_cluster))
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGTERM)
-    assert "it was asked to end; its rows go on elsewhere" in finish(process)
+    assert "it was asked to end; its rows are given to other workers" in finish(process)
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 

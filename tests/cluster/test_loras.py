@@ -77,7 +77,7 @@ def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
     moved.write_bytes(files["style"].read_bytes())
     ended = command("replay", output, row_id, "--lora", f"style={moved}")
     assert ended.exit_code == 0, ended.output
-    with pytest.raises(ModelError, match=r"loras\.style: .* is another file"):
+    with pytest.raises(ModelError, match=r"loras\.style: .* is not the expected file"):
         replay(output, row_id, Given(loras={"style": str(files["detail"])}))
 
 

@@ -128,7 +128,7 @@ def test_a_row_id_that_the_disk_altered_is_found_and_the_next_run_mends_it(rende
     os.utime(part, ns=(written.st_atime_ns, written.st_mtime_ns))
     process = start_render(rendered / "job.yaml")
     printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 2 and "row 0 is another" in printed, printed
+    assert process.returncode == 2 and "row 0 has changed" in printed, printed
     ended = command("render", rendered / "job.yaml")
     assert ended.exit_code == 0 and "nothing to do" in ended.stderr
     assert pq.read_table(part).equals(table)

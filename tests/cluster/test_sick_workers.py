@@ -203,4 +203,4 @@ def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(
         fleet_of(tmp_path, "", ray_cluster, gpus_per_worker=1, ready_timeout_s=1) as fleet,
     ):
         until(fleet, ready)
-    assert "each asks for 1 GPUs and 1 CPUs, the cluster has 0 GPUs and 3 CPUs" in raised.value.problem
+    assert "each needs 1 GPUs and 1 CPUs, the cluster has 0 GPUs and 3 CPUs" in raised.value.problem

@@ -37,7 +37,7 @@ def test_two_workers_share_forwards_of_unequal_prompts(
         assert framefleet.render(job).done == len(rows)
     records = records_of(tmp_path / "out")
     assert {record["worker"] for record in records} == {"worker-0", "worker-1"}
-    assert ("rows of equal lengths are brought together" in caplog.text) is not takes_lists
+    assert ("batching rows with equal prompt lengths" in caplog.text) is not takes_lists
     assert mean(record["batch_size"] for record in records) > 1.5  # of Qwen 2.3, and 2.1 in no order
     found = {record["seed"]: record["frames_sha256"] for record in records}
     model = load_model(tiny(name), dtype="fp32")

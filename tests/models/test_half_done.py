@@ -201,7 +201,7 @@ def test_rows_go_on_in_another_process(tmp_path: Path) -> None:
     asked = [sys.executable, "-m", "tests.half_done", str(tiny("wan")), str(tmp_path)]
     said = subprocess.run(asked, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
     assert found | dict(line.split() for line in said.stdout.splitlines()) == clips
-    assert "begins again" not in said.stderr
+    assert "starts over" not in said.stderr
 
 
 def test_rows_that_are_saved_go_on_here_and_elsewhere() -> None:
@@ -331,9 +331,9 @@ def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once
         _taken_off(renderer, rows, 6)
     assert [half.checkpoint for half in halves] == [None] * 3
     assert found | _digests(_gone_on(_renderer(model), halves)) == clips
-    assert [record.getMessage() for record in caplog.records if "elsewhere" in record.getMessage()] == [
-        "rows of WanPipeline that are under way begin again elsewhere: "
-        "transformer.mean changes as a row renders"
+    assert [record.getMessage() for record in caplog.records if "start over" in record.getMessage()] == [
+        "rows of WanPipeline that are in progress start over on other workers: "
+        "transformer.mean changes while a row renders"
     ]
 
 
@@ -352,8 +352,7 @@ def test_a_row_that_does_not_repeat_itself_begins_again(caplog: pytest.LogCaptur
         (clip,) = _gone_on(_renderer(_model(), wandering=wandering), halves)
     assert isinstance(clip, Clip) and len(calls) == 3
     assert [record.getMessage() for record in caplog.records] == [
-        f"row {clip.row_id} begins again, and does not go on from its checkpoint: "
-        "it does not come to where it was"
+        f"row {clip.row_id} starts over: its checkpoint cannot be used: replaying it gave a different state"
     ]
 
 
@@ -366,15 +365,15 @@ def _damaged(content: bytes) -> dict[str, tuple[bytes, str]]:
     more = [last._replace(tensors=(last.tensors[0].clone(),)) for _ in range(9)]
     changed = last._replace(tensors=(last.tensors[0] + 1,))
     return {
-        "of another row": (checkpoint_bytes(replace(known, row_id="0" * 32)), "it is of another row"),
-        "of another model": (checkpoint_bytes(replace(known, model="0" * 64)), "it is of another model"),
-        "of another build": (checkpoint_bytes(replace(known, build="0" * 64)), "of another build"),
-        "of another machine": (checkpoint_bytes(replace(known, surroundings="0")), "of another machine"),
+        "of another row": (checkpoint_bytes(replace(known, row_id="0" * 32)), "it belongs to another row"),
+        "of another model": (checkpoint_bytes(replace(known, model="0" * 64)), "saved with another model"),
+        "of another build": (checkpoint_bytes(replace(known, build="0" * 64)), "by another build"),
+        "of another machine": (checkpoint_bytes(replace(known, surroundings="0")), "with another machine"),
         "of another size": (checkpoint_bytes(replace(known, made=[*known.made[:-1], wide])), "not return"),
         "of another network": (checkpoint_bytes(replace(known, made=[*known.made[:-1], other])), "not vae"),
         "of other values": (
             checkpoint_bytes(replace(known, made=[*known.made[:-1], changed])),
-            "where it was",
+            "a different state",
         ),
         "of more calls": (checkpoint_bytes(replace(known, made=[*known.made, *more])), "it "),
         "a bit": (content[:-1] + bytes([content[-1] ^ 1]), "its bytes are not those that were written"),
@@ -395,7 +394,7 @@ def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.
         with caplog.at_level(logging.WARNING, "framefleet"):
             assert _digests(_ended(renderer, [(half.row_id, half.request, content)])) == clips
         (record,) = caplog.records
-        assert f"row {half.row_id} begins again" in record.getMessage()
+        assert f"row {half.row_id} starts over" in record.getMessage()
         assert said in record.getMessage()
 
 

@@ -76,7 +76,7 @@ def test_a_row_of_several_images_is_recorded_and_replayed(tmp_path: Path) -> Non
     replayed = replay(output, row_id, Given())
     assert all(then == now for _, then, now in replayed.digests)
     picture(2).save(tmp_path / second)
-    with pytest.raises(JobError, match=r"image is .*picture-1\.png', but it is another"):
+    with pytest.raises(JobError, match=r"image is .*picture-1\.png', but the file has changed"):
         replay(output, row_id, Given())
 
 

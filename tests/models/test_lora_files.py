@@ -57,7 +57,7 @@ def test_a_link_is_followed_where_the_user_named_it_and_not_in_a_folder_of_other
 
 
 def test_a_file_that_is_another_than_the_drivers_is_refused(file: Path) -> None:
-    with pytest.raises(ModelError, match="is another file.*" + "0" * 64):
+    with pytest.raises(ModelError, match="is not the expected file.*" + "0" * 64):
         fetch_lora("style", Lora(path=str(file), sha256="0" * 64))
 
 
@@ -88,7 +88,7 @@ def test_a_hub_lora_whose_bytes_changed_in_the_cache_is_refused(repo: HubServer)
     content[-1] ^= 1
     found.path.resolve().write_bytes(content)
     for lora in (found.lora, replace(found.lora, sha256=None)):
-        with pytest.raises(ModelError, match="is another file"):
+        with pytest.raises(ModelError, match="is not the expected file"):
             fetch_lora("style", lora)
 
 

@@ -190,8 +190,7 @@ def test_a_network_that_keeps_state_renders_its_rows_one_by_one(caplog: pytest.L
         vars(transformer).pop("mean", None)  # as in a network that was just loaded
         assert np.array_equal(clips[row.seed].frames, _plain(model.pipe, row))  # type: ignore[union-attr]
     assert [record.getMessage() for record in caplog.records] == [
-        "transformer.mean of WanPipeline changes as a row renders: rows that take turns would mix it up, "
-        "so each runs alone"
+        "transformer.mean of WanPipeline changes while a row renders, so these rows are rendered alone"
     ]
 
 

@@ -100,7 +100,7 @@ def test_a_checkpoint_that_is_gone_is_told_and_the_row_begins_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert Checkpointer(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD) is None
-    assert f"row {OLD} begins again" in caplog.text
+    assert f"row {OLD} starts over" in caplog.text
 
 
 def test_what_a_worker_says_of_half_done_rows_is_there_for_its_driver(

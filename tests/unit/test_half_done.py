@@ -128,7 +128,7 @@ class _Drawing(Denoiser):
         (
             lambda d: steps(d, 1.0, 4),
             lambda d: steps(d, 1.0, 2) + steps(d, 3.0, 2),
-            "it does not come to where it was",
+            "replaying it gave a different state",
         ),
         (
             lambda d: steps(d, 1.0, 4),
@@ -150,7 +150,7 @@ def test_what_forwards_drew_is_missed() -> None:
     first = _after(batcher_of(denoiser), lambda: steps(denoiser, 1.0, 4), 3)
     batcher = batcher_of(denoiser)
     task = _ended(batcher, _after(batcher, lambda: steps(denoiser, 1.0, 4), 0, _handed_over(first)))
-    assert task.journal.doubt(task.error) == "it does not come to where it was"
+    assert task.journal.doubt(task.error) == "replaying it gave a different state"
 
 
 def test_tasks_that_failed_on_the_way_or_return_too_much_are_not_handed_over(

@@ -93,4 +93,4 @@ def test_without_marks_inputs_are_not_read_again_and_with_them_a_changed_one_fai
     labelled = ClipMarks(label=True, provider=Provider(name="Example"))
     failed = stored(tmp_path, labelled, sha256="0" * 64, uri=str(picture))
     assert isinstance(failed, Failed)
-    assert "another than when the row was checked" in failed.message
+    assert "the file has changed since the row was checked" in failed.message

@@ -199,7 +199,7 @@ def test_secrets_are_neither_shown_nor_repeated_in_errors(tmp_path: Path) -> Non
 
 def test_an_alias_inside_what_it_names_is_refused(tmp_path: Path) -> None:
     text = LEAST + "columns: &c {prompt: *c}\n"
-    assert refusal(tmp_path, text).problem.endswith("line 4: an alias is inside what it names")
+    assert refusal(tmp_path, text).problem.endswith("line 4: a YAML alias refers to itself")
 
 
 # Each of them once ended in a traceback, or never.
@@ -225,7 +225,7 @@ HOSTILE = {
     r'output: "\UFFFFFFFF"': "not YAML",
     "output: " + "[" * 60_000: "more than 32 levels",
     "defaults:\n  " + "- " * 100_000: "more than 32 levels",
-    "a: &a {<<: *a}": "an alias is inside what it names",
+    "a: &a {<<: *a}": "a YAML alias refers to itself",
     "a: {<<: 5}": "expected a mapping",
     "#" * 300_000: "is longer than 262,144 characters",
 }

@@ -14,8 +14,7 @@ import pytest
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet import machines as machines_module
 from framefleet.cluster.fleet.machines import Machine, Machines
-from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.shares import Shares, machines_in_words, shares
+from framefleet.cluster.fleet.settings import FleetSettings, Shares, machines_in_words, shares
 from framefleet.pipeline.errors import FleetError
 
 HEAD = Machine(node_id="h", host="head", address="10.0.0.1")

@@ -103,7 +103,7 @@ def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(
         end(SUMMARY)
     assert len(sent) == 4
     webhook, command = (record.getMessage() for record in caplog.records)
-    assert "on_end.webhook at 127.0.0.1 did not take how the job ended: HTTP Error 404" in webhook
+    assert "on_end.webhook at 127.0.0.1 could not be notified that the job ended: HTTP Error 404" in webhook
     assert "returned non-zero exit status 9" in command
     assert "secret-of-chat" not in caplog.text + public_text(f"called {url}")
 

@@ -157,5 +157,5 @@ def test_a_video_that_changed_is_refused_with_its_row(
     open_rows: Callable[..., PreparedRows], tmp_path: Path
 ) -> None:
     (tmp_path / "3.mkv").write_bytes((tmp_path / "4.mkv").read_bytes())
-    with pytest.raises(TableError, match=r"row 3: video is '.*3\.mkv', but it is another than when"):
+    with pytest.raises(TableError, match=r"row 3: video is '.*3\.mkv', but the file has changed since"):
         open_rows(MeanColour(keeps_prepared=False))[3]

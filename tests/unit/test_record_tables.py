@@ -198,7 +198,7 @@ def test_a_part_of_too_many_scores_is_refused(store: Store) -> None:
 
 def test_a_score_that_no_cast_fits_is_refused_by_name() -> None:
     fields, records = pa.schema([("motion", pa.int64())]), pa.table({"row_id": ["0"], "motion": ["high"]})
-    with closing(ScoreIndex(fields)) as index, pytest.raises(JobError, match="'motion' that is no int64"):
+    with closing(ScoreIndex(fields)) as index, pytest.raises(JobError, match="'motion' that is not of type"):
         index.joined(records)
 
 

@@ -205,7 +205,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"guidance_scale": [1], "file": "x"}, "no such argument", "use one of"),
     ({"prompt": [1]}, "has 1, which is not a text", "quotes"),
     ({"prompt": {"file": "absent.txt"}}, "absent.txt, and cannot be read", "path"),
-    ({"prompt": {"file": "prompts.csv"}}, "no .txt file", "`table:`"),
+    ({"prompt": {"file": "prompts.csv"}}, "not a .txt file", "`table:`"),
     ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),
     ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "greater than"),
     ({"sample": {"over": {"seed": "0-3"}}}, "no `sweep.sample.num`", "write"),

@@ -96,7 +96,9 @@ def test_what_is_secret_is_not_written_down_and_has_to_be_said_again(
     with closing(resolved(tmp_path)) as job:
         claim(replace(job, job=job_from_mapping(job.job.model_dump() | section)))
     assert "s3cr3t" not in (tmp_path / "out/job.json").read_text()
-    with pytest.raises(JobError, match=f"job.json says {key}.* without what may be secret") as caught:
+    with pytest.raises(
+        JobError, match=f"job.json has {key}.* only in part: it does not store users"
+    ) as caught:
         claimed_job(str(tmp_path / "out"))
     said = caught.value.problem.split()[2]
     claimed_job(str(tmp_path / "out"), [f"{said}=[again]"])

@@ -99,16 +99,16 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     recorded = find_recorded(output, row_id, given)
     if recorded.request.recipe != "generate":
         raise JobError(
-            f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
-            "whose code a script of diffusers calls does not hold",
+            f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, and --script cannot "
+            "include the code of a recipe",
             "use `framefleet replay` without --script",
         )
     arguments = recorded.request.arguments
     unsaid = [name for name, value in arguments.items() if inputs_in(value) or is_schedule(name, value)]
     if unsaid:
         raise JobError(
-            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, "
-            "which a script of numbers and text does not hold",
+            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, and --script can "
+            "include only numbers and text",
             "use `framefleet replay` without --script",
         )
     source = source_of(recorded.model)

@@ -33,7 +33,7 @@ _Ceiling = Annotated[
         "--ceiling",
         min=0.0,
         metavar="ROWS",
-        help="Most rows that one GPU can render in an hour, as you measured; the report compares with it.",
+        help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
     ),
 ]
 _AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]

@@ -89,9 +89,10 @@ class Timeline:
 
 @dataclass(slots=True, kw_only=True)
 class WorkerTime:
-    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s, write_s: of threads.
+    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s: of text encoders.
 
-    seen_until: the end of its last clip of which `busy_s` is estimated, in seconds since 1970.
+    write_s: background threads encoded and uploaded clips. seen_until: the end of its last clip of which
+    `busy_s` is estimated, in seconds since 1970.
     """
 
     name: str

@@ -161,7 +161,7 @@ def _charts(report: Report) -> Iterator[str]:
         yield html_card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
     if background := _background(report):
         numbers = [_seconds(seconds) for _, seconds in background]
-        note = "Seconds that threads spent encoding and storing clips while the model computes."
+        note = "Seconds that background threads spent encoding and uploading clips."
         yield html_card(
             "Background work",
             note,
@@ -217,9 +217,8 @@ def _work_note(report: Report) -> str:
 
 
 def _background(report: Report) -> list[tuple[str, float]]:
-    workers = report.work.workers
-    pairs = [("encoding", sum(w.encode_s for w in workers)), ("storing", sum(w.write_s for w in workers))]
-    return pairs if any(seconds for _, seconds in pairs) else []
+    seconds = sum(worker.write_s for worker in report.work.workers)
+    return [("encoding and uploading", seconds)] if seconds else []
 
 
 def html_card(title: str, note: str, svg: str) -> str:

@@ -199,21 +199,23 @@ class Options(Strict):
         default=None, description="Keep the denoiser's weights in fp8, and compute in its dtype."
     )
     quantization: AnyQuantization | None = Field(
-        default=None, description="As {backend: torchao, type: int8_weight_only}; components: the denoisers."
+        default=None,
+        description="Quantize weights, e.g. {backend: torchao, type: int8_weight_only}. Default components: "
+        "the denoisers.",
     )
     offload: (
         Annotated[AnyOffload, BeforeValidator(_by_type, json_schema_input_type=str | AnyOffload)] | None
-    ) = Field(default=None, description="model, group, or a mapping: where weights wait when not in use.")
+    ) = Field(default=None, description="Where weights are while not in use: model, group, or a mapping.")
     matmul: Matmul | None = Field(
         default=None,
-        description="How a GPU sums products of matrices. no_split_k (as unset): as much as it can be had, "
-        "no row's bits depend on its company; default: torch's own; triton: by a kernel of framefleet.",
+        description="How a GPU multiplies matrices. no_split_k (used if unset): as far as possible, a row's "
+        "bits do not depend on the other rows in its batch; default: as torch does; triton: our own kernel.",
     )
     channels_last: bool = Field(
-        default=False, description="Lay out the weights of 2-d convolutions by pixels, denoisers and vae."
+        default=False, description="Use channels_last for 2-d convolutions of the denoisers and the vae."
     )
     vae_tiling: bool = Field(default=False, description="Decode in tiles.")
-    vae_slicing: bool = Field(default=False, description="Decode frames or images of a batch one by one.")
+    vae_slicing: bool = Field(default=False, description="Decode the frames or images of a batch one by one.")
 
     @model_validator(mode="before")
     @classmethod

@@ -85,7 +85,7 @@ def check_weights(components: Iterable[Component], files: Iterable[str], where: 
             raise ModelError(
                 f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
                 "there is no model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
-                "fetch the model again; of a model that has other variants only, as fp16, rename their files",
+                "fetch the model again; if it has only other variants, e.g. fp16, rename their files",
             )
 
 

@@ -137,7 +137,7 @@ def check_factors(class_name: str, configs: _Configs, where: str) -> None:
         if computed != factor:
             raise ModelError(
                 f"{where}: {class_name} computes {name} {computed}, and its autoencoder's is {factor}",
-                "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
+                "name another pipeline class in model_index.json; a recipe like video_to_video fixes it",
             )
 
 

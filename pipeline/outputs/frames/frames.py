@@ -27,7 +27,7 @@ def to_frames(output: object) -> Frames:
     pictures = to_pictures(getattr(output, name) if name else output, are_images=name in IMAGES)
     if pictures.shape[-1] == 4:
         raise RenderError(
-            f"the recipe goes on from frames with alpha, shape {pictures.shape}, which has no place in it",
+            f"the recipe cannot continue from frames with alpha, shape {pictures.shape}",
             "use the recipe generate",
         )
     if pictures.dtype != np.uint8:

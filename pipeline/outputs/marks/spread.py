@@ -175,9 +175,5 @@ def _readings(flat: dict[int, Plane], scale: float) -> Iterator[Reading]:
         sizes = (scale * (1 + down / 1000), scale * (1 + across / 1000))
         stands_out, tile = _found(_resized(plane, *sizes))
         if stands_out > _SUSPECT:
-            yield Reading(soft=_CHIPS.soft(_by_cell(tile)), scale=sizes[1])
-
-
-def _by_cell(tile: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    sums: npt.NDArray[np.float64] = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
-    return sums
+            cells = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
+            yield Reading(soft=_CHIPS.soft(cells), scale=sizes[1])

@@ -41,7 +41,10 @@ def contact_sheet(
     Chinese font) is left out rather than shown as boxes, so give row and seed a line of their own.
     """
     cell_width = (tile_width - GAP * (_SHOWN - 1)) // _SHOWN
-    clips = [(_thumbnails(frames, cell_width), caption) for frames, caption in tiles]
+    clips = [
+        ([within(frames[index], cell_width) for index in shown_of(len(frames))], caption)
+        for frames, caption in tiles
+    ]
     cell_height = max((image.height for images, _ in clips for image in images), default=0)
     cards = [_card(images, caption, (tile_width, cell_height)) for images, caption in clips]
     return _grid(cards, columns=columns, card_width=tile_width)
@@ -61,11 +64,6 @@ def stacked(pages: Sequence[tuple[str, Image.Image]]) -> Image.Image:
         sheet.paste(image, (0, top + height - image.height))
         top += height
     return sheet
-
-
-def _thumbnails(frames: Frames, width: int) -> list[Image.Image]:
-    """Return the frames that are shown, within a square of `width`."""
-    return [within(frames[index], width) for index in shown_of(len(frames))]
 
 
 def shown_of(num_frames: int) -> list[int]:

@@ -123,7 +123,7 @@ class Media:
         (best, worst), crf = _CRF[self._scale], self.crf
         if crf is not None and (type(crf) is not int or not 0 <= crf <= worst):
             raise JobError(
-                f"media.crf is {crf!r}", f"use a whole number from 0 (the best) to {worst}, as {best}"
+                f"media.crf is {crf!r}", f"use a whole number from 0 (the best) to {worst}, e.g. {best}"
             )
 
     @property

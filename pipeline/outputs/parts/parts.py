@@ -106,10 +106,7 @@ class PartWriter:
     def _table(self) -> pa.Table:
         ours = self._values[0].keys()
         carried = pa.schema([field for field in self._schema if field.name not in ours])
-        if len(carried):
-            table = pa.Table.from_batches(self._carried, carried).combine_chunks()
-        else:
-            table = pa.table({})
+        table = pa.Table.from_batches(self._carried, carried).combine_chunks()
         columns = [
             _column([values[field.name] for values in self._values], field.type)
             if field.name in ours

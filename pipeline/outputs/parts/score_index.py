@@ -85,6 +85,6 @@ def _with_column(table: pa.Table, field: pa.Field, values: tuple[object, ...]) -
         return table.set_column(place, field, pc.coalesce(found, table[field.name].cast(field.type)))
     except pa.ArrowException as error:
         raise JobError(
-            f"scores/ or records/ have a value of {field.name!r} that is no {field.type}: {error}",
+            f"scores/ or records/ have a value of {field.name!r} that is not of type {field.type}: {error}",
             "move the part with it, which framefleet did not write, out of the output",
         ) from error

@@ -44,8 +44,8 @@ class Patience:
     has_answered: whether it ever did, to this process or to the one whose store this is a copy of.
     """
 
-    def __init__(self, where: str, limit_s: float, *, has_answered: bool = False) -> None:
-        self.where, self.limit_s, self.has_answered = where, limit_s, has_answered
+    def __init__(self, where: str, limit_s: float) -> None:
+        self.where, self.limit_s, self.has_answered = where, limit_s, False
         self.counts = Counts()
         self._lock = threading.Lock()  # guards the three below
         self._silent_since: float | None = None  # its first failure since it last answered anybody

@@ -63,7 +63,8 @@ class Audit:
             )
         if not self.every:
             raise JobError(
-                "audit at_most is set, and audit every is 0, which is no audits", "leave one of the two out"
+                "audit at_most is set, and audit every is 0, which turns audits off",
+                "leave out one of the two",
             )
 
 

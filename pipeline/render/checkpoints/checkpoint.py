@@ -86,7 +86,7 @@ def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheck
     if said["version"] != _VERSION:
         raise ValueError(f"it is of version {said['version']}, and this is {_VERSION}")
     if said.keys() != _KEYS or not isinstance(said["had_company"], bool):
-        raise ValueError("what it says is not what such a file says")
+        raise ValueError("its metadata is invalid")
     made = [
         Made(
             str(module),
@@ -110,7 +110,7 @@ def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheck
 
 def _seconds(value: Any) -> float:
     if not 0 <= float(value) < math.inf:
-        raise ValueError(f"it took {value} seconds")
+        raise ValueError(f"invalid duration: {value} s")
     return float(value)
 
 

@@ -77,29 +77,32 @@ class HandOver:
             raise ValueError(obstacle)
         here = (row.row_id, self._model.digest, _build(), surroundings(self._model, self._batching))
         there = (found.row_id, found.model, found.build, found.surroundings)
-        names = ("row", "model", "build of framefleet", "machine, libraries or numerics")
-        for name, mine, its in zip(names, here, there, strict=True):
+        problems = (
+            "it belongs to another row",
+            "it was saved with another model",
+            "it was saved by another build of framefleet",
+            "it was saved with another machine, other libraries or other numerics",
+        )
+        for problem, mine, its in zip(problems, here, there, strict=True):
             if mine != its:
-                raise ValueError(f"it is of another {name}")
+                raise ValueError(problem)
 
     def _obstacle(self) -> str | None:
         """Return why no row of this renderer can be handed over, if that is so."""
         if self._model.settings.options.cache:
             return "a step cache holds what earlier steps computed"
-        return f"{self._watch.found} changes as a row renders" if self._watch.found else None
+        return f"{self._watch.found} changes while a row renders" if self._watch.found else None
 
     def _tell(self, obstacle: str) -> None:
         if obstacle not in self._told:
             self._told.add(obstacle)
             name = type(self._model.pipe).__name__
-            log.warning("rows of %s that are under way begin again elsewhere: %s", name, obstacle)
+            log.warning("rows of %s that are in progress start over on other workers: %s", name, obstacle)
 
 
 def tell_begun_again(row: RenderRow, why: str) -> None:
     about = {"row_id": row.row_id}
-    log.warning(
-        "row %s begins again, and does not go on from its checkpoint: %s", row.row_id, why, extra=about
-    )
+    log.warning("row %s starts over: its checkpoint cannot be used: %s", row.row_id, why, extra=about)
 
 
 @cache

@@ -87,7 +87,7 @@ class Journal:
             return (output.holding(made.tensors),)
         then, self._then = self._then, None
         if then and self._are_bits and then != mark_of(call, _drawing_now()):
-            raise self._differs("it does not come to where it was")
+            raise self._differs("replaying it gave a different state")
         return None
 
     def note(self, call: Call, result: Result) -> None:

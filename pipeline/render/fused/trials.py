@@ -178,10 +178,14 @@ class Trials:
             if is_out_of_memory(error):
                 raise
         if plan is None or not pins.issuperset(plan.pins):
-            log.warning("%s: what is remembered of %d rows at once does not hold", call.module, kind.rows)
+            log.warning(
+                "%s: the stored result for batches of %d failed its check; testing again",
+                call.module,
+                kind.rows,
+            )
         if plan is None:
             return False
-        log.info("%s: %d rows at once, %d modules pinned, as remembered", call.module, kind.rows, len(pins))
+        log.info("%s: batches of %d, %d modules pinned (stored result)", call.module, kind.rows, len(pins))
         self._plans[kind] = plan
         self._company.join_by(call, kind.axes)
         self._company.prove(calls, plan.pins)

@@ -65,8 +65,8 @@ def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> b
     content = read(value["uri"])
     if hashlib.sha256(content).hexdigest() != value["sha256"]:
         raise InputError(
-            "it is another than when the row was checked",
-            "put the first one back, or run the same command again to render from the new one",
+            "the file has changed since the row was checked",
+            "restore the old file, or run the same command again to use the new one",
         )
     return content
 

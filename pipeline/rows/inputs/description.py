@@ -43,7 +43,7 @@ class Describer:
                         answer = box.receive()
         except Ended as error:
             raise InputError(
-                f"it cannot be read: {error}", "write it again, as png or as H.264 in mp4"
+                f"it cannot be read: {error}", "convert it, e.g. to png, or to H.264 in mp4"
             ) from None
         found = json.loads(answer[1:])
         if answer[:1] == REFUSAL:

@@ -134,7 +134,7 @@ def _unreadable(found: FileKind) -> InputError:
         names = ", ".join(IMAGE_FORMATS).lower()
         return InputError(f"it is {found}, and only {names} are read", "convert it to png")
     return InputError(
-        f"it is a {found.name} that cannot be decoded: damaged, cut off or of a rare kind",
+        f"it is a {found.name} that cannot be decoded: damaged, cut off or in a rare format",
         "write it again, as an 8-bit png or jpeg",
     )
 

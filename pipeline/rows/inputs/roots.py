@@ -133,7 +133,7 @@ def _absolute(root: str, said: str) -> str:
     if scheme in LOCAL or "://" not in root:
         path = root.partition("://")[2] if scheme else root
         if not path:
-            raise JobError(f"{said} {root!r}, which is not a folder", "give a folder, as images/")
+            raise JobError(f"{said} {root!r}, which is not a folder", "give a folder, e.g. images/")
         return os.path.abspath(os.path.expanduser(path))
     check_url(root)
     if not root.partition("://")[2].strip("/"):

@@ -207,7 +207,7 @@ def _matroska_size(content: bytes, at: int) -> tuple[int | None, int]:
 
 def _damaged() -> InputError:
     return InputError(
-        "it cannot be decoded: damaged, cut off or of a rare kind", "write it again, as H.264 in mp4"
+        "it cannot be decoded: damaged, cut off or in a rare format", "write it again, as H.264 in mp4"
     )
 
 

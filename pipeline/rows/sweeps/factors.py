@@ -142,7 +142,7 @@ class _Reading:
         if len(ranges) == 1 and ranges[0] is not None:
             return ranges[0]
         if sum(count(found) for found in ranges if found) > MAX_VALUES:
-            raise JobError(f"{place} lists more than {MAX_VALUES:,} values", "give one range, as 0-63")
+            raise JobError(f"{place} lists more than {MAX_VALUES:,} values", "give one range, e.g. 0-63")
         return [one for value, found in zip(listed, ranges, strict=True) for one in found or [value]]
 
 
@@ -206,7 +206,7 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     if not _plain(file).endswith(".txt"):  # job.json may name files, and their lines go into records
         as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
         fix = "rename it" if file_format(file) is None else as_table
-        raise JobError(f"{place}.file is {shown}, which is no .txt file", fix)
+        raise JobError(f"{place}.file is {shown}, which is not a .txt file", fix)
     content = _read(file, f"{place}.file is {shown}", storage_options)
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place}.file {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")

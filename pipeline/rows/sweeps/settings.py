@@ -32,20 +32,20 @@ NumberList = range | list[float] | list[int]
 
 
 class Spread(Strict):
-    """What one argument goes through: values, a range of numbers, or the lines of a text file."""
+    """Values to sweep for one argument: a list, a range of numbers, or the lines of a text file."""
 
     values: list[_One | list[_One]] | None = Field(
-        default=None, min_length=1, description="Each of them; `null` is the job's default."
+        default=None, min_length=1, description="The values; `null` is the job's default."
     )
-    from_: int | float | None = Field(default=None, alias="from", description="The first number of a range.")
-    to: int | float | None = Field(default=None, description="Its last, included where a step meets it.")
-    step: int | float | None = Field(default=None, gt=0, description="Between two numbers; unset: 1.")
-    num: int | None = Field(default=None, ge=1, description="How many numbers, in place of a step.")
+    from_: int | float | None = Field(default=None, alias="from", description="First number of a range.")
+    to: int | float | None = Field(default=None, description="Last number, included if a step reaches it.")
+    step: int | float | None = Field(default=None, gt=0, description="Distance between numbers. Default: 1.")
+    num: int | None = Field(default=None, ge=1, description="Number of values, instead of a step.")
     scale: Literal["linear", "log"] = Field(
         default="linear", description="log: each number is a multiple of the one before it; needs num."
     )
     file: str | None = Field(
-        default=None, min_length=1, description="A text file, path or URL: each of its lines."
+        default=None, min_length=1, description="Path or URL of a text file; each line is a value."
     )
 
     @property
@@ -58,7 +58,7 @@ class Spread(Strict):
         if [self.values is None, self.file is None, not has_ends].count(False) != 1:
             raise _wrong("one of a list, {from: 1, to: 9}, and {file: prompts.txt}")
         if (self.from_ is None) != (self.to is None):
-            raise _wrong("a range with both ends, as {from: 1, to: 9}")
+            raise _wrong("a range with both ends, e.g. {from: 1, to: 9}")
         if not self.is_range and (self.step or self.num or self.scale == "log"):
             raise _wrong("without step, num and scale, which are of {from: ..., to: ...}")
         if self.step and self.num:
@@ -90,29 +90,32 @@ _Factor = Annotated[Spread, BeforeValidator(_mapping, json_schema_input_type=_Wr
 
 
 class Sample(Strict):
-    """Combinations that are drawn, in place of all."""
+    """A random sample of combinations, instead of all."""
 
-    num: int = Field(ge=1, le=1_000_000, description="How many combinations are drawn.")
+    num: int = Field(ge=1, le=1_000_000, description="Number of combinations to draw.")
     method: SampleMethod = Field(
-        default="sobol", description="sobol: spread evenly over what is drawn from; random: by chance."
+        default="sobol",
+        description="sobol: spread evenly over the values in `over`; random: independent draws.",
     )
-    seed: int = Field(default=0, ge=0, description="Of the draws: the same seed, the same rows.")
+    seed: int = Field(default=0, ge=0, description="Random seed; the same seed draws the same rows.")
     over: dict[str, _Factor] = Field(
         min_length=1,
-        description="What is drawn from: any number between those of {from: 1, to: 8}, one value of a list.",
+        description="Values to draw from: any number in a range, e.g. {from: 1, to: 8}, or one of a list.",
     )
 
 
 class Sweep(Strict):
-    """Arguments, each with what it goes through: every combination is a row, of each row of the table.
+    """Values for each argument; every combination is a row, for each row of the table.
 
-    A name that is not an argument is a word, which texts use as {name}.
+    A name that is not an argument is a placeholder, which texts use as {name}.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, _Factor] = Field(init=False)
 
-    sample: Sample | None = Field(default=None, description="Combinations that are drawn, in place of all.")
+    sample: Sample | None = Field(
+        default=None, description="Draw a random sample of combinations, instead of all."
+    )
 
     @property
     def factors(self) -> dict[str, Spread]:
@@ -168,7 +171,7 @@ def numbers_of(written: Spread, place: str, *, is_whole: bool) -> NumberList:
     if written.num is not None:
         return _spaced(first, last, written.num, place, is_log=written.scale == "log", is_whole=is_whole)
     if written.scale == "log":
-        raise JobError(f"{place} has scale: log, and no num", "say how many numbers, as num: 8")
+        raise JobError(f"{place} has scale: log, and no num", "set how many numbers, e.g. num: 8")
     odd = [number for number in (first, last, step) if not float(number).is_integer()]
     if is_whole and odd:
         raise JobError(f"{place} has {odd[0]!r}, and takes whole numbers", "use whole numbers")

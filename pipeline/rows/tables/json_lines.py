@@ -88,7 +88,7 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"line {number}: {error}{_encoding_of(line)}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"line {number} is not an object, as {{...}}")
+        raise ValueError(f'line {number} is not an object, e.g. {{"prompt": "..."}}')
     return values
 
 

@@ -180,7 +180,7 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
         raise TableError(
-            f"files of several formats in {location}: {both}", "give a glob, as in folder/*.parquet"
+            f"files of several formats in {location}: {both}", "give a glob, e.g. folder/*.parquet"
         )
     return found
 

@@ -243,8 +243,8 @@ def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None
             content = read(row.video)
             if hashlib.sha256(content).hexdigest() != row.sha256:
                 raise InputError(
-                    "it is another than when the table was surveyed",
-                    "put the first one back, or train into another output",
+                    "the file has changed since the table was checked",
+                    "restore the old file, or train into another output",
                 )
             with closing(_pictures(content)) as pictures:
                 return fitted_frames(pictures, row.bucket)

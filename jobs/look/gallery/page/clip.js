@@ -28,7 +28,7 @@ function factsOf(app, row, names = {}) {
 function clipTile(app, row, { isBare = false, numMore = 0 } = {}) {
   const frame = element("div", { className: "frame" });
   const star = element("button", { className: "star", tabIndex: -1, title: "Star (s)", textContent: "★" });
-  const mark = element("button", { className: "mark", tabIndex: -1, title: "Mark for comparing (c): up to four clips, then press v", textContent: "⇄" });
+  const mark = element("button", { className: "mark", tabIndex: -1, title: "Select to compare (c): two to four clips, then press v", textContent: "⇄" });
   const tile = element("div", { className: "tile", role: "option", id: `tile-${row}` }, frame, mark, star);
   star.onclick = (event) => { event.stopPropagation(); app.star(row); };
   mark.onclick = (event) => { event.stopPropagation(); app.mark(row); };
@@ -69,7 +69,7 @@ function updateTile(app, row, tile, star, mark) {
   const isMarked = app.marked.includes(row);
   tile.classList.toggle("marked", isMarked);
   tile.setAttribute("aria-selected", String(isMarked));
-  mark.setAttribute("aria-label", isMarked ? "marked for comparing" : "mark for comparing");
+  mark.setAttribute("aria-label", isMarked ? "selected to compare" : "select to compare");
 }
 
 /**
