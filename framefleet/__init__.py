@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from framefleet.jobs.doctor.results import CheckResult
     from framefleet.jobs.export.export import export
     from framefleet.jobs.export.records import read_records
-    from framefleet.jobs.keep.compact.command import compact
+    from framefleet.jobs.keep.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
-    from framefleet.jobs.look.failures.command import failures
+    from framefleet.jobs.look.failures import failures
     from framefleet.jobs.look.gallery.gallery import gallery
     from framefleet.jobs.look.gallery.serve import GalleryServer
     from framefleet.jobs.look.report.report import report
@@ -151,12 +151,12 @@ _HOMES = {
     "TrainPlan": "framefleet.jobs.plan.training",
     "WarmFleet": "framefleet.jobs.render.warm_fleet",
     "add": "framefleet.jobs.control.add",
-    "compact": "framefleet.jobs.keep.compact.command",
+    "compact": "framefleet.jobs.keep.compact",
     "doctor": "framefleet.jobs.doctor.doctor",
     "export": "framefleet.jobs.export.export",
     "fleet": "framefleet.jobs.render.warm_fleet",
     "gallery": "framefleet.jobs.look.gallery.gallery",
-    "failures": "framefleet.jobs.look.failures.command",
+    "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.jobs.look.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
     "logs": "framefleet.jobs.control.submission",

@@ -1,6 +1,7 @@
-"""The command line: which command is which function. Each stands in the folder of what it does.
+"""The command line: which command is which function.
 
-A folder's `command` says what is typed, and imports what it does when it runs: `--help` answers at once.
+Each is in the folder of what it does, in its `command` or in a file of the command's name. Those import what
+they run only when they run it: `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_com
 from framefleet.jobs.doctor.command import doctor_command
 from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
-from framefleet.jobs.keep.compact.command import compact_command
+from framefleet.jobs.keep.compact import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.trace.command import trace_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
-from framefleet.jobs.look.failures.command import failures_command
+from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.gallery.command import gallery_command
 from framefleet.jobs.look.report.command import report_command
 from framefleet.jobs.look.score.command import score_command

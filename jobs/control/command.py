@@ -165,7 +165,7 @@ def logs_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at, set_values
-        from framefleet.jobs.look.failures.command import show_log
+        from framefleet.jobs.look.failures import show_log
         from framefleet.pipeline.outputs.stores.store import Store
 
         if not (submitted or follow or address):

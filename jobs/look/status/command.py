@@ -15,7 +15,7 @@ from rich.text import Text
 from typer import Option
 
 from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.look.failures.command import one_line
+from framefleet.jobs.look.failures import one_line
 from framefleet.jobs.options import AsJson, OutputToRead, Port, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.headline import audit_line

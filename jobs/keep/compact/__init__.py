@@ -1,1 +1,0 @@
-"""Many small files of records, merged into a few large ones."""

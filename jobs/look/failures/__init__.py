@@ -1,1 +1,0 @@
-"""Rows that failed, one by one."""
