@@ -1,33 +1,24 @@
-"""What earlier versions wrote goes on: an output is resumed under its row_ids, a converted folder loads.
+"""What earlier versions wrote goes on: an output is resumed under its row_ids.
 
 references/output: five rows that it rendered. references/output_with_drafts: four drafts, of which one failed
-while the best of the others were rendered in full. references/converted.json: configs of folders that it
-converted, and the SHA-256 over the names and shapes in their weights.
+while the best of the others were rendered in full.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors import safe_open
 
 import framefleet
-from framefleet import load_model
 from framefleet.jobs.demo.prepare import MODEL
 from tests.commands import command
-from tests.crafter import crafter
 from tests.jobs import write_job
-from tests.tiny import tiny
 
 REFERENCES = Path(__file__).parents[1] / "references"
-CONVERTED: dict[str, dict[str, Any]] = json.loads((REFERENCES / "converted.json").read_text("utf-8"))
-VERSIONS = {"_diffusers_version", "transformers_version", "_name_or_path"}
 
 
 @pytest.fixture
@@ -78,29 +69,3 @@ def test_an_output_with_drafts_and_a_failure_is_read_as_before(tmp_path: Path) -
     for folder in (place, place / "drafts"):
         assert framefleet.verify(folder, files=True).is_well
     assert command("gallery", str(place)).exit_code == 0
-
-
-@pytest.mark.daily(1)
-@pytest.mark.parametrize("variant", list(CONVERTED))
-def test_a_folder_that_the_former_version_converted_loads(variant: str, tmp_path: Path) -> None:
-    now = Path(tiny("opensora_dc")) if variant.startswith("open-sora") else crafter(variant)
-    shutil.copytree(now, tmp_path / "model")
-    for name, stored in CONVERTED[variant].items():
-        file = tmp_path / "model" / name
-        if file.suffix == ".safetensors":
-            assert names_and_shapes(file) == stored, name
-        else:
-            assert without_versions(json.loads(file.read_text("utf-8"))) == stored, name
-            file.write_text(json.dumps(stored), encoding="utf-8")
-    model = load_model(tmp_path / "model", dtype="fp32")
-    assert type(model.pipe).__name__ == CONVERTED[variant]["model_index.json"]["_class_name"]
-
-
-def without_versions(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in VERSIONS}
-
-
-def names_and_shapes(file: Path) -> str:
-    with safe_open(file, "pt") as weights:
-        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()

@@ -29,6 +29,7 @@ from tests.tiny import tiny
 ENCODER = "text_encoder/config.json"
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 Change = Callable[[Path], Any]
+ENDLESS = "layers without end"  # takes ten seconds: its process goes to the limit of a large model
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +181,8 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         "and not a whole number from 1",
     ),
     "a schedule of lists": (config("scheduler/scheduler_config.json", flow_shift=[3]), "and not a number"),
-    "layers without end": (config("transformer/config.json", num_layers=10**12), "modules|cannot be loaded"),
+    ENDLESS: (config("transformer/config.json", num_layers=10**12), "modules"),
+    "thousands of layers": (config("transformer/config.json", num_layers=4_000), "modules"),
     "no layers": (config("transformer/config.json", num_layers="two"), "cannot be loaded"),
     "heads of nothing": (config(ENCODER, num_heads=0), "cannot be loaded|has no weight"),
     "widths of nobody": (config(ENCODER, d_model=2**40), "takes at least .* bytes"),
@@ -209,7 +211,9 @@ HARMLESS: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("name", HARMFUL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.ci) if name == ENDLESS else name for name in HARMFUL]
+)
 def test_harm_is_refused_with_a_fix(name: str, folder: Path) -> None:
     change, problem = HARMFUL[name]
     change(folder)
