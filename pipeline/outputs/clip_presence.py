@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 # Looked at: 256 requests of a store that lists a thousand files in some 50 ms, and 20 MB of memory.
 _MAX_CLIPS = 100_000
+_ALL = 256  # folders: two hexadecimal digits
 _AT_ONCE = 4096  # records, before folders are left out
 _MAX_PARTS = 64  # of eight million records, if they are large
 _NUM_LISTINGS = 16  # at once
@@ -56,7 +57,7 @@ class Glance:
     """First takes what all records say, then looks."""
 
     def __init__(self) -> None:
-        self._folders = [f"{number:02x}" for number in range(256)]
+        self._folders = [f"{number:02x}" for number in range(_ALL)]
         random.SystemRandom().shuffle(self._folders)
         self._sizes: dict[str, dict[str, int]] = {folder: {} for folder in self._folders}
         self._num_records = 0
@@ -65,13 +66,17 @@ class Glance:
         """Take the columns GLANCED, and GLANCED_MAYBE if they are there; of a row the last that is given."""
         for some in records.to_batches(max_chunksize=_AT_ONCE):
             self._num_records += len(some)
-            folders = pc.utf8_slice_codeunits(some["row_id"], 0, 2)
-            for record in some.filter(pc.is_in(folders, pa.array(self._folders))).to_pylist():
+            for record in (some if len(self._folders) == _ALL else self._in_folders(some)).to_pylist():
                 self._note(record)
             while self._num_seen > _MAX_CLIPS and len(self._folders) > 1:
                 for folder in self._folders[: len(self._folders) // 2]:
                     del self._sizes[folder]
                 self._folders = list(self._sizes)
+
+    def _in_folders(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Return those that are looked for. Imports pandas, as `pa.array` does."""
+        folders = pc.utf8_slice_codeunits(records["row_id"], 0, 2)
+        return records.filter(pc.is_in(folders, pa.array(self._folders)))
 
     def look(self, store: Store) -> Gone | None:
         """Return how many clips are not as noted; None where all are."""

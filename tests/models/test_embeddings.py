@@ -177,7 +177,7 @@ def test_entries_that_are_whole_and_wrong_are_found_at_their_first_use_and_repla
     wrong = [store.read(entry) for entry in entries]
     with caplog.at_level(logging.WARNING), _counted(wan) as calls:
         assert _render(wan, store) == right
-    assert len(calls) == 3 and caplog.text.count("it is replaced") == 3
+    assert len(calls) == 3 and caplog.text.count("differs from a new encoding; replaced") == 3
     assert _entries(store, 3) == entries
     assert all(store.read(entry) != before for entry, before in zip(entries, wrong, strict=True))
 
