@@ -1,11 +1,14 @@
 """Which process runs which files where tests run side by side, as `pytest -n 4 --dist loadfile` does.
 
 Tests in tests/cluster wait more than they compute, and leave threads of Ray and of servers in their process,
-with which it had better not fork as others do. So they have half of the processes to themselves.
+with which it had better not fork as others do. So they have half of the processes to themselves. Those end
+first, and then take short tests that do not fork.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+ROOT = Path(__file__).parents[1]
 LANES = (True, False)  # of the processes in turn: whether they run what waits
 # What takes longest, in that order: begun late, one process would be busy with it while others have nothing.
 LONGEST = (
@@ -38,8 +42,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             super()._assign_work_unit(node)
 
         def _runs(self, node: WorkerController, file: str) -> bool:
-            """Whether the file is of the node's lane, or of one that no other node is in."""
+            """Whether the file is of the node's lane, of one that no other node is in, or of any."""
             if len({_waits(name) for name in self.collection or ()}) == 1 or _lane(node) == _waits(file):
+                return True
+            if _lane(node) and _is_short(file) and not any(map(_waits, self.workqueue)):
                 return True
             others = (other for other in self.nodes if other is not node and not other.shutting_down)
             return _waits(file) not in map(_lane, others)
@@ -53,6 +59,12 @@ def _lane(node: WorkerController) -> bool:
 
 def _waits(name: str) -> bool:
     return "/cluster/" in name
+
+
+@cache
+def _is_short(file: str) -> bool:
+    """Whether it is of unit tests, and no process is forked in it."""
+    return "/models/" not in file and "fork" not in (ROOT / file).read_text(encoding="utf-8")
 
 
 def _place(file: str) -> tuple[int, bool]:

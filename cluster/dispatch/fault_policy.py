@@ -39,13 +39,13 @@ class FaultPolicy(Strict):
     drain_s: float = Field(  # two steps of the largest videos, then clips and a gigabyte a row to upload
         default=120,
         ge=0,
-        description="How long, after Ctrl-C, SIGTERM or SIGHUP, workers have to store what is done.",
+        description="Seconds that workers have to save their rows after Ctrl-C, SIGTERM or SIGHUP.",
     )
     checkpoint_every_s: float = Field(  # at most a gigabyte of a row of ten minutes: 2 MB/s for each GPU
         default=600,
         ge=0,
-        description="How often rows under way are kept half-done in checkpoints/, so that a worker's death "
-        "costs no more of them; 0: never.",
+        description="Seconds between saves of half-done rows in checkpoints/, so that a worker's death loses "
+        "no more than this; 0: never.",
     )
     copies: bool = Field(
         default=True,

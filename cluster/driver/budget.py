@@ -35,7 +35,7 @@ class Spent:
 
 
 class JobBudget(Strict):
-    """What all runs of a job together may spend; then it stops as after Ctrl-C, and can go on."""
+    """What all runs of a job may spend together. Then the job stops as after Ctrl-C; raise it to continue."""
 
     hours: float | None = Field(default=None, gt=0, description="Maximum hours, over all runs.")
     money: float | None = Field(

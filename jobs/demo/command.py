@@ -39,7 +39,7 @@ def demo_command(
 ) -> None:
     """Render your prompts, or a small table, on two CPU workers, with a small model that is included.
 
-    The model knows one ball, square, triangle, star or ring that moves on a plain background:
+    The model can only draw one ball, square, triangle, star or ring that moves on a plain background, e.g.
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
     """
     with reporting(verbose=verbose, resumable=True):
@@ -51,7 +51,7 @@ def demo_command(
         for hint in filter(None, map(hint_about, words or [])):
             stderr.say(f"hint: {hint}")
         if words and seeds > 1:
-            stderr.say(f"each prompt {seeds} times, from other noise (--seeds 1: once)")
+            stderr.say(f"each prompt is rendered {seeds} times, with different noise (--seeds 1: once)")
         code = show_render(job)
         for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
             stdout.say(f"{name + ':':<15}{place}")

@@ -169,7 +169,7 @@ class WatermarkSection(Section):
 
 
 class MarksSection(Section):
-    """What says of each clip that a model made it."""
+    """Marks that say that a model made the clip."""
 
     sign: SigningSection | None = None
     """Sign mp4, png, webp, gif, flac and wav. Their bytes are then not repeatable."""
@@ -272,7 +272,7 @@ class KeepSection(Section):
 
 
 class OnEndSection(Section):
-    """What happens when a run of the job has ended, however it did. job.json does not have it."""
+    """What to do when a run ends, for whatever reason. Not stored in job.json."""
 
     webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
     """URL to post the summary to, as JSON."""
@@ -309,7 +309,7 @@ class TableJob(Section):
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     defaults: _Arguments = Field(default_factory=dict)
-    """Arguments of rows that do not give them; null removes the model's own default."""
+    """Arguments for rows that do not set them; null removes the model's own default."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Columns of the table to read arguments from, e.g. `prompt: caption`."""
     inputs: InputsSection = InputsSection()

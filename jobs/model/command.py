@@ -126,7 +126,7 @@ def list_command(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the known models with their native values, memory and licence."""
+    """List the known models: native size, frames and steps, size of the weights, and hub name."""
     with reporting(verbose=verbose):
         console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
         console.print(_classes() if classes else _presets())

@@ -62,7 +62,13 @@ _Probe = Annotated[
     ),
 ]
 _Price = Annotated[
-    float | None, Option("--price", min=0, metavar="PRICE", help="Price of a GPU for one hour, for --probe.")
+    float | None,
+    Option(
+        "--price",
+        min=0,
+        metavar="PRICE",
+        help="Price of a GPU for one hour, for --probe. Default: the job's budget.price.",
+    ),
 ]
 _Simulate = Annotated[
     bool,
@@ -110,7 +116,7 @@ def plan_command(
     as_json: _AsOneJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read and check everything, and print what `render` or `train` would do. Writes nothing.
+    """Read and check everything, and print what `render` or `train` would do. Leaves the output unchanged.
 
     A job file with `train:` is planned as a training.
     """

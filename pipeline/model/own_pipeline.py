@@ -11,7 +11,7 @@ import copy
 import gc
 import logging
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from diffusers.configuration_utils import FrozenDict
@@ -25,30 +25,52 @@ _CONSTANT = (nn.Module, nn.Parameter, FrozenDict, types.ModuleType, logging.Logg
 
 
 class OwnPipelines:
-    """Copies of one pipeline, or of one part. What they share is found once: a copy takes a fraction of a
-    millisecond."""
+    """Copies of one pipeline, or of one part. What they share is found with the first: another takes a
+    fraction of a millisecond."""
 
     def __init__(self, pipe: Any, *, tells: bool = True, shares_tools: bool = True) -> None:
         """tells: in the log, what cannot be copied. shares_tools: tokenizers and processors, which take long
         to copy."""
         self._pipe = pipe
-        constant = (*_CONSTANT, *_tools()) if shares_tools else _CONSTANT
-        self._shared = _shared_by(pipe, constant, logging.WARNING if tells else logging.DEBUG)
+        self._constant = (*_CONSTANT, *_tools()) if shares_tools else _CONSTANT
+        self._level = logging.WARNING if tells else logging.DEBUG
+        self._shared: list[Any] | None = None  # until the first copy
 
     def make(self, **components: Any) -> Any:
         """Return a copy; what is shared stands for itself wherever a copy holds it.
 
         components: that stand in place of the pipeline's own, wherever it holds those.
         """
+        if self._shared is None:
+            self._shared = _shared_by(self._pipe, self._constant)
+        try:
+            return self._copy(self._shared, components)
+        except Exception:  # whatever a class raises that is not meant to be copied
+            self._shared += self._stuck(self._shared)
+        return self._copy(self._shared, components)
+
+    def _copy(self, shared: Iterable[Any], components: Mapping[str, Any]) -> Any:
         kind: Any = type(self._pipe)
         own = kind.__new__(kind)
         instead = {id(getattr(self._pipe, name)): component for name, component in components.items()}
-        vars(own).update(
-            copy.deepcopy(vars(self._pipe), _memo(self._shared) | {id(self._pipe): own} | instead)
-        )
+        memo = _memo(shared) | {id(self._pipe): own} | instead
+        vars(own).update(copy.deepcopy(vars(self._pipe), memo))
         for name, component in components.items():
             setattr(own, name, component)  # the pipeline notes its class
         return own
+
+    def _stuck(self, shared: Iterable[Any]) -> list[Any]:
+        """Return what cannot be copied, and name it in the log."""
+        held = _held_by(self._pipe, self._constant)
+        stuck = [value for value in held if not (isinstance(value, self._constant) or _can_reduce(value))]
+        stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*shared, *stuck])]
+        log.log(
+            self._level,
+            "%s holds what cannot be copied, so that rows share it: %s",
+            type(self._pipe).__name__,
+            ", ".join(sorted({type(value).__qualname__ for value in stuck})),
+        )
+        return stuck
 
 
 def own_settings(pipe: Any) -> dict[str, Any]:
@@ -75,22 +97,12 @@ def own_pipeline(pipe: Any) -> Any:
     return OwnPipelines(pipe).make()
 
 
-def _shared_by(pipe: Any, constant: tuple[type, ...], level: int) -> list[Any]:
-    """Return what copies of `pipe` share: all of these types; what cannot be copied is named in the log."""
+def _shared_by(pipe: Any, constant: tuple[type, ...]) -> list[Any]:
+    """Return what copies of a pipeline share: all that it holds of these types, and weights of networks."""
     held = list(_held_by(pipe, constant))
-    weights = {id(tensor) for value in held if isinstance(value, nn.Module) for tensor in _tensors(value)}
-    shared = [value for value in held if isinstance(value, constant) or id(value) in weights]
-    if _can_copy(vars(pipe), shared):
-        return shared
-    stuck = [value for value in held if not (isinstance(value, constant) or _can_reduce(value))]
-    stuck += [value for value in vars(pipe).values() if not _can_copy(value, [*shared, *stuck])]
-    log.log(
-        level,
-        "%s holds what cannot be copied, so that rows share it: %s",
-        type(pipe).__name__,
-        ", ".join(sorted({type(value).__qualname__ for value in stuck})),
-    )
-    return shared + stuck
+    networks = (value for value in held if isinstance(value, nn.Module))
+    weights = {id(tensor) for network in networks for tensor in _tensors(network)}
+    return [value for value in held if isinstance(value, constant) or id(value) in weights]
 
 
 def _held_by(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ _ONE_SHAPE = "image and mask must have the same shape"
 _NO_DENOISER = "has no denoiser, and only denoisers' forwards are shared"
 _OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
 REASONS = {
-    "AllegroPipeline": "decodes with `vae_tiling: true` alone, and 24 frames or more",
+    "AllegroPipeline": "decodes only with `vae_tiling: true`, and at least 24 frames",
     "AnimateDiffPAGPipeline": f"{_EACH_FRAME}; {_OWN_ATTENTION}",
     "AnimateDiffPipeline": _EACH_FRAME,
     "AnimateDiffSDXLPipeline": _EACH_FRAME,
@@ -18,17 +18,16 @@ REASONS = {
     "ChronoEditPipeline": "renders 5 frames without `enable_temporal_reasoning`, whatever `num_frames` says",
     "ConsistencyModelPipeline": _IN_BF16,
     "Cosmos3OmniPipeline": "its network reads text, frames and sound of one row as one sequence, "
-    "without a batch; `action` is an object that no cell holds",
+    "without a batch; `action` is an object, which a table cell cannot contain",
     "DDIMPipeline": _IN_BF16,
     "DDPMPipeline": _IN_BF16,
     "EasyAnimatePipeline": "without `negative_prompt` diffusers itself fails",
-    "GlmImagePipeline": "edits no `image`: with one diffusers 0.42.1 fails beside transformers 5.23, to "
-    "which it hands one tensor for a list of them",
+    "GlmImagePipeline": "`image` does not work: diffusers 0.42.1 fails on it with transformers 5.23",
     "HeliosPipeline": "clips longer than 129 frames come out up to four frames longer than asked",
     "HunyuanDiTPAGPipeline": f"{_OWN_ATTENTION}; diffusers itself fails without guidance",
-    "HunyuanImagePipeline": "guidance is the folder's",
-    "HunyuanVideo15ImageToVideoPipeline": "the image sets the size; guidance is the folder's",
-    "HunyuanVideo15Pipeline": "guidance is the folder's",
+    "HunyuanImagePipeline": "guidance is set in the model's folder",
+    "HunyuanVideo15ImageToVideoPipeline": "the image sets the size; guidance is set in the model's folder",
+    "HunyuanVideo15Pipeline": "guidance is set in the model's folder",
     "HunyuanVideoFramepackPipeline": "alone the text is cut off at its length, in a batch it is masked, "
     "which rounds differently; clips are as long as windows make them",
     "IFImg2ImgPipeline": _MARKS,
@@ -40,17 +39,20 @@ REASONS = {
     "KandinskyImg2ImgCombinedPipeline": "diffusers itself fails where height and width differ",
     "LDMSuperResolutionPipeline": f"{_IN_BF16}; images are cut to multiples of 32 pixels: smaller ones fail",
     "LDMTextToImagePipeline": _IN_BF16,
-    "LTX2ConditionPipeline": "`conditions` are objects that no cell holds",
-    "LTX2DFRPipeline": "`conditions` and latents of keyframes are objects that no cell holds",
-    "LTX2InContextPipeline": "`reference_conditions` and `conditions` are objects that no cell holds",
-    "EchoModularPipeline": "memory is of pictures alone: sounds are tensors that no cell holds",
+    "LTX2ConditionPipeline": "`conditions` are objects, which a table cell cannot contain",
+    "LTX2DFRPipeline": "`conditions` and latents of keyframes are objects, which a table cell cannot contain",
+    "LTX2InContextPipeline": "`reference_conditions` and `conditions` are objects, which a table cell cannot "
+    "contain",
+    "EchoModularPipeline": "its memory takes only pictures: sounds are tensors, which a table cell cannot "
+    "contain",
     "LTX2LatentUpsamplePipeline": _NO_DENOISER,
     "LTXLatentUpsamplePipeline": _NO_DENOISER,
-    "LTXConditionPipeline": "`conditions` are objects that no cell holds: give `image`, or `video`",
-    "LattePipeline": "renders as many frames as its network's `video_length` alone",
+    "LTXConditionPipeline": "`conditions` are objects, which a table cell cannot contain: give `image`, or "
+    "`video`",
+    "LattePipeline": "renders only as many frames as its network's `video_length`",
     "LucyEditPipeline": "clips are as long as the video; in bf16 it needs its autoencoder in fp32",
-    "MotifVideoImage2VideoPipeline": "guidance is the folder's",
-    "MotifVideoPipeline": "guidance is the folder's",
+    "MotifVideoImage2VideoPipeline": "guidance is set in the model's folder",
+    "MotifVideoPipeline": "guidance is set in the model's folder",
     "PIAPipeline": _EACH_FRAME,
     "PixArtSigmaPAGPipeline": _OWN_ATTENTION,
     "QwenImageEditInpaintPipeline": "renders a megapixel in the shape of `image`, "
@@ -71,28 +73,28 @@ REASONS = {
     "StableDiffusionXLPAGImg2ImgPipeline": _OWN_ATTENTION,
     "StableDiffusionXLPAGInpaintPipeline": _OWN_ATTENTION,
     "StableDiffusionXLPAGPipeline": _OWN_ATTENTION,
-    "WanAnimatePipeline": "shares with `motion_encode_batch_size` 1 alone: "
-    "else faces of several rows are read in one batch",
+    "WanAnimatePipeline": "shares only with `motion_encode_batch_size` 1: "
+    "otherwise faces of several rows are read in one batch",
     "WanVACEPipeline": "with a `video` clips have its shape",
 }
-_EMBEDDED = "starts from embeddings, which no cell holds; its combined class makes them itself"
-_HINTED = "starts from embeddings and a `hint`, tensors that no cell holds"
+_EMBEDDED = "starts from embeddings, which a table cell cannot contain; its combined class makes them itself"
+_HINTED = "starts from embeddings and a `hint`: tensors, which a table cell cannot contain"
 _SENTENCES = "its tokenizer needs the package sentencepiece"
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
-    "Cosmos3DistilledModularPipeline": "renders with the package cosmos_guardrail alone",
-    "Cosmos3OmniModularPipeline": "renders with the package cosmos_guardrail alone",
-    "MiniMaxMusic3ModularPipeline": "is modular, and makes sound alone",
+    "Cosmos3DistilledModularPipeline": "needs the package cosmos_guardrail",
+    "Cosmos3OmniModularPipeline": "needs the package cosmos_guardrail",
+    "MiniMaxMusic3ModularPipeline": "is modular, and makes only sound",
     "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
     "ConsisIDPipeline": "starts from embeddings of a face, which models outside of diffusers make",
-    "CosmosTextToWorldPipeline": "loads with the package cosmos_guardrail alone",
-    "CosmosVideoToWorldPipeline": "loads with the package cosmos_guardrail alone",
-    "Cosmos2VideoToWorldPipeline": "loads with the package cosmos_guardrail alone",
-    "Cosmos2_5_PredictBasePipeline": "loads with the package cosmos_guardrail alone",
-    "Cosmos2_5_TransferPipeline": "loads with the package cosmos_guardrail alone",
-    "Cosmos2TextToImagePipeline": "loads with the package cosmos_guardrail alone",
+    "CosmosTextToWorldPipeline": "needs the package cosmos_guardrail",
+    "CosmosVideoToWorldPipeline": "needs the package cosmos_guardrail",
+    "Cosmos2VideoToWorldPipeline": "needs the package cosmos_guardrail",
+    "Cosmos2_5_PredictBasePipeline": "needs the package cosmos_guardrail",
+    "Cosmos2_5_TransferPipeline": "needs the package cosmos_guardrail",
+    "Cosmos2TextToImagePipeline": "needs the package cosmos_guardrail",
     "EasyAnimateControlPipeline": "diffusers 0.42.1 itself fails: encode_prompt takes no text_encoder_index",
-    "EasyAnimateInpaintPipeline": "takes `video` and `mask_video` as tensors alone",
+    "EasyAnimateInpaintPipeline": "takes `video` and `mask_video` only as tensors",
     "KandinskyImg2ImgPipeline": _EMBEDDED,
     "KandinskyInpaintPipeline": _EMBEDDED,
     "KandinskyPipeline": _EMBEDDED,
@@ -104,7 +106,7 @@ NOT_RENDERED = {
     "KolorsImg2ImgPipeline": _SENTENCES,
     "KolorsPAGPipeline": _SENTENCES,
     "KolorsPipeline": _SENTENCES,
-    "LTX2VideoDiffusionDecodePipeline": "starts from latents, which no cell holds",
+    "LTX2VideoDiffusionDecodePipeline": "starts from latents, which a table cell cannot contain",
     "MusicLDMPipeline": "diffusers 0.42.1 itself fails with transformers 5, "
     "whose text encoder no longer returns a tensor",
 }

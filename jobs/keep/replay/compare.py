@@ -126,7 +126,7 @@ def _unkept(which: Sequence[str], clips: TwoClips) -> str | None:
     """Return what else equal clips may mean, where they do not keep all that was rendered."""
     if not clips.is_lossy or not {_FRAMES, _SOUND}.intersection(which):
         return None
-    return "or the frames or the sound differ by less than this file, which has loss, keeps"
+    return "or the frames or the sound differ by less than this lossy file keeps"
 
 
 def _unproven(then: Record, clips: TwoClips, damages: Sequence[Damage]) -> str | None:

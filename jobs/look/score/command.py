@@ -15,7 +15,8 @@ _Scores = Annotated[
     list[str] | None,
     Option(
         "--scores",
-        help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. Default: all built-in scores.",
+        help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. "
+        "Default: all that need no model; none with --similarity.",
     ),
 ]
 _Similarity = Annotated[
@@ -23,7 +24,7 @@ _Similarity = Annotated[
     Option(
         "--similarity",
         metavar="FOLDER",
-        help="Also measure how well clips match their prompts, by the CLIP (text-image) model there.",
+        help="Measure how well clips match their prompts, with the CLIP (text-image) model in this folder.",
     ),
 ]
 _Where = Annotated[
