@@ -199,7 +199,7 @@ def test_each_kind_of_difference_of_mp4s_has_its_verdict(mp4s: Path, lossless: O
     assert one["psnr_db"] > one["one_level_psnr_db"] > 30
     assert other["verdict"] == "different" and other["psnr_db"] < other["one_level_psnr_db"] - 5
     assert (record["verdict"], record["which"]) == ("record damaged", ["frames_sha256"])
-    assert "differ by less than this file" in record["doubt"]
+    assert "differ by less than this lossy file" in record["doubt"]
     assert file["verdict"] == "file damaged"
     said = command("verify", mp4s, *(part for row_id in row_ids for part in ("--row", row_id)))
     assert "1 off by about one, 1 different, 1 record damaged, 1 file damaged" in said.stderr, said.stderr
