@@ -10,4 +10,4 @@ from torch import Tensor
 
 Generators: TypeAlias = torch.Generator | list[torch.Generator] | None
 # Called with the pipeline, the step, its timestep and some tensors; returns those that are to be replaced.
-Callback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
+StepCallback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]

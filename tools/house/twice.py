@@ -11,10 +11,7 @@ from tools.house.symbols import defined
 _ANYWHERE = {"log", "main"}
 
 # Twice for a reason, which stands behind it.
-MEANT = (
-    "Callback",  # of a pipeline's steps, as diffusers has it, and of a job's progress
-    "verify_command",  # of an output, and of a model: `framefleet verify` and `framefleet model verify`
-)
+MEANT = ("verify_command",)  # of an output, and of a model: `framefleet verify` and `framefleet model verify`
 
 
 def doubled_names(house: House) -> Iterator[Finding]:

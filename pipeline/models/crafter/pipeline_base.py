@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
 from framefleet.pipeline.models import clip_words
-from framefleet.pipeline.models.call_types import Callback, Generators
+from framefleet.pipeline.models.call_types import Generators, StepCallback
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 
@@ -45,7 +45,7 @@ class Steps:
     eta: float
     fps: int | list[int] | None
     generator: Generators
-    callback: Callback | None
+    callback: StepCallback | None
     callback_tensors: Sequence[str]
     guidance_rescale: float = 0.0
 

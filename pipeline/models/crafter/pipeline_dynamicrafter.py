@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.models.call_types import Callback, Generators
+from framefleet.pipeline.models.call_types import Generators, StepCallback
 from framefleet.pipeline.models.crafter.pipeline_base import Condition, Steps, batch_size_of
 from framefleet.pipeline.models.crafter.pipeline_image import ImageCrafterPipeline
 
@@ -40,7 +40,7 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         negative_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callback | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
     ) -> Any:
         """Render one clip for each prompt and image.

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from framefleet.pipeline.models.call_types import Callback, Generators
+from framefleet.pipeline.models.call_types import Generators, StepCallback
 from framefleet.pipeline.models.crafter.pipeline_base import Condition, CrafterPipeline, Steps, batch_size_of
 from framefleet.pipeline.models.crafter.pipeline_image import ImageCrafterPipeline
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
@@ -51,7 +51,7 @@ class VideoCrafterPipeline(CrafterPipeline):
         negative_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callback | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
     ) -> Any:
         """Render one clip for each prompt.
@@ -102,7 +102,7 @@ class VideoCrafterImageToVideoPipeline(ImageCrafterPipeline):
         negative_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callback | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
     ) -> Any:
         """Render one clip for each prompt and image; see VideoCrafterPipeline.

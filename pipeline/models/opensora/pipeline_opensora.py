@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
-from framefleet.pipeline.models.call_types import Callback, Generators
+from framefleet.pipeline.models.call_types import Generators, StepCallback
 from framefleet.pipeline.models.opensora.conditions import FrameCondition, condition_of, given_to_rows
 from framefleet.pipeline.models.opensora.denoise import (
     Denoiser,
@@ -82,7 +82,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         negative_pooled_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callback | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
     ) -> OpenSoraPipelineOutput | tuple[Any]:
@@ -212,7 +212,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         denoiser: Denoiser,
         latents: Tensor,
         timesteps: Tensor,
-        callback: Callback | None,
+        callback: StepCallback | None,
         callback_tensors: list[str],
     ) -> Tensor:
         with self.progress_bar(total=len(timesteps)) as progress_bar:
