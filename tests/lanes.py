@@ -7,7 +7,7 @@ first, and then take short tests that do not fork.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             self.workqueue.move_to_end(min(files, key=_place), last=False)
             super()._assign_work_unit(node)
 
+        @cached_property
+        def _is_one_lane(self) -> bool:
+            return len(set(map(_waits, self.collection))) == 1
+
         def _runs(self, node: WorkerController, file: str) -> bool:
             """Whether the file is of the node's lane, of one that no other node is in, or of any."""
-            if len({_waits(name) for name in self.collection or ()}) == 1 or _lane(node) == _waits(file):
+            if self._is_one_lane or _lane(node) == _waits(file):
                 return True
             if _lane(node) and _is_short(file) and not any(map(_waits, self.workqueue)):
                 return True

@@ -40,6 +40,11 @@ def long_but(cases: Iterable[Any], *short: Any, in_ci: Iterable[Any] = ()) -> li
     ]
 
 
+def examples(most: int) -> int:
+    """Return how many examples a property test tries: all in CI, a third of them elsewhere."""
+    return most if "CI" in os.environ else most // 3
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Decide once for all processes, where nobody named files."""
     is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("markexpr")

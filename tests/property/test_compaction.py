@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
+from tests.long import examples
 from tests.outputs import committed_row_ids, row_ids_of
 from tests.rows import record
 
@@ -106,7 +107,7 @@ class World:
         return [path for path in before if path < middle] + [path for path in after if path >= middle]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 10)), max_size=40))
 def test_each_reader_sees_each_row_once_whoever_is_killed_when(steps: list[tuple[str, int]]) -> None:
     world = World(Store(f"memory://{uuid.uuid4().hex}"))

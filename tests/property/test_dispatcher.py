@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.order import Order, Ranked, TableOrder
+from tests.long import examples
 
 ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
 
@@ -262,11 +263,11 @@ class EveryOrderOfEventsRanked(EveryOrderOfEvents):
 TestEveryOrderOfEvents = EveryOrderOfEvents.TestCase
 TestEveryOrderOfEventsRanked = EveryOrderOfEventsRanked.TestCase
 for case in (TestEveryOrderOfEvents, TestEveryOrderOfEventsRanked):
-    case.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+    case.settings = settings(max_examples=examples(150), stateful_step_count=60, deadline=None)
 del case  # else it is a test, too
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     shapes=st.lists(st.sampled_from("aaaaaaaabbbc"), min_size=1, max_size=200),
     asking=st.lists(st.integers(0, 2), min_size=1, max_size=40),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
+from tests.long import examples
 from tests.simulator.faulty_fleet import FaultyFleet, FaultyRun, FaultySimulation
 
 LEASES_PER_WORKER = 2
@@ -23,7 +24,7 @@ def assert_every_row_ended_once(outcome: FaultyRun, num_rows: int) -> None:
     assert outcome.stale_counted == 0
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     num_rows=st.integers(1, 150),
@@ -76,7 +77,7 @@ def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> N
 
 
 @pytest.mark.ci
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     machines=st.sampled_from([(1, 1), (2, 1), (20, 3), (60, 6), (100, 10)]),

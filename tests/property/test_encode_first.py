@@ -9,6 +9,7 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.encoding import EncodeFirst
 from framefleet.cluster.worker.messages import Failed
+from tests.long import examples
 
 WINDOW, ATTEMPTS = 6, 3
 FAULTS = FaultPolicy(attempts=ATTEMPTS, worker_deaths=2)
@@ -115,4 +116,4 @@ class TwoStages(RuleBasedStateMachine):
 
 
 TestTwoStages = TwoStages.TestCase
-TestTwoStages.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTwoStages.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)

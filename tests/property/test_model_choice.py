@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.model_choice import MIN_LOADS, Backlog, move_from, next_model, shares_s
+from tests.long import examples
 from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.several_models import SeveralModels, SimulatedModel
 
@@ -48,7 +49,7 @@ def test_a_lull_costs_no_warm_worker() -> None:
         assert move_from("a", {"a": a, "b": b}) == moved
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     workers=st.integers(1, 12),

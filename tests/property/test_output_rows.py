@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
 from framefleet.pipeline.outputs.stores.store import Store
+from tests.long import examples
 from tests.rows import failure, record
 
 _NOTHING = pa.schema([])
@@ -91,7 +91,7 @@ class Written:
         writer.flush()
 
 
-@settings(max_examples=60 if "CI" in os.environ else 20, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(table=st.sets(st.integers(0, 7), min_size=1), steps=_STEPS)
 def test_each_row_is_done_failed_or_left_and_all_who_look_agree(
     table: set[int], steps: list[tuple[str, set[int]]]

@@ -14,6 +14,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
+from tests.long import examples
 from tests.outputs import committed_row_ids
 from tests.rows import record
 
@@ -76,7 +77,7 @@ def tables(draw: st.DrawFn) -> pa.RecordBatch:
     return pa.record_batch(columns, names=names) if names else pa.record_batch({"id": [1] * num_rows})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(table=tables(), size=st.integers(1, 4))
 def test_any_carried_columns_come_back_as_they_went_in(table: pa.RecordBatch, size: int) -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")

@@ -12,6 +12,7 @@ from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, 
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
+from tests.long import examples
 from tests.unit.denoising import alone, render, steps
 from tests.unit.test_remembered import Hopeless, Rounding
 
@@ -45,7 +46,7 @@ class Lying(Places):
 
 
 @given(found=FOUND, is_hopeless=st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_no_file_changes_a_bit(found: Found, is_hopeless: bool) -> None:
     denoiser = Hopeless() if is_hopeless else Rounding()
     findings = Findings(Lying(found), "here")

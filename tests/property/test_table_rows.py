@@ -21,6 +21,7 @@ from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow, RowPlan
 from framefleet.pipeline.rows.tables.table_rows import MAX_REMEMBERED, IdentifiedRow, TableRows
 from tests.configs import SD, WAN, write_model
+from tests.long import examples
 
 NUMERICS = {"dtype": "fp32"}
 NUMBERS = st.sampled_from([1.0, 5.0, 0.0, -0.0, 5.0, 7.5, 1.0, -1.0, 1e300, float("nan"), float("inf")])
@@ -96,7 +97,7 @@ def shown(row: IdentifiedRow | InvalidRow) -> Any:
     return row.row_id, row.shape, row.request(), [*row.request().arguments]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(batch=tables(), defaults=st.sampled_from(DEFAULTS), model=st.integers(0, 2), data=st.data())
 def test_rows_in_common_are_the_rows_one_by_one(
     specs: list[PipelineSpec],

@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
+from tests.long import examples
 from tests.outputs import committed_row_ids, row_ids_of
 from tests.rows import record
 
@@ -63,7 +64,7 @@ def drive(store: Store, name: str, confirmed: dict[str, str]) -> Iterator[None]:
         assert lock.lost.is_set()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(turns=st.lists(st.integers(0, 2), max_size=60))
 def test_each_row_has_one_record_whoever_wakes_when(turns: list[int]) -> None:
     store, confirmed = Store(f"memory://{uuid.uuid4().hex}"), dict[str, str]()
