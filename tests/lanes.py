@@ -1,8 +1,8 @@
 """Which process runs which files where tests run side by side, as `pytest -n 4 --dist loadfile` does.
 
-Tests in tests/cluster wait more than they compute, and leave threads of Ray and of servers in their process,
-with which it had better not fork as others do. So they have half of the processes to themselves. Those end
-first, and then take short tests that do not fork.
+Tests in tests/cluster wait more than they compute, so half of the processes run them. They leave threads of
+Ray and of servers behind, and a process with such threads should not fork, as other tests do. So, when these
+tests are done, their processes take only short tests that do not fork.
 """
 
 from __future__ import annotations
