@@ -10,15 +10,35 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
+from typing import Protocol
 
 from framefleet.cluster.dispatch.lease import Paces, Row
 
 
-class TableOrder:
-    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows.
+class Order(Protocol):
+    """What the dispatcher asks of an order. Rows of one shape come out at a time: they can share forwards."""
 
-    Rows of one shape come out at a time, from every order: they can share forwards.
-    """
+    def __len__(self) -> int: ...
+
+    def add(self, row: Row) -> None:
+        """Take a row that was read from the table."""
+
+    def next_shape(self, rendering: str | None, patience: int) -> str | None:
+        """Return the shape of which a worker should get rows; None when no row is here.
+
+        rendering: the shape that it is at. patience: for how many leases in a row others may go before the
+        row that is first.
+        """
+
+    def take(self, shape: str, limit: int) -> list[Row]:
+        """Remove and return the next rows of this shape, at most `limit`; [] when there are none."""
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Give the rows other shapes. reshaped: returns the same rows, in the order in which it gets them."""
+
+
+class TableOrder:
+    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
 
     def __init__(self) -> None:
         self._line: OrderedDict[str, Row] = OrderedDict()  # by row_id, oldest first
@@ -29,22 +49,15 @@ class TableOrder:
         return len(self._line)
 
     def add(self, row: Row) -> None:
-        """Take a row that was read from the table."""
         self._line[row.row_id] = row
         self._by_shape.setdefault(row.shape, deque()).append(row.row_id)
 
     def next_shape(self, rendering: str | None, patience: int) -> str | None:
-        """Return the shape of which a worker should get rows; None when no row is here.
-
-        rendering: the shape that it is at. patience: for how many leases in a row others may go before the
-        row that is first.
-        """
         if rendering in self._by_shape and self._passed_over < patience:
             return rendering
         return self._oldest_shape()
 
     def take(self, shape: str, limit: int) -> list[Row]:
-        """Remove and return the next rows of this shape, at most `limit`; [] when there are none."""
         if limit < 1 or shape not in self._by_shape:
             return []
         self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
@@ -55,7 +68,6 @@ class TableOrder:
         return taken
 
     def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Give the rows other shapes. reshaped: returns the same rows, in the order in which it gets them."""
         rows = reshaped(list(self._line.values()))
         self._line.clear()
         self._by_shape.clear()
@@ -114,6 +126,3 @@ class Longest(Ranked):
     def _place(self, shape: str) -> tuple[float, int]:
         rank, number = super()._place(shape)
         return rank * self._paces.seconds_per_rank(shape), number
-
-
-Order = TableOrder | Ranked

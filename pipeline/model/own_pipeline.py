@@ -17,6 +17,8 @@ from typing import Any
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor, nn
 
+from framefleet.pipeline.memory import is_out_of_memory
+
 log = logging.getLogger(__name__)
 
 # What `copy` returns as it is.
@@ -45,7 +47,9 @@ class OwnPipelines:
             self._shared = _shared_by(self._pipe, self._constant)
         try:
             return self._copy(self._shared, components)
-        except Exception:  # whatever a class raises that is not meant to be copied
+        except Exception as error:  # whatever a class raises that is not meant to be copied
+            if is_out_of_memory(error):
+                raise
             self._shared += self._stuck(self._shared)
         return self._copy(self._shared, components)
 
@@ -141,7 +145,9 @@ def _memo(shared: Iterable[Any]) -> dict[int, Any]:
 def _can_copy(value: Any, shared: Iterable[Any]) -> bool:
     try:
         copy.deepcopy(value, _memo(shared))
-    except Exception:  # whatever a class raises that is not meant to be copied
+    except Exception as error:  # whatever a class raises that is not meant to be copied
+        if is_out_of_memory(error):
+            raise
         return False
     return True
 

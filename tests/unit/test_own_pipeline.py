@@ -99,3 +99,23 @@ def test_an_object_that_refuses_to_be_copied_is_shared_whole(caplog: pytest.LogC
     pipe.guider.refusing = Refusing()
     assert own_pipeline(pipe).guider is pipe.guider
     assert "SimpleNamespace" in caplog.text
+
+
+def test_what_lacks_memory_for_a_copy_is_not_shared() -> None:
+    class Momentum:
+        lacks_memory = False
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            if self.lacks_memory:
+                raise MemoryError
+            return Momentum()
+
+    pipe = Pipe()
+    pipe.guider.momentum = Momentum()
+    pipelines = OwnPipelines(pipe)
+    pipelines.make()
+    Momentum.lacks_memory = True
+    with pytest.raises(MemoryError):
+        pipelines.make()
+    Momentum.lacks_memory = False
+    assert pipelines.make().guider.momentum is not pipe.guider.momentum
