@@ -97,7 +97,7 @@ class Waiting:
     ) -> list[Entry]:
         """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
 
-        rendering: the shape the worker is at. patience: see `TableOrder.next_shape`.
+        rendering: the shape the worker is at. patience: see `Order.next_shape`.
         """
         if (shape := self.returned.shape_for(worker, live)) is not None:
             limit = size(shape)
