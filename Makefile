@@ -38,7 +38,7 @@ test: .venv/.installed  ## Run the tests, except the long ones; CI=1 runs those 
 	$(TESTS)
 
 test-changed: .venv/.installed  ## Run the twenty files of tests that are nearest to what changed
-	$(TESTS) $$($(BIN)/python -m tests.changed)
+	FRAMEFLEET_TESTS_WITHOUT_CI=1 $(TESTS) $$($(BIN)/python -m tests.changed)
 
 test-long: .venv/.installed  ## Run the long tests, which `make test` leaves out
 	$(TESTS) -m long

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LEFT_OUT = pytest.StashKey[int]()
 _OF_A_PROCESS = "framefleet_left_out"
-# For the processes that run the tests.
+# For the processes that run the tests. `make test-changed` sets the first.
 _WITHOUT_CI, _WITHOUT_PERIPHERY = "FRAMEFLEET_TESTS_WITHOUT_CI", "FRAMEFLEET_TESTS_WITHOUT_PERIPHERY"
 
 
