@@ -12,6 +12,7 @@ import gc
 import logging
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from diffusers.configuration_utils import FrozenDict
@@ -36,38 +37,43 @@ class OwnPipelines:
         self._pipe = pipe
         self._constant = (*_CONSTANT, *_tools()) if shares_tools else _CONSTANT
         self._level = logging.WARNING if tells else logging.DEBUG
-        self._shared: list[Any] | None = None  # until the first copy
+
+    @cached_property
+    def _shared(self) -> list[Any]:
+        """What copies share: all that the pipeline holds of constant types, and weights of networks."""
+        held = list(_held_by(self._pipe, self._constant))
+        networks = (value for value in held if isinstance(value, nn.Module))
+        weights = {id(tensor) for network in networks for tensor in _tensors(network)}
+        return [value for value in held if isinstance(value, self._constant) or id(value) in weights]
 
     def make(self, **components: Any) -> Any:
         """Return a copy; what is shared stands for itself wherever a copy holds it.
 
         components: that stand in place of the pipeline's own, wherever it holds those.
         """
-        if self._shared is None:
-            self._shared = _shared_by(self._pipe, self._constant)
         try:
-            return self._copy(self._shared, components)
+            return self._copy(components)
         except Exception as error:  # whatever a class raises that is not meant to be copied
             if is_out_of_memory(error):
                 raise
-            self._shared += self._stuck(self._shared)
-        return self._copy(self._shared, components)
+            self._shared.extend(self._stuck())
+        return self._copy(components)
 
-    def _copy(self, shared: Iterable[Any], components: Mapping[str, Any]) -> Any:
+    def _copy(self, components: Mapping[str, Any]) -> Any:
         kind: Any = type(self._pipe)
         own = kind.__new__(kind)
         instead = {id(getattr(self._pipe, name)): component for name, component in components.items()}
-        memo = _memo(shared) | {id(self._pipe): own} | instead
+        memo = _memo(self._shared) | {id(self._pipe): own} | instead
         vars(own).update(copy.deepcopy(vars(self._pipe), memo))
         for name, component in components.items():
             setattr(own, name, component)  # the pipeline notes its class
         return own
 
-    def _stuck(self, shared: Iterable[Any]) -> list[Any]:
+    def _stuck(self) -> list[Any]:
         """Return what cannot be copied, and name it in the log."""
         held = _held_by(self._pipe, self._constant)
         stuck = [value for value in held if not (isinstance(value, self._constant) or _can_reduce(value))]
-        stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*shared, *stuck])]
+        stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*self._shared, *stuck])]
         log.log(
             self._level,
             "%s holds what cannot be copied, so that rows share it: %s",
@@ -99,14 +105,6 @@ def is_tokenizer(part: Any) -> bool:
 def own_pipeline(pipe: Any) -> Any:
     """Return one copy of `pipe`."""
     return OwnPipelines(pipe).make()
-
-
-def _shared_by(pipe: Any, constant: tuple[type, ...]) -> list[Any]:
-    """Return what copies of a pipeline share: all that it holds of these types, and weights of networks."""
-    held = list(_held_by(pipe, constant))
-    networks = (value for value in held if isinstance(value, nn.Module))
-    weights = {id(tensor) for network in networks for tensor in _tensors(network)}
-    return [value for value in held if isinstance(value, constant) or id(value) in weights]
 
 
 def _held_by(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ _IN_BF16 = "diffusers itself fails in bf16"
 _MARKS = "images have no watermark: diffusers puts it only on PIL images, not on arrays"
 _ONE_SHAPE = "image and mask must have the same shape"
 _NO_DENOISER = "has no denoiser, and only denoisers' forwards are shared"
+_GUARDRAIL = "needs the package cosmos_guardrail"
 _OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
 REASONS = {
     "AllegroPipeline": "decodes only with `vae_tiling: true`, and at least 24 frames",
@@ -82,17 +83,17 @@ _HINTED = "starts from embeddings and a `hint`: tensors, which a table cell cann
 _SENTENCES = "its tokenizer needs the package sentencepiece"
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
-    "Cosmos3DistilledModularPipeline": "needs the package cosmos_guardrail",
-    "Cosmos3OmniModularPipeline": "needs the package cosmos_guardrail",
+    "Cosmos3DistilledModularPipeline": _GUARDRAIL,
+    "Cosmos3OmniModularPipeline": _GUARDRAIL,
     "MiniMaxMusic3ModularPipeline": "is modular, and makes only sound",
     "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
     "ConsisIDPipeline": "starts from embeddings of a face, which models outside of diffusers make",
-    "CosmosTextToWorldPipeline": "needs the package cosmos_guardrail",
-    "CosmosVideoToWorldPipeline": "needs the package cosmos_guardrail",
-    "Cosmos2VideoToWorldPipeline": "needs the package cosmos_guardrail",
-    "Cosmos2_5_PredictBasePipeline": "needs the package cosmos_guardrail",
-    "Cosmos2_5_TransferPipeline": "needs the package cosmos_guardrail",
-    "Cosmos2TextToImagePipeline": "needs the package cosmos_guardrail",
+    "CosmosTextToWorldPipeline": _GUARDRAIL,
+    "CosmosVideoToWorldPipeline": _GUARDRAIL,
+    "Cosmos2VideoToWorldPipeline": _GUARDRAIL,
+    "Cosmos2_5_PredictBasePipeline": _GUARDRAIL,
+    "Cosmos2_5_TransferPipeline": _GUARDRAIL,
+    "Cosmos2TextToImagePipeline": _GUARDRAIL,
     "EasyAnimateControlPipeline": "diffusers 0.42.1 itself fails: encode_prompt takes no text_encoder_index",
     "EasyAnimateInpaintPipeline": "takes `video` and `mask_video` only as tensors",
     "KandinskyImg2ImgPipeline": _EMBEDDED,
