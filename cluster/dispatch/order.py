@@ -24,10 +24,10 @@ class Order(Protocol):
         """Take a row that was read from the table."""
 
     def next_shape(self, rendering: str | None, patience: int) -> str | None:
-        """Return the shape of which a worker should get rows; None when no row is here.
+        """Return the shape whose rows a worker gets next; None if there are no rows.
 
-        rendering: the shape that it is at. patience: for how many leases in a row others may go before the
-        row that is first.
+        rendering: the shape that the worker renders now. patience: how many leases in a row may pass over the
+        first row.
         """
 
     def take(self, shape: str, limit: int) -> list[Row]:
