@@ -22,9 +22,6 @@ from framefleet.jobs.control.command import (
     stop_command,
     submit_command,
 )
-from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
-from framefleet.jobs.doctor.command import doctor_command
-from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.compact import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
@@ -32,10 +29,7 @@ from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.trace.command import trace_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
 from framefleet.jobs.look.failures import failures_command
-from framefleet.jobs.look.gallery.command import gallery_command
-from framefleet.jobs.look.report.command import report_command
 from framefleet.jobs.look.score.command import score_command
-from framefleet.jobs.look.sheet.command import grid_command, sheet_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.model.command import (
     convert_command,
@@ -48,8 +42,14 @@ from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
-from framefleet.jobs.train.command import train_command
 from framefleet.pipeline.guards.redaction import keep_secrets
+from framefleet.plugins.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
+from framefleet.plugins.doctor.command import doctor_command
+from framefleet.plugins.export.command import export_command
+from framefleet.plugins.pages.gallery.command import gallery_command
+from framefleet.plugins.pages.report.command import report_command
+from framefleet.plugins.pages.sheet.command import grid_command, sheet_command
+from framefleet.plugins.train.command import train_command
 
 # In the order in which they are used.
 _PANELS = {

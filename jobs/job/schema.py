@@ -26,7 +26,7 @@ from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.plugins.train.settings import TrainSettings
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()

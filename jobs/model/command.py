@@ -111,7 +111,7 @@ def convert_command(
 
         given = config_values(sets or [])
         quiet_libraries()
-        from framefleet.pipeline.models.conversion.convert import convert
+        from framefleet.plugins.ports.conversion.convert import convert
 
         with _bytes_written() as progress:
             done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)

@@ -386,10 +386,10 @@ def _text(value: Any) -> str:
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     """Print what training a job would do."""
-    from framefleet.jobs.plan.training import plan_train_job
     from framefleet.jobs.show.headline import duration
     from framefleet.jobs.show.progress import watch_on
     from framefleet.pipeline.text import SHAPE_ORDER
+    from framefleet.plugins.train.plan import plan_train_job
 
     quiet_libraries()
     with watch_on(stderr) as watch:

@@ -118,8 +118,8 @@ def show_ending(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
-    from framefleet.jobs.look.gallery.gallery import gallery_of
     from framefleet.jobs.show.headline import duration
+    from framefleet.plugins.pages.gallery.gallery import gallery_of
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)

@@ -25,7 +25,6 @@ from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.look.gallery.gallery import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.on_end import report_end
@@ -50,6 +49,7 @@ from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.plugins.pages.gallery.gallery import refreshed_gallery
 
 _NOTHING = Spent()
 

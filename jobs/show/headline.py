@@ -13,7 +13,7 @@ VAGUE = 0.3  # of the rows: a bound above this says nothing, and reads as if the
 
 def headline(standing: Standing) -> str:
     """Return all counts in one line."""
-    from framefleet.pipeline.training.reports import Preparing  # imports stores
+    from framefleet.plugins.train.reports import Preparing  # imports stores
 
     match standing:
         case Awaited():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from framefleet.cluster.driver.progress import Progress
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.training.reports import Preparing  # imports stores
+    from framefleet.plugins.train.reports import Preparing  # imports stores
 
 Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress"
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from framefleet.cluster.driver.holder import HELD
-from framefleet.jobs.look.status.page import StatusServer
 from framefleet.pipeline.outputs.output import Output
+from framefleet.plugins.pages.report.live_page import StatusServer
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.gallery_output import HOSTILE, write_output
 from tests.outputs import UNDER_WAY, write_driver

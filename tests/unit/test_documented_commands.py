@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.parts.records import record_schema
 from tests.each import check_each
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/demo/shapes/README.md"]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "plugins/demo/shapes/README.md"]
 PROGRAMS = ("framefleet", "make", "python")
 PLACEHOLDER = "..."
 
@@ -48,7 +48,7 @@ def words_of(line: str) -> list[str]:
 
 
 PLACES = {"job.yaml", "train.yaml"}  # the reader's own
-FOLDERS = ("", "jobs/demo/shapes/train")  # where pages have their commands typed
+FOLDERS = ("", "plugins/demo/shapes/train")  # where pages have their commands typed
 COMMANDS = sorted({tuple(words) for page in PAGES for line in lines(page) if (words := words_of(line))})
 
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet.jobs.export.choice import ExportFormat
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.choice import ExportFormat
 from tests.commands import command
 from tests.small_output import PROMPT, rendered
 

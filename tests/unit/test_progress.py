@@ -19,7 +19,7 @@ from framefleet.jobs.show.progress import (
     watch_on,
 )
 from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, TrainProgress
-from framefleet.pipeline.training.reports import Preparing
+from framefleet.plugins.train.reports import Preparing
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),

@@ -56,7 +56,7 @@ def status_command(
         found = output_at(output, sets)
         reader = StatusReader(found)
         if serve:
-            from framefleet.jobs.look.status.page import StatusServer  # imports matplotlib
+            from framefleet.plugins.pages.report.live_page import StatusServer  # imports matplotlib
 
             with StatusServer(found, port=port, every_s=every_s) as server:
                 stdout.say(server.url)

@@ -4,7 +4,7 @@ from framefleet.pipeline.model.families.family import Family, Sibling, TrainingI
 
 _COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 OPENSORA_MAX_FRAMES = 129  # of the longest clips that it was trained on
-_OPENSORA, _CRAFTER = "framefleet.pipeline.models.opensora", "framefleet.pipeline.models.crafter"
+_OPENSORA, _CRAFTER = "framefleet.plugins.ports.opensora", "framefleet.plugins.ports.crafter"
 _CRAFTER_SCHEDULERS = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale at each timestep
 # The first call under guidance is the one without an image.
 _FROM_IMAGE = TrainingInput(layout="frame_by_frame", unprompted={"guidance_scale": 2.0})

@@ -1,0 +1,1 @@
+"""What is optional: each folder is one plugin, which adds to the core through `framefleet.doors`."""

@@ -1,0 +1,113 @@
+"""A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
+
+    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only clips/ and previews/
+    http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
+
+`page_server.py` says who may ask.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from http import HTTPStatus
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PICKS, PREVIEWS
+from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.gallery.gallery import INDEX
+from framefleet.plugins.pages.page_server import OutputHandler, PageServer
+
+_MAX_PICKS = 1 << 28  # bytes
+# The page may ask this server alone, and knows by the second line that it keeps picks.
+_FILES_ALONE, _ASKS_TOO = b"default-src 'none';", b"default-src 'none'; connect-src 'self';"
+_PLACE = b'<meta name="framefleet-picks" content="../picks">'
+
+log = logging.getLogger(__name__)
+
+
+class _Pick(BaseModel):
+    """What is kept of one clip, and a change of it."""
+
+    model_config = ConfigDict(strict=True)
+
+    row_id: Annotated[str, Field(pattern=ROW_ID)]
+    stars: Annotated[int, Field(ge=0, le=5)] = 0
+    note: Annotated[str, Field(max_length=10_000)] = ""
+
+
+_PICK = TypeAdapter(_Pick)
+
+
+class KeptPicks:
+    """The file of stars and notes of an output, a line for each clip; read again for every change."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._lock = store, threading.Lock()
+
+    def all(self) -> dict[str, _Pick]:
+        """Return them by row_id. Raises JobError for a line that is none."""
+        try:
+            lines = self._store.read(PICKS, _MAX_PICKS).splitlines()
+        except FileNotFoundError:
+            return {}
+        where = self._store.url_of(PICKS)
+        picks = (read_as(_PICK, line, where) for line in lines if line.strip())
+        return {pick.row_id: pick for pick in picks}
+
+    def change(self, pick: _Pick) -> None:
+        """Keep what is said of one clip, in place of what was; nothing of one without stars and note."""
+        with self._lock:
+            picks = self.all()
+            picks.pop(pick.row_id, None)
+            if pick.stars or pick.note:
+                picks[pick.row_id] = pick
+            lines = [f"{json.dumps(one.model_dump())}\n" for one in picks.values()]
+            self._store.write(PICKS, "".join(lines).encode())
+
+
+class GalleryServer(PageServer):
+    """Serves the gallery of an output, which is written, until it is closed. url: of its page.
+
+    port: 0 takes a free one. Raises JobError where it is taken.
+    """
+
+    def __init__(self, store: Store, *, port: int = 0) -> None:
+        picks = KeptPicks(store)
+        picks.all()  # raises now where the file is damaged
+        super().__init__(_Handler, INDEX, store, port=port, picks=picks)
+
+
+class _Handler(OutputHandler):
+    folders = (GALLERY, CLIPS, PREVIEWS)
+    picks: KeptPicks
+
+    def made(self, path: str) -> tuple[bytes, str] | None:
+        if path != "picks":
+            return None
+        found = [[key, pick.model_dump(exclude={"row_id"})] for key, pick in self.picks.all().items()]
+        return json.dumps(found).encode(), "application/json"
+
+    def shown(self, path: str, content: bytes) -> bytes:
+        if path == INDEX:
+            content = content.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
+        return content
+
+    def take(self, path: str, body: bytes) -> HTTPStatus:
+        if path != "picks":
+            return HTTPStatus.NOT_FOUND
+        try:
+            self.picks.change(_PICK.validate_python(parse_json(body)))
+        except (ValidationError, ValueError):
+            return HTTPStatus.BAD_REQUEST
+        except FramefleetError as error:  # the page tries again
+            log.warning("%s", error)
+            return HTTPStatus.BAD_GATEWAY
+        return HTTPStatus.OK
