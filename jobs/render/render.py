@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.doors import listeners
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -49,7 +50,6 @@ from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.pages.gallery.gallery import refreshed_gallery
 
 _NOTHING = Spent()
 
@@ -141,7 +141,9 @@ def render_rows(
                     index.leave_only(only)
                 is_new_to_see = index.counts().pending > 0
                 try:
-                    with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
+                    with ExitStack() as following:
+                        for listener in listeners() if is_new_to_see else ():
+                            following.enter_context(listener.rendering(resolved.store))
                         summary = render_pending(resolved, survey, index, lock, watch, start, only, spent)
                 except TableError:
                     distrust_parts(resolved.store)

@@ -9,10 +9,9 @@ import typer
 
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError
 
 MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
-ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+_MAX_DRAWN = 200  # clips on the contact sheet
 
 
 def demo_command(
@@ -58,26 +57,19 @@ def demo_command(
     raise typer.Exit(code)
 
 
-def shapes_command() -> None:
-    """Say where `framefleet shapes` went, for one version."""
-    with reporting(verbose=False):
-        raise JobError("`framefleet shapes` was removed", "in a clone: python -m tools.shapes --help")
-
-
 def draw_pictures(folder: Path) -> dict[str, Path]:
     """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    import framefleet
     from framefleet.pipeline.outputs.layout import RECORDS
     from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.plugins.pages.sheet.choice import MAX_CLIPS, ClipChoice
-    from framefleet.plugins.pages.sheet.sheet import draw_grid, draw_sheet
 
     store = Store(str(folder))
     rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
     if not rows:
         return {}
     sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
-    draw_sheet(store, sheet, ClipChoice(limit=min(len(rows), MAX_CLIPS)), tile=None)
+    framefleet.sheet(str(folder), sheet, limit=min(len(rows), _MAX_DRAWN))
     newest = f"row_indices[1] >= {rows[-MAX_MOVING]}" if len(rows) > MAX_MOVING else None
-    draw_grid(store, animation, ClipChoice(limit=MAX_MOVING, where=newest), tile=_TILE)
+    framefleet.grid(str(folder), animation, limit=MAX_MOVING, where=newest, tile=_TILE)
     return {"contact sheet": sheet, "animation": animation}

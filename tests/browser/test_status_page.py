@@ -1,4 +1,4 @@
-"""The page of `status --serve` in a browser: it follows the job, clips play on, hostile texts do nothing."""
+"""The page of `report --serve` in a browser: it follows the job, clips play on, hostile texts do nothing."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from framefleet.jobs.cli import app
+from framefleet.jobs.cli import command_line
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.pipeline.outputs.parts.records import record_schema
 from tests.each import check_each
@@ -61,7 +61,7 @@ def test_framefleet_takes_each() -> None:
 
 
 def _framefleet_takes(arguments: tuple[str, ...]) -> None:
-    command, rest = typer.main.get_command(app), list(arguments)
+    command, rest = typer.main.get_command(command_line()), list(arguments)
     context = click.Context(command)
     while isinstance(command, click.Group) and rest and rest[0] != PLACEHOLDER:
         found = command.get_command(context, rest[0])

@@ -1,4 +1,4 @@
-"""The page of `status --serve` is made of the output alone, and can only be looked at."""
+"""The page of `report --serve` is made of the output alone, and can only be looked at."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any
 from tools.house.house import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-ABOVE = {"pipeline": 0, "cluster": 1, "jobs": 2}
+ABOVE = {"pipeline": 0, "cluster": 1, "jobs": 2, "plugins": 3}
 
 
 def walks() -> Iterator[str]:

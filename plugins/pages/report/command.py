@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
+from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.output import Output
 
 _Price = Annotated[
     float | None,
@@ -36,6 +40,10 @@ _Ceiling = Annotated[
         help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
     ),
 ]
+_Serve = Annotated[
+    bool,
+    Option("--serve", help="Serve a page on this machine that follows the job and plays new clips."),
+]
 _AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]
 
 
@@ -44,6 +52,9 @@ def report_command(
     price: _Price = None,
     accepted: _Accepted = None,
     ceiling: _Ceiling = None,
+    serve: _Serve = False,
+    port: Port = 0,
+    every_s: Every = 5.0,
     as_json: _AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
@@ -51,10 +62,14 @@ def report_command(
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 
     Shows rows by state, throughput, batch sizes, worker and idle time, failures, cost, environment and model.
-    Needs no cluster.
+    --serve writes nothing: it serves a live page of a job that is running. Needs no cluster.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
+
+        if serve:
+            _serve(output_at(output, sets), port=port, every_s=every_s)
+            return
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
         from framefleet.plugins.pages.report.report import PAGE, VALUES, report_of, write_report
@@ -78,3 +93,13 @@ def report_command(
         stdout.say(f"json:   {store.url_of(VALUES)}")
         if drafts := opened.drafts:
             stderr.say(f"drafts have a report of their own: {command('report', drafts.url)}")
+
+
+def _serve(output: Output, *, port: int, every_s: float) -> None:
+    from framefleet.plugins.pages.report.live_page import StatusServer
+
+    with StatusServer(output, port=port, every_s=every_s) as server:
+        stdout.say(server.url)
+        stderr.say("press Ctrl-C to stop")
+        with suppress(KeyboardInterrupt):
+            server.wait()
