@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.doors import Command, plugins
+from framefleet.doors import Command, commands
 from framefleet.jobs.control.command import (
     add_command,
     logs_command,
@@ -33,7 +35,6 @@ from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.score.command import score_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.model.command import (
-    convert_command,
     info_command,
     list_command,
     lock_command,
@@ -45,13 +46,13 @@ from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.redaction import keep_secrets
-from framefleet.plugins.train.command import train_command
 
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
-_SETUP = "Set up"
+_MODEL_HELP = "List, show, lock, verify or convert models."
+_SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {
-    "Render": (plan_command, render_command, submit_command, train_command),
+    "Render": (plan_command, render_command, submit_command),
     "Watch and control": (
         status_command,
         failures_command,
@@ -71,6 +72,7 @@ _PANELS: dict[str, tuple[Command, ...]] = {
     ),
     "Use clips": (score_command, compact_command),
     _SETUP: (schema_command,),
+    _MODEL: (list_command, info_command, lock_command, verify_command),
 }
 
 
@@ -104,11 +106,6 @@ class _Group(TyperGroup):
         return _plain(super().get_params(ctx))
 
 
-model_app = typer.Typer(help="List, show, lock, verify or convert models.", cls=_Group, no_args_is_help=True)
-for _of_model in (lock_command, verify_command, convert_command, list_command, info_command):
-    model_app.command(_name_of(_of_model), cls=_Command)(_of_model)
-
-
 @cache
 def command_line() -> typer.Typer:
     """Return all commands, panel by panel: those of the core, then those of plugins. Raises PluginError."""
@@ -120,20 +117,31 @@ def command_line() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    panels = {panel: [*commands] for panel, commands in _PANELS.items()}
-    names = {_name_of(command) for commands in panels.values() for command in commands}
-    for name, plugin in plugins().items():
-        for panel, commands in plugin.commands.items():
-            if twice := names & {*map(_name_of, commands)}:
-                problem = f"plugin {name}: there is a command {min(twice)} already"
-                raise PluginError(problem, "rename its function, or uninstall the plugin")
-            names |= {*map(_name_of, commands)}
-            panels.setdefault(panel, []).extend(commands)
-    for panel, commands in panels.items():
-        for command in commands:
-            app.command(_name_of(command), cls=_Command, rich_help_panel=panel)(command)
-    app.add_typer(model_app, name="model", rich_help_panel=_SETUP)
+    panels = {panel: [*functions] for panel, functions in _PANELS.items()}
+    for panel, functions in commands().items():
+        panels.setdefault(panel, []).extend(functions)
+    _check_names(panels)
+    model_app = typer.Typer(
+        help="List, show, lock, verify or convert models.", cls=_Group, no_args_is_help=True
+    )
+    for function in panels.pop(_MODEL):
+        model_app.command(_name_of(function), cls=_Command)(function)
+    for panel, functions in panels.items():
+        for function in functions:
+            app.command(_name_of(function), cls=_Command, rich_help_panel=panel)(function)
+    app.add_typer(model_app, name=_MODEL, rich_help_panel=_SETUP)
     return app
+
+
+def _check_names(panels: Mapping[str, Sequence[Command]]) -> None:
+    """Raise PluginError where a plugin has a command of a name that another one has."""
+    below_model = [_name_of(function) for function in panels[_MODEL]]
+    others = [_name_of(function) for panel in panels if panel != _MODEL for function in panels[panel]]
+    for names in (below_model, others):
+        for name, count in Counter(names).items():
+            if count > 1:
+                problem = f"there are {count} commands named {name}"
+                raise PluginError(problem, "uninstall a plugin, or rename the function in it")
 
 
 def main() -> None:

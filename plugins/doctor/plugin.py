@@ -1,6 +1,5 @@
 """The command `framefleet doctor`."""
 
 from framefleet.doors import Plugin
-from framefleet.plugins.doctor.command import doctor_command
 
-PLUGIN = Plugin(commands={"Check and repair": [doctor_command]})
+PLUGIN = Plugin(commands={"Check and repair": ["framefleet.plugins.doctor.command:doctor_command"]})

@@ -1,1 +1,1 @@
-"""A training: resolved, surveyed, claimed, run."""
+"""A table of videos in, trained weights out: `framefleet train`."""

@@ -8,8 +8,10 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
+from pydantic import TypeAdapter
+
 import framefleet
-from framefleet.jobs.job.job_json import read_training_claim
+from framefleet.jobs.job.job_json import Written
 from framefleet.jobs.render.claim import flat, public_location
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
@@ -18,6 +20,8 @@ from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.finish import read_finished
@@ -35,6 +39,29 @@ FREE = {
 }
 
 _FRACTIONAL = "fractional_timesteps"
+
+
+class ClaimedSettings(Written):
+    schedule: str
+    steps: int
+
+
+class ClaimedTrainJob(Written):
+    train: ClaimedSettings
+
+
+class TrainingClaim(Written):
+    """What train.json says."""
+
+    job: ClaimedTrainJob
+
+
+_TRAIN_JSON = TypeAdapter(TrainingClaim)
+
+
+def read_training_claim(store: Store) -> TrainingClaim:
+    """Return what train.json says; FileNotFoundError where there is none, JobError where it is damaged."""
+    return read_json(store, TRAINING, _TRAIN_JSON)
 
 
 def as_begun(resolved: ResolvedTraining) -> ResolvedTraining:

@@ -38,9 +38,9 @@ def train_command(
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.jobs.job.file import load_job_as
-        from framefleet.jobs.job.schema import TrainJob
         from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
+        from framefleet.plugins.train.job import TrainJob
 
         loaded = load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output)
         quiet_libraries()

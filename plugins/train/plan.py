@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from framefleet.jobs.job.file import job_as
-from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.plan.memory import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.model import source_of, weights_of
@@ -25,6 +24,7 @@ from framefleet.plugins.train.claim import as_begun, check_output
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.freezing import trained_component
+from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import Step, TrainingReport
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
 from framefleet.plugins.train.run import run_training

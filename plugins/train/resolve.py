@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from framefleet.jobs.job.model import OpenedModel, open_model
 from framefleet.jobs.job.output import store_of_job
-from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import JobError, UserError
@@ -45,6 +44,7 @@ from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.denoiser.latents import check_trainable
 from framefleet.plugins.train.freezing import trained_component
+from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Bucket
 

@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_as
-from framefleet.jobs.job.schema import TrainJob
-from framefleet.jobs.show.watch import Callback, TrainProgress, Watch
+from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.claim import as_begun, check_output, claim_training
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.job import TrainJob
+from framefleet.plugins.train.progress import PrepareProgress, TrainProgress
 from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, read_losses
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
 from framefleet.plugins.train.settings import TrainSettings
@@ -89,7 +90,7 @@ def train(
     job: a job file's path, or its content. Raises FramefleetError when nothing could be started, or when
     fleet or store were lost; the last checkpoint stays, and the same call goes on from there.
     """
-    return train_job(job_as(TrainJob, job), Callback(on_progress))
+    return train_job(job_as(TrainJob, job), Callback(on_progress, TrainProgress))
 
 
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
@@ -153,7 +154,7 @@ def _tell(store: Store, watch: Watch, pace: Pace, lock: DriverLock, report: Trai
         case Step():
             watch.show(pace.stepped(report, time.monotonic()))
         case Preparing():
-            watch.show(report)
+            watch.show(PrepareProgress(done=report.done, total=report.total))
         case Kept():
             lock.check()  # another driver would remove what is being written
             pace.kept = report.steps

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 import framefleet
 from framefleet.cluster.driver.progress import AuditFigures, Summary
-from framefleet.jobs.cli import command_line, model_app
+from framefleet.jobs.cli import command_line
 from framefleet.jobs.render.on_end import summary_json
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
@@ -70,7 +70,9 @@ def test_help_names_every_command() -> None:
 
 
 def test_a_command_is_the_function_of_its_name_in_a_file_of_that_name() -> None:
-    registered = [one for group in (command_line(), model_app) for one in group.registered_commands]
+    app = command_line()
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    registered = [one for group in groups if group for one in group.registered_commands]
     assert registered
     for one in registered:
         assert one.callback is not None
@@ -90,7 +92,7 @@ def test_the_schema_is_json_on_stdout() -> None:
 
 
 def test_the_schema_of_a_training_has_its_settings() -> None:
-    printed = json.loads(run("schema", "--train").stdout)
+    printed = json.loads(run("schema", "train").stdout)
     assert "train" in printed["required"]
     assert "learning_rate" in printed["$defs"]["TrainSettings"]["properties"]
 

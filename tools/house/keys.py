@@ -31,7 +31,7 @@ def unknown_keys(house: House) -> Iterator[Finding]:
 def sections() -> dict[str, set[str]]:
     """Return the keys of each section of a render job or a training's; not of those that take any name."""
     found: dict[str, set[str]] = {}
-    for options in ([], ["--train"]):
+    for options in ([], ["train"]):
         schema = json.loads(
             CliRunner().invoke(command_line(), ["schema", *options], catch_exceptions=False).stdout
         )

@@ -20,13 +20,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.registry import FAMILIES, ORIGINALS
+from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.plugins.ports.conversion.plan import Conversion, Converter, Network, check
 from framefleet.plugins.ports.conversion.safetensors_file import WRITTEN, write_safetensors
+from framefleet.plugins.ports.families import ORIGINALS
 
 _GB = 1e9
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.plugins.ports.opensora.conditions import pack, positions, unpack
+from framefleet.pipeline.model.latent_tokens import pack, positions, unpack
 
 ALWAYS_GUIDED = 10  # steps from the start at which oscillating guidance does not let go
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import LatentLayout
 from framefleet.pipeline.model.families.registry import FAMILIES, family_of
+from framefleet.pipeline.model.latent_tokens import pack
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.ports.opensora.conditions import pack
 
 
 def latents_of(pipe: Any, frames: Frames) -> Tensor:

@@ -51,8 +51,8 @@ def trainings(rng: Random, folder: Path, material: Material) -> Case:
 
 def _check() -> None:
     from framefleet.jobs.job.file import load_job_as
-    from framefleet.jobs.job.schema import TrainJob
     from framefleet.jobs.show.watch import Callback
+    from framefleet.plugins.train.job import TrainJob
     from framefleet.plugins.train.resolve import resolve_training, survey_training
 
     watch = Callback()
