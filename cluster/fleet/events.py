@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Hello, WorkerReport
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """at: where it is, the widest first: its machine, and the name that it shares with its successors.
 
-    model: the name of its own, of several. load_s: seconds from its process's start.
+    lane: its own. load_s: seconds from its process's start.
     """
 
     worker: str
     hello: Hello
     at: tuple[str, ...] = ()
-    model: str = ""
+    lane: LaneKey = LaneKey()  # noqa: RUF009
     load_s: float = 0.0
 
 

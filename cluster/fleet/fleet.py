@@ -31,7 +31,7 @@ from framefleet.cluster.worker.messages import Assignment, Hello, Loading, Worke
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,17 @@ LOADING_SILENCE_S = 120.0
 class Fleet:
     """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
 
-    setups: of the workers of each model. next_model: says which model a worker loads that starts, by how many
-    have each; until it is set, the first. worker_class: what the actors do; anything with Worker's `start`
+    setups: of the workers of each lane. next_lane: says of which lane a worker is that starts, by how many
+    each has; until it is set, the first. worker_class: what the actors do; anything with Worker's `start`
     and `exchange`.
     """
 
-    next_model: Callable[[Mapping[str, int]], str]
+    next_lane: Callable[[Mapping[LaneKey, int]], LaneKey]
 
     def __init__(
         self,
         settings: FleetSettings,
-        setups: Mapping[str, WorkerSetup],
+        setups: Mapping[LaneKey, WorkerSetup],
         faults: FaultPolicy,
         *,
         worker_class: type[Any] = Worker,
@@ -60,8 +60,7 @@ class Fleet:
     ) -> None:
         """python: the command that starts a worker's; None for this process's own."""
         self._settings, self._setups = settings, setups
-        self._first = next(iter(setups.values()))  # with the store, recipes and scores of all
-        self.next_model = lambda _: next(iter(setups))
+        self.next_lane = lambda _: next(iter(setups))
         self._worker_class, self._python = worker_class, python
         self._hosts = Hosts(faults)
         self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
@@ -72,11 +71,13 @@ class Fleet:
         self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
         self._num_looks = 0
         self._told_room = False
-        self._metrics = RayMetrics(self._first.store.url_of("")) if settings.address else None
+        self._metrics = RayMetrics(next(iter(setups.values())).store.url_of("")) if settings.address else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        modules = modules_to_ship([*self._first.recipes.values(), *self._first.scores])
+        setups = self._setups.values()
+        recipes = [recipe for setup in setups for recipe in setup.recipes.values()]
+        modules = modules_to_ship([*recipes, *(score for setup in setups for score in setup.scores)])
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
@@ -85,16 +86,11 @@ class Fleet:
             self._machines = stack.enter_context(Machines(own, look=Head().machines))
             self._shares = shares(self._settings, self._machines.alive)
             self._asked = self._shares.asked
-            num_writers = int(self._shares.cpus)
-            self._setups = {name: replace(one, num_writers=num_writers) for name, one in self._setups.items()}
-            options = {
-                name: self._shares.options(threads=one.model.threads, python=self._python)
-                for name, one in self._setups.items()
-            }
-            for one in options.values():
-                one["runtime_env"] |= self._connection.runtime_env
+            self._setups = {lane: self._fitted(setup) for lane, setup in self._setups.items()}
             folder = os.getcwd() if modules else None
-            self._actors = Actors(options, self._worker_class, self._setups, folder=folder, clock=self._clock)
+            self._actors = Actors(
+                self._options(), self._worker_class, self._setups, folder=folder, clock=self._clock
+            )
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -131,16 +127,35 @@ class Fleet:
             if self.has_too_many:
                 self._give_up(slot)
 
-    def renew(self, updates: Mapping[str, tuple[WeightUpdate, ...]]) -> None:
+    def _fitted(self, setup: WorkerSetup) -> WorkerSetup:
+        return replace(setup, num_writers=int(self._shares.cpus))
+
+    def _options(self) -> dict[LaneKey, dict[str, Any]]:
+        """Return Ray's options of the processes of each lane."""
+        options = {
+            lane: self._shares.options(threads=setup.model.threads, python=self._python)
+            for lane, setup in self._setups.items()
+        }
+        for one in options.values():
+            one["runtime_env"] |= self._connection.runtime_env
+        return options
+
+    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        """Serve these lanes too, whose rows came later. Those that are served already stay as they are."""
+        self._setups = {lane: self._fitted(setup) for lane, setup in setups.items()} | {**self._setups}
+        self._actors.set_up(self._options(), self._setups)
+
+    def renew(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """Serve another driver: each worker leaves its rows, and is ready again once it has these weights.
 
-        updates: of each model.
+        setups: of the lanes of this driver; each model's weights are those of all its lanes.
         """
         before, now = self._setups, self._clock.seconds
-        self._setups = {name: replace(one, updates=updates[name]) for name, one in before.items()}
-        self._actors.set_up(self._setups)
-        other = {name for name, one in before.items() if one.updates != updates[name]}
-        for slot in [s for s in self._slots.values() if s.state == "pending" and s.model in other]:
+        updates = {lane.model: setup.updates for lane, setup in setups.items()}
+        self._setups = {lane: replace(one, updates=updates[lane.model]) for lane, one in before.items()}
+        self.open(setups)
+        other = {lane for lane, one in before.items() if one.updates != updates[lane.model]}
+        for slot in [s for s in self._slots.values() if s.state == "pending" and s.lane in other]:
             self._forget(slot)
             self._start(slot)
         for slot in self._slots.values():
@@ -175,14 +190,14 @@ class Fleet:
         slot = self._slots[worker]
         self._actors.ask(slot, slot.actor.exchange.remote((), (), drain=True))
 
-    def num_by_model(self) -> Counter[str]:
-        """Return how many workers each model has, also on their way."""
-        return Counter(slot.model for slot in self._slots.values())
+    def num_by_lane(self) -> Counter[LaneKey]:
+        """Return how many workers each lane has, also on their way."""
+        return Counter(slot.lane for slot in self._slots.values())
 
-    def retire(self, worker: str, model: str | None = None) -> None:
+    def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         """End a worker that has no rows; another takes its place, unless there are too many.
 
-        model: of the one in its place; None: what `next_model` says.
+        lane: of the one in its place; None: what `next_lane` says.
         """
         slot = self._slots[worker]
         if self.has_too_many:
@@ -190,7 +205,7 @@ class Fleet:
         else:
             self._forget(slot)
             self._hosts.left(slot.name)
-            self._start(slot, model)
+            self._start(slot, lane)
 
     def rendered(self, worker: str) -> None:
         """The worker has done a row: what went wrong before says nothing any more."""
@@ -280,8 +295,8 @@ class Fleet:
                 machines_in_words(self._machines.alive),
             )
 
-    def _start(self, slot: Slot, model: str | None = None) -> None:
-        slot.model = self.next_model(self.num_by_model()) if model is None else model
+    def _start(self, slot: Slot, lane: LaneKey | None = None) -> None:
+        slot.lane = self.next_lane(self.num_by_lane()) if lane is None else lane
         blocked, resting = self._hosts.to_avoid(time.monotonic())
         avoided, slot.avoids_until = blocked, 0.0
         if resting and self._shares.room(self._machines.alive, but=[*blocked, *resting]):
@@ -298,7 +313,7 @@ class Fleet:
             return self._place(slot, answer)
         if slot.is_to_renew:
             slot.is_to_renew = False
-            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.model].updates))
+            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].updates))
             return None
         if isinstance(answer, Loading):
             self._actors.ask(slot, slot.actor.start.remote())
@@ -327,7 +342,7 @@ class Fleet:
             return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
         slot.state, slot.load_s = "ready", slot.load_s or self._clock.seconds - slot.since
         at = (slot.host, slot.name) if slot.host else (slot.name,)
-        return Ready(slot.worker, hello, at, slot.model, slot.load_s)
+        return Ready(slot.worker, hello, at, slot.lane, slot.load_s)
 
     def _failed(self, slot: Slot, error: RayError) -> Lost:
         cause = cause_of_loss(error, is_ready=slot.state == "ready")
@@ -370,7 +385,7 @@ class Fleet:
 
     def _at(self, slot: Slot) -> str:
         host = self._hosts.name_of(slot.name)
-        worker = f"{slot.worker} ({slot.model})" if slot.model else slot.worker
+        worker = f"{slot.worker} ({slot.lane})" if str(slot.lane) else slot.worker
         return f"{worker} on {host}" if host else worker
 
     def _check_cluster(self) -> None:
