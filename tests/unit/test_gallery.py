@@ -301,7 +301,7 @@ def test_a_driver_that_does_not_get_the_output_leaves_its_page_alone(
 
     job = committed(tmp_path, 1)
     monkeypatch.setattr(render, "DriverLock", refused)
-    monkeypatch.setattr(render, "refreshed_gallery", lambda store: pytest.fail("it has no lock"))
+    monkeypatch.setattr(render, "listeners", lambda: pytest.fail("it has no lock"))
     with pytest.raises(JobError, match="another driver's"):
         render.render(job)
 
