@@ -7,6 +7,7 @@ and what is remembered of rows under way.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -57,6 +58,7 @@ class Lanes:
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
         self._encoding: EncodeFirst | None = None
+        self._proven: defaultdict[str, set[str]] = defaultdict(set)  # machines, by what they have rendered
         self._open(work.setups, work.table)
 
     def _open(self, setups: Mapping[LaneKey, WorkerSetup], table: RowSource) -> None:
@@ -82,7 +84,8 @@ class Lanes:
         order = order_of(self._work.order, ranked_by)
         if key == ENCODER_POOL:
             return Dispatcher(faults.model_copy(update={"copies": False}), size=size, order=order)
-        return Dispatcher(faults, size=size, order=order, paces=ranked_by)
+        proven = self._proven[key.model]
+        return Dispatcher(faults, size=size, order=order, paces=ranked_by, proven=proven)
 
     def _lane(self, key: LaneKey, setup: WorkerSetup, dispatcher: Dispatcher) -> Lane:
         work, fed = self._work, next(iter(self._feeds)) if key == ENCODER_POOL else key
