@@ -11,7 +11,7 @@ _ROWS_TO_BLAME = 4
 # Each row that was struck runs alone before the machine is blamed; about as many as a worker ever holds.
 _MOST_SUSPECTS = 32
 # Rows given up with none done in between. A proven machine that loads the model each time, and dies of each
-# row, may yet be bad: then so many good rows are in failures/, which the next run tries again.
+# row, may yet be bad: then this many good rows are in failures/, which the next run tries again.
 _MOST_GIVEN_UP = 24
 _STALL_FACTOR = 10
 _SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned

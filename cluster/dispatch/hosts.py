@@ -138,7 +138,8 @@ class Hosts:
             if guilty is own:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
-        rest = min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.deaths - 1))
+        are_in_turn = kind == "died" and num_suspects > 0  # its rows, of which one may be why
+        rest = REST_S if are_in_turn else min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.deaths - 1))
         if place:
             place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)
         return now + rest
@@ -153,6 +154,10 @@ class Hosts:
         """The machine is out of reach, as another lane has seen."""
         if place := self._hosts.get(host):
             place.rests_until = max(place.rests_until, until)
+
+    def host_of(self, worker: str) -> str | None:
+        """Return the machine that the worker is on."""
+        return self._at.get(worker)
 
     def is_barred(self, worker: str) -> bool:
         """Tell whether the worker is used no longer, wherever it is."""
