@@ -119,10 +119,10 @@ def weights_digest(watermark: Watermark) -> str | None:
 
     It locks them: a job continues only with the same ones. Raises ModelError where they cannot be read.
     """
-    return None if watermark.weights is None else digest_of(file_digests(watermark))
+    return None if watermark.weights is None else joint_digest(weight_file_digests(watermark))
 
 
-def file_digests(watermark: Watermark) -> dict[str, str]:
+def weight_file_digests(watermark: Watermark) -> dict[str, str]:
     """Return the SHA-256 of each file of the weights, by name; of a single file, by "". Raises ModelError."""
     path = Path(watermark.weights or "")
     try:
@@ -141,7 +141,7 @@ def file_digests(watermark: Watermark) -> dict[str, str]:
         ) from error
 
 
-def digest_of(digests: Mapping[str, str]) -> str:
+def joint_digest(digests: Mapping[str, str]) -> str:
     """Return the digest of weights from those of their files."""
     if "" in digests:
         return digests[""]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.outputs.marks.settings import Watermark, digest_of, file_digests
+from framefleet.pipeline.outputs.marks.settings import Watermark, joint_digest, weight_file_digests
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,8 @@ def read_weights(watermark: Watermark, names: Sequence[str] = ("",)) -> list[Ten
 
     Raises ModelError where they are not those of the job, or hold more than tensors.
     """
-    digests = file_digests(watermark)
-    if watermark.digest not in (None, digest_of(digests)):
+    digests = weight_file_digests(watermark)
+    if watermark.digest not in (None, joint_digest(digests)):
         raise ModelError(
             f"marks.watermark: the weights at {watermark.weights} are not those of the job",
             "put the same file there, on every machine",
