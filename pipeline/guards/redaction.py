@@ -1,8 +1,8 @@
 """What of a URL, an option or another's text may be shown: all but what gives access to something.
 
 Places that we name go through `public_url`. Texts of other libraries quote whatever they were given; they go
-through `public_text`, which knows the secrets that this process was given (`keep_secrets`), also as others write
-them: quoted, escaped or encoded.
+through `public_text`, which knows the secrets that this process was given (`keep_secrets`), also as others
+write them: quoted, escaped or encoded.
 """
 
 from __future__ import annotations
