@@ -43,7 +43,8 @@ class WorkersHere:
     unused: tuple[str, ...] = ()
     has_too_many = False
 
-    next_lane: Callable[[Mapping[LaneKey, int]], LaneKey]  # which the driver sets
+    next_lane: Callable[[Mapping[LaneKey, int]], LaneKey]  # which the driver sets, and this
+    lanes_left: Callable[[], Sequence[LaneKey]]
 
     def __init__(self, setups: Mapping[LaneKey, WorkerSetup], num_workers: int) -> None:
         self._setups, self._num_workers = dict(setups), num_workers
@@ -68,6 +69,9 @@ class WorkersHere:
 
     def num_by_lane(self) -> Counter[LaneKey]:
         return Counter(self.lanes[name] for name in [*self._given, *self._starting])
+
+    def unfit(self, worker: str) -> set[LaneKey]:
+        return set()
 
     def grow(self, num_rows: int) -> None:
         while len(self._workers) < self._num_workers:

@@ -21,7 +21,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work
-from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Starting
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Starting
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
@@ -75,7 +75,7 @@ class Driver:
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
-        fleet.next_lane = self._lanes.next_lane
+        fleet.next_lane, fleet.lanes_left = self._lanes.next_lane, self._lanes.left
         self._open = fleet.open
         fleet.grow(self._num_busy(self._work.index.counts().pending))
         try:
@@ -86,6 +86,8 @@ class Driver:
                 self._lanes.fill()
             if self._is_ending:
                 self._drain(fleet)
+            elif error := self._lanes.error():
+                raise error
         except UserError:  # of the table, or of one machine: the other workers and the store are well
             self._has_failed = True
             self._drain(fleet)
@@ -210,6 +212,9 @@ class Driver:
         if isinstance(event, Lost):
             self._lose(event, fleet)
             return
+        if isinstance(event, LaneLost):
+            self._lose_lane(event)
+            return
         if isinstance(event, Starting):
             self._tally.starting(event.doing)
             return
@@ -247,7 +252,7 @@ class Driver:
         is_idle = not (is_going or has_rows or fleet.has_too_many)
         lane = None
         if is_idle and self._lanes.are_several:
-            lane = self._lanes.move_from(worker, fleet.num_by_lane())
+            lane = self._lanes.move_from(worker, fleet.num_by_lane(), fleet.unfit(worker))
             if lane is not None:
                 log.info("%s: no rows are left for it; a process for %s takes its place", worker, lane)
         if not is_going and (has_rows or (is_idle and lane is None)):
@@ -392,7 +397,18 @@ class Driver:
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
-        fleet.replace(event, is_explained=bool(given_up))
+        num_suspects = lane.dispatcher.num_suspects
+        fleet.replace(event, is_explained=bool(given_up), num_suspects=num_suspects)
+
+    def _lose_lane(self, event: LaneLost) -> None:
+        """Go on with the rows of other lanes, if there are any; else the job ends by this."""
+        for worker in event.workers:
+            self._lanes.of(worker).dispatcher.lost(worker, suspects=())
+            self._tally.left(worker, "lost")
+        self._lanes.lose(event.lane, event.error)
+        if not self._lanes.left():
+            raise self._lanes.error() or event.error
+        log.error("%s; the rows of other lanes are rendered", self._lanes.error())
 
     def _give_up(self, row: GivenUp) -> None:
         pending = self._pending.pop(row.row.row_id)

@@ -7,7 +7,8 @@ and what is remembered of rows under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
@@ -18,6 +19,7 @@ from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
+from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
@@ -25,7 +27,8 @@ from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """digest: of the model's files. load_s: seconds that its last worker took to load, if any.
+    """digest: of the model's files. load_s: seconds that its last worker took to load, if any. error: why its
+    rows are given up by this run.
 
     largest: the row that takes most memory, if it is to be rehearsed. row_work: see `Backlog`.
     """
@@ -38,6 +41,7 @@ class Lane:
     largest: Request | None
     row_work: float
     load_s: float | None = None
+    error: FramefleetError | None = None
 
     @property
     def encodes(self) -> bool:
@@ -57,6 +61,7 @@ class Lanes:
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
         self._encoding: EncodeFirst | None = None
+        self._proven: defaultdict[str, set[str]] = defaultdict(set)  # machines, by what they have rendered
         self._open(work.setups, work.table)
 
     def _open(self, setups: Mapping[LaneKey, WorkerSetup], table: RowSource) -> None:
@@ -82,7 +87,8 @@ class Lanes:
         order = order_of(self._work.order, ranked_by)
         if key == ENCODER_POOL:
             return Dispatcher(faults.model_copy(update={"copies": False}), size=size, order=order)
-        return Dispatcher(faults, size=size, order=order, paces=ranked_by)
+        proven = self._proven[key.model]
+        return Dispatcher(faults, size=size, order=order, paces=ranked_by, proven=proven)
 
     def _lane(self, key: LaneKey, setup: WorkerSetup, dispatcher: Dispatcher) -> Lane:
         work, fed = self._work, next(iter(self._feeds)) if key == ENCODER_POOL else key
@@ -115,7 +121,30 @@ class Lanes:
 
     @property
     def finished(self) -> bool:
-        return all(lane.dispatcher.finished for lane in self)
+        return not self.left()
+
+    def left(self) -> list[LaneKey]:
+        """Return the lanes with rows left, but for those that no worker can serve."""
+        return [lane.key for lane in self if not (lane.dispatcher.finished or lane.error)]
+
+    def lose(self, key: LaneKey, error: FramefleetError) -> None:
+        """No worker can serve a lane any more: its rows are left to another run."""
+        self._by_key[key].error = error
+
+    def error(self) -> FramefleetError | None:
+        """Return why rows are left, if they are; where the job has other lanes, with how many of which."""
+        lost = [(lane, lane.error) for lane in self if lane.error]
+        if not lost or len(self._work.index.lanes) < 2:
+            return lost[0][1] if lost else None
+        lines = [
+            f"{lane.key.title}: {self._num_left(lane):,} rows are left: {error.problem}"
+            for lane, error in lost
+        ]
+        return FleetError("\n".join(lines), lost[0][1].fix)
+
+    def _num_left(self, lane: Lane) -> int:
+        counts = lane.dispatcher.counts
+        return lane.feed.num_unread + counts.waiting + counts.leased
 
     def in_hand(self) -> dict[str, int]:
         """Return how many rows each worker has, of those that have any."""
@@ -123,7 +152,8 @@ class Lanes:
 
     def fill(self) -> None:
         """Take as many rows from the table as there is room for."""
-        for feed in [*self._feeds.values()]:  # rows of new lanes may be added meanwhile
+        lost = {lane.key for lane in self if lane.error}
+        for feed in [feed for key, feed in self._feeds.items() if key not in lost]:
             feed.regroup()
             feed.fill()
         if self._encoding:
@@ -158,8 +188,10 @@ class Lanes:
         for feed in self._feeds.values():
             feed.close()
 
-    def next_lane(self, num_workers: Mapping[LaneKey, int]) -> LaneKey:
+    def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
         """Return the lane of a worker that starts. num_workers: those of each lane, also on their way.
+
+        but: lanes of which it is only where no other has rows.
 
         As long as there is text to encode, that is done by as many workers as the job says.
         """
@@ -167,12 +199,15 @@ class Lanes:
         encoders = backlogs.pop(ENCODER_POOL, None)
         if encoders and encoders.num_rows and encoders.num_workers < self._work.num_encoders:
             return ENCODER_POOL
-        return next_lane(backlogs)
+        better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
+        return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
 
-    def move_from(self, worker: str, num_workers: Mapping[LaneKey, int]) -> LaneKey | None:
-        """Return the lane for which an idle worker should give up its own, if there is one."""
+    def move_from(
+        self, worker: str, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()
+    ) -> LaneKey | None:
+        """Return the lane for which an idle worker should give up its own, if there is one; none of `but`."""
         own = self.of(worker).key
-        backlogs = self._backlogs(num_workers)
+        backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
         if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.num_encoders:
             backlogs.pop(ENCODER_POOL, None)
         return move_from(own, backlogs)
@@ -196,4 +231,5 @@ class Lanes:
                 row_work=lane.row_work,
             )
             for key, lane in self._by_key.items()
+            if not lane.error
         }

@@ -25,7 +25,7 @@ from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulat
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
-from framefleet.jobs.render.lanes import setup_of, title_of
+from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.render import check_limit
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
@@ -225,7 +225,7 @@ def _plan(
         carried=tuple(rows.carried.names),
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
-        lanes={title_of(lane): num for lane in index.lanes if (num := index.num_pending(lane))},
+        lanes={lane.title: num for lane in index.lanes if (num := index.num_pending(lane))},
         audits=plan_audits(resolved.audit, resolved.batching, shapes, num_pending=counts.pending),
     )
 

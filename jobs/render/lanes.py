@@ -31,15 +31,10 @@ def lanes_of(resolved: ResolvedJob, index: RowIndex) -> list[LaneKey]:
     return [*dict.fromkeys([*of_rows, *lanes_named(resolved)])]
 
 
-def title_of(lane: LaneKey) -> str:
-    """Return what people call it."""
-    return ", ".join(filter(None, [lane.model, lane.recipe or "framefleet's own recipes"]))
-
-
 def check_lanes(job: Job, lanes: Collection[LaneKey]) -> None:
     """Raise TableError where the rows' text cannot be encoded by workers of their own."""
     if job.fleet.encoders and len(lanes) > 1:
-        names = ", ".join(map(title_of, lanes))
+        names = ", ".join(lane.title for lane in lanes)
         raise TableError(
             f"fleet.encoders: the rows name several recipes, which share no process: {names}",
             "leave it out, or render the rows of each in a job of its own",

@@ -22,6 +22,11 @@ class LaneKey(NamedTuple):
     def __str__(self) -> str:
         return ", ".join(part for part in self if part)
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return ", ".join(filter(None, [self.model, self.recipe or "framefleet's own recipes"]))
+
 
 def lane_of(request: Request) -> LaneKey:
     return lane_named(request.model, request.recipe)

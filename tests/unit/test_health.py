@@ -87,7 +87,7 @@ class Played:
     def end(self, worker: str, cause: Cause) -> Lost:
         return Lost(worker, cause)
 
-    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+    def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int) -> None:
         self.lost.append(lost.cause)
         self.explained.append(is_explained)
         self.number, self.is_ready, self.hand = self.number + 1, False, []
