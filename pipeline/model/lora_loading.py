@@ -6,6 +6,7 @@ weight of the file must end in a layer of its adapter, and each weight of the ad
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -55,6 +56,7 @@ _LEFT_OUT = (
     f"{USE_OTHER}, or merge it into a copy of the model; if its other weights are enough, set "
     "`model.allow_unmatched_weights: true`"
 )
+_ALPHA = ".alpha"
 _AGAIN = "fetch it again, or use another LoRA"
 _Refusal = tuple[str, str]  # the reason, and the fix
 
@@ -83,6 +85,9 @@ class _Conversion:
     weights: Mapping[str, Any]
     read: set[str] = field(default_factory=set)
     places: list[Place] = field(default_factory=list)
+    alphas: dict[str, Any] = field(
+        default_factory=dict
+    )  # that are not multiplied into weights, but handed on
 
 
 def check_loras_fit(
@@ -133,7 +138,8 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         }
         parts = _as_tuple(convert(traced, *args[1:], **kwargs))
         conversion.places.extend(_places(pipe, parts[0], file.lora.component))
-        conversion.read.update(_alphas(parts[1:], conversion.places))
+        for alphas in filter(None, parts[1:-1]):
+            conversion.alphas.update(alphas)
         refuse(_misfit(conversion.places))
         result = convert(*args, **kwargs)
         refuse(changes_model(_as_tuple(result)[-1] or {}))
@@ -155,6 +161,9 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         check_scales(where, names)
         refuse(told_by_library(error, names))
     placed, lacking = _compare(pipe, conversion.places, adapter_name(name))
+    if conversion.alphas:
+        placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
+        conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
     unused = {
         key for key in names - placed - conversion.read if not _adds_nothing(key, conversion.weights[key])
     }
@@ -223,15 +232,6 @@ def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor
     return converted
 
 
-def _alphas(parts: tuple[Any, ...], places: Collection[Place]) -> set[str]:
-    """Return the names of alphas that are handed on next to the weights, for layers that have some."""
-    layers = {f"{place.part}.{_layer_of(place.key)}" for place in places}
-    alphas = [part for part in parts if isinstance(part, Mapping)]
-    return sources_of(
-        value for part in alphas for key, value in part.items() if str(key).removesuffix(".alpha") in layers
-    )
-
-
 def _misfit(places: Collection[Place]) -> _Refusal | None:
     """Return what is wrong with the first weight that does not fit."""
     if homeless := [place for place in places if place.layer is None]:
@@ -263,10 +263,34 @@ def _widths(place: Place) -> tuple[int | None, int | None]:
 def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[str], set[str]]:
     """Return which of the file's weights are in an adapter, and which weights of it are not of the file."""
     expected = {f"{place.part}.{_plain(place.key)}": place.weight for place in places}
-    layers = {f"{place.part}.{_layer_of(place.key)}" for place in places}
+    layers = {f"{place.part}.{_layer_of(place.key)}": place for place in places}
     filled = dict(_adapter_weights(pipe, adapter))
-    lacking = {key for key, layer in filled.items() if layer in layers and key not in expected}
+    lacking = {
+        f"{key}, next to {layers[layer].shown}"
+        for key, layer in filled.items()
+        if layer in layers and key not in expected
+    }
     return sources_of(weight for key, weight in expected.items() if key in filled), lacking
+
+
+def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterator[str]:
+    """Yield the alphas that their layers are scaled by, which are not those of all.
+
+    diffusers hands them on under its own names, and some layers (CLIP's `fc1`) have another one in peft.
+    """
+    for place in conversion.places:
+        for name in sources_of([place.weight]) if place.key.endswith(".lora_A.weight") else ():
+            alpha = conversion.weights.get(key := f"{_stem_of(name)}{_ALPHA}")
+            layer = getattr(pipe, place.part).get_submodule(_layer_of(place.key))
+            if alpha is not None and math.isclose(
+                layer.scaling[adapter], float(alpha) / place.weight.shape[0]
+            ):
+                yield key
+
+
+def _stem_of(name: str) -> str:
+    """Return the layer that one of the file's weights is of, as the file names it."""
+    return re.split(r"\.(lora|processor)[._]", name)[0]
 
 
 def _adapter_weights(pipe: Any, adapter: str) -> Iterator[tuple[str, str]]:

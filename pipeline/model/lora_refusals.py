@@ -62,9 +62,10 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
     if other := other_adapter(names):
         return other
     if isinstance(error, KeyError) and error.args:
-        return f"it has no {str(error.args[0])[:_MAX_SHOWN]}, which diffusers looks for", SAVE_WHOLE
+        wanted = str(error.args[0])[:_MAX_SAID]
+        return f"diffusers looks for {wanted} next to {listed(names)}, and it is not there", SAVE_WHOLE
     text = " ".join(str(error).split())
-    words = {*re.findall(r"[\w.-]+", text)}
+    words = {word.strip(".") for word in re.findall(r"[\w.-]+", text)}
     own = {name for name in names if words & {name, _without_prefix(name)}}
     if own:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE

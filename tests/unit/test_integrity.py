@@ -45,7 +45,7 @@ def _digest(folder: Path) -> str:
 
 def _shard(folder: Path, *shards: str) -> None:
     (folder / "vae" / WEIGHTS).unlink()
-    index = {"weight_map": {f"weight.{i}": shard for i, shard in enumerate(shards)}}
+    index = {"metadata": {}, "weight_map": {f"weight.{i}": shard for i, shard in enumerate(shards)}}
     (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
 
 
@@ -129,7 +129,7 @@ def test_weights_beside_those_that_are_loaded_are_refused_by_name(
     if name == own:
         return
     save_file({"weight": torch.zeros(1)}, folder / "vae" / "other.safetensors")
-    (folder / "vae" / name).write_text('{"weight_map": {"weight": "other.safetensors"}}')
+    (folder / "vae" / name).write_text('{"metadata": {}, "weight_map": {"weight": "other.safetensors"}}')
     with pytest.raises(ModelError, match="lies next to the weights") as caught:
         loaded_files(folder, "vae", loader=loader)
     assert "delete it" in caught.value.fix
@@ -158,7 +158,9 @@ def test_variants_and_other_formats_may_lie_beside_the_weights(folder: Path, nam
 @pytest.mark.parametrize("shard", ["a.bin", "../x.safetensors", "/x.safetensors", 3, None, ["a"]])
 def test_an_index_names_safetensors_of_its_own_folder_and_nothing_else(folder: Path, shard: object) -> None:
     (folder / "vae" / "a.bin").write_text("x")
-    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"w": shard}})
+    )
     with pytest.raises(ModelError, match=r"not an index|is missing"):
         loaded_files(folder, "vae")
 
