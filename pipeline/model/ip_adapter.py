@@ -153,7 +153,7 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) 
     """
     from framefleet.pipeline.model.sources.components import Component
     from framefleet.pipeline.model.sources.config_checks import check_sizes
-    from framefleet.pipeline.model.sources.network_loading import load_networks
+    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     adapter = files.adapter
@@ -167,15 +167,14 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) 
     check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
     _check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
     with sealed(files.folder, adapter.files) as place:
-        networks = load_networks(
+        networks, loaded = load_networks(
             place,
             [encoder],
             dtype=pipe.dtype,
             use_safetensors=True,
-            quantization=None,
             where=files.folder,
-            allow_unmatched=allow_unmatched,
         )
+        check_loaded(loaded, allow_unmatched=allow_unmatched)
         pipe.register_modules(image_encoder=networks[encoder.name])  # or it would load one by itself
         pipe.load_ip_adapter(str(place), subfolder="", weight_name=adapter.weights, local_files_only=True)
     pipe.set_ip_adapter_scale(adapter.scale)

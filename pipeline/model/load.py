@@ -29,7 +29,7 @@ from framefleet.pipeline.model.sources.assembly import absent, assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.sources.network_loading import load_networks
+from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -160,16 +160,16 @@ def _assembled(
     allow = settings.options.allow_unmatched_weights
     with sealed(folder, digests) as place:
         networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
-        networks |= load_networks(
+        own, loaded = load_networks(
             place,
             [one for one in components if one.has_weights and one.name not in networks],
             dtype=dtypes,
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantization,
             where=folder,
-            allow_unmatched=allow,
         )
-        pipe = assembled(place, spec, components, networks=networks)
+        pipe = assembled(place, spec, components, networks=networks | own)
+        check_loaded(loaded, allow_unmatched=allow)
     if adapter:
         load_ip_adapter(pipe, adapter, allow_unmatched=allow)
     if loras:

@@ -91,7 +91,7 @@ class _Conversion:
 
 
 def check_loras_fit(
-    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
+    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool = False
 ) -> None:
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
     _refuse_without_support(files, spec.pipeline_class)
@@ -100,7 +100,7 @@ def check_loras_fit(
         load_loras(blank, files, allow_unmatched=allow_unmatched)
 
 
-def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool) -> None:
+def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
     """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit.
 
     allow_unmatched: leave out weights that diffusers has no use for, and log them.
@@ -160,6 +160,10 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     except Exception as error:  # whatever a converter or peft makes of a file that is not for them
         check_scales(where, names)
         refuse(told_by_library(error, names))
+    if not conversion.places:
+        refuse(
+            other_adapter(names) or (f"diffusers has no use for what it holds: {listed(names)}", USE_OTHER)
+        )
     placed, lacking = _compare(pipe, conversion.places, adapter_name(name))
     if conversion.alphas:
         placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}

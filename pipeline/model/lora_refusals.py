@@ -47,7 +47,7 @@ def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
     """Return (what it is, what to do) where the file is of another kind of adapter."""
     for kind, pattern in _OTHER_ADAPTERS.items():
         if own := [name for name in names if pattern.search(name)]:
-            return f"it is a {kind} ({listed(own)}), of which diffusers has no use there", CONVERT
+            return f"it holds weights of {kind} ({listed(own)}), which diffusers does not load there", CONVERT
     return None
 
 

@@ -165,6 +165,40 @@ def test_an_index_names_safetensors_of_its_own_folder_and_nothing_else(folder: P
         loaded_files(folder, "vae")
 
 
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": 3}])
+def test_an_index_without_metadata_is_refused_with_what_to_add(
+    folder: Path, metadata: dict[str, object]
+) -> None:
+    _shard(folder, "a.safetensors")
+    index = metadata | {"weight_map": {"w": "a.safetensors"}}
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="has no mapping `metadata`") as caught:
+        loaded_files(folder, "vae")
+    assert '"metadata": {}' in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("._" + WEIGHTS, "._config.json", ".DS_Store", "Thumbs.db", "desktop.ini", "config.json~", "Icon\r"),
+        *(".ipynb_checkpoints/config-checkpoint.json", "__MACOSX/._config.json", "#config.json#"),
+        *(
+            "config.json.bak",
+            ".config.json.swp",
+            f"{WEIGHTS}.part",
+            f".{WEIGHTS}.tmp",
+            f"._{WEIGHTS}.index.json",
+        ),
+    ],
+)
+def test_what_desktops_and_editors_leave_is_neither_loaded_nor_hashed(folder: Path, name: str) -> None:
+    before = loaded_files(folder, "vae"), _digest(folder)
+    for component in ("vae", "transformer"):
+        (folder / component / name).parent.mkdir(exist_ok=True)
+        (folder / component / name).write_bytes(b"\0\5\26\7")
+    assert (loaded_files(folder, "vae"), _digest(folder)) == before
+
+
 def test_chat_templates_in_a_folder_of_their_own_are_loaded_too(folder: Path) -> None:
     templates = folder / "vae" / "additional_chat_templates"
     templates.mkdir()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,23 +34,37 @@ _FIX = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedNetwork:
+    """A network, or one of those that a component consists of, as its library loaded it.
+
+    report: of what the library missed, and of what it had no use for. where: what to call its folder.
+    is_packed: its weights were quantized, and have other names now.
+    """
+
+    network: nn.Module
+    report: Mapping[str, Any]
+    where: Path
+    is_packed: bool
+
+
 def load_networks(
     place: Path,
     components: Iterable[Component],
     *,
     dtype: torch.dtype | Mapping[str, torch.dtype],
     use_safetensors: bool | None,
-    quantization: PipelineQuantizationConfig | None,
+    quantization: PipelineQuantizationConfig | None = None,
     where: Path,
-    allow_unmatched: bool,
-) -> dict[str, nn.Module]:
-    """Return the networks by name. where: what to call `place` in messages.
+) -> tuple[dict[str, nn.Module], list[LoadedNetwork]]:
+    """Return the networks by name, and how each was loaded. where: what to call `place` in messages.
 
     Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
-    diffusers and by transformers. Raises ModelError for weights that are left over on either side.
+    diffusers and by transformers.
     """
+    loaded: list[LoadedNetwork] = []
 
-    def load(library: str, class_name: str, name: str, folder: str) -> nn.Module:
+    def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
         network, report = class_of(library, class_name).from_pretrained(
             place / folder,
@@ -59,11 +74,12 @@ def load_networks(
             dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
             **({"quantization_config": config} if config else {}),
         )
-        module: nn.Module = network
-        _check(module, report, where / folder, is_packed=config is not None, allow=allow_unmatched)
-        return module
+        loaded.append(
+            LoadedNetwork(network=network, report=report, where=where / folder, is_packed=config is not None)
+        )
+        return network
 
-    return {
+    networks = {
         one.name: class_of(one.library, CONTROLNETS)(
             [load(one.library, "ControlNetModel", one.name, folder) for folder in one.folders]
         )
@@ -71,24 +87,26 @@ def load_networks(
         else load(one.library, one.class_name, one.name, one.name)
         for one in components
     }
+    return networks, loaded
 
 
-def _check(
-    network: nn.Module, report: Mapping[str, Any], where: Path, *, is_packed: bool, allow: bool
-) -> None:
-    buffers = {name for name, _ in network.named_buffers()}
-    lacking = {name for name in report["missing_keys"] if not name.endswith(_COUNTERS)}
-    if allow:
-        lacking -= buffers  # which the class gives a value of its own
-    if is_packed:  # it has other names for them
-        lacking = set()
-    else:
-        lacking |= {*_unfilled(network)}
-    halves = [_OTHER_HALVES[""], _OTHER_HALVES.get(type(network).__name__)]
-    unused = {
-        name for name in report["unexpected_keys"] if not any(half and half.match(name) for half in halves)
-    }
-    check_leftovers(str(where), unused=unused, lacking=lacking, fix=_FIX, allowed=allow)
+def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:
+    """Raise ModelError for weights that are left over on either side, once a pipeline has the networks.
+
+    Pipelines share some layers (Z-Image's ControlNet has those of the transformer), and save them twice.
+    """
+    for one in loaded:
+        network, report = one.network, one.report
+        lacking = {name for name in report["missing_keys"] if not name.endswith(_COUNTERS)}
+        if allow_unmatched:
+            lacking -= {name for name, _ in network.named_buffers()}  # which their class gives a value
+        lacking = set() if one.is_packed else lacking | {*_unfilled(network)}
+        halves = [_OTHER_HALVES[""], _OTHER_HALVES.get(type(network).__name__)]
+        unused = {*report["unexpected_keys"]}
+        unused = {name for name in unused if not any(half and half.match(name) for half in halves)}
+        if unused:
+            unused -= network.state_dict().keys()
+        check_leftovers(str(one.where), unused=unused, lacking=lacking, fix=_FIX, allowed=allow_unmatched)
 
 
 def _unfilled(network: nn.Module) -> Iterator[str]:
