@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 RANK = 2
 _Keys = dict[str, Tensor]
+Others = Callable[[_Keys], _Keys]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Dialect:
 
     model: str
     layers: Callable[[Any], list[_Keys]]
-    others: Callable[[_Keys], _Keys]
+    others: Others
     biases: str = ""
     is_whole: bool = False
 
@@ -126,7 +127,7 @@ def _kohya_flux(pipe: Any) -> list[_Keys]:
     return found
 
 
-def _with_ends(*ends: str) -> Callable[[_Keys], _Keys]:
+def _with_ends(*ends: str) -> Others:
     """Return what puts other weights next to those of a layer."""
 
     def others(layer: _Keys) -> _Keys:

@@ -32,6 +32,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.lora import LoraFile, adapter_name
 from framefleet.pipeline.model.lora_origins import Sourced, sources_of
 from framefleet.pipeline.model.lora_refusals import (
+    SAVE_PREFIXED,
     USE_OTHER,
     changes_model,
     other_adapter,
@@ -240,7 +241,8 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
     """Return what is wrong with the first weight that does not fit."""
     if homeless := [place for place in places if place.layer is None]:
         other = other_adapter(sources_of(place.weight for place in homeless))
-        return other or (f"it has no layer for {listed(place.shown for place in homeless)}", USE_OTHER)
+        fix = SAVE_PREFIXED if all(place.key.startswith("model.") for place in homeless) else USE_OTHER
+        return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
         width, own = _widths(place)
@@ -315,7 +317,7 @@ def _plain(key: str) -> str:
 
 
 def _adds_nothing(key: str, weight: Any) -> bool:
-    return bool(_ADDED.search(key)) and isinstance(weight, Tensor) and not weight.count_nonzero()
+    return bool(_ADDED.search(key)) and isinstance(weight, Tensor) and not weight.float().count_nonzero()
 
 
 def _networks(pipe: Any) -> dict[str, nn.Module]:

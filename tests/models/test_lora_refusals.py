@@ -88,6 +88,14 @@ def test_what_diffusers_leaves_out_is_named(
     assert "KeyError" not in str(error) and "list index" not in str(error)
 
 
+def test_peft_files_that_name_no_part_of_the_pipeline_are_told_from_those_of_other_models(
+    tmp_path: Path,
+) -> None:
+    layers = DIALECTS["peft"].layers(plain_pipe("wan", torch.float32))
+    keys = {key.replace("transformer.", "base_model.model.", 1): w for key, w in layers[0].items()}
+    assert "rename its weights" in refusal(keys, tmp_path).fix
+
+
 def test_what_has_no_use_may_be_left_out_by_a_setting_that_is_part_of_each_row(
     own: _Keys, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
