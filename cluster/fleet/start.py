@@ -17,6 +17,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 if TYPE_CHECKING:
     from framefleet.cluster.fleet.fleet import Fleet
@@ -55,10 +56,10 @@ class Start:
         if self._warm is None and may_fork(self._settings, device=device):
             self._warm = self._stack.enter_context(warm(threads=threads))
 
-    def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
+    def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
         """Begin to start Ray and one worker, unless that was begun.
 
-        setups: of each model, that of the first worker first. pipelines: the classes of the models.
+        setups: of each lane, that of the first worker first. pipelines: the classes of the models.
         """
         if self._thread is not None:
             _keep_sigterm()
@@ -83,7 +84,7 @@ class Start:
             raise self._error
         return self._fleet
 
-    def _run(self, setups: Mapping[str, WorkerSetup]) -> None:
+    def _run(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """Be there as long as the fleet: what Ray starts ends with the thread that started it."""
         try:
             from framefleet.cluster.fleet.fleet import Fleet  # imports Ray

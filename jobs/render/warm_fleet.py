@@ -31,6 +31,7 @@ from framefleet.pipeline.model.weight_updates import WeightUpdate, store_weights
 from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import sweep_late
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 
@@ -135,7 +136,7 @@ class _Kept(Start):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.fleet, job.retries)
-        self._updates: dict[str, tuple[WeightUpdate, ...]] = {}
+        self._setups: Mapping[LaneKey, WorkerSetup] = {}
         self._depth, self._is_used = 0, False
 
     def __enter__(self) -> Self:
@@ -147,14 +148,14 @@ class _Kept(Start):
         if not self._depth:
             super().__exit__(*raised)
 
-    def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
-        self._updates = {name: setup.updates for name, setup in setups.items()}
+    def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
+        self._setups = setups
         super().begin(setups, pipelines)
 
     def fleet(self, waiting: Callable[[], None]) -> Fleet:
         fleet = super().fleet(waiting)
         if self._is_used:
-            fleet.renew(self._updates)
+            fleet.renew(self._setups)
         self._is_used = True
         return fleet
 

@@ -91,7 +91,7 @@ class Renderer:
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
-        known = KnownRecipes(recipes)
+        self._recipes = known = KnownRecipes(recipes)
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
@@ -107,7 +107,7 @@ class Renderer:
         self._encoders = Encoders(
             model,
             self._loras,
-            mode=self.batching.mode,
+            numerics=numerics | known.surroundings(),
             kept_in=embeddings,
             spending=self.clock.spending,
         )
@@ -200,7 +200,8 @@ class Renderer:
         """
         self.read_ahead(request)
         self._auditor.order(row_id, is_audited)
-        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
+        is_alone = not self._recipes[request.recipe].is_batched
+        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
