@@ -139,7 +139,7 @@ class RowWatch:
     def check(self, ended: Iterable[RenderRow]) -> None:
         """Raise Meddled where rows that ended together with others have left something changed."""
         for row in ended:
-            if row.is_alone or self._is_own(row):  # its plain call, or its last turn, was compared
+            if self._is_own(row):  # its last turn was compared
                 continue
             if what := self._loaded.difference():
                 raise Meddled(row, what)

@@ -49,7 +49,7 @@ def clip_of(
         peak_memory_bytes=peak_memory_bytes(model.environment["device"]),
         environment={**model.environment, **attention},
         started_at=row.started_at,
-        was_batched=row.was_batched,
+        was_batched=not row.is_plain,
         num_prompt_tokens=reading.num_tokens if reading else None,
         is_prompt_cut=reading.is_cut if reading else None,
     )

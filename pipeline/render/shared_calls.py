@@ -46,23 +46,12 @@ class SharedCalls:
         with ExitStack() as stack:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self._encoders.called, self._encoders))
-            self._watch(self._timed, seconds, second_try, stack)
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, seconds, self._device)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            for name, method in self._methods.items():
+                stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
             yield
-
-    @contextmanager
-    def clocked(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
-        """Put nothing but clocks and second tries around the calls of a row that runs alone."""
-        with self._clock.seeing(self._others), ExitStack() as stack:
-            self._watch(self._methods, seconds, second_try, stack)
-            yield
-
-    def _watch(self, timed_ones: Methods, seconds: _Seconds, second_try: Around, stack: ExitStack) -> None:
-        """Put clocks around these, and second tries around all."""
-        for name, method in timed_ones.items():
-            stopwatch = timed(method.seconds, seconds, self._device)
-            stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
-        for name, method in self._methods.items():
-            stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
 
 
 def _methods_of(model: Model) -> Methods:
