@@ -40,6 +40,7 @@ from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.shared_calls import SharedCalls
 from framefleet.pipeline.render.text_encoders import Encoders
 from framefleet.pipeline.request import Request, one_step
@@ -258,6 +259,8 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
+            if finished:
+                self._reset()
             self._row_watch.check(self._rows.under_way[task] for task in finished)
             for task in finished:
                 if isinstance(task.error, AttentionChanged | Spoiled):
@@ -342,11 +345,11 @@ class Renderer:
             self._places.finish()
 
     def _start(self, row: RenderRow) -> None:
-        self._row_watch.begin(row)
         self._reset()
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
+        self._row_watch.begin(row)
         task = RowTask(
             partial(self._call, row), row.draws, self._hand_over.journal(row), turn=partial(self._turn, row)
         )
@@ -418,7 +421,6 @@ class Renderer:
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
-        self._reset()
         self._prompts.saw(row.request, task.sizes)
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
@@ -453,7 +455,7 @@ class Renderer:
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 
-    def _seconds(self) -> dict[str, float] | None:
+    def _seconds(self) -> RowSeconds | None:
         """Return what the row at work has spent; None while none is."""
         row = self._row_at_work
         return row.seconds if row else None

@@ -18,6 +18,7 @@ from framefleet.pipeline.model.lora import adapters_in
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.request import Request
 
 
@@ -34,7 +35,7 @@ class RenderRow:
     row_id: str
     request: Request
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: RowSeconds = field(default_factory=RowSeconds)
     is_alone: bool = False
     is_plain: bool = False
     pipe: Any = None
@@ -134,7 +135,7 @@ class RowQueue:
 def _from_its_beginning(row: RenderRow) -> RenderRow:
     return replace(
         row,
-        seconds={},
+        seconds=RowSeconds(),
         pipe=None,
         draws=GlobalDraws(),
         was_batched=False,
