@@ -33,6 +33,7 @@ from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.machines import Machine
+from framefleet.cluster.fleet.ray_folder import warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
@@ -136,7 +137,9 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
     deleted, unless a FleetError ends it. Raises FleetError.
     """
     if ray.is_initialized():
-        yield _connection_of_program(address, modules)
+        joined = _connection_of_program(address, modules)
+        warn_of_open_folder()
+        yield joined
         return
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -162,6 +165,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
+            warn_of_open_folder()
             yield connection
         except FleetError:
             connection.keep_logs = True

@@ -21,6 +21,7 @@ from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
+from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
@@ -177,6 +178,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             f"{path} is a table, and a job file belongs here", f"write it as {quoted('--table', path)}"
         )
     try:
+        if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
+            check_regular(path)
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except OSError as error:
