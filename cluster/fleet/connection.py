@@ -350,7 +350,8 @@ def _source_of_auto() -> str:
     """Return where Ray takes the address from, in words."""
     if os.environ.get("RAY_ADDRESS"):
         return "RAY_ADDRESS"
-    return f"the Ray processes of this machine and {ray._private.utils.get_ray_address_file(None)}"
+    utils: Any = ray._private.utils
+    return f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
 
 
 def _try_to_join(address: str, fix: str) -> None:

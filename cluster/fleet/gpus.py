@@ -1,4 +1,4 @@
-"""From a job's settings to what this machine lacks for them. Starts nothing, but imports Ray where it must."""
+"""From a job's settings to what this machine lacks for them. Starts nothing; imports Ray where it must."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
     if fleet.address is not None:
         return None
     gpus = 0.0 if fleet.gpus_per_worker == "auto" else fleet.gpus_per_worker
-    keys = [("fleet", "gpus_per_worker")] if gpus else []
+    keys: list[tuple[str, ...]] = [("fleet", "gpus_per_worker")] if gpus else []
     keys += [key for key, device in devices.items() if device.startswith("cuda")]
     if not keys or num_gpus_here():
         return None
-    value = f"{gpus:g}" if keys[0] not in devices else devices[keys[0]]
+    value = devices.get(keys[0], f"{gpus:g}")
     return Lack(
         key=keys[0],
         problem=f"{'.'.join(keys[0])} is {value}, and this machine has no GPU",

@@ -92,7 +92,7 @@ class Start:
             if time.monotonic() > limit:
                 raise FleetError(
                     f"Ray has not started, nor let this process join, within {START_S:.0f} s",
-                    "look for what hangs on this machine or at fleet.address, then run the same command again",
+                    "look for what hangs here, or at fleet.address, then run the same command again",
                 )
         _keep_sigterm()
         if self._fleet is None:
