@@ -21,7 +21,7 @@ from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import check_gpu, job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.gallery import refreshed_gallery
@@ -110,6 +110,7 @@ def render_rows(
     spent: of the job's budget on another output.
     """
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
+    check_gpu(job)
     with Start(job.fleet, job.retries) as start:
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
         if is_new:
