@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
@@ -16,6 +16,7 @@ from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
@@ -28,9 +29,10 @@ from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun
 from framefleet.pipeline.render.clock import Charges, Clock
 from framefleet.pipeline.render.findings import Findings, surroundings
 from framefleet.pipeline.render.findings_storage import Places
-from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
+from framefleet.pipeline.render.fused.row_thread import RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -41,6 +43,7 @@ from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_seconds import RowSeconds
+from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.shared_calls import SharedCalls
 from framefleet.pipeline.render.text_encoders import Encoders
 from framefleet.pipeline.request import Request, one_step
@@ -103,7 +106,12 @@ class Renderer:
             self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
         keep = keep or KeptSteps()
-        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep)
+        options = model.settings.options
+        self._tails = Tails(
+            lambda: self._batcher.num_away,
+            is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
+        )
+        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep, self._tails)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(
             model,
@@ -122,16 +130,16 @@ class Renderer:
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        audited = partial(self.clock.around, "audit", "", self._plain)
+        audited = partial(self.clock.around, "audit", "", self._judge)
         self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
-        cache = model.settings.options.cache
-        self._cache = StepCache(cache, model.denoisers()) if cache else None
-        self._rows = RowQueue(self._auditor.apart, all_alone=cache is not None)
+        self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
+        self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
+        self._at_home = ExitStack()
         self._learn_anew()
 
     @property
@@ -150,12 +158,10 @@ class Renderer:
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
-        couple rows, and so would whatever a network keeps in itself: one.
+        couple rows, and so would whatever a network keeps in itself: one. Rows that are away do not count.
         """
-        if self._rows.all_alone:
-            return 1
-        reach = min(self._batcher.reach, self.batching.max_rows)
-        return 1 if reach == 1 else 2 * reach
+        reach = 1 if self._rows.all_alone else min(self._batcher.reach, self.batching.max_rows)
+        return self._batcher.num_away + (1 if reach == 1 else 2 * reach)
 
     def render(self, requests: Iterable[Request], *, progress: bool | None = None) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
@@ -260,7 +266,7 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
-            if finished:
+            if finished and not self._rows.has_others(finished):
                 self._reset()
             self._row_watch.check(self._rows.under_way[task] for task in finished)
             for task in finished:
@@ -339,6 +345,7 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
+        self._at_home.close()
         self._reset()
         self._encoders.bring()
         self._rows.clear()
@@ -351,10 +358,20 @@ class Renderer:
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
         self._row_watch.begin(row)
+        call, thread = partial(self._call, row), None
+        if self._tails.has_look(row.request.recipe):
+            self._at_home.enter_context(networks_at_home())
+            thread = RowThread(call, around=self._as_here)
         task = RowTask(
-            partial(self._call, row), row.draws, self._hand_over.journal(row), turn=partial(self._turn, row)
+            call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
         )
         self._rows.start(self._batcher.start(task), row)
+
+    @contextmanager
+    def _as_here(self) -> Iterator[None]:
+        """Have what torch keeps per thread as it is on the renderer's."""
+        with on_device(self.model.environment["device"]), as_in_pipelines():
+            yield
 
     def _reset(self) -> None:
         """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
@@ -373,10 +390,15 @@ class Renderer:
 
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
-        task = RowTask(partial(self._plain, row))
+        task = RowTask(partial(self._judge, row))
         with self.clock.spending("plain"):
             task.run()
         return task
+
+    def _judge(self, row: RenderRow) -> Rendered:
+        """Make the plain call of a row, while no other's code runs."""
+        self._batcher.wait_for_away()
+        return self._plain(row)
 
     @contextmanager
     def _turn(self, row: RenderRow) -> Iterator[None]:
