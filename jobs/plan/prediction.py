@@ -62,7 +62,8 @@ class Kinds:
     _num_asked: int = 0
 
     def add(self, shape: str, request: Request) -> None:
-        name = f"{request.recipe} {shape}" if request.recipe != "generate" else shape
+        is_said = request.recipe == "generate" or request.recipe in shape
+        name = shape if is_said else f"{request.recipe} {shape}"
         self.by_name.setdefault(name, RowKind(name)).add(request)
         self._note(request)
 
@@ -257,7 +258,7 @@ def plan_audits(
     audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int
 ) -> AuditPlan | None:
     """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first."""
-    if not num_pending or batching.max_rows == 1 or not audit.is_on(batching.mode):
+    if not num_pending or not audit.is_on(batching.mode):
         return None
     odds, still = audit.odds(num_pending), num_pending / sum(shapes.values())
     counts = [round(count * still) for count in shapes.values()]

@@ -181,7 +181,7 @@ def test_a_plan_says_how_many_audits_there_will_be() -> None:
     assert asked is not None
     assert (asked.most_wrong, round(asked.num_audits, -2)) == (100, 2900)
     assert plan_audits(Audit(every=0), Batching(), shapes, num_pending=9) is None
-    assert plan_audits(Audit(), Batching(max_rows=1), shapes, num_pending=9) is None
+    assert plan_audits(Audit(), Batching(max_rows=1), shapes, num_pending=9) is not None
     assert plan_audits(Audit(), Batching(mode="fast"), shapes, num_pending=9) is None
     assert plan_audits(Audit(), Batching(), shapes, num_pending=0) is None
 
