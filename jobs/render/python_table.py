@@ -99,10 +99,19 @@ def arrow_of(rows: object) -> pa.Table:
     elif hasattr(rows, "__arrow_c_stream__"):
         table = pa.table(rows)
     elif isinstance(rows, Mapping):
-        table = _of_columns({str(name): list(values) for name, values in rows.items()})
+        table = _of_columns({str(name): _cells(str(name), values) for name, values in rows.items()})
     else:
         table = _of_columns(_columns(rows))
     return table.replace_schema_metadata(None)
+
+
+def _cells(name: str, values: object) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise TableError(
+            f"table=: {name} is {shown(values)}, and a dict of columns has a list of cells for each",
+            f"write {{{name!r}: [...]}}, or [{{{name!r}: ...}}] for one row; `defaults` are for all rows",
+        )
+    return list(values)
 
 
 def check_no_password(name: str, cells: pa.ChunkedArray) -> None:
@@ -131,6 +140,13 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 
 
 def _frame(rows: Any) -> pa.Table:
+    if not hasattr(rows, "columns"):
+        raise TableError(
+            f"table= is of type pandas.{type(rows).__name__}", "give a DataFrame, e.g. by to_frame()"
+        )
+    names = [str(name) for name in rows.columns]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise TableError(f"table= has the column {twice!r} twice", "rename one of them")
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects

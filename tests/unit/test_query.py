@@ -126,4 +126,4 @@ def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() ->
 
 
 def test_columns_that_a_condition_may_be_about_are_found_by_their_names() -> None:
-    assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed", "Seed"]
+    assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed"]

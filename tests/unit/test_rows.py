@@ -210,7 +210,7 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         (
             {"guidance_scale": [float("nan")]},
             "row 17: guidance_scale is nan, but it must be a finite number",
-            "use a finite number",
+            "use a number in digits",
         ),
         ({"seed": [-1]}, "row 17: seed is -1, but seeds go from 0 to 2**63 - 1", "use a seed in that range"),
         ({"seed": [1.5]}, "row 17: seed is 1.5, but it must be a whole number", "use a whole number"),

@@ -18,8 +18,8 @@ from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 
 EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
 
-_NOT_WHOLE = Refused(reason="it must be a whole number", fix="write it in digits alone, e.g. 42")
-_NOT_FINITE = Refused(reason="it must be a finite number", fix="write it in digits and a point, e.g. 7.5")
+_NOT_WHOLE = Refused(reason="it must be a whole number", fix="use a whole number in digits, e.g. 42")
+_NOT_FINITE = Refused(reason="it must be a finite number", fix="use a number in digits, e.g. 7.5")
 # What spreadsheets of half of the world write, and what may be either: "5,5", "1.000,5", "1,000".
 _WITH_COMMA = re.compile(r"\s*[+-]?[0-9][0-9.,]*,[0-9]+\s*", re.ASCII)
 _ROUNDED = re.compile(r"\s*[+-]?[0-9.]+e[+-]?[0-9]+\s*", re.ASCII | re.IGNORECASE)
@@ -99,14 +99,14 @@ def _whole(value: Any) -> Scalar | Refused:
     if isinstance(value, Decimal):  # "50.0", or of a column of decimals: all digits are there
         return int(value) if value.is_finite() and value == value.to_integral_value() else _NOT_WHOLE
     if isinstance(value, float) and value.is_integer():
-        return int(value) if abs(value) < EXACT_FLOATS else inexact("float64")
+        return int(value) if abs(value) < EXACT_FLOATS else inexact("float")
     return value if isinstance(value, Refused | int) and not isinstance(value, bool) else _NOT_WHOLE
 
 
 def inexact(column: str) -> Refused:
     """Return why a whole number is refused that a column of these floats rounds. column: its type."""
     fix = "make it an int64 column; what was rounded is lost"
-    return Refused(reason=f"a {column} column does not hold every whole number of that size", fix=fix)
+    return Refused(reason=f"a {column} column does not hold it exactly", fix=fix)
 
 
 def _decimal(text: str) -> Decimal | Refused:
@@ -132,8 +132,10 @@ def _comma(text: str) -> Refused:
 
 
 def _number(value: Any) -> Scalar | Refused:
-    if isinstance(value, str) and _WITH_COMMA.fullmatch(value):
-        return _comma(value)
+    if isinstance(value, str):
+        if _WITH_COMMA.fullmatch(value):
+            return _comma(value)
+        value = value if _NUMBER.fullmatch(value.strip()) else math.nan  # Python also reads 1_000
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
