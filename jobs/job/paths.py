@@ -24,6 +24,7 @@ from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 log = logging.getLogger(__name__)
 
 _MODELS = (("model",), ("models", "*"))
+_SIGNING = (("marks", "sign"), ("media", "c2pa"))
 # Keys whose texts may be paths, or names of the hub.
 _NAMES: tuple[Key, ...] = (
     *(
@@ -43,16 +44,14 @@ _PATHS: tuple[Key, ...] = (
     ("scores", "*", "similarity"),
     ("sweep", "*", "file"),
     ("sweep", "*", "*", "file"),
-    *(
-        (*key, name)
-        for key in (("marks", "sign"), ("media", "c2pa"))
-        for name in ("certificate", "private_key")
-    ),
+    *((*key, "certificate") for key in _SIGNING),
+    *((*key, "private_key") for key in _SIGNING),
     ("marks", "watermark", "weights"),
     ("marks", "watermark", "*", "weights"),
-    ("train", "cache"),
+    ("train", "prepared"),
 )
-_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|%\w+%")
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")
+_VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +136,7 @@ def absolute_paths(values: dict[str, Any]) -> None:
 def check_variables(values: Mapping[str, Any]) -> None:
     """Raise JobError for a path with an environment variable: workers may have others, and records theirs."""
     for named in paths_in(values):
-        variable = _VARIABLE.search(named.text)
+        variable = (_VARIABLE_IN_URL if "://" in named.text else _VARIABLE).search(named.text)
         if variable and not os.path.lexists(os.path.expanduser(named.text)):
             raise JobError(
                 f"{named.place} is {public_url(named.text)}, and environment variables are not replaced",

@@ -1,7 +1,7 @@
 """The job file: YAML, or options of the command line, in; one checked `Job` out.
 
-Paths that a file names start in its folder (see `paths.py`), those of options in the current one. A key without a value (`null`) means its default, but below `defaults:`, where it
-is a value.
+Paths that a file names start in its folder (see `paths.py`), those of options in the current one. A key
+without a value (`null`) means its default, but below `defaults:`, where it is a value.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 # Configs nest some six deep. Past a thousand Python's own parser gives up, and well before that what walks or
 # writes such a value.
 MAX_DEPTH = 64
+EXACT_FLOATS = 2**53  # from here on floating-point numbers do not hold every whole one
 
 CANONICAL: dict[str, Any] = {
     "sort_keys": True,

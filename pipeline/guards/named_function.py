@@ -45,6 +45,9 @@ def _source_file(function: Callable[..., Any]) -> Path:
     return Path(inspect.getsourcefile(inspect.unwrap(function)) or "<none>")
 
 
+_HERE = "run from the folder that holds the module"
+
+
 def _imported(module_name: str, name: str, kind: str, folder: str | None) -> Any:
     here = str(Path.cwd())
     sys.path += [one for one in (folder, here) if one and one not in sys.path]
@@ -55,12 +58,8 @@ def _imported(module_name: str, name: str, kind: str, folder: str | None) -> Any
     except RecipeError:
         raise
     except Exception as error:  # the user's own module, which may raise anything when it is imported
-        places = (
-            f"next to the job file, in {folder}" if folder and folder != here else "in the current folder"
-        )
-        raise RecipeError(
-            f"{kind} {name!r}: cannot import {module_name!r}: {error}", f"put the module {places}"
-        ) from error
+        fix = f"put the module next to the job file, in {folder}" if folder else _HERE
+        raise RecipeError(f"{kind} {name!r}: cannot import {module_name!r}: {error}", fix) from error
 
 
 def _import_from(folder: str, top: str) -> None:

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.json_text import EXACT_FLOATS, parse_json
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.ranges import MAX_FRAMES, MAX_LIST, MAX_SIDE, out_of_range
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PART_KINDS, ListKind, Scalar, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
-
-EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
 
 _NOT_WHOLE = Refused(reason="it must be a whole number", fix="use a whole number in digits, e.g. 42")
 _NOT_FINITE = Refused(reason="it must be a finite number", fix="use a number in digits, e.g. 7.5")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-EXACT_FLOATS = 2**53  # to which floating-point numbers hold all whole ones
+from framefleet.pipeline.guards.json_text import EXACT_FLOATS
+
 # Fifteen digits come back from any number, written like this.
 _SHORT_NUMBER = r"^-?(?:0|[1-9][0-9]*)(?:\.(?:0|[0-9]*[1-9]))?$"
 _SHORT = 16
@@ -32,7 +33,7 @@ def type_of(texts: pa.Array) -> pa.DataType:
     return next(kinds, pa.string())
 
 
-def values_of(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     """Return the values, and the offsets of texts that do not come back from any, which are null there."""
     if kind == pa.string():
         return texts, []
@@ -45,8 +46,8 @@ def values_of(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     if len(texts) == 1:
         return pa.nulls(1, kind), [0]
     half = len(texts) // 2
-    first, odd = values_of(texts[:half], kind)
-    second, more = values_of(texts[half:], kind)
+    first, odd = typed_cells(texts[:half], kind)
+    second, more = typed_cells(texts[half:], kind)
     return pa.concat_arrays([first, second]), [*odd, *(half + offset for offset in more)]
 
 
@@ -55,7 +56,7 @@ def _come_back(texts: pa.Array, kind: pa.DataType) -> bool:
         return any(pc.all(pc.is_in(texts, pa.array(words))).as_py() for words in _TRUTHS)
     if len(texts) > 1 and _parsed(texts[:1], kind) is None:  # of most columns, the first says it
         return False
-    return not values_of(texts, kind)[1]
+    return not typed_cells(texts, kind)[1]
 
 
 def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array | None:

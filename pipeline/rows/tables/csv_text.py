@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import TableError
 _SAMPLE = 1 << 20  # bytes, by which separator, header and quoting are judged
 MAX_ROW = 1 << 20  # bytes; Arrow reads no longer rows
 _LINE_ENDS = b"\r\n"
-_SEP_LINE = re.compile(rb"sep=([^\r\n])\r?\n", re.IGNORECASE)  # how Excel is told the separator
+_SEP_LINE = re.compile(rb"sep=([^\r\n])\r?\n", re.IGNORECASE)  # how Excel learns the separator
 _SHOWN = 40  # bytes of a cell in a message
 
 

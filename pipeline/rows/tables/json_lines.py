@@ -14,10 +14,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.json_text import CANONICAL
+from framefleet.pipeline.guards.json_text import CANONICAL, EXACT_FLOATS
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.cell_types import EXACT_FLOATS
 from framefleet.pipeline.rows.tables.formats import raw_bytes
 from framefleet.pipeline.rows.tables.json_objects import JsonObject, WrittenNumber, objects_in
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.rows.tables.cell_types import type_of, values_of
+from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.pipeline.rows.tables.table_files import TableFile
 
@@ -53,7 +53,7 @@ def with_partitions(sources: Sequence[TableFile]) -> tuple[TableFile, ...]:
     for name in texts[0]:
         cells = pa.array([own[name] for own in texts], pa.string())
         kind = pa.string() if name in sources[0].arguments else type_of(cells.unique())
-        columns[name] = values_of(cells, kind)[0]
+        columns[name] = typed_cells(cells, kind)[0]
     return tuple(
         replace(source, partition={name: column[number] for name, column in columns.items()})
         for number, source in enumerate(sources)

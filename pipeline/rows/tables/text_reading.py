@@ -22,7 +22,7 @@ import pyarrow.csv
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.cell_types import type_of, values_of
+from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
 from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
@@ -115,7 +115,7 @@ class CsvRows:
         columns = []
         for field in self.schema:
             texts = batch.column(self._names.index(field.name))
-            column, misfits = values_of(texts, field.type)
+            column, misfits = typed_cells(texts, field.type)
             columns.append(column)
             for offset in misfits:
                 odd.setdefault(offset, []).append(
@@ -162,7 +162,7 @@ def _shown(text: pa.Scalar) -> str:
 
 
 def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows below the header. Columns are told by their place, as names may be there twice."""
+    """Yield the rows below the header. Columns have numbers for names, as names may be there twice."""
     names = [f"{place}" for place in range(num_columns)]
     reader = pa.csv.open_csv(
         text,
