@@ -333,6 +333,10 @@ class TableJob(Section):
         job._folder = folder
         return job
 
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, wherever their files are."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
     @property
     def folder(self) -> str | None:
         """The folder of the job file, where its modules are; None for a job without one."""

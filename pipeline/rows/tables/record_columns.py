@@ -81,8 +81,8 @@ def carried_columns(
         name = f"{_SOURCE}{column}" if plain_name(column) in own else column
         if plain_name(name) in own or (name != column and plain_name(name) in others):
             raise TableError(
-                f"column {column!r} has the name of a column that every record gets (or, but for its case, of "
-                f"another one), and {name!r}, which it would be kept as, is there too",
+                f"column {column!r} has the name of a column that every record gets (or of another "
+                f"one, as case does not count), and {name!r}, which it would be kept as, is there too",
                 "rename one of them in the table",
             )
         names[column] = name
