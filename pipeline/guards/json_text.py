@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
@@ -30,19 +30,14 @@ _MARK = secrets.token_hex(16)
 _BLANK = re.compile(f'"{_MARK}:([0-9]+)"')
 
 
-def parse_json(
-    text: str | bytes,
-    *,
-    parse_float: Callable[[str], Any] | None = None,
-    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
-) -> Any:
+def parse_json(text: str | bytes, decoder: json.JSONDecoder | None = None) -> Any:
     """Return the value. Raises ValueError for what is not JSON, or nests deeper than `MAX_DEPTH`.
 
-    parse_float, pairs: make numbers with a fraction or an exponent, and mappings.
+    decoder: makes the values; of text.
     """
     too_deep = f"it nests more than {MAX_DEPTH} levels deep"
     try:
-        value = json.loads(text, parse_float=parse_float, object_pairs_hook=pairs)
+        value = decoder.decode(text) if decoder else json.loads(text)  # type: ignore[arg-type]
     except RecursionError:
         raise ValueError(too_deep) from None
     level = [value]

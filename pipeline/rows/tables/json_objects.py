@@ -7,6 +7,7 @@ time. One object of columns, as pandas' `to_json` writes it, becomes the objects
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -145,7 +146,7 @@ def _rows_of_columns(line: int, text: bytes | JsonObject) -> list[JsonObject] | 
 
 def _object(text: bytes, line: int) -> JsonObject:
     try:
-        values = parse_json(text.decode("utf-8", "surrogateescape"), parse_float=_number, pairs=_mapping)
+        values = parse_json(text.decode("utf-8", "surrogateescape"), _DECODER)
     except ValueError as error:
         raise ValueError(f"line {line}: {error}{_encoding_of(text)}") from None
     if not isinstance(values, dict):
@@ -171,6 +172,9 @@ def _mapping(pairs: list[tuple[str, Any]]) -> JsonObject:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"it has the key {twice!r} twice")
     return values
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, object_pairs_hook=_mapping)
 
 
 def _encoding_of(line: bytes) -> str:
