@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 
 # Fifteen digits come back from any number, written like this.
-_SHORT_NUMBER = r"^-?(?:0|[1-9][0-9]*)(?:\.(?:0|[0-9]*[1-9]))?$"
+_SHORT_NUMBER = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.(?:0|[0-9]*[1-9]))$"
 _SHORT = 16
 _TRUTHS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))  # of JSON, Python and spreadsheets
 _DAY = "1970-01-01 "
