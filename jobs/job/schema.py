@@ -232,7 +232,7 @@ class InputsSection(Section):
     URLs need no root."""
     base: _Text | None = None
     """Folder or URL where relative paths start; rows may name files in it too. Default: the table's folder,
-    or without a table the current one."""
+    or without a table the job file's, or the current one."""
 
 
 class LoraSection(Section):

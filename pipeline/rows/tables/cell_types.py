@@ -6,6 +6,8 @@ digits. Spaces around a number do not count.
 
 from __future__ import annotations
 
+import math
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -89,4 +91,4 @@ def _is_spelled(text: str) -> bool:
     """Tell whether a text is what Python writes of a number, or a whole number that floats hold."""
     number = float(text)
     is_whole = abs(number) <= EXACT_FLOATS and number.is_integer()
-    return repr(number) == text or (is_whole and text == str(int(number)))
+    return math.isfinite(number) and (repr(number) == text or (is_whole and text == str(int(number))))

@@ -108,7 +108,9 @@ def _is_all(cells: pa.Array, value: pa.Scalar) -> bool:
 
 
 def check_lake(filesystem: Any, folder: str, location: str) -> None:
-    """Raise TableError where a folder is a table of Delta Lake, Iceberg, Lance or Hudi."""
+    """Raise TableError where a folder is a table of Delta Lake, Iceberg, Lance or Hudi, or has its data."""
+    if PurePosixPath(folder).name == "data":
+        check_lake(filesystem, str(PurePosixPath(folder).parent), location)
     names = _names_in(filesystem, folder)
     for name, (kind, ending, opened) in _LAKES.items():
         if name in names and any(one.endswith(ending) for one in _names_in(filesystem, f"{folder}/{name}")):

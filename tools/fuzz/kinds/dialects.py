@@ -81,6 +81,8 @@ def _text(rng: Random, form: str) -> str:
     if form in ("unquoted TSV", "unquoted CSV"):  # which have no other way
         for piece in ("\t", "\r\n", "\n", *("," * (form == "unquoted CSV"))):
             text = text.replace(piece, " ")
+        if text[:1] == text[-1:] == '"':  # an enclosed cell, for all who read it
+            text = f"a{text}"
     return text or "x"
 
 
