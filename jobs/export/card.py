@@ -6,10 +6,11 @@ Croissant 1.0: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
+import yaml
 
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
@@ -115,12 +116,17 @@ def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:
 def _card(models: Sequence[tuple[str, str]]) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
-    head = f"---\nlicense: other\nlicense_name: {_plain(name)}\ntags:\n- synthetic\n---\n"
+    head = _head({"license": "other", "license_name": _plain(name), "tags": ["synthetic"]})
     lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
     return (
         f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"
         + "\n".join([*lines, ""])
     )
+
+
+def _head(values: Mapping[str, object]) -> str:
+    """Return what the hub reads of a card, as a library writes it: licenses have names of any kind."""
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)}---\n"
 
 
 def _said(name: str) -> str:

@@ -88,7 +88,7 @@ class CsvRows:
         self._names = [_decoded(name) for name in text.header]
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
             raise TableError(
-                f"{name} has the columns {listed(self._names)}, and the first file {listed(schema.names)}",
+                f"{name} has the columns {_listed(self._names)}, and the first file {_listed(schema.names)}",
                 "write all files of a table with the same columns",
             )
         self._batches = _texts_of(text, len(self._names))
@@ -146,7 +146,7 @@ _NO_NAME = Refused(
 _BLANK = Refused(reason="a row needs a cell", fix="delete the line")
 
 
-def listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     """Return columns as messages show them."""
     more = len(names) - 20
     return ", ".join(map(repr, names[:20])) + (f" and {more:,} more" if more > 0 else "")
