@@ -1,8 +1,7 @@
 """The job file: YAML, or options of the command line, in; one checked `Job` out.
 
-`table`, `output` and `model` of a file are relative to its folder (see `file.py`), other paths to the folder
-in which the command runs. A key without a value (`null`) means its default, but below `defaults:`, where it
-is a value.
+Paths that a file names start in its folder (see `paths.py`), those of options in the current one. A key
+without a value (`null`) means its default, but below `defaults:`, where it is a value.
 """
 
 from __future__ import annotations
@@ -10,7 +9,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -228,7 +235,7 @@ class InputsSection(Section):
     URLs need no root."""
     base: _Text | None = None
     """Folder or URL where relative paths start; rows may name files in it too. Default: the table's folder,
-    or without a table the current one."""
+    or without a table the job file's, or the current one."""
 
 
 class LoraSection(Section):
@@ -321,6 +328,22 @@ class TableJob(Section):
     """For rows that cannot be used: fail refuses the table, skip leaves them out."""
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)  # may hold credentials
     """fsspec options to open table, model and output: key, secret, endpoint_url, ..."""
+    _folder: str | None = PrivateAttr(default=None)
+
+    def in_folder(self, folder: str) -> Self:
+        """Return the job as that of a file in this folder, where its modules are."""
+        job = self.model_copy()
+        job._folder = folder
+        return job
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, wherever their files are."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of the job file, where its modules are; None for a job without one."""
+        return self._folder
 
 
 class StepsSection(Section):
