@@ -20,7 +20,7 @@ from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
-from framefleet.cluster.fleet.start import Start, as_joined
+from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
@@ -110,6 +110,7 @@ def render_rows(
     spent: of the job's budget on another output.
     """
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
+    check_own_ray(job.fleet)
     with Start(job.fleet, job.retries) as start:
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
         if is_new:
