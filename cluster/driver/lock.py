@@ -6,6 +6,10 @@ that was frozen finds out that it lost the lock, and can do no harm to it. In it
 counter every few seconds. It is replaced at once where its file or its machine says that it is gone, and
 otherwise once its counter has stood still by our own clock. What the replaced one still does after a `check`
 is sealed out: see `outputs/parts/seals.py`.
+
+This is the one way to take an output. Whoever takes it finishes what others left and deletes what does not
+count, before anything else is read: parts that were replaced, merged or late, weights of a fleet that is
+gone; and, in the background, what was half written.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from framefleet.cluster.driver.holder import (
 )
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES
+from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
@@ -41,8 +45,9 @@ from framefleet.pipeline.outputs.parts.seals import (
     seal_now,
     seal_of,
     sealed_too,
+    sweep_late,
 )
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 STOP, PAUSE = ASKED = ("stop", "pause")  # of a driver, with `framefleet stop` and so on
 FORMER_LOCK = "driver.lock"  # of earlier versions
@@ -111,6 +116,9 @@ class DriverLock:
             pause_s = min(2 * pause_s, self._beat_s)
         finish_replacing(self._store, self, self._unfinished())
         self.seal()  # before the first beat: one that comes late must not take the seal back
+        sweep_late(self._store, self)
+        self._store.delete_all(WEIGHTS)
+        sweep_in_background(self._store)
         self.check()
 
     def _unfinished(self) -> set[int]:

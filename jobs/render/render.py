@@ -47,7 +47,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -128,9 +128,7 @@ def render_rows(
                 watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
-                sweep_late(resolved.store, lock)
                 finish_taking_back(resolved.store, index, lock)
-                sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
                 if not recalled:
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
