@@ -117,8 +117,11 @@ class Driver:
     def _is_finished(self) -> bool:
         """Tell whether every row has ended, after a last look for rows that were added."""
         if self._lanes.finished:
+            lock = self._work.lock
+            takes, lock.takes_tables = lock.takes_tables, False  # what it has promised by now is there
             self._lanes.reopen()
             self._lanes.fill()
+            lock.takes_tables = takes and not self._lanes.finished
         return self._lanes.finished
 
     @property

@@ -135,7 +135,7 @@ def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pic
     store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
     try:
         content = store.read(name, _MAX_BYTES + 1)
-        if name == PICKS and store.list(PICK_FILES):  # servers may have stored more than they put together there
+        if name == PICKS and store.list(PICK_FILES):  # where servers keep more
             content = gathered_picks(store)
     except FileNotFoundError:
         raise JobError(

@@ -183,6 +183,7 @@ def render_pending(
         work = replace(work, spent=work.spent + elsewhere, largest=largest, row_work=row_work)
         if index.is_whole:
             work = replace(work, more=Additions(resolved, survey, index, lock).take)
+            lock.takes_tables = True
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:

@@ -173,7 +173,7 @@ COMMANDS = {
     "merge": Command(lambda _: None, merge, render),
     "retry": Command(render_with_failures, retry, render),  # retry has nothing to do then
     "add": Command(render, add, render),
-    "fleet": Command(many_parts, fleet, fleet),
+    "fleet": Command(lambda _: None, fleet, fleet),
     "export": Command(render, export, export),
 }
 
