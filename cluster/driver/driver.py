@@ -91,8 +91,9 @@ class Driver:
             raise
         finally:
             self._close()
-            self._told()
-        summary = self._tally.summary(time.monotonic())
+            progress = self._told()
+        self._on_progress(progress)  # what is scraped now is what the summary says
+        summary = replace(self._tally.summary(time.monotonic()), figures=progress.figures)
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())

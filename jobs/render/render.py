@@ -251,6 +251,8 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
     if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(resolved.store)):
         parts[-1] += f" ({num_begun:,} of them half-done)"
+    if counts.later:
+        parts.append(f"{counts.later:,} left for later runs")
     return ", ".join(parts)
 
 

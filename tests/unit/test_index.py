@@ -122,3 +122,9 @@ def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:
     index.render_again([name("b")])
     index.reopen()
     assert index.first_pending() == 1
+
+
+def test_rows_that_a_run_leaves_to_others_are_not_done(index: RowIndex) -> None:
+    index.mark_done(to_ids([name("a")]))
+    index.leave_only([name("c")])
+    assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=1, pending=1, later=2)
