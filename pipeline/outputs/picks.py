@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 _MAX_BYTES = 1 << 28
 
 
-class Pick(BaseModel):
+class PickChange(BaseModel):
     """What is kept of one clip, and a change of it."""
 
     model_config = ConfigDict(strict=True)
@@ -36,7 +36,7 @@ class Pick(BaseModel):
     note: Annotated[str, Field(max_length=10_000)] = ""
 
 
-class KeptPick(Pick):
+class KeptPick(PickChange):
     """at: of two the larger one counts; nanoseconds, but never below what its server had seen of the clip."""
 
     at: Annotated[int, Field(ge=0)] = 0
@@ -89,12 +89,12 @@ class PickKeeper:
         self._seen = {row_id: pick.at for row_id, pick in found.items()}
         return {row_id: pick for row_id, pick in found.items() if pick.stars or pick.note}
 
-    def change(self, pick: Pick) -> None:
+    def change(self, pick: PickChange) -> None:
         """Keep what is said of one clip, in place of what was; nothing of one without stars and note."""
         with self._lock:
             at = max(time.time_ns(), self._seen.get(pick.row_id, 0) + 1)
             kept = KeptPick(**pick.model_dump() | {"at": at})
-            # Stored, or not kept at all: the caller is told which.
+            # Stored, or not kept at all: the caller learns which.
             self._store.write(self._path, _lines({**self._own, pick.row_id: kept}.values()))
             self._own[pick.row_id] = kept
             self._gather()

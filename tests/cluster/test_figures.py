@@ -1,4 +1,4 @@
-"""One real run: summary, webhook, /metrics, status and report say the same of everything that they all say."""
+"""One real run: summary, webhook, /metrics, status and report say the same of all that they all say."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from framefleet.jobs.look.page_server import OutputHandler, PageServer
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
-from framefleet.pipeline.outputs.picks import Pick, PickKeeper
+from framefleet.pipeline.outputs.picks import PickChange, PickKeeper
 from framefleet.pipeline.outputs.stores.store import Store
 
 # The page may ask this server alone, and knows by the second line that it keeps picks.
@@ -29,7 +29,7 @@ _PLACE = b'<meta name="framefleet-picks" content="../picks">'
 log = logging.getLogger(__name__)
 
 
-_PICK = TypeAdapter(Pick)
+_PICK = TypeAdapter(PickChange)
 
 
 class GalleryServer(PageServer):
