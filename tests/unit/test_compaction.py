@@ -153,6 +153,26 @@ def test_a_kill_before_all_small_parts_are_gone_shows_no_row_twice_and_is_finish
     assert records_in(store) == before
 
 
+def test_compact_after_a_killed_one_leaves_each_row_once_for_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+    import pandas
+
+    def killed(store: Store, paths: Iterable[str]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete_many", killed)
+        with pytest.raises(KeyboardInterrupt):
+            framefleet.compact(store.url_of(""))
+    folder = store.url_of(RECORDS)
+    assert len(pandas.read_parquet(folder)) == 2 * NUM_ROWS
+    framefleet.compact(store.url_of(""))
+    assert len(pandas.read_parquet(folder)) == NUM_ROWS
+    assert duckdb.sql(f"SELECT count(*) FROM '{folder}/*.parquet'").fetchall() == [(NUM_ROWS,)]
+
+
 def test_a_part_that_does_not_count_yet_is_not_read_and_goes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
