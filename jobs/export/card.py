@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
+import yaml
 
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
@@ -117,14 +118,29 @@ def _card(models: Sequence[tuple[str, str]], data_files: Mapping[str, str]) -> s
     """Return the card. Without its `configs`, `datasets` takes croissant.json next to few clips for data."""
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
-    patterns = "".join(f"  - split: {split}\n    path: {path}\n" for split, path in data_files.items())
-    configs = f"configs:\n- config_name: default\n  data_files:\n{patterns}"
-    head = f"---\nlicense: other\nlicense_name: {_plain(name)}\ntags:\n- synthetic\n{configs}---\n"
+    head = _head(
+        {
+            "license": "other",
+            "license_name": _plain(name),
+            "tags": ["synthetic"],
+            "configs": [
+                {
+                    "config_name": "default",
+                    "data_files": [{"split": split, "path": path} for split, path in data_files.items()],
+                }
+            ],
+        }
+    )
     lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
     return (
         f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"
         + "\n".join([*lines, ""])
     )
+
+
+def _head(values: Mapping[str, object]) -> str:
+    """Return what the hub reads of a card, as a library writes it: licenses have names of any kind."""
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)}---\n"
 
 
 def _said(name: str) -> str:

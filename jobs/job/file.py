@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from framefleet.cluster.fleet.gpus import lacking_gpu
 from framefleet.jobs.job.mistakes import NAMED, Key, mistakes_in
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
+from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
+_NOWHERE: Mapping[Key, str] = {}
 
 
 def load_job(
@@ -40,13 +43,30 @@ def load_job(
     table: str | None = None,
     model: str | None = None,
     output: str | None = None,
+    is_rendered: bool = False,
 ) -> Job:
     """Return the job of a file with some of its values replaced, or of options alone.
 
     sets: as "fleet.workers=2", the value in YAML. table, model, output: the same, as text. Later ones win.
-    Raises JobError.
+    is_rendered: now, so that this machine must have what its workers need here. Raises JobError.
     """
-    return load_job_as(Job, path, sets, table=table, model=model, output=output)
+    values, places = _given(path, sets, table=table, model=model, output=output)
+    job = _checked(values, places, Job)
+    if is_rendered:
+        check_gpu(job, places)
+    return job
+
+
+def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
+    """Raise JobError where workers would start on this machine, and want a GPU that it does not have.
+
+    places: where values stand, by their keys.
+    """
+    sections = {("models", name) if name else ("model",): one for name, one in job.by_name.items()}
+    devices = {(*key, "device"): section.device for key, section in sections.items()}
+    if lack := lacking_gpu(job.fleet, devices):
+        place = f"{places[lack.key]}: " if lack.key in places else ""
+        raise JobError(f"{place}{lack.problem}", lack.fix)
 
 
 def load_job_as(
@@ -59,8 +79,15 @@ def load_job_as(
     output: str | None = None,
 ) -> AnyJob:
     """Return a job of that kind, as `load_job` does."""
+    values, places = _given(path, sets, table=table, model=model, output=output)
+    return _checked(values, places, kind)
+
+
+def _given(
+    path: str | Path | None, sets: Sequence[str], **options: str | None
+) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Return all that is said of a job, and where each value stands. options: of the command line."""
     values, places = _read(Path(path)) if path is not None else ({}, {})
-    options = {"table": table, "model": model, "output": output}
     given = {option: text for option, text in options.items() if text is not None}
     if path is not None:
         _resolve_paths(values, Path(path), replaced=set_values(sets) | given)
@@ -68,7 +95,7 @@ def load_job_as(
         _check_text(text, f"--{option}")
         _put(values, places, _stem(values, option), text, place=f"--{option}")
     _put_all(values, places, sets)
-    return _checked(values, places, kind)
+    return values, places
 
 
 def is_training(path: str | Path | None, sets: Sequence[str] = ()) -> bool:
@@ -177,6 +204,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             f"{path} is a table, and a job file belongs here", f"write it as {quoted('--table', path)}"
         )
     try:
+        if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
+            check_regular(path)
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except OSError as error:

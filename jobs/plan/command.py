@@ -226,6 +226,8 @@ def _show(plan: JobPlan) -> None:
     for line in _carried_lines(plan):
         stdout.say(line)
     stdout.print(_shapes(plan.shapes))
+    if len(plan.lanes) > 1:
+        stdout.say(lanes_line(plan.lanes))
     if plan.audits:
         stdout.say(audits_line(plan.audits, plan.counts.pending))
     for name, one in models.items():
@@ -292,6 +294,15 @@ def _counted(key: str, numbers: Mapping[str, int | str]) -> Table:
     for name, number in numbers.items():
         table.add_row(name, number if isinstance(number, str) else f"{number:,}")
     return table
+
+
+def lanes_line(lanes: Mapping[str, int]) -> str:
+    """Return which rows share no process, and what that costs."""
+    parts = (f"{name} ({num:,} row{'s' * (num != 1)})" for name, num in lanes.items())
+    return (
+        f"lanes: {len(lanes)}, whose rows share no process, so a model is loaded at least {len(lanes)} "
+        f"times: {'; '.join(parts)}"
+    )
 
 
 def audits_line(audits: AuditPlan, num_pending: int) -> str:

@@ -61,7 +61,8 @@ class Kinds:
     _num_asked: int = 0
 
     def add(self, shape: str, request: Request) -> None:
-        name = f"{request.recipe} {shape}" if request.recipe != "generate" else shape
+        is_said = request.recipe == "generate" or request.recipe in shape
+        name = shape if is_said else f"{request.recipe} {shape}"
         self.by_name.setdefault(name, RowKind(name)).add(request)
         self._note(request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -306,3 +307,13 @@ def test_bytes_that_are_no_text_are_refused_where_they_were_typed() -> None:
         load_job(None, table="t.csv", model="m", output="out-\udcff")
     with pytest.raises(JobError, match="--set holds bytes that are not UTF-8"):
         load_job(None, ["output=out-\udcff"])
+
+
+def test_a_job_file_that_is_a_pipe_or_has_no_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    with open(tmp_path / "sparse.yaml", "wb") as file:
+        file.truncate(40 << 30)
+    for name, said in (("pipe", "it is a pipe"), ("zero", "is longer than"), ("sparse", "is longer than")):
+        with pytest.raises(JobError, match=said):
+            load_job(tmp_path / f"{name}.yaml")

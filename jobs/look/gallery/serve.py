@@ -1,6 +1,6 @@
 """A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
 
-    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only clips/ and previews/
+    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only media in clips/ and previews/
     http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
 
 `page_server.py` says who may ask.
@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pydantic import TypeAdapter, ValidationError
 
 from framefleet.jobs.look.gallery.gallery import INDEX
-from framefleet.jobs.look.page_server import OutputHandler, PageServer
+from framefleet.jobs.look.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
@@ -23,8 +23,12 @@ from framefleet.pipeline.outputs.picks import PickChange, PickKeeper
 from framefleet.pipeline.outputs.stores.store import Store
 
 # The page may ask this server alone, and knows by the second line that it keeps picks.
+_MAX_PAGE = 1 << 20
 _FILES_ALONE, _ASKS_TOO = b"default-src 'none';", b"default-src 'none'; connect-src 'self';"
 _PLACE = b'<meta name="framefleet-picks" content="../picks">'
+
+_PAGE_TYPES = {".js": "text/javascript", ".css": "text/css"}
+_TYPES = {GALLERY: _PAGE_TYPES, CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +49,22 @@ class GalleryServer(PageServer):
 
 
 class _Handler(OutputHandler):
-    folders = (GALLERY, CLIPS, PREVIEWS)
+    types = _TYPES
+    policy = (
+        "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' data:; media-src 'self'"
+    )
     picks: PickKeeper
 
     def made(self, path: str) -> tuple[bytes, str] | None:
+        if path == INDEX:
+            page = self.store.read_own(INDEX, 0, _MAX_PAGE)
+            page = page.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
+            return page, "text/html; charset=utf-8"
         if path != "picks":
             return None
         found = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
         return json.dumps(found).encode(), "application/json"
-
-    def shown(self, path: str, content: bytes) -> bytes:
-        if path == INDEX:
-            content = content.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
-        return content
 
     def take(self, path: str, body: bytes) -> HTTPStatus:
         if path != "picks":

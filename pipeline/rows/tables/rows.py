@@ -19,6 +19,7 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
+from framefleet.pipeline.rows.lane_key import lane_named, lane_of
 from framefleet.pipeline.rows.tables.limits import check_step_lists, limits, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
@@ -159,8 +160,13 @@ class RowPlan:
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         request = self._request(arguments, choice, recipe, special, fps)
-        shape = f"{self.model}: {shape_of(arguments)}" if self.model else shape_of(arguments)
-        return CheckedRow(index=index, request=request, shape=shape)
+        return CheckedRow(index=index, request=request, shape=self._shape(request))
+
+    def _shape(self, request: Request) -> str:
+        """Return what likely shares forwards: rows of other lanes than the job's own never do."""
+        is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
+        others = filter(None, [self.model, request.recipe if is_elsewhere else ""])
+        return ": ".join([*others, shape_of(request.arguments)])
 
     def _is_given(self, target: str, cells: Sequence[Any]) -> bool:
         given = zip(self.readers, cells, strict=True)

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
@@ -173,7 +174,11 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
     elif filesystem.isdir(path):
         found = _visible(_below(filesystem, path, location), path)
     else:
+        if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
+            check_regular(path)
         raise _no_table(filesystem, path, location)
+    for file in found if isinstance(filesystem, LocalFileSystem) else ():
+        check_regular(file)
     if not found:
         raise TableError(f"no table files in {location}", ENDINGS)
     formats = {file_format(name): name for name in found}
