@@ -58,8 +58,7 @@ def _of_rows(progress: Progress) -> list[str]:
 
 def _of_steps(progress: TrainProgress) -> list[str]:
     parts = [f"{progress.done:,}/{progress.total:,} steps", f"loss {progress.loss:.4g}"]
-    if progress.steps_per_s is not None:
-        rate = progress.steps_per_s
+    if rate := progress.steps_per_s:
         parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
     if progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
