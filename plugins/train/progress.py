@@ -37,8 +37,7 @@ class TrainProgress:
 
     def parts(self) -> Sequence[str]:
         parts = [f"{self.done:,}/{self.total:,} steps", f"loss {self.loss:.4g}"]
-        if self.steps_per_s is not None:
-            rate = self.steps_per_s
+        if rate := self.steps_per_s:
             parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
         if self.eta_s is not None:
             parts.append(f"{duration(self.eta_s)} left")
