@@ -127,15 +127,18 @@ class AuditSection(Section):
     """Rows rendered again by plain calls, to check that they are equal."""
 
     every: int = Field(default=_AUDIT.every, ge=0)
-    """Compare each batched row with a probability of at least 1/every, the first of each recipe and shape
-    more often; 0: none."""
+    """Compare each row with a probability of at least 1/every, the first of each recipe and shape more often;
+    0: none."""
     at_most: float | None = Field(default=_AUDIT.at_most, gt=0, le=1)
     """Compare enough rows to say, if all are equal, that at most this share of the job's rows is wrong, with
-    95 % confidence."""
+    95 % confidence; `share` does not limit them then."""
+    share: float | None = Field(default=_AUDIT.share, gt=0, le=1)
+    """Maximum share of the models' time that comparing takes; one row more may be compared, e.g. in a small
+    job. Default: 0.02, or no limit if `every` or `at_most` is set."""
 
     @model_validator(mode="after")
     def _has_audits(self) -> Self:
-        Audit(every=self.every, at_most=self.at_most)  # raises what it does not take
+        Audit(**self.model_dump())  # raises what it does not take
         return self
 
 
