@@ -27,8 +27,8 @@ SAVE_WHOLE = (
     "only where they hold all layers"
 )
 SAVE_PREFIXED = (
-    "if it is of this model, rename its weights: peft begins them with `base_model.model.`, and diffusers "
-    "with the part of the pipeline, e.g. `transformer.`"
+    "if it is of this model, rename its weights: peft begins them with `base_model.model.`, diffusers with "
+    "the part of the pipeline, e.g. `transformer.`"
 )
 # What a LoRA's own description may say besides peft's defaults. The rest makes it more than something added
 # to what a layer returns, and some of it names modules that peft imports.
