@@ -441,7 +441,7 @@ class Driver:
                     assignment = replace(
                         assignment,
                         is_apart=self._audits.is_apart(pending.kind),
-                        is_audited=self._audits.is_due(leased.row.row_id, pending.kind),
+                        is_audited=self._audits.order(leased.row.row_id, pending.kind),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.encoding import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
-from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.spending import model_time_before, spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
@@ -47,6 +47,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -271,6 +272,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         lock=lock,
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
+        model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
         elastic=resolved.job.fleet.elastic,
         num_encoders=resolved.job.fleet.encoders,

@@ -285,4 +285,5 @@ class _Cached(Generic[_Read]):
 def _is_sound(report: Progress) -> bool:
     said = report.audits
     assert said is not None
-    return all(0 <= n < _MOST for n in (report.done, said.num_equal, said.num_unaudited, said.most_wrong))
+    counts = (said.num_equal, said.num_unaudited, said.most_wrong, said.num_kinds, said.num_kinds_compared)
+    return all(0 <= n < _MOST for n in (report.done, *counts))
