@@ -94,8 +94,9 @@ class Driver:
             raise
         finally:
             self._close()
-            self._told()
-        summary = self._tally.summary(time.monotonic())
+            progress = self._told()
+        self._on_progress(progress)  # what is scraped now is what the summary says
+        summary = replace(self._tally.summary(time.monotonic()), figures=progress.figures)
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
@@ -120,8 +121,11 @@ class Driver:
     def _is_finished(self) -> bool:
         """Tell whether every row has ended, after a last look for rows that were added."""
         if self._lanes.finished:
+            lock = self._work.lock
+            takes, lock.takes_tables = lock.takes_tables, False  # what it has promised by now is there
             self._lanes.reopen()
             self._lanes.fill()
+            lock.takes_tables = takes and not self._lanes.finished
         return self._lanes.finished
 
     @property
@@ -437,7 +441,7 @@ class Driver:
                     assignment = replace(
                         assignment,
                         is_apart=self._audits.is_apart(pending.kind),
-                        is_audited=self._audits.is_due(leased.row.row_id, pending.kind),
+                        is_audited=self._audits.order(leased.row.row_id, pending.kind),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )

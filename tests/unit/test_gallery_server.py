@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,8 +39,15 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
+def s3_like() -> Store:
+    """Return an output in a store that can neither append nor create on condition."""
+    return Store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
 def served(output: Store) -> Iterator[GalleryServer]:
     output.delete("stars.jsonl")
+    output.delete_all("stars")
     with GalleryServer(output) as server:
         yield server
 
@@ -133,6 +141,41 @@ def test_what_several_people_choose_at_once_is_kept_and_exported(
     assert picks is not None and len(picks) == 59 and ROW not in picks
     assert ask(served, "picks", {"row_id": ROW, "note": "only a note"})[0] == 200
     assert picked(output.url_of("stars.jsonl"), {}) == picks  # without a star it is not chosen
+
+
+def test_what_is_chosen_through_several_servers_at_once_is_kept(
+    output: Store, served: GalleryServer, s3_like: Store
+) -> None:
+    for store in (output, s3_like):
+        with GalleryServer(store) as one, GalleryServer(store) as other:
+            changes = [{"row_id": f"{n:032x}", "stars": n % 5 + 1} for n in range(120)]
+            servers = [(one, other)[n % 2] for n in range(120)]
+            with ThreadPoolExecutor(8) as people:
+                answers = list(people.map(lambda at, change: ask(at, "picks", change)[0], servers, changes))
+            assert answers == [200] * 120
+            kept = {one["row_id"]: one["stars"] for one in changes}
+            assert ask(other, "picks", changes[0] | {"stars": 5})[0] == 200  # of a clip of the other server
+            assert ask(one, "picks", {"row_id": changes[1]["row_id"]})[0] == 200  # and taken back
+            del kept[changes[1]["row_id"]]
+            kept[changes[0]["row_id"]] = 5
+            for server in (one, other):
+                found = dict(json.loads(ask(server, "picks")[1]))
+                assert {row_id: pick["stars"] for row_id, pick in found.items()} == kept
+        lines = [json.loads(line) for line in store.read("stars.jsonl").splitlines()]
+        assert {line["row_id"]: line["stars"] for line in lines} == kept
+        store.delete("stars.jsonl")  # as where a server was killed before it wrote it
+        with GalleryServer(store) as server:
+            assert len(json.loads(ask(server, "picks")[1])) == 119
+        store.delete_all("stars")
+
+
+def test_stars_of_earlier_versions_stay_and_can_be_changed(output: Store, served: GalleryServer) -> None:
+    output.write("stars.jsonl", b'{"row_id": "%032x", "stars": 2, "note": ""}\n' % 7)
+    assert dict(json.loads(ask(served, "picks")[1]))[f"{7:032x}"]["stars"] == 2
+    assert ask(served, "picks", {"row_id": ROW, "stars": 1})[0] == 200
+    assert len(json.loads(ask(served, "picks")[1])) == 2
+    assert ask(served, "picks", {"row_id": f"{7:032x}"})[0] == 200
+    assert [row_id for row_id, _ in json.loads(ask(served, "picks")[1])] == [ROW]
 
 
 def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:

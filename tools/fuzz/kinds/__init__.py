@@ -5,6 +5,7 @@ from __future__ import annotations
 from tools.fuzz.case import Make
 from tools.fuzz.kinds.cells import cells
 from tools.fuzz.kinds.checkpoints import checkpoints
+from tools.fuzz.kinds.dialects import dialects
 from tools.fuzz.kinds.jobs import job_files, job_sets, job_texts
 from tools.fuzz.kinds.loras import lora_keys, loras
 from tools.fuzz.kinds.marks import marks
@@ -22,6 +23,7 @@ KINDS: dict[str, Make] = {
     "job options": job_sets,
     "table bytes": table_bytes,
     "table types": table_types,
+    "table dialects": dialects,
     "cells": cells,
     "media": media,
     "model folders": models,
