@@ -64,9 +64,11 @@ def write_docs(names: Collection[str], *, is_short: bool = False, root: Path = R
         )
     pages = {file: file.read_text() for file in _pages(root)}
     in_pages = {match["name"] for text in pages.values() for match in BLOCK.finditer(text)}
+    place = _place()  # before pages change
     for name in [name for name in TABLES if name in (names or in_pages)]:
         print(name, file=sys.stderr, flush=True)
-        written = block(name, f"{TABLES[name](is_short)}\n{stamp(name)}\n")
+        warning = "**A trial, its figures mean nothing.** " if is_short else ""
+        written = block(name, f"{TABLES[name](is_short)}\n{warning}`{TABLES[name]}` {place}\n")
         for file, text in pages.items():
             changed = BLOCK.sub(lambda match: written if match["name"] == name else match[0], text)  # noqa: B023
             if changed != text:
@@ -74,13 +76,11 @@ def write_docs(names: Collection[str], *, is_short: bool = False, root: Path = R
                 pages[file] = changed
 
 
-def stamp(name: str) -> str:
-    """Return the line that says where a table comes from."""
-    commit = _git("rev-parse", "--short=8", "HEAD") + (
-        " with changes" if _git("status", "--porcelain") else ""
-    )
+def _place() -> str:
+    """Return where and when tables are measured."""
+    changes = " with changes" if _git("status", "--porcelain") else ""
     day = datetime.now(UTC).date().isoformat()
-    return f"`{TABLES[name]}` at commit {commit}, {day}, on {_processor()}."
+    return f"at commit {_git('rev-parse', '--short=8', 'HEAD')}{changes}, {day}, on {_processor()}."
 
 
 def _processor() -> str:
