@@ -21,7 +21,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work
-from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Starting
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Starting
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
@@ -75,7 +75,8 @@ class Driver:
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
-        fleet.next_model = self._lanes.next_model
+        fleet.next_lane, fleet.lanes_left = self._lanes.next_lane, self._lanes.left
+        self._open = fleet.open
         fleet.grow(self._num_busy(self._work.index.counts().pending))
         try:
             self._checkpoints.find(self._work.index.is_pending)
@@ -85,14 +86,17 @@ class Driver:
                 self._lanes.fill()
             if self._is_ending:
                 self._drain(fleet)
+            elif error := self._lanes.error():
+                raise error
         except UserError:  # of the table, or of one machine: the other workers and the store are well
             self._has_failed = True
             self._drain(fleet)
             raise
         finally:
             self._close()
-            self._told()
-        summary = self._tally.summary(time.monotonic())
+            progress = self._told()
+        self._on_progress(progress)  # what is scraped now is what the summary says
+        summary = replace(self._tally.summary(time.monotonic()), figures=progress.figures)
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
@@ -117,8 +121,11 @@ class Driver:
     def _is_finished(self) -> bool:
         """Tell whether every row has ended, after a last look for rows that were added."""
         if self._lanes.finished:
+            lock = self._work.lock
+            takes, lock.takes_tables = lock.takes_tables, False  # what it has promised by now is there
             self._lanes.reopen()
             self._lanes.fill()
+            lock.takes_tables = takes and not self._lanes.finished
         return self._lanes.finished
 
     @property
@@ -190,6 +197,7 @@ class Driver:
         """Count rows that were added to the table while it is rendered."""
         log.warning("%s rows were added to the table, and are rendered after it", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
+        self._open(added.setups)
         self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
@@ -208,6 +216,9 @@ class Driver:
         if isinstance(event, Lost):
             self._lose(event, fleet)
             return
+        if isinstance(event, LaneLost):
+            self._lose_lane(event)
+            return
         if isinstance(event, Starting):
             self._tally.starting(event.doing)
             return
@@ -215,11 +226,11 @@ class Driver:
             self._leave(event.worker, "its machine is to go")
             return
         if isinstance(event, Ready):
-            lane = self._lanes.join(event.worker, event.model, load_s=event.load_s)
+            lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
             cause = self._refused(event, lane)
             if cause is None:
                 lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
-                self._tally.joined(event.worker, event.hello.node, event.model)
+                self._tally.joined(event.worker, event.hello.node, str(event.lane))
         else:
             self._take(event.worker, event.report, fleet)
             cause = self._sick(event.worker, event.report)
@@ -236,19 +247,19 @@ class Driver:
         """Give a worker more to do; one that is to go hands back its rows, and then goes.
 
         One for which there is nothing goes too, where there are more than the rows left need, or where
-        another model's rows are worth a worker more.
+        another lane's rows are worth a worker more.
         """
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
         assignments = [] if is_going else self._assignments(worker)
         dispatcher = self._lanes.of(worker).dispatcher
         has_rows = bool(dispatcher.rows_of(worker))
         is_idle = not (is_going or has_rows or fleet.has_too_many)
-        model = None
+        lane = None
         if is_idle and self._lanes.are_several:
-            model = self._lanes.move_from(worker, fleet.num_by_model())
-            if model is not None:
-                log.info("%s: no rows are left for its model; loading %s", worker, model or "the other model")
-        if not is_going and (has_rows or (is_idle and model is None)):
+            lane = self._lanes.move_from(worker, fleet.num_by_lane(), fleet.unfit(worker))
+            if lane is not None:
+                log.info("%s: no rows are left for it; a process for %s takes its place", worker, lane)
+        if not is_going and (has_rows or (is_idle and lane is None)):
             fleet.exchange(worker, assignments, self._dropped(worker))
         elif has_rows:
             fleet.drain(worker)
@@ -257,7 +268,7 @@ class Driver:
         else:
             dispatcher.lost(worker)
             self._tally.left(worker, "drained")
-            fleet.retire(worker, model)
+            fleet.retire(worker, lane)
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
@@ -390,7 +401,18 @@ class Driver:
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
-        fleet.replace(event, is_explained=bool(given_up))
+        num_suspects = lane.dispatcher.num_suspects
+        fleet.replace(event, is_explained=bool(given_up), num_suspects=num_suspects)
+
+    def _lose_lane(self, event: LaneLost) -> None:
+        """Go on with the rows of other lanes, if there are any; else the job ends by this."""
+        for worker in event.workers:
+            self._lanes.of(worker).dispatcher.lost(worker, suspects=())
+            self._tally.left(worker, "lost")
+        self._lanes.lose(event.lane, event.error)
+        if not self._lanes.left():
+            raise self._lanes.error() or event.error
+        log.error("%s; the rows of other lanes are rendered", self._lanes.error())
 
     def _give_up(self, row: GivenUp) -> None:
         pending = self._pending.pop(row.row.row_id)
@@ -419,7 +441,7 @@ class Driver:
                     assignment = replace(
                         assignment,
                         is_apart=self._audits.is_apart(pending.kind),
-                        is_audited=self._audits.is_due(leased.row.row_id, pending.kind),
+                        is_audited=self._audits.order(leased.row.row_id, pending.kind),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )

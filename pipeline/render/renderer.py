@@ -6,31 +6,35 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
+from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
+from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
 from framefleet.pipeline.render.findings import Findings, surroundings
 from framefleet.pipeline.render.findings_storage import Places
-from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
+from framefleet.pipeline.render.fused.row_thread import RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -40,6 +44,8 @@ from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.row_seconds import RowSeconds
+from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.shared_calls import SharedCalls
 from framefleet.pipeline.render.text_encoders import Encoders
 from framefleet.pipeline.request import Request, one_step
@@ -91,7 +97,7 @@ class Renderer:
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
-        known = KnownRecipes(recipes)
+        self._recipes = known = KnownRecipes(recipes)
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
@@ -102,12 +108,17 @@ class Renderer:
             self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
         keep = keep or KeptSteps()
-        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep)
+        options = model.settings.options
+        self._tails = Tails(
+            lambda: self._batcher.num_away,
+            is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
+        )
+        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep, self._tails)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(
             model,
             self._loras,
-            mode=self.batching.mode,
+            numerics=numerics | known.surroundings(),
             kept_in=embeddings,
             spending=self.clock.spending,
         )
@@ -121,22 +132,35 @@ class Renderer:
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        audited = partial(self.clock.around, "audit", "", self._plain)
-        self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
-        self._rows = RowQueue(
-            self._auditor.apart, all_alone=self._are_all_alone(keeps=embeddings is not None)
+        audited = partial(self.clock.around, "audit", "", self._judge)
+        self._audit_share = audit.limit
+        self._auditor = Auditor(
+            audit.odds() if self._is_audited else None, audited, self._is_audit_affordable
         )
+        self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
+        self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
+        self._at_home = ExitStack()
         self._learn_anew()
 
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
-        return len(self._rows)
+        return len(self._rows) + self._auditor.num_put_off
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there are rows to render, and not only audits that were put off."""
+        return len(self._rows) > 0
+
+    @property
+    def room(self) -> int:
+        """How many more rows are worth having under way now."""
+        return self.capacity - len(self._rows)
 
     @property
     def prompt_lengths(self) -> PromptLengths | None:
@@ -149,12 +173,10 @@ class Renderer:
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
-        couple rows, and so would whatever a network keeps in itself: one.
+        couple rows, and so would whatever a network keeps in itself: one. Rows that are away do not count.
         """
-        if self._rows.all_alone:
-            return 1
-        reach = min(self._batcher.reach, self.batching.max_rows)
-        return 1 if reach == 1 else 2 * reach
+        reach = 1 if self._rows.all_alone else min(self._batcher.reach, self.batching.max_rows)
+        return self._batcher.num_away + (1 if reach == 1 else 2 * reach)
 
     def render(self, requests: Iterable[Request], *, progress: bool | None = None) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
@@ -168,7 +190,7 @@ class Renderer:
         bar = ProgressBar(requests, progress)
         try:
             while is_open or self.num_active:
-                while is_open and self.num_active < self.capacity:
+                while is_open and self.room > 0:
                     index, request = next(source, (-1, None))
                     if request is None:
                         is_open = False
@@ -191,20 +213,22 @@ class Renderer:
         row_id: str,
         checkpoint: bytes | None = None,
         *,
-        is_audited: bool | None = None,
+        is_audited: AuditOrder | None = None,
     ) -> None:
         """Take a request that was checked already.
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
-        whether it is rendered again and compared if it is batched; None: by chance, as `audit` says.
+        whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
+        row is here; None: by chance, as `audit` says.
         """
         self.read_ahead(request)
         self._auditor.order(row_id, is_audited)
-        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
+        is_alone = not self._recipes[request.recipe].is_batched
+        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
-        row = RenderRow("rehearsal", one_step(request), is_alone=True)
+        row = RenderRow("rehearsal", one_step(request), is_plain=True)
         is_alike = not self._call.is_own(row) and not self._encoders.alone  # a plain call brings these back
         if is_alike and self.model.environment["device"].startswith("cuda"):
             with self.clock.spending("probe"):
@@ -213,7 +237,7 @@ class Renderer:
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
         """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
-        row = RenderRow(row_id, request, is_alone=True)
+        row = RenderRow(row_id, request, is_plain=True)
         return self._ended(self._plain_task(row), row)
 
     def set_apart(self, kind: str) -> None:
@@ -247,10 +271,12 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
+        if not self._rows and self._auditor.num_put_off:
+            return self._given_out(self._auditor.take_put_off(), may_put_off=False)
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
-            if row.is_doubtful or row.kind in self._auditor.apart:
+            if row.is_plain:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
         self._charges.work_on(self._rows.under_way)
@@ -258,6 +284,8 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
+            if finished and not self._rows.has_others(finished):
+                self._reset()
             self._row_watch.check(self._rows.under_way[task] for task in finished)
             for task in finished:
                 if isinstance(task.error, AttentionChanged | Spoiled):
@@ -297,25 +325,26 @@ class Renderer:
         found: list[Outcome | HalfDone] = []
         for task in self._batcher.take_finished():
             row = self._rows.under_way.pop(task)
-            if row.was_batched and self._is_audited:
+            if self._is_audited:
                 found.append(self._hand_over.half_done(row, task))
             elif outcome := self._outcome(task, row):
                 found.append(outcome)
         found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
+        found += self._auditor.release()
         self.cancel()
         return found
 
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
-        self._auditor.order(row_id, None)
+        self._auditor.forget(row_id)
         try:
             for task in self._rows.drop(row_id):
                 self._batcher.drop(task)
         except Meddled as found:
             self._keep_apart(found)
         if not self._rows.under_way:
-            self._watch.restore()
+            self._reset()
 
     def _park(self) -> None:
         self._charges.work_on(self._rows.under_way)
@@ -329,37 +358,46 @@ class Renderer:
     @contextmanager
     def _seen(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
         """See what rows call while the block runs; yield what is to be held while their own code does."""
-        with on_device(self.model.environment["device"]):
-            if any(row.is_alone for row in self._rows.under_way.values()):
-                yield nullcontext
-                return
-            with self._shared_calls.seen():
-                yield partial(self._shared_calls.around_rows, self._seconds, self._second_try)
+        with on_device(self.model.environment["device"]), self._shared_calls.seen():
+            yield partial(self._shared_calls.around_rows, self._seconds, self._second_try)
 
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
-        self._watch.restore()
+        self._at_home.close()
+        self._reset()
         self._encoders.bring()
         self._rows.clear()
+        self._auditor.take_put_off()
         if self._places:
             self._places.finish()
 
     def _start(self, row: RenderRow) -> None:
+        self._reset()
+        if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
+            steps = row.request.arguments.get("num_inference_steps", 1)
+            self._cache.start(steps=steps, pipe=lambda: row.pipe)
         self._row_watch.begin(row)
+        call, thread = partial(self._call, row), None
+        if self._tails.has_look(row.request.recipe):
+            self._at_home.enter_context(networks_at_home())
+            thread = RowThread(call, around=self._as_here)
         task = RowTask(
-            partial(self._clocked if row.is_alone else self._call, row),
-            row.draws,
-            self._hand_over.journal(row),
-            turn=nullcontext if row.is_alone else partial(self._turn, row),
-            is_alone=row.is_alone,
+            call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
         )
         self._rows.start(self._batcher.start(task), row)
 
-    def _clocked(self, row: RenderRow) -> Rendered:
-        """Render a row by a plain call that can be left before each forward, and gone on with elsewhere."""
-        with self._shared_calls.clocked(self._seconds, self._second_try), self._batcher.parking():
-            return self._plain.once(row)
+    @contextmanager
+    def _as_here(self) -> Iterator[None]:
+        """Have what torch keeps per thread as it is on the renderer's."""
+        with on_device(self.model.environment["device"]), as_in_pipelines():
+            yield
+
+    def _reset(self) -> None:
+        """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
+        if self._cache:
+            self._cache.stop()
+        self._watch.restore()
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         """Render a row by a plain call with nothing at all around it."""
@@ -372,10 +410,15 @@ class Renderer:
 
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
-        task = RowTask(partial(self._plain, row))
+        task = RowTask(partial(self._judge, row))
         with self.clock.spending("plain"):
             task.run()
         return task
+
+    def _judge(self, row: RenderRow) -> Rendered:
+        """Make the plain call of a row, while no other's code runs."""
+        self._batcher.wait_for_away()
+        return self._plain(row)
 
     @contextmanager
     def _turn(self, row: RenderRow) -> Iterator[None]:
@@ -401,19 +444,25 @@ class Renderer:
         if self._call.is_own(found.row):
             self._call.modules(found.row).restore()
 
+    def _is_audit_affordable(self) -> bool:
+        """Whether one more audit is within its share of this model's time."""
+        if self._audit_share is None:
+            return True
+        seconds = {WORKER_SECONDS.key(cause): spent for cause, spent in self.clock.seconds().items()}
+        return is_affordable(self._audit_share, ComputeTime.of(seconds))
+
     def _is_untouched(self, encoder: str) -> bool:
         """Whether an encoder is as it was loaded; for a user's recipe, down to the values of its weights."""
         row = self._row_at_work
         return self._loaded.is_untouched(encoder, values=row is not None and self._call.is_own(row))
 
-    def _are_all_alone(self, *, keeps: bool) -> bool:
-        """Whether no row is ever batched. keeps: rows use what encoders returned to earlier ones."""
-        return bool(self.model.settings.options.cache) or (self.batching.max_rows == 1 and not keeps)
-
-    def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
+    def _given_out(self, outcomes: Iterable[Outcome | None], *, may_put_off: bool = True) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
+        ended = [outcome for outcome in outcomes if outcome]
+        if may_put_off:
+            ended = self._auditor.put_off(ended, self._charges.told)
         with self.clock.spending("frames"):  # those that audits compare
-            ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
+            ready, doubtful = self._auditor.check(ended)
         self._charges.charge()
         if doubtful:
             self._begin_again()
@@ -424,24 +473,26 @@ class Renderer:
         return told
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
-        """Return what became of a row; None where it is tried again, alone."""
+        """Return what became of a row; None where it is tried again."""
         self._prompts.saw(row.request, task.sizes)
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
             return None
-        outcome = self._ended(task, row)
-        if row.is_doubtful and task.error is None and self._call.is_own(row):
-            self._auditor.apart[row.kind] = "such a row failed when batched"
+        outcome, is_own = self._ended(task, row), self._call.is_own(row)
+        if row.is_plain and task.error is None and is_own:
+            self._auditor.apart.setdefault(row.kind, "such a row failed when batched")
         is_full = task.error is not None and is_out_of_memory(task.error)
         if is_full:
             free_memory()
-        if task.error is None or row.is_alone or not (is_full or row.was_batched):
+        is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
+        is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
+        if task.error is None or is_final:
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, error = {"row_id": row.row_id}, task.error
-        log.info("row %s failed when batched, and is tried again alone: %s", row.row_id, error, extra=about)
-        self._rows.add_again(row, is_alone=True, is_doubtful=not is_full)
+        log.info("row %s failed, and is tried again alone: %s", row.row_id, error, extra=about)
+        self._rows.add_again(row, is_alone=True, is_plain=is_plain)
         return None
 
     def _ended(self, task: RowTask, row: RenderRow) -> Outcome:
@@ -457,7 +508,7 @@ class Renderer:
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 
-    def _seconds(self) -> dict[str, float] | None:
+    def _seconds(self) -> RowSeconds | None:
         """Return what the row at work has spent; None while none is."""
         row = self._row_at_work
         return row.seconds if row else None
@@ -466,6 +517,7 @@ class Renderer:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
         self._charges.charge()
         self._batcher.cancel()
+        self._reset()
         self._learn_anew()
         self._rows.put_back()
 

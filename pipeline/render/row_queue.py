@@ -1,12 +1,12 @@
 """Rows wait here, are rendered, and leave.
 
-Rows that failed when batched run alone, and so do rows of kinds that were set apart.
+Rows that failed when batched run alone. Plain calls do too, and so do all rows where a network keeps state.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,6 +18,7 @@ from framefleet.pipeline.model.lora import adapters_in
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.request import Request
 
 
@@ -26,7 +27,7 @@ class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
     draws: what it draws from global generators. adapters: its LoRAs. was_batched: other rows were under way
-    together with it. is_alone: it runs alone, by a plain call. is_doubtful: it failed while others ran.
+    together with it. is_alone: none may be. is_plain: it is rendered by a plain call.
     checkpoint: of an earlier attempt, from which it is to go on; earlier: the seconds that it took there.
     compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
     """
@@ -34,9 +35,9 @@ class RenderRow:
     row_id: str
     request: Request
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: RowSeconds = field(default_factory=RowSeconds)
     is_alone: bool = False
-    is_doubtful: bool = False
+    is_plain: bool = False
     pipe: Any = None
     draws: GlobalDraws = field(default_factory=GlobalDraws)
     was_batched: bool = False
@@ -59,7 +60,7 @@ class RowQueue:
     """All rows of a renderer. under_way: by the task that renders each."""
 
     def __init__(self, apart: Container[str] = frozenset(), *, all_alone: bool = False) -> None:
-        """apart: kinds whose rows run alone; may grow. all_alone: all rows do."""
+        """apart: kinds whose rows are plain calls; may grow. all_alone: each row is rendered alone."""
         self._apart = apart
         self.all_alone = all_alone
         self.under_way: dict[RowTask, RenderRow] = {}
@@ -77,7 +78,8 @@ class RowQueue:
         yield from self._waiting
 
     def add(self, row: RenderRow) -> None:
-        row.is_alone = row.is_alone or self.all_alone or row.kind in self._apart
+        row.is_plain = row.is_plain or row.kind in self._apart
+        row.is_alone = row.is_alone or row.is_plain or self.all_alone
         (self._alone if row.is_alone else self._waiting).append(row)
 
     def start(self, task: RowTask, row: RenderRow) -> None:
@@ -86,22 +88,26 @@ class RowQueue:
             row.was_batched = other.was_batched = True
         self.under_way[task] = row
 
-    def add_again(self, row: RenderRow, *, is_alone: bool = False, is_doubtful: bool = False) -> None:
+    def add_again(self, row: RenderRow, *, is_alone: bool = False, is_plain: bool = False) -> None:
         """Take back a row that is to start again. is_alone: render nothing else meanwhile."""
         again = _from_its_beginning(row)
-        again.is_alone = again.is_alone or is_alone
-        again.is_doubtful = is_doubtful
+        again.is_alone, again.is_plain = again.is_alone or is_alone or is_plain, is_plain
         self.add(again)
 
     def take(self, capacity: int) -> RenderRow | None:
         """Return the row that starts next; None while there is none, or no room for it."""
-        if self._alone and not self.under_way:
+        present = [row for task, row in self.under_way.items() if not task.is_away]
+        if self._alone and not present:
             return self._alone.popleft()
-        if self._alone or any(row.is_alone for row in self.under_way.values()):
+        if self._alone or any(row.is_alone for row in present):
             return None
         rows = [*self.under_way.values(), *islice(self._waiting, 1)]
         limit = min([capacity, *(self._limits.get(row.kind, capacity) for row in rows)])
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
+
+    def has_others(self, tasks: Collection[RowTask]) -> bool:
+        """Whether rows besides these are under way, and not away."""
+        return any(not task.is_away for task in self.under_way.keys() - set(tasks))
 
     def halve(self, kind: str) -> None:
         """Memory ran out while such a row ran: from now on have half as many under way."""
@@ -134,7 +140,7 @@ class RowQueue:
 def _from_its_beginning(row: RenderRow) -> RenderRow:
     return replace(
         row,
-        seconds={},
+        seconds=RowSeconds(),
         pipe=None,
         draws=GlobalDraws(),
         was_batched=False,

@@ -28,6 +28,7 @@ from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, RECORDS, SCRATCH
+from framefleet.pipeline.outputs.marks.settings import Watermark
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
@@ -136,7 +137,9 @@ def _by_fleet(
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done."""
     row_ids = [record.row_id for record in records]
-    media = media_again(claim_of(store).job)
+    # What the caller agreed to: job.json may name other weights.
+    watermarks = [Watermark(**one.model_dump()) for one in claimed_job(output, sets).marks.watermark]
+    media = media_again(claim_of(store).job, watermarks)
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}

@@ -2,8 +2,7 @@
 
 Each recipe runs in a greenlet of its own. When it calls a denoiser, a decoder or what else rows may call
 together, the call is parked and the next recipe goes on. When all are parked, equal calls are run together
-and each recipe gets its slice back. A recipe that runs alone stops before each forward too, and then makes it
-itself, where it is. Does not know recipes, pipelines or devices: it sees functions and calls.
+and each recipe gets its slice back. Does not know recipes, pipelines or devices: it sees functions and calls.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread
 
 
 class RowTask:
@@ -34,11 +34,11 @@ class RowTask:
         journal: Journal | None = None,
         *,
         turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        is_alone: bool = False,
+        thread: RowThread | None = None,
     ) -> None:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
         that goes on from what another process made of it. turn: held while the function runs, between its
-        calls. is_alone: it makes its calls itself.
+        calls. thread: which runs the function, if the renderer's own does not.
         """
         self.value: Any = None
         self.error: Exception | None = None
@@ -51,10 +51,10 @@ class RowTask:
         self.last_forward_at = 0.0
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
-        self.is_alone, self.may_call = is_alone, False
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
+        self.thread = thread
         self._turn = turn
-        self._function = function
+        self._function = thread or function
         self.greenlet = greenlet.greenlet(self._run)
         self.call: Call | None = None
         self.result: Result | None = None
@@ -62,6 +62,11 @@ class RowTask:
     @property
     def is_finished(self) -> bool:
         return bool(self.greenlet.dead)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it goes on by itself, and has not come back or ended."""
+        return self.thread is not None and self.thread.is_away
 
     @property
     def batch_size(self) -> float:
@@ -78,6 +83,13 @@ class RowTask:
         """Take it to its next call, or to its end."""
         with self.draws.turn(), self._turn():
             self.greenlet.switch()
+
+    def pause(self, hub: greenlet.greenlet) -> None:
+        """Stop here, where its function runs, until it is resumed."""
+        if row := row_thread():
+            row.pause()
+        else:
+            hub.switch()
 
     def end(self) -> None:
         """End it where it is."""
@@ -108,13 +120,27 @@ class Batcher:
 
     @property
     def current(self) -> RowTask | None:
-        """The task that is running right now."""
-        return self.tasks.get(greenlet.getcurrent())
+        """The task that is running right now, or whose thread asks."""
+        if (row := row_thread()) is None:
+            return self.tasks.get(greenlet.getcurrent())
+        return next((task for task in self.tasks.values() if task.thread is row), None)
+
+    @property
+    def num_away(self) -> int:
+        """Tasks that go on by themselves."""
+        return sum(task.is_away for task in self.tasks.values())
 
     @property
     def is_waited_in(self) -> bool:
         """Whether a task waits for the others to end."""
         return any(task.is_waiting for task in self.tasks.values())
+
+    def wait_for_away(self) -> None:
+        """Wait until no task goes on by itself."""
+        for task in self.tasks.values():
+            while task.thread and task.is_away and not task.thread.has_news:
+                task.thread.news.wait()
+                task.thread.news.clear()
 
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
@@ -122,7 +148,7 @@ class Batcher:
         if task is None or self._hub is None or len(self.tasks) == 1:
             return
         task.is_waiting = True
-        self._hub.switch()
+        task.pause(self._hub)
         task.is_waiting = False
 
     def start(self, task: RowTask) -> RowTask:
@@ -145,8 +171,10 @@ class Batcher:
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Take every task to its next forward or its end, and run none. around: see `step`."""
-        is_alone = any(task.is_alone for task in self.tasks.values())
-        with as_in_pipelines(), self._process.kept(), nullcontext() if is_alone else self.parking(), around():
+        with as_in_pipelines(), self._process.kept(), ExitStack() as stack:
+            for name, method in self._forwards.methods.items():
+                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
+            stack.enter_context(around())
             self._resume_all()
 
     def take_finished(self) -> list[RowTask]:
@@ -169,24 +197,12 @@ class Batcher:
                 task.end()
         self.tasks.clear()
 
-    @contextmanager
-    def parking(self) -> Iterator[None]:
-        """Stop tasks at their calls.
-
-        A task that runs alone holds this itself, from its beginning to its end: it may put a function of its
-        own around a forward, which must stay there when the task stops.
-        """
-        with ExitStack() as stack:
-            for name, method in self._forwards.methods.items():
-                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
-            yield
-
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
         for task in self.tasks.values():
             is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-            if (task.call is None or task.may_call) and not is_held:
-                task.may_call = False
+            has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
+            if task.call is None and has_turn and not is_held:
                 task.resume()
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -197,40 +213,18 @@ class Batcher:
         call = parse_call(name, args, kwargs, task.draws)
         if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
             return known[0]
-        if task.is_alone and not self._forwards.is_denoising(call):
-            return forward(*args, **kwargs)
         task.call = call
-        self._hub.switch()
-        if task.is_alone:
-            return self._called_alone(task, forward, args, kwargs)
+        task.pause(self._hub)
         result, task.result = task.result, None
         assert result is not None
         if result.error is not None:
             raise result.error
         return result.value
 
-    def _called_alone(self, task: RowTask, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Make the call that a task stopped at, where it is, and note what it gave."""
-        call, task.call = task.call, None
-        assert call is not None
-        started = time.perf_counter()
-        try:
-            with self._forwards.spending("denoise"):
-                result = Result(forward(*args, **kwargs), None, 1)
-        except Exception as error:  # the recipe's, which may go on
-            result = Result(None, error, 1)
-        task.forward_s += time.perf_counter() - started
-        self._note_forward(task, call, result, started)
-        if result.error is not None:
-            self._forwards.blame_attention(lambda: forward(*args, **kwargs), result.error)
-            raise result.error
-        return result.value
-
     def _run_forwards(self) -> None:
-        for task in self.tasks.values():
-            task.may_call = task.is_alone
-        parked = [(task, task.call) for task in self.tasks.values() if task.call and not task.is_alone]
+        parked = [(task, task.call) for task in self.tasks.values() if task.call]
         if not parked:
+            self._wait_for_news()
             return
         groups = self._forwards.groups([call for _, call in parked])
         forwards = [call for places in groups if self._forwards.is_denoising(call := parked[places[0]][1])]
@@ -251,6 +245,15 @@ class Batcher:
                     self._note_forward(task, call, result, started)
                 else:
                     task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
+
+    def _wait_for_news(self) -> None:
+        """Wait for one of the tasks that go on by themselves, as there is nothing else to do."""
+        away = [task.thread for task in self.tasks.values() if task.thread and task.is_away]
+        if away and not any(thread.has_news for thread in away):
+            with self._forwards.spending("frames"):
+                away[0].news.wait()
+        for thread in away:
+            thread.news.clear()
 
     def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
         """Yield the places of calls that go on now, by group.
