@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import framefleet
+from framefleet.jobs.keep.replay.recorded_row import Given
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 
 OWN, NUM_ROWS = "tests.spoilers", 12
@@ -31,6 +32,11 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
     records = records_of(values["output"])
     lanes = {(record["worker"], record["recipe"]) for record in records}
     assert len(lanes) == 4 and len({worker for worker, _ in lanes}) == 4, "each has a process of its own"
+
+    spoiling = [record["row_id"] for record in records if record["recipe"] == RECIPES[3]]
+    chosen = [*spoiling, next(record["row_id"] for record in records if record["recipe"] == "generate")]
+    verified = framefleet.verify(values["output"], row_ids=chosen, given=Given(recipe=RECIPES[3]))
+    assert len(verified.rows) == 3 and verified.is_well, "each in a process that has rendered no other"
 
     plain = [row | {"recipe": "generate"} for number, row in enumerate(rows) if number not in RECIPES]
     values = values_of(tmp_path, plain, fleet=fleet)
