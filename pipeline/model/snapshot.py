@@ -60,9 +60,9 @@ class Pristine:
         for network in self._networks.values():
             network.sum_weights()
 
-    def difference(self, *, values: bool = False) -> str | None:
-        """Return what differs, in words, or None. values: compare sums of weights too."""
-        return next(self._differences(values=values), None)
+    def difference(self, *, values: bool = False, expected: Collection[str] = ()) -> str | None:
+        """Return what differs, in words, or None. values: sums of weights too. expected: what may differ."""
+        return next((what for what in self.differences(values=values) if what not in expected), None)
 
     def is_untouched(self, name: str, *, values: bool) -> bool:
         """Whether one network, and all code, are as they were."""
@@ -89,7 +89,8 @@ class Pristine:
         """The weights of a network hold again what they held."""
         self._networks[name].settle()
 
-    def _differences(self, *, values: bool) -> Iterator[str]:
+    def differences(self, *, values: bool = False) -> Iterator[str]:
+        """Yield all that differs, in words."""
         for network in self._networks.values():
             yield from network.differences(values=values)
         yield from self._modes.differences()  # one of which is a function of torch's, too

@@ -28,7 +28,7 @@ class Clip:
     with other rows), decode_s, compute_s (its share of all that the model was busy). idle: seconds in which
     the model had nothing to do since the last clip, by what it waited for. batch_size: mean rows over its
     forwards. started_at: when the renderer took the row. numerics: as the row_id has them. environment: where
-    it was rendered. was_batched: others were under way with it, and so audits speak for it.
+    it was rendered. was_batched: not by a plain call, and so audits speak for it.
     num_prompt_tokens, is_prompt_cut: what its prompt has, and whether its end was read; None: unknown.
     license: of the model's weights.
     """

@@ -23,6 +23,7 @@ from framefleet.pipeline.metrics import BUSY
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_seconds import ClipSeconds
 
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
@@ -212,7 +213,8 @@ class Charges:
         """Return a clip of these rows with all that its row took until now."""
         if not isinstance(outcome, Clip):
             return outcome
-        return replace(outcome, seconds={**outcome.seconds, "compute_s": self._took_s(outcome)})
+        assert isinstance(outcome.seconds, ClipSeconds)
+        return replace(outcome, seconds=outcome.seconds.plus(compute_s=self._took_s(outcome)))
 
     def again(self, clip: Clip) -> RenderRow:
         """Return the row of a clip as one that is rendered again; what it took stays with it."""

@@ -47,7 +47,7 @@ class Loaded:
         moving = networks if options.offload or options.layerwise_casting else encoders.parked
         self._pristine = Pristine(model.pipe, networks, switched=loras.modules, moving=moving)
         self.sum_weights = self._pristine.sum_weights
-        self.difference = self._pristine.difference
+        self.difference, self.differences = self._pristine.difference, self._pristine.differences
         self.is_untouched = self._pristine.is_untouched
 
     @cached_property
@@ -106,10 +106,12 @@ class RowWatch:
         """
         self._loaded, self._denoisers = loaded, denoisers
         self._switched, self._is_own, self._modules = frozenset(switched), is_own, modules
+        self._expected: frozenset[str] = frozenset()  # what a step cache changes
 
     def begin(self, row: RenderRow) -> None:
-        """A row starts."""
+        """A row starts, with its step cache on, if it has one."""
         if self._is_own(row):
+            self._expected = frozenset(self._loaded.differences())
             self._loaded.sum_weights()
             self._modules(row)
 
@@ -124,7 +126,7 @@ class RowWatch:
         remembered = modules.now()
         yield
         what = (
-            self._loaded.difference(values=True)
+            self._loaded.difference(values=True, expected=self._expected)
             or changed_since(surroundings)
             or modules.changed_since(remembered)
         )
@@ -139,7 +141,7 @@ class RowWatch:
     def check(self, ended: Iterable[RenderRow]) -> None:
         """Raise Meddled where rows that ended together with others have left something changed."""
         for row in ended:
-            if row.is_alone or self._is_own(row):  # its plain call, or its last turn, was compared
+            if self._is_own(row):  # its last turn was compared
                 continue
             if what := self._loaded.difference():
                 raise Meddled(row, what)

@@ -14,6 +14,7 @@ from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_seconds import ClipSeconds
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.prompt_lengths import PromptReading
 
@@ -49,18 +50,18 @@ def clip_of(
         peak_memory_bytes=peak_memory_bytes(model.environment["device"]),
         environment={**model.environment, **attention},
         started_at=row.started_at,
-        was_batched=row.was_batched,
+        was_batched=not row.is_plain,
         num_prompt_tokens=reading.num_tokens if reading else None,
         is_prompt_cut=reading.is_cut if reading else None,
     )
 
 
-def seconds_of(task: RowTask, row: RenderRow) -> dict[str, float]:
+def seconds_of(task: RowTask, row: RenderRow) -> ClipSeconds:
     """Return what a row has taken so far, in other processes too."""
-    seconds = {"encode_s": 0.0, "decode_s": 0.0}
-    seconds |= task.seconds | row.seconds | {"compute_s": row.compute_s}
-    seconds["denoise_s"] = row.seconds.get("denoise_s", 0.0) + task.last_forward_at - task.first_forward_at
-    return {name: spent + row.earlier.get(name, 0.0) for name, spent in seconds.items()}
+    others = {"encode_s": 0.0, "decode_s": 0.0, "compute_s": row.compute_s, **task.seconds}
+    others["denoise_s"] = task.last_forward_at - task.first_forward_at
+    others = {name: spent + row.earlier.get(name, 0.0) for name, spent in others.items()}
+    return ClipSeconds(row.seconds, others)
 
 
 def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = None) -> Failure:

@@ -6,16 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
+from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
-from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
@@ -40,6 +40,7 @@ from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.shared_calls import SharedCalls
 from framefleet.pipeline.render.text_encoders import Encoders
 from framefleet.pipeline.request import Request, one_step
@@ -123,9 +124,9 @@ class Renderer:
         self._is_audited = audit.is_on(self.batching.mode)
         audited = partial(self.clock.around, "audit", "", self._plain)
         self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
-        self._rows = RowQueue(
-            self._auditor.apart, all_alone=self._are_all_alone(keeps=embeddings is not None)
-        )
+        cache = model.settings.options.cache
+        self._cache = StepCache(cache, model.denoisers()) if cache else None
+        self._rows = RowQueue(self._auditor.apart, all_alone=cache is not None)
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
@@ -205,7 +206,7 @@ class Renderer:
 
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
-        row = RenderRow("rehearsal", one_step(request), is_alone=True)
+        row = RenderRow("rehearsal", one_step(request), is_plain=True)
         is_alike = not self._call.is_own(row) and not self._encoders.alone  # a plain call brings these back
         if is_alike and self.model.environment["device"].startswith("cuda"):
             with self.clock.spending("probe"):
@@ -214,7 +215,7 @@ class Renderer:
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
         """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
-        row = RenderRow(row_id, request, is_alone=True)
+        row = RenderRow(row_id, request, is_plain=True)
         return self._ended(self._plain_task(row), row)
 
     def set_apart(self, kind: str) -> None:
@@ -251,7 +252,7 @@ class Renderer:
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
-            if row.is_doubtful or row.kind in self._auditor.apart:
+            if row.is_plain:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
         self._charges.work_on(self._rows.under_way)
@@ -259,6 +260,8 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
+            if finished:
+                self._reset()
             self._row_watch.check(self._rows.under_way[task] for task in finished)
             for task in finished:
                 if isinstance(task.error, AttentionChanged | Spoiled):
@@ -298,7 +301,7 @@ class Renderer:
         found: list[Outcome | HalfDone] = []
         for task in self._batcher.take_finished():
             row = self._rows.under_way.pop(task)
-            if row.was_batched and self._is_audited:
+            if self._is_audited:
                 found.append(self._hand_over.half_done(row, task))
             elif outcome := self._outcome(task, row):
                 found.append(outcome)
@@ -316,7 +319,7 @@ class Renderer:
         except Meddled as found:
             self._keep_apart(found)
         if not self._rows.under_way:
-            self._watch.restore()
+            self._reset()
 
     def _park(self) -> None:
         self._charges.work_on(self._rows.under_way)
@@ -330,37 +333,34 @@ class Renderer:
     @contextmanager
     def _seen(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
         """See what rows call while the block runs; yield what is to be held while their own code does."""
-        with on_device(self.model.environment["device"]):
-            if any(row.is_alone for row in self._rows.under_way.values()):
-                yield nullcontext
-                return
-            with self._shared_calls.seen():
-                yield partial(self._shared_calls.around_rows, self._seconds, self._second_try)
+        with on_device(self.model.environment["device"]), self._shared_calls.seen():
+            yield partial(self._shared_calls.around_rows, self._seconds, self._second_try)
 
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
-        self._watch.restore()
+        self._reset()
         self._encoders.bring()
         self._rows.clear()
         if self._places:
             self._places.finish()
 
     def _start(self, row: RenderRow) -> None:
+        self._reset()
+        if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
+            steps = row.request.arguments.get("num_inference_steps", 1)
+            self._cache.start(steps=steps, pipe=lambda: row.pipe)
         self._row_watch.begin(row)
         task = RowTask(
-            partial(self._clocked if row.is_alone else self._call, row),
-            row.draws,
-            self._hand_over.journal(row),
-            turn=nullcontext if row.is_alone else partial(self._turn, row),
-            is_alone=row.is_alone,
+            partial(self._call, row), row.draws, self._hand_over.journal(row), turn=partial(self._turn, row)
         )
         self._rows.start(self._batcher.start(task), row)
 
-    def _clocked(self, row: RenderRow) -> Rendered:
-        """Render a row by a plain call that can be left before each forward, and gone on with elsewhere."""
-        with self._shared_calls.clocked(self._seconds, self._second_try), self._batcher.parking():
-            return self._plain.once(row)
+    def _reset(self) -> None:
+        """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
+        if self._cache:
+            self._cache.stop()
+        self._watch.restore()
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         """Render a row by a plain call with nothing at all around it."""
@@ -407,10 +407,6 @@ class Renderer:
         row = self._row_at_work
         return self._loaded.is_untouched(encoder, values=row is not None and self._call.is_own(row))
 
-    def _are_all_alone(self, *, keeps: bool) -> bool:
-        """Whether no row is ever batched. keeps: rows use what encoders returned to earlier ones."""
-        return bool(self.model.settings.options.cache) or (self.batching.max_rows == 1 and not keeps)
-
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
         with self.clock.spending("frames"):  # those that audits compare
@@ -425,24 +421,26 @@ class Renderer:
         return told
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
-        """Return what became of a row; None where it is tried again, alone."""
+        """Return what became of a row; None where it is tried again."""
         self._prompts.saw(row.request, task.sizes)
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
             return None
-        outcome = self._ended(task, row)
-        if row.is_doubtful and task.error is None and self._call.is_own(row):
-            self._auditor.apart[row.kind] = "such a row failed when batched"
+        outcome, is_own = self._ended(task, row), self._call.is_own(row)
+        if row.is_plain and task.error is None and is_own:
+            self._auditor.apart.setdefault(row.kind, "such a row failed when batched")
         is_full = task.error is not None and is_out_of_memory(task.error)
         if is_full:
             free_memory()
-        if task.error is None or row.is_alone or not (is_full or row.was_batched):
+        is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
+        is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
+        if task.error is None or is_final:
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, error = {"row_id": row.row_id}, task.error
-        log.info("row %s failed when batched, and is tried again alone: %s", row.row_id, error, extra=about)
-        self._rows.add_again(row, is_alone=True, is_doubtful=not is_full)
+        log.info("row %s failed, and is tried again alone: %s", row.row_id, error, extra=about)
+        self._rows.add_again(row, is_alone=True, is_plain=is_plain)
         return None
 
     def _ended(self, task: RowTask, row: RenderRow) -> Outcome:
@@ -458,7 +456,7 @@ class Renderer:
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 
-    def _seconds(self) -> dict[str, float] | None:
+    def _seconds(self) -> RowSeconds | None:
         """Return what the row at work has spent; None while none is."""
         row = self._row_at_work
         return row.seconds if row else None
@@ -467,6 +465,7 @@ class Renderer:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
         self._charges.charge()
         self._batcher.cancel()
+        self._reset()
         self._learn_anew()
         self._rows.put_back()
 

@@ -1,6 +1,6 @@
 """Rows wait here, are rendered, and leave.
 
-Rows that failed when batched run alone, and so do rows of kinds that were set apart.
+Rows that failed when batched run alone. Plain calls do too, and so do all rows where a network keeps state.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from framefleet.pipeline.model.lora import adapters_in
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.request import Request
 
 
@@ -26,7 +27,7 @@ class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
     draws: what it draws from global generators. adapters: its LoRAs. was_batched: other rows were under way
-    together with it. is_alone: it runs alone, by a plain call. is_doubtful: it failed while others ran.
+    together with it. is_alone: none may be. is_plain: it is rendered by a plain call.
     checkpoint: of an earlier attempt, from which it is to go on; earlier: the seconds that it took there.
     compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
     """
@@ -34,9 +35,9 @@ class RenderRow:
     row_id: str
     request: Request
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: RowSeconds = field(default_factory=RowSeconds)
     is_alone: bool = False
-    is_doubtful: bool = False
+    is_plain: bool = False
     pipe: Any = None
     draws: GlobalDraws = field(default_factory=GlobalDraws)
     was_batched: bool = False
@@ -59,7 +60,7 @@ class RowQueue:
     """All rows of a renderer. under_way: by the task that renders each."""
 
     def __init__(self, apart: Container[str] = frozenset(), *, all_alone: bool = False) -> None:
-        """apart: kinds whose rows run alone; may grow. all_alone: all rows do."""
+        """apart: kinds whose rows are plain calls; may grow. all_alone: each row is rendered alone."""
         self._apart = apart
         self.all_alone = all_alone
         self.under_way: dict[RowTask, RenderRow] = {}
@@ -77,7 +78,8 @@ class RowQueue:
         yield from self._waiting
 
     def add(self, row: RenderRow) -> None:
-        row.is_alone = row.is_alone or self.all_alone or row.kind in self._apart
+        row.is_plain = row.is_plain or row.kind in self._apart
+        row.is_alone = row.is_alone or row.is_plain or self.all_alone
         (self._alone if row.is_alone else self._waiting).append(row)
 
     def start(self, task: RowTask, row: RenderRow) -> None:
@@ -86,11 +88,10 @@ class RowQueue:
             row.was_batched = other.was_batched = True
         self.under_way[task] = row
 
-    def add_again(self, row: RenderRow, *, is_alone: bool = False, is_doubtful: bool = False) -> None:
+    def add_again(self, row: RenderRow, *, is_alone: bool = False, is_plain: bool = False) -> None:
         """Take back a row that is to start again. is_alone: render nothing else meanwhile."""
         again = _from_its_beginning(row)
-        again.is_alone = again.is_alone or is_alone
-        again.is_doubtful = is_doubtful
+        again.is_alone, again.is_plain = again.is_alone or is_alone or is_plain, is_plain
         self.add(again)
 
     def take(self, capacity: int) -> RenderRow | None:
@@ -134,7 +135,7 @@ class RowQueue:
 def _from_its_beginning(row: RenderRow) -> RenderRow:
     return replace(
         row,
-        seconds={},
+        seconds=RowSeconds(),
         pipe=None,
         draws=GlobalDraws(),
         was_batched=False,

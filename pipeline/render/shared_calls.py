@@ -1,23 +1,27 @@
-"""What rows call besides denoisers: decoders and text encoders; each counted, some shared, some cached."""
+"""What rows call besides denoisers: encoders and decoders; each counted, some shared, some remembered."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from framefleet.pipeline.hooks.intercept import Around, intercept
+from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.text_encoders import Encoders
+from framefleet.pipeline.render.row_seconds import RowSeconds, timed
+from framefleet.pipeline.render.text_encoders import Encoders, Memo
 
-_Seconds = Callable[[], MutableMapping[str, float] | None]
+# By the beginnings of their names, networks that are given pictures to describe.
+_IMAGE_ENCODERS = ("image_encoder",)
+
+_Seconds = Callable[[], RowSeconds | None]
 
 
 class SharedCalls:
@@ -33,6 +37,9 @@ class SharedCalls:
         self._timed = {name: method for name, method in self._methods.items() if name in alone}
         denoisers = model.denoisers()  # of which a call is not a forward yet
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+        self._pictures = Memo(copies_objects=True)
+        self._autoencoders = {name: part for name, part in self._others.items() if hasattr(part, "encode")}
+        self._image_encoders = model.networks(_IMAGE_ENCODERS)
 
     @contextmanager
     def seen(self) -> Iterator[None]:
@@ -46,23 +53,21 @@ class SharedCalls:
         with ExitStack() as stack:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self._encoders.called, self._encoders))
-            self._watch(self._timed, seconds, second_try, stack)
+            stack.enter_context(intercept(self._autoencoders, self._encode_picture, method="encode"))
+            stack.enter_context(intercept(self._image_encoders, self._encode_picture))
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, seconds, self._device)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            for name, method in self._methods.items():
+                stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
             yield
 
-    @contextmanager
-    def clocked(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
-        """Put nothing but clocks and second tries around the calls of a row that runs alone."""
-        with self._clock.seeing(self._others), ExitStack() as stack:
-            self._watch(self._methods, seconds, second_try, stack)
-            yield
-
-    def _watch(self, timed_ones: Methods, seconds: _Seconds, second_try: Around, stack: ExitStack) -> None:
-        """Put clocks around these, and second tries around all."""
-        for name, method in timed_ones.items():
-            stopwatch = timed(method.seconds, seconds, self._device)
-            stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
-        for name, method in self._methods.items():
-            stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+    def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Encode each distinct picture or video once, as it lies in memory."""
+        if not self._encoders.is_untouched(name):
+            return encode(*args, **kwargs)
+        tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
+        return self._pictures((name, *(tensor.stride() for tensor in tensors)), encode, *args, **kwargs)
 
 
 def _methods_of(model: Model) -> Methods:
@@ -75,37 +80,3 @@ def _methods_of(model: Model) -> Methods:
     for name, network in model.text_encoders().items():
         found[name] = Method(network, seconds="encode_s", dtype=dtype_of(network))
     return found
-
-
-def timed(key: str, seconds: _Seconds, device: str) -> Around:
-    """Return what adds the seconds of each call to a row's. seconds: of the row at work; None: no row's call.
-
-    A GPU is waited for at both ends: calls return once they are launched. What it still denoises as a
-    decoder is called counts as denoising.
-    """
-
-    def measured(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        called = time.perf_counter()
-        started = _done(device)
-        try:
-            result = original(*args, **kwargs)
-            ended = _done(device)
-        except BaseException:
-            ended = time.perf_counter()
-            raise
-        finally:
-            row = seconds()
-            if row is not None:
-                row[key] = row.get(key, 0.0) + ended - started
-                if key == "decode_s":
-                    row["denoise_s"] = row.get("denoise_s", 0.0) + started - called
-        return result
-
-    return measured
-
-
-def _done(device: str) -> float:
-    """Return when all that was launched is done."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

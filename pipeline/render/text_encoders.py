@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
 
@@ -28,7 +29,7 @@ from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded
 from framefleet.pipeline.render.embeddings import EMBEDDINGS, EncodedEmbeddings, NoEmbeddings
-from framefleet.pipeline.render.fused.calls import digest_of, is_private
+from framefleet.pipeline.render.fused.calls import digests_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
 
@@ -219,9 +220,15 @@ def _twin(weight: Tensor, device: str) -> Tensor:
 class Memo:
     """Put around an encoder's `forward` by `intercept`."""
 
-    def __init__(self, kept: NoEmbeddings | None = None, *, max_bytes: int = _MAX_BYTES) -> None:
-        """kept: what is known beyond this process."""
-        self._kept = kept or NoEmbeddings()
+    def __init__(
+        self,
+        kept: NoEmbeddings | None = None,
+        *,
+        max_bytes: int = _MAX_BYTES,
+        copies_objects: bool = False,
+    ) -> None:
+        """kept: what is known beyond this process. copies_objects: outputs hold some, as distributions."""
+        self._kept, self._copies_objects = kept or NoEmbeddings(), copies_objects
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
@@ -233,14 +240,15 @@ class Memo:
         if is_private() or not _are_values(given):
             self._kept.refuse(place)
             return forward(*args, **kwargs)
-        key = (place, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
+        digests = iter(digests_of([value for value in given if isinstance(value, Tensor)]))
+        key = (place, nesting, tuple(next(digests) if isinstance(v, Tensor) else (type(v), v) for v in given))
         if key in self._known:
             self._kept.keep_again(key, self._known[key][:2])
         elif (found := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
             self._remember(key, *found)
         else:
             output = forward(*args, **kwargs)
-            leaves, structure = flatten(output)
+            leaves, structure = flatten(output, holders=[] if self._copies_objects else None)
             leaves = self._kept.kept_of(leaves)
             if not _are_values(leaves):
                 self._kept.refuse(place)
@@ -250,7 +258,7 @@ class Memo:
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
         self._forget()
-        return unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+        return unflatten(structure, [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
     def _keep(self, key: tuple[Hashable, ...], output: Encoded, found: Encoded | None) -> None:
         """Have what was encoded written. found: what was kept of the same call, by another run."""
@@ -269,6 +277,15 @@ class Memo:
         while self._bytes > self._max_bytes:
             _, (_, _, size) = self._known.popitem(last=False)
             self._bytes -= size
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Return a copy that lies in memory as the tensor does: kernels are chosen by that."""
+    if 0 in tensor.stride():
+        return tensor.clone()
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(
+        tensor
+    )
 
 
 def _are_values(leaves: list[Any]) -> bool:

@@ -15,7 +15,7 @@ from diffusers import WanTransformer3DModel
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.audit.verdict import ALONE, EQUAL, Verdict
+from framefleet.pipeline.render.audit.verdict import EQUAL, Verdict
 from framefleet.pipeline.render.loaded_model import Spoiled
 from tests import hidden_state
 from tests.tiny import SMALLEST, tiny
@@ -125,11 +125,11 @@ def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
         assert remark == EQUAL if seed in (1, 3) else remark.startswith("batched, not compared")
 
 
-def test_a_row_that_was_never_in_company_needs_no_audit() -> None:
+def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:
     renderer = _renderer(_model(), every=1)
     clips = _clips(renderer, _requests("generate", [2]))
-    assert _verdicts(renderer) == []
-    assert clips[0].environment["audit"] == ALONE
+    assert _verdicts(renderer) == ["equal"]
+    assert clips[0].environment["audit"] == EQUAL
 
 
 def test_fast_rows_may_differ_and_are_not_audited() -> None:

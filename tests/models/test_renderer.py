@@ -68,7 +68,7 @@ def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) 
 
 
 def test_a_clip_is_out_before_its_pixels_are_made(model: Model) -> None:
-    renderer, may_go_on = Renderer(model), threading.Event()
+    renderer, may_go_on = Renderer(model, audit=Audit(every=0)), threading.Event()
     blocked = pixels._thread(os.getpid()).submit(may_go_on.wait, 60)
     try:
         renderer.submit(_request(1), "1" * 32)

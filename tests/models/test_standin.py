@@ -86,10 +86,12 @@ assert then.query() and first.elapsed_time(then) >= 50
 
 
 TIMES = """
-from framefleet.pipeline.render.shared_calls import timed
-there, gpus.op_s, seconds = there.to("cuda:1"), 0.05, {}
+from framefleet.pipeline.render.row_seconds import RowSeconds, timed
+there, gpus.op_s, seconds = there.to("cuda:1"), 0.05, RowSeconds()
 [there * 2 for _ in range(3)]
 timed("decode_s", lambda: seconds, "cuda:1")("vae", lambda: [there * 2 for _ in range(2)])
+assert not seconds, "nobody waits meanwhile"
+seconds.settled()
 assert seconds["denoise_s"] > 0.1 and 0.1 <= seconds["decode_s"] < 0.15, seconds
 """
 MARKED = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
-from framefleet.pipeline.render.shared_calls import timed
+from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 from framefleet.pipeline.request import Request
 
 
@@ -85,7 +85,7 @@ def test_rows_that_are_under_way_together_was_batched() -> None:
 
 
 def test_the_seconds_of_calls_are_those_of_the_row_at_work() -> None:
-    seconds: dict[str, float] = {}
+    seconds = RowSeconds()
     for at_work in (seconds, None, seconds):
         call = timed("encode_s", lambda now=at_work: now, "cpu")  # type: ignore[misc]
         assert call("vae", lambda x: x + 1, 1) == 2

@@ -1,6 +1,7 @@
 """How long a model waits for pixels: clips of few steps, where all but the networks is real.
 
     python -m tools.benchmarks.pixels                    # 16 rows of 81 x 480 x 832, 4 steps of 0.5 s
+    python -m tools.benchmarks.pixels --max-rows 8 --cache
     python -m tools.benchmarks.pixels --short
 
 The denoiser sleeps without holding the GIL, as a thread does whose GPU computes, and the decoder gives
@@ -29,9 +30,11 @@ from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, 
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.model.model import Model, ModelSettings
+from framefleet.pipeline.model.options.schema import FirstBlock, Options
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
 from tools.benchmarks.command_line import parsed
@@ -84,19 +87,22 @@ def run(argv: Sequence[str], tell: Tell) -> None:
     """Tell what is measured of each recipe."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.pixels", description=__doc__)
     parser.add_argument("--device", default="cpu", help="where pixels are made; cuda: of a GPU")
+    parser.add_argument("--max-rows", type=int, default=1, help="rows that may share a forward")
+    parser.add_argument("--cache", action="store_true", help="with a step cache, so that rows run alone")
     parser.add_argument("--short", action="store_true", help="two small rows; its figures mean nothing")
     options = parsed(parser, argv)
     clips = SHORT if options.short else FULL
     with tempfile.TemporaryDirectory() as folder:
         model = build_model(Path(folder, "model"))
-        for result in figures(clips, model, Path(folder), device=options.device):
+        setup = {"device": options.device, "max_rows": options.max_rows, "is_cached": options.cache}
+        for result in figures(clips, model, Path(folder), **setup):
             tell(result)
 
 
-def figures(clips: Clips, model: Path, folder: Path, *, device: str = "cpu") -> Iterator[Result]:
-    """Yield those of each recipe."""
+def figures(clips: Clips, model: Path, folder: Path, **setup: Any) -> Iterator[Result]:
+    """Yield those of each recipe. setup: see `measure`."""
     for name, recipe in WAYS.items():
-        spent = measure(clips, model, folder / name, recipe, device=device)
+        spent = measure(clips, model, folder / name, recipe, **setup)
         causes = ", ".join(f"{cause} {seconds / spent.busy_s:.1%}" for cause, seconds in spent.idle.items())
         yield {
             "recipe": name,
@@ -110,14 +116,24 @@ def figures(clips: Clips, model: Path, folder: Path, *, device: str = "cpu") -> 
 
 
 def measure(
-    clips: Clips, model: Path, output: Path, recipe: Recipe | None, *, device: str, media: Media = _MEDIA
+    clips: Clips,
+    model: Path,
+    output: Path,
+    recipe: Recipe | None,
+    *,
+    device: str = "cpu",
+    media: Media = _MEDIA,
+    max_rows: int = 1,
+    is_cached: bool = False,
 ) -> Spent:
-    """Render all rows with one worker, which has rendered one before."""
+    """Render all rows with one worker, which has rendered one before. is_cached: with a step cache."""
+    options = Options(cache=FirstBlock(type="first_block") if is_cached else None)
     worker = _sleeping(clips)(
         WorkerSetup(
-            model=ModelSettings(path=str(model), dtype="fp32", device=device),
-            batching=Batching(max_rows=1),
+            model=ModelSettings(path=str(model), dtype="fp32", device=device, options=options),
+            batching=Batching(max_rows=max_rows),
             media=media,
+            audit=Audit(every=0),
             store=Store(str(output)),
             recipes={recipe.name: recipe} if recipe else {},
             inputs=Inputs([str(output)]),

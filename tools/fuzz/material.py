@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from framefleet.jobs.model.command import show_lock
 from tests.crafter_originals import checkpoint
-from tests.loras import save_lora
+from tests.lora_dialects import DIALECTS, Others
+from tests.loras import plain_pipe, save_lora
 from tests.media_files import image_file, video_file
 from tests.rendered import rendered
 from tests.tiny import build
@@ -39,6 +40,14 @@ class Material:
     @functools.cached_property
     def lora(self) -> bytes:
         return save_lora("wan", "style", self.folder / "lora").read_bytes()
+
+    @functools.cached_property
+    def lora_layers(self) -> dict[str, tuple[list[dict[str, torch.Tensor]], Others]]:
+        """Return the layers of each dialect for the tiny models, and what has no place next to one."""
+        return {
+            name: (one.layers(plain_pipe(one.model, torch.float32)), one.others)
+            for name, one in DIALECTS.items()
+        }
 
     @functools.cached_property
     def output(self) -> tuple[Path, list[str]]:

@@ -1,12 +1,13 @@
 """The one meaning of plain: a row rendered as a script does, with nothing intercepted, memoized or reapplied.
 
-Audits, unbatched rows, rows that differed when batched, `replay` and `verify` all call this, and the script
-that `replay` prints does the same. It works on the pipeline as it was loaded: on a copy of a copy that no row
-has seen, tokenizers included, with the networks' attributes and buffers of that time, and with what the
-modules of a user's recipe held then. Where text is encoded in other processes, its embeddings are those that
-are kept. What the row changed in networks, code or torch's modes is put back
-afterwards. Not covered: what modules of libraries and networks of second models keep. A pipeline that depends
-on what earlier calls left there does not repeat its plain calls either, and is found by that.
+The judge: audits, rows of kinds that differed, `replay` and `verify` call this, and the script that
+`replay` prints does the same. Rows that are rendered to be kept are no plain calls, alone or not. It works on
+the pipeline as it was loaded: on a copy of a copy that no row has seen, tokenizers included, with the
+networks' attributes and buffers of that time, and with what the modules of a user's recipe held then. Where
+text is encoded in other processes, its embeddings are those that are kept. What the row changed in networks,
+code or torch's modes is put back afterwards. Not covered: what modules of libraries and networks of second
+models keep. A pipeline that depends on what earlier calls left there does not repeat its plain calls either,
+and is found by that.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Each recipe runs in a greenlet of its own. When it calls a denoiser, a decoder or what else rows may call
 together, the call is parked and the next recipe goes on. When all are parked, equal calls are run together
-and each recipe gets its slice back. A recipe that runs alone stops before each forward too, and then makes it
-itself, where it is. Does not know recipes, pipelines or devices: it sees functions and calls.
+and each recipe gets its slice back. Does not know recipes, pipelines or devices: it sees functions and calls.
 """
 
 from __future__ import annotations
@@ -34,11 +33,10 @@ class RowTask:
         journal: Journal | None = None,
         *,
         turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        is_alone: bool = False,
     ) -> None:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
         that goes on from what another process made of it. turn: held while the function runs, between its
-        calls. is_alone: it makes its calls itself.
+        calls.
         """
         self.value: Any = None
         self.error: Exception | None = None
@@ -51,7 +49,6 @@ class RowTask:
         self.last_forward_at = 0.0
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
-        self.is_alone, self.may_call = is_alone, False
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
         self._turn = turn
         self._function = function
@@ -145,8 +142,10 @@ class Batcher:
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Take every task to its next forward or its end, and run none. around: see `step`."""
-        is_alone = any(task.is_alone for task in self.tasks.values())
-        with as_in_pipelines(), self._process.kept(), nullcontext() if is_alone else self.parking(), around():
+        with as_in_pipelines(), self._process.kept(), ExitStack() as stack:
+            for name, method in self._forwards.methods.items():
+                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
+            stack.enter_context(around())
             self._resume_all()
 
     def take_finished(self) -> list[RowTask]:
@@ -169,24 +168,11 @@ class Batcher:
                 task.end()
         self.tasks.clear()
 
-    @contextmanager
-    def parking(self) -> Iterator[None]:
-        """Stop tasks at their calls.
-
-        A task that runs alone holds this itself, from its beginning to its end: it may put a function of its
-        own around a forward, which must stay there when the task stops.
-        """
-        with ExitStack() as stack:
-            for name, method in self._forwards.methods.items():
-                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
-            yield
-
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
         for task in self.tasks.values():
             is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-            if (task.call is None or task.may_call) and not is_held:
-                task.may_call = False
+            if task.call is None and not is_held:
                 task.resume()
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -197,39 +183,16 @@ class Batcher:
         call = parse_call(name, args, kwargs, task.draws)
         if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
             return known[0]
-        if task.is_alone and not self._forwards.is_denoising(call):
-            return forward(*args, **kwargs)
         task.call = call
         self._hub.switch()
-        if task.is_alone:
-            return self._called_alone(task, forward, args, kwargs)
         result, task.result = task.result, None
         assert result is not None
         if result.error is not None:
             raise result.error
         return result.value
 
-    def _called_alone(self, task: RowTask, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Make the call that a task stopped at, where it is, and note what it gave."""
-        call, task.call = task.call, None
-        assert call is not None
-        started = time.perf_counter()
-        try:
-            with self._forwards.spending("denoise"):
-                result = Result(forward(*args, **kwargs), None, 1)
-        except Exception as error:  # the recipe's, which may go on
-            result = Result(None, error, 1)
-        task.forward_s += time.perf_counter() - started
-        self._note_forward(task, call, result, started)
-        if result.error is not None:
-            self._forwards.blame_attention(lambda: forward(*args, **kwargs), result.error)
-            raise result.error
-        return result.value
-
     def _run_forwards(self) -> None:
-        for task in self.tasks.values():
-            task.may_call = task.is_alone
-        parked = [(task, task.call) for task in self.tasks.values() if task.call and not task.is_alone]
+        parked = [(task, task.call) for task in self.tasks.values() if task.call]
         if not parked:
             return
         groups = self._forwards.groups([call for _, call in parked])

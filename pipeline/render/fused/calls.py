@@ -237,8 +237,21 @@ def fingerprint(leaf: Any) -> Hashable:
 
 def digest_of(tensor: Tensor) -> bytes:
     """SHA-256 of a tensor's dtype, shape and values."""
+    return digests_of([tensor])[0]
+
+
+def digests_of(tensors: Sequence[Tensor]) -> list[bytes]:
+    """Return the SHA-256 of each one's dtype, shape and values; a GPU is waited for once."""
+    lines = [bits(tensor) for tensor in tensors]
+    if len(lines) > 1 and len({line.device for line in lines}) == 1 and not lines[0].is_cpu:
+        joined, sizes = torch.cat(lines).cpu(), [len(line) for line in lines]
+        lines = list(torch.split(joined, sizes))
+    return [_digest(tensor, line) for tensor, line in zip(tensors, lines, strict=True)]
+
+
+def _digest(tensor: Tensor, line: Tensor) -> bytes:
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(bits(tensor).cpu().numpy().data)
+    digest.update(line.cpu().numpy().data)
     return digest.digest()
 
 

@@ -117,10 +117,10 @@ class Forwards:
                 return Result(self._run_alone(call), None, 1)
         except Exception as error:  # belongs to this row: handed to its recipe
             if self.is_denoising(call):
-                self.blame_attention(partial(self._run_alone, call), error)
+                self._blame_attention(partial(self._run_alone, call), error)
             return Result(None, error, 1)
 
-    def blame_attention(self, forward: Callable[[], Any], error: Exception) -> None:
+    def _blame_attention(self, forward: Callable[[], Any], error: Exception) -> None:
         """Raise AttentionChanged if a forward failed by its attention backend, and another takes it."""
         if self._attention:
             self._attention.replace(forward, error)

@@ -6,7 +6,7 @@ from tools.fuzz.case import Make
 from tools.fuzz.kinds.cells import cells
 from tools.fuzz.kinds.checkpoints import checkpoints
 from tools.fuzz.kinds.jobs import job_files, job_sets, job_texts
-from tools.fuzz.kinds.loras import loras
+from tools.fuzz.kinds.loras import lora_keys, loras
 from tools.fuzz.kinds.media import media
 from tools.fuzz.kinds.models import models
 from tools.fuzz.kinds.outputs import outputs
@@ -23,6 +23,7 @@ KINDS: dict[str, Make] = {
     "media": media,
     "model folders": models,
     "LoRAs": loras,
+    "LoRA keys": lora_keys,
     "outputs": outputs,
     "checkpoints": checkpoints,
     "trainings": trainings,

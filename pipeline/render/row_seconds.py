@@ -1,0 +1,139 @@
+"""What the calls of a row took, by what they are for; on a GPU known once it has come to their ends.
+
+Nobody waits for it meanwhile: whoever reads a clip's seconds has its frames, and so it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache, cached_property, partial
+from typing import Any, Self
+
+import torch
+
+from framefleet.pipeline.hooks.intercept import Around
+
+
+class RowSeconds(dict[str, float]):
+    """Seconds of one row, as far as they are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._launched: list[Callable[[], None]] = []
+
+    def add(self, key: str, seconds: float) -> None:
+        self[key] = self.get(key, 0.0) + seconds
+
+    def add_later(self, settle: Callable[[], None]) -> None:
+        """Have `settle` called, which waits for the GPU and adds, before all are read."""
+        self._launched.append(settle)
+
+    def settled(self) -> Self:
+        """Wait for those of calls that a GPU has not come to; return all."""
+        while self._launched:
+            with suppress(RuntimeError):  # a broken GPU: whoever waits for the frames gets its error
+                self._launched.pop()()
+        return self
+
+
+class ClipSeconds(Mapping[str, float]):
+    """Seconds of a clip, which are waited for when they are read."""
+
+    def __init__(self, own: RowSeconds, others: Mapping[str, float]) -> None:
+        """others: are added to the row's own."""
+        self._own, self._others = own, others
+
+    def plus(self, **others: float) -> ClipSeconds:
+        """Return these, with others in their place."""
+        return ClipSeconds(self._own, {**self._others, **others})
+
+    @cached_property
+    def _all(self) -> dict[str, float]:
+        own = self._own.settled()
+        names = {**own, **self._others}
+        return {name: own.get(name, 0.0) + self._others.get(name, 0.0) for name in names}
+
+    def __getitem__(self, name: str) -> float:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __repr__(self) -> str:
+        return repr(self._all)
+
+
+def timed(key: str, seconds: Callable[[], RowSeconds | None], device: str) -> Around:
+    """Return what adds the seconds of each call to a row's. seconds: of the row at work; None: no row's call.
+
+    On a GPU calls return once they are launched. What it still denoises as a decoder is called counts as
+    denoising.
+    """
+    moments = _gpu_moments(device) if device.startswith("cuda") else _Moments()
+
+    def measured(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called, start = time.perf_counter(), moments.mark()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if (row := seconds()) is not None:
+                moments.count(row, key, called, start)
+
+    return measured
+
+
+@cache
+def _gpu_moments(device: str) -> _GPUMoments:
+    return _GPUMoments(device)
+
+
+class _Moments:
+    """Moments of a device whose calls return when they are done."""
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def count(self, row: RowSeconds, key: str, called: float, start: float) -> None:
+        """Count a call that ends now."""
+        row.add(key, time.perf_counter() - start)
+
+
+class _GPUMoments:
+    """Moments in the work of a GPU, by events in its stream."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+
+    @cached_property
+    def _origin(self) -> tuple[Any, float]:
+        """An event, and when it was by this process's clock; waited for once."""
+        event = self._event()
+        event.synchronize()
+        return event, time.perf_counter()
+
+    def mark(self) -> Any:
+        with suppress(RuntimeError):  # a broken GPU has no moments; the call says so to its row
+            _ = self._origin
+            return self._event()
+        return None
+
+    def count(self, row: RowSeconds, key: str, called: float, start: Any) -> None:
+        if start is not None and (end := self.mark()) is not None:
+            row.add_later(partial(self._settle, row, key, called, start, end))
+
+    def _settle(self, row: RowSeconds, key: str, called: float, start: Any, end: Any) -> None:
+        end.synchronize()
+        row.add(key, start.elapsed_time(end) / 1000)
+        if key == "decode_s":
+            origin, origin_s = self._origin
+            row.add("denoise_s", max(0.0, origin_s + origin.elapsed_time(start) / 1000 - called))
+
+    def _event(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
