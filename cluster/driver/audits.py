@@ -92,7 +92,7 @@ class Audits:
             return with_remark(record, UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
-        return with_remark(record, batched(self._num_equal[kind]))
+        return with_remark(record, batched(self._num_equal[kind], recipe=record.recipe))
 
     def given_up(self, row_id: str, kind: str) -> None:
         """A row has failed for good: another one is audited, if it was to be."""

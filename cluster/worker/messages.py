@@ -105,8 +105,9 @@ class Assignment:
     """One row to render now.
 
     is_apart: an audit found rows of its kind to differ in a batch. is_audited: if it is batched, it is
-    compared with a plain call. has_checkpoint: it is half-done already. largest: the row of the job that
-    takes most memory, which a worker rehearses before its first row.
+    compared with a plain call. is_judged: it is rendered by a plain call, for the driver to compare, as the
+    first work of a process. has_checkpoint: it is half-done already. largest: the row of the job that takes
+    most memory, which a worker rehearses before its first row.
     """
 
     row_id: str
@@ -114,6 +115,7 @@ class Assignment:
     attempt: int
     is_apart: bool = False
     is_audited: bool = False
+    is_judged: bool = False
     has_checkpoint: bool = False
     largest: Request | None = None
 
@@ -156,7 +158,8 @@ class Failed:
 class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
-    was_batched: other rows were under way with it, so that audits of its kind speak for it.
+    was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
+    audits of its kind speak for it.
     """
 
     record: Record

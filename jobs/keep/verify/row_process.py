@@ -1,4 +1,4 @@
-"""`python -m`: a recorded row in, the row rendered again and compared out, by a process that has rendered none.
+"""`python -m`: a recorded row in, the row rendered again out, by a process that has rendered no other.
 
 What a user's recipe leaves behind in its process cannot spoil another row's verdict then.
 """
