@@ -229,6 +229,8 @@ class Driver:
             cause = self._refused(event, lane)
             if cause is None:
                 lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
+                if event.hello.has_run:
+                    self._lanes.docket.used.add(event.worker)
                 self._tally.joined(event.worker, event.hello.node, str(event.lane))
         else:
             self._take(event.worker, event.report, fleet)

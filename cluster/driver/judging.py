@@ -70,12 +70,12 @@ class Docket:
         if case is None or case.row_id != stored.record.row_id:
             return None
         del self._judged[worker]
-        kept, now = digests_of(case.stored.record), digests_of(stored.record)
+        kept, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
         if now != kept and case.first is None:
             case.first = stored
             self._waiting[case.pending.lane].appendleft(case)
             return None
-        first = now if case.first is None else digests_of(case.first.record)
+        first = now if case.first is None else recorded_digests(case.first.record)
         return case, verdict_of(kept, first, now)
 
     def failed(self, worker: str) -> Case | None:
@@ -94,6 +94,6 @@ class Docket:
         return cases
 
 
-def digests_of(record: Record) -> Digests:
+def recorded_digests(record: Record) -> Digests:
     """Return those of all that a row rendered."""
     return record.frames_sha256, record.audio_sha256, record.extra_outputs, record.extra_outputs_sha256

@@ -145,8 +145,12 @@ class Lanes:
         return lane.dispatcher.num_workers
 
     def lose(self, key: LaneKey, error: FramefleetError) -> None:
-        """No worker can serve a lane any more: its rows are left to another run."""
-        self._by_key[key].error = error
+        """No worker can serve a lane any more: its rows are left to another run.
+
+        Where some workers encode what others denoise, none of them is of use without the others.
+        """
+        for lane in self if self._encoding else (self._by_key[key],):
+            lane.error = error
 
     def error(self) -> FramefleetError | None:
         """Return why rows are left, if they are; where the job has other lanes, with how many of which."""

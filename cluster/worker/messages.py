@@ -66,7 +66,10 @@ class WorkerSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What a worker is, said once when its model is loaded. room: bytes of memory that a row has there."""
+    """What a worker is, said once when its model is loaded.
+
+    room: bytes of memory that a row has there. has_run: its process has begun a row, for an earlier driver.
+    """
 
     version: str
     fingerprint: str
@@ -75,6 +78,7 @@ class Hello:
     node: str
     pid: int
     room: int = 0
+    has_run: bool = False
 
     @classmethod
     def of(cls, model: Model) -> Self:

@@ -154,7 +154,7 @@ class Worker:
         if self._is_renewed:
             self._is_renewed, self._counted = False, {}
             self._counted = self._figures()
-        return Hello.of(self._renderer.model)
+        return replace(Hello.of(self._renderer.model), has_run=self._has_run)
 
     def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
         """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
