@@ -176,7 +176,6 @@ def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
     store = resolved.store
     with closing(RowIndex()) as index, DriverLock(store, beat_s=0.05, expiry_s=0.2) as lock:
         survey_rows(resolved, index, Callback())
-        sweep_late(store, lock)
         finish_taking_back(store, index, lock)
         mark_done(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))

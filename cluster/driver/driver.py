@@ -96,8 +96,9 @@ class Driver:
             raise
         finally:
             self._close()
-            self._told()
-        summary = self._tally.summary(time.monotonic())
+            progress = self._told()
+        self._on_progress(progress)  # what is scraped now is what the summary says
+        summary = replace(self._tally.summary(time.monotonic()), figures=progress.figures)
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
@@ -123,8 +124,11 @@ class Driver:
     def _is_finished(self) -> bool:
         """Tell whether every row has ended, after a last look for rows that were added."""
         if self._lanes.finished:
+            lock = self._work.lock
+            takes, lock.takes_tables = lock.takes_tables, False  # what it has promised by now is there
             self._lanes.reopen()
             self._lanes.fill()
+            lock.takes_tables = takes and not self._lanes.finished
         return self._lanes.finished
 
     @property
@@ -375,7 +379,7 @@ class Driver:
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
             is_due = self._lanes.of(worker).is_users and rendered.was_batched
-            if is_due and self._audits.is_due(record.row_id, pending.kind):
+            if is_due and self._audits.is_chosen(record.row_id):
                 case = Case(pending=pending, stored=rendered, worker=worker)
                 self._lanes.docket.add(self._lanes.of(worker).key, case)
                 return
@@ -392,8 +396,15 @@ class Driver:
         remark = UNREPEATABLE if verdict == "unrepeatable" else EQUAL
         worker, right = (judge, again) if is_wrong else (case.worker, case.stored)
         self._commit(worker, replace(right, record=with_remark(right.record, remark)), case.pending)
-        seconds = again.record.compute_s or 0.0
-        self._heed_audit(judge, Audited(kind=kind, row_id=case.row_id, verdict=verdict, seconds=seconds))
+        seconds = (again.record.compute_s or 0.0) + (self._lanes.of(judge).load_s or 0.0)
+        audited = Audited(
+            kind=kind,
+            row_id=case.row_id,
+            verdict=verdict,
+            seconds=seconds,
+            batch_size=case.stored.record.batch_size or 1.0,
+        )
+        self._heed_audit(judge, audited)
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
@@ -487,10 +498,11 @@ class Driver:
                 )
                 if not lane.encodes:
                     kinds.add(pending.kind)
+                    order = self._audits.order(leased.row.row_id, pending.kind)
                     assignment = replace(
                         assignment,
                         is_apart=self._audits.is_apart(pending.kind),
-                        is_audited=not lane.is_users and self._audits.is_due(leased.row.row_id, pending.kind),
+                        is_audited=not lane.is_users and order,
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )

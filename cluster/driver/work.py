@@ -11,6 +11,7 @@ from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
@@ -40,7 +41,8 @@ class Work:
     ENCODER_POOL, the last. order: of rows, as
     the job says it. rows: reads the table's rows. index: every valid one, with those
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
-    that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
+    that earlier runs left. spent: by earlier runs; model_time: of these, where it limits audits.
+    gpus_per_worker: that money is counted by. elastic:
     None where the number of workers does not follow the rows left. largest: the row that takes most memory,
     and row_work: what a row is expected to take, in a unit that lanes share; both of each lane.
     device_name: of the GPU, or of the processor, that all workers must have; "": the first's; None: any.
@@ -58,6 +60,7 @@ class Work:
     adoption: Adoption = field(default_factory=Adoption)
     budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)
+    model_time: ComputeTime = field(default_factory=ComputeTime)
     gpus_per_worker: float = 1.0
     num_encoders: int = 0
     elastic: ElasticWorkers | None = None

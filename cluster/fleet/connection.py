@@ -35,6 +35,7 @@ from ray.util.metrics import Counter, Gauge
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.ray_folder import warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
+from framefleet.cluster.fleet.socket_folder import find_parent, make_socket_folder
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
 
@@ -44,8 +45,6 @@ log = logging.getLogger(__name__)
 OBJECT_STORE_BYTES = 128 * 2**20
 CONNECT_S = 5.0
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
-# Paths of sockets have 103 bytes on a Mac and 107 on Linux; Ray's names below its folder take 68.
-MAX_FOLDER = 35
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
@@ -221,6 +220,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
         if address is not None and _wants_token(error):
             raise needs_token(f"the Ray cluster at {address}") from error
         if address is None:
+            find_parent()  # says so where its folder is full
             raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
         raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
 
@@ -244,15 +244,7 @@ def _wants_token(error: BaseException | None) -> bool:
 @contextmanager
 def _own_folder(connection: Connection) -> Iterator[Path]:
     """Yield a new folder that only its owner can enter; it goes when the context ends, or keeps the logs."""
-    parent = tempfile.gettempdir()
-    if len(parent) + len("/framefleet-12345678") > MAX_FOLDER:
-        parent = "/tmp"
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="framefleet-", dir=parent))
-    except OSError as error:
-        raise FleetError(
-            f"Ray's folder cannot be made in {parent}: {error.strerror}", "set TMPDIR to a short path"
-        ) from error
+    folder = make_socket_folder()
     try:
         yield folder
     finally:

@@ -23,7 +23,7 @@ from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.audit.verdict import Audited
+from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -108,17 +108,17 @@ class Loading:
 class Assignment:
     """One row to render now.
 
-    is_apart: an audit found rows of its kind to differ in a batch. is_audited: if it is batched, it is
-    compared with a plain call. is_judged: it is rendered by a plain call, for the driver to compare, as the
-    first work of a process. has_checkpoint: it is half-done already. largest: the row of the job that takes
-    most memory, which a worker rehearses before its first row.
+    is_apart: an audit found rows of its kind to differ in a batch. is_audited: it is compared with a plain
+    call, unless it is one. is_judged: it is rendered by a plain call, for the driver to compare, as the first
+    work of a process. has_checkpoint: it is half-done already. largest: the row of the job that takes most
+    memory, which a worker rehearses before its first row.
     """
 
     row_id: str
     request: Request
     attempt: int
     is_apart: bool = False
-    is_audited: bool = False
+    is_audited: AuditOrder = False
     is_judged: bool = False
     has_checkpoint: bool = False
     largest: Request | None = None

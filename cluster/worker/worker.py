@@ -5,6 +5,7 @@ One thread renders; `Writers` encode and upload in parallel with it, so that the
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import signal
@@ -60,6 +61,8 @@ LOGGERS = (
     "framefleet.pipeline.render.rehearsal",
     place_trial.__name__,
 )
+# How long no row comes until audits that were put off begin: the driver answers a report in less.
+_IDLE_S = 0.25
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -242,7 +245,12 @@ class Worker:
     def _run(self) -> None:
         try:
             # On the worker alone: the driver, which sends this class, needs no torch.
-            from framefleet.pipeline.render.renderer import Renderer
+            # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
+            gc.disable()
+            try:
+                from framefleet.pipeline.render.renderer import Renderer
+            finally:
+                gc.enable()
 
             model = self._load()
             load_scores(self._setup.scores)
@@ -324,11 +332,13 @@ class Worker:
                 self._drop(renderer)
                 if self._updates != renderer.model.updates and not renderer.num_active:
                     return False
-                taken = self._inbox.take(renderer.capacity - renderer.num_active)
-                if taken or renderer.num_active:
+                taken = self._inbox.take(renderer.room)
+                if taken or renderer.has_rows:
                     break
                 with renderer.clock.spending("inputs" if self._inbox else "rows"):
-                    self._news.wait()
+                    has_news = self._news.wait(timeout=_IDLE_S if renderer.num_active else None)
+                if not has_news and renderer.num_active:
+                    break
             else:
                 return False
             self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}

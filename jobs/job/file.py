@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import glob
-import itertools
 import json
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,21 +13,19 @@ from pydantic import ValidationError
 
 from framefleet.cluster.fleet.gpus import lacking_gpu
 from framefleet.jobs.job.mistakes import NAMED, Key, mistakes_in
+from framefleet.jobs.job.paths import check_variables, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
-from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
-
-log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
 _NOWHERE: Mapping[Key, str] = {}
 
@@ -51,7 +45,7 @@ def load_job(
     is_rendered: now, so that this machine must have what its workers need here. Raises JobError.
     """
     values, places = _given(path, sets, table=table, model=model, output=output)
-    job = _checked(values, places, Job)
+    job = _in_its_folder(_checked(values, places, Job), path)
     if is_rendered:
         check_gpu(job, places)
     return job
@@ -80,7 +74,11 @@ def load_job_as(
 ) -> AnyJob:
     """Return a job of that kind, as `load_job` does."""
     values, places = _given(path, sets, table=table, model=model, output=output)
-    return _checked(values, places, kind)
+    return _in_its_folder(_checked(values, places, kind), path)
+
+
+def _in_its_folder(job: AnyJob, path: str | Path | None) -> AnyJob:
+    return job if path is None else job.in_folder(str(Path(path).parent.resolve()))
 
 
 def _given(
@@ -90,7 +88,7 @@ def _given(
     values, places = _read(Path(path)) if path is not None else ({}, {})
     given = {option: text for option, text in options.items() if text is not None}
     if path is not None:
-        _resolve_paths(values, Path(path), replaced=set_values(sets) | given)
+        resolve_paths(values, Path(path), replaced=set_values(sets) | given)
     for option, text in given.items():
         _check_text(text, f"--{option}")
         _put(values, places, _stem(values, option), text, place=f"--{option}")
@@ -221,39 +219,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
 
 
-def _resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, Any]) -> None:
-    """Have table, output and models start in the job file's folder.
-
-    A table or a model that is only in the current folder is read there. An output never is: one job file has
-    one output. A model that is in neither is one of the hub. replaced: what options give in their place.
-    """
-    models = values.get("models")
-    named = [(models, name) for name in models] if isinstance(models, dict) else []
-    for section, key in [*((values, key) for key in ("table", "output", "model")), *named]:
-        at, name = (section[key], "path") if isinstance(section.get(key), dict) else (section, key)
-        given, option = at.get(name), replaced.get(key) if section is values else None
-        if isinstance(option, str) or (isinstance(option, Mapping) and "path" in option):
-            continue
-        if not isinstance(given, str) or not given or "://" in given or given.startswith(("~", "/")):
-            continue
-        parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(given).parts)
-        stem = str(Path(*parts))  # before the first wildcard
-        is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
-        is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        is_output, is_model = key == "output" and section is values, key == "model" or section is models
-        if is_output or is_next or not (is_here or is_model):
-            at[name] = str(job.parent / given)
-            if is_elsewhere and any(os.path.lexists(Path(given, name)) for name in (CLAIM, TRAINING)):
-                log.warning(
-                    "output: this job writes to %s, and there is another output in the current folder; "
-                    "to continue that one, add --output %s",
-                    at[name],
-                    given,
-                )
-        elif is_elsewhere:
-            log.warning("%s: %s is in the current folder, not next to the job file", key, given)
-
-
 def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """A model given as an option replaces the path of a mapping, and keeps its dtype."""
     return (key, "path") if key == "model" and isinstance(values.get(key), dict) else (key,)
@@ -309,6 +274,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
 def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
     keep_secrets(values)
     given = _without_nulls(values)
+    check_variables(given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:

@@ -308,12 +308,16 @@ def lanes_line(lanes: Mapping[str, int]) -> str:
 def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
     share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
-    said = (
-        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows{share} are rendered a "
-        "second time, alone, and compared"
+    num = max(1, round(audits.num_audits))
+    limit = "audit.share does not limit them"
+    if audits.limit is not None:
+        limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
+    are, all_are = ("is", "it is") if num == 1 else ("are", "all are")
+    return (
+        f"audits: about {num:,} of {num_pending:,} rows{share} {are} rendered a second time, alone, and "
+        f"compared ({limit}); if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % "
+        "confidence"
     )
-    bound = bound_text(audits.most_wrong, num_pending)
-    return f"{said}; if all are equal, {bound}, with 95 % confidence" if bound else said
 
 
 def memory_line(memory: Memory) -> str:

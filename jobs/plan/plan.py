@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.driver.feed import Pending, pending_rows
+from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
@@ -157,6 +158,7 @@ class PlanOptions:
 def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
     """Do what `plan` promises, reporting to `watch`."""
     wanted = wanted or PlanOptions()
+    check_own_ray(job.fleet)
     if job.draft is None:
         return _plan_of(job, watch, wanted)
     check_limit(job, wanted.limit)

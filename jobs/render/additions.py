@@ -47,7 +47,9 @@ class Additions:
                 continue
             self._seen.add(name)
             try:
-                return self._taken(path, with_added(self._table, self._resolved.job, [path]))
+                added = self._taken(path, with_added(self._table, self._resolved.job, [path]))
+                self._lock.promise([path])
+                return added
             except TableError as error:
                 log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)
         return None

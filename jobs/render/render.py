@@ -17,10 +17,10 @@ from framefleet.cluster.driver.encoding import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
-from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.spending import model_time_before, spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
-from framefleet.cluster.fleet.start import Start, as_joined
+from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.jobs.job.file import check_gpu, job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -46,7 +46,8 @@ from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -110,6 +111,7 @@ def render_rows(
     spent: of the job's budget on another output.
     """
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
+    check_own_ray(job.fleet)
     check_gpu(job)
     with Start(job.fleet, job.retries) as start:
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
@@ -128,9 +130,7 @@ def render_rows(
                 watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
-                sweep_late(resolved.store, lock)
                 finish_taking_back(resolved.store, index, lock)
-                sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
                 if not recalled:
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
@@ -186,6 +186,7 @@ def render_pending(
         work = replace(work, spent=work.spent + elsewhere, largest=largest, row_work=row_work)
         if index.is_whole:
             work = replace(work, more=Additions(resolved, survey, index, lock).take)
+            lock.takes_tables = True
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:
@@ -253,6 +254,8 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
     if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(resolved.store)):
         parts[-1] += f" ({num_begun:,} of them half-done)"
+    if counts.later:
+        parts.append(f"{counts.later:,} left for later runs")
     return ", ".join(parts)
 
 
@@ -269,6 +272,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         lock=lock,
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
+        model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
         elastic=resolved.job.fleet.elastic,
         num_encoders=resolved.job.fleet.encoders,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from framefleet.cluster.driver.ranks import work_in
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.wildcards import Wildcards
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset
@@ -135,6 +136,8 @@ def survey_rows(
     rows to read, from the first. start: the first row to read.
     """
     survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
+    plans = [one.plan for one in resolved.rows.by_model.values()]
+    wildcards = Wildcards({one.column for plan in plans for one in plan.readers if one.target == "prompt"})
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
             break
@@ -143,6 +146,7 @@ def survey_rows(
         batch = batch if limit is None else batch.slice(0, limit - first)
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)
+        wildcards.add(first, batch)
         valid = [row for row in rows if isinstance(row, IdentifiedRow)]
         index.add([(row.index, row.row_id) for row in valid], [row.lane for row in valid])
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
@@ -151,6 +155,8 @@ def survey_rows(
         if when_sound and is_sound and survey.examples:
             when_sound(lane_of(next(iter(survey.examples.values()))))
     survey.find_places(resolved.table)
+    if note := wildcards.note():
+        watch.say(note)
     return survey
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.file import check_gpu
@@ -31,7 +32,6 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.weight_updates import WeightUpdate, check_update, store_weights, updated_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.seals import sweep_late
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -80,6 +80,7 @@ class WarmFleet:
         with closing(RowIndex()) as index:
             survey = survey_rows(resolved, index, self._watch)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            finish_taking_back(resolved.store, index, self._lock)
             mark_done(resolved, index, self._watch)
             write_rows(resolved, index, self._lock)
             row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
@@ -129,7 +130,6 @@ class WarmFleet:
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))
         claim(resolved)
-        sweep_late(resolved.store, self._lock)
         self._stack.callback(resolved.store.delete_all, WEIGHTS)
         self._start = self._stack.enter_context(_Kept(job))
         return resolved

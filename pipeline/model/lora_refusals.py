@@ -27,7 +27,7 @@ SAVE_WHOLE = (
     "only where they hold all layers"
 )
 SAVE_PREFIXED = (
-    "if it is of this model, rename its weights: peft begins them with `base_model.model.`, and diffusers with "
+    "if it is of this model, rename its weights: peft begins them with `base_model.model.`, diffusers with "
     "the part of the pipeline, e.g. `transformer.`"
 )
 # What a LoRA's own description may say besides peft's defaults. The rest makes it more than something added

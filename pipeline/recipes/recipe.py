@@ -187,10 +187,11 @@ _RECIPES = (
 BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
 
 
-def find_recipe(name: str) -> Recipe:
-    """Return a built-in recipe, or import `module:function`; modules in the working folder are found too.
+def find_recipe(name: str, folder: str | None = None) -> Recipe:
+    """Return a built-in recipe, or import `module:function`.
 
-    Only for names of those who run the job: importing a module runs it. Raises RecipeError when there is
+    folder: where its module may be, e.g. that of the job file; and in the current folder. Only for names of
+    those who run the job: importing a module runs it. Raises RecipeError when there is
     none, or it does not take `(pipe, request)`.
     """
     if name in BUILT_IN:
@@ -200,7 +201,7 @@ def find_recipe(name: str) -> Recipe:
             f"there is no recipe {name!r}",
             f"use one of {', '.join(BUILT_IN)}, or name yours as module:function",
         )
-    return _recipe_of(name, named_function(name))
+    return _recipe_of(name, named_function(name, folder=folder))
 
 
 def recipe_of_row(name: str, own: Recipe) -> Recipe:

@@ -16,6 +16,8 @@ from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.native_facts import autoencoder_factors
 from framefleet.pipeline.model.specs.spec import Configs
 
+# An attribute of a row's own pipeline: called with each other pipeline that is made of it.
+AROUND_SIBLINGS = "_around_siblings"
 SIBLINGS = tuple(sibling for family in FAMILIES for sibling in family.siblings)
 
 
@@ -65,6 +67,8 @@ def as_sibling(pipe: Any, class_name: str) -> Any:
         if hasattr(sibling, name):  # it may have computed another, of which nothing fits
             setattr(sibling, name, factor)
     sibling.set_progress_bar_config(disable=True)
+    if around := vars(pipe).get(AROUND_SIBLINGS):
+        around(sibling)
     return sibling
 
 

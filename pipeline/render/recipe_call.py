@@ -33,9 +33,12 @@ from framefleet.pipeline.outputs.frames.pixels import LateFrames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
+from framefleet.pipeline.recipes.siblings import AROUND_SIBLINGS
 from framefleet.pipeline.render.clock import Clock
+from framefleet.pipeline.render.fused.row_thread import is_away, row_thread
 from framefleet.pipeline.render.process_state import ModuleState
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_tails import RowTail, Tails
 from framefleet.pipeline.render.scheduler_steps import StepTrace
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -60,6 +63,7 @@ class RecipeCall:
         clock: Clock,
         second_try: Around,
         keep: KeptSteps,
+        tails: Tails,
     ) -> None:
         self._model = model
         self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
@@ -69,6 +73,7 @@ class RecipeCall:
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
         self._clock, self._second_try, self._keep = clock, second_try, keep
+        self._tails = tails
 
     def is_own(self, row: RenderRow) -> bool:
         """Whether a row's recipe is the function of whoever runs the job."""
@@ -98,9 +103,12 @@ class RecipeCall:
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
-        written = note_written(pipe)
-        if is_ours:  # people's own get arrays
-            put_off_postprocessing(pipe, original=model.pipe)
+        written, tail = note_written(pipe), None
+        if not pipelines:
+            tail = self._tails.begin(request.recipe)
+            around = Looks(model.pipe, tail, are_late=is_ours)  # people's own get arrays
+            around(pipe)
+            setattr(pipe, AROUND_SIBLINGS, around)
         with self._clock.spending("inputs"):
             opened = open_arguments(
                 self._second_models.opened(without_loras(request.arguments)),
@@ -112,13 +120,19 @@ class RecipeCall:
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([row.adapters]):
             output = recipe.render(pipe, replace(request, arguments=opened))
-        rendered: Rendered = self._second_try("frames", self._rendered, output, pipe)
+        rendered: Rendered = self._finish(to_rendered, output, pipe)
+        if tail:
+            tail.end()
         rendered = with_written(rendered, written)
-        return self._second_try("frames", self._with_steps, rendered, trace) if trace else rendered
+        return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
-    def _rendered(self, output: Any, pipe: Any) -> Rendered:
+    def _finish(self, step: Callable[..., Rendered], *arguments: Any) -> Rendered:
+        """Make what is left to do for a row; the clock and second tries are for the renderer's thread."""
+        if is_away():
+            return step(*arguments)
         with self._clock.spending("frames"):
-            return to_rendered(output, pipe)
+            rendered: Rendered = self._second_try("frames", step, *arguments)
+        return rendered
 
     def _trace(self, schedulers: Mapping[str, Any]) -> StepTrace:
         """Follow the row's own scheduler. Raises RowError where it has none."""
@@ -129,8 +143,7 @@ class RecipeCall:
 
     def _with_steps(self, rendered: Rendered, trace: StepTrace) -> Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
-        with self._clock.spending("frames"):
-            kept = to_extras(trace.fields())
+        kept = to_extras(trace.fields())
         values = {**rendered.extras.values, KEPT: asdict(self._keep)}
         arrays = {**rendered.extras.arrays, **kept.arrays}
         return replace(rendered, extras=Extras(arrays=arrays, values=values))
@@ -169,38 +182,55 @@ def _noted(method: Callable[..., Any], written: list[str], *args: Any, **kwargs:
     return found
 
 
-def put_off_postprocessing(pipe: Any, *, original: Any) -> None:
-    """Have the processors of `pipe`, a row's own copy of `original`, return LateFrames in place of arrays."""
-    shared = set(map(id, vars(original).values()))
-    for processor in _processors(pipe):
-        for method, num_dimensions in _METHODS.items():
-            if id(processor) not in shared and hasattr(processor, method):
-                original = getattr(processor, method)
-                setattr(processor, method, partial(_late, original, num_dimensions))
+class Looks:
+    """Put around the processors of a row's own pipelines, which make arrays of what was decoded."""
+
+    def __init__(self, original: Any, tail: RowTail, *, are_late: bool) -> None:
+        """original: whose processors are others' too. are_late: LateFrames stand for arrays."""
+        self._shared = set(map(id, vars(original).values()))
+        self._tail, self._are_late = tail, are_late
+
+    def __call__(self, pipe: Any) -> None:
+        for processor, is_plain in _processors(pipe):
+            for method, num_dimensions in _METHODS.items():
+                if id(processor) not in self._shared and hasattr(processor, method):
+                    original = getattr(processor, method)
+                    late = partial(self._late, original, num_dimensions)
+                    around = late if self._are_late and is_plain else partial(self._now, original)
+                    setattr(processor, method, around)
+        free = getattr(pipe, "maybe_free_model_hooks", None)
+        if free and row_thread():  # it resets what another row may be using by now
+            pipe.maybe_free_model_hooks = lambda: None if is_away() else free()
+
+    def _now(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._tail.look()
+        return original(*args, **kwargs)
+
+    def _late(self, original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
+        call = inspect.signature(original).bind(*args, **kwargs)
+        call.apply_defaults()
+        name = next(iter(call.arguments))
+        images = call.arguments[name]
+        if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
+            return self._now(original, *args, **kwargs)
+
+        def postprocess(part: Tensor, output_type: str) -> Any:
+            if output_type == "np":
+                self._tail.look()
+            call.arguments |= {name: part, "output_type": output_type}
+            return original(*call.args, **call.kwargs)
+
+        return LateFrames(images, postprocess)
 
 
-def _processors(pipe: Any) -> Iterator[Any]:
+def _processors(pipe: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield those of a pipeline, and whether each does it as diffusers' own classes do."""
     of_video = VideoProcessor.postprocess_video
     for value in vars(pipe).values():
         kind: Any = type(value)
-        is_plain = isinstance(value, VaeImageProcessor) and kind.postprocess is VaeImageProcessor.postprocess
-        if is_plain and getattr(kind, "postprocess_video", of_video) is of_video:
-            yield value
-
-
-def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
-    call = inspect.signature(original).bind(*args, **kwargs)
-    call.apply_defaults()
-    name = next(iter(call.arguments))
-    images = call.arguments[name]
-    if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
-        return original(*args, **kwargs)
-
-    def postprocess(part: Tensor, output_type: str) -> Any:
-        call.arguments |= {name: part, "output_type": output_type}
-        return original(*call.args, **call.kwargs)
-
-    return LateFrames(images, postprocess)
+        if isinstance(value, VaeImageProcessor):
+            is_plain = kind.postprocess is VaeImageProcessor.postprocess
+            yield value, is_plain and getattr(kind, "postprocess_video", of_video) is of_video
 
 
 def _is_one(images: Any, num_dimensions: int) -> bool:

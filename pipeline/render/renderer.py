@@ -6,31 +6,35 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
+from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
 from framefleet.pipeline.render.findings import Findings, surroundings
 from framefleet.pipeline.render.findings_storage import Places
-from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
+from framefleet.pipeline.render.fused.row_thread import RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -41,6 +45,7 @@ from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_seconds import RowSeconds
+from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.shared_calls import SharedCalls
 from framefleet.pipeline.render.text_encoders import Encoders
 from framefleet.pipeline.request import Request, one_step
@@ -103,7 +108,12 @@ class Renderer:
             self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
         keep = keep or KeptSteps()
-        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep)
+        options = model.settings.options
+        self._tails = Tails(
+            lambda: self._batcher.num_away,
+            is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
+        )
+        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep, self._tails)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(
             model,
@@ -122,22 +132,35 @@ class Renderer:
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        audited = partial(self.clock.around, "audit", "", self._plain)
-        self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
-        cache = model.settings.options.cache
-        self._cache = StepCache(cache, model.denoisers()) if cache else None
-        self._rows = RowQueue(self._auditor.apart, all_alone=cache is not None)
+        audited = partial(self.clock.around, "audit", "", self._judge)
+        self._audit_share = audit.limit
+        self._auditor = Auditor(
+            audit.odds() if self._is_audited else None, audited, self._is_audit_affordable
+        )
+        self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
+        self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
+        self._at_home = ExitStack()
         self._learn_anew()
 
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
-        return len(self._rows)
+        return len(self._rows) + self._auditor.num_put_off
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there are rows to render, and not only audits that were put off."""
+        return len(self._rows) > 0
+
+    @property
+    def room(self) -> int:
+        """How many more rows are worth having under way now."""
+        return self.capacity - len(self._rows)
 
     @property
     def prompt_lengths(self) -> PromptLengths | None:
@@ -150,12 +173,10 @@ class Renderer:
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
-        couple rows, and so would whatever a network keeps in itself: one.
+        couple rows, and so would whatever a network keeps in itself: one. Rows that are away do not count.
         """
-        if self._rows.all_alone:
-            return 1
-        reach = min(self._batcher.reach, self.batching.max_rows)
-        return 1 if reach == 1 else 2 * reach
+        reach = 1 if self._rows.all_alone else min(self._batcher.reach, self.batching.max_rows)
+        return self._batcher.num_away + (1 if reach == 1 else 2 * reach)
 
     def render(self, requests: Iterable[Request], *, progress: bool | None = None) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
@@ -169,7 +190,7 @@ class Renderer:
         bar = ProgressBar(requests, progress)
         try:
             while is_open or self.num_active:
-                while is_open and self.num_active < self.capacity:
+                while is_open and self.room > 0:
                     index, request = next(source, (-1, None))
                     if request is None:
                         is_open = False
@@ -192,12 +213,13 @@ class Renderer:
         row_id: str,
         checkpoint: bytes | None = None,
         *,
-        is_audited: bool | None = None,
+        is_audited: AuditOrder | None = None,
     ) -> None:
         """Take a request that was checked already.
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
-        whether it is rendered again and compared if it is batched; None: by chance, as `audit` says.
+        whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
+        row is here; None: by chance, as `audit` says.
         """
         self.read_ahead(request)
         self._auditor.order(row_id, is_audited)
@@ -249,6 +271,8 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
+        if not self._rows and self._auditor.num_put_off:
+            return self._given_out(self._auditor.take_put_off(), may_put_off=False)
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
@@ -260,7 +284,7 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
-            if finished:
+            if finished and not self._rows.has_others(finished):
                 self._reset()
             self._row_watch.check(self._rows.under_way[task] for task in finished)
             for task in finished:
@@ -307,12 +331,13 @@ class Renderer:
                 found.append(outcome)
         found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
+        found += self._auditor.release()
         self.cancel()
         return found
 
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
-        self._auditor.order(row_id, None)
+        self._auditor.forget(row_id)
         try:
             for task in self._rows.drop(row_id):
                 self._batcher.drop(task)
@@ -339,9 +364,11 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
+        self._at_home.close()
         self._reset()
         self._encoders.bring()
         self._rows.clear()
+        self._auditor.take_put_off()
         if self._places:
             self._places.finish()
 
@@ -351,10 +378,20 @@ class Renderer:
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
         self._row_watch.begin(row)
+        call, thread = partial(self._call, row), None
+        if self._tails.has_look(row.request.recipe):
+            self._at_home.enter_context(networks_at_home())
+            thread = RowThread(call, around=self._as_here)
         task = RowTask(
-            partial(self._call, row), row.draws, self._hand_over.journal(row), turn=partial(self._turn, row)
+            call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
         )
         self._rows.start(self._batcher.start(task), row)
+
+    @contextmanager
+    def _as_here(self) -> Iterator[None]:
+        """Have what torch keeps per thread as it is on the renderer's."""
+        with on_device(self.model.environment["device"]), as_in_pipelines():
+            yield
 
     def _reset(self) -> None:
         """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
@@ -373,10 +410,15 @@ class Renderer:
 
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
-        task = RowTask(partial(self._plain, row))
+        task = RowTask(partial(self._judge, row))
         with self.clock.spending("plain"):
             task.run()
         return task
+
+    def _judge(self, row: RenderRow) -> Rendered:
+        """Make the plain call of a row, while no other's code runs."""
+        self._batcher.wait_for_away()
+        return self._plain(row)
 
     @contextmanager
     def _turn(self, row: RenderRow) -> Iterator[None]:
@@ -402,15 +444,25 @@ class Renderer:
         if self._call.is_own(found.row):
             self._call.modules(found.row).restore()
 
+    def _is_audit_affordable(self) -> bool:
+        """Whether one more audit is within its share of this model's time."""
+        if self._audit_share is None:
+            return True
+        seconds = {WORKER_SECONDS.key(cause): spent for cause, spent in self.clock.seconds().items()}
+        return is_affordable(self._audit_share, ComputeTime.of(seconds))
+
     def _is_untouched(self, encoder: str) -> bool:
         """Whether an encoder is as it was loaded; for a user's recipe, down to the values of its weights."""
         row = self._row_at_work
         return self._loaded.is_untouched(encoder, values=row is not None and self._call.is_own(row))
 
-    def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
+    def _given_out(self, outcomes: Iterable[Outcome | None], *, may_put_off: bool = True) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
+        ended = [outcome for outcome in outcomes if outcome]
+        if may_put_off:
+            ended = self._auditor.put_off(ended, self._charges.told)
         with self.clock.spending("frames"):  # those that audits compare
-            ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
+            ready, doubtful = self._auditor.check(ended)
         self._charges.charge()
         if doubtful:
             self._begin_again()

@@ -14,14 +14,15 @@ from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import to_pictures
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.render.clock import Clock
-from framefleet.pipeline.render.recipe_call import put_off_postprocessing
+from framefleet.pipeline.render.recipe_call import Looks
+from framefleet.pipeline.render.row_tails import Tails
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def late() -> Any:
     pipe = SimpleNamespace(processor=VideoProcessor())
-    put_off_postprocessing(pipe, original=SimpleNamespace())
+    Looks(SimpleNamespace(), Tails(int, is_able=False).begin(""), are_late=True)(pipe)
     return pipe.processor
 
 

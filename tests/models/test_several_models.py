@@ -161,7 +161,9 @@ def test_an_output_goes_on_is_verified_and_reported_by_model(rendered: tuple[Pat
 def test_rows_that_are_added_while_it_runs_go_to_their_models(tmp_path: Path) -> None:
     rows = two_model_rows(6)
     values = two_models(tmp_path, rows[:3])
-    summary = render_driven(values, num_workers=2, meanwhile=lambda: framefleet.add(values, rows[3:]))
+    summary = render_driven(
+        values, num_workers=2, meanwhile=lambda: framefleet.add(values, rows[3:], wait_s=0)
+    )
     assert (summary.done, summary.failed) == (6, 0)
     records = sorted(records_of(tmp_path / "out"), key=lambda record: record["row_indices"])
     assert [record["model_name"] for record in records] == [*MODELS] * 3

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,8 +39,15 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
+def s3_like() -> Store:
+    """Return an output in a store that can neither append nor create on condition."""
+    return Store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
 def served(output: Store) -> Iterator[GalleryServer]:
     output.delete("stars.jsonl")
+    output.delete_all("stars")
     with GalleryServer(output) as server:
         yield server
 
@@ -135,6 +143,41 @@ def test_what_several_people_choose_at_once_is_kept_and_exported(
     assert picked(output.url_of("stars.jsonl"), {}) == picks  # without a star it is not chosen
 
 
+def test_what_is_chosen_through_several_servers_at_once_is_kept(
+    output: Store, served: GalleryServer, s3_like: Store
+) -> None:
+    for store in (output, s3_like):
+        with GalleryServer(store) as one, GalleryServer(store) as other:
+            changes = [{"row_id": f"{n:032x}", "stars": n % 5 + 1} for n in range(120)]
+            servers = [(one, other)[n % 2] for n in range(120)]
+            with ThreadPoolExecutor(8) as people:
+                answers = list(people.map(lambda at, change: ask(at, "picks", change)[0], servers, changes))
+            assert answers == [200] * 120
+            kept = {one["row_id"]: one["stars"] for one in changes}
+            assert ask(other, "picks", changes[0] | {"stars": 5})[0] == 200  # of a clip of the other server
+            assert ask(one, "picks", {"row_id": changes[1]["row_id"]})[0] == 200  # and taken back
+            del kept[changes[1]["row_id"]]
+            kept[changes[0]["row_id"]] = 5
+            for server in (one, other):
+                found = dict(json.loads(ask(server, "picks")[1]))
+                assert {row_id: pick["stars"] for row_id, pick in found.items()} == kept
+        lines = [json.loads(line) for line in store.read("stars.jsonl").splitlines()]
+        assert {line["row_id"]: line["stars"] for line in lines} == kept
+        store.delete("stars.jsonl")  # as where a server was killed before it wrote it
+        with GalleryServer(store) as server:
+            assert len(json.loads(ask(server, "picks")[1])) == 119
+        store.delete_all("stars")
+
+
+def test_stars_of_earlier_versions_stay_and_can_be_changed(output: Store, served: GalleryServer) -> None:
+    output.write("stars.jsonl", b'{"row_id": "%032x", "stars": 2, "note": ""}\n' % 7)
+    assert dict(json.loads(ask(served, "picks")[1]))[f"{7:032x}"]["stars"] == 2
+    assert ask(served, "picks", {"row_id": ROW, "stars": 1})[0] == 200
+    assert len(json.loads(ask(served, "picks")[1])) == 2
+    assert ask(served, "picks", {"row_id": f"{7:032x}"})[0] == 200
+    assert [row_id for row_id, _ in json.loads(ask(served, "picks")[1])] == [ROW]
+
+
 def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:
     output.write("stars.jsonl", b"{")
     with pytest.raises(JobError, match=r"stars\.jsonl is not as framefleet wrote it"):
@@ -214,6 +257,16 @@ def test_what_is_served_has_a_type_of_its_own_and_a_policy(served: GalleryServer
         policy = answer.headers["Content-Security-Policy"]
     assert "script-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     clip.unlink()
+
+
+def test_a_connection_is_closed_where_the_client_asks_for_it(served: GalleryServer, output: Store) -> None:
+    place, clip = urlsplit(served.url), output.list("clips")[0]
+    path = place.path.replace("gallery/index.html", clip)
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=20) as client:
+        head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n"
+        client.sendall(head.encode())
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert answer.endswith(output.read(clip))
 
 
 def test_links_and_pipes_are_not_served(served: GalleryServer, output: Store, tmp_path: Path) -> None:

@@ -20,13 +20,16 @@ from diffusers.video_processor import VideoProcessor
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_pictures
 from framefleet.pipeline.outputs.frames.pixels import is_late, to_pixels
-from framefleet.pipeline.render.recipe_call import put_off_postprocessing
+from framefleet.pipeline.render.recipe_call import Looks
+from framefleet.pipeline.render.row_tails import Tails
+
+TAIL = Tails(int, is_able=False).begin("")
 
 
 def late(kind: type[Any] = VideoProcessor, **settings: Any) -> Any:
     """A processor as a row's pipeline has it."""
     pipe = SimpleNamespace(processor=kind(**settings))
-    put_off_postprocessing(pipe, original=SimpleNamespace())
+    Looks(SimpleNamespace(), TAIL, are_late=True)(pipe)
     return pipe.processor
 
 
@@ -133,7 +136,7 @@ def test_other_calls_are_diffusers_own() -> None:
 
 def test_a_processor_that_rows_share_is_left_alone() -> None:
     shared = SimpleNamespace(processor=VideoProcessor())
-    put_off_postprocessing(shared, original=shared)
+    Looks(shared, TAIL, are_late=True)(shared)
     assert "postprocess_video" not in vars(shared.processor)
 
 

@@ -35,6 +35,7 @@ from tools.benchmarks.meter import Calls, Meter
 from tools.benchmarks.results import Result, tables
 
 NUM_ROWS, NUM_STEPS, PROMPTS = 4, 3, ("a red ball", "rain on a tin roof")
+_UNBATCHED = {"batching": {"max_rows": 1}, "audit": {"every": 0}}
 _PICTURES = {"image_to_video": ("image",), "keyframes": ("image",)}  # by recipe, what of it is one
 
 
@@ -179,25 +180,25 @@ def _judged(judge: Renderer, row: Request, index: int) -> None:
 
 def several_models(folder: Path) -> Count:
     """Two models in one job, of a worker each."""
-    return _of_job("several models", two_models(folder, two_model_rows(NUM_ROWS)), MODELS, num_workers=2)
+    return _of_job("several models", two_models(folder, two_model_rows(NUM_ROWS)), MODELS)
 
 
 def encoder_pool(folder: Path) -> Count:
     """A worker that encodes, and one that denoises."""
     values = job_values(write_table(folder / "pool.parquet", prompt_rows(NUM_ROWS)), folder / "pool")
     values["fleet"] |= {"encoders": 1}
-    return _of_job("encoder pool", values, ("wan",), num_workers=2)
+    return _of_job("encoder pool", values, ("wan",))
 
 
 JOBS = {"several models": several_models, "encoder pool": encoder_pool}
 
 
-def _of_job(name: str, values: dict[str, Any], models: Iterable[str], *, num_workers: int) -> Count:
+def _of_job(name: str, values: dict[str, Any], models: Iterable[str]) -> Count:
     loaded = {model: load_model(tiny(model)) for model in models}
     pipes = [model.pipe for model in loaded.values()]
     plain, meter = Meter(*pipes), Meter(*pipes)
     with meter.counting():
-        render_driven(values | {"audit": {"every": 0}}, num_workers=num_workers)
+        render_driven(values | _UNBATCHED, num_workers=2, models=(workers := list[str]()))
     records = records_of(values["output"])
     with plain.counting():
         for record in records:
@@ -205,7 +206,7 @@ def _of_job(name: str, values: dict[str, Any], models: Iterable[str], *, num_wor
             judge = Renderer(loaded[record.get("model_name") or "wan"], audit=Audit(every=0))
             _judged(judge, request, 0)
     return Count(
-        way=name, num_rows=len(records), num_workers=num_workers, calls=meter.calls, plain=plain.calls
+        way=name, num_rows=len(records), num_workers=len(workers), calls=meter.calls, plain=plain.calls
     )
 
 

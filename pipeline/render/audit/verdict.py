@@ -19,6 +19,7 @@ from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
 Verdict = Literal["equal", "differs", "unrepeatable"]
+AuditOrder = bool | Literal["when idle"]  # whether a row is audited; when idle: once no other row is here
 Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row rendered
 
 _TOLD: dict[Verdict, str] = {
@@ -37,12 +38,13 @@ UNREPEATABLE = "two plain calls of such a row differed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What became of one audit. seconds: that it took."""
+    """What became of one audit. seconds: that it took. batch_size: of the row, mean over its forwards."""
 
     kind: str
     row_id: str
     verdict: Verdict
     seconds: float
+    batch_size: float = 1.0
 
 
 def kind_of(request: Request) -> str:

@@ -21,6 +21,7 @@ from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread
 
 
 class RowTask:
@@ -33,10 +34,11 @@ class RowTask:
         journal: Journal | None = None,
         *,
         turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        thread: RowThread | None = None,
     ) -> None:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
         that goes on from what another process made of it. turn: held while the function runs, between its
-        calls.
+        calls. thread: which runs the function, if the renderer's own does not.
         """
         self.value: Any = None
         self.error: Exception | None = None
@@ -50,8 +52,9 @@ class RowTask:
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
+        self.thread = thread
         self._turn = turn
-        self._function = function
+        self._function = thread or function
         self.greenlet = greenlet.greenlet(self._run)
         self.call: Call | None = None
         self.result: Result | None = None
@@ -59,6 +62,11 @@ class RowTask:
     @property
     def is_finished(self) -> bool:
         return bool(self.greenlet.dead)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it goes on by itself, and has not come back or ended."""
+        return self.thread is not None and self.thread.is_away
 
     @property
     def batch_size(self) -> float:
@@ -75,6 +83,13 @@ class RowTask:
         """Take it to its next call, or to its end."""
         with self.draws.turn(), self._turn():
             self.greenlet.switch()
+
+    def pause(self, hub: greenlet.greenlet) -> None:
+        """Stop here, where its function runs, until it is resumed."""
+        if row := row_thread():
+            row.pause()
+        else:
+            hub.switch()
 
     def end(self) -> None:
         """End it where it is."""
@@ -105,13 +120,27 @@ class Batcher:
 
     @property
     def current(self) -> RowTask | None:
-        """The task that is running right now."""
-        return self.tasks.get(greenlet.getcurrent())
+        """The task that is running right now, or whose thread asks."""
+        if (row := row_thread()) is None:
+            return self.tasks.get(greenlet.getcurrent())
+        return next((task for task in self.tasks.values() if task.thread is row), None)
+
+    @property
+    def num_away(self) -> int:
+        """Tasks that go on by themselves."""
+        return sum(task.is_away for task in self.tasks.values())
 
     @property
     def is_waited_in(self) -> bool:
         """Whether a task waits for the others to end."""
         return any(task.is_waiting for task in self.tasks.values())
+
+    def wait_for_away(self) -> None:
+        """Wait until no task goes on by itself."""
+        for task in self.tasks.values():
+            while task.thread and task.is_away and not task.thread.has_news:
+                task.thread.news.wait()
+                task.thread.news.clear()
 
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
@@ -119,7 +148,7 @@ class Batcher:
         if task is None or self._hub is None or len(self.tasks) == 1:
             return
         task.is_waiting = True
-        self._hub.switch()
+        task.pause(self._hub)
         task.is_waiting = False
 
     def start(self, task: RowTask) -> RowTask:
@@ -172,7 +201,8 @@ class Batcher:
         self._hub = greenlet.getcurrent()
         for task in self.tasks.values():
             is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-            if task.call is None and not is_held:
+            has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
+            if task.call is None and has_turn and not is_held:
                 task.resume()
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -184,7 +214,7 @@ class Batcher:
         if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
             return known[0]
         task.call = call
-        self._hub.switch()
+        task.pause(self._hub)
         result, task.result = task.result, None
         assert result is not None
         if result.error is not None:
@@ -194,6 +224,7 @@ class Batcher:
     def _run_forwards(self) -> None:
         parked = [(task, task.call) for task in self.tasks.values() if task.call]
         if not parked:
+            self._wait_for_news()
             return
         groups = self._forwards.groups([call for _, call in parked])
         forwards = [call for places in groups if self._forwards.is_denoising(call := parked[places[0]][1])]
@@ -214,6 +245,15 @@ class Batcher:
                     self._note_forward(task, call, result, started)
                 else:
                     task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
+
+    def _wait_for_news(self) -> None:
+        """Wait for one of the tasks that go on by themselves, as there is nothing else to do."""
+        away = [task.thread for task in self.tasks.values() if task.thread and task.is_away]
+        if away and not any(thread.has_news for thread in away):
+            with self._forwards.spending("frames"):
+                away[0].news.wait()
+        for thread in away:
+            thread.news.clear()
 
     def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
         """Yield the places of calls that go on now, by group.

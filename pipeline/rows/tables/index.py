@@ -38,13 +38,17 @@ MAX_LANES = 1 << 10  # of models and users' recipes: each takes a worker that lo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """rows: all that were added; duplicates: those whose row_id came earlier; done + pending = distinct."""
+    """rows: all that were added; duplicates: those whose row_id came earlier; the others are `distinct`.
+
+    done: have a record; pending: this run renders them; later: neither, as this run is for some rows alone.
+    """
 
     rows: int
     distinct: int
     duplicates: int
     done: int
     pending: int
+    later: int = 0
 
 
 class RowIndex:
@@ -62,6 +66,7 @@ class RowIndex:
         self._num_positions = 0
         self._is_sorted = False
         self._num_rows = self._num_twins = self._num_done = 0
+        self._num_later = 0  # of those marked done: without a record
         self._num_reopened: dict[LaneKey | None, int] = {}  # by lane, where this is not the first pass
         self.num_left_out = 0
         self.is_whole = True  # all rows of the table without a record are to be rendered
@@ -144,7 +149,8 @@ class RowIndex:
         others[self._rows(to_ids([*row_ids]))] = False
         marks = self._marks[: self._num_positions]
         marks[others & (marks & (_THERE | _TWIN) == _THERE)] |= _DONE
-        self._num_done = int((marks & _DONE > 0).sum())
+        num_done, self._num_done = self._num_done, int((marks & _DONE > 0).sum())
+        self._num_later += self._num_done - num_done
 
     def render_again(self, row_ids: Iterable[str]) -> int:
         """Note rows of the table whose records were taken back, for the pass after this one.
@@ -193,8 +199,9 @@ class RowIndex:
             rows=self._num_rows,
             distinct=distinct,
             duplicates=self._num_twins,
-            done=distinct - pending,
+            done=distinct - pending - self._num_later,
             pending=pending,
+            later=self._num_later,
         )
 
     def first_pending(self, lane: LaneKey | None = None) -> int:

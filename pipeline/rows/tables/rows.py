@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -256,10 +257,19 @@ def cells_of(columns: Sequence[Sequence[Any]], num_rows: int) -> Iterator[tuple[
 
 
 def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())  # DuckDB writes 5.0 as a decimal
     values: list[Any] = column.to_pylist()
-    return values
+    kind = getattr(column.type, "value_type", column.type)  # of a list
+    return [_plain(value) for value in values] if pa.types.is_decimal(kind) else values
+
+
+def _plain(value: Any) -> Any:
+    """Return decimals, as DuckDB writes 5.0, as numbers that Python computes with, none of which is rounded
+    to another whole one."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def shape_of(arguments: Mapping[str, Any]) -> str:

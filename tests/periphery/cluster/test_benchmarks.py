@@ -33,6 +33,7 @@ PROGRAMS = {
     "gpu_bits": (["--device", "cpu", "--tiny"], "kernel: math"),
     "gpu_compiled": (["--device", "cpu", "--tiny"], "products: compiled"),
     "gpu_day": (["--device", "cpu", "--small", "--minutes", "30"], "report.md"),
+    "gpu_deterministic": (["--device", "cpu", "--tiny"], "decoder: hunyuan"),
     "gpu_neighbour": (["--device", "cpu", "--tiny"], "neighbour: not measured"),
     "gpu_peak": (["--device", "cpu", "--tiny"], "network: Wan 1.3B"),
     "gpu_squeezed": (["--device", "cpu", "--tiny"], "convolution: 3D"),
@@ -69,7 +70,7 @@ def test_every_program_is_here() -> None:
     "name",
     [
         *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "timesteps"),
-        *("gpu_assert", "gpu_neighbour", "gpu_peak"),
+        *("gpu_assert", "gpu_deterministic", "gpu_neighbour", "gpu_peak"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],
 )

@@ -1,0 +1,148 @@
+"""Recipes that look at their frames do so on a thread of their own, while the next row denoises."""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
+from framefleet.pipeline.outputs.frames.frames import to_frames
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.fused.row_thread import is_away
+from tests.tiny import SMALLEST, tiny
+
+AWAY: dict[int, bool] = {}  # by seed, whether the row's last lines ran away from the renderer
+HELD = threading.Event()  # while it is not set, rows of `slow` wait as they look
+
+
+def _rendered(pipe: Any, request: Request) -> Any:
+    output = pipe(**request.arguments, generator=request.generator(), output_type="np")
+    AWAY[request.seed] = is_away()
+    return np.asarray(output.frames)
+
+
+def looking(pipe: Any, request: Request) -> Any:
+    return np.clip(_rendered(pipe, request) * 0.9, 0, 1)
+
+
+def drawing(pipe: Any, request: Request) -> Any:
+    frames = _rendered(pipe, request)
+    return np.clip(frames + random.random() * np.random.random(frames.shape) * 0.1, 0, 1)
+
+
+def decoding(pipe: Any, request: Request) -> Any:
+    """Call a network once more after the look, in every row but the first."""
+    frames = _rendered(pipe, request)
+    if request.seed:
+        frames = np.asarray(pipe(**request.arguments, generator=request.generator(), output_type="np").frames)
+    return frames
+
+
+def failing(pipe: Any, request: Request) -> Any:
+    frames = _rendered(pipe, request)
+    if request.seed == 2:
+        raise ValueError("a bad tail")
+    return frames
+
+
+def slow(pipe: Any, request: Request) -> Any:
+    frames = _rendered(pipe, request)
+    if request.seed == 1:
+        assert HELD.wait(60)
+    return frames
+
+
+RECIPES: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (looking, drawing, decoding, failing, slow)
+}
+
+
+@functools.cache
+def _model(cache: str = "") -> Model:
+    return load_model(tiny("wan"), dtype="fp32", **({"cache": {"type": cache}} if cache else {}))
+
+
+def _renderer(cache: str = "", max_rows: int = 1) -> Renderer:
+    AWAY.clear()
+    recipes = {name: Recipe(name=name, function=function, digest="") for name, function in RECIPES.items()}
+    batching = Batching(max_rows=max_rows, min_gain=0, remember=False)
+    return Renderer(_model(cache), batching, recipes=recipes, audit=Audit(every=0))
+
+
+def _rows(recipe: str, count: int = 4) -> list[Request]:
+    sizes = SMALLEST["wan"] | {"max_sequence_length": 32, "num_inference_steps": 2}
+    return [
+        Request(arguments=sizes | {"prompt": f"ball {seed % 2}"}, seed=seed, recipe=recipe)
+        for seed in range(count)
+    ]
+
+
+def _frames(renderer: Renderer, rows: list[Request]) -> dict[int, Any]:
+    clips = {}
+    for outcome in renderer.render(rows):
+        assert isinstance(outcome, Clip), outcome.traceback
+        clips[outcome.request.seed] = outcome.frames
+    return clips
+
+
+def _judged(rows: list[Request], cache: str = "") -> dict[int, Any]:
+    judge = _renderer(cache)
+    outcomes = [judge.render_plainly(row, f"{row.seed:032x}") for row in rows]
+    return {clip.request.seed: to_frames(clip.frames) for clip in outcomes if isinstance(clip, Clip)}
+
+
+@pytest.mark.parametrize(("cache", "max_rows"), [("", 1), ("first_block", 1), ("", 3)])
+def test_rows_after_the_first_look_away_and_equal_plain_calls(cache: str, max_rows: int) -> None:
+    rows = _rows("looking", 6)
+    expected = _judged(rows, cache)
+    renderer = _renderer(cache, max_rows)
+    clips = _frames(renderer, rows[:1]) | _frames(renderer, rows[1:])
+    assert AWAY[0] is False and any(AWAY.values())
+    assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
+    assert len(expected) == len(clips) == 6
+
+
+@pytest.mark.parametrize("recipe", ["drawing", "decoding"])
+def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str) -> None:
+    rows = _rows(recipe)
+    expected = _judged(rows)
+    clips = _frames(_renderer(), rows)
+    assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
+    assert recipe != "drawing" or not any(AWAY.values())
+
+
+def test_a_row_that_fails_away_fails_and_the_others_are_as_they_were() -> None:
+    outcomes = {outcome.request.seed: outcome for outcome in _renderer().render(_rows("failing"))}
+    assert isinstance(outcomes[2], Failure) and "a bad tail" in str(outcomes[2].error)
+    assert all(isinstance(outcomes[seed], Clip) for seed in (0, 1, 3))
+
+
+def test_the_next_row_denoises_while_one_looks_and_clips_come_as_they_end() -> None:
+    HELD.clear()
+    renderer, seeds = _renderer(), []
+    for outcome in renderer.render(_rows("slow")):
+        assert isinstance(outcome, Clip), outcome.traceback
+        seeds.append(outcome.request.seed)
+        if len(seeds) == 2:
+            HELD.set()
+    assert seeds[:2] == [0, 2] and sorted(seeds) == [0, 1, 2, 3]
+
+
+def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten() -> None:
+    HELD.clear()
+    renderer = _renderer()
+    rows = renderer.render(_rows("slow"))
+    assert [next(rows).request.seed for _ in range(2)] == [0, 2]
+    threading.Timer(0.2, HELD.set).start()
+    rows.close()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "row"]:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert renderer.num_active == 0
+    assert len(_frames(renderer, _rows("looking"))) == 4
