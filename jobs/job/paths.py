@@ -110,6 +110,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(named.text).parts)
         stem = str(Path(*parts))  # before the first wildcard
         is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
+        if _VARIABLE.search(named.text) and not is_next:
+            continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
         text = named.text
         if named.place == "output" or is_next or not (is_here or named.may_be_of_hub):

@@ -75,8 +75,9 @@ class Place:
     def shown(self) -> str:
         """Return the name of the file's weights, and this one's where it is another."""
         key = f"{self.part}.{self.key}"
-        names = sources_of([self.weight]) or {key}
-        return key if names == {key} else f"{listed(names)} ({key})"
+        names = sources_of([self.weight])
+        is_same = {name.partition(".")[2] for name in names} <= {self.key}  # `component` says another part
+        return key if is_same else f"{listed(names)} ({key})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,8 @@ class OutputHandler(BaseHTTPRequestHandler):
                 part = self.store.read_own(path, first, min(_AT_ONCE, last + 1 - first))
         except (FileNotFoundError, FramefleetError) as error:
             log.warning("%s", error)
-        self.close_connection = first <= last  # a file that was cut cannot be answered otherwise
+        if first <= last:
+            self.close_connection = True  # of a file that was cut, nothing else says so
 
     def _answer(self, content: bytes, kind: str) -> None:
         self._begin(len(content), kind)

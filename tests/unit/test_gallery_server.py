@@ -259,6 +259,16 @@ def test_what_is_served_has_a_type_of_its_own_and_a_policy(served: GalleryServer
     clip.unlink()
 
 
+def test_a_connection_is_closed_where_the_client_asks_for_it(served: GalleryServer, output: Store) -> None:
+    place, clip = urlsplit(served.url), output.list("clips")[0]
+    path = place.path.replace("gallery/index.html", clip)
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=20) as client:
+        head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n"
+        client.sendall(head.encode())
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert answer.endswith(output.read(clip))
+
+
 def test_links_and_pipes_are_not_served(served: GalleryServer, output: Store, tmp_path: Path) -> None:
     private = tmp_path / "private"
     (private / "aa").mkdir(parents=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
 from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
@@ -73,9 +74,10 @@ def apart(why: str) -> str:
     return f"{PLAINLY}: {why}"
 
 
-def batched(num_equal: int) -> str:
+def batched(num_equal: int, *, recipe: str = "") -> str:
     """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
-    return f"batched, not compared; audits of its kind that were equal by then: {num_equal}"
+    how = "in one process with other rows of its recipe" if lane_named("", recipe).recipe else "batched"
+    return f"{how}, not compared; audits of its kind that were equal by then: {num_equal}"
 
 
 def remark_of(environment: str) -> str | None:

@@ -78,8 +78,7 @@ class CsvText(io.RawIOBase):
         lines = lines if self._is_whole else lines[:-1]
         if len({line.count(b"\t") for line in lines}) != 1 or _DOUBLED.search(self._sample):
             return False
-        self.is_quoted = True
-        self.header = self._header()
+        self.is_quoted, self.header = True, []  # without which a cell may go on in the next lines
         check = _QuoteCheck(self)
         try:
             check.take(self._sample)

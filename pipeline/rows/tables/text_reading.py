@@ -118,9 +118,8 @@ class CsvRows:
             column, misfits = typed_cells(texts, field.type)
             columns.append(column)
             for offset in misfits:
-                odd.setdefault(offset, []).append(
-                    Problem(field.name, _shown(texts[offset]), another_type(field.type))
-                )
+                why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
+                odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
         self._tell_of_nameless(batch, odd)
         self._tell_of_blank(batch, odd)
         return pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
@@ -140,6 +139,7 @@ class CsvRows:
                 odd[offset] = [Problem("every cell", None, _BLANK)]
 
 
+_WRITE_TEXT = "write it as the others are, or save the table as Parquet or JSONL, with the column as text"
 _NO_NAME = Refused(
     reason="the header has no name for its column", fix="name the column in the header, or empty the cell"
 )

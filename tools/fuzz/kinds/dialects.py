@@ -81,6 +81,7 @@ def _text(rng: Random, form: str) -> str:
     if form in ("unquoted TSV", "unquoted CSV"):  # which have no other way
         for piece in ("\t", "\r\n", "\n", *("," * (form == "unquoted CSV"))):
             text = text.replace(piece, " ")
+        text = text.strip()
         if text[:1] == text[-1:] == '"':  # an enclosed cell, for all who read it
             text = f"a{text}"
     return text or "x"
@@ -124,10 +125,8 @@ def _unquoted(separator: str, name: str) -> _Write:
 
 
 def _spark(rng: Random, folder: Path, rows: list[Row]) -> Path:
-    lines = [
-        ",".join('"' + cell.replace('"', '\\"') + '"' if '"' in cell or "," in cell else cell for cell in row)
-        for row in (["prompt", "note"], *([*row.values()] for row in rows))
-    ]
+    cells = (['"' + cell.replace('"', '\\"') + '"' for cell in row.values()] for row in rows)
+    lines = ["prompt,note", *(",".join(row) for row in cells)]
     (folder / "t.csv").write_bytes("\n".join(lines).encode())
     return folder / "t.csv"
 
