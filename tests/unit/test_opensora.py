@@ -10,16 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from framefleet.pipeline.model.latent_tokens import pack, positions, unpack
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import Axis, tiled
-from framefleet.plugins.ports.opensora.conditions import (
-    CONDITIONS,
-    Packing,
-    condition_of,
-    pack,
-    place,
-    positions,
-    unpack,
-)
+from framefleet.plugins.ports.opensora.conditions import CONDITIONS, Packing, condition_of, place
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
 from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
 from framefleet.plugins.ports.opensora.rules import row_rules
