@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_counts import OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.pipeline.recipes.decorator import recipe
     from framefleet.pipeline.render.audit.schedule import Audit
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
@@ -105,6 +106,7 @@ __all__ = [
     "plan",
     "plan_training",
     "read_records",
+    "recipe",
     "render",
     "repair",
     "report",
@@ -165,6 +167,7 @@ _HOMES = {
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",
     "read_records": "framefleet.jobs.export.records",
+    "recipe": "framefleet.pipeline.recipes.decorator",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
     "report": "framefleet.jobs.look.report.report",

@@ -29,6 +29,7 @@ from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
@@ -42,28 +43,35 @@ class WorkersHere:
     unused: tuple[str, ...] = ()
     has_too_many = False
 
-    next_model: Callable[[Mapping[str, int]], str]  # which the driver sets
+    next_lane: Callable[[Mapping[LaneKey, int]], LaneKey]  # which the driver sets, and this
+    lanes_left: Callable[[], Sequence[LaneKey]]
 
-    def __init__(self, setups: Mapping[str, WorkerSetup], num_workers: int) -> None:
-        self._setups, self._num_workers = setups, num_workers
+    def __init__(self, setups: Mapping[LaneKey, WorkerSetup], num_workers: int) -> None:
+        self._setups, self._num_workers = dict(setups), num_workers
         self._workers: dict[str, Worker] = {}
         self._given: dict[str, list[Assignment]] = {}
         self._dropped: dict[str, list[str]] = {}
         self._starting: list[str] = []
         self._is_drained: set[str] = set()
-        self.models: dict[str, str] = {}  # of all workers that were started, by their names
+        self.lanes: dict[str, LaneKey] = {}  # of all workers that were started, by their names
         self._patches, turn = ExitStack(), threading.RLock()
         for owner, name in ((Worker, "_load"), (Renderer, "__init__"), (Renderer, "step")):
             self._patches.enter_context(mock.patch.object(owner, name, _in_turn(getattr(owner, name), turn)))
 
-    def _start(self, model: str | None = None) -> None:
+    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        self._setups |= setups
+
+    def _start(self, lane: LaneKey | None = None) -> None:
         name = f"worker-{len(self._workers)}"
-        self.models[name] = self.next_model(self.num_by_model()) if model is None else model
-        self._workers[name] = Worker(self._setups[self.models[name]])
+        self.lanes[name] = self.next_lane(self.num_by_lane()) if lane is None else lane
+        self._workers[name] = Worker(self._setups[self.lanes[name]])
         self._starting.append(name)
 
-    def num_by_model(self) -> Counter[str]:
-        return Counter(self.models[name] for name in [*self._given, *self._starting])
+    def num_by_lane(self) -> Counter[LaneKey]:
+        return Counter(self.lanes[name] for name in [*self._given, *self._starting])
+
+    def unfit(self, worker: str) -> set[LaneKey]:
+        return set()
 
     def grow(self, num_rows: int) -> None:
         while len(self._workers) < self._num_workers:
@@ -87,7 +95,7 @@ class WorkersHere:
             started, self._starting = self._starting, []
             self._given |= {name: [] for name in started}
             return [
-                Ready(name, _started(self._workers[name]), model=self.models[name], load_s=0.001)
+                Ready(name, _started(self._workers[name]), lane=self.lanes[name], load_s=0.001)
                 for name in started
             ]
         return [Reported(name, self._report(name)) for name in list(self._given)]
@@ -98,10 +106,10 @@ class WorkersHere:
     def drain(self, worker: str) -> None:
         self._is_drained.add(worker)
 
-    def retire(self, worker: str, model: str | None = None) -> None:
+    def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         del self._given[worker]
         if not self.has_too_many:
-            self._start(model)
+            self._start(lane)
 
     def close(self) -> None:
         for name in self._given:
@@ -134,11 +142,11 @@ def render_driven(
     *,
     num_workers: int = 1,
     meanwhile: Callable[[], object] | None = None,
-    models: list[str] | None = None,
+    lanes: list[LaneKey] | None = None,
 ) -> Summary:
     """Do what `render` does with a job. meanwhile: called once, while it runs; may add rows to the table.
 
-    models: gets what each worker was started for.
+    lanes: gets that of each worker that was started.
     """
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
         survey = survey_rows(resolved, index, Callback())
@@ -158,6 +166,6 @@ def render_driven(
 
             with closing(WorkersHere(work.setups, num_workers)) as workers:
                 summary = Driver(work, on_progress=seen).run(cast(Fleet, workers))
-            if models is not None:
-                models += workers.models.values()
+            if lanes is not None:
+                lanes += workers.lanes.values()
             return summary

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 
+import framefleet
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.request import Request
 
 
+@framefleet.recipe(batched=True)
 def raises(pipe: Any, request: Request) -> Any:
     """Raise for rows whose prompt says poison."""
     if "poison" in request.arguments["prompt"]:
@@ -24,6 +26,7 @@ def raises(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def raises_while(pipe: Any, request: Request, *, broken: str = "") -> Any:
     """Raise while a file is there."""
     if os.path.exists(broken):
@@ -31,6 +34,7 @@ def raises_while(pipe: Any, request: Request, *, broken: str = "") -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def kills(pipe: Any, request: Request) -> Any:
     """Kill the worker for rows whose prompt says killer, as a crash in native code would."""
     if "killer" in request.arguments["prompt"]:
@@ -38,6 +42,7 @@ def kills(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def hangs(pipe: Any, request: Request) -> Any:
     """Never end for rows whose prompt says hang."""
     while "hang" in request.arguments["prompt"]:
@@ -45,6 +50,7 @@ def hangs(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def sick_gpu(pipe: Any, request: Request) -> Any:
     """Raise as a CUDA context does once a kernel of it has failed: in the first process for all its rows.
 
@@ -61,23 +67,27 @@ def sick_gpu(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def full_disk(pipe: Any, request: Request) -> Any:
     """Raise as every row does on a machine whose temporary folder is full."""
     raise OSError(errno.ENOSPC, "No space left on device", "/tmp/some-file")
 
 
+@framefleet.recipe(batched=True)
 def lingers(pipe: Any, request: Request) -> Any:
     """Take half a second more."""
     time.sleep(0.5)
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def fits_three(pipe: Any, request: Request) -> Any:
     """Run out of memory in forwards of more than three rows."""
     _faults["most_rows"] = 3
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def never_fits(pipe: Any, request: Request) -> Any:
     """Run out of memory for rows whose prompt says huge, whatever else runs."""
     if "huge" in request.arguments["prompt"]:
@@ -85,11 +95,13 @@ def never_fits(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def scaled(pipe: Any, request: Request, *, gain: float = 1.0) -> Any:
     """Multiply the frames by a parameter of the recipe's own."""
     return (generate(pipe, request).frames[0] * gain).clip(0, 1)
 
 
+@framefleet.recipe(batched=True)
 def tells(pipe: Any, request: Request) -> Any:
     """Raise with a text of the environment's, as libraries do that quote what they were given; kill once."""
     if "poison" in request.arguments["prompt"]:
@@ -100,12 +112,14 @@ def tells(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.1) -> Any:
     """Pause before each forward, and add a line to the file `forwards`. For `batching.max_rows: 1`."""
     _faults.update(forwards=forwards, pause_s=pause_s)
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def late(
     pipe: Any, request: Request, *, forwards: str = "", first_s: float = 0.0, then_s: float = 0.0
 ) -> Any:

@@ -17,6 +17,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 
 
@@ -30,7 +31,7 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
     rows = [
         row for first, batch in resolved.table.batches() for row in resolved.first.plan.rows(first, batch)
     ]
-    setup = work_of(resolved, None, None, run="r1").setup  # type: ignore[arg-type]
+    setup = work_of(resolved, RowIndex(), None, run="r1").setup  # type: ignore[arg-type]
     renderer = Renderer(
         load(setup.model, setup.model_files),
         setup.batching,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from diffusers import UniPCMultistepScheduler
 
+import framefleet
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.request import Request
 
@@ -43,17 +45,19 @@ class Remembering(UniPCMultistepScheduler):
         return (stepped + 0.5 * sum(_library.momentum) if step >= QUICK else stepped,)
 
 
+@framefleet.recipe(batched=True)
 def remembers(pipe: Any, request: Request) -> Any:
     """Plain calls repeat, also in one process; rows in company do not equal them."""
     pipe.scheduler = Remembering.from_config(pipe.scheduler.config)
     return generate(pipe, request)
 
 
+@framefleet.recipe(batched=True)
 def wanders(pipe: Any, request: Request) -> Any:
     """No two calls are equal."""
     _library.calls.append(request.arguments["prompt"])
     frames = generate(pipe, request).frames[0]
-    return (frames * (1 - 0.01 * (len(_library.calls) % 50))).clip(0, 1)
+    return (frames * (1 - 0.01 * ((len(_library.calls) + os.getpid()) % 50))).clip(0, 1)
 
 
 class Watched(UniPCMultistepScheduler):
@@ -66,12 +70,14 @@ class Watched(UniPCMultistepScheduler):
         return super().step(*arguments, **named)
 
 
+@framefleet.recipe(batched=True)
 def unlucky(pipe: Any, request: Request) -> Any:
     """Rows whose prompt ends in "!" are dark if they are batched; others are as `generate` makes them."""
     frames, others = _watched(pipe, request)
     return frames * 0.5 if others and request.arguments["prompt"].endswith("!") else frames
 
 
+@framefleet.recipe(batched=True)
 def bewitched(pipe: Any, request: Request) -> Any:
     """Rows are dark if they are batched with one whose prompt is "a witch"; that one never is."""
     frames, others = _watched(pipe, request)

@@ -19,7 +19,7 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport
+from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import mark_done, survey_rows
@@ -39,6 +39,7 @@ from framefleet.pipeline.render.audit.verdict import (
     kind_of,
     with_remark,
 )
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import RECORD
 
@@ -100,7 +101,10 @@ class Workers:
         self.leaving.add(worker)
         self.hands.setdefault(worker, [])
 
-    def retire(self, worker: str, model: str | None = None) -> None:
+    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        """They serve any lane."""
+
+    def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         del self.hands[worker]
         if not self.has_too_many:
             self._start()
@@ -172,7 +176,6 @@ def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
     store = resolved.store
     with closing(RowIndex()) as index, DriverLock(store, beat_s=0.05, expiry_s=0.2) as lock:
         survey_rows(resolved, index, Callback())
-        sweep_late(store, lock)
         finish_taking_back(store, index, lock)
         mark_done(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))

@@ -44,7 +44,7 @@ def rendered(
 
     frames_of: the clip of a row, of so many frames.
     """
-    columns = pa.table({name: list(values) for name, values in (carried or {}).items()})
+    columns = pa.table(dict(carried or {}))
     schema = record_schema(columns.schema)
     writer = PartWriter(store, "records", schema, run=new_run(1))
     records = []

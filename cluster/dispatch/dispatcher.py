@@ -46,6 +46,7 @@ class Dispatcher:
     """Decides which worker renders which row next.
 
     window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
+    proven: machines that have done a row; grows, and may be shared by dispatchers of one model.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Dispatcher:
         size: LeaseSize | None = None,
         order: Order | None = None,
         paces: Paces | None = None,
+        proven: set[str] | None = None,
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
@@ -67,7 +69,7 @@ class Dispatcher:
         self._oversized = OversizedRows()
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
-        self._proven: set[str] = set()  # machines that have done a row
+        self._proven = set() if proven is None else proven
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = paces or Paces()
         self._copies = Copies(self._seats, self._paces)
@@ -83,6 +85,16 @@ class Dispatcher:
     @property
     def finished(self) -> bool:
         return self._closed and not self._held
+
+    @property
+    def num_workers(self) -> int:
+        """How many have joined, and live."""
+        return len(self._live)
+
+    @property
+    def num_suspects(self) -> int:
+        """How many rows were struck so often that they run alone, and wait."""
+        return len(self._waiting.suspects)
 
     @property
     def mean_seconds(self) -> float | None:
@@ -147,6 +159,8 @@ class Dispatcher:
                 self._emptying.add(worker)
                 return None
         self._emptying.discard(worker)
+        if suspects and not judges:
+            return self._prove(worker, now)
         patience = len(live) * self._leases_per_worker  # about one turn of the whole fleet
         entries = self._waiting.take(
             worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
@@ -154,6 +168,17 @@ class Dispatcher:
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
+
+    def _prove(self, worker: str, now: float) -> Lease | None:
+        """Lease a single row that was not struck twice: once it is done, its machine can judge those."""
+        seat = self._seats[worker]
+        if seat.rows:
+            return None
+        patience = len(self._live)
+        entries = self._waiting.take(
+            worker, self._live, rendering=seat.shape, patience=patience, size=lambda _: 1
+        )
+        return self._grant(worker, entries, now, alone=True) if entries else None
 
     def take_dropped(self, worker: str) -> list[str]:
         """Return rows that ended elsewhere since the last call, and that the worker still has: to be left."""
@@ -261,7 +286,7 @@ class Dispatcher:
                 reason = f"its worker died {entry.deaths} times while rendering it"
                 given_up.append(self._give_up(entry, f"{reason}; the last time: {why}" if why else reason))
             else:
-                self._put_back(entry)
+                self._put_back(entry, is_next=blamed == [row_id])
         return given_up
 
     def seconds_per_row(self, worker: str, row_ids: Iterable[str]) -> float | None:
@@ -314,10 +339,13 @@ class Dispatcher:
             self._copies.release(worker, row_id)
         return entry
 
-    def _put_back(self, entry: Entry) -> None:
-        """Have the row rendered again, unless another worker still has it."""
+    def _put_back(self, entry: Entry, *, is_next: bool = False) -> None:
+        """Have the row rendered again, unless another worker still has it.
+
+        is_next: as the next suspect, so that a killer is found before the machine is blamed for others too.
+        """
         if not self._copies.has(entry.row.row_id):
-            self._waiting.put_back(entry)
+            self._waiting.put_back(entry, is_next=is_next)
 
     def _end(self, row_id: str) -> None:
         """The row is done or given up: who else has it is to leave it."""

@@ -8,6 +8,11 @@ from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 
 _ROWS_TO_BLAME = 4
+# Each row that was struck runs alone before the machine is blamed; about as many as a worker ever holds.
+_MOST_SUSPECTS = 32
+# Rows given up with none done in between. A proven machine that loads the model each time, and dies of each
+# row, may yet be bad: then this many good rows are in failures/, which the next run tries again.
+_MOST_GIVEN_UP = 24
 _STALL_FACTOR = 10
 _SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned
 _SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
@@ -74,15 +79,17 @@ class FaultPolicy(Strict):
         """Tell whether a machine, or a worker, had enough faults in a row."""
         return num_faults >= self.faults
 
-    def despairs(self, num_deaths: int, *, is_proven: bool) -> bool:
-        """Tell whether workers die of something else than of a row. No row was done between these deaths.
+    def despairs(self, num_deaths: int, *, num_given_up: int, num_suspects: int, is_proven: bool) -> bool:
+        """Tell whether workers die of something else than of a row.
 
-        is_proven: rows were done on that machine before.
+        num_deaths: since a row was last done or given up there; num_given_up: since one was last done.
+        num_suspects: rows that are rendered alone by now. is_proven: rows were done on that machine before.
         """
-        # There one row is given up after `worker_deaths`. Elsewhere none is: once each that was struck runs
-        # alone, they take turns.
-        to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else _SUSPECT_DEATHS + _ROWS_TO_BLAME
-        return num_deaths > max(self.faults, to_blame)
+        # There one row is given up after `worker_deaths`. Elsewhere none is: those that were struck take
+        # turns, alone, and if one of them is done the machine is proven.
+        turns = max(_ROWS_TO_BLAME, min(num_suspects, _MOST_SUSPECTS))
+        to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else _SUSPECT_DEATHS + turns
+        return num_deaths > max(self.faults, to_blame) or num_given_up > _MOST_GIVEN_UP
 
     @property
     def longest_writing_s(self) -> float:

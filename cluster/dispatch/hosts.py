@@ -12,6 +12,7 @@ most of all on a machine that has done rows before.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -36,17 +37,27 @@ class _Streak:
 
     faults: int = 0
     deaths: int = 0
+    given_up: int = 0  # rows, for deaths
     since: int = 0
 
     def add(self, kind: LossKind, *, is_explained: bool, num_done: int) -> None:
+        if kind == "died" and is_explained:
+            self.faults = self.deaths = 0
+            self.given_up += 1
+            return
         if not self.deaths:
             self.since = num_done
         self.deaths += 1
-        self.faults += kind != "died" or not is_explained
+        self.faults += 1
 
-    def is_over(self, kind: LossKind, policy: FaultPolicy, *, num_done: int, is_proven: bool) -> bool:
+    def is_over(
+        self, kind: LossKind, policy: FaultPolicy, *, num_done: int, num_suspects: int, is_proven: bool
+    ) -> bool:
         """Tell whether this is enough. num_done: rows of all machines. is_proven: one was done here."""
-        if kind == "refused" or policy.despairs(self.deaths, is_proven=is_proven):
+        is_hopeless = policy.despairs(
+            self.deaths, num_given_up=self.given_up, num_suspects=num_suspects, is_proven=is_proven
+        )
+        if kind == "refused" or is_hopeless:
             return True
         return policy.blocks(self.faults) and (kind != "died" or num_done > self.since)
 
@@ -58,16 +69,19 @@ class _Place:
     name: str
     streak: _Streak = field(default_factory=_Streak)
     rests_until: float = 0.0
-    is_proven: bool = False  # a row was done there
     unused: str | None = None  # why it is used no longer
     error: FramefleetError | None = None  # of ours, if that is why
 
 
 class Hosts:
-    """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced."""
+    """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
 
-    def __init__(self, policy: FaultPolicy) -> None:
-        self._policy = policy
+    Of one lane: what goes wrong there says nothing of a machine's work for another. proven: machines and
+    workers that have done a row; grows, and is shared by the lanes of one model.
+    """
+
+    def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
+        self._policy, self._proven = policy, set() if proven is None else proven
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives
@@ -82,8 +96,9 @@ class Hosts:
         """The worker has rendered a row: it is sound, and so is its machine."""
         self._num_done, self._num_blocked = self._num_done + 1, 0
         self.cleared(worker)
+        self._proven |= {worker, self._at.get(worker, worker)}
         for place in self._places_of(worker):
-            place.rests_until, place.is_proven = 0.0, True
+            place.rests_until = 0.0
 
     def cleared(self, worker: str) -> None:
         """Its faults in a row were not its own."""
@@ -102,11 +117,13 @@ class Hosts:
         kind: LossKind,
         now: float,
         is_explained: bool = False,
+        num_suspects: int = 0,
         error: FramefleetError | None = None,
     ) -> float | None:
         """The worker's process is gone; return when another may be started, or None if none is to be.
 
-        is_explained: a row is given up for it. error: ours, if that is the reason.
+        is_explained: a row is given up for it. num_suspects: rows that were struck often, and wait to run
+        alone. error: ours, if that is the reason.
         """
         host = self._at.pop(worker, "")
         if kind == "gone":
@@ -115,13 +132,14 @@ class Hosts:
         for each in (own, place):
             if each:
                 each.streak.add(kind, is_explained=is_explained, num_done=self._num_done)
-        if guilty := self._guilty(own, place, host, kind):
+        if guilty := self._guilty(own, place, host, kind, num_suspects=num_suspects):
             guilty.unused, guilty.error = reason, error
             self._num_blocked += 1
             if guilty is own:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
-        rest = min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.deaths - 1))
+        are_in_turn = kind == "died" and num_suspects > 0  # its rows, of which one may be why
+        rest = REST_S if are_in_turn else min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.deaths - 1))
         if place:
             place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)
         return now + rest
@@ -131,6 +149,25 @@ class Hosts:
         blocked = [host for host, place in self._hosts.items() if place.unused]
         rests = {host: place.rests_until for host, place in self._hosts.items() if not place.unused}
         return blocked, {host: until for host, until in rests.items() if until > now}
+
+    def rest(self, host: str, until: float) -> None:
+        """The machine is out of reach, as another lane has seen."""
+        if place := self._hosts.get(host):
+            place.rests_until = max(place.rests_until, until)
+
+    def host_of(self, worker: str) -> str | None:
+        """Return the machine that the worker is on."""
+        return self._at.get(worker)
+
+    def is_barred(self, worker: str) -> bool:
+        """Tell whether the worker is used no longer, wherever it is."""
+        return worker in self._workers and self._workers[worker].unused is not None
+
+    @property
+    def are_doubtful(self) -> bool:
+        """Whether two workers died in a row, with nothing done since: others' rows may as well be first."""
+        streaks = [place.streak for place in self._hosts.values()]
+        return any(streak.deaths > 1 and streak.since == self._num_done for streak in streaks)
 
     def is_blocked(self, host: str) -> bool:
         return host in self._hosts and self._hosts[host].unused is not None
@@ -163,14 +200,19 @@ class Hosts:
         host = self._host_of(worker)
         return host.name if host else None
 
-    def _guilty(self, own: _Place, place: _Place | None, host: str, kind: LossKind) -> _Place | None:
+    def _guilty(
+        self, own: _Place, place: _Place | None, host: str, kind: LossKind, *, num_suspects: int
+    ) -> _Place | None:
         """Return what is to be used no longer: a machine, but for one where other workers are well."""
-        is_proven = (place or own).is_proven
-        is_own, is_its = (
-            each is not None
-            and each.streak.is_over(kind, self._policy, num_done=self._num_done, is_proven=is_proven)
-            for each in (own, place)
+        is_over = partial(
+            _Streak.is_over,
+            kind=kind,
+            policy=self._policy,
+            num_done=self._num_done,
+            num_suspects=num_suspects,
+            is_proven=(host if place else own.name) in self._proven,
         )
+        is_own, is_its = (each is not None and is_over(each.streak) for each in (own, place))
         if place and (kind == "refused" or ((is_own or is_its) and not self._has_sound(host))):
             return place
         return own if is_own else None

@@ -34,8 +34,13 @@ class Returned:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, entry: Entry) -> None:
-        self._groups.setdefault(entry.tried, deque()).append(entry)
+    def append(self, entry: Entry, *, is_next: bool = False) -> None:
+        group = self._groups.setdefault(entry.tried, deque())
+        if is_next:
+            group.appendleft(entry)
+            self._groups.move_to_end(entry.tried, last=False)
+        else:
+            group.append(entry)
         self._count += 1
 
     def shape_for(self, worker: str, live: Mapping[str, Whereabouts]) -> str | None:
@@ -83,8 +88,10 @@ class Waiting:
     def __len__(self) -> int:
         return len(self.fresh) + len(self.returned) + len(self.suspects)
 
-    def put_back(self, entry: Entry) -> None:
-        (self.suspects if self._faults.suspects(entry.strikes) else self.returned).append(entry)
+    def put_back(self, entry: Entry, *, is_next: bool = False) -> None:
+        """is_next: of the suspects, if it is one."""
+        line = self.suspects if self._faults.suspects(entry.strikes) else self.returned
+        line.append(entry, is_next=is_next)
 
     def take(
         self,

@@ -54,14 +54,13 @@ class Adoption:
 
 
 def find_adoptable(
-    setups: Mapping[str, WorkerSetup], intents: Iterable[Intent], digests: Mapping[str, str]
+    setup: WorkerSetup, intents: Iterable[Intent], models: Mapping[str, tuple[str, str]]
 ) -> Adoption:
     """Return what of these clips is there, whole, and of the job's models. Reads their bytes.
 
-    intents: of rows of the table that have no record. digests: of the models.
+    setup: of any worker. intents: of rows of the table that have no record. models: as of `Adoption`.
     """
-    models = {name: (setups[name].model.name, digest) for name, digest in digests.items()}
-    setup = next(iter(setups.values()))
+    digests = {digest for _, digest in models.values()}
     finished = finished_clips(setup.store, intents, setup.media.suffix)
-    ours = (found for found in finished if found.record.model_digest in digests.values())
+    ours = (found for found in finished if found.record.model_digest in digests)
     return Adoption({found.record.row_id: found for found in ours}, noted_apart(setup.store), models)

@@ -13,11 +13,14 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.render.audit.audit_budget import is_affordable, is_small
+from framefleet.pipeline.render.audit.audited_kinds import AuditedKinds, OneAudit
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
 from framefleet.pipeline.render.audit.verdict import (
     EQUAL,
     UNREPEATABLE,
     Audited,
+    AuditOrder,
     batched,
     level_of,
     remark_of,
@@ -40,11 +43,19 @@ class Audits:
         tally: Tally,
     ) -> None:
         """reopen: called where rows with a record are to be rendered again."""
-        audit = work.setup.audit
+        audit, counts = work.setup.audit, work.index.counts()
         self._is_on = audit.is_on(work.setup.batching.mode)
-        odds = audit.odds(work.index.counts().pending) if self._is_on else None
+        odds = audit.odds(counts.pending) if self._is_on else None
         self._schedule = AuditSchedule(odds)
+        self._share = audit.limit if self._is_on else None
+        self._kinds = AuditedKinds()
+        self._one: OneAudit | None = None  # row, where that is all that the share allows
+        if self._share and is_small(self._share, counts.pending + counts.done):
+            self._one = OneAudit(self._kinds)
+        self._time_before = work.model_time  # of earlier runs
+        self._longest_s: float | None = None  # of an audit
         self._due: set[str] = set()  # of the rows that wait or are leased
+        self._offered: set[str] = set()  # of these, where a share limits: decided as they were leased
         self._num_equal: Counter[str] = Counter()  # by kind
         self._num_differing = 0  # kinds, found in this run
         self._num_unaudited = 0  # batched rows with a record
@@ -59,17 +70,51 @@ class Audits:
         return self._adoption.is_apart(kind)
 
     def choose(self, row_id: str, kind: str) -> None:
-        """Decide whether a row is audited; once for each, in the order of the table."""
-        if not self._adoption.is_apart(kind) and self._schedule.is_due(kind, row_id):
+        """Decide whether a row is audited; once for each, in the order of the table.
+
+        Where audits may take but a share of the time, that is decided as the row is leased.
+        """
+        if self._share is not None:
+            if self._one:
+                self._one.add(row_id, kind)
+        elif not self._adoption.is_apart(kind) and self._schedule.is_due(kind, row_id):
             self._due.add(row_id)
 
-    def is_due(self, row_id: str, kind: str) -> bool:
+    def order(self, row_id: str, kind: str) -> AuditOrder:
         """Tell whether a row that is leased now is audited: it was chosen, or stands for one that was."""
         if self._adoption.is_apart(kind) or self._schedule.is_settled(kind):
             return False
-        if row_id not in self._due and self._schedule.pays(kind):
+        if self._share is not None and row_id not in self._offered:
+            self._offered.add(row_id)
+            if self._may_offer(row_id, kind, self._share):
+                self._choose(row_id, kind)
+            else:
+                self._schedule.pass_over(kind)
+        if row_id not in self._due and self._share is None and self._schedule.pays(kind):
             self._due.add(row_id)
+        is_due = row_id in self._due
+        return "when idle" if is_due and self._one and not self._has_differing else is_due
+
+    def is_chosen(self, row_id: str) -> bool:
+        """Tell whether a row that was leased is audited."""
         return row_id in self._due
+
+    def _choose(self, row_id: str, kind: str) -> None:
+        """Have a row audited by chance, or in place of another one."""
+        if self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
+            self._due.add(row_id)
+
+    def _may_offer(self, row_id: str, kind: str, share: float) -> bool:
+        """Tell whether a row that is leased may be audited now; once rows of a kind differ, any may."""
+        is_next = self._one.is_next(row_id, kind) if self._one else True
+        time, num_open = self._time_before + self._tally.model_time, len(self._due)
+        is_in_time = is_affordable(share, time, num_open=num_open, longest_s=self._longest_s)
+        return self._has_differing or (is_next and is_in_time)
+
+    @property
+    def _has_differing(self) -> bool:
+        """Whether rows of any kind were found to differ, in this run or before, so that no share limits."""
+        return bool(self._adoption.apart)
 
     def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for a clip of an earlier run: nobody here could choose it for an audit."""
@@ -80,6 +125,8 @@ class Audits:
     def ended(self, record: Record, kind: str, *, was_batched: bool) -> Record:
         """Note a row that has a record now; return what that says."""
         was_due = self._was_due(record.row_id)
+        if was_batched and self._kinds.saw(kind, record.batch_size) and self._share is not None:
+            self._schedule.owe(kind)  # its forwards were never as large where it was compared
         if not was_batched:
             if was_due and not self._adoption.is_apart(kind):
                 self._schedule.owe(kind)
@@ -92,7 +139,7 @@ class Audits:
             return with_remark(record, UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
-        return with_remark(record, batched(self._num_equal[kind]))
+        return with_remark(record, batched(self._num_equal[kind], recipe=record.recipe))
 
     def given_up(self, row_id: str, kind: str) -> None:
         """A row has failed for good: another one is audited, if it was to be."""
@@ -118,7 +165,9 @@ class Audits:
     def follow(self, worker: str, audited: Audited) -> int:
         """Heed what became of an audit; return how many rows are to be rendered again for it."""
         self._tally.audited(audited)
+        self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
+        self._kinds.compared(kind, audited.batch_size)
         log.log(level_of(audited), "%s: %s", worker, told(audited))
         if self._adoption.is_apart(kind):
             return 0  # known by now: it was under way
@@ -143,11 +192,14 @@ class Audits:
             num_equal=self._num_equal.total(),
             num_unaudited=self._num_unaudited,
             most_wrong=min(most_wrong + self._num_unknown, self._num_unaudited),
+            num_kinds=self._kinds.num_kinds,
+            num_kinds_compared=self._kinds.num_compared,
         )
 
     def _was_due(self, row_id: str) -> bool:
         was_due = row_id in self._due
         self._due.discard(row_id)
+        self._offered.discard(row_id)
         return was_due
 
     def _take_back(self, kind: str) -> int:

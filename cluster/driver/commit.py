@@ -34,6 +34,7 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
 from framefleet.pipeline.outputs.row_log import LOG_FIELDS, MAX_LOG_LINES, LogLine
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
@@ -57,7 +58,7 @@ class Committer:
 
     def __init__(
         self,
-        setups: Mapping[str, WorkerSetup],
+        setups: Mapping[LaneKey, WorkerSetup],
         carried: pa.Schema,
         index: RowIndex,
         lock: DriverLock,
@@ -65,11 +66,10 @@ class Committer:
         run: str,
         arguments: pa.Schema,
     ) -> None:
-        """setups: of each model. carried: the columns of the table that go into records as they are.
-
-        arguments: the columns of these.
+        """setups: of lanes of every model. carried: the columns of the table that go into records as they
+        are. arguments: the columns of these.
         """
-        self._setups = setups
+        self._models = {key.model: setup.model.name for key, setup in setups.items()}
         setup = self._setup = next(iter(setups.values()))  # with the store and the scores of all
         self._index = index
         self._lock = lock
@@ -138,7 +138,7 @@ class Committer:
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,
-            model=self._setups[request.model].model.name,
+            model=self._models[request.model],
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )

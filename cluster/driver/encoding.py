@@ -12,9 +12,10 @@ from dataclasses import replace
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
+from framefleet.pipeline.rows.lane_key import LaneKey
 
-# Among the names of models. These have no space.
-ENCODER_POOL = "text encoders"
+# Among the lanes of a job, which has one of rows then: names of models have no space.
+ENCODER_POOL = LaneKey("text encoders")
 
 
 def encoding_setup(setup: WorkerSetup) -> WorkerSetup:

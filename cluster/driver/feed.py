@@ -18,6 +18,7 @@ from framefleet.cluster.driver.work import Added, Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.prompt_lengths import CountedApart
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -38,14 +39,17 @@ class Pending:
     position: int
     kind: str
 
+    @property
+    def lane(self) -> LaneKey:
+        return lane_of(self.request)
+
 
 class Feed:
     """Reads the table, and once more for rows that are to be rendered again.
 
     pending: gets the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
-    on_added: hears of rows that were added to the table, which come after all others. model: the number of
-    the one whose rows are read, of several. table: to be read from the next pass on. num_unread: rows that
-    this pass will read.
+    on_added: hears of rows that were added to the table, which come after all others. lane: the one whose
+    rows are read. table: to be read from the next pass on. num_unread: rows that this pass will read.
     """
 
     def __init__(
@@ -56,11 +60,12 @@ class Feed:
         adopts: Callable[[str, Pending], bool],
         on_added: Callable[[Added], None],
         *,
-        model: int | None = None,
+        lane: LaneKey,
+        table: RowSource,
     ) -> None:
-        self._pending, self._model = pending, model
+        self._pending, self._lane = pending, lane
         self._work, self._dispatcher, self._adopts, self._on_added = work, dispatcher, adopts, on_added
-        self.table = work.table
+        self.table = table
         self._rows = self._pass()
         self._prompt_lengths: CountedApart | None = None
 
@@ -77,7 +82,7 @@ class Feed:
                 continue
             while added := self._work.more():
                 self._on_added(added)
-            if not self._work.index.reopen(self._model):
+            if not self._work.index.reopen(self._lane):
                 self._dispatcher.close()
                 return
             self._rows = self._pass()
@@ -99,9 +104,9 @@ class Feed:
 
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
-        work, model = self._work, self._model
-        self.num_unread = work.index.num_pending(model)
-        return pending_rows(self.table, work.rows, work.index, work.order, model)
+        work, lane = self._work, self._lane
+        self.num_unread = work.index.num_pending(lane)
+        return pending_rows(self.table, work.rows, work.index, work.order, lane)
 
     def _is_adopted(self, row: Row) -> bool:
         assert isinstance(row.payload, Pending)
@@ -113,23 +118,23 @@ class Feed:
 
 
 def pending_rows(
-    table: RowSource, rows: ModelRows, index: RowIndex, order: str = AS_TABLE, model: int | None = None
+    table: RowSource, rows: ModelRows, index: RowIndex, order: str = AS_TABLE, lane: LaneKey | None = None
 ) -> Iterator[Row]:
     """Yield every row that is now still to render. Raises TableError when the table is not what it was.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
-    one that the index has for its position. model: the number of the only one whose rows are wanted.
+    one that the index has for its position. lane: the only one whose rows are wanted.
     """
     # Counted here and now: rows that are added before the first is read are not in this table.
-    return _pending_rows(table, rows, index, order, model, num_pending=index.num_pending(model))
+    return _pending_rows(table, rows, index, order, lane, num_pending=index.num_pending(lane))
 
 
 def _pending_rows(
-    table: RowSource, rows: ModelRows, index: RowIndex, order: str, model: int | None, *, num_pending: int
+    table: RowSource, rows: ModelRows, index: RowIndex, order: str, lane: LaneKey | None, *, num_pending: int
 ) -> Iterator[Row]:
     num_yielded = 0
-    for first, batch in table.batches(start=index.first_pending(model)):
-        row_ids = dict(index.pending_in(first, batch.num_rows, model))
+    for first, batch in table.batches(start=index.first_pending(lane)):
+        row_ids = dict(index.pending_in(first, batch.num_rows, lane))
         if not row_ids:
             continue
         carried = rows.carried.of(batch)

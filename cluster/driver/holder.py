@@ -48,6 +48,7 @@ class Holder:
     merges: Mapping[str, int] = field(default_factory=dict)
     progress: Progress | None = None
     beat_at: str = ""  # for people too
+    tables: tuple[str, ...] = ()  # of added rows, that it renders before it ends: its answer to `add`
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")

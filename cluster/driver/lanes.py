@@ -1,32 +1,41 @@
-"""The rows of each model, with the workers that have it: a dispatcher and a pass over the table for each.
+"""The rows of each lane, with its workers: a dispatcher and a pass over the table for each.
 
-A job of one model has one lane, or two that share a pass, if other workers encode its text. Lanes share the
-fleet, and what is remembered of rows under way.
+Workers of a lane render rows of one model, and of framefleet's recipes or of one of a user's: see `LaneKey`.
+Most jobs have one lane, or two that share a pass, if other workers encode its text. Lanes share the fleet,
+and what is remembered of rows under way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
+from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import Paces
-from framefleet.cluster.dispatch.model_choice import Backlog, move_from, next_model
 from framefleet.cluster.driver.encoding import ENCODER_POOL, EncodeFirst
 from framefleet.cluster.driver.feed import Feed, Pending
+from framefleet.cluster.driver.judging import Docket
 from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
+from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """The rows of one model. digest: of its files. load_s: seconds that its last worker took to load, if any.
+    """digest: of the model's files. load_s: seconds that its last worker took to load, if any. error: why its
+    rows are given up by this run. is_one_each: each row gets a process of its own, as rows of a user's recipe
+    spoil later ones.
 
     largest: the row that takes most memory, if it is to be rehearsed. row_work: see `Backlog`.
     """
 
+    key: LaneKey
     setup: WorkerSetup
     digest: str
     dispatcher: Dispatcher
@@ -34,6 +43,13 @@ class Lane:
     largest: Request | None
     row_work: float
     load_s: float | None = None
+    is_one_each: bool = False
+    error: FramefleetError | None = None
+
+    @property
+    def is_users(self) -> bool:
+        """Whether its rows are of a user's recipe."""
+        return bool(self.key.recipe)
 
     @property
     def encodes(self) -> bool:
@@ -42,63 +58,65 @@ class Lane:
 
 
 class Lanes:
-    """All models of a job. pending: the rows that wait or are leased, by row_id."""
+    """All lanes of a job. pending: rows that wait or are leased, by row_id. docket: those to be judged."""
 
     def __init__(
         self, work: Work, adopts: Callable[[str, Pending], bool], on_added: Callable[[Added], None]
     ) -> None:
         self.pending: dict[str, Pending] = {}
-        self._on_added, self._num_encoders = on_added, work.num_encoders
-        models = [name for name in work.setups if name != ENCODER_POOL]
-        paces = {name: Paces() for name in models}
+        self._work, self._adopts, self._on_added = work, adopts, on_added
+        self._feeds: dict[LaneKey, Feed] = {}
+        self._by_key: dict[LaneKey, Lane] = {}
+        self._of_worker: dict[str, Lane] = {}
+        self.docket = Docket()
+        self._encoding: EncodeFirst | None = None
+        self._proven: defaultdict[str, set[str]] = defaultdict(set)  # machines, by what they have rendered
+        self._open(work.setups, work.table)
+
+    def _open(self, setups: Mapping[LaneKey, WorkerSetup], table: RowSource) -> None:
+        keys = [key for key in setups if key != ENCODER_POOL]
+        paces = {key: Paces() for key in keys}
         # Text is encoded in the order in which it is rendered.
         dispatchers = {
-            name: self._dispatcher(name, work, paces.get(name, paces[models[0]])) for name in work.setups
+            key: self._dispatcher(key, setups[key], paces.get(key, paces[keys[0]])) for key in setups
         }
-        self._encoding = (
-            EncodeFirst(dispatchers[ENCODER_POOL], dispatchers[models[0]], work.faults)
-            if ENCODER_POOL in dispatchers
-            else None
-        )
-        self._feeds = {
-            name: Feed(
-                work,
-                self._encoding or dispatchers[name],
-                self.pending,
-                adopts,
-                self._added,
-                model=next(iter(work.rows.numbers_of([name])), None),
+        if ENCODER_POOL in dispatchers:
+            first, then = dispatchers[ENCODER_POOL], dispatchers[keys[0]]
+            self._encoding = EncodeFirst(first, then, self._work.faults)
+        for key in keys:
+            fed = self._encoding or dispatchers[key]
+            self._feeds[key] = Feed(
+                self._work, fed, self.pending, self._adopts, self._added, lane=key, table=table
             )
-            for name in models
-        }
-        self._by_model = {name: self._lane(name, work, one) for name, one in dispatchers.items()}
-        self._of_worker: dict[str, Lane] = {}
+        for key, dispatcher in dispatchers.items():
+            self._by_key[key] = self._lane(key, setups[key], dispatcher)
 
-    def _dispatcher(self, name: str, work: Work, ranked_by: Paces) -> Dispatcher:
-        size = LeaseSize.of_forwards(work.setups[name].batching.max_rows)
-        order = order_of(work.order, ranked_by)
-        if name == ENCODER_POOL:
-            faults = work.faults.model_copy(update={"copies": False})
-            return Dispatcher(faults, size=size, order=order)
-        return Dispatcher(work.faults, size=size, order=order, paces=ranked_by)
+    def _dispatcher(self, key: LaneKey, setup: WorkerSetup, ranked_by: Paces) -> Dispatcher:
+        size, faults = LeaseSize.of_forwards(setup.batching.max_rows), self._work.faults
+        order = order_of(self._work.order, ranked_by)
+        if key == ENCODER_POOL:
+            return Dispatcher(faults.model_copy(update={"copies": False}), size=size, order=order)
+        proven = self._proven[key.model]
+        return Dispatcher(faults, size=size, order=order, paces=ranked_by, proven=proven)
 
-    def _lane(self, name: str, work: Work, dispatcher: Dispatcher) -> Lane:
-        model = next(iter(self._feeds)) if name == ENCODER_POOL else name
+    def _lane(self, key: LaneKey, setup: WorkerSetup, dispatcher: Dispatcher) -> Lane:
+        work, fed = self._work, next(iter(self._feeds)) if key == ENCODER_POOL else key
         return Lane(
-            setup=work.setups[name],
-            digest=work.rows.by_model[model].identity.model_digest,
+            key=key,
+            setup=setup,
+            digest=work.rows.by_model[fed.model].identity.model_digest,
             dispatcher=dispatcher,
-            feed=self._feeds[model],
-            largest=work.largest.get(name),
-            row_work=work.row_work.get(model) or 1.0,
+            feed=self._feeds[fed],
+            largest=work.largest.get(key),
+            row_work=work.row_work.get(fed) or 1.0,
         )
 
     def __iter__(self) -> Iterator[Lane]:
-        return iter(self._by_model.values())
+        return iter(self._by_key.values())
 
-    def join(self, worker: str, model: str, *, load_s: float) -> Lane:
-        """A worker has loaded a model."""
-        lane = self._of_worker[worker] = self._by_model[model]
+    def join(self, worker: str, key: LaneKey, *, load_s: float) -> Lane:
+        """A worker of a lane has loaded its model."""
+        lane = self._of_worker[worker] = self._by_key[key]
         lane.load_s = load_s
         return lane
 
@@ -108,11 +126,46 @@ class Lanes:
 
     @property
     def are_several(self) -> bool:
-        return len(self._by_model) > 1
+        return len(self._by_key) > 1
 
     @property
     def finished(self) -> bool:
-        return all(lane.dispatcher.finished for lane in self)
+        return not self.left()
+
+    def left(self) -> list[LaneKey]:
+        """Return the lanes with rows left, but for those that no worker can serve."""
+        return [
+            lane.key
+            for lane in self
+            if not lane.error and (not lane.dispatcher.finished or self.docket.is_open(lane.key))
+        ]
+
+    def num_joined(self, lane: Lane) -> int:
+        """Return how many workers of a lane are ready."""
+        return lane.dispatcher.num_workers
+
+    def lose(self, key: LaneKey, error: FramefleetError) -> None:
+        """No worker can serve a lane any more: its rows are left to another run.
+
+        Where some workers encode what others denoise, none of them is of use without the others.
+        """
+        for lane in self if self._encoding else (self._by_key[key],):
+            lane.error = error
+
+    def error(self) -> FramefleetError | None:
+        """Return why rows are left, if they are; where the job has other lanes, with how many of which."""
+        lost = [(lane, lane.error) for lane in self if lane.error]
+        if not lost or len(self._work.index.lanes) < 2:
+            return lost[0][1] if lost else None
+        lines = [
+            f"{lane.key.title}: {self._num_left(lane):,} rows are left: {error.problem}"
+            for lane, error in lost
+        ]
+        return FleetError("\n".join(lines), lost[0][1].fix)
+
+    def _num_left(self, lane: Lane) -> int:
+        counts = lane.dispatcher.counts
+        return lane.feed.num_unread + counts.waiting + counts.leased
 
     def in_hand(self) -> dict[str, int]:
         """Return how many rows each worker has, of those that have any."""
@@ -120,7 +173,8 @@ class Lanes:
 
     def fill(self) -> None:
         """Take as many rows from the table as there is room for."""
-        for feed in self._feeds.values():
+        lost = {lane.key for lane in self if lane.error}
+        for feed in [feed for key, feed in self._feeds.items() if key not in lost]:
             feed.regroup()
             feed.fill()
         if self._encoding:
@@ -141,7 +195,11 @@ class Lanes:
             lane.dispatcher.reopen()
 
     def _added(self, added: Added) -> None:
-        """Rows of any model were added to the table: each feed looks for its own."""
+        """Rows of any lane were added to the table: each feed looks for its own."""
+        new = {key: setup for key, setup in added.setups.items() if key not in self._by_key}
+        for key in new:
+            self._work.index.reopen(key)  # all rows of which were added
+        self._open(new, added.table)
         for feed in self._feeds.values():
             feed.table = added.table
         self.reopen()
@@ -151,43 +209,48 @@ class Lanes:
         for feed in self._feeds.values():
             feed.close()
 
-    def next_model(self, num_workers: Mapping[str, int]) -> str:
-        """Return the model of a worker that starts. num_workers: those of each model, also on their way.
+    def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
+        """Return the lane of a worker that starts. num_workers: those of each lane, also on their way.
+
+        but: lanes of which it is only where no other has rows.
 
         As long as there is text to encode, that is done by as many workers as the job says.
         """
         backlogs = self._backlogs(num_workers)
         encoders = backlogs.pop(ENCODER_POOL, None)
-        if encoders and encoders.num_rows and encoders.num_workers < self._num_encoders:
+        if encoders and encoders.num_rows and encoders.num_workers < self._work.num_encoders:
             return ENCODER_POOL
-        return next_model(backlogs)
+        better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
+        return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
 
-    def move_from(self, worker: str, num_workers: Mapping[str, int]) -> str | None:
-        """Return the model for which an idle worker should give up its own, if there is one."""
-        own = next(name for name, lane in self._by_model.items() if lane is self.of(worker))
-        backlogs = self._backlogs(num_workers)
-        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._num_encoders:
+    def move_from(
+        self, worker: str, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()
+    ) -> LaneKey | None:
+        """Return the lane for which an idle worker should give up its own, if there is one; none of `but`."""
+        own = self.of(worker).key
+        backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
+        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.num_encoders:
             backlogs.pop(ENCODER_POOL, None)
         return move_from(own, backlogs)
 
-    def _num_rows(self, name: str, num_workers: Mapping[str, int]) -> int:
+    def _num_rows(self, lane: Lane, num_workers: Mapping[LaneKey, int]) -> int:
         """Return how many rows no worker of a lane has, but could have."""
-        lane = self._by_model[name]
         unread = lane.feed.num_unread
         if self._encoding and not lane.encodes:
             unread = 0  # their text is to be encoded first
-        elif self._encoding and not any(num for model, num in num_workers.items() if model != ENCODER_POOL):
+        elif self._encoding and not any(num for key, num in num_workers.items() if key != ENCODER_POOL):
             unread = min(unread, self._encoding.room)  # until somebody denoises what waits for that
-        return unread + lane.dispatcher.counts.waiting
+        return unread + lane.dispatcher.counts.waiting + self.docket.num_waiting(lane.key)
 
-    def _backlogs(self, num_workers: Mapping[str, int]) -> dict[str, Backlog]:
+    def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {
-            name: Backlog(
-                num_rows=self._num_rows(name, num_workers),
+            key: Backlog(
+                num_rows=self._num_rows(lane, num_workers),
                 row_s=lane.dispatcher.mean_seconds,
-                num_workers=num_workers.get(name, 0),
+                num_workers=num_workers.get(key, 0),
                 load_s=lane.load_s,
                 row_work=lane.row_work,
             )
-            for name, lane in self._by_model.items()
+            for key, lane in self._by_key.items()
+            if not lane.error
         }

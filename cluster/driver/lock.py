@@ -6,6 +6,10 @@ that was frozen finds out that it lost the lock, and can do no harm to it. In it
 counter every few seconds. It is replaced at once where its file or its machine says that it is gone, and
 otherwise once its counter has stood still by our own clock. What the replaced one still does after a `check`
 is sealed out: see `outputs/parts/seals.py`.
+
+This is the one way to take an output. Whoever takes it finishes what others left and deletes what does not
+count, before anything else is read: parts that were replaced, merged or late, weights of a fleet that is
+gone; and, in the background, what was half written.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from framefleet.cluster.driver.holder import (
 )
 from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES
+from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
@@ -41,8 +45,9 @@ from framefleet.pipeline.outputs.parts.seals import (
     seal_now,
     seal_of,
     sealed_too,
+    sweep_late,
 )
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 STOP, PAUSE = ASKED = ("stop", "pause")  # of a driver, with `framefleet stop` and so on
 FORMER_LOCK = "driver.lock"  # of earlier versions
@@ -58,6 +63,7 @@ class DriverLock:
 
     epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked: what
     others ask of this one, as of the last beat: STOP, PAUSE. num_tables: in tables/, where rows are added.
+    takes_tables: whether the driver looks there again before it ends: only then its file answers `add`.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class DriverLock:
         self.epoch = 0
         self.asked: frozenset[str] = frozenset()
         self.num_tables = 0
+        self.takes_tables = False
         self.lost = threading.Event()
         self._released = threading.Event()
         self._writing = threading.Lock()
@@ -111,6 +118,9 @@ class DriverLock:
             pause_s = min(2 * pause_s, self._beat_s)
         finish_replacing(self._store, self, self._unfinished())
         self.seal()  # before the first beat: one that comes late must not take the seal back
+        sweep_late(self._store, self)
+        self._store.delete_all(WEIGHTS)
+        sweep_in_background(self._store)
         self.check()
 
     def _unfinished(self) -> set[int]:
@@ -167,6 +177,16 @@ class DriverLock:
     def tell_more(self) -> None:
         """Add what is reported from now on, of other rows, to what was reported so far."""
         self._told_before = self._told
+
+    def promise(self, tables: Iterable[str]) -> bool:
+        """Say in this driver's file, from its next write on, that it renders these; return if any is new.
+
+        tables: files of added rows, for whoever added them and waits for an answer.
+        """
+        with self._writing:
+            before = self._ours.tables
+            self._ours = replace(self._ours, tables=tuple(sorted({*before, *tables})))
+            return self._ours.tables != before
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -237,7 +257,11 @@ class DriverLock:
                 self._write(beat=self._ours.beat + 1)
                 there = set(self._store.list(DRIVERS))
                 self.asked = frozenset(one for one in ASKED if request_path(self.epoch, one) in there)
-                self.num_tables = len(self._store.list(TABLES))
+                tables = self._store.list(TABLES)
+                self.num_tables = len(tables)
+                # In this order: what is listed here, the driver's last look after it turned this off sees.
+                if self.takes_tables and self.promise(tables):
+                    self._write()
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
 

@@ -41,12 +41,16 @@ class AuditFigures:
 
     num_equal: audits that found a row equal, of kinds that no audit found wrong. num_unaudited: rows that
     were batched and not compared. most_wrong: of these at the most, with 95 % confidence; see
-    `pipeline/render/audit/schedule.py`. Rows of kinds that cannot be repeated are not judged.
+    `pipeline/render/audit/schedule.py`. Rows of kinds that cannot be repeated are not judged. num_kinds: of
+    rows that were not rendered by plain calls; num_kinds_compared: of these, those of which a row was
+    compared; kinds of several runs add up.
     """
 
     num_equal: int = 0
     num_unaudited: int = 0
     most_wrong: int = 0
+    num_kinds: int = 0
+    num_kinds_compared: int = 0
 
     def __add__(self, other: AuditFigures) -> AuditFigures:
         """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
@@ -54,6 +58,8 @@ class AuditFigures:
             num_equal=self.num_equal + other.num_equal,
             num_unaudited=self.num_unaudited + other.num_unaudited,
             most_wrong=self.most_wrong + other.most_wrong,
+            num_kinds=self.num_kinds + other.num_kinds,
+            num_kinds_compared=self.num_kinds_compared + other.num_kinds_compared,
         )
 
 

@@ -9,11 +9,13 @@ import pyarrow.compute as pc
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.holder import read_holder
+from framefleet.cluster.driver.progress import Progress
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 
 _FIELDS = fields_named(FIRST_FIELDS, "bytes")
 
@@ -28,11 +30,27 @@ def spent_before(store: Store) -> Spent:
     return sum(_said(store), Spent(num_bytes=num_bytes))
 
 
+def model_time_before(store: Store) -> ComputeTime:
+    """Return for how long models computed in all runs, as their drivers said last."""
+    times = (ComputeTime.of(told.figures) for told in _reports(store))
+    return sum((time for time in times if _are_sound(time.rows_s, time.audits_s)), ComputeTime())
+
+
 def _said(store: Store) -> Iterator[Spent]:
-    """Yield the time that each driver said it took, as far as anybody can read that; files are anybody's."""
+    """Yield the time that each driver said it took."""
+    for told in _reports(store):
+        spent = Spent(elapsed_s=told.elapsed_s, worker_s=WORKER_SECONDS.total(told.figures))
+        if _are_sound(spent.elapsed_s, spent.worker_s):
+            yield spent
+
+
+def _reports(store: Store) -> Iterator[Progress]:
+    """Yield what each driver said last, as far as anybody can read that; files are anybody's."""
     for epoch in epochs_of(store):
         holder = read_holder(store, epoch)
-        if holder and (told := holder.progress):
-            spent = Spent(elapsed_s=told.elapsed_s, worker_s=WORKER_SECONDS.total(told.figures))
-            if all(math.isfinite(seconds) and seconds >= 0 for seconds in (spent.elapsed_s, spent.worker_s)):
-                yield spent
+        if holder and holder.progress:
+            yield holder.progress
+
+
+def _are_sound(*seconds: float) -> bool:
+    return all(math.isfinite(one) and one >= 0 for one in seconds)

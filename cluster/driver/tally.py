@@ -22,6 +22,7 @@ from framefleet.pipeline.metrics import (
     Counts,
     added,
 )
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.render.audit.verdict import Audited
 
 MAX_GONE_TOLD = 100  # workers that are there no longer, in `Progress`
@@ -47,6 +48,7 @@ class Tally:
         self._first_lease_at: float | None = None
         self._done = self._failed = 0
         self.counts = Counts()
+        self.model_time = ComputeTime()
         self._unscored: dict[str, Unscored] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
@@ -129,6 +131,7 @@ class Tally:
     def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
         """Note what the worker counted since its start."""
         seat = self._seats[worker]
+        self.model_time += ComputeTime.of(figures) - ComputeTime.of(seat.figures)
         seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:

@@ -11,7 +11,9 @@ from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import ModelRows
@@ -21,10 +23,12 @@ from framefleet.pipeline.rows.tables.table_rows import ModelRows
 class Added:
     """Rows that were added to the table, which the index has by now.
 
-    table: with them. num_new: those that are to be rendered. num_done: those that had a record.
+    table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups: of
+    the workers of all lanes by now.
     """
 
     table: RowSource
+    setups: Mapping[LaneKey, WorkerSetup]
     num_new: int
     num_done: int
 
@@ -33,18 +37,19 @@ class Added:
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    setups: of the workers of each model, by its name; those of a job's only one have none. num_encoders: of
-    workers that only encode, whose setup is that of the name ENCODER_POOL, the last. order: of rows, as
+    setups: of the workers of each lane. num_encoders: of workers that only encode, whose setup is that of
+    ENCODER_POOL, the last. order: of rows, as
     the job says it. rows: reads the table's rows. index: every valid one, with those
     that have a record marked done. run: names the parts of this run; never used before. adoption: clips
-    that earlier runs left. spent: by earlier runs. gpus_per_worker: that money is counted by. elastic:
+    that earlier runs left. spent: by earlier runs; model_time: of these, where it limits audits.
+    gpus_per_worker: that money is counted by. elastic:
     None where the number of workers does not follow the rows left. largest: the row that takes most memory,
-    and row_work: what a row is expected to take, in a unit that models share; both of each model.
+    and row_work: what a row is expected to take, in a unit that lanes share; both of each lane.
     device_name: of the GPU, or of the processor, that all workers must have; "": the first's; None: any.
     more: takes rows that were added to the table since, into the index; None where there are none.
     """
 
-    setups: Mapping[str, WorkerSetup]
+    setups: Mapping[LaneKey, WorkerSetup]
     faults: FaultPolicy
     order: str
     table: RowSource
@@ -55,17 +60,18 @@ class Work:
     adoption: Adoption = field(default_factory=Adoption)
     budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)
+    model_time: ComputeTime = field(default_factory=ComputeTime)
     gpus_per_worker: float = 1.0
     num_encoders: int = 0
     elastic: ElasticWorkers | None = None
-    largest: Mapping[str, Request] = field(default_factory=dict)
-    row_work: Mapping[str, float] = field(default_factory=dict)
+    largest: Mapping[LaneKey, Request] = field(default_factory=dict)
+    row_work: Mapping[LaneKey, float] = field(default_factory=dict)
     device_name: str | None = None
     more: Callable[[], Added | None] = lambda: None
 
     @property
     def setup(self) -> WorkerSetup:
-        """That of the first model: store, batching, audits and scores are those of all."""
+        """That of the first lane: store, batching, audits and scores are those of all."""
         return next(iter(self.setups.values()))
 
     def cost(self, spent: Spent) -> float | None:

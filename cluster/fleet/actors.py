@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.scores.score import ClipScore
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Slot:
     num_starts: int = 0
     host: str | None = None
     has_rendered: bool = False
-    model: str = ""
+    lane: LaneKey = LaneKey()  # noqa: RUF009
     load_s: float | None = None  # what loading it took
     starts_at: float = 0.0
     avoids_until: float = 0.0  # then a machine that rests now may have it too
@@ -100,31 +101,33 @@ class Slot:
 
 
 class Actors:
-    """options, setups: Ray's options and the setups of the workers of each model.
+    """options, setups: Ray's options and the setups of the workers of each lane.
 
     folder: where modules of the user's may be, if any. clock: by which slots count.
     """
 
     def __init__(
         self,
-        options: Mapping[str, dict[str, Any]],
+        options: Mapping[LaneKey, dict[str, Any]],
         worker_class: type[Any],
-        setups: Mapping[str, WorkerSetup],
+        setups: Mapping[LaneKey, WorkerSetup],
         *,
         folder: str | None,
         clock: Listening,
     ) -> None:
-        self._options, self._clock = options, clock
-        self._worker_class, self._folder = worker_class, folder
-        self.set_up(setups)
+        self._worker_class, self._folder, self._clock = worker_class, folder, clock
+        self.set_up(options, setups)
         self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
 
-    def set_up(self, setups: Mapping[str, WorkerSetup]) -> None:
+    def set_up(
+        self, options: Mapping[LaneKey, dict[str, Any]], setups: Mapping[LaneKey, WorkerSetup]
+    ) -> None:
         """Have processes that are made from now on begin with these."""
+        self._options = options
         self._arguments = {
-            name: (ray.cloudpickle.dumps((self._worker_class, setup)), self._folder)
-            for name, setup in setups.items()
+            lane: (ray.cloudpickle.dumps((self._worker_class, setup)), self._folder)
+            for lane, setup in setups.items()
         }
 
     def make(self, slot: Slot, *, but: Collection[str]) -> None:
@@ -133,8 +136,8 @@ class Actors:
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", self._clock.seconds, None, False
         slot.is_to_renew, slot.load_s = False, None
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
-        options = self._options[slot.model] | {"label_selector": where}
-        slot.actor = self._class.options(**options).remote(*self._arguments[slot.model])
+        options = self._options[slot.lane] | {"label_selector": where}
+        slot.actor = self._class.options(**options).remote(*self._arguments[slot.lane])
         self.ask(slot, slot.actor.place.remote())
 
     def ask(self, slot: Slot, ref: Any) -> None:

@@ -14,6 +14,8 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +33,9 @@ from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.machines import Machine
+from framefleet.cluster.fleet.ray_folder import warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
+from framefleet.cluster.fleet.socket_folder import find_parent, make_socket_folder
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
 
@@ -40,8 +44,7 @@ log = logging.getLogger(__name__)
 # Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 CONNECT_S = 5.0
-# Paths of sockets have 103 bytes on a Mac and 107 on Linux; Ray's names below its folder take 68.
-MAX_FOLDER = 35
+JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
@@ -133,7 +136,9 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
     deleted, unless a FleetError ends it. Raises FleetError.
     """
     if ray.is_initialized():
-        yield _connection_of_program(address, modules)
+        joined = _connection_of_program(address, modules)
+        warn_of_open_folder()
+        yield joined
         return
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -153,12 +158,13 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
                 "_temp_dir": str(folder / "ray"),  # which Ray opens to everybody: below the one it cannot
             }
         else:
-            _check_address(address)
+            address = _reachable(address)
         # Ray reports lost machines on stdout, where a command may print its result in JSON.
         stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _print_to_stderr))
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
+            warn_of_open_folder()
             yield connection
         except FleetError:
             connection.keep_logs = True
@@ -214,6 +220,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
         if address is not None and _wants_token(error):
             raise needs_token(f"the Ray cluster at {address}") from error
         if address is None:
+            find_parent()  # says so where its folder is full
             raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
         raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
 
@@ -237,15 +244,7 @@ def _wants_token(error: BaseException | None) -> bool:
 @contextmanager
 def _own_folder(connection: Connection) -> Iterator[Path]:
     """Yield a new folder that only its owner can enter; it goes when the context ends, or keeps the logs."""
-    parent = tempfile.gettempdir()
-    if len(parent) + len("/framefleet-12345678") > MAX_FOLDER:
-        parent = "/tmp"
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="framefleet-", dir=parent))
-    except OSError as error:
-        raise FleetError(
-            f"Ray's folder cannot be made in {parent}: {error.strerror}", "set TMPDIR to a short path"
-        ) from error
+    folder = make_socket_folder()
     try:
         yield folder
     finally:
@@ -311,12 +310,58 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _check_address(address: str) -> None:
-    """Raise FleetError where nothing answers: ray.init would wait for it, deaf to signals."""
+def _reachable(address: str) -> str:
+    """Return the address, "auto" as the one that Ray finds. Raises FleetError where this process cannot join.
+
+    ray.init would wait for it, deaf to signals.
+    """
+    is_found = address == "auto"
+    if is_found:
+        address = _found()
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "://" in address:
-        return  # "auto" and ray:// are Ray's own to find
+        return address  # ray:// is Ray's own to find
+    fix = f"check {_source_of_auto()}, or set fleet.address" if is_found else "check fleet.address"
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise FleetError(f"no Ray cluster answers at {address}: {error}", "check fleet.address") from error
+        raise FleetError(f"no Ray cluster answers at {address}: {error}", fix) from error
+    if is_found:  # by its process or a file, either of which may be anybody's
+        _try_to_join(address, fix)
+    return address
+
+
+def _found() -> str:
+    try:
+        return str(ray._private.services.get_ray_address_from_environment("auto", None))
+    except ConnectionError as error:
+        raise FleetError(f"fleet.address is auto: {error}", "start Ray here, or set fleet.address") from error
+
+
+def _source_of_auto() -> str:
+    """Return where Ray takes the address from, in words."""
+    if os.environ.get("RAY_ADDRESS"):
+        return "RAY_ADDRESS"
+    utils: Any = ray._private.utils
+    return f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
+
+
+def _try_to_join(address: str, fix: str) -> None:
+    """Have another process join, which can be ended where Ray waits for ever. Raises FleetError."""
+    program = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    try:
+        # What it says, this process's own attempt says again.
+        subprocess.run(
+            [sys.executable, "-P", "-c", program, address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=JOIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FleetError(
+            f"Ray at {address} answers, and lets nobody join within {JOIN_S:.0f} s: it hangs, or is another "
+            "user's",
+            fix,
+        ) from error

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Hello, WorkerReport
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """at: where it is, the widest first: its machine, and the name that it shares with its successors.
 
-    model: the name of its own, of several. load_s: seconds from its process's start.
+    lane: its own. load_s: seconds from its process's start.
     """
 
     worker: str
     hello: Hello
     at: tuple[str, ...] = ()
-    model: str = ""
+    lane: LaneKey = LaneKey()  # noqa: RUF009
     load_s: float = 0.0
 
 
@@ -45,10 +47,19 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneLost:
+    """No worker can serve a lane any more, for this reason. workers: that had rows of it, and are gone."""
+
+    lane: LaneKey
+    error: FramefleetError
+    workers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """The worker's machine is to go soon: it should hand back what it has. Sent again and again."""
 
     worker: str
 
 
-Event = Starting | Ready | Reported | Lost | Leaving
+Event = Starting | Ready | Reported | Lost | LaneLost | Leaving

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
@@ -20,18 +20,19 @@ import ray
 from ray.exceptions import RayError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import Hosts
+from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
-from framefleet.cluster.fleet.events import Event, Leaving, Lost, Ready, Reported, Starting
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
+from framefleet.cluster.fleet.lane_hosts import LaneHosts
 from framefleet.cluster.fleet.losses import Cause, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +43,18 @@ LOADING_SILENCE_S = 120.0
 class Fleet:
     """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
 
-    setups: of the workers of each model. next_model: says which model a worker loads that starts, by how many
-    have each; until it is set, the first. worker_class: what the actors do; anything with Worker's `start`
-    and `exchange`.
+    setups: of the workers of each lane. next_lane: says of which lane a worker is that starts, by how many
+    each has, and which had better be others; until it is set, the first. lanes_left: those with rows left.
+    worker_class: what the actors do; anything with Worker's `start` and `exchange`.
     """
 
-    next_model: Callable[[Mapping[str, int]], str]
+    next_lane: Callable[[Mapping[LaneKey, int], Collection[LaneKey]], LaneKey]
+    lanes_left: Callable[[], Sequence[LaneKey]]
 
     def __init__(
         self,
         settings: FleetSettings,
-        setups: Mapping[str, WorkerSetup],
+        setups: Mapping[LaneKey, WorkerSetup],
         faults: FaultPolicy,
         *,
         worker_class: type[Any] = Worker,
@@ -60,23 +62,26 @@ class Fleet:
     ) -> None:
         """python: the command that starts a worker's; None for this process's own."""
         self._settings, self._setups = settings, setups
-        self._first = next(iter(setups.values()))  # with the store, recipes and scores of all
-        self.next_model = lambda _: next(iter(setups))
+        self.next_lane = lambda num, but: next(iter(setups))
+        self.lanes_left = lambda: [next(iter(setups))]
         self._worker_class, self._python = worker_class, python
-        self._hosts = Hosts(faults)
+        self._lanes = LaneHosts(faults)
         self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
         self._resting: list[Slot] = []
         self._losses: dict[str, Slot] = {}  # by the process that is gone, until it is decided what follows
         self._num_slots = self._num_made = self._num_rows = 0
         self._clock = Listening(time.monotonic())
-        self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
+        self._heard = 0.0  # the cluster; as the clock counts
+        self._was_ready: dict[LaneKey, float] = {}  # the last worker of each lane
         self._num_looks = 0
         self._told_room = False
-        self._metrics = RayMetrics(self._first.store.url_of("")) if settings.address else None
+        self._metrics = RayMetrics(next(iter(setups.values())).store.url_of("")) if settings.address else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        modules = modules_to_ship([*self._first.recipes.values(), *self._first.scores])
+        setups = self._setups.values()
+        recipes = [recipe for setup in setups for recipe in setup.recipes.values()]
+        modules = modules_to_ship([*recipes, *(score for setup in setups for score in setup.scores)])
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
@@ -85,16 +90,11 @@ class Fleet:
             self._machines = stack.enter_context(Machines(own, look=Head().machines))
             self._shares = shares(self._settings, self._machines.alive)
             self._asked = self._shares.asked
-            num_writers = int(self._shares.cpus)
-            self._setups = {name: replace(one, num_writers=num_writers) for name, one in self._setups.items()}
-            options = {
-                name: self._shares.options(threads=one.model.threads, python=self._python)
-                for name, one in self._setups.items()
-            }
-            for one in options.values():
-                one["runtime_env"] |= self._connection.runtime_env
+            self._setups = {lane: self._fitted(setup) for lane, setup in self._setups.items()}
             folder = os.getcwd() if modules else None
-            self._actors = Actors(options, self._worker_class, self._setups, folder=folder, clock=self._clock)
+            self._actors = Actors(
+                self._options(), self._worker_class, self._setups, folder=folder, clock=self._clock
+            )
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -111,7 +111,7 @@ class Fleet:
 
     def grow(self, num_rows: int) -> None:
         """Start the workers that this many rows keep busy, as far as there are machines for them."""
-        self._was_ready = self._clock.seconds
+        self._was_ready = {}
         self._num_rows = num_rows
         self._fill()
 
@@ -131,16 +131,40 @@ class Fleet:
             if self.has_too_many:
                 self._give_up(slot)
 
-    def renew(self, updates: Mapping[str, tuple[WeightUpdate, ...]]) -> None:
+    def _fitted(self, setup: WorkerSetup) -> WorkerSetup:
+        return replace(setup, num_writers=int(self._shares.cpus))
+
+    def _options(self) -> dict[LaneKey, dict[str, Any]]:
+        """Return Ray's options of the processes of each lane."""
+        options = {
+            lane: self._shares.options(threads=setup.model.threads, python=self._python)
+            for lane, setup in self._setups.items()
+        }
+        for one in options.values():
+            one["runtime_env"] |= self._connection.runtime_env
+        return options
+
+    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        """Serve these lanes too, whose rows came later. Those that are served already stay as they are."""
+        self._setups = {lane: self._fitted(setup) for lane, setup in setups.items()} | {**self._setups}
+        self._actors.set_up(self._options(), self._setups)
+
+    def renew(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """Serve another driver: each worker leaves its rows, and is ready again once it has these weights.
 
-        updates: of each model.
+        setups: of the lanes of this driver; each model's weights are those of all its lanes.
         """
         before, now = self._setups, self._clock.seconds
-        self._setups = {name: replace(one, updates=updates[name]) for name, one in before.items()}
-        self._actors.set_up(self._setups)
-        other = {name for name, one in before.items() if one.updates != updates[name]}
-        for slot in [s for s in self._slots.values() if s.state == "pending" and s.model in other]:
+        updates = {lane.model: setup.updates for lane, setup in setups.items()}
+        self._setups = {lane: replace(one, updates=updates[lane.model]) for lane, one in before.items()}
+        self.open(setups)
+        self._lanes.renew()
+        for slot in self._slots.values():
+            if slot.host:
+                machine = self._machines.find(node_id=slot.host)
+                self._hosts(slot).placed(slot.name, slot.host, machine.name if machine else slot.host[:8])
+        other = {lane for lane, one in before.items() if one.updates != updates[lane.model]}
+        for slot in [s for s in self._slots.values() if s.state == "pending" and s.lane in other]:
             self._forget(slot)
             self._start(slot)
         for slot in self._slots.values():
@@ -154,8 +178,12 @@ class Fleet:
             self._resting.remove(slot)
         else:
             self._forget(slot)
-            self._hosts.left(slot.name)
+            self._hosts(slot).left(slot.name)
         self._num_slots -= 1
+
+    def _hosts(self, slot: Slot) -> Hosts:
+        """Return what is known of machines, for the lane of a slot."""
+        return self._lanes.of(slot.lane)
 
     @property
     def has_too_many(self) -> bool:
@@ -175,59 +203,71 @@ class Fleet:
         slot = self._slots[worker]
         self._actors.ask(slot, slot.actor.exchange.remote((), (), drain=True))
 
-    def num_by_model(self) -> Counter[str]:
-        """Return how many workers each model has, also on their way."""
-        return Counter(slot.model for slot in self._slots.values())
+    def num_by_lane(self) -> Counter[LaneKey]:
+        """Return how many workers each lane has, also on their way."""
+        return Counter(slot.lane for slot in self._slots.values())
 
-    def retire(self, worker: str, model: str | None = None) -> None:
+    def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         """End a worker that has no rows; another takes its place, unless there are too many.
 
-        model: of the one in its place; None: what `next_model` says.
+        lane: of the one in its place; None: what `next_lane` says.
         """
         slot = self._slots[worker]
         if self.has_too_many:
             self._give_up(slot)
         else:
             self._forget(slot)
-            self._hosts.left(slot.name)
-            self._start(slot, model)
+            self._hosts(slot).left(slot.name)
+            self._start(slot, lane)
 
     def rendered(self, worker: str) -> None:
         """The worker has done a row: what went wrong before says nothing any more."""
         self._slots[worker].has_rendered = True
-        self._hosts.done(self._slots[worker].name)
+        self._hosts(self._slots[worker]).done(self._slots[worker].name)
 
     def cleared(self, worker: str) -> None:
         """A row is given up: what went wrong on the worker before was that row's doing."""
-        self._hosts.cleared(self._slots[worker].name)
+        self._hosts(self._slots[worker]).cleared(self._slots[worker].name)
 
     def end(self, worker: str, cause: Cause) -> Lost:
         """End a worker that is of no use any more; say so to `replace` as of one that was lost."""
         return self._lose(self._slots[worker], cause)
 
-    def replace(self, lost: Lost, *, is_explained: bool) -> None:
-        """Have another process in its place, if that may help. is_explained: a row was given up for it."""
-        slot, unused, cause = self._losses.pop(lost.worker), self._hosts.unused, lost.cause
-        starts_at = self._hosts.fault(
+    def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int = 0) -> None:
+        """Have another process in its place, if that may help. is_explained: a row was given up for it.
+
+        num_suspects: rows of its lane that wait to run alone.
+        """
+        slot, unused, cause = self._losses.pop(lost.worker), self.unused, lost.cause
+        starts_at = self._lanes.fault(
+            slot.lane,
             slot.name,
-            cause.reason,
-            kind=cause.kind,
+            cause,
             now=time.monotonic(),
             is_explained=is_explained,
-            error=cause.error,
+            num_suspects=num_suspects,
         )
         if self.has_too_many:
             self._num_slots -= 1
-        elif starts_at is not None:
-            slot.state, slot.host, slot.starts_at = "to start", None, starts_at
+        elif starts_at is not None or len(self._lanes_open()) > 1:  # other lanes may do better there
+            slot.state, slot.host, slot.starts_at = "to start", None, starts_at or time.monotonic() + REST_S
             self._resting.append(slot)
-        for place in set(self._hosts.unused) - set(unused):
+        for place in set(self.unused) - set(unused):
             log.warning("%s", place)
 
     @property
     def unused(self) -> tuple[str, ...]:
         """Workers and machines that are used no longer, each with its reason."""
-        return self._hosts.unused
+        return self._lanes.unused(are_several=len(self._setups) > 1)
+
+    def unfit(self, worker: str) -> set[LaneKey]:
+        """Return the lanes of which no process is to be where this worker is."""
+        slot = self._slots[worker]
+        return {lane for lane in self.lanes_left() if self._lanes.is_unfit(lane, slot.name, slot.host)}
+
+    def _lanes_open(self) -> list[LaneKey]:
+        """Return the lanes with rows left that have not been given up."""
+        return [lane for lane in self.lanes_left() if lane not in self._lanes.closed]
 
     def publish(self, figures: Mapping[str, float]) -> None:
         """Have a cluster that was joined export these; one of our own exports nothing."""
@@ -238,11 +278,11 @@ class Fleet:
         """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
         self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
         self._check_cluster()
-        self._check_readiness()
         self._start_rested()
-        self._check_left()
-        events = [self._event(slot, ref) for slot, ref in self._actors.answered(timeout_s)]
-        return [*self._leaving(), *(event for event in events if event is not None), *self._silent()]
+        closed = self._close_lanes()
+        events = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
+        told = [event for event in events if event is not None]
+        return [*closed, *self._leaving(), *told, *self._silent()]
 
     def _leaving(self) -> list[Leaving]:
         """Return whose machines are to go."""
@@ -262,7 +302,7 @@ class Fleet:
 
     def _fill(self) -> None:
         """Have as many workers as were asked for, or as there is room for, but no more than rows."""
-        blocked, _ = self._hosts.to_avoid(time.monotonic())
+        blocked = self._lanes.blocked(self._lanes_open())
         wanted = min(self._shares.num_workers(self._machines.alive, but=blocked), self._num_rows)
         while self._num_slots < wanted:
             self._start(Slot(self._num_made))
@@ -280,14 +320,32 @@ class Fleet:
                 machines_in_words(self._machines.alive),
             )
 
-    def _start(self, slot: Slot, model: str | None = None) -> None:
-        slot.model = self.next_model(self.num_by_model()) if model is None else model
-        blocked, resting = self._hosts.to_avoid(time.monotonic())
+    def _start(self, slot: Slot, lane: LaneKey | None = None) -> None:
+        if lane is None or lane in self._lanes.closed:
+            lane = self.next_lane(self.num_by_lane(), self._disliked(slot))
+        slot.lane = lane
+        if self._hosts(slot).is_barred(slot.name):  # until there is something else to do
+            slot.state, slot.host, slot.starts_at = "to start", None, time.monotonic() + MAX_REST_S
+            self._resting.append(slot)
+            return
+        blocked, resting = self._hosts(slot).to_avoid(time.monotonic())
         avoided, slot.avoids_until = blocked, 0.0
         if resting and self._shares.room(self._machines.alive, but=[*blocked, *resting]):
             avoided, slot.avoids_until = [*blocked, *resting], max(resting.values())
         self._actors.make(slot, but=avoided)
         self._slots[slot.worker] = slot
+
+    def _disliked(self, slot: Slot) -> set[LaneKey]:
+        """Return the lanes that have no place for a worker, or whose workers die."""
+        num, disliked = self.num_by_lane(), set(self._lanes.closed)
+        for lane in self._lanes_open():
+            is_full = bool(self._lanes.blocked([lane])) and num[lane] >= self._room(lane)
+            if is_full or self._lanes.is_unfit(lane, slot.name, None) or self._lanes.of(lane).are_doubtful:
+                disliked.add(lane)
+        return disliked
+
+    def _room(self, lane: LaneKey) -> int:
+        return self._shares.room(self._machines.alive, but=self._lanes.blocked([lane]))
 
     def _event(self, slot: Slot, ref: Any) -> Event | None:
         try:
@@ -298,7 +356,7 @@ class Fleet:
             return self._place(slot, answer)
         if slot.is_to_renew:
             slot.is_to_renew = False
-            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.model].updates))
+            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].updates))
             return None
         if isinstance(answer, Loading):
             self._actors.ask(slot, slot.actor.start.remote())
@@ -311,14 +369,14 @@ class Fleet:
         """Note where the worker is, and have it load its model, unless nothing is to run there any more."""
         machine = self._machines.find(node_id=host)
         slot.host = host
-        self._hosts.placed(slot.name, host, machine.name if machine else host[:8])
-        if self._hosts.is_blocked(host):
+        self._hosts(slot).placed(slot.name, host, machine.name if machine else host[:8])
+        if self._hosts(slot).is_blocked(host):
             self._forget(slot)
             self._start(slot)
             return None
         slot.state, slot.since = "loading", self._clock.seconds
         self._actors.ask(slot, slot.actor.start.remote())
-        return Starting(slot.worker, f"starting a worker on {self._hosts.name_of(slot.name)}")
+        return Starting(slot.worker, f"starting a worker on {self._hosts(slot).name_of(slot.name)}")
 
     def _welcome(self, slot: Slot, hello: Hello) -> Event:
         try:
@@ -327,13 +385,13 @@ class Fleet:
             return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
         slot.state, slot.load_s = "ready", slot.load_s or self._clock.seconds - slot.since
         at = (slot.host, slot.name) if slot.host else (slot.name,)
-        return Ready(slot.worker, hello, at, slot.model, slot.load_s)
+        return Ready(slot.worker, hello, at, slot.lane, slot.load_s)
 
     def _failed(self, slot: Slot, error: RayError) -> Lost:
         cause = cause_of_loss(error, is_ready=slot.state == "ready")
         machine = self._machines.find(address=cause.address)
         if machine and slot.host is None:  # it ended before it could say where it was
-            self._hosts.placed(slot.name, machine.node_id, machine.name)
+            self._hosts(slot).placed(slot.name, machine.node_id, machine.name)
         return self._lose(slot, cause)
 
     def _silent(self) -> list[Lost]:
@@ -369,8 +427,8 @@ class Fleet:
         self._actors.end(slot)
 
     def _at(self, slot: Slot) -> str:
-        host = self._hosts.name_of(slot.name)
-        worker = f"{slot.worker} ({slot.model})" if slot.model else slot.worker
+        host = self._hosts(slot).name_of(slot.name)
+        worker = f"{slot.worker} ({slot.lane})" if str(slot.lane) else slot.worker
         return f"{worker} on {host}" if host else worker
 
     def _check_cluster(self) -> None:
@@ -385,35 +443,61 @@ class Fleet:
             self._connection.is_lost = True
             raise
 
-    def _check_left(self) -> None:
-        """Raise FramefleetError when no worker can be started any more, and some are wanted."""
+    def _close_lanes(self) -> list[LaneLost]:
+        """Give up the lanes that no worker can serve any more; their workers serve others from now on."""
         if self._shares.asked == 0:
-            return
-        blocked, _ = self._hosts.to_avoid(time.monotonic())
-        placed = any(slot.state != "pending" for slot in self._slots.values())
-        is_one_left = placed or ((self._slots or self._resting) and not self._are_all(blocked))
-        if is_one_left and not self._hosts.are_hopeless(
-            max(self._settings.max_workers or 0, self._num_slots)
-        ):
-            return
-        unused = "\n".join(self._hosts.unused)
-        raise self._hosts.error or FleetError(
-            f"no machine is left that can render\n{unused}",
+            self._was_ready = {}
+            return []
+        lost = []
+        for lane in self._lanes_open():
+            error = self._hopeless(lane) or self._unready(lane)
+            if error is None:
+                continue
+            self._lanes.closed[lane] = error
+            lost.append(LaneLost(lane, error))
+            for slot in [slot for slot in self._slots.values() if slot.lane == lane]:
+                self._forget(slot)
+                self._hosts(slot).left(slot.name)
+                lost[-1].workers.append(slot.worker)
+                slot.state, slot.starts_at = "to start", 0.0
+                self._resting.append(slot)
+        return lost
+
+    def _hopeless(self, lane: LaneKey) -> FramefleetError | None:
+        """Return why no worker of a lane can be started any more; None where one can, or lives."""
+        hosts, blocked = self._lanes.of(lane), self._lanes.blocked([lane])
+        is_placed = any(slot.lane == lane and slot.state != "pending" for slot in self._slots.values())
+        slots = [*self._slots.values(), *self._resting, *self._losses.values()]
+        is_one_left = any(not hosts.is_barred(slot.name) for slot in slots) and not self._are_all(blocked)
+        num_workers = max(self._settings.max_workers or 0, self._num_slots)
+        if (is_placed or is_one_left) and not hosts.are_hopeless(num_workers):
+            return None
+        return hosts.error or FleetError(
+            "\n".join(["no machine is left that can render", *hosts.unused]),
             "look for the cause there, then run the same command again to continue",
         )
 
-    def _are_all(self, blocked: Sequence[str]) -> bool:
+    def _are_all(self, blocked: Collection[str]) -> bool:
         """Tell whether every machine that has room for a worker is one of these."""
         return bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
 
-    def _check_readiness(self) -> None:
+    def _unready(self, lane: LaneKey) -> FleetError | None:
+        """Return an error where a lane waits for its first worker, or the next, for longer than it may.
+
+        One whose workers wait for those of other lanes to end may wait for them.
+        """
         now = self._clock.seconds
-        if self._shares.asked == 0 or any(slot.state == "ready" for slot in self._slots.values()):
-            self._was_ready = now
-        if (waited_s := now - self._was_ready) <= self._settings.ready_timeout_s:
-            return
-        states = Counter(slot.state for slot in [*self._slots.values(), *self._resting])
-        raise FleetError(
+        slots = [slot for slot in [*self._slots.values(), *self._resting] if slot.lane == lane]
+        states = Counter(slot.state for slot in slots)
+        is_others_turn = len(slots) == states["pending"] and any(
+            slot.state in ("loading", "ready") for slot in self._slots.values()
+        )
+        if states["ready"] or is_others_turn:
+            self._was_ready[lane] = now
+        waited_s = now - self._was_ready.setdefault(lane, now)
+        if waited_s <= self._settings.ready_timeout_s:
+            return None
+        return FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
             f"{states['loading']} load the model, {states['to start']} wait to restart after a fault; each "
             f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}",

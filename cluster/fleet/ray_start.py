@@ -25,8 +25,9 @@ PATIENCE_S = (30.0, 60.0, 120.0)
 RETRY_AFTER_S = 2.0  # then twice as long
 _VITAL = ("gcs_server", "raylet")  # of its processes
 # The raylet insists on an agent, with which it ends, and on its ports. This one ends when the raylet does.
+# With a shell around it (`cat` without `exec`) an ending raylet waits for it, until Ray kills the raylet.
 _PORTS = ("metrics-agent-port", "metrics_export_port", "dashboard_agent_listen_port")
-_NO_AGENT = ("--dashboard_agent_command=sh -c cat", *(f"--{port}=1" for port in _PORTS))
+_NO_AGENT = ("--dashboard_agent_command=sh -c 'exec cat'", *(f"--{port}=1" for port in _PORTS))
 
 
 def start_ray(options: dict[str, Any]) -> None:

@@ -5,9 +5,11 @@ Ends with the first of its contexts, whatever became of the driver's part.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -15,13 +17,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.socket_folder import find_parent
 from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 if TYPE_CHECKING:
     from framefleet.cluster.fleet.fleet import Fleet
 
+log = logging.getLogger(__name__)
+
 LOOK_S = 0.5  # between two looks, as a person sees it
+# Three tries of our own Ray take four minutes; one that is joined is there, or never.
+START_S = 300.0
+# For joining a Ray though that is wanted no more, and for the end of a fleet. What hangs then ends with this
+# process. A start of our own Ray ends by itself.
+LEAVE_S, END_S = 15.0, 60.0
 
 
 def as_joined(settings: FleetSettings) -> FleetSettings:
@@ -30,6 +42,12 @@ def as_joined(settings: FleetSettings) -> FleetSettings:
     if settings.address is None and ray is not None and ray.is_initialized():
         return settings.model_copy(update={"address": "auto"})
     return settings
+
+
+def check_own_ray(settings: FleetSettings) -> None:
+    """Raise FleetError where this machine has no place for a Ray of our own, if one is to start."""
+    if as_joined(settings).address is None:
+        find_parent()
 
 
 class Start:
@@ -55,10 +73,10 @@ class Start:
         if self._warm is None and may_fork(self._settings, device=device):
             self._warm = self._stack.enter_context(warm(threads=threads))
 
-    def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
+    def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
         """Begin to start Ray and one worker, unless that was begun.
 
-        setups: of each model, that of the first worker first. pipelines: the classes of the models.
+        setups: of each lane, that of the first worker first. pipelines: the classes of the models.
         """
         if self._thread is not None:
             _keep_sigterm()
@@ -74,16 +92,22 @@ class Start:
 
     def fleet(self, waiting: Callable[[], None]) -> Fleet:
         """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
+        limit = time.monotonic() + START_S
         while not self._is_there.wait(LOOK_S):
             waiting()
             _keep_sigterm()
+            if time.monotonic() > limit:
+                raise FleetError(
+                    f"Ray has not started, nor let this process join, within {START_S:.0f} s",
+                    "look for what hangs here, or at fleet.address, then run the same command again",
+                )
         _keep_sigterm()
         if self._fleet is None:
             assert self._error is not None
             raise self._error
         return self._fleet
 
-    def _run(self, setups: Mapping[str, WorkerSetup]) -> None:
+    def _run(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """Be there as long as the fleet: what Ray starts ends with the thread that started it."""
         try:
             from framefleet.cluster.fleet.fleet import Fleet  # imports Ray
@@ -103,10 +127,12 @@ class Start:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._thread is not None
-        self._is_there.wait()
+        is_there = self._is_there.wait(LEAVE_S if self._settings.address else START_S)
         self._error = error
         self._is_over.set()
-        self._thread.join()
+        self._thread.join(END_S if is_there else 0.0)
+        if self._thread.is_alive():
+            log.warning("Ray does not answer, and is left: it ends with this process")
         if self._error is not error and self._error is not None:
             raise self._error
 

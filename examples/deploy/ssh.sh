@@ -5,6 +5,7 @@
 # environment: VENV, the folder that framefleet is installed in, the same on all machines (~/framefleet)
 #              ADDRESS, of this machine for the others; PORT (6379); SSH, the command (ssh)
 #              SECRETS, a file of NAME=value lines for all machines (~/.framefleet-secrets)
+#              RAY_TMPDIR, in SECRETS: where each machine gets a folder for Ray (/tmp); its path must be short
 set -eu
 job=${1:?usage: ssh.sh JOB.YAML HOST...}
 shift
@@ -14,17 +15,24 @@ address=${ADDRESS:-$(hostname -I | cut -d' ' -f1)}
 ssh=${SSH:-ssh}
 secrets=${SECRETS:-$HOME/.framefleet-secrets}
 umask 077
-folder=$(mktemp -d)
+folder=$(mktemp -d "${TMPDIR:-/tmp}/ff.XXXXXX")
+run=$(basename "$folder")
 "$venv/bin/python" -c 'import secrets; print("RAY_AUTH_TOKEN=" + secrets.token_hex(32))' >"$folder/env"
 echo RAY_AUTH_MODE=token >>"$folder/env"
 # Ray drains a machine for this long after SIGTERM: longer than retries.drain_s (120).
 echo RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=150 >>"$folder/env"
 [ ! -r "$secrets" ] || cat "$secrets" >>"$folder/env"
+# Ray lets every user write in its folder, so the one above it is closed, and nobody else can have made it before.
+echo 'RAY_TMPDIR=${RAY_TMPDIR:-/tmp}/'"$run" >>"$folder/env"
 
 # Ray runs as long as this script, below a shell whose number is noted. `ray stop` would end every Ray of a machine.
-start='umask 077; ulimit -n 65536 2>/dev/null; set -a; . "$0"; rm -f "$0"; echo $$ >"$0.pid"; exec "$@" >"$0.log" 2>&1'
-stop='kill $(cat "$0.pid"); while kill -0 $(cat "$0.pid"); do sleep 0.2; done 2>/dev/null; rm -f "$0.pid" "$0.log"'
-run=$(basename "$folder")
+start='umask 077; ulimit -n 65536 2>/dev/null; set -a; . "$0"; rm -f "$0"; echo $$ >"$0.pid"; echo "$RAY_TMPDIR" >"$0.dir"
+mkdir -m 700 "$RAY_TMPDIR" 2>/dev/null ||
+    { [ -O "$RAY_TMPDIR" ] && [ ! -L "$RAY_TMPDIR" ] && chmod 700 "$RAY_TMPDIR"; } ||
+    { echo "error: $RAY_TMPDIR cannot be made, or is not yours" >&2; exit 2; }
+exec "$@" >"$0.log" 2>&1'
+stop='kill $(cat "$0.pid"); while kill -0 $(cat "$0.pid"); do sleep 0.2; done 2>/dev/null
+dir=$(cat "$0.dir") && rm -rf "${dir:?}/ray" && rmdir "$dir"; rm -f "$0.pid" "$0.log" "$0.dir"'
 remote() { echo "./.framefleet-$run-$1"; } # in the home folder there, which several machines may share
 
 end() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,14 +21,17 @@ from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 
+ANSWER_S = 30.0  # for a driver's answer: three of its beats
+_LOOK_S = 0.5
 _DIGITS = 12  # of a file's digest, in its name
 
 
@@ -36,7 +40,8 @@ class Addition:
     """What was added. url: of its file, in the output.
 
     left_out: what is wrong with rows that cannot be rendered, a line for each. is_new: False where the output
-    had just these rows in a file already. is_running: whether a driver is at work, which takes them.
+    had just these rows in a file already. is_running: whether a driver was at work. will_render: whether it
+    has said that it renders them; False: there is none, or it ended without them; None: it did not answer.
     """
 
     url: str
@@ -44,21 +49,34 @@ class Addition:
     left_out: tuple[str, ...]
     is_new: bool
     is_running: bool
+    will_render: bool | None
 
 
-def add(job: Job | str | Path | Mapping[str, Any], rows: object, *, sets: Sequence[str] = ()) -> Addition:
+def add(
+    job: Job | str | Path | Mapping[str, Any],
+    rows: object,
+    *,
+    sets: Sequence[str] = (),
+    wait_s: float = ANSWER_S,
+) -> Addition:
     """Add rows to the table of a job. If it runs, it renders them after all others; else the next run does.
 
     job: an output, whose job.json says the rest; or a job file, or its content. rows: a table's path or URL,
     or rows as `render` takes them, with columns of the job's table. Paths in cells start where those of that
-    table do. sets: as "storage_options.key=...". Raises TableError for rows that cannot be rendered, unless
+    table do. sets: as "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
+    TableError for rows that cannot be rendered, unless
     the job leaves them out, and JobError for a job of drafts or a sweep.
     """
-    return add_rows(job, rows, Callback(), sets)
+    return add_rows(job, rows, Callback(), sets, wait_s=wait_s)
 
 
 def add_rows(
-    place: Job | str | Path | Mapping[str, Any], rows: object, watch: Watch, sets: Sequence[str] = ()
+    place: Job | str | Path | Mapping[str, Any],
+    rows: object,
+    watch: Watch,
+    sets: Sequence[str] = (),
+    *,
+    wait_s: float = ANSWER_S,
 ) -> Addition:
     """Do what `add` does, reporting to `watch`."""
     job = job_of(place, ["fleet.address=auto", *sets])  # that of an output needs consent, and none is joined
@@ -73,7 +91,7 @@ def add_rows(
         with closing(resolve_job(job, watch, str(rows))) as resolved:
             check_claim(resolved)
             survey = _write(resolved, file, watch)
-        return _stored(resolved, file, survey)
+        return _stored(resolved, file, survey, watch, wait_s)
 
 
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
@@ -135,17 +153,35 @@ def _unfit(
     return TableError(f"{field.name} does not fit the job's table: {error}", f"write it as {field.type}")
 
 
-def _stored(resolved: ResolvedJob, file: Path, survey: Survey) -> Addition:
+def _stored(resolved: ResolvedJob, file: Path, survey: Survey, watch: Watch, wait_s: float) -> Addition:
     digest = sha256_of(file)[:_DIGITS]
     there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
     earlier = next(there, None)  # as by a run of this command that was killed before it could say so
     path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
     if earlier is None:
         resolved.store.upload(path, file)
+    is_running = driver_of(resolved.store).is_at_work
     return Addition(
         url=resolved.store.url_of(path),
         num_rows=survey.num_rows - survey.num_invalid,
         left_out=tuple(survey.invalid_lines()),
         is_new=earlier is None,
-        is_running=driver_of(resolved.store).is_at_work,
+        is_running=is_running,
+        will_render=_answer(resolved.store, path, watch, wait_s) if is_running else False,
     )
+
+
+def _answer(store: Store, path: str, watch: Watch, wait_s: float) -> bool | None:
+    """Return what the driver says of a file that was added, as `Addition.will_render`.
+
+    It looks every ten seconds. One that was asked too late ends without having said that it takes the file.
+    """
+    wait_for(watch, "waiting for the job's answer")
+    deadline = time.monotonic() + wait_s
+    while True:
+        driver = driver_of(store)
+        if not driver.is_at_work or path in driver.tables:
+            return path in driver.tables
+        if (left_s := deadline - time.monotonic()) <= 0:
+            return None
+        time.sleep(min(left_s, _LOOK_S))

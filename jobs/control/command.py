@@ -79,7 +79,8 @@ def add_command(
 ) -> None:
     """Add rows to a job, whether it is running or not. They are checked here, and copied into the output.
 
-    A running job renders them after the rows of its table. If no job is running, the next run renders them.
+    A running job renders them after the rows of its table, and confirms this within ten seconds. If no job is
+    running, or it ends before it confirms, the next run renders them.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.control.add import add_rows
@@ -95,7 +96,13 @@ def add_command(
             stdout.say(f"{added.num_rows:,} rows added: {added.url}")
         else:
             stdout.say(f"these {added.num_rows:,} rows were added before: {added.url}")
-        if not added.is_running:
+        if added.will_render:
+            stderr.say("the job that runs will render them")
+        elif added.will_render is None:
+            stderr.say("the job that runs has not answered: if it ends without these rows, run it again")
+        elif added.is_running:
+            stderr.say("the job has ended: run it again to render them")
+        else:
             stderr.say("no job runs: the next `framefleet render` renders them")
 
 

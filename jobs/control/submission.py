@@ -14,6 +14,7 @@ from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.submission import Submission, find_submission, logs_of, submit_files
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import base_of, scores_of
@@ -23,10 +24,6 @@ from framefleet.pipeline.text import command
 
 _FILE = "job.json"
 _COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
-# Keys whose texts may be paths of this machine; those of `model` and its likes may be names of the hub too.
-_PATHS = {"table", "output", "path", "lock", "base", "file", "similarity", "disk", "certificate"}
-_PATHS |= {"private_key"}
-_NO_PATHS = {"defaults", "overrides", "columns", "draft", "storage_options"}
 
 
 def submit(
@@ -42,12 +39,15 @@ def submit(
     output = store_of_job(given).url_of("")
     with TemporaryDirectory(prefix="framefleet-") as name:
         folder = Path(name)
-        for module in map(Path, modules_to_ship([find_recipe(given.recipe), *scores_of(given)])):
+        for module in map(
+            Path, modules_to_ship([find_recipe(given.recipe, given.folder), *scores_of(given)])
+        ):
             if module.is_dir():
                 shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(module, folder)
-        values = _anywhere(given.model_dump(mode="json", exclude_unset=True))
+        values = given.model_dump(mode="json", exclude_unset=True)
+        absolute_paths(values)
         if given.table is None:
             values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(given))}
         file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
@@ -70,15 +70,3 @@ def logs(
     """
     found = find_submission(address, Store(output, storage_options).url_of(""))
     return logs_of(found, follow=follow)
-
-
-def _anywhere(value: Any, key: str = "") -> Any:
-    """Return values of a job with paths that mean the same in another folder."""
-    if isinstance(value, Mapping):
-        return {name: inner if name in _NO_PATHS else _anywhere(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_anywhere(inner, "base" if key == "roots" else "") for inner in value]
-    is_path = key in _PATHS and isinstance(value, str) and "://" not in value
-    if not is_path or (key == "path" and not os.path.exists(os.path.expanduser(value))):
-        return value
-    return os.path.abspath(os.path.expanduser(value))

@@ -171,10 +171,21 @@ def inspect_open_files() -> Iterator[CheckResult]:
         yield ok(f"a process may open {soft:,} files")
 
 
+def inspect_ray_folder() -> Iterator[CheckResult]:
+    """Yield whether other users can write Ray's folder: of the cluster, or of one that a job starts here."""
+    from framefleet.cluster.fleet.ray_folder import PRIVATE, ray_folder_problem
+
+    if problem := ray_folder_problem():
+        yield warning(problem, PRIVATE)
+    else:
+        yield ok("only its owner can write in Ray's folder")
+
+
 MACHINE_CHECKS: dict[str, Check] = {
     "gpus": inspect_gpus,
     "processor": inspect_processor,
     "disks": inspect_disks,
     "shared-memory": inspect_shared_memory,
     "open-files": inspect_open_files,
+    "ray-folder": inspect_ray_folder,
 }

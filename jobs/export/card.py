@@ -6,10 +6,11 @@ Croissant 1.0: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
+import yaml
 
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
@@ -49,14 +50,15 @@ def write_card(
     *,
     columns: Sequence[pa.Field],
     endings: Collection[str],
+    data_files: Mapping[str, str],
 ) -> None:
     """Write card and metadata, unless the dataset has them: somebody may have written more into them.
 
-    columns: of its rows. endings: of its clips, as ".mp4".
+    columns: of its rows. endings: of its clips, as ".mp4". data_files: patterns of their paths, by split.
     """
     models = _models(store, parts)
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
-    for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
+    for path, text in ((DATASET_CARD, _card(models, data_files)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
             place.create(path, text.encode())
 
@@ -112,15 +114,33 @@ def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:
     return list(found)[:_MAX_MODELS]
 
 
-def _card(models: Sequence[tuple[str, str]]) -> str:
+def _card(models: Sequence[tuple[str, str]], data_files: Mapping[str, str]) -> str:
+    """Return the card. Without its `configs`, `datasets` takes croissant.json next to few clips for data."""
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
-    head = f"---\nlicense: other\nlicense_name: {_plain(name)}\ntags:\n- synthetic\n---\n"
+    head = _head(
+        {
+            "license": "other",
+            "license_name": _plain(name),
+            "tags": ["synthetic"],
+            "configs": [
+                {
+                    "config_name": "default",
+                    "data_files": [{"split": split, "path": path} for split, path in data_files.items()],
+                }
+            ],
+        }
+    )
     lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
     return (
         f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"
         + "\n".join([*lines, ""])
     )
+
+
+def _head(values: Mapping[str, object]) -> str:
+    """Return what the hub reads of a card, as a library writes it: licenses have names of any kind."""
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)}---\n"
 
 
 def _said(name: str) -> str:

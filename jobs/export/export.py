@@ -31,6 +31,7 @@ from framefleet.jobs.export.shard import (
     TarShard,
     check_folder,
     feature_of,
+    folder_patterns,
 )
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError
@@ -155,7 +156,15 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
     if choice.format == "hf":
-        write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
+        splits = [shard.split for shard in plan.shards]
+        write_card(
+            store,
+            place,
+            parts,
+            columns=selection.fields,
+            endings=plan.endings,
+            data_files=folder_patterns(splits),
+        )
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     return Exported(
         place=place,

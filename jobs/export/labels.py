@@ -15,9 +15,10 @@ from framefleet.jobs.export.choice import Pick
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.records import ROW_ID, told_arguments
+from framefleet.pipeline.outputs.picks import gathered_picks
 from framefleet.pipeline.outputs.stores.store import Store
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
@@ -134,6 +135,8 @@ def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pic
     store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
     try:
         content = store.read(name, _MAX_BYTES + 1)
+        if name == PICKS and store.list(PICK_FILES):  # where servers keep more
+            content = gathered_picks(store)
     except FileNotFoundError:
         raise JobError(
             f"picks: {place} is not there", "save it from the gallery, or check its path"

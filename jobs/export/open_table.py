@@ -25,6 +25,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
+from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.json_file import read_json
@@ -138,6 +139,13 @@ def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.S
     is_all = choice.columns in (None, ALL_COLUMNS)
     columns = None if is_all else list(dict.fromkeys(["row_id", *(choice.columns or ())]))
     known = record_schema_of(store, parts, columns=columns)
+    by_name: dict[str, str] = {}  # of records that earlier versions wrote, some may be one to these formats
+    for name in known.names:
+        if (other := by_name.setdefault(plain_name(name), name)) != name:
+            raise JobError(
+                f"records have the columns {other!r} and {name!r}, which differ in case alone",
+                "leave one of them out with --columns",
+            )
     return pa.schema([pa.field(field.name, _plain(field.type)) for field in known])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from framefleet.jobs.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.jobs.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -35,6 +36,8 @@ _LEAN = frozenset(
     {"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s"}
     | {"license", "model_name"}
 )
+
+_DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
@@ -191,18 +194,45 @@ class Selection:
 def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
     """Return the columns about the clip itself: prompt, seed, size, scores, and labels from the user's table.
 
-    Of framefleet's own columns and the pipeline's arguments only those of `_LEAN`, so no model's place and
-    no machine's name. Reads the records once. A column without any value is left out.
+    Of framefleet's own columns and the pipeline's arguments those of `_LEAN`, so no model's place and no
+    machine's name; and those that tell rows apart, as what was swept. Reads the records once. A column
+    without any value is left out.
     """
     names = record_schema_of(store, parts).names
-    maybe = [name for name in names if name not in RECORD_FIELDS.names or name in _LEAN]
+    deciding = [name for name in names if name in _DECIDING]
+    maybe = [name for name in names if name not in RECORD_FIELDS.names or name in _LEAN or name in deciding]
     filled: set[str] = set()
-    arguments: set[str] = set()
+    arguments, others = _Values(), _Values()
     for table in record_tables(store, [*maybe, "arguments"], parts):
         filled |= {name for name in maybe if table[name].null_count < len(table)}
         for text in table["arguments"].unique().to_pylist():
-            arguments |= told_arguments({"arguments": text}).keys()
-    return tuple(name for name in maybe if name in filled and (name in _LEAN or name not in arguments))
+            arguments.add(told_arguments({"arguments": text}))
+        for row in table.select(deciding).group_by(deciding).aggregate([]).to_pylist():
+            others.add(row)
+    wanted = _LEAN | arguments.varying | others.varying
+    own = arguments.first.keys() | {*deciding}
+    chosen = tuple(name for name in maybe if name in filled and (name in wanted or name not in own))
+    # Lists and mappings have no column of their own.
+    return (*chosen, "arguments") if arguments.varying - {*names, PROMPT_COLUMN} else chosen
+
+
+class _Values:
+    """Which keys of many mappings do not have one value in all of them. Memory is flat."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, str] = {}
+        self.varying: set[str] = set()
+        self._is_empty = True
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        if not self._is_empty:
+            self.varying |= values.keys() ^ self.first.keys()
+        for name in values.keys() - self.varying:
+            text = canonical_json(values[name])
+            if self.first.setdefault(name, text) != text:
+                self.varying.add(name)
+        self.first |= dict.fromkeys(self.varying - self.first.keys(), "")
+        self._is_empty = False
 
 
 def read_clips(

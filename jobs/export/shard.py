@@ -9,7 +9,7 @@ import math
 import re
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framefleet.jobs.export.labels import CAPTION, prompt_of
+from framefleet.jobs.export.selection import Split
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store
@@ -91,12 +92,34 @@ def file_names(rows: pa.Table) -> list[str]:
 
 
 def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:
-    """Return the columns that are handed on; one whose name the format needs for itself ends in `_of_row`."""
+    """Return the columns that are handed on, as types that `datasets` has.
+
+    One whose name the format needs for itself ends in `_of_row`.
+    """
     names = [f"{name}_of_row" if name in taken else name for name in columns]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise JobError(f"columns: two would be called {twice!r}", "leave one of them out with --columns")
-    return rows.select(list(columns)).rename_columns(names)
+    handed_on = rows.select(list(columns)).rename_columns(names)
+    kinds = [readable_type(kind) for kind in handed_on.schema.types]
+    return handed_on.cast(pa.schema(list(zip(names, kinds, strict=True))))
+
+
+def readable_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type that `datasets` has for the same values: it knows neither maps nor others' own types."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return readable_type(kind.storage_type)
+    if pa.types.is_map(kind):
+        entry = pa.struct([("key", readable_type(kind.key_type)), ("value", readable_type(kind.item_type))])
+        return pa.list_(entry)
+    if pa.types.is_struct(kind):
+        inner = (kind.field(number) for number in range(kind.num_fields))
+        return pa.struct([field.with_type(readable_type(field.type)) for field in inner])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(readable_type(kind.value_type), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(readable_type(kind.value_type))
+    return pa.list_(readable_type(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
@@ -147,6 +170,11 @@ def _folder(name: str) -> str:
     """Return data/000000, or data/train/000000: `datasets` reads the split from the path."""
     split, _, number = name.partition("-")
     return f"data/{number}" if split == "shard" else f"data/{split}/{number}"
+
+
+def folder_patterns(splits: Iterable[Split | None]) -> dict[str, str]:
+    """Return which files each split has; all are of `train` where there are no splits."""
+    return {split or "train": f"data/{f'{split}/' if split else ''}*/*" for split in splits}
 
 
 class ParquetShard(ShardWriter):

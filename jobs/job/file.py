@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import glob
-import itertools
 import json
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,22 +11,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from framefleet.cluster.fleet.gpus import lacking_gpu
 from framefleet.jobs.job.mistakes import NAMED, Key, mistakes_in
+from framefleet.jobs.job.paths import check_variables, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
-from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
+from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.rows.tables.formats import file_format
 from framefleet.pipeline.text import quoted
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
-
-log = logging.getLogger(__name__)
 AnyJob = TypeVar("AnyJob", bound=TableJob)
+_NOWHERE: Mapping[Key, str] = {}
 
 
 def load_job(
@@ -40,13 +37,30 @@ def load_job(
     table: str | None = None,
     model: str | None = None,
     output: str | None = None,
+    is_rendered: bool = False,
 ) -> Job:
     """Return the job of a file with some of its values replaced, or of options alone.
 
     sets: as "fleet.workers=2", the value in YAML. table, model, output: the same, as text. Later ones win.
-    Raises JobError.
+    is_rendered: now, so that this machine must have what its workers need here. Raises JobError.
     """
-    return load_job_as(Job, path, sets, table=table, model=model, output=output)
+    values, places = _given(path, sets, table=table, model=model, output=output)
+    job = _in_its_folder(_checked(values, places, Job), path)
+    if is_rendered:
+        check_gpu(job, places)
+    return job
+
+
+def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
+    """Raise JobError where workers would start on this machine, and want a GPU that it does not have.
+
+    places: where values stand, by their keys.
+    """
+    sections = {("models", name) if name else ("model",): one for name, one in job.by_name.items()}
+    devices = {(*key, "device"): section.device for key, section in sections.items()}
+    if lack := lacking_gpu(job.fleet, devices):
+        place = f"{places[lack.key]}: " if lack.key in places else ""
+        raise JobError(f"{place}{lack.problem}", lack.fix)
 
 
 def load_job_as(
@@ -59,16 +73,27 @@ def load_job_as(
     output: str | None = None,
 ) -> AnyJob:
     """Return a job of that kind, as `load_job` does."""
+    values, places = _given(path, sets, table=table, model=model, output=output)
+    return _in_its_folder(_checked(values, places, kind), path)
+
+
+def _in_its_folder(job: AnyJob, path: str | Path | None) -> AnyJob:
+    return job if path is None else job.in_folder(str(Path(path).parent.resolve()))
+
+
+def _given(
+    path: str | Path | None, sets: Sequence[str], **options: str | None
+) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Return all that is said of a job, and where each value stands. options: of the command line."""
     values, places = _read(Path(path)) if path is not None else ({}, {})
-    options = {"table": table, "model": model, "output": output}
     given = {option: text for option, text in options.items() if text is not None}
     if path is not None:
-        _resolve_paths(values, Path(path), replaced=set_values(sets) | given)
+        resolve_paths(values, Path(path), replaced=set_values(sets) | given)
     for option, text in given.items():
         _check_text(text, f"--{option}")
         _put(values, places, _stem(values, option), text, place=f"--{option}")
     _put_all(values, places, sets)
-    return _checked(values, places, kind)
+    return values, places
 
 
 def is_training(path: str | Path | None, sets: Sequence[str] = ()) -> bool:
@@ -177,6 +202,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             f"{path} is a table, and a job file belongs here", f"write it as {quoted('--table', path)}"
         )
     try:
+        if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
+            check_regular(path)
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except OSError as error:
@@ -190,39 +217,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             "write `table:`, `output:` and `model:` on lines of their own",
         )
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
-
-
-def _resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, Any]) -> None:
-    """Have table, output and models start in the job file's folder.
-
-    A table or a model that is only in the current folder is read there. An output never is: one job file has
-    one output. A model that is in neither is one of the hub. replaced: what options give in their place.
-    """
-    models = values.get("models")
-    named = [(models, name) for name in models] if isinstance(models, dict) else []
-    for section, key in [*((values, key) for key in ("table", "output", "model")), *named]:
-        at, name = (section[key], "path") if isinstance(section.get(key), dict) else (section, key)
-        given, option = at.get(name), replaced.get(key) if section is values else None
-        if isinstance(option, str) or (isinstance(option, Mapping) and "path" in option):
-            continue
-        if not isinstance(given, str) or not given or "://" in given or given.startswith(("~", "/")):
-            continue
-        parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(given).parts)
-        stem = str(Path(*parts))  # before the first wildcard
-        is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
-        is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        is_output, is_model = key == "output" and section is values, key == "model" or section is models
-        if is_output or is_next or not (is_here or is_model):
-            at[name] = str(job.parent / given)
-            if is_elsewhere and any(os.path.lexists(Path(given, name)) for name in (CLAIM, TRAINING)):
-                log.warning(
-                    "output: this job writes to %s, and there is another output in the current folder; "
-                    "to continue that one, add --output %s",
-                    at[name],
-                    given,
-                )
-        elif is_elsewhere:
-            log.warning("%s: %s is in the current folder, not next to the job file", key, given)
 
 
 def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -280,6 +274,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
 def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
     keep_secrets(values)
     given = _without_nulls(values)
+    check_variables(given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:

@@ -119,7 +119,12 @@ def _loras_of(job: Job, models: Mapping[str, OpenedModel]) -> dict[str, dict[str
             from framefleet.pipeline.model.lora_loading import check_loras_fit  # imports torch
 
             try:
-                check_loras_fit(some, model.weights, model.spec)
+                check_loras_fit(
+                    some,
+                    model.weights,
+                    model.spec,
+                    allow_unmatched=model.settings.options.allow_unmatched_weights,
+                )
                 found[of] |= {name: file.lora for name, file in some.items()}
             except ModelError as error:
                 misfits.append(error)

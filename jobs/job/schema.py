@@ -1,8 +1,7 @@
 """The job file: YAML, or options of the command line, in; one checked `Job` out.
 
-`table`, `output` and `model` of a file are relative to its folder (see `file.py`), other paths to the folder
-in which the command runs. A key without a value (`null`) means its default, but below `defaults:`, where it
-is a value.
+Paths that a file names start in its folder (see `paths.py`), those of options in the current one. A key
+without a value (`null`) means its default, but below `defaults:`, where it is a value.
 """
 
 from __future__ import annotations
@@ -10,7 +9,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -120,15 +127,18 @@ class AuditSection(Section):
     """Rows rendered again by plain calls, to check that they are equal."""
 
     every: int = Field(default=_AUDIT.every, ge=0)
-    """Compare each batched row with a probability of at least 1/every, the first of each recipe and shape
-    more often; 0: none."""
+    """Compare each row with a probability of at least 1/every, the first of each recipe and shape more often;
+    0: none."""
     at_most: float | None = Field(default=_AUDIT.at_most, gt=0, le=1)
     """Compare enough rows to say, if all are equal, that at most this share of the job's rows is wrong, with
-    95 % confidence."""
+    95 % confidence; `share` does not limit them then."""
+    share: float | None = Field(default=_AUDIT.share, gt=0, le=1)
+    """Maximum share of the models' time that comparing takes; one row more may be compared, e.g. in a small
+    job. Default: 0.02, or no limit if `every` or `at_most` is set."""
 
     @model_validator(mode="after")
     def _has_audits(self) -> Self:
-        Audit(every=self.every, at_most=self.at_most)  # raises what it does not take
+        Audit(**self.model_dump())  # raises what it does not take
         return self
 
 
@@ -225,7 +235,7 @@ class InputsSection(Section):
     URLs need no root."""
     base: _Text | None = None
     """Folder or URL where relative paths start; rows may name files in it too. Default: the table's folder,
-    or without a table the current one."""
+    or without a table the job file's, or the current one."""
 
 
 class LoraSection(Section):
@@ -318,6 +328,22 @@ class TableJob(Section):
     """For rows that cannot be used: fail refuses the table, skip leaves them out."""
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)  # may hold credentials
     """fsspec options to open table, model and output: key, secret, endpoint_url, ..."""
+    _folder: str | None = PrivateAttr(default=None)
+
+    def in_folder(self, folder: str) -> Self:
+        """Return the job as that of a file in this folder, where its modules are."""
+        job = self.model_copy()
+        job._folder = folder
+        return job
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, wherever their files are."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of the job file, where its modules are; None for a job without one."""
+        return self._folder
 
 
 class StepsSection(Section):

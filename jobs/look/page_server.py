@@ -3,7 +3,8 @@
     http://127.0.0.1:PORT/TOKEN/...    a page, and the files of the output that it shows
 
 Other users of the machine and pages of the web do not know the token. Pages of the web are also recognised by
-`Host`, a name of theirs that leads here, and `Origin`.
+`Host`, a name of theirs that leads here, and `Origin`. The output may be somebody else's: no page in it is
+served, only files of a few types, and none to which a link leads.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import sys
 import threading
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from mimetypes import guess_type
+from pathlib import PurePosixPath
 from typing import Any, Self
 
 from framefleet.pipeline.errors import FramefleetError, JobError, NoFile
@@ -22,15 +25,29 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})", re.ASCII)
 _NAME = r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*"
-_MAX_FILE, _MAX_BODY = 1 << 30, 1 << 16  # bytes
+_MAX_BODY = 1 << 16  # bytes
+_AT_ONCE = 1 << 20  # bytes of a file in memory, for each request
+# What a browser may do with a file that is opened by itself: show it.
+_FILE_POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
+_NO_FRAMES = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+# Of clips and their stills, in every format; nothing that a browser could run.
+MEDIA_TYPES: Mapping[str, str] = {
+    **{".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska"},
+    **{".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"},
+    **{".flac": "audio/flac", ".wav": "audio/wav", ".zip": "application/zip"},
+}
 
 log = logging.getLogger(__name__)
 
 
 class OutputHandler(BaseHTTPRequestHandler):
-    """Answers one request. Nothing of it is trusted. folders: of the output, whose files are served."""
+    """Answers one request. Nothing of it is trusted.
 
-    folders: tuple[str, ...]
+    types: of the files that are served, by ending, for each folder of the output. policy: what pages may do.
+    """
+
+    types: Mapping[str, Mapping[str, str]]
+    policy: str
     store: Store
     token: str
     hosts: tuple[str, ...]
@@ -42,10 +59,6 @@ class OutputHandler(BaseHTTPRequestHandler):
         """Return what is at a path that is no file of the output, and its type; None where nothing is."""
         return None
 
-    def shown(self, path: str, content: bytes) -> bytes:
-        """Return a file as it is served."""
-        return content
-
     def take(self, path: str, body: bytes) -> HTTPStatus:
         """Do what a page asks for; say how that went."""
         return HTTPStatus.NOT_FOUND
@@ -56,8 +69,12 @@ class OutputHandler(BaseHTTPRequestHandler):
         try:
             if made := self.made(path):
                 self._answer(*made)
-            elif re.fullmatch(f"(?:{'|'.join(self.folders)}){_NAME}", path, re.ASCII) and ".." not in path:
-                self._send(path)
+            elif (
+                re.fullmatch(f"(?:{'|'.join(self.types)}){_NAME}", path, re.ASCII)
+                and ".." not in path
+                and (kind := self.types[path.partition("/")[0]].get(PurePosixPath(path).suffix))
+            ):
+                self._send(path, kind)
             else:
                 self._refuse(HTTPStatus.NOT_FOUND)
         except (FileNotFoundError, NoFile):
@@ -92,29 +109,44 @@ class OutputHandler(BaseHTTPRequestHandler):
             return self.path[len(begin) :].partition("?")[0]
         return None
 
-    def _send(self, path: str) -> None:
+    def _send(self, path: str, kind: str) -> None:
+        """Answer with a file, or the range of it that is asked for, of which only a part is in memory."""
         size = self.store.stat(path).size
-        kind = guess_type(path)[0] or "application/octet-stream"
         asked = _RANGE.fullmatch(self.headers.get("Range", ""))
         first = int(asked[1]) if asked else 0
-        last = min(int(asked[2]) if asked and asked[2] else size - 1, size - 1, _MAX_FILE - 1)
+        last = min(int(asked[2]) if asked and asked[2] else size - 1, size - 1)
         if asked and first > last:
             self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             return
-        content = self.shown(path, self.store.read(path, last + 1)[first:])
-        self._answer(content, kind, ranged=f"bytes {first}-{last}/{size}" if asked else None)
+        part = self.store.read_own(path, first, min(_AT_ONCE, last + 1 - first))
+        self._begin(last + 1 - first, kind, ranged=f"bytes {first}-{last}/{size}" if asked else None)
+        try:
+            while part:
+                self.wfile.write(part)
+                first += len(part)
+                part = self.store.read_own(path, first, min(_AT_ONCE, last + 1 - first))
+        except (FileNotFoundError, FramefleetError) as error:
+            log.warning("%s", error)
+        if first <= last:
+            self.close_connection = True  # of a file that was cut, nothing else says so
 
-    def _answer(self, content: bytes, kind: str, *, ranged: str | None = None) -> None:
+    def _answer(self, content: bytes, kind: str) -> None:
+        self._begin(len(content), kind)
+        self.wfile.write(content)
+
+    def _begin(self, size: int, kind: str, *, ranged: str | None = None) -> None:
+        """Send what comes before the content."""
         self.send_response(HTTPStatus.PARTIAL_CONTENT if ranged else HTTPStatus.OK)
-        headers = {"Content-Type": kind, "Content-Length": len(content), "Accept-Ranges": "bytes"}
+        headers = {"Content-Type": kind, "Content-Length": size, "Accept-Ranges": "bytes"}
         headers |= {"Content-Range": ranged} if ranged else {}
         # Other origins neither read nor show what is here; a browser does not guess what a file is.
         headers |= {"Cross-Origin-Resource-Policy": "same-origin", "X-Content-Type-Options": "nosniff"}
         headers |= {"X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+        policy = self.policy if kind.startswith("text/html") else _FILE_POLICY
+        headers |= {"Content-Security-Policy": f"{policy}; {_NO_FRAMES}"}
         for name, value in headers.items():
             self.send_header(name, str(value))
         self.end_headers()
-        self.wfile.write(content)
 
     def _refuse(self, status: HTTPStatus) -> None:
         self.close_connection = True  # its body was not read
@@ -122,6 +154,15 @@ class OutputHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Log nothing: the token is in every line."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing of a client that has left, as a player does that seeks; log what is a mistake."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            log.warning("a request of the page failed", exc_info=True)
 
 
 class PageServer:
@@ -136,10 +177,9 @@ class PageServer:
         token = secrets.token_urlsafe(16)
         own: type[OutputHandler] = type("Handler", (handler,), {"store": store, "token": token, **attributes})
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), own)
+            self._server = _Server(("127.0.0.1", port), own)
         except OSError as error:
             raise JobError(f"port {port}: {error.strerror}", "choose another one with --port") from None
-        self._server.daemon_threads = True
         own.hosts = tuple(f"{name}:{self._server.server_port}" for name in ("127.0.0.1", "localhost"))
         self.url = f"http://{own.hosts[0]}/{token}/{page}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="page")

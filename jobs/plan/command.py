@@ -226,6 +226,8 @@ def _show(plan: JobPlan) -> None:
     for line in _carried_lines(plan):
         stdout.say(line)
     stdout.print(_shapes(plan.shapes))
+    if len(plan.lanes) > 1:
+        stdout.say(lanes_line(plan.lanes))
     if plan.audits:
         stdout.say(audits_line(plan.audits, plan.counts.pending))
     for name, one in models.items():
@@ -294,15 +296,28 @@ def _counted(key: str, numbers: Mapping[str, int | str]) -> Table:
     return table
 
 
+def lanes_line(lanes: Mapping[str, int]) -> str:
+    """Return which rows share no process, and what that costs."""
+    parts = (f"{name} ({num:,} row{'s' * (num != 1)})" for name, num in lanes.items())
+    return (
+        f"lanes: {len(lanes)}, whose rows share no process, so a model is loaded at least {len(lanes)} "
+        f"times: {'; '.join(parts)}"
+    )
+
+
 def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
     share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
-    said = (
-        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows{share} are rendered a "
-        "second time, alone, and compared"
+    num = max(1, round(audits.num_audits))
+    limit = "audit.share does not limit them"
+    if audits.limit is not None:
+        limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
+    are, all_are = ("is", "it is") if num == 1 else ("are", "all are")
+    return (
+        f"audits: about {num:,} of {num_pending:,} rows{share} {are} rendered a second time, alone, and "
+        f"compared ({limit}); if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % "
+        "confidence"
     )
-    bound = bound_text(audits.most_wrong, num_pending)
-    return f"{said}; if all are equal, {bound}, with 95 % confidence" if bound else said
 
 
 def memory_line(memory: Memory) -> str:

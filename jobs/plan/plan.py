@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.driver.feed import Pending, pending_rows
+from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
@@ -25,7 +26,8 @@ from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulat
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
-from framefleet.jobs.render.render import check_limit, setup_of
+from framefleet.jobs.render.lanes import setup_of
+from framefleet.jobs.render.render import check_limit
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -35,6 +37,7 @@ from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.request import Request, one_step
+from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
@@ -73,6 +76,8 @@ class JobPlan(ModelPlan):
     sweep: where rows come from, counted, if they do. num_rows: of the table; num_invalid of them cannot be
     rendered, and invalid says why of the first. carried: columns without a meaning; lookalikes: those of them
     that are named like an argument, each with that. shapes: valid rows by shape, the most frequent first.
+    lanes: rows to render, by those that share a process: of a model, and of framefleet's own recipes or of
+    one of the user's.
     prediction: what the rest would take; simulation: where workers fail; None: not asked. audits: None: there
     are none, or drafts decide which rows there are. gone: clips of records that are not there. drafts: those
     of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which. limit:
@@ -90,6 +95,7 @@ class JobPlan(ModelPlan):
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
     shapes: Mapping[str, int]
+    lanes: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
     prediction: Prediction | None = None
     simulation: SimulatedJob | None = None
@@ -99,6 +105,11 @@ class JobPlan(ModelPlan):
     most_kept: int | None = None
     keep: str | None = None
     limit: int | None = None
+
+    @property
+    def num_loads(self) -> int:
+        """How often workers load a model, at the least: each process of a worker is of one lane."""
+        return len(self.lanes)
 
 
 def plan(
@@ -147,6 +158,7 @@ class PlanOptions:
 def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
     """Do what `plan` promises, reporting to `watch`."""
     wanted = wanted or PlanOptions()
+    check_own_ray(job.fleet)
     if job.draft is None:
         return _plan_of(job, watch, wanted)
     check_limit(job, wanted.limit)
@@ -215,6 +227,7 @@ def _plan(
         carried=tuple(rows.carried.names),
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
+        lanes={lane.title: num for lane in index.lanes if (num := index.num_pending(lane))},
         audits=plan_audits(resolved.audit, resolved.batching, shapes, num_pending=counts.pending),
     )
 
@@ -282,34 +295,41 @@ def num_workers_of(job: Job) -> int:
 def _prediction(
     resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions, *, num_audits: float
 ) -> Prediction:
-    """Render some rows of each kind, and predict what the rest takes: one model after the other."""
-    by_model: dict[str, Kinds] = {}
+    """Render some rows of each kind, and predict what the rest takes: one lane after the other."""
+    by_lane: dict[LaneKey, Kinds] = {}
     for row in pending_rows(resolved.table, resolved.rows, index):
         if isinstance(row.payload, Pending):
-            by_model.setdefault(row.payload.request.model, Kinds()).add(row.shape, row.payload.request)
-    job, num_rows = resolved.job, sum(kinds.num_rows for kinds in by_model.values())
+            by_lane.setdefault(lane_of(row.payload.request), Kinds()).add(row.shape, row.payload.request)
+    by_lane = dict(sorted(by_lane.items(), key=lambda one: one[0].recipe))  # a user's code runs last
+    job, num_rows = resolved.job, sum(kinds.num_rows for kinds in by_lane.values())
     settings, num_cores = resolved.first.settings, os.cpu_count() or 1
     wait_for(watch, "importing libraries, as a worker does")
     is_forked = may_fork(job.fleet, device=settings.device)
     starts_s = starting_s(time_imports(threads=settings.threads), is_forked=is_forked, num_cores=num_cores)
     found = [
         _prediction_of(
-            resolved, name, kinds, watch, wanted, num_audits=num_audits * kinds.num_rows / num_rows
+            resolved, lane, kinds, watch, wanted, num_audits=num_audits * kinds.num_rows / num_rows
         )
-        for name, kinds in by_model.items()
+        for lane, kinds in by_lane.items()
     ]
     joined = in_turn(found)
     return replace(joined, elapsed_s=joined.elapsed_s + starts_s, start_s=joined.start_s + starts_s)
 
 
 def _prediction_of(
-    resolved: ResolvedJob, name: str, kinds: Kinds, watch: Watch, wanted: PlanOptions, *, num_audits: float
+    resolved: ResolvedJob,
+    lane: LaneKey,
+    kinds: Kinds,
+    watch: Watch,
+    wanted: PlanOptions,
+    *,
+    num_audits: float,
 ) -> Prediction:
-    """Predict what the rows of one model take, once workers have started."""
+    """Predict what the rows of one lane take, once workers have started."""
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
 
     job, num_workers = resolved.job, num_workers_of(resolved.job)
-    setup, identity = setup_of(resolved, name), resolved.models[name].identity
+    setup, identity = setup_of(resolved, lane), resolved.models[lane.model].identity
     tried = kinds.most_frequent(MAX_TRIED)
     load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
     return predict(

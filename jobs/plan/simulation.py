@@ -315,7 +315,12 @@ class Simulation:
 
     def _replace(self, worker: SimulatedWorker, now: float, kind: LossKind, *, is_explained: bool) -> None:
         rest = self._hosts.fault(
-            f"slot {worker.machine}", "SIGILL", kind=kind, now=now, is_explained=is_explained
+            f"slot {worker.machine}",
+            "SIGILL",
+            kind=kind,
+            now=now,
+            is_explained=is_explained,
+            num_suspects=self.dispatcher.num_suspects,
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
             self._start(worker.machine, at=rest + self.fleet.start_s)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
+from framefleet.jobs.render.lanes import check_lanes, lanes_of, setup_of
 from framefleet.jobs.render.recalled_survey import remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
 from framefleet.jobs.render.row_parts import write_rows
@@ -46,7 +47,9 @@ class Additions:
                 continue
             self._seen.add(name)
             try:
-                return self._taken(path, with_added(self._table, self._resolved.job, [path]))
+                added = self._taken(path, with_added(self._table, self._resolved.job, [path]))
+                self._lock.promise([path])
+                return added
             except TableError as error:
                 log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)
         return None
@@ -57,8 +60,9 @@ class Additions:
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
             found = survey_rows(resolved, new, Callback(), start=first)
             self._lock.check()
+            check_lanes(resolved.job, {*index.lanes, *new.lanes})
             rows = new.row_ids_in(first, found.num_rows)
-            index.add(rows, new.models_at([position for position, _ in rows]))
+            index.add(rows, new.lanes_at([position for position, _ in rows]))
             index.leave_out(new.left_out_in(first, found.num_rows))
         for line in found.invalid_lines():
             log.warning("%s: %s", path, line)
@@ -69,7 +73,12 @@ class Additions:
         remember_survey(resolved, self._survey)
         if resolved.job.on_invalid == "skip":
             write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
-        return Added(table=table, num_new=index.render_added(first), num_done=num_done)
+        return Added(
+            table=table,
+            setups={lane: setup_of(resolved, lane) for lane in lanes_of(resolved, index)},
+            num_new=index.render_added(first),
+            num_done=num_done,
+        )
 
     def _mark_done(self, first: int) -> int:
         """Note which rows from a position on have a record, as the table once had them; return how many."""

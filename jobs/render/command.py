@@ -70,7 +70,7 @@ def render_command(
 
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
-        loaded = load_job(job, given, table=table, model=model, output=output)
+        loaded = load_job(job, given, table=table, model=model, output=output, is_rendered=True)
 
         code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
     raise Exit(code)

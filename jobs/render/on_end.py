@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import urlsplit
 
-from tenacity import RetryError, Retrying, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.guards.redaction import keep_secrets, public_text
+from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
 _ATTEMPTS = 4
@@ -50,7 +60,7 @@ def summary_json(summary: Summary) -> str:
 
 
 def _send(job: Job, summary: Summary | None, error: BaseException | None) -> None:
-    content = public_text(json.dumps(_ending(job, summary, error))).encode()
+    content = json.dumps(public_texts(_ending(job, summary, error))).encode()
     num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
     if url := job.on_end.webhook:
         _tried(lambda: _post(url, content), f"on_end.webhook at {urlsplit(url).hostname}", num_attempts)
@@ -75,20 +85,49 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
 
 
 def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
+    attempts = Retrying(
+        stop=stop_after_attempt(num_attempts),
+        wait=_PAUSE,
+        retry=retry_if_exception_type(Exception) & retry_if_not_exception_type(_Final),
+    )
     try:
-        Retrying(stop=stop_after_attempt(num_attempts), wait=_PAUSE)(act)
-    except RetryError as failed:
-        error = public_text(str(failed.last_attempt.exception()))
-        log.warning("%s could not be notified that the job ended: %s", what, error)
+        attempts(act)
+    except (RetryError, _Final) as failed:
+        last = failed.last_attempt.exception() if isinstance(failed, RetryError) else failed
+        log.warning("%s", public_text(f"{what} could not be notified that the job ended: {last}"))
+
+
+class _Final(Exception):
+    """It would fail again, or may have done what it should; the text says why it is not tried again."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        raise _Final("it redirects, which nothing is posted to; give the address that it redirects to")
 
 
 def _post(url: str, content: bytes) -> None:
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=_WEBHOOK_S):
+    with urllib.request.build_opener(_NoRedirects).open(request, timeout=_WEBHOOK_S):
         """It has taken it."""
 
 
 def _run(command: list[str], content: bytes) -> None:
+    """Run a command, and end it with all that it started where it takes too long. Arguments may be secret."""
     sys.stderr.flush()
-    # What it prints goes where our own words go: standard output is for results.
-    subprocess.run(command, input=content, stdout=2, timeout=_COMMAND_S, check=True)
+    try:
+        # What it prints goes where our own words go: standard output is for results.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    except OSError as error:
+        raise _Final(f"it cannot be run: {error.strerror}") from None
+    try:
+        process.communicate(content, timeout=_COMMAND_S)
+    except subprocess.TimeoutExpired:
+        raise _Final(f"it was ended after {_COMMAND_S:.0f} s") from None
+    finally:
+        if process.returncode != 0:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode:
+        raise ChildProcessError(f"it returned non-zero exit status {process.returncode}")

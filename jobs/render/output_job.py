@@ -144,6 +144,8 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
             yield f"{name}.path", section.path
         if section.allow_pickle:
             yield f"{name}.allow_pickle", True
+    if any(one.weights for one in job.marks.watermark):  # which are pickles
+        yield "marks.watermark", job.model_dump(exclude_none=True)["marks"]["watermark"]
 
 
 def is_opened(place: str) -> bool:

@@ -99,10 +99,22 @@ def arrow_of(rows: object) -> pa.Table:
     elif hasattr(rows, "__arrow_c_stream__"):
         table = pa.table(rows)
     elif isinstance(rows, Mapping):
-        table = _of_columns({str(name): list(values) for name, values in rows.items()})
+        table = _of_columns({name: _cells(str(name), values) for name, values in rows.items()})
     else:
         table = _of_columns(_columns(rows))
+    names = table.column_names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise TableError(f"table= has the column {twice!r} twice", "rename one of them")
     return table.replace_schema_metadata(None)
+
+
+def _cells(name: str, values: object) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise TableError(
+            f"table=: {name} is {shown(values)}, and a dict of columns has a list of cells for each",
+            f"write {{{name!r}: [...]}}, or [{{{name!r}: ...}}] for one row; `defaults` are for all rows",
+        )
+    return list(values)
 
 
 def check_no_password(name: str, cells: pa.ChunkedArray) -> None:
@@ -131,6 +143,13 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 
 
 def _frame(rows: Any) -> pa.Table:
+    if not hasattr(rows, "columns"):
+        raise TableError(
+            f"table= is of type pandas.{type(rows).__name__}", "give a DataFrame, e.g. by to_frame()"
+        )
+    names = [str(name) for name in rows.columns]
+    if len({*names}) < len(names):  # which pandas' own error does not name
+        return pa.table([pa.nulls(0)] * len(names), names=names)
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
@@ -139,7 +158,7 @@ def _frame(rows: Any) -> pa.Table:
         ) from None
 
 
-def _columns(rows: object) -> dict[str, list[Any]]:
+def _columns(rows: object) -> dict[Any, list[Any]]:
     if not isinstance(rows, Iterable) or isinstance(rows, bytes):
         raise TableError(f"table= is of type {type(rows).__name__}", _TAKEN)
     listed = list(rows)
@@ -149,14 +168,15 @@ def _columns(rows: object) -> dict[str, list[Any]]:
     if listed and isinstance(listed[0], str):
         return {"prompt": listed}
     names = dict.fromkeys(name for row in listed for name in row)
-    return {str(name): [row.get(name) for row in listed] for name in names}
+    return {name: [row.get(name) for row in listed] for name in names}
 
 
-def _of_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+def _of_columns(columns: Mapping[Any, Sequence[Any]]) -> pa.Table:
     lengths = {name: len(values) for name, values in columns.items()}
     if len({*lengths.values()}) > 1:
         raise TableError(f"table= has columns of other lengths: {lengths}", "give each row a value, or None")
-    return pa.table({name: _column(name, values) for name, values in columns.items()})
+    arrays = [_column(str(name), values) for name, values in columns.items()]
+    return pa.table(arrays, names=[str(name) for name in columns])
 
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:

@@ -32,6 +32,7 @@ from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
 from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_ids import ids_of, positions_of
@@ -93,8 +94,9 @@ def _fill(index: RowIndex, resolved: ResolvedJob, parts: Iterable[str], watch: W
         if end > seen.num_rows:
             break
         cells = part[named[0].name].to_pylist() if named else [None] * len(part)
-        models = rows.numbers_of(map(rows.model_of, cells)) if resolved.job.models else []
-        index.add_ids(positions, ids_of(part["row_id"]), models)
+        # Rows name no recipes here, see `_key`.
+        lanes = {cell: lane_named(str(rows.model_of(cell)), resolved.job.recipe) for cell in set(cells)}
+        index.add_ids(positions, ids_of(part["row_id"]), [lanes[cell] for cell in cells])
         is_left_out = np.ones(end - first, np.bool_)
         is_left_out[positions - first] = False
         index.leave_out(np.flatnonzero(is_left_out) + first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,21 +13,21 @@ from typing import Any
 from framefleet.cluster.driver.adoption import find_adoptable
 from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
-from framefleet.cluster.driver.encoding import ENCODER_POOL, encoding_setup
+from framefleet.cluster.driver.encoding import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
-from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.spending import model_time_before, spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
-from framefleet.cluster.fleet.start import Start, as_joined
-from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.job.file import job_as
+from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
+from framefleet.jobs.job.file import check_gpu, job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.gallery.gallery import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.lanes import lanes_named, lanes_of, setups_of
 from framefleet.jobs.render.on_end import report_end
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
@@ -39,7 +39,6 @@ from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
@@ -47,7 +46,9 @@ from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -110,6 +111,8 @@ def render_rows(
     spent: of the job's budget on another output.
     """
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
+    check_own_ray(job.fleet)
+    check_gpu(job)
     with Start(job.fleet, job.retries) as start:
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
         if is_new:
@@ -127,9 +130,7 @@ def render_rows(
                 watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
-                sweep_late(resolved.store, lock)
                 finish_taking_back(resolved.store, index, lock)
-                sweep_in_background(resolved.store)
                 gone = mark_done(resolved, index, watch)
                 if not recalled:
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
@@ -172,18 +173,20 @@ def render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
+        models = {lane: resolved.models[lane.model] for lane in index.lanes}
         largest = {
-            name: row
-            for name, model in resolved.models.items()
-            if (row := survey.largest(model.spec.preset, model.settings.options, model=name))
+            lane: row
+            for lane, model in models.items()
+            if (row := survey.largest(model.spec.preset, model.settings.options, model=lane.model, lane=lane))
         }
         row_work = {
-            name: survey.mean_work(name) * model.weights.stored_bytes(but="text_encoder")
-            for name, model in resolved.models.items()
+            lane: survey.mean_work(lane) * model.weights.stored_bytes(but="text_encoder")
+            for lane, model in models.items()
         }
         work = replace(work, spent=work.spent + elsewhere, largest=largest, row_work=row_work)
         if index.is_whole:
             work = replace(work, more=Additions(resolved, survey, index, lock).take)
+            lock.takes_tables = True
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:
@@ -203,7 +206,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
     """Render what has no record, on a fleet."""
     if num_found := len(work.adoption.finished):
         watch.say(f"{num_found:,} clips of an earlier run have no record yet; they are used")
-    _begin(start, resolved, next(iter(work.setups)))
+    _begin(start, resolved, *lanes_of(resolved, work.index))
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 
     awaited = Awaited(what="starting Ray", since=time.monotonic())
@@ -216,13 +219,13 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
         return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
 
 
-def _begin(start: Start, resolved: ResolvedJob, first: str) -> None:
-    """Have the fleet start, unless it has. first: the model of its first worker."""
-    models = {first: resolved.models[first], **resolved.models}
-    setups = setups_of(resolved, models)
+def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
+    """Have the fleet start, unless it has. lanes: that of its first worker first."""
+    setups = setups_of(resolved, [*lanes, *lanes_named(resolved)])
     if ENCODER_POOL in setups:  # which is what a first worker does
         setups = {ENCODER_POOL: setups[ENCODER_POOL], **setups}
-    start.begin(setups, [model.spec.class_name for model in models.values()])
+    models = [resolved.models[lane.model] for lane in setups if lane != ENCODER_POOL]
+    start.begin(setups, [model.spec.class_name for model in models])
 
 
 def _forget_failures(store: Store, lock: DriverLock, run: str, tried: Collection[str] | None) -> None:
@@ -251,13 +254,15 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
     if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(resolved.store)):
         parts[-1] += f" ({num_begun:,} of them half-done)"
+    if counts.later:
+        parts.append(f"{counts.later:,} left for later runs")
     return ", ".join(parts)
 
 
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
     work = Work(
-        setups=setups_of(resolved, resolved.models),
+        setups=setups_of(resolved, lanes_of(resolved, index)),
         faults=resolved.job.retries,
         order=resolved.job.order,
         table=resolved.table,
@@ -267,6 +272,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         lock=lock,
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
+        model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
         elastic=resolved.job.fleet.elastic,
         num_encoders=resolved.job.fleet.encoders,
@@ -275,8 +281,10 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
-    digests = {name: model.identity.model_digest for name, model in resolved.models.items()}
-    return replace(work, adoption=find_adoptable(work.setups, left, digests))
+    models = {
+        name: (model.settings.name, model.identity.model_digest) for name, model in resolved.models.items()
+    }
+    return replace(work, adoption=find_adoptable(work.setup, left, models))
 
 
 def _wanted_device(resolved: ResolvedJob) -> str | None:
@@ -294,38 +302,3 @@ def _first_device(store: Store) -> str:
         if isinstance(said, dict):
             return device_name(said)
     return ""
-
-
-def _kept_steps(job: Job) -> KeptSteps:
-    latents = job.keep.latents
-    return KeptSteps(
-        latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
-    )
-
-
-def setups_of(resolved: ResolvedJob, models: Iterable[str]) -> dict[str, WorkerSetup]:
-    """Return what workers of these models need, and then workers that only encode, if there are to be any."""
-    setups = {name: setup_of(resolved, name) for name in models}
-    return setups | ({ENCODER_POOL: encoding_setup(setups[""])} if resolved.job.fleet.encoders else {})
-
-
-def setup_of(resolved: ResolvedJob, name: str = "") -> WorkerSetup:
-    """Return what a worker of one of its models needs."""
-    model, has_encoders = resolved.models[name], resolved.job.fleet.encoders > 0
-    return WorkerSetup(
-        model=model.settings,
-        batching=resolved.batching,
-        media=resolved.media,
-        store=resolved.store,
-        recipes=resolved.recipes,
-        inputs=resolved.inputs,
-        model_files=model.files,
-        second_models=resolved.second_models,
-        audit=resolved.audit,
-        keep_embeddings=resolved.job.keep_embeddings or has_encoders,
-        stage="denoise" if has_encoders else "whole",
-        checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
-        scores=resolved.scores,
-        keep=_kept_steps(resolved.job),
-        updates=model.updates,
-    )

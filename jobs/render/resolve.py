@@ -99,7 +99,7 @@ def base_of(job: Job) -> str:
     """Return where paths that rows name start from."""
     if job.inputs.base is not None:
         return job.inputs.base
-    return os.getcwd() if job.table is None else folder_of(job.table)
+    return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
 
 
 def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
@@ -178,12 +178,13 @@ def _say_of_columns(rows: ModelRows, watch: Watch) -> None:
     for column in of_others(rows.carried.names, [plan.spec for plan in plans]):
         watch.say(f"note: column {column!r} is carried along; {classes} takes no {column}")
     for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
-        watch.say(f"note: column {column!r} is stored as {name!r}: records have their own {column!r}")
+        why = "records have another column of that name (upper and lower case do not count)"
+        watch.say(f"note: column {column!r} is stored as {name!r}: {why}")
 
 
 def open_recipe(job: Job, models: Mapping[str, OpenedModel]) -> Recipe:
     """Return the job's recipe. Raises UserError where a cache of steps does not go with what it calls."""
-    recipe = find_recipe(job.recipe)
+    recipe = find_recipe(job.recipe, job.folder)
     for name, model in models.items():
         if cache := model.settings.options.cache:
             with naming_model(place_of(name)):
@@ -397,4 +398,4 @@ def scores_of(job: Job) -> tuple[ClipScore, ...]:
     if len(folders) > 1:
         raise JobError("scores: there are two CLIP models", "remove one")
     reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
-    return tuple(open_scores(names, folders[0] if folders else None, reserved=reserved))
+    return tuple(open_scores(names, folders[0] if folders else None, reserved=reserved, folder=job.folder))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from framefleet.cluster.driver.ranks import work_in
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.wildcards import Wildcards
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset
@@ -23,6 +24,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
@@ -87,15 +89,17 @@ class Survey:
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
-    def largest(self, preset: Preset | None, options: Options, *, model: str = "") -> Request | None:
-        """Return the row of a model that takes most memory, by its shape."""
-        rows = [row for row in self.examples.values() if row.model == model]
+    def largest(
+        self, preset: Preset | None, options: Options, *, model: str = "", lane: LaneKey | None = None
+    ) -> Request | None:
+        """Return the row of a model, or of one of its lanes, that takes most memory, by its shape."""
+        rows = [row for row in self.examples.values() if lane in (None, lane_of(row)) and row.model == model]
         return max(rows, key=lambda row: row_size(row.arguments, preset, options), default=None)
 
-    def mean_work(self, model: str) -> float:
-        """Return what a row of a model takes in the mean, as `work_in` has it."""
+    def mean_work(self, lane: LaneKey) -> float:
+        """Return what a row of a lane takes in the mean, as `work_in` has it."""
         rows = [
-            (self.shapes[shape], work_in(row)) for shape, row in self.examples.items() if row.model == model
+            (self.shapes[shape], work_in(row)) for shape, row in self.examples.items() if lane_of(row) == lane
         ]
         return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
 
@@ -121,17 +125,19 @@ def survey_rows(
     *,
     probed: Mapping[str, Shapes] | None = None,
     cut_prompts: Mapping[str, CutPrompts] | None = None,
-    when_sound: Callable[[str], None] | None = None,
+    when_sound: Callable[[LaneKey], None] | None = None,
     limit: int | None = None,
     start: int = 0,
 ) -> Survey:
     """Read the table, put its valid rows into `index`, and return what was seen.
 
     probed: gets the rows that are to be probed, one of each shape, cut_prompts all rows: of each model.
-    when_sound: called with the model of a row as soon as some were read and none has to be corrected. limit:
+    when_sound: called with the lane of a row as soon as some were read and none has to be corrected. limit:
     rows to read, from the first. start: the first row to read.
     """
     survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
+    plans = [one.plan for one in resolved.rows.by_model.values()]
+    wildcards = Wildcards({one.column for plan in plans for one in plan.readers if one.target == "prompt"})
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
             break
@@ -140,15 +146,17 @@ def survey_rows(
         batch = batch if limit is None else batch.slice(0, limit - first)
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)
+        wildcards.add(first, batch)
         valid = [row for row in rows if isinstance(row, IdentifiedRow)]
-        numbers = resolved.rows.numbers_of(row.model for row in valid)
-        index.add([(row.index, row.row_id) for row in valid], numbers)
+        index.add([(row.index, row.row_id) for row in valid], [row.lane for row in valid])
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
         if when_sound and is_sound and survey.examples:
-            when_sound(next(iter(survey.examples.values())).model)
+            when_sound(lane_of(next(iter(survey.examples.values()))))
     survey.find_places(resolved.table)
+    if note := wildcards.note():
+        watch.say(note)
     return survey
 
 

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import with_table
@@ -27,10 +29,10 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.weight_updates import WeightUpdate, store_weights, updated_digest
+from framefleet.pipeline.model.weight_updates import WeightUpdate, check_update, store_weights, updated_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.seals import sweep_late
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 
@@ -78,6 +80,7 @@ class WarmFleet:
         with closing(RowIndex()) as index:
             survey = survey_rows(resolved, index, self._watch)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            finish_taking_back(resolved.store, index, self._lock)
             mark_done(resolved, index, self._watch)
             write_rows(resolved, index, self._lock)
             row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
@@ -94,15 +97,17 @@ class WarmFleet:
 
         weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
         model: the name of one of the job's `models`.
-        Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError; for
-        weights that do not fit, the next call of `render` does.
+        Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError for
+        weights that do not fit; all workers then keep those that they have.
         """
         resolved = self._begun
         if model not in resolved.models:
             raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
-        updates = {update.component: update for update in resolved.models[model].updates}
+        own = resolved.models[model]
+        updates = {update.component: update for update in own.updates}
         for component, given in weights.items():
-            updates[component] = store_weights(resolved.store, component, given)
+            fits = check_update(component, own.weights.components, own.settings.options, own.configs)
+            updates[component] = store_weights(resolved.store, component, given, fits=fits)
         self._resolved = resolved = _with_updates(resolved, model, tuple(updates.values()))
         return resolved.models[model].identity.model_digest
 
@@ -121,10 +126,10 @@ class WarmFleet:
         """Take the output, and have the fleet start when it is asked for."""
         if job.draft is not None:
             raise JobError("a fleet that stays renders no drafts", "leave `draft` out of the job")
+        check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))
         claim(resolved)
-        sweep_late(resolved.store, self._lock)
         self._stack.callback(resolved.store.delete_all, WEIGHTS)
         self._start = self._stack.enter_context(_Kept(job))
         return resolved
@@ -135,7 +140,7 @@ class _Kept(Start):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.fleet, job.retries)
-        self._updates: dict[str, tuple[WeightUpdate, ...]] = {}
+        self._setups: Mapping[LaneKey, WorkerSetup] = {}
         self._depth, self._is_used = 0, False
 
     def __enter__(self) -> Self:
@@ -147,14 +152,14 @@ class _Kept(Start):
         if not self._depth:
             super().__exit__(*raised)
 
-    def begin(self, setups: Mapping[str, WorkerSetup], pipelines: Iterable[str]) -> None:
-        self._updates = {name: setup.updates for name, setup in setups.items()}
+    def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
+        self._setups = setups
         super().begin(setups, pipelines)
 
     def fleet(self, waiting: Callable[[], None]) -> Fleet:
         fleet = super().fleet(waiting)
         if self._is_used:
-            fleet.renew(self._updates)
+            fleet.renew(self._setups)
         self._is_used = True
         return fleet
 

@@ -8,7 +8,7 @@ import time
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 
-VAGUE = 0.3  # of the rows: a bound above this says nothing, and reads as if these were wrong
+VAGUE = 0.3  # of the rows: a bound above this says little, and reads as if these were wrong
 
 
 def headline(standing: Standing) -> str:
@@ -58,8 +58,7 @@ def _of_rows(progress: Progress) -> list[str]:
 
 def _of_steps(progress: TrainProgress) -> list[str]:
     parts = [f"{progress.done:,}/{progress.total:,} steps", f"loss {progress.loss:.4g}"]
-    if progress.steps_per_s is not None:
-        rate = progress.steps_per_s
+    if rate := progress.steps_per_s:
         parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
     if progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
@@ -90,15 +89,21 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
     if not audits.num_equal:
         return f"none of {num_rows:,} rows has been rendered again to compare"
     said = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
-    if bound := bound_text(audits.most_wrong, num_rows):
-        return f"{said}; with 95 % confidence, {bound}"
-    return f"{said} (`audit.at_most` compares more)"
+    if audits.num_equal == 1:
+        said = f"1 of {num_rows:,} rows was rendered again and compared: equal"
+    said += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
+    if audits.most_wrong > VAGUE * num_rows:
+        said += ", as few were compared (`audit.at_most` compares more)"
+    num_never = audits.num_kinds - audits.num_kinds_compared
+    if num_never > 0:
+        said += f"; of {num_never:,} of {audits.num_kinds:,} kinds of rows none was compared"
+    return said
 
 
 def bound_text(most_wrong: int, num_rows: int) -> str:
-    """Return how many rows differ at most; "" where the bound is too wide to say anything."""
+    """Return how many rows differ at most."""
     share = most_wrong / num_rows if num_rows else 0.0
-    return "" if share > VAGUE else f"at most {most_wrong:,} of all rows ({share_text(share)}) differ"
+    return f"at most {most_wrong:,} of all rows ({share_text(share)}) differ"
 
 
 def share_text(share: float) -> str:

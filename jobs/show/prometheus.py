@@ -65,6 +65,8 @@ def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Wa
     try:
         registry.register(cast("Collector", found))
         server, thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
+        # Of a client that has left it would print a traceback.
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
     except (OSError, ValueError, OverflowError) as error:
         raise JobError(
             f"--metrics-port: figures cannot be served at {at!r}: {error}", "give a free port, or HOST:PORT"

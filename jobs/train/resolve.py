@@ -49,7 +49,7 @@ from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 
 # What else a model may be given changes its weights, or keeps them where no gradient reaches.
-_OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
+_OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing", "allow_unmatched_weights"}
 # Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
 ATTENTION = ("flash", "flex", "native", "xformers")
 ATTENTION_OF_TORCH = "_native_"

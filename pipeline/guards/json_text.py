@@ -16,6 +16,7 @@ from typing import Any
 # Configs nest some six deep. Past a thousand Python's own parser gives up, and well before that what walks or
 # writes such a value.
 MAX_DEPTH = 64
+EXACT_FLOATS = 2**53  # from here on floating-point numbers do not hold every whole one
 
 CANONICAL: dict[str, Any] = {
     "sort_keys": True,
@@ -29,11 +30,14 @@ _MARK = secrets.token_hex(16)
 _BLANK = re.compile(f'"{_MARK}:([0-9]+)"')
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value. Raises ValueError for what is not JSON, or nests deeper than `MAX_DEPTH`."""
+def parse_json(text: str | bytes, decoder: json.JSONDecoder | None = None) -> Any:
+    """Return the value. Raises ValueError for what is not JSON, or nests deeper than `MAX_DEPTH`.
+
+    decoder: makes the values; of text.
+    """
     too_deep = f"it nests more than {MAX_DEPTH} levels deep"
     try:
-        value = json.loads(text)
+        value = decoder.decode(text) if decoder else json.loads(text)  # type: ignore[arg-type]
     except RecursionError:
         raise ValueError(too_deep) from None
     level = [value]

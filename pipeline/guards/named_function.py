@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 
 
-def named_function(name: str, kind: str = "recipe") -> Callable[..., Any]:
+def named_function(name: str, kind: str = "recipe", *, folder: str | None = None) -> Callable[..., Any]:
     """Import `module:function`; modules in the working folder are found too.
 
     Only for names of those who run the job: importing a module runs it. kind: what it is, for messages.
-    Raises RecipeError when there is none.
+    folder: where its module is looked for first. Raises RecipeError when there is none.
     """
     module_name, _, function_name = name.partition(":")
-    function: Any = getattr(_imported(module_name, name, kind), function_name, None)
+    function: Any = getattr(_imported(module_name, name, kind, folder), function_name, None)
     if not inspect.isfunction(inspect.unwrap(function)):
         raise RecipeError(
             f"{kind} {name!r}: {module_name} has no function {function_name}", "check the spelling"
@@ -42,14 +45,38 @@ def _source_file(function: Callable[..., Any]) -> Path:
     return Path(inspect.getsourcefile(inspect.unwrap(function)) or "<none>")
 
 
-def _imported(module_name: str, name: str, kind: str) -> Any:
+_HERE = "run from the folder that holds the module"
+
+
+def _imported(module_name: str, name: str, kind: str, folder: str | None) -> Any:
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    sys.path += [one for one in (folder, here) if one and one not in sys.path]
     try:
+        if folder:
+            _import_from(folder, module_name.partition(".")[0])
         return importlib.import_module(module_name)
+    except RecipeError:
+        raise
     except Exception as error:  # the user's own module, which may raise anything when it is imported
+        fix = f"put the module next to the job file, in {folder}" if folder else _HERE
+        raise RecipeError(f"{kind} {name!r}: cannot import {module_name!r}: {error}", fix) from error
+
+
+def _import_from(folder: str, top: str) -> None:
+    """Import a module or package of this folder before others of its name that Python may find."""
+    spec = PathFinder.find_spec(top, [folder])
+    if spec is None or spec.loader is None or spec.origin is None:
+        return
+    if top not in sys.modules:
+        module = module_from_spec(spec)
+        sys.modules[top] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[top]
+            raise
+    elif (other := getattr(sys.modules[top], "__file__", None)) and not os.path.samefile(other, spec.origin):
         raise RecipeError(
-            f"{kind} {name!r}: cannot import {module_name!r}: {error}",
-            "run from the folder that holds the module",
-        ) from error
+            f"the module {top!r} of {folder} cannot be imported: this process has another one, {other}",
+            "rename one of them, or render in another process",
+        )

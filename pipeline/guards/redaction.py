@@ -1,17 +1,21 @@
 """What of a URL, an option or another's text may be shown: all but what gives access to something.
 
 Places that we name go through `public_url`. Texts of other libraries quote whatever they were given; they go
-through `public_text`, which knows the secrets that this process was given (`keep_secrets`).
+through `public_text`, which knows the secrets that this process was given (`keep_secrets`), also as others
+write them: quoted, escaped or encoded.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
@@ -54,9 +58,19 @@ def public_text(text: str) -> str:
     """Return another's text without the secrets that we know, and its URLs as `public_url` shows them."""
     variables = {name: value for name, value in os.environ.items() if not FILE_NAME.search(name)}
     environment = {secret for secret in _worth_hiding(variables) if not os.path.exists(secret)}
-    for secret in sorted(_told | environment, key=len, reverse=True):
+    written = {form for secret in _told | environment for form in _written(secret)}
+    for secret in sorted(written, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return URL_IN_TEXT.sub(lambda url: public_url(url[0]), text) if "://" in text else text
+
+
+def public_texts(value: Any) -> Any:
+    """Return what a message holds, nested or not, with every text in it as `public_text` shows it."""
+    if isinstance(value, Mapping):
+        return {public_texts(key): public_texts(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public_texts(inner) for inner in value]
+    return public_text(value) if isinstance(value, str) else value
 
 
 def public_value(value: Any) -> Any:
@@ -80,6 +94,24 @@ def is_secret_name(name: str) -> bool:
     """Tell whether what goes by this name gives access to something, also where it is misspelt."""
     words = re.findall("[a-z]+", name.lower())
     return bool(SECRET_NAME.search(name)) or any(nearest(word, MISSPELT, cutoff=0.8) for word in words)
+
+
+@lru_cache(maxsize=4096)
+def _written(secret: str) -> frozenset[str]:
+    """Return a secret as libraries write it: in JSON, as Python's repr, in URLs, in HTML, in headers."""
+    raw = secret.encode(errors="surrogateescape")
+    forms = {
+        secret,
+        " ".join(secret.split()),  # in one line
+        *(json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)),
+        *(repr(secret)[1:-1], repr(raw)[2:-1], ascii(secret)[1:-1]),
+        *(quote(raw), quote(raw, safe=""), quote_plus(raw)),
+        html.escape(secret),
+        *(encode(raw).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)),
+    }
+    # Inside a text that has both quotation marks repr and JSON escape more than alone.
+    forms |= {form.replace("'", "\\'") for form in forms} | {form.replace('"', '\\"') for form in forms}
+    return frozenset(form for form in forms if len(form) >= MIN_LENGTH)
 
 
 def _worth_hiding(values: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.integrity import check_links
+from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as
@@ -24,7 +25,9 @@ IP_ADAPTER_IMAGE = "ip_adapter_image"
 MODEL_PREFIX = "ip-adapter/"  # before its files, among those of the model: no component can have this name
 # What diffusers reads of the file. Those for faces hold LoRAs too, or take what another network embeds.
 _KEYS = re.compile(r"image_proj\.(?!perceiver_res).+|ip_adapter\.\d+\.to_[kv]_ip\.weight")
+_IMAGE = "image_proj."
 _NORM = "image_proj.norm.weight"
+_MAX_SHOWN = 500  # characters of torch's own message
 _FIX = "check path, weights and image_encoder; the same files must be on every machine of the cluster"
 # It brings attention of its own, with weights that these do not reach, or were not tried with.
 _NOT_BESIDE = ("attention", "quantization", "layerwise_casting", "offload")
@@ -143,14 +146,17 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
     return replace(spec, parameters={**spec.parameters, IP_ADAPTER_IMAGE: image})
 
 
-def load_ip_adapter(pipe: Any, files: IpAdapterFiles) -> None:
-    """Load it as a plain call would, from a folder of the hashed files alone."""
+def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
+    """Load it as a plain call would, from a folder of the hashed files alone.
+
+    Raises ModelError for weights that are left over on either side.
+    """
     from framefleet.pipeline.model.sources.components import Component
     from framefleet.pipeline.model.sources.config_checks import check_sizes
+    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     adapter = files.adapter
-    names = {"weight_name": adapter.weights, "image_encoder_folder": adapter.image_encoder}
     encoder = Component(
         name=adapter.image_encoder,
         library="transformers",
@@ -159,6 +165,52 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles) -> None:
     )
     sizes = {file: (files.folder / file).stat().st_size for file in adapter.files}
     check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
+    _check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
     with sealed(files.folder, adapter.files) as place:
-        pipe.load_ip_adapter(str(place), subfolder="", local_files_only=True, **names)
+        networks, loaded = load_networks(
+            place,
+            [encoder],
+            dtype=pipe.dtype,
+            use_safetensors=True,
+            where=files.folder,
+        )
+        check_loaded(loaded, allow_unmatched=allow_unmatched)
+        pipe.register_modules(image_encoder=networks[encoder.name])  # or it would load one by itself
+        pipe.load_ip_adapter(str(place), subfolder="", weight_name=adapter.weights, local_files_only=True)
     pipe.set_ip_adapter_scale(adapter.scale)
+
+
+def _check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
+    """Raise ModelError unless the file holds what diffusers reads for this U-Net, and nothing else.
+
+    It numbers the attention to text by twos, and leaves out what it does not ask for.
+    """
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        keys = {*file.keys()}
+        image = {
+            key.removeprefix(_IMAGE): file.get_tensor(key).to("meta")
+            for key in keys
+            if key.startswith(_IMAGE)
+        }
+    to_text = [
+        name
+        for name in pipe.unet.attn_processors
+        if not name.endswith("attn1.processor") and "motion_modules" not in name
+    ]
+    places = {f"ip_adapter.{2 * at + 1}.to_{kind}_ip.weight" for at in range(len(to_text)) for kind in "kv"}
+    own = {key for key in keys if not key.startswith(_IMAGE)}
+    check_leftovers(
+        f"model.ip_adapter: {path}", unused=own - places, lacking=places - own, fix=_FIX, allowed=allowed
+    )
+    try:
+        with torch.device("meta"):
+            pipe.unet._convert_ip_adapter_image_proj_to_diffusers(image, low_cpu_mem_usage=False)
+    except (RuntimeError, LookupError) as error:  # torch's, of names and shapes; diffusers', of names
+        raise ModelError(
+            f"model.ip_adapter: {path} does not fit the image projection that it seems to be of: "
+            f"{' '.join(str(error).split())[:_MAX_SHOWN]}",
+            _FIX,
+        ) from error

@@ -23,13 +23,13 @@ from framefleet.pipeline.model.lora import LoraFile, fetch_lora
 from framefleet.pipeline.model.model import LEFT_OUT, Model, ModelSettings, Stage, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
-from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import options_left, packages_of, quantization_config, tune
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.model.sources.assembly import absent, assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -157,29 +157,27 @@ def _assembled(
 ) -> Any:
     """Return a pipeline with all weights that the stage needs, in host memory."""
     dtypes, components = for_diffusers(dtype), components_in(folder)
+    allow = settings.options.allow_unmatched_weights
     with sealed(folder, digests) as place:
         networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
-        pipe = assembled(
+        own, loaded = load_networks(
             place,
-            spec,
-            components,
-            networks=networks,
+            [one for one in components if one.has_weights and one.name not in networks],
             dtype=dtypes,
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantization,
+            where=folder,
         )
-    if quantization is None:  # what is packed is another weight, without the mark
-        loaded = {name: network for name, network in modules_of(pipe).items() if name not in networks}
-        _check_filled(loaded, folder)
+        pipe = assembled(place, spec, components, networks=networks | own)
+        check_loaded(loaded, allow_unmatched=allow)
     if adapter:
-        load_ip_adapter(pipe, adapter)
-        _check_filled({adapter.adapter.image_encoder: pipe.image_encoder}, adapter.folder)
+        load_ip_adapter(pipe, adapter, allow_unmatched=allow)
     if loras:
         from framefleet.pipeline.model.lora_loading import (
             load_loras,  # imports peft and diffusers' loaders: 3 s
         )
 
-        load_loras(pipe, loras)
+        load_loras(pipe, loras, allow_unmatched=allow)
     return pipe
 
 
@@ -188,20 +186,6 @@ def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
     if isinstance(dtype, str):
         return torch_dtype(dtype)
     return {component: torch_dtype(name) for component, name in dtype.items()}
-
-
-def _check_filled(networks: Mapping[str, torch.nn.Module], folder: Path) -> None:
-    """Raise ModelError for a network of which a weight is in none of its files.
-
-    diffusers leaves it empty; transformers makes one up, another each time, and marks those that it read.
-    """
-    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
-
-    for component, network in networks.items():
-        is_marked = isinstance(network, PreTrainedModel)
-        for name, weight in network.named_parameters():
-            if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False)):
-                raise ModelError(f"{folder / component} has no weight {name}", "fetch the model again")
 
 
 def _device(name: str) -> str:

@@ -15,7 +15,7 @@ from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_links, sha256_of
-from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_weights
+from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
 from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 
@@ -214,7 +214,8 @@ def _check_kind(name: str, where: str, lora: Lora) -> None:
 
 def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
     """Return the file to take. Raises ModelError when there is none, or no saying which."""
-    there, where = source.files, f"loras.{name}: {source.name}"
+    where = f"loras.{name}: {source.name}"
+    there = [found for found in source.files if found == file or not is_junk(found)]
     if file is not None:
         if file not in there:
             raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))

@@ -1,82 +1,115 @@
 """LoRA files into a pipeline, switched off; or why one does not fit it.
 
-diffusers only warns of weights that it has no place for, and renders without them; here they are refused.
-They are looked at under the names that diffusers' own loader gives them, so files of other programs (kohya,
-...) fit.
+diffusers drops some weights when it converts a file, and warns of others that it has no place for. Here each
+weight of the file must end in a layer of its adapter, and each weight of the adapter must be of the file.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
 )
-from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.lora import LoraFile, adapter_name
+from framefleet.pipeline.model.lora_origins import Sourced, sources_of
+from framefleet.pipeline.model.lora_refusals import (
+    SAVE_PREFIXED,
+    USE_OTHER,
+    changes_model,
+    other_adapter,
+    told_by_library,
+    uncountable,
+)
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
+from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, listed
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-# What a LoRA's own description may say besides peft's defaults. The rest makes it more than something added
-# to what a layer returns, and some of it names modules that peft imports.
-SAID = {
-    *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern"),
-    *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("alpha", "rank_dropout", "module_dropout", "rank_dropout_scale", "decompose_both", "decompose_factor"),
-    *("use_effective_conv2d", "auto_mapping", "base_model_name_or_path", "revision", "peft_type"),
-    *("task_type", "inference_mode", "peft_version"),
+_HALVES = {
+    ".lora_A.weight": ".lora_B.weight",
+    ".lora_B.weight": ".lora_A.weight",
+    ".lora_B.bias": ".lora_B.weight",
 }
-_PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
-HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
-MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
-_MAX_SHOWN = 80
-HALVES = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
+# What is added to something: where it is zero, as extracted LoRAs have it for all norms, it adds nothing.
+_ADDED = re.compile(r"\.(diff|diff_b|diff_m|lora_(up|down|A|B)\.(weight|bias))$")
+_LEFT_OUT = (
+    f"{USE_OTHER}, or merge it into a copy of the model; if its other weights are enough, set "
+    "`model.allow_unmatched_weights: true`"
+)
+_ALPHA = ".alpha"
+_AGAIN = "fetch it again, or use another LoRA"
+_Refusal = tuple[str, str]  # the reason, and the fix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where one weight of a LoRA belongs. layer: None where the model has no such layer."""
+    """Where one weight of a converted LoRA belongs. layer: None where the model has no such layer."""
 
-    key: str
+    part: str
+    key: str  # in there, as peft names it
     layer: nn.Module | None
     weight: Tensor
 
+    @property
+    def shown(self) -> str:
+        """Return the name of the file's weights, and this one's where it is another."""
+        key = f"{self.part}.{self.key}"
+        names = sources_of([self.weight])
+        is_same = {name.partition(".")[2] for name in names} <= {self.key}  # `component` says another part
+        return key if is_same else f"{listed(names)} ({key})"
 
-def check_loras_fit(files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Conversion:
+    """What diffusers makes of a file. weights: the file's. read: those of which a number was read."""
+
+    weights: Mapping[str, Any]
+    read: set[str] = field(default_factory=set)
+    places: list[Place] = field(default_factory=list)
+    alphas: dict[str, Any] = field(
+        default_factory=dict
+    )  # that are not multiplied into weights, but handed on
+
+
+def check_loras_fit(
+    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool = False
+) -> None:
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
     _refuse_without_support(files, spec.pipeline_class)
     if files:
         blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
-        load_loras(blank, files)
+        load_loras(blank, files, allow_unmatched=allow_unmatched)
 
 
-def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:
-    """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit."""
+def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
+    """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit.
+
+    allow_unmatched: leave out weights that diffusers has no use for, and log them.
+    """
     _refuse_without_support(files, type(pipe))
     for name, file in files.items():
-        if reason := _load(pipe, name, file):
-            raise ModelError(
-                f"loras.{name}: {file.path} does not fit {type(pipe).__name__}: {reason}",
-                "use a LoRA that was made for this model",
-            )
+        _load(pipe, name, file, allow_unmatched=allow_unmatched)
     for layer in _adapted_layers(pipe):
         layer.eval()  # made in training mode: a dropout would be on
         layer.set_adapter([])
@@ -87,21 +120,32 @@ def _refuse_without_support(files: Mapping[str, LoraFile], pipeline_class: type)
         raise ModelError(f"{pipeline_class.__name__} takes no LoRAs", "leave `loras:` out")
 
 
-def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
-    """Load one file; return why it does not fit."""
-    places: list[Place] = []
+def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> None:
+    where = f"loras.{name}: {file.path}"
+
+    def refuse(refusal: _Refusal | None) -> None:
+        if refusal:
+            raise ModelError(f"{where} does not fit {type(pipe).__name__}: {refusal[0]}", refusal[1])
+
+    conversion = _Conversion(weights=_weights_in(file.path, where))
+    names = conversion.weights.keys()
+    refuse(None if names else ("it holds no weights", USE_OTHER))
+    refuse(uncountable(names))
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
-        found = convert(*args, **kwargs)
-        parts = found if isinstance(found, tuple) else (found, None)
-        weights, metadata = parts[0], parts[-1]
-        places.extend(_places(pipe, weights, file.lora.component))
-        none = [] if places else ["it holds no weights"]
-        reason = next(chain(none, _misfits(places), _changes(metadata or {})), None)
-        if reason:
-            raise ValueError(reason)
-        return found
+        traced = {
+            key: Sourced.of(key, weight, conversion.read) if isinstance(weight, Tensor) else weight
+            for key, weight in conversion.weights.items()
+        }
+        parts = _as_tuple(convert(traced, *args[1:], **kwargs))
+        conversion.places.extend(_places(pipe, parts[0], file.lora.component))
+        for alphas in filter(None, parts[1:-1]):
+            conversion.alphas.update(alphas)
+        refuse(_misfit(conversion.places))
+        result = convert(*args, **kwargs)
+        refuse(changes_model(_as_tuple(result)[-1] or {}))
+        return result
 
     try:
         with alone(), _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
@@ -113,14 +157,42 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
                 local_files_only=True,
                 **({"load_into_transformer_2": True} if file.lora.component == "transformer_2" else {}),
             )
-    except Exception as error:  # ours, or whatever a converter or peft makes of a file that is not for them
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
-    adapted = [layer for layer in _adapted_layers(pipe) if adapter_name(name) in layer.r]
-    if any(_is_unfilled(layer) for layer in adapted):
-        return "it lacks weights that its own description names"
-    filled = {id(layer.base_layer) for layer in adapted}
-    unused = (place.key for place in places if id(_base(place.layer)) not in filled)
-    return next((f"diffusers has no use for {key}" for key in unused), None)
+    except FramefleetError:
+        raise
+    except Exception as error:  # whatever a converter or peft makes of a file that is not for them
+        check_scales(where, names)
+        refuse(told_by_library(error, names))
+    if not conversion.places:
+        refuse(
+            other_adapter(names) or (f"diffusers has no use for what it holds: {listed(names)}", USE_OTHER)
+        )
+    placed, lacking = _compare(pipe, conversion.places, adapter_name(name))
+    if conversion.alphas:
+        placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
+        conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
+    unused = {
+        key for key in names - placed - conversion.read if not _adds_nothing(key, conversion.weights[key])
+    }
+    if not allow_unmatched:
+        refuse(other_adapter(unused))
+    check_leftovers(where, lacking=lacking, fix=_AGAIN)
+    check_leftovers(where, unused=unused, fix=_LEFT_OUT, allowed=allow_unmatched)
+
+
+def _weights_in(path: Path, where: str) -> dict[str, Any]:
+    """Return what the file holds by name; nothing of a pickle of something else."""
+    try:
+        if path.suffix == SAFETENSORS:
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
+        raise ModelError(f"{where} cannot be read: {type(error).__name__}", "fetch it again") from error
+    return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
+
+
+def _as_tuple(result: Any) -> tuple[Any, ...]:
+    """Return what `lora_state_dict` gives: weights, alphas in some pipelines, the file's description."""
+    return result if isinstance(result, tuple) else (result, None)
 
 
 @contextmanager
@@ -136,12 +208,6 @@ def _no_false_alarms() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
-def _is_unfilled(layer: Any) -> bool:
-    """Whether something was made and not loaded, as DoRA's magnitudes where the file has none."""
-    is_real = any(not weight.is_meta for weight in layer.base_layer.parameters())
-    return is_real and any(weight.is_meta for weight in layer.parameters())
-
-
 def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> Iterator[Place]:
     for part in dict.fromkeys(key.partition(".")[0] for key in weights):
         own = {key.removeprefix(f"{part}."): w for key, w in weights.items() if key.startswith(f"{part}.")}
@@ -149,8 +215,11 @@ def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> 
         modules = network.named_modules() if isinstance(network, nn.Module) else ()
         layers = {name: module for name, module in modules if name}
         for key, weight in _as_peft_names(own, network).items():
-            layer = layers.get(key.partition(".lora_")[0].partition(".lokr_")[0])
-            yield Place(key=f"{component or part}.{key}", layer=layer, weight=weight)
+            yield Place(part=component or part, key=key, layer=layers.get(_layer_of(key)), weight=weight)
+
+
+def _layer_of(key: str) -> str:
+    return key.partition(".lora_")[0].partition(".lokr_")[0]
 
 
 def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
@@ -169,53 +238,93 @@ def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor
     return converted
 
 
-def _misfits(places: Iterable[Place]) -> Iterator[str]:
-    """Yield what is wrong, weight by weight."""
-    keys = {place.key for place in places}
+def _misfit(places: Collection[Place]) -> _Refusal | None:
+    """Return what is wrong with the first weight that does not fit."""
+    if homeless := [place for place in places if place.layer is None]:
+        other = other_adapter(sources_of(place.weight for place in homeless))
+        fix = SAVE_PREFIXED if all(place.key.startswith("model.") for place in homeless) else USE_OTHER
+        return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
+    keys = {(place.part, place.key) for place in places}
     for place in places:
         width, own = _widths(place)
-        if place.layer is None:
-            yield f"it has no layer for {place.key}"
-        elif width != own:
-            yield f"{place.key} is made for a layer {width} wide, and the model's is {own}"
-        elif ".lora_" not in place.key and ".lokr_" not in place.key:
-            yield f"{place.key} is not a weight of a LoRA"
-        elif any(half in place.key and place.key.replace(half, HALVES[half]) not in keys for half in HALVES):
-            yield f"{place.key} has no counterpart in the file"
-
-
-def _changes(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what in a LoRA's own description would change rows that do not use it, or never end."""
-    usual = LoraConfig().to_dict()
-    for key, value in metadata.items():
-        name = key.rpartition(".")[2]
-        if name not in SAID and value not in HARMLESS and value != usual.get(name):
-            yield f"it is one that changes the model's own weights ({key} is {repr(value)[:_MAX_SHOWN]})"
-        if name in _PATTERNS and not all(map(_is_simple, [value] if isinstance(value, str) else value or ())):
-            yield f"{key} is a pattern too complicated to be tried on every name: {repr(value)[:_MAX_SHOWN]}"
-
-
-def _is_simple(pattern: Any) -> bool:
-    """Tell whether a regular expression ends soon whatever it is tried on: nothing repeated is repeated."""
-    repeated = re.findall(r"[*+{?]", str(pattern))
-    return len(repeated) <= MAX_WILDCARDS and not re.search(r"\)[*+{?]", str(pattern))
+        half = next((half for half in _HALVES if place.key.endswith(half)), None)
+        if width != own:
+            return f"{place.shown} is made for a layer {width} wide, and the model's is {own}", USE_OTHER
+        if ".lora_" not in place.key and ".lokr_" not in place.key:
+            return f"{place.shown} is not a weight of a LoRA", USE_OTHER
+        if half and (place.part, place.key.removesuffix(half) + _HALVES[half]) not in keys:
+            return f"{place.shown} has no counterpart in the file", _AGAIN
+    return None
 
 
 def _widths(place: Place) -> tuple[int | None, int | None]:
     """Return for how wide a layer the weight is made, and how wide the model's is."""
-    base = _base(place.layer)
+    base = getattr(place.layer, "base_layer", place.layer)  # below that of an adapter that was loaded before
     if place.key.endswith(".lora_A.weight"):
         return place.weight.shape[1], getattr(base, "in_features", getattr(base, "in_channels", None))
-    if place.key.endswith(".lora_B.weight"):
+    if place.key.endswith((".lora_B.weight", ".lora_B.bias")):
         return place.weight.shape[0], getattr(base, "out_features", getattr(base, "out_channels", None))
     return None, None
 
 
-def _base(layer: Any) -> Any:
-    """Return the model's own layer below those of adapters that were loaded before."""
-    return getattr(layer, "base_layer", layer)
+def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[str], set[str]]:
+    """Return which of the file's weights are in an adapter, and which weights of it are not of the file."""
+    expected = {f"{place.part}.{_plain(place.key)}": place.weight for place in places}
+    layers = {f"{place.part}.{_layer_of(place.key)}": place for place in places}
+    filled = dict(_adapter_weights(pipe, adapter))
+    lacking = {
+        f"{key}, next to {layers[layer].shown}"
+        for key, layer in filled.items()
+        if layer in layers and key not in expected
+    }
+    return sources_of(weight for key, weight in expected.items() if key in filled), lacking
+
+
+def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterator[str]:
+    """Yield the alphas that their layers are scaled by, which are not those of all.
+
+    diffusers hands them on under its own names, and some layers (CLIP's `fc1`) have another one in peft.
+    """
+    for place in conversion.places:
+        for name in sources_of([place.weight]) if place.key.endswith(".lora_A.weight") else ():
+            alpha = conversion.weights.get(key := f"{_stem_of(name)}{_ALPHA}")
+            layer = getattr(pipe, place.part).get_submodule(_layer_of(place.key))
+            if alpha is not None and math.isclose(
+                layer.scaling[adapter], float(alpha) / place.weight.shape[0]
+            ):
+                yield key
+
+
+def _stem_of(name: str) -> str:
+    """Return the layer that one of the file's weights is of, as the file names it."""
+    return re.split(r"\.(lora|processor)[._]", name)[0]
+
+
+def _adapter_weights(pipe: Any, adapter: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each weight of an adapter, as files name it, and that of its layer."""
+    for part, network in _networks(pipe).items():
+        for name, layer in network.named_modules():
+            if isinstance(layer, BaseTunerLayer):
+                for key, _ in layer.named_parameters():
+                    pieces = key.split(".")
+                    if adapter in pieces and not key.startswith("base_layer."):
+                        pieces.remove(adapter)
+                        yield f"{part}.{name}.{_plain('.'.join(pieces))}", f"{part}.{name}"
+
+
+def _plain(key: str) -> str:
+    """Return a name without what peft's files leave out of some."""
+    return key.removesuffix(".weight") if "lora_magnitude_vector" in key else key
+
+
+def _adds_nothing(key: str, weight: Any) -> bool:
+    return bool(_ADDED.search(key)) and isinstance(weight, Tensor) and not weight.float().count_nonzero()
+
+
+def _networks(pipe: Any) -> dict[str, nn.Module]:
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
 
 
 def _adapted_layers(pipe: Any) -> list[Any]:
-    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    return [layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
+    modules = (layer for network in _networks(pipe).values() for layer in network.modules())
+    return [layer for layer in modules if isinstance(layer, BaseTunerLayer)]

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal
 from framefleet.pipeline.outputs.record_files import (
     FileState,
     Unsound,
@@ -55,6 +55,8 @@ DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id
 """
 
 DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
+_LATE = "it came after its driver had lost the output, or its rows are in a larger part; it does not count"
+_MERGED = "its rows are in another part, as a driver was killed while it merged parts; it does not count"
 _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
 
 
@@ -125,10 +127,14 @@ def damage_of_drafts(damage: Damage) -> Damage:
 
 def beside_parts(store: Store) -> Iterator[Damage]:
     """Yield what lies in records/ and is not read, and parts that are gone."""
-    live = {part.path for part in live_parts(store)}
+    live, seal = {part.path for part in live_parts(store)}, newest_seal(store)
     for path in store.list(RECORDS):
-        if path not in live:
-            yield Damage(kind="late" if part_of(path) else "foreign", path=path)
+        if path in live:
+            continue
+        if (part := part_of(path)) is None:
+            yield Damage(kind="foreign", path=path)
+        else:
+            yield Damage(kind="late", path=path, reason=_LATE if seal.is_late(part) else _MERGED)
     for path in gone_parts(store):
         yield Damage(
             kind="part", path=path, reason="it was there when the last driver began or ended, and is gone"

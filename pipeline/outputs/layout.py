@@ -33,7 +33,8 @@ part in records/ names is committed; all else is found again, made again or swep
     .verify/<run>/                verify             verify          never
     .doctor-<run>/                doctor             doctor          never
     gallery/, report.html, .json  gallery, report    anybody         never: made again
-    stars.jsonl                   gallery --serve    anybody         stars and notes of people
+    stars/<server>.jsonl          gallery --serve    anybody         stars and notes; of a clip the newest
+    stars.jsonl                   gallery --serve    anybody         all of them together: made again
 """
 
 from __future__ import annotations
@@ -47,4 +48,4 @@ DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"
 ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
-GALLERY, PICKS = "gallery", "stars.jsonl"
+GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"

@@ -19,6 +19,7 @@ from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
@@ -68,9 +69,27 @@ def check_where(columns: pa.Schema, condition: str) -> None:
 
 
 def columns_in(condition: str, columns: pa.Schema) -> list[str]:
-    """Return the columns that a condition may be about: those whose name stands in it."""
-    said = condition.casefold()
-    return [name for name in columns.names if name.casefold() in said or '"' in name]
+    """Return the columns that a condition may be about: those whose name stands in it.
+
+    Records of earlier versions may have names that differ in case alone, which SQL takes for one: that column
+    is meant whose case the condition has. Raises JobError where it has several, or none.
+    """
+    said = plain_name(condition)
+    by_name: dict[str, list[str]] = {}
+    for name in columns.names:
+        if plain_name(name) in said or '"' in name:
+            by_name.setdefault(plain_name(name), []).append(name)
+    return [_in_its_case(condition, names) for names in by_name.values()]
+
+
+def _in_its_case(condition: str, names: list[str]) -> str:
+    exact = [name for name in names if name in condition] if len(names) > 1 else names
+    if len(exact) == 1:
+        return exact[0]
+    raise JobError(
+        f"where: records have the columns {' and '.join(map(repr, names))}, which SQL takes for one",
+        "write the name of one of them in its own case",
+    )
 
 
 def _rows(table: pa.Table, condition: str) -> pa.Array:

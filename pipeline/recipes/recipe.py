@@ -22,6 +22,7 @@ from framefleet.pipeline.recipes.conditioning import (
     text_to_image_to_video,
     video_to_video,
 )
+from framefleet.pipeline.recipes.decorator import is_batched
 from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.keyframes import (
@@ -59,6 +60,7 @@ class Recipe:
 
     It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
     digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
+    is_batched: rows of it may be rendered together; a user's says so, see `framefleet.recipe`.
     needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
     check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
     pipeline: from a model's class and configs, model_index.json as "index", to the class whose call takes a
@@ -70,6 +72,7 @@ class Recipe:
     name: str
     function: Callable[..., Any]
     digest: str | None = None
+    is_batched: bool = True
     needs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] = _no_problems
@@ -184,10 +187,11 @@ _RECIPES = (
 BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
 
 
-def find_recipe(name: str) -> Recipe:
-    """Return a built-in recipe, or import `module:function`; modules in the working folder are found too.
+def find_recipe(name: str, folder: str | None = None) -> Recipe:
+    """Return a built-in recipe, or import `module:function`.
 
-    Only for names of those who run the job: importing a module runs it. Raises RecipeError when there is
+    folder: where its module may be, e.g. that of the job file; and in the current folder. Only for names of
+    those who run the job: importing a module runs it. Raises RecipeError when there is
     none, or it does not take `(pipe, request)`.
     """
     if name in BUILT_IN:
@@ -197,7 +201,7 @@ def find_recipe(name: str) -> Recipe:
             f"there is no recipe {name!r}",
             f"use one of {', '.join(BUILT_IN)}, or name yours as module:function",
         )
-    return _recipe_of(name, named_function(name))
+    return _recipe_of(name, named_function(name, folder=folder))
 
 
 def recipe_of_row(name: str, own: Recipe) -> Recipe:
@@ -236,7 +240,9 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
         raise RecipeError(
             f"recipe {name!r} does not take (pipe, request)", "give it these two parameters"
         ) from None
-    return Recipe(name=name, function=function, digest=source_digest(function))
+    return Recipe(
+        name=name, function=function, digest=source_digest(function), is_batched=is_batched(function)
+    )
 
 
 class KnownRecipes:
@@ -245,6 +251,11 @@ class KnownRecipes:
     def __init__(self, given: Mapping[str, Recipe] | None) -> None:
         self._found = dict(given or {})
         self._may_import = given is None
+
+    def surroundings(self) -> dict[str, list[str]]:
+        """Return what may have changed what all rows share: the digests of users' recipes; {} without any."""
+        digests = sorted({one.digest for one in self._found.values() if one.digest is not None})
+        return {"recipes": digests} if digests else {}
 
     def __getitem__(self, name: str) -> Recipe:
         """Raises RecipeError for a name that may not be given, or that nothing has."""

@@ -222,8 +222,10 @@ class Charges:
 
     def _took_s(self, clip: Clip) -> float:
         mine = (clip.row_id, clip.started_at)  # a row_id may be there twice
-        row = next(row for row in self._rows.values() if (row.row_id, row.started_at) == mine)
-        return row.compute_s + row.earlier.get("compute_s", 0.0)
+        rows = (row for row in self._rows.values() if (row.row_id, row.started_at) == mine)
+        if row := next(rows, None):
+            return row.compute_s + row.earlier.get("compute_s", 0.0)
+        return clip.seconds["compute_s"]  # of a clip that is asked for again, as its audit was put off
 
 
 def _worked_since(task: RowTask, row: RenderRow) -> float:

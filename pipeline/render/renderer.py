@@ -11,6 +11,7 @@ from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
@@ -20,10 +21,11 @@ from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
+from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
@@ -95,7 +97,7 @@ class Renderer:
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
-        known = KnownRecipes(recipes)
+        self._recipes = known = KnownRecipes(recipes)
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
@@ -116,7 +118,7 @@ class Renderer:
         self._encoders = Encoders(
             model,
             self._loras,
-            mode=self.batching.mode,
+            numerics=numerics | known.surroundings(),
             kept_in=embeddings,
             spending=self.clock.spending,
         )
@@ -131,7 +133,10 @@ class Renderer:
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
         audited = partial(self.clock.around, "audit", "", self._judge)
-        self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
+        self._audit_share = audit.limit
+        self._auditor = Auditor(
+            audit.odds() if self._is_audited else None, audited, self._is_audit_affordable
+        )
         self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
         self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
         self._hand_over = HandOver(model, self.batching, self._watch)
@@ -145,7 +150,17 @@ class Renderer:
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
-        return len(self._rows)
+        return len(self._rows) + self._auditor.num_put_off
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there are rows to render, and not only audits that were put off."""
+        return len(self._rows) > 0
+
+    @property
+    def room(self) -> int:
+        """How many more rows are worth having under way now."""
+        return self.capacity - len(self._rows)
 
     @property
     def prompt_lengths(self) -> PromptLengths | None:
@@ -175,7 +190,7 @@ class Renderer:
         bar = ProgressBar(requests, progress)
         try:
             while is_open or self.num_active:
-                while is_open and self.num_active < self.capacity:
+                while is_open and self.room > 0:
                     index, request = next(source, (-1, None))
                     if request is None:
                         is_open = False
@@ -198,16 +213,18 @@ class Renderer:
         row_id: str,
         checkpoint: bytes | None = None,
         *,
-        is_audited: bool | None = None,
+        is_audited: AuditOrder | None = None,
     ) -> None:
         """Take a request that was checked already.
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
-        whether it is rendered again and compared if it is batched; None: by chance, as `audit` says.
+        whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
+        row is here; None: by chance, as `audit` says.
         """
         self.read_ahead(request)
         self._auditor.order(row_id, is_audited)
-        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
+        is_alone = not self._recipes[request.recipe].is_batched
+        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
@@ -254,6 +271,8 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
+        if not self._rows and self._auditor.num_put_off:
+            return self._given_out(self._auditor.take_put_off(), may_put_off=False)
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
@@ -312,12 +331,13 @@ class Renderer:
                 found.append(outcome)
         found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
+        found += self._auditor.release()
         self.cancel()
         return found
 
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
-        self._auditor.order(row_id, None)
+        self._auditor.forget(row_id)
         try:
             for task in self._rows.drop(row_id):
                 self._batcher.drop(task)
@@ -348,6 +368,7 @@ class Renderer:
         self._reset()
         self._encoders.bring()
         self._rows.clear()
+        self._auditor.take_put_off()
         if self._places:
             self._places.finish()
 
@@ -423,15 +444,25 @@ class Renderer:
         if self._call.is_own(found.row):
             self._call.modules(found.row).restore()
 
+    def _is_audit_affordable(self) -> bool:
+        """Whether one more audit is within its share of this model's time."""
+        if self._audit_share is None:
+            return True
+        seconds = {WORKER_SECONDS.key(cause): spent for cause, spent in self.clock.seconds().items()}
+        return is_affordable(self._audit_share, ComputeTime.of(seconds))
+
     def _is_untouched(self, encoder: str) -> bool:
         """Whether an encoder is as it was loaded; for a user's recipe, down to the values of its weights."""
         row = self._row_at_work
         return self._loaded.is_untouched(encoder, values=row is not None and self._call.is_own(row))
 
-    def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
+    def _given_out(self, outcomes: Iterable[Outcome | None], *, may_put_off: bool = True) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
+        ended = [outcome for outcome in outcomes if outcome]
+        if may_put_off:
+            ended = self._auditor.put_off(ended, self._charges.told)
         with self.clock.spending("frames"):  # those that audits compare
-            ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
+            ready, doubtful = self._auditor.check(ended)
         self._charges.charge()
         if doubtful:
             self._begin_again()

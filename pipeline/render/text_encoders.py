@@ -48,11 +48,13 @@ class Encoders:
         model: Model,
         loras: LoraLayers,
         *,
-        mode: str,
+        numerics: Mapping[str, Any],
         kept_in: Store | None,
         spending: Spending = nullcontext,
     ) -> None:
-        """kept_in: where outputs are kept; the encoders are then on the GPU only while they are called.
+        """numerics: what decides outputs, besides files and environment.
+
+        kept_in: where outputs are kept; the encoders are then on the GPU only while they are called.
 
         parked: encoders whose weights come and go. alone: those that each row calls for itself. called: what
         calls of rows are answered of.
@@ -65,7 +67,7 @@ class Encoders:
         encoders = model.text_encoders() if kept_in else {}
         self._kept = NoEmbeddings()
         if kept_in:
-            self._kept = EMBEDDINGS[model.stage](kept_in, model, model.settings.numerics(mode), spending)
+            self._kept = EMBEDDINGS[model.stage](kept_in, model, numerics, spending)
         self._memo = Memo(self._kept)
         self._is_whole = model.stage == "whole"
         moving = encoders if self._is_whole else {}

@@ -99,15 +99,20 @@ def _fitting(kind: pa.DataType, value: ScoreValue) -> ScoreValue:
 
 
 def open_scores(
-    names: Sequence[str], clip: str | None = None, *, reserved: Collection[str] = ()
+    names: Sequence[str],
+    clip: str | None = None,
+    *,
+    reserved: Collection[str] = (),
+    folder: str | None = None,
 ) -> list[ClipScore]:
     """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
 
-    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. Only for
+    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. folder: where
+    modules are, besides the current folder. Only for
     names of those who run the job: importing a module runs it. Raises UserError for what is none, or is
     there twice.
     """
-    scores = [_score(name) for name in names]
+    scores = [_score(name, folder) for name in names]
     if clip is not None:
         function = open_similarity(clip)
         scores.append(
@@ -133,7 +138,7 @@ def load_scores(scores: Iterable[ClipScore]) -> None:
             score.function.load()
 
 
-def _score(name: str) -> ClipScore:
+def _score(name: str, folder: str | None) -> ClipScore:
     if name in OWN_SCORES:
         return OWN_SCORES[name]
     if name == SIMILARITY:
@@ -141,7 +146,7 @@ def _score(name: str) -> ClipScore:
     if ":" not in name:
         fix = did_you_mean(name, OWN_SCORES)
         raise JobError(f"there is no score {name!r}", f"{fix}; or name yours as module:function")
-    function = named_function(name, "score")
+    function = named_function(name, "score", folder=folder)
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:

@@ -124,6 +124,7 @@ def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
 
     from framefleet.pipeline.model.sources.components import Component
     from framefleet.pipeline.model.sources.config_checks import check_sizes
+    from framefleet.pipeline.model.sources.network_loading import LoadedNetwork, check_loaded
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     folder, files = Path(similarity.folder), dict(similarity.files)
@@ -132,13 +133,17 @@ def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
     sizes = {f"{folder.name}/{file}": (folder / file).stat().st_size for file in files}
     check_sizes(folder.parent, [clip], sizes, where=str(folder.parent), is_built=True)
     with sealed(folder, files) as place:
-        model = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).eval()
+        model, report = CLIPModel.from_pretrained(
+            place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+        loaded = LoadedNetwork(network=model, report=report, where=folder, is_packed=False)
+        check_loaded([loaded], allow_unmatched=False)
         processor = (
             CLIPImageProcessor.from_pretrained(place)
             if "preprocessor_config.json" in files
             else CLIPImageProcessor(**_sizes(model.config.vision_config.image_size))
         )
-        return model, processor, CLIPTokenizer.from_pretrained(place)
+        return model.eval(), processor, CLIPTokenizer.from_pretrained(place)
 
 
 def _sizes(side: int) -> dict[str, Any]:

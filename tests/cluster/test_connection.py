@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -86,3 +87,36 @@ def test_nobody_gets_a_dashboard_or_metrics_who_did_not_ask(found: dict[str, Any
 
 def test_it_leaves_nothing(found: dict[str, Any]) -> None:
     assert found["left"] == []
+
+
+JOIN = """
+import logging, sys
+import ray
+from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.everywhere import everywhere
+from framefleet.cluster.fleet.ray_folder import ray_folder_problem
+
+logging.basicConfig(level=logging.WARNING)
+ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=2**27, _temp_dir=sys.argv[1])
+with connect(None, num_cpus=0):
+    pass
+with everywhere("auto") as cluster:
+    print(*cluster.run(ray_folder_problem, timeout_s=60).values())
+"""
+
+
+def test_who_joins_a_ray_that_others_can_write_is_warned() -> None:
+    for mode in (0o755, 0o700):
+        with tempfile.TemporaryDirectory(dir="/tmp", prefix="fw-") as folder:  # pytest's own are closed
+            os.chmod(folder, mode)
+            ended = subprocess.run(
+                [sys.executable, "-c", JOIN, f"{folder}/ray"],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+            )
+        assert ended.returncode == 0, ended.stderr
+        said = f"other users of this machine can write {folder}/ray"
+        is_open = mode == 0o755
+        assert (said in ended.stderr, "mkdir -m 700" in ended.stderr) == (is_open, is_open)
+        assert (said in ended.stdout, "None" in ended.stdout) == (is_open, not is_open), "as doctor sees it"

@@ -85,3 +85,10 @@ def is_slow(process: Path) -> bool:
         return parent == str(os.getpid()) and (process / "comm").read_text() == "sleep\n"
     except OSError:
         return False
+
+
+def test_a_cluster_of_our_own_ends_by_itself_and_is_not_killed_after_a_wait() -> None:
+    with connect(None, num_cpus=1):
+        processes = ray._private.worker._global_node.all_processes
+        raylet = processes["raylet"][0].process
+    assert raylet.returncode == 0  # after a second of SIGTERM alone Ray kills it: then it is -9

@@ -88,9 +88,19 @@ def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_c
         first = fleet.render(rows())
         assert fleet.summary and fleet.summary.done == 0, "the weights of its files again"
         assert set(first["row_id"].to_pylist()) < row_ids
-        fleet.update({"unet": {"conv_in.bias": torch.zeros(1)}})
-        with pytest.raises(ModelError, match=r"the new weights of unet have no .+ \(on "):
-            fleet.render(rows())
+        good = model.pipe.unet.state_dict()
+        for weights, said in [
+            ({"unet": {"conv_in.bias": torch.zeros(1)}}, "the new weights of unet have no "),
+            ({"unet": {**good, "conv_in.bias": torch.zeros(1)}}, r"conv_in.bias has the shape \[1\], not"),
+            ({"nonsense": good}, "weights of 'nonsense' cannot be updated"),
+            ({"vae": good}, "name one of unet"),
+        ]:
+            with pytest.raises(ModelError, match=said):
+                fleet.update(weights)
+        assert fleet.render(rows())["row_id"].to_pylist() == first["row_id"].to_pylist()
+        fleet.update({"unet": good})
+        fleet.render(rows())
+        assert fleet.summary and fleet.summary.failed == 0
 
 
 def test_what_a_fleet_that_stays_does_not_take_is_refused(tmp_path: Path) -> None:

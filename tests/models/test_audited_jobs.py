@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -13,8 +14,11 @@ from framefleet import Audit, Request, load_model
 from framefleet.cluster.driver.progress import Summary
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate
+from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.verdict import DIFFERED, EQUAL, apart
+from framefleet.pipeline.render.row_queue import RenderRow
+from tests import hidden_state
 from tests.driven import render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
@@ -27,13 +31,16 @@ SIZES = SMALLEST["wan"] | {"max_sequence_length": 16, "num_inference_steps": STE
 def _render(
     folder: Path, recipe: str, prompts: list[str], **audit: Any
 ) -> tuple[Summary, list[dict[str, Any]]]:
-    """Render a row of each prompt; return the records in the order of the table."""
+    """Render a row of each prompt; return the records in the order of the table.
+
+    The recipe passes for one of framefleet's own, whose audits are made where its rows are batched.
+    """
     rows = [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(prompts)]
     table = write_table(folder / "t.parquet", rows)
-    values = job_values(
-        table, folder / "out", recipe=f"tests.hidden_state:{recipe}", defaults=SIZES, audit=audit
-    )
-    summary = render_driven(values)
+    values = job_values(table, folder / "out", recipe=recipe, defaults=SIZES, audit=audit)
+    own = Recipe(name=recipe, function=getattr(hidden_state, recipe))
+    with mock.patch.dict(BUILT_IN, {recipe: own}):
+        summary = render_driven(values)
     return summary, sorted(records_of(folder / "out"), key=lambda record: record["row_indices"])
 
 
@@ -79,3 +86,28 @@ def test_rows_that_a_certain_partner_makes_wrong_are_all_found_after_equal_audit
     assert len(summary.apart) == 1 and ROW_OUTCOMES.of(summary.figures, "withdrawn") > 0
     assert set(remarks) == {EQUAL, apart(DIFFERED)}
     assert _wrong(records, prompts) == []
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_job_of_26_rows_renders_at_most_one_row_a_second_time(num_workers: int, tmp_path: Path) -> None:
+    rows = [{"prompt": f"ball {n}", "seed": n, "width": 16 + 16 * (n % 4 == 0)} for n in range(26)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    sizes = {name: value for name, value in SIZES.items() if name != "width"}
+    plain, plain_call = [], PlainCalls.__call__
+
+    def counted(calls: PlainCalls, row: RenderRow) -> Any:
+        plain.append(row.row_id)
+        return plain_call(calls, row)
+
+    with mock.patch.object(PlainCalls, "__call__", counted):
+        summary = render_driven(
+            job_values(table, tmp_path / "out", defaults=sizes, batching={"min_gain": 0}),
+            num_workers=num_workers,
+        )
+    assert (summary.done, len(plain), AUDITS.total(summary.figures)) == (26, 1, 1)
+    records = records_of(tmp_path / "out")
+    (compared,) = [one for one in records if json.loads(one["environment"])["audit"] == EQUAL]
+    assert compared["row_id"] == plain[0]
+    assert compared["width"] == 16, "of the kind with the most rows"
+    assert summary.audits is not None
+    assert (summary.audits.num_kinds, summary.audits.num_kinds_compared) == (2, 1)

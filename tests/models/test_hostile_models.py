@@ -180,6 +180,10 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         config("scheduler/scheduler_config.json", num_train_timesteps=2**62),
         "and not a whole number from 1",
     ),
+    "a schedule without end": (
+        config("scheduler/scheduler_config.json", trained_betas=[0.1] * 3_000_000),
+        "lists more than 10,000 values",
+    ),
     "a schedule of lists": (config("scheduler/scheduler_config.json", flow_shift=[3]), "and not a number"),
     ENDLESS: (config("transformer/config.json", num_layers=10**12), "modules"),
     "thousands of layers": (config("transformer/config.json", num_layers=4_000), "modules"),

@@ -208,7 +208,9 @@ def test_adapters_for_faces_and_weights_that_are_left_out_are_refused(
         (faces, "norm.weight"),
         (lora, "to_k_lora"),
         ({}, "holds"),
-        (short, "ip_adapter.3|3.to_k"),
+        (short, r"has no weight ip_adapter\.3\.to_k"),
+        (whole | {"ip_adapter.99.to_k_ip.weight": torch.ones(2)}, r"nothing uses: ip_adapter\.99\.to_k_ip"),
+        (whole | {"image_proj.extra.weight": torch.ones(2)}, "extra.weight"),
     ):
         save_file(tensors, folder / WEIGHTS)
         with pytest.raises(ModelError, match=said):

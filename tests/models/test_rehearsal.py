@@ -88,7 +88,8 @@ from framefleet import plan
 from framefleet.cluster.worker.messages import Assignment, Loading
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import setup_of
+from framefleet.jobs.render.lanes import setup_of
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -103,7 +104,7 @@ values["model"] = {"path": str(tiny("wan")), "dtype": "fp32", "device": "cuda"}
 assert plan(values, gpu_memory="24GB").memory.measured_gb is None
 
 def told(largest, requests, room=None):
-    worker = Worker(setup_of(resolved))
+    worker = Worker(setup_of(resolved, LaneKey()))
     while isinstance(worker.start(), Loading):
         pass
     held.append(torch.cuda.memory_allocated())

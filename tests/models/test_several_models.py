@@ -18,6 +18,7 @@ from framefleet.jobs.render.recalled_survey import recall_survey
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -160,7 +161,9 @@ def test_an_output_goes_on_is_verified_and_reported_by_model(rendered: tuple[Pat
 def test_rows_that_are_added_while_it_runs_go_to_their_models(tmp_path: Path) -> None:
     rows = two_model_rows(6)
     values = two_models(tmp_path, rows[:3])
-    summary = render_driven(values, num_workers=2, meanwhile=lambda: framefleet.add(values, rows[3:]))
+    summary = render_driven(
+        values, num_workers=2, meanwhile=lambda: framefleet.add(values, rows[3:], wait_s=0)
+    )
     assert (summary.done, summary.failed) == (6, 0)
     records = sorted(records_of(tmp_path / "out"), key=lambda record: record["row_indices"])
     assert [record["model_name"] for record in records] == [*MODELS] * 3
@@ -171,7 +174,7 @@ def test_a_table_that_was_checked_before_is_not_checked_again(tmp_path: Path) ->
     first_run(values)
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
         assert recall_survey(resolved, index, Callback())
-        assert [index.num_pending(number) for number in resolved.rows.numbers_of(MODELS)] == [3, 2]
+        assert [index.num_pending(lane) for lane in map(LaneKey, MODELS)] == [3, 2]
 
 
 def test_models_may_be_added_and_none_be_changed(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def test_a_missing_file_is_refused(locked: Path) -> None:
 def test_a_worker_loads_the_drivers_files_and_no_others_of_its_folder(folder: Path) -> None:
     expected = model_files(folder)
     (folder / "text_encoder" / "adapter_config.json").write_text('{"base_model_name_or_path": "org/name"}')
-    (folder / "transformer" / f"{WEIGHTS}.index.json").write_text('{"weight_map": {"w": "none.safetensors"}}')
+    (folder / "transformer" / f"{WEIGHTS}.index.json").write_text(
+        '{"metadata": {}, "weight_map": {"w": "none.safetensors"}}'
+    )
     model = load(ModelSettings(path=str(folder)), expected)
     assert model.digests == expected
 

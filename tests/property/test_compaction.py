@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, sweep_late
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.long import examples
 from tests.outputs import committed_row_ids, row_ids_of
@@ -50,7 +50,6 @@ class World:
 
     def drive(self) -> None:
         with DriverLock(self.store, beat_s=3600) as lock:
-            sweep_late(self.store, lock)
             self.num_rows = sum(map(len, committed_row_ids(self.store)))
             run, compactor = new_run(lock.epoch), Compactor(self.store, lock)
             writer = PartWriter(self.store, RECORDS, RECORD_FIELDS, run=run)
@@ -141,8 +140,7 @@ def test_each_reader_sees_each_row_once_whoever_is_killed_when(steps: list[tuple
                 {"list": world.list, "kill": world.kill}.get(step, world.check)()
         world.check()
         world.kill()
-        with DriverLock(world.store, beat_s=3600) as lock:
-            sweep_late(world.store, lock)
+        with DriverLock(world.store, beat_s=3600):
             there = [row_ids_of(world.store, part.path) for part in parts_in(world.store, RECORDS)]
     rows = Counter(row_id for row_ids in there for row_id in row_ids)
     assert set(rows.values()) <= {1}, "what does not count is swept, for readers of the folder"

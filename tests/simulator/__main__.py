@@ -17,8 +17,9 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest
 from framefleet.cluster.fleet.settings import ElasticWorkers
+from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet, FaultyRun, FaultySimulation
-from tests.simulator.several_models import SeveralModels, SimulatedModel
+from tests.simulator.several_lanes import SeveralLanes, SimulatedLane
 
 MACHINES_PER_SICK = 10  # one machine in so many is sick, with `--sick`
 RATES = {
@@ -113,10 +114,10 @@ def of_several_models(num_rows: int, fleet: FaultyFleet, faults: FaultPolicy) ->
     kinds = {"image": (0.5, 30.0), "video": (30.0, 120.0), "large": (200.0, 300.0)}  # seconds: a row, loading
     whole_s = num_rows / sum(1 / row_s for row_s, _ in kinds.values())
     models = {
-        name: SimulatedModel(num_rows=round(whole_s / row_s), row_s=row_s, load_s=load_s)
+        LaneKey(name): SimulatedLane(num_rows=round(whole_s / row_s), row_s=row_s, load_s=load_s)
         for name, (row_s, load_s) in kinds.items()
     }
-    simulation = SeveralModels(models, fleet, faults=faults)
+    simulation = SeveralLanes(models, fleet, faults=faults)
     outcome = simulation.run()
     yield from told(outcome, fleet, sum(one.num_rows for one in models.values()))
     loads = ", ".join(f"{name} {num}" for name, num in simulation.num_loads.items())

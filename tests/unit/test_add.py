@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.holder import this_process
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.stop import Stop
@@ -29,6 +33,7 @@ from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.seals import epoch_path
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import command
@@ -55,13 +60,14 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         node="",
         pid=0,
     )
-    with closing(resolved), closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+    with closing(resolved), closing(RowIndex()) as index, DriverLock(resolved.store, beat_s=0.05) as lock:
         survey = survey_rows(resolved, index, Callback())
         claim(resolved)
         mark_done(resolved, index, Callback())
         write_rows(resolved, index, lock)
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         work = replace(work, more=Additions(resolved, survey, index, lock).take)
+        lock.takes_tables = True
 
         def then(what: Callable[[], None]) -> Callable[[], None]:
             def do() -> None:
@@ -93,7 +99,7 @@ def check_whole(values: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 @pytest.mark.parametrize("turn", [1, 4])  # while rows wait, and as the last are under way
 def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str, Any]) -> None:
-    summary = run(values, at={turn: lambda: framefleet.add(values, LATER) and None})
+    summary = run(values, at={turn: lambda: framefleet.add(values, LATER, wait_s=0) and None})
     assert summary and (summary.done, summary.failed) == (9, 0)
     check_whole(values, [*ROWS[:7], *LATER])
     with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
@@ -104,19 +110,70 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
     check_whole(values, [*ROWS[:7], *LATER])
 
 
+@pytest.mark.parametrize("turn", [1, 5, 6, 7, 8, 99])  # to the last, and after it
+def test_who_adds_rows_hears_whether_they_are_rendered(
+    turn: int, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_checked, is_there, is_stored = (threading.Event() for _ in range(3))
+    upload = Store.upload
+
+    def upload_then(store: Store, path: str, source: Path) -> None:
+        if not path.startswith("tables/"):
+            upload(store, path, source)
+            return
+        is_checked.set()
+        assert is_there.wait(60)
+        upload(store, path, source)
+        is_stored.set()
+
+    def at_turn() -> None:
+        assert is_checked.wait(60)
+        is_there.set()
+        assert turn > 1 or is_stored.wait(60)  # else both go on at once
+
+    run({**values, "table": str(write_table(Path(values["table"]), ROWS[:1]))})
+    write_table(Path(values["table"]), ROWS[:7])
+    monkeypatch.setattr(Store, "upload", upload_then)
+    with ThreadPoolExecutor(1) as people:
+        later = people.submit(framefleet.add, values, LATER)
+        run(values, at={turn: at_turn})
+        is_there.set()
+        added = later.result()
+    is_rendered = len(records_of(values["output"])) == 9
+    assert added.will_render is is_rendered
+    assert is_rendered or turn > 1
+    run(values)
+    check_whole(values, [*ROWS[:7], *LATER])
+
+
+def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(
+    values: dict[str, Any],
+) -> None:
+    run(values)
+    store, driver = Store(values["output"]), this_process("another")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    store.write(epoch_path(2), replace(driver, pid=ended.pid, process_started="1").to_bytes())
+    added = framefleet.add(values, ROWS[7:8])
+    assert (added.is_running, added.will_render) == (False, False)
+    store.write(epoch_path(2), replace(driver, machine="elsewhere").to_bytes())
+    added = framefleet.add(values, ROWS[8:], wait_s=0.1)
+    assert (added.is_running, added.will_render) == (True, None)
+
+
 def test_rows_that_were_rendered_before_they_left_the_table_are_not_rendered_again(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     run({**values, "table": str(write_table(tmp_path / "t.parquet", ROWS[5:]))})
     write_table(tmp_path / "t.parquet", ROWS[:5])
-    summary = run(values, at={1: lambda: framefleet.add(values, ROWS[4:]) and None})
+    summary = run(values, at={1: lambda: framefleet.add(values, ROWS[4:], wait_s=0) and None})
     assert summary and summary.done == 5
     check_whole(values, [*ROWS[:5], *ROWS[4:]])
 
 
 def test_a_run_that_is_interrupted_leaves_added_rows_to_the_next(values: dict[str, Any]) -> None:
     def add_and_interrupt() -> None:
-        framefleet.add(values, LATER)
+        framefleet.add(values, LATER, wait_s=0)
         interrupt()
 
     assert run(values, at={4: add_and_interrupt}) is None
@@ -143,7 +200,7 @@ def test_a_damaged_file_of_added_rows_does_not_end_a_run(
     values: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     def damage() -> None:
-        Path(framefleet.add(values, LATER).url).write_bytes(b"PAR1")
+        Path(framefleet.add(values, LATER, wait_s=0).url).write_bytes(b"PAR1")
 
     with caplog.at_level(logging.WARNING):
         summary = run(values, at={1: damage})

@@ -157,7 +157,13 @@ def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
         "at most 2,994 of all rows (3.0 %) differ"
     )
     said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
-    assert said == "5 of 100 rows were rendered again and compared: all equal (`audit.at_most` compares more)"
+    bound = "at most 94 of all rows (94 %) differ, as few were compared (`audit.at_most` compares more)"
+    assert said == f"5 of 100 rows were rendered again and compared: all equal; with 95 % confidence, {bound}"
+    few = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
+    said = audit_line(few, 26)
+    assert said.startswith("1 of 26 rows was rendered again and compared: equal; with 95 % confidence")
+    assert "at most 25 of all rows (97 %) differ" in said
+    assert said.endswith("; of 2 of 3 kinds of rows none was compared")
     assert audit_line(AuditFigures(), 7) == "no audits were needed: no row was batched"
     shares = [share_text(share) for share in (0, 0.02991, 1.0, 0.00101, 1e-7)]
     assert shares == ["0 %", "3.0 %", "100 %", "0.11 %", "0.000010 %"]
@@ -168,12 +174,14 @@ def test_a_plan_says_how_many_audits_there_will_be() -> None:
     found = plan_audits(Audit(), Batching(), shapes, num_pending=100_000)
     assert found is not None
     assert found.num_audits == pytest.approx(113, abs=1)
-    assert (round(found.share, 5), found.most_wrong) == (0.00113, 2994)
+    assert (round(found.share, 5), found.most_wrong) == (0.00113, 3567), (
+        "rows that the share passes over count too"
+    )
     asked = plan_audits(Audit(at_most=0.001), Batching(), shapes, num_pending=100_000)
     assert asked is not None
     assert (asked.most_wrong, round(asked.num_audits, -2)) == (100, 2900)
     assert plan_audits(Audit(every=0), Batching(), shapes, num_pending=9) is None
-    assert plan_audits(Audit(), Batching(max_rows=1), shapes, num_pending=9) is None
+    assert plan_audits(Audit(), Batching(max_rows=1), shapes, num_pending=9) is not None
     assert plan_audits(Audit(), Batching(mode="fast"), shapes, num_pending=9) is None
     assert plan_audits(Audit(), Batching(), shapes, num_pending=0) is None
 

@@ -23,6 +23,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.text import bytes_text, read_bytes
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.outputs import UNDER_WAY, write_driver, write_output
@@ -148,10 +149,10 @@ def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     with closing(resolve_job(job_from_mapping(values | {"budget": {"hours": 2}}), Callback())) as resolved:
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
-        assert render.work_of(resolved, None, None, run="r1").over_budget(Spent())  # type: ignore[arg-type]
+        assert render.work_of(resolved, RowIndex(), None, run="r1").over_budget(Spent())  # type: ignore[arg-type]
         assert not looked
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=3600))
-        render.work_of(resolved, None, None, run="r1")  # type: ignore[arg-type]
+        render.work_of(resolved, RowIndex(), None, run="r1")  # type: ignore[arg-type]
         assert looked
 
 

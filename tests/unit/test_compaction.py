@@ -22,6 +22,7 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.damage import beside_parts
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts import compaction
@@ -37,7 +38,7 @@ from framefleet.pipeline.outputs.parts.parts import (
     record_in,
 )
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, sweep_late
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_table
@@ -147,10 +148,29 @@ def test_a_kill_before_all_small_parts_are_gone_shows_no_row_twice_and_is_finish
     assert records_in(store) == before
     assert Output(store).counts().done == NUM_ROWS
     assert not gone_parts(store)
-    with DriverLock(store) as lock:
-        sweep_late(store, lock)
+    with DriverLock(store):
         assert len(store.list(RECORDS)) == 1
     assert records_in(store) == before
+
+
+def test_compact_after_a_killed_one_leaves_each_row_once_for_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+    import pandas
+
+    def killed(store: Store, paths: Iterable[str]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete_many", killed)
+        with pytest.raises(KeyboardInterrupt):
+            framefleet.compact(store.url_of(""))
+    folder = store.url_of(RECORDS)
+    assert len(pandas.read_parquet(folder)) == 2 * NUM_ROWS
+    framefleet.compact(store.url_of(""))
+    assert len(pandas.read_parquet(folder)) == NUM_ROWS
+    assert duckdb.sql(f"SELECT count(*) FROM '{folder}/*.parquet'").fetchall() == [(NUM_ROWS,)]
 
 
 def test_a_part_that_does_not_count_yet_is_not_read_and_goes(
@@ -169,8 +189,9 @@ def test_a_part_that_does_not_count_yet_is_not_read_and_goes(
             framefleet.compact(store.url_of(""))
     assert len(store.list(RECORDS)) == 51
     assert committed_row_ids(store) == before
-    with DriverLock(store) as lock:
-        assert len(sweep_late(store, lock)) == 1
+    assert [damage.kind for damage in beside_parts(store)] == ["late"]
+    with DriverLock(store):
+        assert len(store.list(RECORDS)) == 50
     assert committed_row_ids(store) == before
 
 

@@ -20,6 +20,7 @@ from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import clip_presence
+from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
@@ -131,6 +132,21 @@ def mended_by(out: Path, hold: Hold) -> Mended:
     store = Store(str(out))
     put_back(store, hold)
     return mend(store, hold, Callback())
+
+
+def test_parts_that_others_would_count_are_not_called_well(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DriverLock(Store(str(out))) as lock, monkeypatch.context() as patch:
+        patch.setattr(Store, "delete_many", lambda store, paths: None)  # as where it is killed before
+        before = Compactor(lock._store, lock).compact().num_before
+    assert before > 1
+    verified = command("verify", out, "--files")
+    assert verified.exit_code == 1 and "all is well" not in verified.stderr
+    assert "`framefleet compact " in verified.stderr
+    assert "its rows are in another part" in " ".join(verified.stdout.split())
+    assert command("compact", out).exit_code == 0
+    assert "all is well" in command("verify", out, "--files").stderr
 
 
 def test_a_whole_output_is_said_to_be(job: Path, out: Path) -> None:

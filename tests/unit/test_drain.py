@@ -22,7 +22,7 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.events import Event, Leaving, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.checkpointer import checkpoint_path
-from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
+from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -31,6 +31,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.rows import RECORD
@@ -84,7 +85,10 @@ class Workers:
     def drain(self, worker: str) -> None:
         self.draining.add(worker)
 
-    def retire(self, worker: str, model: str | None = None) -> None:
+    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        """They serve any lane."""
+
+    def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         assert not self.hands.pop(worker)
         self.retired.append((worker, not self.has_too_many))
 

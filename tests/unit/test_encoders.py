@@ -20,6 +20,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 
@@ -64,22 +65,22 @@ def test_workers_encode_as_many_as_asked_as_long_as_there_is_text_and_then_denoi
     ):
         survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, lock, run="r")
-        assert work.setups[""].stage == "denoise" and work.setups[ENCODER_POOL].stage == "encode"
-        assert work.setups[""].keep_embeddings and work.device_name == ""  # of the first worker
+        assert work.setups[LaneKey()].stage == "denoise" and work.setups[ENCODER_POOL].stage == "encode"
+        assert work.setups[LaneKey()].keep_embeddings and work.device_name == ""  # of the first worker
         lanes = Lanes(work, lambda row_id, pending: False, lambda added: None)
-        assert lanes.next_model({}) == ENCODER_POOL
-        assert lanes.next_model({ENCODER_POOL: 1}) == ""
+        assert lanes.next_lane({}) == ENCODER_POOL
+        assert lanes.next_lane({ENCODER_POOL: 1}) == LaneKey()
         lanes.fill()
-        for worker, model in (("e", ENCODER_POOL), ("d", "")):
+        for worker, model in (("e", ENCODER_POOL), ("d", LaneKey())):
             lanes.join(worker, model, load_s=1.0).dispatcher.join(worker)
-        assert lanes.move_from("d", {ENCODER_POOL: 1, "": 1}) is None
-        assert lanes.move_from("d", {"": 1}) == ENCODER_POOL  # the one that encoded is gone
+        assert lanes.move_from("d", {ENCODER_POOL: 1, LaneKey(): 1}) is None
+        assert lanes.move_from("d", {LaneKey(): 1}) == ENCODER_POOL  # the one that encoded is gone
         first = lanes.of("e").dispatcher
         while lease := first.lease("e", 0.0):
             for leased in lease.rows:
                 assert lanes.encoded("e", leased.row.row_id, 9.0)
-        assert lanes.next_model({"": 1}) == ""
-        assert lanes.move_from("e", {ENCODER_POOL: 1}) == ""  # nobody denoises
+        assert lanes.next_lane({LaneKey(): 1}) == LaneKey()
+        assert lanes.move_from("e", {ENCODER_POOL: 1}) == LaneKey()  # nobody denoises
         lanes.fill()
         assert not lanes.finished
         lanes.close()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import tarfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import framefleet
 from framefleet.jobs.export.choice import ExportFormat
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.small_output import PROMPT, rendered
@@ -290,3 +296,79 @@ def test_a_folder_for_datasets_is_described_as_croissant(
     (to / "croissant.json").write_text("{}")
     exported(tmp_path, "hf", shard_rows=3, caption="{prompt}, {note}")
     assert (to / "croissant.json").read_text() == "{}", "somebody's own stays"
+
+
+def test_datasets_opens_one_clip_and_a_folder_of_splits(tmp_path: Path) -> None:
+    import datasets
+
+    (record,) = rendered(Store(str(tmp_path / "out")), 1)
+    for place, options in (("to", {}), ("split", {"validation": 0.999999})):
+        folder = exported(tmp_path, "hf", place, **options)
+        loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / f"cache-{place}"))
+        (split,) = loaded
+        assert split == ("validation" if options else "train")
+        assert loaded[split]["row_id"] == [record["row_id"]]
+        assert loaded[split].features["video"] == datasets.Video()
+
+
+MAPS = pa.map_(pa.string(), pa.int64())
+ENTRIES = [{"key": "a", "value": 1}]
+
+
+@pytest.mark.parametrize("format", ["parquet", "hf"])
+@pytest.mark.parametrize(
+    ("column", "read"),
+    [
+        (pa.array([[("a", 1)]], MAPS), ENTRIES),
+        (pa.array([[[("a", 1)], None]], pa.list_(MAPS)), [ENTRIES, None]),
+        (pa.array([[[("a", 1)]]], pa.large_list(MAPS)), [ENTRIES]),
+        (pa.array([[[("a", 1)]]], pa.list_(MAPS, 1)), [ENTRIES]),
+        (pa.array([{"x": [("a", 1)]}], pa.struct([("x", MAPS)])), {"x": ENTRIES}),
+        (
+            pa.array([[("a", [("a", 1)])]], pa.map_(pa.string(), MAPS)),
+            [{"key": "a", "value": ENTRIES}],
+        ),
+        (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))), b"0" * 16),
+        (pa.array([Decimal("1.5")]), Decimal("1.5")),
+        (pa.array(["x"]).dictionary_encode(), "x"),
+    ],
+)
+def test_datasets_opens_carried_columns_of_any_type(
+    tmp_path: Path, column: pa.Array, read: object, format: ExportFormat
+) -> None:
+    import datasets
+
+    rendered(Store(str(tmp_path / "out")), 1, carried={"mine": column})
+    folder = exported(tmp_path, format)
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["mine"][0] == read
+
+
+def test_what_was_swept_is_among_the_columns(tmp_path: Path) -> None:
+    swept = {
+        "arguments": [{"prompt": "x", "guidance_scale": scale, "sigmas": [1.0]} for scale in (1.0, 2.0, 2.0)],
+        "guidance_scale": [1.0, 2.0, 2.0],
+    }
+    kinds = {"scheduler": ["euler", "euler", "lcm"], "seed": [0, 0, 0]}
+    committed(Store(str(tmp_path / "out")), swept | kinds)
+    row = pq.read_table(exported(tmp_path, "parquet")).to_pylist()[0]
+    assert {"guidance_scale", "scheduler", "prompt", "seed"} <= row.keys()
+    assert not {"arguments", "recipe", "model_digest", "sigmas"} & row.keys()
+    swept["arguments"][0]["sigmas"] = [0.5]
+    committed(Store(str(tmp_path / "listed")), swept | kinds)
+    framefleet.export(str(tmp_path / "listed"), str(tmp_path / "lists"), format="parquet")
+    rows = pq.read_table(tmp_path / "lists").to_pylist()
+    assert [json.loads(row["arguments"])["sigmas"] for row in rows] == [[0.5], [1.0], [1.0]]
+
+
+def committed(store: Store, values: dict[str, list[Any]]) -> None:
+    """Commit rows of these values as one part. Columns that records do not have are arguments."""
+    rows = rendered(store, len(values["seed"]))
+    store.delete_all("records")
+    own = {name: column for name, column in values.items() if name not in RECORD_FIELDS.names}
+    arguments = pa.schema([(name, pa.array(column).type) for name, column in own.items()])
+    writer = PartWriter(store, "records", record_schema(pa.schema([]), arguments), run=new_run(1))
+    for number, row in enumerate(rows):
+        ours = {name: column[number] for name, column in values.items()}
+        writer.add(None, row | ours | {"arguments": canonical_json(ours["arguments"])})
+    writer.flush()

@@ -56,9 +56,9 @@ def write_picks(tmp_path: Path, *lines: dict[str, Any]) -> str:
 
 def test_by_default_columns_are_what_a_trainer_needs(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     rows, found = exported(tmp_path)
-    size = {"height", "width", "num_frames", "fps", "duration_s"}
-    assert set(rows[0]) == {"row_id", "prompt", "style", "sharpness", "seed", "video", *size}
-    assert {*found.columns_left_out} == {*RECORD_FIELDS.names, "guidance_scale", "empty"} - {*rows[0]}
+    size, varied = {"height", "width", "num_frames", "fps", "duration_s"}, {"guidance_scale"}
+    assert set(rows[0]) == {"row_id", "prompt", "style", "sharpness", "seed", "video", *size, *varied}
+    assert {*found.columns_left_out} == {*RECORD_FIELDS.names, "empty"} - {*rows[0]}
     content = b"".join(path.read_bytes() for path in (tmp_path / "to").glob("*.parquet"))
     table = pq.read_table(tmp_path / "to").drop_columns(["video"])
     for name in ("model", "node", "worker", "uri"):

@@ -21,6 +21,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -47,7 +48,7 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
 def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", ROWS)
     retries = {"attempts": 5, "worker_deaths": 7, "faults": 2}
-    work = work_of(_resolved(tmp_path, retries=retries), None, None, run="r1")  # type: ignore[arg-type]
+    work = work_of(_resolved(tmp_path, retries=retries), RowIndex(), None, run="r1")  # type: ignore[arg-type]
     assert work.faults == FaultPolicy(**retries)
 
 
@@ -74,7 +75,15 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
         survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, None, run="r1")  # type: ignore[arg-type]
         dispatcher = Dispatcher(size=LeaseSize(max_rows=1), order=order_of(order, Paces()))
-        feed = Feed(work, dispatcher, {}, lambda row_id, pending: False, lambda added: None)
+        feed = Feed(
+            work,
+            dispatcher,
+            {},
+            lambda row_id, pending: False,
+            lambda added: None,
+            lane=LaneKey(),
+            table=work.table,
+        )
         feed.fill()
         dispatcher.join("w")
         leases = [dispatcher.lease("w", 0.0)]

@@ -5,9 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
+import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,8 +39,15 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
+def s3_like() -> Store:
+    """Return an output in a store that can neither append nor create on condition."""
+    return Store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
 def served(output: Store) -> Iterator[GalleryServer]:
     output.delete("stars.jsonl")
+    output.delete_all("stars")
     with GalleryServer(output) as server:
         yield server
 
@@ -131,6 +143,41 @@ def test_what_several_people_choose_at_once_is_kept_and_exported(
     assert picked(output.url_of("stars.jsonl"), {}) == picks  # without a star it is not chosen
 
 
+def test_what_is_chosen_through_several_servers_at_once_is_kept(
+    output: Store, served: GalleryServer, s3_like: Store
+) -> None:
+    for store in (output, s3_like):
+        with GalleryServer(store) as one, GalleryServer(store) as other:
+            changes = [{"row_id": f"{n:032x}", "stars": n % 5 + 1} for n in range(120)]
+            servers = [(one, other)[n % 2] for n in range(120)]
+            with ThreadPoolExecutor(8) as people:
+                answers = list(people.map(lambda at, change: ask(at, "picks", change)[0], servers, changes))
+            assert answers == [200] * 120
+            kept = {one["row_id"]: one["stars"] for one in changes}
+            assert ask(other, "picks", changes[0] | {"stars": 5})[0] == 200  # of a clip of the other server
+            assert ask(one, "picks", {"row_id": changes[1]["row_id"]})[0] == 200  # and taken back
+            del kept[changes[1]["row_id"]]
+            kept[changes[0]["row_id"]] = 5
+            for server in (one, other):
+                found = dict(json.loads(ask(server, "picks")[1]))
+                assert {row_id: pick["stars"] for row_id, pick in found.items()} == kept
+        lines = [json.loads(line) for line in store.read("stars.jsonl").splitlines()]
+        assert {line["row_id"]: line["stars"] for line in lines} == kept
+        store.delete("stars.jsonl")  # as where a server was killed before it wrote it
+        with GalleryServer(store) as server:
+            assert len(json.loads(ask(server, "picks")[1])) == 119
+        store.delete_all("stars")
+
+
+def test_stars_of_earlier_versions_stay_and_can_be_changed(output: Store, served: GalleryServer) -> None:
+    output.write("stars.jsonl", b'{"row_id": "%032x", "stars": 2, "note": ""}\n' % 7)
+    assert dict(json.loads(ask(served, "picks")[1]))[f"{7:032x}"]["stars"] == 2
+    assert ask(served, "picks", {"row_id": ROW, "stars": 1})[0] == 200
+    assert len(json.loads(ask(served, "picks")[1])) == 2
+    assert ask(served, "picks", {"row_id": f"{7:032x}"})[0] == 200
+    assert [row_id for row_id, _ in json.loads(ask(served, "picks")[1])] == [ROW]
+
+
 def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:
     output.write("stars.jsonl", b"{")
     with pytest.raises(JobError, match=r"stars\.jsonl is not as framefleet wrote it"):
@@ -159,3 +206,134 @@ def test_a_row_with_no_star_is_not_chosen(tmp_path: Path) -> None:
     file = tmp_path / "picks.jsonl"
     file.write_text(f'{{"row_id": "{ROW}", "stars": 0}}\n{{"row_id": "{2:032x}"}}\n')
     assert list(picked(str(file), {}) or {}) == [f"{2:032x}"]
+
+
+def put(output: Store, path: str, content: bytes = b"<script>alert(1)</script>") -> Path:
+    """Put a file into an output, as a stranger does who hands it on."""
+    file = Path(output.url_of(path))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "clips/aa/read.html",
+            "clips/aa/x.svg",
+            "clips/aa/x.js",
+            "clips/aa/x.pdf",
+            "clips/aa/x",
+            "clips/aa/x.mp4.html",
+        ),
+        *(
+            "previews/aa/x.xhtml",
+            "previews/aa/x.xml",
+            "previews/aa/x.MP4",
+            "gallery/evil.html",
+            "gallery/evil.svg",
+        ),
+        *("gallery/axes.json", "clips/aa/x.json", "clips/aa/x.xmp"),
+    ],
+)
+def test_files_that_a_browser_could_run_are_not_served(
+    served: GalleryServer, output: Store, path: str
+) -> None:
+    there = put(output, path) if not output.exists(path) else None
+    assert ask(served, path)[0] == 404
+    if there:
+        there.unlink()
+
+
+def test_what_is_served_has_a_type_of_its_own_and_a_policy(served: GalleryServer, output: Store) -> None:
+    clip = put(output, "clips/aa/page.mp4")
+    for path, kind in (("clips/aa/page.mp4", "video/mp4"), ("gallery/main.js", "text/javascript")):
+        with urlopen(served.url.replace("gallery/index.html", path)) as answer:
+            assert answer.headers["Content-Type"] == kind
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; img-src 'self'")
+    with urlopen(served.url) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "script-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    clip.unlink()
+
+
+def test_a_connection_is_closed_where_the_client_asks_for_it(served: GalleryServer, output: Store) -> None:
+    place, clip = urlsplit(served.url), output.list("clips")[0]
+    path = place.path.replace("gallery/index.html", clip)
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=20) as client:
+        head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n"
+        client.sendall(head.encode())
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert answer.endswith(output.read(clip))
+
+
+def test_links_and_pipes_are_not_served(served: GalleryServer, output: Store, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    (private / "aa").mkdir(parents=True)
+    (private / "aa/id.mp4").write_bytes(b"private")
+    folder = Path(output.url_of("clips/links"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file.mp4").symlink_to(private / "aa/id.mp4")
+    (folder / "folder").symlink_to(private)
+    (folder / "job.mp4").symlink_to(output.url_of("job.json"))
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "folder.mp4").mkdir()
+    for path in ("file.mp4", "folder/aa/id.mp4", "job.mp4", "pipe.mp4", "folder.mp4"):
+        assert ask(served, f"clips/links/{path}")[0] == 404, path
+    shutil.rmtree(folder)
+
+
+def test_a_range_of_a_large_file_takes_no_memory(output: Store) -> None:
+    size = 3 << 30
+    clip = put(output, "clips/aa/sparse.mp4", b"")
+    os.truncate(clip, size)
+    with GalleryServer(output) as served:
+        place = urlsplit(served.url)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        connection = http.client.HTTPConnection(place.netloc, timeout=60)
+        url = f"/{place.path.split('/')[1]}/clips/aa/sparse.mp4"
+        connection.request("GET", url, headers={"Range": f"bytes={size - (256 << 20)}-"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Content-Length"]) == (206, str(256 << 20))
+        received = 0
+        while part := answer.read(1 << 20):
+            received += len(part)
+        assert received == 256 << 20
+        connection.request("GET", url, headers={"Range": f"bytes={size - 5}-{size + 5}"})
+        assert connection.getresponse().read() == bytes(5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+    clip.unlink()
+
+
+def test_a_client_that_leaves_prints_nothing(output: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    clip = put(output, "clips/aa/sparse.mp4", b"")
+    os.truncate(clip, 1 << 30)
+    with GalleryServer(output) as served:
+        place = urlsplit(served.url)
+        for _ in range(5):
+            with socket.create_connection((place.hostname or "", place.port or 0)) as client:
+                path = place.path.replace("gallery/index.html", "clips/aa/sparse.mp4")
+                client.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
+                client.recv(10)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # sends RST
+        assert ask(served, "picks")[0] == 200
+    clip.unlink()
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_a_file_that_is_cut_while_it_is_sent_is_not_taken_for_whole(output: Store) -> None:
+    clip = put(output, "clips/aa/sparse.mp4", b"")
+    os.truncate(clip, 1 << 30)
+    with GalleryServer(output) as served:
+        place = urlsplit(served.url)
+        connection = http.client.HTTPConnection(place.netloc, timeout=20)
+        connection.request("GET", place.path.replace("gallery/index.html", "clips/aa/sparse.mp4"))
+        answer = connection.getresponse()
+        answer.read(1)
+        os.truncate(clip, 1 << 20)
+        with pytest.raises(http.client.IncompleteRead):
+            answer.read()
+    clip.unlink()

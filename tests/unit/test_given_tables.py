@@ -150,3 +150,21 @@ def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Pat
     sweep: Mapping[str, Any] = {"sweep": {"guidance_scale": [1, 3]}} if has_sweep else {}
     job = write_job(tmp_path / "job.yaml", values(tmp_path, **sweep))
     assert claimed_rows(with_table(job, ["a fox", "a cat"])) == (4 if has_sweep else 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prompt": "fox"}, "prompt is 'fox', and a dict of columns has a list of cells"),
+        ({"prompt": ["fox"], "seed": 5}, "seed is 5, and a dict of columns"),
+        ({"prompt": {"0": "fox"}}, "a dict of columns"),
+        ({1: ["fox"], "1": ["cat"]}, "the column '1' twice"),
+        (pd.DataFrame([["fox", 1]], columns=["prompt", "prompt"]), "the column 'prompt' twice"),
+        (pd.Series(["fox"]), "of type pandas.Series"),
+        (pa.table([["fox"], [1]], names=["prompt", "prompt"]), "the column 'prompt' twice"),
+    ],
+)
+def test_columns_that_mean_two_things_are_refused(given: object, said: str) -> None:
+    with pytest.raises(TableError) as caught:
+        arrow_of(given)
+    assert said in caught.value.problem and caught.value.fix

@@ -19,16 +19,18 @@ from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
-from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
+from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import setup_of, work_of
+from framefleet.jobs.render.lanes import setup_of
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.scores.score import ClipScore
 from tests.jobs import job_values, prompt_rows, write_table
@@ -58,6 +60,9 @@ class Played:
     def grow(self, num_rows: int) -> None:
         """There is one at a time."""
 
+    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        """There is one at a time."""
+
     def publish(self, figures: Mapping[str, float]) -> None:
         """Nobody scrapes them."""
 
@@ -82,7 +87,7 @@ class Played:
     def end(self, worker: str, cause: Cause) -> Lost:
         return Lost(worker, cause)
 
-    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+    def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int) -> None:
         self.lost.append(lost.cause)
         self.explained.append(is_explained)
         self.number, self.is_ready, self.hand = self.number + 1, False, []
@@ -127,7 +132,7 @@ def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey = survey_rows(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        work = replace(work, largest={"": survey.largest(None, resolved.first.settings.options)})
+        work = replace(work, largest={LaneKey(): survey.largest(None, resolved.first.settings.options)})
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 
@@ -202,7 +207,7 @@ def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJo
         return 1.0
 
     hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
-    worker = Worker(replace(setup_of(resolved), scores=(hanging,)))
+    worker = Worker(replace(setup_of(resolved, LaneKey()), scores=(hanging,)))
     worker._writers.start()
     worker._writers.put(CLIP, attempt=1)
     assert begun.wait(60)

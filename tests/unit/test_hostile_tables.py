@@ -20,7 +20,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.tables import file_reading, json_lines, table as tables, table_files
+from framefleet.pipeline.rows.tables import file_reading, json_objects, table as tables, table_files
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
@@ -85,10 +85,14 @@ FAR = " " * 91  # of 12,000 lines the last is beyond the first megabyte, by whic
     [
         ("null\n", "line 1 is not an object"),
         ('{"prompt": "a"}\nnull\n', "line 2 is not an object"),
-        ("[" * 60_000, "line 1: it nests more than 64 levels deep"),
+        ("[" * 60_000, "line 1: '[' is not an object"),
+        ('[{"prompt": ' + "[" * 60_000, "line 1: what begins there has no end"),
+        ('[{"prompt": ' + "[" * 60_000 + "]" * 60_000 + "}]", "line 1: it nests more than 64 levels deep"),
         ('{"prompt": "a"}\n{"prompt": ' + "[" * 60_000 + "}\n", "line 2: it nests more than 64"),
         (f'{{"prompt": "a"{FAR}}}\n' * 12_000 + '{"a":' * 60_000, "line 12001: it nests more than 64"),
-        ('[\n{"prompt": "a"}\n]', "line 1: Expecting value"),
+        ('[\n{"prompt": "a"}\n, 5]', "line 3: '5' is not an object"),
+        ('[\n{"prompt": "a"}\n', "line 2: what begins there has no end"),
+        ('{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}', "line 2: it has the key 'prompt' twice"),
         ('{"\\ud800": 1}', "the name of a column is '\ufffd\ufffd\ufffd', but it is not UTF-8"),
         ("9" * 5000, "line 1: "),
         ("", "is empty"),
@@ -100,7 +104,7 @@ def test_lines_that_are_no_rows_are_told_by_their_number(text: str, problem: str
 
 
 def test_a_line_is_bounded(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl.bz2").write_bytes(bz2.compress(b'{"prompt": "' + b" " * json_lines.MAX_LINE))
+    (tmp_path / "t.jsonl.bz2").write_bytes(bz2.compress(b'{"prompt": "' + b" " * json_objects.MAX_LINE))
     assert "line 1 is longer than 16,777,216 bytes" in refusal(tmp_path / "t.jsonl.bz2").problem
 
 

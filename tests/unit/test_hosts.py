@@ -99,15 +99,19 @@ def test_deaths_count_sooner_where_another_machine_does_rows_meanwhile() -> None
     assert beside.to_avoid(0.0)[0] == ["a"]
 
 
-@pytest.mark.parametrize(("is_proven", "num_deaths"), [(True, 13), (False, 7)])
-def test_a_machine_where_all_dies_is_blocked_in_the_end(*, is_proven: bool, num_deaths: int) -> None:
+@pytest.mark.parametrize(
+    ("is_proven", "is_explained", "num_deaths"), [(True, False, 13), (False, False, 7), (True, True, 25)]
+)
+def test_a_machine_where_all_dies_is_blocked_in_the_end(
+    *, is_proven: bool, is_explained: bool, num_deaths: int
+) -> None:
     hosts = Hosts(FaultPolicy())
     if is_proven:
         hosts.placed("w", "a", "machine a")
         hosts.done("w")
     for _ in range(num_deaths):
         assert not hosts.unused
-        fault(hosts, "w", "a", "died", is_explained=True)
+        fault(hosts, "w", "a", "died", is_explained=is_explained)
     assert hosts.is_blocked("a")
 
 

@@ -18,6 +18,7 @@ from tools.house.house import Finding, House, read_house
 from tools.house.keys import unknown_keys
 from tools.house.links import anchors, broken_links
 from tools.house.markers import conflict_markers
+from tools.house.measurements import block, stray_measurements
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.twice import doubled_names
 from tools.house.words import odd_words
@@ -69,6 +70,34 @@ def problems(check: Check, text: str, path: str = "pipeline/README.md") -> list[
 )
 def test_a_message_says_it_in_common_words(path: str, text: str, is_refused: bool) -> None:
     assert bool(problems(odd_words, text, path)) is is_refused
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"),
+    [
+        ("It renders 4.9 rows/s.", True),
+        ("Planning took 17 s, on\ntwo cores.", True),
+        ("An encoder takes about 6 s for a prompt.", True),
+        ("That is 1.4 times as fast as a loop.", True),
+        ("The GPU waits 1.8 % of the time.", True),
+        ("| read a table | JSONL 150,000 rows/s |", True),
+        ("A file of 3.7 GB took 0.04 GB of memory.", True),
+        ("Of its forwards, 2 % took the slow way: 81 CPU seconds.", True),
+        ("From `python -m tools.benchmarks.load`:\n\n| files | s |\n|---|---|\n| bf16 | 0.18 |", True),
+        ("[NVIDIA](https://example.com/mlperf) renders 0.059 samples/s.", False),
+        ("Workers have `retries.drain_s` (120 s) to store clips.", False),
+        ("It gives up after 30 seconds. A row needs 24 GB.", False),
+        ("    1/1 rows, 1.56 rows/s, mean batch 1.0", False),
+        ("| `timeout_s` | at most 10 s |", False),
+        (block("load", "| bf16 | 150,000 rows/s |\n"), False),
+        (block("load", "| bf16 | 150,000 rows/s |\n").replace("150", "151"), True),
+        ("<!-- measured: load -->\n| 0.18 s |\n<!-- end -->", True),
+        ("<!-- measured: load -->\n<!-- end -->", False),
+    ],
+)
+def test_a_measured_figure_stands_where_a_tool_wrote_it(text: str, is_refused: bool) -> None:
+    assert bool(problems(stray_measurements, text, "docs/speed.md")) is is_refused
+    assert not problems(stray_measurements, text, "cluster/README.md")  # for those who work on it
 
 
 @pytest.mark.parametrize("marker", ["<" * 7 + " HEAD", "|" * 7 + " base", "=" * 7, ">" * 7 + " branch"])

@@ -45,7 +45,7 @@ def _digest(folder: Path) -> str:
 
 def _shard(folder: Path, *shards: str) -> None:
     (folder / "vae" / WEIGHTS).unlink()
-    index = {"weight_map": {f"weight.{i}": shard for i, shard in enumerate(shards)}}
+    index = {"metadata": {}, "weight_map": {f"weight.{i}": shard for i, shard in enumerate(shards)}}
     (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
 
 
@@ -129,7 +129,7 @@ def test_weights_beside_those_that_are_loaded_are_refused_by_name(
     if name == own:
         return
     save_file({"weight": torch.zeros(1)}, folder / "vae" / "other.safetensors")
-    (folder / "vae" / name).write_text('{"weight_map": {"weight": "other.safetensors"}}')
+    (folder / "vae" / name).write_text('{"metadata": {}, "weight_map": {"weight": "other.safetensors"}}')
     with pytest.raises(ModelError, match="lies next to the weights") as caught:
         loaded_files(folder, "vae", loader=loader)
     assert "delete it" in caught.value.fix
@@ -158,9 +158,45 @@ def test_variants_and_other_formats_may_lie_beside_the_weights(folder: Path, nam
 @pytest.mark.parametrize("shard", ["a.bin", "../x.safetensors", "/x.safetensors", 3, None, ["a"]])
 def test_an_index_names_safetensors_of_its_own_folder_and_nothing_else(folder: Path, shard: object) -> None:
     (folder / "vae" / "a.bin").write_text("x")
-    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"w": shard}})
+    )
     with pytest.raises(ModelError, match=r"not an index|is missing"):
         loaded_files(folder, "vae")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": 3}])
+def test_an_index_without_metadata_is_refused_with_what_to_add(
+    folder: Path, metadata: dict[str, object]
+) -> None:
+    _shard(folder, "a.safetensors")
+    index = metadata | {"weight_map": {"w": "a.safetensors"}}
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="has no mapping `metadata`") as caught:
+        loaded_files(folder, "vae")
+    assert '"metadata": {}' in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("._" + WEIGHTS, "._config.json", ".DS_Store", "Thumbs.db", "desktop.ini", "config.json~", "Icon\r"),
+        *(".ipynb_checkpoints/config-checkpoint.json", "__MACOSX/._config.json", "#config.json#"),
+        *(
+            "config.json.bak",
+            ".config.json.swp",
+            f"{WEIGHTS}.part",
+            f".{WEIGHTS}.tmp",
+            f"._{WEIGHTS}.index.json",
+        ),
+    ],
+)
+def test_what_desktops_and_editors_leave_is_neither_loaded_nor_hashed(folder: Path, name: str) -> None:
+    before = loaded_files(folder, "vae"), _digest(folder)
+    for component in ("vae", "transformer"):
+        (folder / component / name).parent.mkdir(exist_ok=True)
+        (folder / component / name).write_bytes(b"\0\5\26\7")
+    assert (loaded_files(folder, "vae"), _digest(folder)) == before
 
 
 def test_chat_templates_in_a_folder_of_their_own_are_loaded_too(folder: Path) -> None:

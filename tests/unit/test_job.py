@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ import pytest
 
 from framefleet.jobs.job.file import is_training, job_from_mapping, load_job, short_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
+from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -72,6 +74,60 @@ def test_paths_of_a_file_start_in_its_folder(
     load_job("jobs/job.yaml", ["output=other", "model.path=m"])
     is_training("jobs/job.yaml")
     assert not caplog.messages, "of what an option replaces nothing is said"
+
+
+def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jobs").mkdir()
+    for name in ("style.safetensors", "clip", "model", "adapter"):
+        (tmp_path / "jobs" / name).mkdir()
+    write(
+        tmp_path / "jobs",
+        "output: out\n"
+        "model:\n  path: model\n  lock: a.lock\n"
+        "  ip_adapter: {path: adapter, weights: w, image_encoder: e}\n"
+        "loras: {style: style.safetensors, hub: {path: org/name, file: f}}\n"
+        "second_models: {big: {path: model}}\n"
+        "inputs: {base: pictures, roots: [more, 's3://bucket']}\n"
+        "scores: [{similarity: clip}]\n"
+        "sweep: {prompt: {file: prompts.txt}}\n"
+        "marks: {watermark: [{name: videoseal, weights: w}]}\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    job = load_job("jobs/job.yaml")
+    assert job.model and (job.model.path, job.model.lock) == ("jobs/model", "jobs/a.lock")
+    assert job.model.ip_adapter and job.model.ip_adapter.path == "jobs/adapter"
+    assert job.loras["style"].path == "jobs/style.safetensors"
+    assert (job.loras["hub"].path, job.loras["hub"].file) == ("org/name", "f")
+    assert job.second_models["big"].path == "jobs/model"
+    assert (job.inputs.base, job.inputs.roots) == ("jobs/pictures", ["jobs/more", "s3://bucket"])
+    assert job.scores[0].similarity == "jobs/clip"  # type: ignore[union-attr]
+    assert job.sweep.model_dump()["prompt"] == {"file": "jobs/prompts.txt"}
+    assert job.marks.watermark[0].weights == "jobs/w"
+    assert base_of(job) == "jobs/pictures"
+    by_options = load_job("jobs/job.yaml", ["inputs.base=pictures"])
+    assert by_options.inputs.base == "pictures", "what is typed starts where it is typed"
+
+
+def test_inputs_of_a_job_without_a_table_start_in_the_folder_of_its_file(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, "output: out\nmodel: m\nsweep: {seed: 0-3}\n"))
+    assert base_of(job) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("table: $DATA/t.csv\noutput: out\nmodel: m\n", "table"),
+        ("table: t.csv\noutput: ${SCRATCH}/run\nmodel: m\n", "output"),
+        ("table: t.csv\noutput: s3://$BUCKET/run\nmodel: m\n", "output"),
+        ("table: t.csv\noutput: out\nmodel: m\nloras: {a: '%DATA%/a.safetensors'}\n", "loras.a"),
+        ("table: t.csv\noutput: out\nmodel: m\ninputs: {roots: [$DATA]}\n", "inputs.roots.0"),
+    ],
+)
+def test_environment_variables_in_paths_are_refused(text: str, place: str, tmp_path: Path) -> None:
+    error = refusal(tmp_path, text)
+    assert str(tmp_path) not in error.problem
+    assert error.problem.startswith(f"{place} is ") and "variables are not replaced" in error.problem
+    assert f'--set {place}="' in error.fix
 
 
 def test_short_options_are_settings() -> None:
@@ -306,3 +362,13 @@ def test_bytes_that_are_no_text_are_refused_where_they_were_typed() -> None:
         load_job(None, table="t.csv", model="m", output="out-\udcff")
     with pytest.raises(JobError, match="--set holds bytes that are not UTF-8"):
         load_job(None, ["output=out-\udcff"])
+
+
+def test_a_job_file_that_is_a_pipe_or_has_no_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    with open(tmp_path / "sparse.yaml", "wb") as file:
+        file.truncate(40 << 30)
+    for name, said in (("pipe", "it is a pipe"), ("zero", "is longer than"), ("sparse", "is longer than")):
+        with pytest.raises(JobError, match=said):
+            load_job(tmp_path / f"{name}.yaml")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tenacity import wait_none
@@ -24,7 +25,7 @@ from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import job_values, prompt_rows, write_table
 
@@ -37,14 +38,23 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def listening(*statuses: int) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the URL of a server that answers with these, then with 200, and what it was sent."""
+def listening(*statuses: int, to: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Yield the URL of a server that answers with these, then with 200, and what it was sent.
+
+    to: where its redirects lead.
+    """
     sent: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(statuses[len(sent) - 1] if len(sent) <= len(statuses) else 200)
+            self.send_header("Location", to)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            sent.append("GET")
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
@@ -106,6 +116,70 @@ def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(
     assert "on_end.webhook at 127.0.0.1 could not be notified that the job ended: HTTP Error 404" in webhook
     assert "returned non-zero exit status 9" in command
     assert "secret-of-chat" not in caplog.text + public_text(f"called {url}")
+
+
+def test_a_command_that_takes_too_long_runs_once_and_ends_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(on_end, "_COMMAND_S", 1.0)
+    script = f"echo $$ >>{tmp_path}/runs; sleep 60 & echo $! >{tmp_path}/grandchild; wait"
+    with report_end(job(tmp_path, command=["sh", "-c", script, "--password", "hunter2-of-the-chat"])) as end:
+        end(SUMMARY)
+    assert len((tmp_path / "runs").read_text().split()) == 1
+    grandchild = Path("/proc", (tmp_path / "grandchild").read_text().strip(), "stat")
+    assert not grandchild.exists() or grandchild.read_text().split()[2] == "Z"
+    assert [record.getMessage() for record in caplog.records] == [
+        "on_end.command sh could not be notified that the job ended: it was ended after 1 s"
+    ]
+
+
+@pytest.mark.parametrize("program", ["false", "./none-of-this-name", "/dev/null"])
+def test_arguments_of_a_command_that_fails_are_not_printed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, program: str
+) -> None:
+    with report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])) as end:
+        end(SUMMARY)
+    assert f"on_end.command {program} could not be notified" in caplog.text
+    assert "hunter2" not in caplog.text and "--password" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_webhook_that_redirects_is_not_followed_and_did_not_take_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    with (
+        listening() as (elsewhere, there),
+        listening(*[status] * 9, to=elsewhere) as (url, sent),
+        report_end(job(tmp_path, webhook=url)) as end,
+    ):
+        end(SUMMARY)
+    assert (len(sent), there) == (1, [])
+    assert "could not be notified" in caplog.text and "it redirects" in caplog.text
+    assert "secret-of-chat" not in caplog.text
+
+
+SECRETS = [
+    'qu"ote-and-more',
+    "back\\slash-n\\n",
+    "it's-a-secret",
+    "schlüssel-geheim",
+    "密钥密钥密钥",
+    "two\nlines-of-it",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("write", [str, repr, json.dumps, lambda text: repr({"k\"'": text}), quote])
+def test_secrets_with_any_characters_are_hidden_before_they_are_encoded(
+    tmp_path: Path, secret: str, write: Callable[[str], str]
+) -> None:
+    keep_secrets({"password": secret})
+    with listening() as (url, sent), pytest.raises(StoreError), report_end(job(tmp_path, webhook=url)):
+        raise StoreError(f"the store refuses {write(secret)}, it says", "wait")
+    (ending,) = sent
+    assert ending["error"]["problem"].startswith("the store refuses ")
+    for part in (secret, json.dumps(secret)[1:-1], quote(secret), secret[4:]):
+        assert part not in json.dumps(ending) + json.dumps(ending, ensure_ascii=False) + str(ending)
 
 
 def test_job_json_does_not_have_it(tmp_path: Path) -> None:

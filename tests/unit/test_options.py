@@ -24,6 +24,7 @@ from tests.commands import command
 from tests.tiny import tiny
 
 EVERY: dict[str, Any] = {
+    "allow_unmatched_weights": True,
     "attention": "auto",
     "cache": {"type": "pyramid", "cross_attention_block_skip_range": 3},
     "channels_last": True,

@@ -69,6 +69,7 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "second_models",
         "recipe",
         "scores",
+        "marks",
     }
     elsewhere = {"output", "storage_options", "on_end"}  # are never job.json's
     withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
@@ -80,7 +81,6 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "audit",
         "keep",
         "keep_embeddings",
-        "marks",  # whoever signs names the key again; weights are tensors with the digest of job.json
         "media",
         "retries",
         "order",
@@ -105,6 +105,8 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("inputs", {"base": "http://127.0.0.1/"}, "inputs.base"),
         ("model", {"allow_pickle": True}, "model.allow_pickle"),
         ("model", {"path": "simplecache::http://127.0.0.1/m"}, "model.path"),
+        ("marks", {"watermark": [{"name": "trustmark", "weights": "/tmp/theirs"}]}, "marks.watermark"),
+        ("marks", {"watermark": [{"name": "videoseal", "weights": "a'b.pth"}]}, "marks.watermark"),
         ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),
     ],
 )

@@ -67,7 +67,7 @@ def adoption(store: Store) -> Adoption:
     setup: Any = type(
         "Setup", (), {"store": store, "media": Media(), "model": type("Model", (), {"name": "m"})}
     )
-    return find_adoptable({"": setup}, intents_in(store), {"": RECORD.model_digest})
+    return find_adoptable(setup, intents_in(store), {"": (setup.model.name, RECORD.model_digest)})
 
 
 def commit(store: Store, *records: Record) -> None:

@@ -17,13 +17,14 @@ from framefleet.cluster.fleet.losses import cause_of_loss
 from framefleet.cluster.worker.messages import Hello, Loading
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import setup_of
+from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.model.place_trial import prove
+from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.tiny import tiny
 
@@ -133,7 +134,7 @@ def worker(folder: Path) -> Worker:
     table = write_table(folder / "t.parquet", prompt_rows(1))
     model = {"path": str(tiny("wan")), "dtype": "bf16", "device": "cpu"}
     values = job_values(table, folder / "out", address=None) | {"model": model}
-    return Worker(setup_of(resolve_job(job_from_mapping(values), Callback())))
+    return Worker(setup_of(resolve_job(job_from_mapping(values), Callback()), LaneKey()))
 
 
 def started(worker: Worker) -> Hello:

@@ -126,4 +126,11 @@ def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() ->
 
 
 def test_columns_that_a_condition_may_be_about_are_found_by_their_names() -> None:
-    assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed", "Seed"]
+    assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed"]
+
+
+@pytest.mark.parametrize("condition", ["SEED = 1", "seed = 1 AND Seed = 7"])
+def test_names_that_sql_takes_for_one_are_refused_unless_their_case_says_which(condition: str) -> None:
+    assert chosen("Seed = 8") == [8]
+    with pytest.raises(JobError, match="'seed' and 'Seed', which SQL takes for one"):
+        chosen(condition)

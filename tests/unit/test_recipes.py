@@ -145,3 +145,21 @@ def test_for_a_row_nothing_is_imported(module: str, own: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_recipe_has_its_row_on_the_page_of_recipes(name: str) -> None:
     assert f"\n| `{name}` | " in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_a_module_next_to_the_job_file_is_the_one_that_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for folder in ("jobs", "here"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "beside_job.py").write_text(f"def own(pipe, request): return {folder!r}\n")
+    monkeypatch.chdir(tmp_path / "here")
+    folder = str(tmp_path / "jobs")
+    assert find_recipe("beside_job:own", folder).function(None, None) == "jobs"
+    with pytest.raises(RecipeError, match="this process has another one"):
+        find_recipe("beside_job:own", str(tmp_path / "here"))
+    with pytest.raises(RecipeError, match="cannot import") as caught:
+        find_recipe("no_such_beside_job:own", folder)
+    assert folder in caught.value.fix
+    del sys.modules["beside_job"]

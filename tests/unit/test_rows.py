@@ -210,11 +210,16 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         (
             {"guidance_scale": [float("nan")]},
             "row 17: guidance_scale is nan, but it must be a finite number",
-            "use a finite number",
+            "use a number in digits",
         ),
         ({"seed": [-1]}, "row 17: seed is -1, but seeds go from 0 to 2**63 - 1", "use a seed in that range"),
         ({"seed": [1.5]}, "row 17: seed is 1.5, but it must be a whole number", "use a whole number"),
         ({"seed": [2.0**60]}, "a float column does not hold it exactly", "int64"),
+        ({"seed": pa.array([2983456121.0], pa.float32())}, "a float32 column does not hold it", "int64"),
+        ({"height": pa.array([2049.0]).cast(pa.float16())}, "a float16 column does not hold it", "int64"),
+        ({"seed": ["1.5668E+14"]}, "spreadsheets round what they write like that", "without decimals"),
+        ({"seed": ["1_000"]}, "row 17: seed is '1_000', but it must be a whole number", "in digits"),
+        ({"guidance_scale": ["5,5"]}, "row 17: guidance_scale is '5,5', but it has a comma", "e.g. 5.5"),
         ({"seed": pa.array([2**63], pa.uint64())}, "seeds go from 0", "use a seed in that range"),
         ({"fps": [0]}, "row 17: fps is 0, but it must be from 0.1 to 1000", "use 16"),
         (
@@ -353,3 +358,32 @@ def test_the_columns_that_a_plan_reads_are_known_before_the_table_is_open(wan: P
     kinds = argument_columns(wan, {"prompt": "caption"})
     assert (kinds["caption"], kinds["seed"], kinds["guidance_scale"]) == ("str", "int", "float")
     assert "prompt" not in kinds
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([Decimal(2**60 + 1)], pa.decimal128(38, 0)),
+        pa.array([Decimal(2**60 + 1)], pa.decimal256(60, 2)),
+        pa.array([f"{2**60 + 1}.0"]),
+        pa.array([2**60 + 1], pa.uint64()),
+    ],
+)
+def test_a_seed_has_the_digits_that_stand_there(wan: PipelineSpec, cells: pa.Array) -> None:
+    assert valid(wan, {"prompt": ["a"], "seed": cells}).request.seed == 2**60 + 1
+
+
+def test_names_that_differ_in_case_alone_are_told_apart(wan: PipelineSpec) -> None:
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("prompt", "Prompt", "Seed", "style", "STYLE", "Path")]
+    )
+    names = plan_rows(schema, wan, reserved=["seed", "path"]).carried.names
+    assert names == {
+        "Prompt": "source_Prompt",
+        "Seed": "source_Seed",
+        "style": "style",
+        "STYLE": "source_STYLE",
+        "Path": "source_Path",
+    }
+    renamed = plan_rows(pa.schema([("Prompt", pa.string())]), wan, columns={"prompt": "Prompt"})
+    assert renamed.carried.names == {"Prompt": "source_Prompt"}

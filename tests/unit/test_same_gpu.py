@@ -57,7 +57,7 @@ class Mixed(Workers):
         self.refused.append(cause)
         return Lost(worker, cause)
 
-    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+    def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int) -> None:
         """None takes its place."""
 
 

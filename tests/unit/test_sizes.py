@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.pipeline.render.fused.batching import Sizes
+from framefleet.pipeline.render.fused.batching import PATIENCE, Sizes
 
 
 def _climb(sizes: Sizes, tenths: dict[int, float], *, waiting: int) -> list[int]:
@@ -106,12 +106,12 @@ def test_running_out_of_memory_halves_for_good() -> None:
 def test_a_size_that_did_not_pay_is_tried_again_after_twice_as_many_forwards_each_time() -> None:
     sizes = Sizes(2)
     trials = []
-    for forward in range(500):
+    for forward in range(2000):
         if sizes.next(2) == 2:
             trials.append(forward)
             sizes.refuse(2, is_final=False)
         sizes.count_forward()
-    assert trials == [0, 64, 192, 448]
+    assert trials == [0, 256, 768, 1792]
 
 
 def test_a_size_whose_bits_differ_is_never_tried_again() -> None:
@@ -120,3 +120,26 @@ def test_a_size_whose_bits_differ_is_never_tried_again() -> None:
     for _ in range(10_000):
         sizes.count_forward()
     assert sizes.next(2) == 1
+
+
+def test_a_size_between_powers_of_two_is_tried_once_it_was_missed_for_longer_than_its_trial_takes() -> None:
+    sizes = Sizes(16, trial_cost=(2.0, 0.5))
+    for rows in (1, 2, 4, 8):
+        sizes.accept(rows, seconds=1.0 + rows / 100)
+    assert sizes.next(13) == 8
+    taken = [sizes.take(13) for _ in range(200)]
+    first = taken.index(12)
+    assert set(taken[:first]) == {8}
+    assert first == pytest.approx(
+        PATIENCE * (2.0 + 0.5 * 12) * 1.01 / 1.08, abs=1.5
+    )  # in forwards of one row
+    assert sizes.next(13) == 12  # until it is known what it gives
+    sizes.accept(12, seconds=1.1)
+    assert sizes.next(13) == 12
+
+
+def test_what_comes_once_in_a_row_is_tried_late_and_a_denoiser_at_once() -> None:
+    rare, often = (Sizes(8, trial_cost=(2.0, 0.5), is_rare=is_rare) for is_rare in (True, False))
+    assert (rare.next(2), often.next(2)) == (1, 2)
+    taken = [rare.take(2) for _ in range(20)]
+    assert taken == [1] * 12 + [2] * 8  # four times the three decodes that a trial takes

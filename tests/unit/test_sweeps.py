@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from framefleet.jobs.job.file import job_from_mapping, load_job, sweep_sets
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.sweeps.factors import lines_of
 from framefleet.pipeline.rows.sweeps.sweep import Swept, open_sweep
 from framefleet.pipeline.rows.tables.table import open_table
 
@@ -282,3 +284,11 @@ def test_a_sweep_is_read_from_a_row_of_its_table_on(tmp_path: Path) -> None:
     found = [*swept({"seed": [1, 2, 3]}, tmp_path / "t.parquet").batches(3, start=7)]
     assert [first for first, _ in found] == [6, 9]
     assert [row["prompt"] for _, batch in found for row in batch.to_pylist()] == [*"cccddd"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "prompts.txt")
+    (tmp_path / "zeros.txt").symlink_to("/dev/zero")
+    for name, kind in (("prompts.txt", "a pipe"), ("zeros.txt", "a device")):
+        with pytest.raises(JobError, match=f"it is {kind}, not a file"):
+            lines_of(str(tmp_path / name), "sweep.prompt", {})

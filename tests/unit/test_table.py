@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,14 @@ def test_lines_come_whole_wherever_one_would_begin(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("prompt\n" + "\n".join("abcde") + "\n")
     table = open_table(str(tmp_path / "t.csv"))
     assert [first for first, _ in table.batches(2, start=3)] == [0, 2, 4]
+
+
+def test_a_pipe_is_not_waited_for_in_any_place_of_a_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.jsonl").symlink_to("/dev/zero")
+    for place in ("a.csv", "b.jsonl", "*.csv"):
+        with pytest.raises(TableError, match=r"it is a (pipe|device), not a file"):
+            open_table(str(tmp_path / place))
+    (tmp_path / "b.jsonl").unlink()
+    with pytest.raises(TableError, match="it is a pipe, not a file"):
+        open_table(str(tmp_path))

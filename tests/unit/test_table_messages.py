@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,7 +167,13 @@ def test_a_column_that_other_pipelines_take_is_reported(wan: PipelineSpec) -> No
 @pytest.mark.parametrize(
     ("name", "content", "fix"),
     [
-        ("t.json", b'[{"prompt": "a"}]', "one JSON array"),
+        ("t.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n", "git lfs pull"),
+        ("t.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
+        ("t.csv", b"\n<!DOCTYPE html><html>", "download the file itself"),
+        ("t.jsonl", b"<html>", "download the file itself"),
+        ("t.csv", gzip.compress(b"prompt\na\n"), "rename it to t.csv.gz"),
+        ("t.jsonl", b"PAR1" + bytes(9), "the ending .parquet"),
+        ("t.parquet", b"ARROW1" + bytes(9), "convert it to Parquet"),
         ("t.parquet", b"prompt,seed\na,1\n", "give it the ending of what it is"),
         ("t.csv", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
         ("t.xlsx", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),

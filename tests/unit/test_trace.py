@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
+import c2pa
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +25,7 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.marks.manifest import open_signing
+from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
 from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -228,3 +232,69 @@ def test_rendered_sound_and_rate_are_compared(marked: Marked) -> None:
     assert "12 frames per second instead of 8" in found.changes
     with av.open(str(marked.clips[1])) as container:
         assert container.streams.video[0].average_rate == 8
+
+
+def test_one_file_never_ends_the_trace_of_a_folder(marked: Marked, tmp_path: Path) -> None:
+    shutil.copy(marked.clips[1], tmp_path / "b.mp4")
+    content = marked.clips[1].read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content + b"free")
+    (tmp_path / "c.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "d.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    traced = framefleet.trace(tmp_path, outputs=marked.output)
+    assert [Path(one.file).name for one in traced] == ["a.mp4", "b.mp4", "c.mp4", "d.png"]
+    assert traced[1].found_by == "digest"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        *({}, [], 5, {"manifests": {}}, {"active_manifest": "a", "manifests": {}}),
+        {"active_manifest": "a", "manifests": {"a": {}}},
+        {
+            "active_manifest": "a",
+            "manifests": {"a": {"assertions": [{"label": 5}]}},
+            "validation_results": {},
+        },
+        {"active_manifest": ["a"], "manifests": None, "validation_results": {"activeManifest": []}},
+    ],
+)
+def test_a_report_of_any_shape_is_unreadable(
+    marked: Marked, monkeypatch: pytest.MonkeyPatch, report: object
+) -> None:
+    monkeypatch.setattr("c2pa.Reader.json", lambda self: json.dumps(report))
+    manifest = read_manifest(marked.clips[1].read_bytes())
+    assert manifest is not None and manifest.state == "unreadable" and not manifest.is_trusted
+
+
+def test_what_is_in_an_assertion_may_have_any_shape(marked: Marked, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, odd = c2pa.Reader.json, [None, 5, [], {"actions": 5}, {"actions": [5, {"digitalSourceType": []}]}]
+
+    def changed(self: c2pa.Reader) -> str:
+        report = json.loads(own(self))
+        for one in report["manifests"][report["active_manifest"]]["assertions"]:
+            one["data"] = odd[0]
+        return json.dumps(report)
+
+    monkeypatch.setattr("c2pa.Reader.json", changed)
+    while odd:
+        manifest = read_manifest(marked.clips[1].read_bytes())
+        assert manifest is not None and (manifest.state, manifest.source_type) == ("intact", None)
+        odd.pop(0)
+
+
+def test_pipes_devices_and_endless_files_are_refused_by_name(marked: Marked, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    shutil.copy(marked.clips[1], tmp_path / "clip.mp4")
+    with open(tmp_path / "clip.mp4.xmp", "wb") as file:
+        file.truncate(40 << 30)
+    with open(tmp_path / "large.mp4", "wb") as file:
+        file.truncate(40 << 30)
+    assert [Path(one.file).name for one in framefleet.trace(tmp_path)] == ["clip.mp4"]
+    names = ("pipe.mp4", "zero.png", "large.mp4")
+    problems = [one.problem for one in framefleet.trace([tmp_path / name for name in names])]
+    assert problems[:2] == [f"it cannot be read: it is a {kind}, not a file" for kind in ("pipe", "device")]
+    assert "it has more than" in (problems[2] or "")
+    for option in ({"outputs": tmp_path / "pipe.mp4"}, {"trust": tmp_path / "pipe.mp4"}):
+        with pytest.raises(JobError, match="it is a pipe, not a file"):
+            framefleet.trace(tmp_path / "clip.mp4", **option)

@@ -155,7 +155,7 @@ def test_rows_say_how_often_an_epoch_has_them(surveyor: Surveyor, tmp_path: Path
     assert once.repeats() == [1] * 4 and once.digest() != rows.digest()
     assert surveyor.told()[:2] == [
         "row 2: times is '0', but it must be from 1 to 10,000; use 1, or leave the row out",
-        "row 3: times is '1.5', but it must be a whole number; use a whole number",
+        "row 3: times is '1.5', but it must be a whole number; use a whole number in digits, e.g. 42",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.keep.replay.recorded_row import Given, find_recorded, recipe_of
+from framefleet.jobs.keep.replay.recorded_row import Given, find_recorded, recipe_of, watermarks_of
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -265,6 +265,18 @@ def test_pickles_are_loaded_only_for_a_caller_who_says_so(tmp_path: Path) -> Non
     assert recorded.model.allow_pickle and recorded.model.loras["style"].allow_pickle
     plain = find_recorded(output_with(tmp_path / "plain"), ROW_ID)
     assert not plain.model.allow_pickle
+
+
+def test_weights_of_watermarks_are_pickles(tmp_path: Path) -> None:
+    theirs = [{"name": "trustmark", "weights": "/tmp/theirs", "digest": "0" * 64}]
+    recorded = find_recorded(claiming(output_with(tmp_path), marks={"watermark": theirs}), ROW_ID)
+    with pytest.raises(JobError, match="its watermark trustmark may contain pickles"):
+        watermarks_of(recorded, Given())
+    assert [one.weights for one in watermarks_of(recorded, Given(allow_pickle=True))] == ["/tmp/theirs"]
+    own = find_recorded(
+        claiming(output_with(tmp_path / "b"), marks={"watermark": [{"name": "spread"}]}), ROW_ID
+    )
+    assert [one.name for one in watermarks_of(own, Given())] == ["spread"]
 
 
 def test_an_image_on_a_private_network_is_read_only_below_a_root_of_the_caller(

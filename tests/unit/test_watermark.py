@@ -18,15 +18,16 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks import adapters, spread
+from framefleet.pipeline.outputs.marks import spread
 from framefleet.pipeline.outputs.marks.payload import payload_of, row_prefix
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark, locked_weights, weights_digest
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark, weights_digest
 from framefleet.pipeline.outputs.marks.watermark import (
     FoundWatermark,
     mark_frames,
     mark_sound,
     watermarks_in,
 )
+from framefleet.pipeline.outputs.marks.weights import read_weights
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.unit.test_encode_clip import CLIP
@@ -193,25 +194,50 @@ def test_two_watermarks_of_one_part_and_missing_weights_are_refused() -> None:
             ClipMarks(watermarks=watermarks)
 
 
-def test_weights_are_locked_and_run_no_code(tmp_path: Path) -> None:
+def test_weights_are_locked(tmp_path: Path) -> None:
     for name in ("a.pth", "b.pth"):
-        torch.save({"model": {}}, tmp_path / name)
+        torch.save({"model": {"x": torch.ones(2)}, "step": 3}, tmp_path / name)
     folder = Watermark(name="trustmark", weights=str(tmp_path))
     one = Watermark(name="videoseal", weights=str(tmp_path / "a.pth"))
     locked = replace(one, digest=weights_digest(one))
-    assert locked_weights(locked) == tmp_path / "a.pth"
+    assert [list(tensors) for tensors in read_weights(locked)] == [["x"]]
     assert weights_digest(folder) != weights_digest(one)
     torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="are not those of the job"):
-        locked_weights(locked)
+        read_weights(locked)
     with pytest.raises(ModelError, match="No such file"):
         weights_digest(replace(one, weights=str(tmp_path / "none")))
-    torch.save({"model": Harmful()}, tmp_path / "a.pth")
-    with pytest.raises(ModelError, match="more than tensors"):
-        adapters._tensors(tmp_path / "a.pth")
+    with pytest.raises(ModelError, match=r"there is no c\.pth"):
+        read_weights(folder, ["c.pth"])
+
+
+def test_weights_of_a_stranger_run_no_code_and_take_no_memory(tmp_path: Path) -> None:
+    weights = {
+        "harmful": {"model": Harmful()},
+        "a list": [torch.zeros(1)],
+        "a name that getattr would follow": {"__class__.__init__": torch.zeros(1)},
+        "a tensor far larger than its file": {"x": torch.zeros(1).expand(1 << 40)},
+    }
+    one = Watermark(name="videoseal", weights=str(tmp_path / "a.pth"))
+    for checkpoint in weights.values():
+        torch.save(checkpoint, tmp_path / "a.pth")
+        with pytest.raises(ModelError, match="more than tensors"):
+            read_weights(one)
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(ModelError, match="does not hold the weights of videoseal"):
+        read_weights(one)
     assert "HARMED" not in os.environ
-    with pytest.raises(ModelError, match=r"its config names os\.system"):
-        adapters._check_targets({"model": {"params": [{"target": "os.system"}]}}, tmp_path)
+
+
+def test_weights_that_are_no_files_or_too_many_are_refused(tmp_path: Path) -> None:
+    one = Watermark(name="trustmark", weights=str(tmp_path))
+    os.mkfifo(tmp_path / "encoder_Q.ckpt")
+    with pytest.raises(ModelError, match=r"there is no encoder_Q\.ckpt"):
+        read_weights(one, ["encoder_Q.ckpt"])
+    with open(tmp_path / "decoder_Q.ckpt", "wb") as file:
+        file.truncate(40 << 30)
+    with pytest.raises(ModelError, match="more than 64 files or 4,294,967,296 bytes"):
+        weights_digest(one)
 
 
 class Harmful:

@@ -38,9 +38,10 @@ def main() -> None:
         without_s = _seconds(never, rows, clock) / len(rows)
         with_s = _seconds(always, rows, clock) / len(rows)
     audit_s = with_s - without_s
-    print(f"a batched row: {without_s:.3f} s; an audit: {audit_s:.3f} s")
-    print(f"one in {EVERY}: {audit_s / (EVERY * without_s):.2%} of the time")
-    print(f"a renderer keeps the pipeline as it is, and is ready, in {1000 * ready_s:.0f} ms")
+    print("| what | seconds |", "|---|---|", sep="\n")
+    print(f"| a row, batched | {without_s:.3f} |", f"| its audit | {audit_s:.3f} |", sep="\n")
+    print(f"| one audit in {EVERY} rows, for each row | {audit_s / EVERY:.5f} |")
+    print(f"| a renderer keeps the pipeline as it is, once | {ready_s:.3f} |")
 
 
 def _seconds(renderer: Renderer, rows: list[Request], clock: Callable[[], float]) -> float:

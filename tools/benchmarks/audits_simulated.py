@@ -28,6 +28,7 @@ from framefleet.cluster.driver.recall import TakenBack
 from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.metrics import AUDITS
 from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,
@@ -91,10 +92,11 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
         kind_of_row = _kinds(kinds)
         for row_id, number in rows.items():
             audits.choose(row_id, kind_of_row[number])
-            _render(row_id, kind_of_row[number], audits, records, is_wrong=number in wrong)
+        for row_id, number in rows.items():
+            _render(row_id, kind_of_row[number], audits, records, tally, is_wrong=number in wrong)
         while index.reopen():
             for number, row_id in index.pending_in(0, len(rows)):
-                _render(row_id, kind_of_row[number], audits, records, is_wrong=number in wrong)
+                _render(row_id, kind_of_row[number], audits, records, tally, is_wrong=number in wrong)
         figures = audits.figures()
         assert figures is not None and len(records.rows) == len(rows)
         left = [row_id for row_id, (_, one) in records.rows.items() if _is_left(one, rows[row_id] in wrong)]
@@ -111,7 +113,7 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
 
 def _audits(index: RowIndex, records: _Records, audit: Audit, *, num_rows: int) -> tuple[Audits, Tally]:
     setup = SimpleNamespace(audit=audit, batching=Batching())
-    work = SimpleNamespace(setup=setup, index=index, adoption=Adoption())
+    work = SimpleNamespace(setup=setup, index=index, adoption=Adoption(), model_time=ComputeTime())
     tally, nothing = Tally(num_rows, now=0.0), SimpleNamespace(drop=lambda: None)
     return Audits(cast(Any, work), cast(Any, records), cast(Any, nothing), lambda: None, tally), tally
 
@@ -121,13 +123,17 @@ def _kinds(kinds: Sequence[int]) -> list[str]:
     return [kind for kind, count in zip(of_kinds, kinds, strict=True) for _ in range(count)]
 
 
-def _render(row_id: str, kind: str, audits: Audits, records: _Records, *, is_wrong: bool) -> None:
+def _render(
+    row_id: str, kind: str, audits: Audits, records: _Records, tally: Tally, *, is_wrong: bool
+) -> None:
     """Do what worker and driver do with a row, in their order."""
     was_batched = not audits.is_apart(kind)
     said = replace(_RECORD, row_id=row_id)
-    if audits.is_due(row_id, kind):
+    audit_s = PLAIN_S if audits.order(row_id, kind) else 0.0
+    tally.model_time += ComputeTime(rows_s=1.0, audits_s=audit_s)
+    if audit_s:
         verdict = "differs" if is_wrong else "equal"
-        audits.follow("w", Audited(kind=kind, row_id=row_id, verdict=cast(Any, verdict), seconds=1.0))
+        audits.follow("w", Audited(kind=kind, row_id=row_id, verdict=cast(Any, verdict), seconds=audit_s))
         was_batched = not is_wrong
         said = with_remark(said, EQUAL)
     if not was_batched:

@@ -2,11 +2,16 @@
 
 Prints figures and never judges them: a shared machine can halve any of them. With `--short` the figures mean
 nothing; it shows that every way still runs.
+
+    python -m tools.benchmarks.bench                               # all of it, to the terminal
+    python -m tools.benchmarks.bench --only uniform                # one table, as Markdown
+    python -m tools.benchmarks.bench --write-docs [NAME ...]       # tables of README and docs, measured anew
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import os
 import sys
@@ -17,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +39,10 @@ from tools.benchmarks.probes import probes_table
 from tools.benchmarks.ray_data import render_ray_data
 from tools.benchmarks.results import tables
 from tools.benchmarks.table import build_model, mixed_rows, uniform_rows, write_table
+from tools.benchmarks.written import TABLES, write_docs
 
+ONLY = ("mixed", "uniform", "dispatch")
+_WRITE_DOCS = f"measure anew and write these tables of README and docs, or all: {', '.join(TABLES)}"
 HEADINGS = ("rows/s", "x plain", "of ceiling", "rows a forward", "equal bits", "wall s")
 SETTINGS = {
     "TQDM_DISABLE": "1",
@@ -109,11 +118,20 @@ def main() -> None:
     parser.add_argument(
         "--short", action="store_true", help="a few rows of one table; its figures mean nothing"
     )
-    scale = SHORT if parser.parse_args().short else FULL
+    parser.add_argument("--only", choices=ONLY, help="print this table alone, as Markdown")
+    parser.add_argument("--write-docs", nargs="*", metavar="NAME", help=_WRITE_DOCS)
+    options = parser.parse_args()
+    if options.write_docs is not None:
+        return write_docs(options.write_docs, is_short=options.short)
+    scale = SHORT if options.short else FULL
     # Each in a new process, with all that it imports; where figures mean nothing, with what this one has.
     multiprocessing.set_start_method("fork" if scale is SHORT else "spawn")
     os.environ.update(SETTINGS)
     prove("cpu", ["bf16"])  # before anything computes, for all processes
+    if options.only:
+        with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
+            folder = Path(scratch)
+            return print(as_markdown(_one_table(options.only, build_model(folder / "model"), folder, scale)))
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before: other work makes all below vary"
@@ -122,12 +140,7 @@ def main() -> None:
         folder = Path(scratch)
         model = build_model(folder / "model")
         for name in scale.tables:
-            rows = scale.table(name)
-            table = write_table(rows, folder / f"{name}.parquet")
-            case = Case(
-                name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale
-            )
-            console.print(_compare(case, by_hand=name == "uniform"))
+            console.print(_one_table(name, model, folder, scale))
         if scale.has_start:
             console.print(_start_table())
         console.print(_dispatch_table(model, folder, scale))
@@ -138,6 +151,26 @@ def main() -> None:
         print(tables(pixels.figures(scale.clips, model, folder / "pixels")))
     say("large network")
     large.print_large(large.SHORT if scale is SHORT else large.FULL)
+
+
+def _one_table(name: str, model: Path, folder: Path, scale: Scale) -> Table:
+    """Measure one of `ONLY`."""
+    if name == "dispatch":
+        return _dispatch_table(model, folder, scale)
+    rows = scale.table(name)
+    table = write_table(rows, folder / f"{name}.parquet")
+    case = Case(name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale)
+    return _compare(case, by_hand=name == "uniform")
+
+
+def as_markdown(table: Table) -> str:
+    """Return a table as Markdown, without its title."""
+    table.box, table.title, table.caption = box.MARKDOWN, None, None
+    for row in table.rows:
+        row.end_section = False
+    console = Console(width=1000, color_system=None, file=io.StringIO())
+    console.print(table)
+    return "".join(f"{line.strip()}\n" for line in console.file.getvalue().splitlines() if line.strip())  # type: ignore[attr-defined]
 
 
 def say(text: str) -> None:

@@ -6,9 +6,10 @@
     python -m tools.benchmarks.gpu_day OUT --only tests           # one part alone
 
 What a call that is cut off must not lose comes first: which kernels keep a row's bits in a batch, whether
-another process compiles the same bits, convolutions with little memory, peak memory, a full GPU, a device
-assert; then rows per second (real_rows) and tests/gpu. Each part is a process of its own, as how products are
-summed is set before CUDA starts, and is ended when its share of the time is over. Results are written as they
+another process compiles the same bits, convolutions with little memory, what `cudnn.deterministic` costs
+decoders, peak memory, a full GPU, a device assert; then rows per second (real_rows) and tests/gpu. Each part
+is a process of its own, as how products are summed is set before CUDA starts, and is ended when its share of
+the time is over. Results are written as they
 come.
 Exit code 0: every part ran to its end.
 """
@@ -63,6 +64,7 @@ def parts(*, device: str, small: bool) -> list[Part]:
         ("compile", "gpu_compiled", there, 50),
         ("compile again", "gpu_compiled", there, 50),
         ("squeezed convolutions", "gpu_squeezed", there, 40),
+        ("deterministic decoders", "gpu_deterministic", there, 50),
         ("peak memory", "gpu_peak", there, 50),
         ("full GPU", "gpu_neighbour", there, 40),
         ("device assert", "gpu_assert", on, 25),

@@ -66,7 +66,7 @@ def run(argv: Sequence[str], tell: Tell) -> None:
 def _decoded(decoding: Decoding, device: str) -> Iterator[Result]:
     counted, (frames, height, width) = COUNTED[decoding.name], decoding.size
     vae: Any = build(lambda: getattr(diffusers, counted.class_name)(**counted.config), device, decoding.dtype)
-    latents = _latents(counted, decoding.size, device, decoding.dtype)
+    latents = latents_of(counted, decoding.size, device, decoding.dtype)
     for tiling in (False, True):
         if tiling:
             vae.enable_tiling()
@@ -101,7 +101,7 @@ def _denoised(sizes: Sequence[Size], options: argparse.Namespace) -> Iterator[Re
         yield named | _measured(lambda moved=moved: network(**moved), computed, options.device)
 
 
-def _latents(counted: Counted, size: Size, device: str, dtype: torch.dtype) -> torch.Tensor:
+def latents_of(counted: Counted, size: Size, device: str, dtype: torch.dtype) -> torch.Tensor:
     channels, step, pixels = counted.latent
     frames, height, width = size
     places = ((frames - 1) // step + 1,) if step else ()

@@ -54,6 +54,7 @@ class Size:
     batch_size: int
 
 
+HEADINGS = ("case", "CPU s a step", "of fp32", "MiB of a step", "of fp32", "MiB held", "loss")
 SIZES = {
     "short": Size(
         layers=2,
@@ -178,7 +179,7 @@ def main() -> None:
         print(json.dumps(asdict(measure(options.case, size, device, steps=options.steps))))
         return
     first: Measured | None = None
-    print(f"{'':22} {'step':>8} {'':>7} {'memory of a step':>17} {'':>7} {'held':>9} {'loss':>8}")
+    print(f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}", sep="\n")
     for case in CASES:
         alone = not options.short
         found = _measured_alone(case) if alone else measure(case, size, device, steps=options.steps)
@@ -195,8 +196,8 @@ def _measured_alone(case: str) -> Measured:
 def _line(case: str, found: Measured, first: Measured) -> str:
     own, others = (measured.peak_bytes - measured.held_bytes for measured in (found, first))
     return (
-        f"{case:22} {found.seconds:6.2f} s x{found.seconds / first.seconds:6.2f} {own / 2**20:13,.0f} MiB "
-        f"x{own / others:6.2f} {found.held_bytes / 2**20:5,.0f} MiB {found.loss:8.4f}"
+        f"| {case} | {found.seconds:.2f} | x {found.seconds / first.seconds:.2f} | {own / 2**20:,.0f} | "
+        f"x {own / others:.2f} | {found.held_bytes / 2**20:,.0f} | {found.loss:.4f} |"
     )
 
 

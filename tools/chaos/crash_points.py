@@ -1,11 +1,12 @@
 """Kill a command before each change it makes to an output, and halfway through, and run it again.
 
-    python -m tools.chaos.crash_points [render repair compact merge retry export] [--every 3]
+    python -m tools.chaos.crash_points [render repair compact merge retry add fleet export] [--every 3]
 
 Each try begins with a copy of the same folder: six rows of a tiny model, without Ray. A change is a write,
-a rename or a deletion by `Folder`; halfway through a write, half of its temporary file is there. Prints for
-each command how many tries there were, and what was lost, doubled, changed or astray after it ran again and
-what was half written was swept.
+a rename or a deletion by `Folder`; halfway through a write, half of its temporary file is there. After the
+kill the same command runs again, and DuckDB and pandas read the output as docs/output.md says. Prints for
+each command how many tries there were, and what was lost, doubled, changed or astray then, and once what was
+half written was swept.
 """
 
 from __future__ import annotations
@@ -136,6 +137,19 @@ def compact(place: Path) -> None:
     framefleet.compact(str(place / "output"))
 
 
+def add(place: Path) -> None:
+    """Add the rows that are there again, and one more; then render it."""
+    framefleet.add(values(place), prompt_rows(NUM_ROWS + 1, num_inference_steps=1))
+    render(place)
+
+
+def fleet(place: Path) -> None:
+    """Render on a fleet that stays, with weights of its own."""
+    job = {name: value for name, value in values(place).items() if name != "table"}
+    with framefleet.fleet(job) as warm:
+        warm.render(prompt_rows(NUM_ROWS, num_inference_steps=1))
+
+
 def export(place: Path) -> None:
     framefleet.export(str(place / "output"), str(place / "export"), format="hf", shard_rows=2)
 
@@ -158,6 +172,8 @@ COMMANDS = {
     "compact": Command(many_parts, compact, render),
     "merge": Command(lambda _: None, merge, render),
     "retry": Command(render_with_failures, retry, render),  # retry has nothing to do then
+    "add": Command(render, add, render),
+    "fleet": Command(lambda _: None, fleet, fleet),
     "export": Command(render, export, export),
 }
 
@@ -237,6 +253,25 @@ def state(place: Path) -> dict[str, str]:
     return {record["row_id"]: record["frames_sha256"] for record in records}
 
 
+def read_elsewhere(place: Path) -> None:
+    """Raise AssertionError where DuckDB or pandas do not count each record and each row of the table once."""
+    import duckdb
+    import pandas
+
+    output = place / "output"
+    expected = {record["row_id"] for record in records_of(output)}
+    for folder, key in (("records", "row_id"), ("rows", "row_index")):
+        if not any(output.glob(f"{folder}/*.parquet")):
+            continue
+        found = duckdb.sql(
+            f"SELECT {key} FROM read_parquet('{output}/{folder}/*.parquet', union_by_name = true)"
+        )
+        keys = [value for (value,) in found.fetchall()]
+        assert sorted(keys) == sorted(pandas.read_parquet(output / folder)[key]), f"{folder}: two answers"
+        assert len(keys) == len({*keys}), f"{folder}: {len(keys)} rows of {len({*keys})}"
+        assert folder != "records" or {*keys} == expected, f"{folder}: others than framefleet reads"
+
+
 def exported(place: Path) -> dict[str, bytes]:
     """Return the files of an export, without those that tell of its progress."""
     root = place / "export"
@@ -311,10 +346,13 @@ def try_command(name: str, folder: Path, *, every: int = 1) -> Tried:
         tried.num_tries += 1
         tried.num_killed += run(at, half=half) == KILLED
         code = run(None)
+        code_elsewhere = in_child(lambda: read_elsewhere(place), said)
         for old in place.rglob(f"{TEMPORARY}*"):  # a minute later
             os.utime(old, (time.time() - 2 * _LEFT_AFTER_S,) * 2)
         code = code or in_child(lambda: command.sweep(place), said)
         found = judge(place, expected) if code == 0 else [f"failed: {said.read_text()[-2000:]}"]
+        if code_elsewhere:
+            found.append(f"doubled: for others: {said.read_text()[-2000:]}")
         if found:
             tried.bad[f"{'half of' if half else 'before'} {at}, {change}"] = found
     return tried

@@ -11,9 +11,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from framefleet.jobs.look.gallery.gallery import write_gallery
 from framefleet.jobs.model.command import show_lock
+from framefleet.pipeline.outputs.marks.manifest import open_signing
+from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
+from framefleet.pipeline.outputs.media.media_settings import Media
+from tests.certificates import issue
 from tests.crafter_originals import checkpoint
-from tests.loras import save_lora
+from tests.gallery_output import write_output
+from tests.lora_dialects import DIALECTS, Others
+from tests.loras import plain_pipe, save_lora
 from tests.media_files import image_file, video_file
 from tests.rendered import rendered
 from tests.tiny import build
@@ -41,12 +48,36 @@ class Material:
         return save_lora("wan", "style", self.folder / "lora").read_bytes()
 
     @functools.cached_property
+    def lora_layers(self) -> dict[str, tuple[list[dict[str, torch.Tensor]], Others]]:
+        """Return the layers of each dialect for the tiny models, and what has no place next to one."""
+        return {
+            name: (one.layers(plain_pipe(one.model, torch.float32)), one.others)
+            for name, one in DIALECTS.items()
+        }
+
+    @functools.cached_property
     def output(self) -> tuple[Path, list[str]]:
         """Return a rendered output and the row_ids in it."""
         folder = self.folder / "rendered"
         folder.mkdir()
         output, row_ids = rendered(folder, "wan")
         return Path(output), row_ids
+
+    @functools.cached_property
+    def marked(self) -> tuple[Path, list[bytes]]:
+        """Return an output whose clips carry every mark, with its gallery; and the files of the clips."""
+        folder = self.folder / "marked"
+        folder.mkdir()
+        certificate, key = issue(folder)
+        marks = ClipMarks(
+            sign=open_signing(Signing(certificate=str(certificate), private_key=str(key))),
+            provider=Provider(name="Example"),
+            watermarks=(Watermark(name="spread"),),
+            label=True,
+        )
+        store = write_output(folder / "out", [{"prompt": "a"}, {"prompt": "b"}], media=Media(marks=marks))
+        write_gallery(store)
+        return folder / "out", [path.read_bytes() for path in sorted((folder / "out/clips").rglob("*.mp4"))]
 
     @functools.cached_property
     def original(self) -> dict[str, Any]:

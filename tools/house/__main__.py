@@ -15,6 +15,7 @@ from tools.house.house import read_house
 from tools.house.keys import unknown_keys
 from tools.house.links import broken_links
 from tools.house.markers import conflict_markers
+from tools.house.measurements import stray_measurements
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.twice import doubled_names
 from tools.house.walks import walks
@@ -37,6 +38,7 @@ CHECKS = (
     doubled_names,
     import_cycles,
     odd_words,
+    stray_measurements,
 )
 
 

@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import framefleet
 from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.socket_folder import make_socket_folder
 
 _HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
 # Files of the drivers of NVIDIA (also under WSL) and AMD.
@@ -58,7 +58,7 @@ def warm(*, threads: int) -> Iterator[Warm]:
 
     threads: of torch in each, which libraries read while they are imported.
     """
-    folder = Path(tempfile.mkdtemp(prefix="framefleet-"))
+    folder = make_socket_folder()
     place = folder / "socket"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from framefleet.jobs.keep.replay.recorded_row import (
     environment_of,
     find_recorded,
     recipe_of,
+    watermarks_of,
 )
 from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
@@ -80,7 +81,7 @@ class Replayer:
     def replay(self, recorded: Recorded) -> Replayed:
         """Do what `replay` promises."""
         recipe = recipe_of(recorded, self._given)
-        media = media_again(recorded.claim.job)
+        media = media_again(recorded.claim.job, watermarks_of(recorded, self._given))
         clip = self._render(recorded, recipe)
         now = encode_clip(clip, media)
         there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
@@ -134,15 +135,16 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     return Replayer(given).replay(find_recorded(output, row_id, given))
 
 
-def media_again(job: ClaimedJob) -> Media:
+def media_again(job: ClaimedJob, watermarks: Iterable[Watermark]) -> Media:
     """Return how clips are encoded once more, as job.json says of the first time.
 
-    Neither by NVENC nor signed: no equal bytes are to be expected of these, nor that they can be made.
+    watermarks: of the job, whose weights may be opened. Neither by NVENC nor signed: no equal bytes are to be
+    expected of these, nor that they can be made.
     """
     media, asked = job.media, job.marks
     marks = ClipMarks(
         provider=Provider(**asked.provider.model_dump()) if asked.provider else None,
-        watermarks=tuple(Watermark(**one.model_dump()) for one in asked.watermark),
+        watermarks=tuple(watermarks),
         label=asked.label,
     )
     encoder = None if media.encoder == "h264_nvenc" else media.encoder

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.output import Output, find_claim_as
 
 # Of each record: what is shown, and what a file is compared with.
@@ -98,14 +99,16 @@ def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]
 
 
 def _listed(place: str) -> list[str]:
-    path = Path(place)
-    if "://" in place or not path.is_file():
+    if "://" in place or not Path(place).exists() or Path(place).is_dir():
         return [place]
-    if path.stat().st_size > _MAX_INDEX_BYTES:
-        raise JobError(
-            f"{place} is not a list of outputs", "give an output, or a text file with one per line"
-        )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    fix = "give an output, or a text file with one per line"
+    try:
+        content = read_regular(place, _MAX_INDEX_BYTES + 1)
+    except OSError as error:
+        raise JobError(f"--output {place} cannot be read: {error.strerror}", fix) from None
+    if len(content) > _MAX_INDEX_BYTES:
+        raise JobError(f"{place} is not a list of outputs", fix)
+    lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
     return [line for line in lines if line]
 
 

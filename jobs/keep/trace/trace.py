@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +18,12 @@ import numpy as np
 
 from framefleet.jobs.keep.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.marks.label import label_in
 from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
 from framefleet.pipeline.outputs.marks.settings import Watermark, WatermarkName
 from framefleet.pipeline.outputs.marks.signing import read_pem
+from framefleet.pipeline.outputs.marks.watermark import open_watermark
 from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LABELLED
@@ -37,6 +42,8 @@ _MAX_PACKET = 1 << 16  # bytes of a label next to a file
 _NEAR = 0.02  # of a side: sizes are rounded to whole, often to even pixels
 
 AnyPath = str | Path
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +105,8 @@ def trace_files(
         raise JobError("trace needs c2pa-python, to read manifests", "pip install 'framefleet[c2pa]'")
     anchors = read_pem("--trust", str(trust)).decode("utf-8", "replace") if trust else None
     watermarks = [SPREAD, *(_watermark(name, place) for name, place in weights.items())]
+    for watermark in watermarks:
+        open_watermark(watermark)  # what is wrong with its weights is not said of every file
     every = _files(paths)
     while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
         records = list(look_up(outputs, _wanted(some))) if outputs else []
@@ -115,7 +124,7 @@ def _watermark(name: str, weights: AnyPath) -> Watermark:
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield files, and the images, videos and sounds of folders. Raises JobError where there is nothing."""
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):
             raise JobError(f"{path} does not exist", "check the path")
         inner = sorted(path.rglob("*")) if path.is_dir() else [path]
         yield from (one for one in inner if one == path or _is_media(one))
@@ -124,24 +133,35 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 def _is_media(path: Path) -> bool:
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        found = file_kind(file.read(512))
+    try:
+        found = file_kind(read_regular(path, 512))
+    except OSError:
+        return True  # it is said of the file why it cannot be read
     return found is not None and (found.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
 
 
 def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> Traced:
     try:
-        if path.stat().st_size > MAX_CLIP_BYTES:
-            return Traced(file=str(path), problem=f"it has more than {MAX_CLIP_BYTES:,} bytes")
-        content = path.read_bytes()
+        content = _content(path)
         beside = path.with_name(path.name + LABEL_SUFFIX)
-        packet = beside.read_bytes()[:_MAX_PACKET] if beside.is_file() else b""
+        packet = read_regular(beside, _MAX_PACKET) if beside.is_file() else b""
     except OSError as error:
         return Traced(file=str(path), problem=f"it cannot be read: {error.strerror}")
-    marks = marks_in(content, watermarks, anchors=anchors)
-    marks = replace(marks, label=marks.label or label_in(packet))
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Traced(file=str(path), sha256=sha256, marks=marks, tagged=_tagged(content, marks))
+    try:
+        marks = marks_in(content, watermarks, anchors=anchors)
+        marks = replace(marks, label=marks.label or label_in(packet))
+        tagged = _tagged(content, marks)
+    except Exception as error:  # it may be anybody's, and must not end the trace of others
+        log.debug("%s", path, exc_info=True)
+        return Traced(file=str(path), problem=f"it cannot be looked at: {type(error).__name__}: {error}")
+    return Traced(file=str(path), sha256=hashlib.sha256(content).hexdigest(), marks=marks, tagged=tagged)
+
+
+def _content(path: Path) -> bytes:
+    """Return what a file holds. Raises OSError, also for what is not a file, or too large."""
+    if path.stat().st_size > MAX_CLIP_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_CLIP_BYTES:,} bytes", str(path))
+    return read_regular(path, MAX_CLIP_BYTES)
 
 
 def _tagged(content: bytes, marks: FoundMarks) -> str | None:
@@ -190,8 +210,12 @@ def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool)
     if manifest is None or not manifest.is_sound:
         return None
     of_row = [one for one in records if one.row_id == file.signed]
+    try:
+        content = _content(Path(file.file)) if of_row else b""
+    except OSError:  # it was there before
+        return "unknown"
     for certificate in {sha256 for one in of_row for sha256 in one.certificates}:
-        again = read_manifest(Path(file.file).read_bytes(), own_sha256=certificate)
+        again = read_manifest(content, own_sha256=certificate)
         if again and again.is_trusted:
             return "own"
     if of_row:

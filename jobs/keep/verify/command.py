@@ -47,7 +47,7 @@ _SAID: dict[DamageKind, str] = {
     "doubled": "rows that a later record names too",
     "part": "damaged parts",
     "job": "job.json lost, damaged or another's",
-    "late": "parts that came after their driver had lost the output",
+    "late": "parts that do not count, though others who read records/ see their rows",
     "stray": "files that no record names",
     "uncommitted": "clips whose driver died before their records were written",
     "foreign": "files that framefleet did not write",
@@ -124,6 +124,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     """Read every file and print what is wrong; return whether all is well."""
 
     from framefleet.jobs.keep.verify.verify import damages_of
+    from framefleet.jobs.look.status.status import driver_of
     from framefleet.jobs.show.progress import watch_on
     from framefleet.pipeline.outputs.output import Output
 
@@ -133,11 +134,18 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
         for damage in damages_of(store, watch):
             damages.add(damage)
     damages.show()
+    # A driver that is at work merges parts all the time.
+    is_doubled = damages.num_found["late"] > 0 and not driver_of(store).is_at_work
     if damages.num_damages:
         stderr.say(f"`{command('repair', store.url_of(''))}` takes out what is damaged and renders it again")
+    elif is_doubled:
+        stderr.say(
+            "every record is well, but DuckDB and pandas count the rows of parts that do not count, too"
+        )
+        stderr.say(f"`{command('compact', store.url_of(''))}` deletes these parts")
     else:
         stderr.say(f"all is well: {store.url_of('')}")
-    return not damages.num_damages
+    return not (damages.num_damages or is_doubled)
 
 
 def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: bool) -> bool:

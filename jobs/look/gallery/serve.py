@@ -1,6 +1,6 @@
 """A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
 
-    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only clips/ and previews/
+    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only media in clips/ and previews/
     http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
 
 `page_server.py` says who may ask.
@@ -10,67 +10,30 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from http import HTTPStatus
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from framefleet.jobs.look.gallery.gallery import INDEX
-from framefleet.jobs.look.page_server import OutputHandler, PageServer
+from framefleet.jobs.look.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PICKS, PREVIEWS
-from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
+from framefleet.pipeline.outputs.picks import PickChange, PickKeeper
 from framefleet.pipeline.outputs.stores.store import Store
 
-_MAX_PICKS = 1 << 28  # bytes
 # The page may ask this server alone, and knows by the second line that it keeps picks.
+_MAX_PAGE = 1 << 20
 _FILES_ALONE, _ASKS_TOO = b"default-src 'none';", b"default-src 'none'; connect-src 'self';"
 _PLACE = b'<meta name="framefleet-picks" content="../picks">'
+
+_PAGE_TYPES = {".js": "text/javascript", ".css": "text/css"}
+_TYPES = {GALLERY: _PAGE_TYPES, CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
 
 log = logging.getLogger(__name__)
 
 
-class _Pick(BaseModel):
-    """What is kept of one clip, and a change of it."""
-
-    model_config = ConfigDict(strict=True)
-
-    row_id: Annotated[str, Field(pattern=ROW_ID)]
-    stars: Annotated[int, Field(ge=0, le=5)] = 0
-    note: Annotated[str, Field(max_length=10_000)] = ""
-
-
-_PICK = TypeAdapter(_Pick)
-
-
-class KeptPicks:
-    """The file of stars and notes of an output, a line for each clip; read again for every change."""
-
-    def __init__(self, store: Store) -> None:
-        self._store, self._lock = store, threading.Lock()
-
-    def all(self) -> dict[str, _Pick]:
-        """Return them by row_id. Raises JobError for a line that is none."""
-        try:
-            lines = self._store.read(PICKS, _MAX_PICKS).splitlines()
-        except FileNotFoundError:
-            return {}
-        where = self._store.url_of(PICKS)
-        picks = (read_as(_PICK, line, where) for line in lines if line.strip())
-        return {pick.row_id: pick for pick in picks}
-
-    def change(self, pick: _Pick) -> None:
-        """Keep what is said of one clip, in place of what was; nothing of one without stars and note."""
-        with self._lock:
-            picks = self.all()
-            picks.pop(pick.row_id, None)
-            if pick.stars or pick.note:
-                picks[pick.row_id] = pick
-            lines = [f"{json.dumps(one.model_dump())}\n" for one in picks.values()]
-            self._store.write(PICKS, "".join(lines).encode())
+_PICK = TypeAdapter(PickChange)
 
 
 class GalleryServer(PageServer):
@@ -80,25 +43,28 @@ class GalleryServer(PageServer):
     """
 
     def __init__(self, store: Store, *, port: int = 0) -> None:
-        picks = KeptPicks(store)
+        picks = PickKeeper(store)
         picks.all()  # raises now where the file is damaged
         super().__init__(_Handler, INDEX, store, port=port, picks=picks)
 
 
 class _Handler(OutputHandler):
-    folders = (GALLERY, CLIPS, PREVIEWS)
-    picks: KeptPicks
+    types = _TYPES
+    policy = (
+        "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' data:; media-src 'self'"
+    )
+    picks: PickKeeper
 
     def made(self, path: str) -> tuple[bytes, str] | None:
+        if path == INDEX:
+            page = self.store.read_own(INDEX, 0, _MAX_PAGE)
+            page = page.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
+            return page, "text/html; charset=utf-8"
         if path != "picks":
             return None
-        found = [[key, pick.model_dump(exclude={"row_id"})] for key, pick in self.picks.all().items()]
+        found = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
         return json.dumps(found).encode(), "application/json"
-
-    def shown(self, path: str, content: bytes) -> bytes:
-        if path == INDEX:
-            content = content.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
-        return content
 
     def take(self, path: str, body: bytes) -> HTTPStatus:
         if path != "picks":

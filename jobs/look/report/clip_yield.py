@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.jobs.look.gallery.serve import KeptPicks
 from framefleet.jobs.look.report.figures import COMPUTE, positive
 from framefleet.jobs.look.status.status import figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.picks import read_picks
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.stores.store import Store
 
-_STARS = "stars"  # in conditions: of the output's own stars.jsonl, null of clips that nobody gave any
+_STARS = "stars"  # in conditions: of the output's own picks, null of clips that nobody gave any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
 
 
 def _with_stars(tables: Iterator[pa.Table], store: Store) -> Iterator[pa.Table]:
-    stars = {row_id: pick.stars for row_id, pick in KeptPicks(store).all().items()}
+    stars = {row_id: pick.stars for row_id, pick in read_picks(store).items()}
     for table in tables:
         if _STARS not in table.column_names:
             given = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]

@@ -180,8 +180,9 @@ def _charts(report: Report) -> Iterator[str]:
 
 def time_charts(figures: Mapping[str, float]) -> Iterator[str]:
     """Yield what workers' time went to, by cause, if anything was counted."""
-    if spent := WORKER_SECONDS.by_label(figures):
-        shown, whole = list(spent.items())[:MAX_BARS], sum(spent.values())
+    spent = WORKER_SECONDS.by_label(figures)
+    if whole := sum(spent.values()):  # a driver that was killed early has counted none
+        shown = list(spent.items())[:MAX_BARS]
         numbers = [f"{seconds / whole:.1%}" for _, seconds in shown]
         series = [0 if cause in BUSY else 5 if cause == LOAD else 2 for cause, _ in shown]
         note = f"{duration(whole)} of all workers. Blue: the model computes; red: it waits; grey: loading."

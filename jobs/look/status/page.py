@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.look.page_server import OutputHandler, PageServer
+from framefleet.jobs.look.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.jobs.look.report.charts import MAX_BARS, bars_chart
 from framefleet.jobs.look.report.page import (
     bytes_shown,
@@ -43,6 +43,7 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; media-src 'self'; "
     "script-src 'self'; connect-src 'self'"
 )
+_TYPES = {CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
 _MAX_CLIPS = 8
 _MAX_WORKERS = 60
 _SILENT_S = 30.0  # from when on an output is called silent: requests are repeated for some seconds anyway
@@ -71,7 +72,8 @@ class StatusServer(PageServer):
 
 
 class _Handler(OutputHandler):
-    folders = (CLIPS, PREVIEWS)
+    types = _TYPES
+    policy = _POLICY
     page_text: Callable[[], str]
 
     def made(self, path: str) -> tuple[bytes, str] | None:

@@ -40,7 +40,10 @@ SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverSeen:
-    """The newest driver. progress: its last report. told_s: seconds since then, if it gave the time."""
+    """The newest driver. progress: its last report. told_s: seconds since then, if it gave the time.
+
+    tables: files of added rows that it has said to render.
+    """
 
     state: DriverState
     epoch: int = 0
@@ -49,6 +52,7 @@ class DriverSeen:
     started_at: str = ""
     told_s: float | None = None
     progress: Progress | None = None
+    tables: tuple[str, ...] = ()
 
     @property
     def is_at_work(self) -> bool:
@@ -73,6 +77,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
         started_at=holder.started_at,
         told_s=told_s,
         progress=holder.progress,
+        tables=holder.tables,
     )
 
 
@@ -280,4 +285,5 @@ class _Cached(Generic[_Read]):
 def _is_sound(report: Progress) -> bool:
     said = report.audits
     assert said is not None
-    return all(0 <= n < _MOST for n in (report.done, said.num_equal, said.num_unaudited, said.most_wrong))
+    counts = (said.num_equal, said.num_unaudited, said.most_wrong, said.num_kinds, said.num_kinds_compared)
+    return all(0 <= n < _MOST for n in (report.done, *counts))

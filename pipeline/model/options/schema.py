@@ -176,6 +176,7 @@ class OptionValues(TypedDict, total=False):
     channels_last: bool
     vae_tiling: bool
     vae_slicing: bool
+    allow_unmatched_weights: bool
 
 
 class Options(Strict):
@@ -216,6 +217,11 @@ class Options(Strict):
     )
     vae_tiling: bool = Field(default=False, description="Decode in tiles.")
     vae_slicing: bool = Field(default=False, description="Decode the frames or images of a batch one by one.")
+    allow_unmatched_weights: bool = Field(
+        default=False,
+        description="Leave out weights of the model and of LoRAs that nothing uses, and log them, instead of "
+        "refusing the file.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -17,9 +17,6 @@ from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-
-if TYPE_CHECKING:
-    from diffusers import PipelineQuantizationConfig
 
 
 def blank_pipeline(
@@ -111,48 +108,24 @@ def _configured(found: Any, folder: Path) -> nn.Module:
 
 
 def assembled(
-    place: Path,
-    spec: PipelineSpec,
-    components: Iterable[Component],
-    *,
-    networks: Mapping[str, nn.Module] | None = None,
-    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
-    use_safetensors: bool | None = None,
-    quantization: PipelineQuantizationConfig | None = None,
+    place: Path, spec: PipelineSpec, components: Iterable[Component], *, networks: Mapping[str, nn.Module]
 ) -> Any:
-    """Return the pipeline. networks: that stand in place of those in the folder. dtype: also by component.
+    """Return the pipeline of these networks, with the tokenizers and the scheduler in the folder.
 
     The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
-    Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
-    diffusers and by transformers.
     """
-    options = {"dtype": dtype, "use_safetensors": use_safetensors, "quantization_config": quantization}
     if not is_modular(spec.class_name):
-        return spec.pipeline_class.from_pretrained(
-            place, local_files_only=True, **options, **(networks or {})
-        )
+        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
     # Not by its own loader, which imports and fetches what the index names, and goes on where that fails.
     pipe = spec.pipeline_class()
-    parts = dict(networks or {})
+    parts = dict(networks)
     for component in components:
         if component.name not in parts:
             found = class_of(component.library, component.class_name)
-            own = _of_component(options, component.name) if component.has_weights else {}
             parts[component.name] = found.from_pretrained(
-                place, subfolder=component.name, local_files_only=True, **own
+                place, subfolder=component.name, local_files_only=True
             )
     pipe.register_components(**parts)
     known = pipe._config_specs
     pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in known})
     return pipe
-
-
-def _of_component(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what one network is loaded with."""
-    dtype, quantization = options["dtype"], options["quantization_config"]
-    config = quantization.quant_mapping.get(name) if quantization else None
-    return {
-        "dtype": dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
-        "use_safetensors": options["use_safetensors"],
-        **({"quantization_config": config} if config else {}),
-    }

@@ -32,6 +32,7 @@ class Tensor:
     dtype: as safetensors spells it (F32, BF16). begin, end: of its bytes in the file.
     """
 
+    name: str
     dtype: str
     shape: tuple[int, ...]
     begin: int
@@ -52,7 +53,7 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
         (length,) = struct.unpack("<Q", read(8))
         start = 8 + length
         header = parse_json(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
-        found = [_tensor(entry, start) for name, entry in header.items() if name != "__metadata__"]
+        found = [_tensor(name, entry, start) for name, entry in header.items() if name != "__metadata__"]
         _check_places(found, start)
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
         known = foreign(read(HEAD_BYTES))
@@ -61,12 +62,13 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
     return start, found
 
 
-def check_file_size(path: Path) -> None:
-    """Raise ModelError for a file that is shorter or longer than its header says."""
+def check_file_size(path: Path) -> list[Tensor]:
+    """Return the tensors. Raises ModelError for a file that is shorter or longer than its header says."""
     start, tensors = read_header(lambda count: read_first(path, count), str(path))
     expected, size = max((tensor.end for tensor in tensors), default=start), path.stat().st_size
     if size != expected:
         raise ModelError(f"{path} has {size} bytes, but its header says {expected}", "fetch it again")
+    return tensors
 
 
 def read_first(path: Path, count: int | None) -> bytes:
@@ -78,12 +80,13 @@ def read_first(path: Path, count: int | None) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
 
 
-def _tensor(entry: Any, start: int) -> Tensor:
+def _tensor(name: str, entry: Any, start: int) -> Tensor:
     begin, end = entry["data_offsets"]
     numbers = [*entry["shape"], begin, end]
     if not all(type(number) is int and number >= 0 for number in numbers) or type(entry["dtype"]) is not str:
         raise ValueError(entry)
-    return Tensor(dtype=entry["dtype"], shape=tuple(entry["shape"]), begin=start + begin, end=start + end)
+    shape = tuple(entry["shape"])
+    return Tensor(name=name, dtype=entry["dtype"], shape=shape, begin=start + begin, end=start + end)
 
 
 def _check_places(tensors: list[Tensor], start: int) -> None:

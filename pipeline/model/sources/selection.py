@@ -39,6 +39,12 @@ VARIANT = re.compile(
     r"|(diffusion_pytorch_model|model)\.safetensors\.index\.\w+\.json"
 )
 _ADAPTER = "adapter_config.json"
+# What operating systems, editors and notebooks leave next to files. A macOS disk that is not its own has a
+# `._model.safetensors` next to each model.safetensors.
+_JUNK = re.compile(
+    r"\..+|__MACOSX|Icon\r|(eh)?thumbs\.db|desktop\.ini|.*~|#.*#|.*\.(bak|orig|rej|sw[op]|tmp|part|crdownload)",
+    re.IGNORECASE,
+)
 # Tokenizers of a processor, and chat templates, lie in folders of their own below the component's.
 MAX_FOLDER_DEPTH = 3
 
@@ -89,6 +95,11 @@ def check_weights(components: Iterable[Component], files: Iterable[str], where: 
             )
 
 
+def is_junk(name: str) -> bool:
+    """Tell whether a file, or a folder above it, is none that somebody put there."""
+    return any(_JUNK.fullmatch(part) for part in name.split("/"))
+
+
 def is_weights(name: str) -> bool:
     """Tell whether a file holds tensors, rather than settings or a vocabulary."""
     return name.endswith((SAFETENSORS, *PICKLES))
@@ -99,7 +110,8 @@ def _by_folder(names: Iterable[str]) -> dict[str, set[str]]:
     inside: dict[str, set[str]] = {}
     for name in names:
         folder, *parts = name.split("/")
-        if 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts):
+        is_inside = 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts)
+        if is_inside and not is_junk(name):
             inside.setdefault(folder, set()).add("/".join(parts))
     return inside
 
@@ -130,18 +142,31 @@ def _weights(
 
 
 def _shards(names: Collection[str], index: str, content: bytes, place: str) -> list[str]:
-    kind = ".bin" if ".bin." in index else SAFETENSORS
-    try:
-        shards = sorted(set(parse_json(content)["weight_map"].values()))
-        is_index = all(shard.endswith(kind) for shard in shards)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        is_index = False
-    if not is_index:
-        raise ModelError(f"{place}/{index} is not an index of shards", "fetch it again")
+    shards = sorted(set(weight_map_of(content, f"{place}/{index}").values()))
     for shard in shards:
         if shard not in names:
             raise ModelError(f"{place}/{shard} is missing, though {index} names it", "fetch it again")
     return shards
+
+
+def weight_map_of(content: bytes, where: str) -> dict[str, str]:
+    """Return the shard of each weight. Raises ModelError for what is not an index, or not read as one."""
+    kind = ".bin" if ".bin." in where else SAFETENSORS
+    try:
+        index = parse_json(content)
+        weight_map: dict[str, str] = index["weight_map"]
+        is_index = all(shard.endswith(kind) for shard in weight_map.values())
+        has_metadata = isinstance(index.get("metadata"), dict)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        is_index = has_metadata = False
+    if not is_index:
+        raise ModelError(f"{where} is not an index of shards", "fetch it again")
+    if not has_metadata:
+        raise ModelError(
+            f"{where} has no mapping `metadata`, without which libraries do not read it",
+            'add `"metadata": {}` to it, or fetch it again',
+        )
+    return weight_map
 
 
 def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) -> None:
@@ -163,7 +188,6 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
 
 def _is_config(name: str) -> bool:
     """Configuration and tokenizer files: everything small that is not weights, code or prose."""
-    is_hidden = any(part.startswith(".") for part in name.split("/"))
-    if is_hidden or name == _ADAPTER or any(part in name for part in SHARD_INDEXES):
+    if name == _ADAPTER or any(part in name for part in SHARD_INDEXES):
         return False
     return not (is_weights(name) or name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS)))

@@ -7,7 +7,7 @@ the model calls `fetched`, which hashes the real bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,15 @@ from framefleet.pipeline.model.sources.integrity import (
     parse_lock,
     read_lock,
 )
-from framefleet.pipeline.model.sources.selection import check_weights, is_weights, select
+from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales
+from framefleet.pipeline.model.sources.selection import (
+    SAFETENSORS,
+    SHARDS,
+    check_weights,
+    is_weights,
+    select,
+    weight_map_of,
+)
 from framefleet.pipeline.model.specs.model_index import (
     MAX_JSON_BYTES,
     check_whole,
@@ -162,18 +170,43 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
             f"{folder / missing[0]} is missing", "put the same model on every machine of the cluster"
         )
     check_links(folder, expected)
-    _check_files(folder, expected)
+    _check_files(folder, [*expected])
     found = file_digests(folder, expected)
     check_digests(folder, found, expected, named_by="the driver's")
     return folder, found
 
 
-def _check_files(folder: Path, files: Iterable[str]) -> None:
-    """Raise ModelError for files that are broken, or that lead a library elsewhere."""
+def _check_files(folder: Path, files: Collection[str]) -> None:
+    """Raise ModelError for files that are broken or packed, or that lead a library elsewhere."""
+    names: dict[str, list[str]] = {}
     for file in files:
-        if file.endswith(".safetensors"):
-            check_file_size(folder / file)
+        if file.endswith(SAFETENSORS):
+            tensors = check_file_size(folder / file)
+            names[file] = [tensor.name for tensor in tensors]
+            if any(tensor.dtype.startswith("F8") for tensor in tensors):
+                check_scales(f"{folder / file}", names[file])
+    for index in files:
+        if index.endswith(SHARDS):
+            _check_index(folder, index, names)
     check_configs(folder, files)
+
+
+def _check_index(folder: Path, index: str, names: Mapping[str, Collection[str]]) -> None:
+    """Raise ModelError for an index of shards that hold other weights than it says, which none reports.
+
+    names: of the weights in each file.
+    """
+    shards = weight_map_of((folder / index).read_bytes(), f"{folder / index}")
+    place = index.rpartition("/")[0]
+    for shard in {*shards.values()}:
+        expected = {name for name, own in shards.items() if own == shard}
+        found = {*names.get(f"{place}/{shard}", expected)}
+        check_leftovers(
+            f"{folder / place / shard}",
+            unused=found - expected,
+            lacking=expected - found,
+            fix=f"{folder / index} says something else: fetch both again",
+        )
 
 
 def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> ModelLock | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.json_text import EXACT_FLOATS, parse_json
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.ranges import MAX_FRAMES, MAX_LIST, MAX_SIDE, out_of_range
 from framefleet.pipeline.model.specs.refusal import Refused, shown
@@ -14,10 +16,12 @@ from framefleet.pipeline.model.specs.signature import PART_KINDS, ListKind, Scal
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 
-EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
-
-_NOT_WHOLE = Refused(reason="it must be a whole number", fix="use a whole number")
-_NOT_FINITE = Refused(reason="it must be a finite number", fix="use a finite number")
+_NOT_WHOLE = Refused(reason="it must be a whole number", fix="use a whole number in digits, e.g. 42")
+_NOT_FINITE = Refused(reason="it must be a finite number", fix="use a number in digits, e.g. 7.5")
+# What spreadsheets of half of the world write, and what may be either: "5,5", "1.000,5", "1,000".
+_WITH_COMMA = re.compile(r"\s*[+-]?[0-9][0-9.,]*,[0-9]+\s*", re.ASCII)
+_ROUNDED = re.compile(r"\s*[+-]?[0-9.]+e[+-]?[0-9]+\s*", re.ASCII | re.IGNORECASE)
+_MAX_DIGITS = 400  # of a text that is a number; Python refuses to read thousands
 _WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}
 _EXAMPLES: dict[ScalarKind, str] = {
     "int": "[999, 749, 499]",
@@ -43,6 +47,11 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 def check_seed(value: Any) -> int | Refused:
     if type(value) is int and 0 <= value <= MAX_SEED:
         return value  # at once: tables of millions have one in each row
+    if isinstance(value, str) and _ROUNDED.fullmatch(value):
+        return Refused(
+            reason="spreadsheets round what they write like that",
+            fix="format the column as a number without decimals, and write the seed's own digits",
+        )
     found = coerce(value, "int")
     if isinstance(found, Refused):
         return found
@@ -84,18 +93,47 @@ def _flag(value: Any) -> Scalar | Refused:
 
 def _whole(value: Any) -> Scalar | Refused:
     if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            value = _number(value)  # "50.0"
+        value = _decimal(value)
+    if isinstance(value, Decimal):  # "50.0", or of a column of decimals: all digits are there
+        return int(value) if value.is_finite() and value == value.to_integral_value() else _NOT_WHOLE
     if isinstance(value, float) and value.is_integer():
-        if abs(value) >= EXACT_FLOATS:
-            return Refused(reason="a float column does not hold it exactly", fix="make it an int64 column")
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else _NOT_WHOLE
+        return int(value) if abs(value) < EXACT_FLOATS else inexact("float")
+    return value if isinstance(value, Refused | int) and not isinstance(value, bool) else _NOT_WHOLE
+
+
+def inexact(column: str) -> Refused:
+    """Return why a whole number is refused that a column of these floats rounds. column: its type."""
+    fix = "make it an int64 column; what was rounded is lost"
+    return Refused(reason=f"a {column} column does not hold it exactly", fix=fix)
+
+
+def _decimal(text: str) -> Decimal | Refused:
+    """Return the number that a text is, with all its digits."""
+    if _WITH_COMMA.fullmatch(text):
+        return _comma(text)
+    plain = text.strip()
+    if len(plain) > _MAX_DIGITS or not _NUMBER.fullmatch(plain):
+        return _NOT_WHOLE
+    number = Decimal(plain)
+    return number if number.adjusted() < _MAX_DIGITS else _NOT_WHOLE
+
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
+
+
+def _comma(text: str) -> Refused:
+    point = text.strip().replace(".", "").replace(",", ".")
+    return Refused(
+        reason="it has a comma",
+        fix=f"write numbers with a point and without marks between thousands, e.g. {point}",
+    )
 
 
 def _number(value: Any) -> Scalar | Refused:
+    if isinstance(value, str):
+        if _WITH_COMMA.fullmatch(value):
+            return _comma(value)
+        value = value if _NUMBER.fullmatch(value.strip()) else math.nan  # Python also reads 1_000
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -28,6 +28,8 @@ Test = Callable[[Any], bool]
 MOST = 1_000_000
 _MAX_SHOWN = 80  # characters
 _MAX_LEVELS = 16  # of resolution: each one halves the picture
+# In the lists of a config: of a schedule of noise, the longest known, a tenth.
+_MAX_LISTED = 10_000
 Form = Literal["one", "list"]
 
 
@@ -94,6 +96,12 @@ def check_values(configs: _Configs, components: _Components, where: str) -> None
     configs: by component, and model_index.json as "index". components: library and class of each.
     """
     for component, config in configs.items():
+        for key, value in config.items():
+            if _num_listed(value) > _MAX_LISTED:
+                raise ModelError(
+                    f"{where}: {key} of {component} lists more than {_MAX_LISTED:,} values",
+                    "download the model again",
+                )
         rules = OTHERS.get(component, NETWORK)
         if component == "scheduler":  # which makes lists and tables of whatever length it is given
             rules = {key: _NUMBER for key, value in config.items() if type(value) is int} | dict(rules)
@@ -110,6 +118,13 @@ def check_values(configs: _Configs, components: _Components, where: str) -> None
                     f"and not {rule.wanted(forms)}",
                     "download the model again",
                 )
+
+
+def _num_listed(value: Any) -> int:
+    """Return how many values the lists in a value have."""
+    if isinstance(value, Mapping):
+        return sum(map(_num_listed, value.values()))
+    return len(value) + sum(map(_num_listed, value)) if isinstance(value, list | tuple) else 0
 
 
 @kept(TypeAdapter(dict[str, tuple[Form, ...]]))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, check_file_size, foreign, read_first
+from framefleet.pipeline.model.sources.selection import is_junk
 from framefleet.pipeline.models.conversion.safetensors_file import DTYPES
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -102,7 +103,8 @@ def _weight_files(path: Path) -> list[str]:
             folders.clear()
             continue
         seen.add(place)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        files = [file for file in files if not is_junk(file)]
         own = [file for file in files if file.endswith(SUFFIXES) and not _is_twin(file, files)]
         found += [(Path(folder) / file).relative_to(path).as_posix() for file in own]
     return sorted(found)

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.sources.leftovers import check_scales, listed
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
-
-_SHOWN = 5  # names in one message; a wrong variant is off by hundreds
 
 
 def unchanged(tensor: Tensor) -> Tensor:
@@ -108,6 +107,7 @@ def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
     """Raise ModelError unless each tensor of the checkpoint is used or known to be of no use, each tensor of
     the result has an origin, and all shapes agree."""
     place = f"{checkpoint.path} as {conversion.variant}"
+    check_scales(place, checkpoint.shapes)
     problems = list(_problems(conversion, set(checkpoint.shapes)))
     if problems:
         raise ModelError(
@@ -126,10 +126,10 @@ def _problems(conversion: Conversion, present: set[str]) -> Iterator[str]:
         needed = {name for origin in network.origins.values() for name in origin.names}
         used |= needed
         if needed - present:
-            yield f"no tensors that are called {_listed(needed - present)}, of which its {component} is made"
+            yield f"no tensors that are called {listed(needed - present)}, of which its {component} is made"
     unknown = present - used - conversion.ignored
     if unknown:
-        yield f"tensors that are not known: {_listed(unknown)}"
+        yield f"tensors that are not known: {listed(unknown)}"
 
 
 def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint: Checkpoint) -> None:
@@ -143,9 +143,3 @@ def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint
             f"{place}: {found}, but {name}, which is made of it, is {tuple(like.shape)}",
             "the file may be of another model, or broken: fetch it again",
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(ordered[:_SHOWN]) + more

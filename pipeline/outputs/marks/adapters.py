@@ -1,29 +1,38 @@
-"""Watermarks of other libraries, with weights from a path: nothing is fetched, and no pickle runs code.
+"""Watermarks of other libraries, with weights from a path: nothing is fetched, and no weights run code.
+
+Their networks are built from what their packages and this file say, never from configs next to weights.
 
 Each class is a `FrameMark` or a `SoundMark` of watermark.py, which calls them for one clip at a time.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.marks.chips import Reading, Samples
 from framefleet.pipeline.outputs.marks.payload import Bits
-from framefleet.pipeline.outputs.marks.settings import Watermark, locked_weights
+from framefleet.pipeline.outputs.marks.settings import Watermark
+from framefleet.pipeline.outputs.marks.weights import not_weights, read_weights
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.marks.weights import Tensors
 
 _AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
 _RATE = 16_000  # of the sound that AudioSeal was trained on
 _PRESENT = 0.5  # share of the sound in which AudioSeal sees a watermark
+# What networks and AudioSeal's loader raise for tensors of others.
+_MISFITS = (AssertionError, AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError)
 
 
 class VideoSeal:
@@ -32,7 +41,6 @@ class VideoSeal:
     num_bits = 256
 
     def __init__(self, watermark: Watermark) -> None:
-        weights = locked_weights(watermark)
         with _of("videoseal"):
             import videoseal
             from omegaconf import OmegaConf
@@ -58,7 +66,7 @@ class VideoSeal:
             chunk_size=args.videoseal_chunk_size,
             step_size=args.videoseal_step_size,
         )
-        _load(self._model, _tensors(weights).get("model", {}), weights)
+        _load(watermark, self._model, *read_weights(watermark), but=("attenuation.",))
 
     def embed(self, frames: Frames, bits: Bits, *, device: str) -> Frames:
         import torch
@@ -83,29 +91,22 @@ class AudioSeal:
     num_bits = 16
 
     def __init__(self, watermark: Watermark) -> None:
-        folder = locked_weights(watermark)
         with _of("audioseal"):
             from audioseal import builder, loader
 
         made = []
-        for card, kind, create, name in (
-            ("audioseal_wm_16bits", builder.AudioSealWMConfig, builder.create_generator, "generator"),
-            (
-                "audioseal_detector_16bits",
-                builder.AudioSealDetectorConfig,
-                builder.create_detector,
-                "detector",
-            ),
-        ):
+        kinds = (
+            ("audioseal_wm_16bits", builder.AudioSealWMConfig, builder.create_generator),
+            ("audioseal_detector_16bits", builder.AudioSealDetectorConfig, builder.create_detector),
+        )
+        states = read_weights(watermark, ("generator_base.pth", "detector_base.pth"))
+        for (card, kind, create), tensors in zip(kinds, states, strict=True):
             config = dict(loader.load_local_model_config(card))
             network = create(loader.AudioSeal.parse_config(config, config_type=kind, nbits=self.num_bits))
-            weights = folder / f"{name}_base.pth"
-            found = _tensors(weights)
-            state = loader.convert_state_dict_for_scriptable_model(found.get("model", found))
             try:
-                loader.load_state_dict(network, state)
-            except (RuntimeError, KeyError) as error:
-                raise _others(weights, str(error)) from None
+                loader.load_state_dict(network, loader.convert_state_dict_for_scriptable_model(tensors))
+            except _MISFITS as error:
+                raise not_weights(watermark, str(error)) from None
             made.append(network.eval())
         self._generator, self._detector = made
 
@@ -130,7 +131,7 @@ class AudioSeal:
 
 
 class TrustMark:
-    """TrustMark (61 bits): weights are a folder with its trustmark_Q.yaml, encoder_Q.ckpt, decoder_Q.ckpt.
+    """TrustMark (61 bits): weights are a folder with its encoder_Q.ckpt and decoder_Q.ckpt.
 
     Of the variants C, Q, B and P the first one there counts. Videos are marked frame by frame.
     """
@@ -138,22 +139,21 @@ class TrustMark:
     num_bits = 61
 
     def __init__(self, watermark: Watermark) -> None:
-        folder = locked_weights(watermark)
         with _of("trustmark"):
             import trustmark
-            from omegaconf import OmegaConf
 
-        variant = next((one for one in "CQBP" if (folder / f"encoder_{one}.ckpt").is_file()), None)
-        if variant is None:
-            raise _others(folder, "there is no encoder_Q.ckpt in it")
-        _check_targets(OmegaConf.to_container(OmegaConf.load(folder / f"trustmark_{variant}.yaml")), folder)
+        folder = Path(watermark.weights or "")
+        variant = next((one for one in "CQBP" if (folder / f"encoder_{one}.ckpt").is_file()), "Q")
+        parts = ("encoder", "decoder")
+        tensors = read_weights(watermark, [f"{part}_{variant}.ckpt" for part in parts])
+        networks = {part: _trust_mark_network(part, variant) for part in parts}
+        for part, state in zip(parts, tensors, strict=True):
+            own = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
+            _load(watermark, networks[part], own, but=("fixed_input", "update_gen"))
 
         class Offline(trustmark.TrustMark):  # type: ignore[misc]
-            def check_and_download(self, filename: str) -> None: ...
-
-            def load_model(self, config: str, weights: str, *args: Any, **kwargs: Any) -> Any:
-                here = (str(folder / Path(config).name), str(folder / Path(weights).name))
-                return super().load_model(*here, *args, **kwargs)
+            def load_model(self, config: str, weights: str, device: str, *_: Any, part: str) -> Any:
+                return copy.deepcopy(networks[part]).to(device)
 
         mode = trustmark.TrustMark.Encoding.BCH_5
         self._made: dict[str, Any] = {}
@@ -193,40 +193,41 @@ def _of(package: str) -> Iterator[None]:
         ) from None
 
 
-def _tensors(path: Path) -> Mapping[str, Any]:
-    """Return what a checkpoint holds, if that is tensors and plain values."""
-    import torch
-
+def _load(watermark: Watermark, network: Any, tensors: Tensors, *, but: tuple[str, ...]) -> None:
+    """Put weights into a network. but: what begins like these may be missing. Raises ModelError."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
-        raise _others(path, f"it is damaged, or holds more than tensors ({type(error).__name__})") from None
-    return found if isinstance(found, dict) else {}
-
-
-def _load(network: Any, state: Mapping[str, Any], path: Path) -> None:
-    found, _ = network.load_state_dict(state, strict=False)
-    missing = [name for name in found if not name.startswith("attenuation.")]
-    if missing:
-        raise _others(path, f"{missing[0]} and {len(missing) - 1} more tensors are missing")
+        names, _ = network.load_state_dict(tensors, strict=False)
+    except _MISFITS as error:
+        raise not_weights(watermark, str(error)) from None
+    if missing := [name for name in names if not name.startswith(but)]:
+        raise not_weights(watermark, f"{missing[0]} and {len(missing) - 1} more tensors are missing")
     network.eval()
 
 
-def _others(path: Path, reason: str) -> ModelError:
-    return ModelError(
-        f"marks.watermark: {path} does not hold the weights of this watermark: {reason[:300]}",
-        "give the files that its authors publish; docs/marks.md names them",
+def _trust_mark_network(part: str, variant: str) -> Any:
+    """Return the network of one part, with the values of the four configs that its authors publish.
+
+    These are YAML files whose `target` is imported and called, so none is read.
+    """
+    from omegaconf import OmegaConf
+    from trustmark.model import TrustMark_Arch
+
+    arch = "resnet18" if variant == "C" else "resnet50"
+    encoder = {"width": 32, "ndown": 4, "nmiddle": 1, "activ": "silu"}
+    configs = {
+        "encoder": {"target": "trustmark.unet.Unet1", "params": encoder},
+        "decoder": {"target": "trustmark.unet.SecretDecoder", "params": {"arch": arch}},
+    }
+    nothing = {"target": "trustmark.model.Identity", "params": {}}
+    parts = {name: OmegaConf.create(config if name == part else nothing) for name, config in configs.items()}
+    return TrustMark_Arch(
+        **{"cover_key": "image", "secret_key": "secret", "secret_len": 100, "resolution": 256},
+        secret_encoder_config=parts["encoder"],
+        secret_decoder_config=parts["decoder"],
+        discriminator_config=nothing,
+        loss_config=nothing,
+        noise_config=nothing,
     )
-
-
-def _check_targets(config: Any, folder: Path) -> None:
-    """Raise ModelError for a config that names classes of other packages, which would be called."""
-    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    named = config.get("target") if isinstance(config, dict) else None
-    if named is not None and not str(named).startswith("trustmark."):
-        raise _others(folder, f"its config names {named}")
-    for value in values:
-        _check_targets(value, folder)
 
 
 def _pictures(frames: Frames, device: str) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict
+
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.marks.manifest import ASSERTION, SETTINGS, mime_type_of
 
 # What a reader reports where the file is not what was signed, and where only the signer is not known.
@@ -69,37 +71,99 @@ def read_manifest(
             c2pa.Context(c2pa.Settings.from_dict({**SETTINGS, "trust": trust})) as context,
             c2pa.Reader(mime_type, io.BytesIO(content), context=context) as reader,
         ):
-            return _found(json.loads(reader.json()))
+            report = reader.json()
+        return _found(_Report.model_validate(parse_json(report)))
     except c2pa.C2paError.ManifestNotFound:
         return None
     except c2pa.C2paError as error:
         return FoundManifest(state="unreadable", problems=(str(error),))
+    except Exception as error:  # a report without what each has, or with other types: it may be anybody's
+        return FoundManifest(
+            state="unreadable", problems=(f"not as C2PA defines it: {type(error).__name__}",)
+        )
 
 
-def _found(report: Mapping[str, Any]) -> FoundManifest:
-    """Return what c2pa's report says of the active manifest. What is in it may be anybody's."""
-    active = report["manifests"][report["active_manifest"]]
-    results = report["validation_results"]["activeManifest"]
-    codes = {kind: {one["code"] for one in results.get(kind, [])} for kind in ("success", "failure")}
-    problems = {code for code in codes["failure"] if not _STRANGER.fullmatch(code)}
+class _Lenient(BaseModel):
+    """What c2pa reports, as far as it is read here. What is in it may be anybody's."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Status(_Lenient):
+    code: str = ""
+
+
+class _Results(_Lenient):
+    success: list[_Status] = []
+    failure: list[_Status] = []
+
+
+class _Validation(_Lenient):
+    activeManifest: _Results  # as c2pa calls it
+
+
+class _Assertion(_Lenient):
+    label: str = ""
+    data: Any = None
+
+
+class _Signature(_Lenient):
+    common_name: str | None = None
+    issuer: str | None = None
+    time: str | None = None
+
+
+class _Generator(_Lenient):
+    name: str | None = None
+    version: str | None = None
+
+
+class _Ingredient(_Lenient):
+    title: str | None = None
+
+
+class _Manifest(_Lenient):
+    assertions: list[_Assertion] = []
+    signature_info: _Signature | None = None
+    claim_generator_info: list[_Generator] | None = None
+    ingredients: list[_Ingredient] = []
+
+
+class _Report(_Lenient):
+    active_manifest: str
+    manifests: dict[str, _Manifest]
+    validation_results: _Validation
+
+
+def _found(report: _Report) -> FoundManifest:
+    """Return what c2pa's report says of the active manifest. Raises KeyError where there is none."""
+    active = report.manifests[report.active_manifest]
+    results = report.validation_results.activeManifest
+    succeeded = {one.code for one in results.success}
+    problems = {one.code for one in results.failure if not _STRANGER.fullmatch(one.code)}
     is_changed = bool(problems) and all(map(_CONTENT.fullmatch, problems))
-    said = {one["label"]: one.get("data") for one in active.get("assertions", [])}
-    actions = (said.get("c2pa.actions.v2") or said.get("c2pa.actions") or {}).get("actions", [])
-    signature = active.get("signature_info", {})
-    names = (signature.get("common_name"), signature.get("issuer"))
+    said = {one.label: one.data for one in active.assertions}
+    signature = active.signature_info or _Signature()
     clip = said.get(ASSERTION)
     return FoundManifest(
         state="changed" if is_changed else "forged" if problems else "intact",
-        is_trusted="signingCredential.trusted" in codes["success"],
-        signer=", ".join(name for name in names if name),
-        signed_at=signature.get("time"),
-        has_time="timeStamp.validated" in codes["success"],
+        is_trusted="signingCredential.trusted" in succeeded,
+        signer=", ".join(name for name in (signature.common_name, signature.issuer) if name),
+        signed_at=signature.time,
+        has_time="timeStamp.validated" in succeeded,
         generator=" ".join(
-            f"{one.get('name', '')} {one.get('version', '')}".strip()
-            for one in active.get("claim_generator_info") or []
+            f"{one.name or ''} {one.version or ''}".strip() for one in active.claim_generator_info or []
         ),
-        source_type=next((one["digitalSourceType"] for one in actions if "digitalSourceType" in one), None),
+        source_type=_source_type(said.get("c2pa.actions.v2") or said.get("c2pa.actions")),
         clip=clip if isinstance(clip, dict) else {},
-        ingredients=tuple(one.get("title") or "" for one in active.get("ingredients", [])),
+        ingredients=tuple(one.title or "" for one in active.ingredients),
         problems=tuple(sorted(problems)),
     )
+
+
+def _source_type(assertion: Any) -> str | None:
+    """Return how the file was made, as the first action says that says it."""
+    actions = assertion.get("actions") if isinstance(assertion, dict) else None
+    listed = actions if isinstance(actions, list) else []
+    named = (one.get("digitalSourceType") for one in listed if isinstance(one, dict))
+    return next((one for one in named if isinstance(one, str)), None)

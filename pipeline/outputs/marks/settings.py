@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +19,7 @@ OF_FRAMES: tuple[WatermarkName, ...] = ("spread", "videoseal", "trustmark")
 OF_SOUND: tuple[WatermarkName, ...] = ("spread", "audioseal")
 # GB 45438-2025, annex E: printable ASCII without a space, a quotation mark or a backslash.
 _CODE = re.compile(r"[!#-\[\]-~]+", re.ASCII)
+MAX_WEIGHTS_BYTES, _MAX_FILES = 4 << 30, 64  # of one watermark; the largest of the four libraries has 0.3 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,30 +119,33 @@ def weights_digest(watermark: Watermark) -> str | None:
 
     It locks them: a job continues only with the same ones. Raises ModelError where they cannot be read.
     """
-    if watermark.weights is None:
-        return None
-    path = Path(watermark.weights)
+    return None if watermark.weights is None else joint_digest(weight_file_digests(watermark))
+
+
+def weight_file_digests(watermark: Watermark) -> dict[str, str]:
+    """Return the SHA-256 of each file of the weights, by name; of a single file, by "". Raises ModelError."""
+    path = Path(watermark.weights or "")
     try:
-        if path.is_file():
-            return _sha256(path)
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+        files = {"": path} if path.is_file() else {file.name: file for file in path.iterdir()}
+        files = {name: files[name] for name in sorted(files) if files[name].is_file()}
+        if len(files) > _MAX_FILES or sum(file.stat().st_size for file in files.values()) > MAX_WEIGHTS_BYTES:
+            raise ModelError(
+                f"marks.watermark: {path} has more than {_MAX_FILES} files or {MAX_WEIGHTS_BYTES:,} bytes",
+                "give the files that its authors publish; docs/marks.md names them",
+            )
+        return {name: _sha256(file) for name, file in files.items()}
     except OSError as error:
         raise ModelError(
             f"marks.watermark: the weights of {watermark.name} at {path} cannot be read: {error.strerror}",
             "give a file or folder that is on this machine and every worker's",
         ) from error
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def locked_weights(watermark: Watermark) -> Path:
-    """Return where the weights are. Raises ModelError where they are not those that the job was given."""
-    if watermark.digest not in (None, weights_digest(watermark)):
-        raise ModelError(
-            f"marks.watermark: the weights at {watermark.weights} are not those of the job",
-            "put the same file there, on every machine",
-        )
-    return Path(watermark.weights or "")
+def joint_digest(digests: Mapping[str, str]) -> str:
+    """Return the digest of weights from those of their files."""
+    if "" in digests:
+        return digests[""]
+    return hashlib.sha256("".join(f"{digests[name]}  {name}\n" for name in digests).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

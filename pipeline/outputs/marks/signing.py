@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.marks.settings import Signing
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ def leaf_of(signing: Signing) -> Certificate:
 def read_pem(what: str, path: str) -> bytes:
     """Return the content of a file of certificates or a key. Raises JobError. what: for messages."""
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_BYTES)
+        return read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise JobError(
             f"{what}: {path} cannot be read on {socket.gethostname()}: {error.strerror}",

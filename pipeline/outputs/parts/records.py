@@ -142,6 +142,11 @@ def fields_named(fields: pa.Schema, *names: str) -> pa.Schema:
     return pa.schema([fields.field(name) for name in names])
 
 
+def plain_name(name: str) -> str:
+    """Return what is equal for names of columns that SQL and Delta Lake take for one: case does not count."""
+    return name.casefold()
+
+
 def are_records(schema: pa.Schema) -> bool:
     """Tell whether a table is what a render job wrote about its clips."""
     return {"row_id", "frames_sha256", "uri", "arguments"} <= set(schema.names)

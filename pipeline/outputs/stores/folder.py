@@ -22,6 +22,7 @@ TEMPORARY = ".framefleet-"  # hidden: pyarrow and DuckDB skip such names, and so
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 _LEFT_AFTER_S = 60.0  # what is being written is younger; what a driver that has just died left goes next time
 _CLAIM_S = 30.0  # far longer than a claimed name takes to be used; a claim this old was left by a kill
+_LINKS = {errno.ELOOP, errno.ENOTDIR}  # of O_NOFOLLOW: the last name is a link, or one on the way
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system does not need it, or cannot
 
 
@@ -38,6 +39,23 @@ class Folder:
     def read(self, path: str, count: int | None = None) -> bytes:
         with open(self._regular(path), "rb") as file:
             return file.read(-1 if count is None else count)
+
+    def read_own(self, path: str, first: int, count: int) -> bytes:
+        """Return `count` bytes of a file from `first` on; FileNotFoundError where it is behind a link."""
+        flags = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for
+        place: int | None = None
+        with contextlib.ExitStack() as stack:
+            for name in (str(self.root), *path.split("/")):
+                try:
+                    place = os.open(name, flags, dir_fd=place)
+                except OSError as error:
+                    raise _absent(path) if error.errno in _LINKS else error from None
+                stack.callback(os.close, place)
+                flags |= os.O_NOFOLLOW
+            assert place is not None
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise _absent(path)
+            return os.pread(place, count, first)
 
     def download(self, path: str, target: Path) -> None:
         shutil.copyfile(self._regular(path), target)
@@ -133,6 +151,10 @@ class Folder:
         for file in left:
             file.unlink(missing_ok=True)
         return len(left)
+
+
+def _absent(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _is_temporary(path: str) -> bool:

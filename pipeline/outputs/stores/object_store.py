@@ -51,11 +51,16 @@ class ObjectStore:
         self._opened = None
 
     def read(self, path: str, count: int | None = None) -> bytes:
+        return self._cat(path) if count is None else self.read_own(path, 0, count)
+
+    def read_own(self, path: str, first: int, count: int) -> bytes:
+        """Return `count` bytes of an object from `first` on."""
+        return self._cat(path, start=first, end=first + count)
+
+    def _cat(self, path: str, **part: int) -> bytes:
         files, place = self._at(path)
         try:
-            content: bytes = (
-                files.cat_file(place) if count is None else files.cat_file(place, start=0, end=count)
-            )
+            content: bytes = files.cat_file(place, **part)
         except Exception as error:  # Azure's are no OSErrors
             if _code(error) != "InvalidRange":
                 raise

@@ -93,6 +93,17 @@ class Store:
         self.counts.add(STORE_BYTES, len(content), "read")
         return content
 
+    def read_own(self, path: str, first: int, count: int) -> bytes:
+        """Return `count` bytes of `path` from `first` on; FileNotFoundError where a link leads to it.
+
+        For what is given to others: a folder may be somebody else's, with links to what is ours.
+        """
+        content = self._ask(
+            "read", path, lambda at: self._backend.read_own(at, first, count), may_be_absent=True
+        )
+        self.counts.add(STORE_BYTES, len(content), "read")
+        return content
+
     def download(self, path: str, target: Path) -> None:
         """Copy `path` to a local file, which may be left half there when it fails."""
         self._ask("read", path, lambda at: self._backend.download(at, target))

@@ -22,6 +22,7 @@ from framefleet.pipeline.render.audit.verdict import (
     EQUAL,
     UNREPEATABLE,
     Audited,
+    AuditOrder,
     Digests,
     Verdict,
     apart,
@@ -41,28 +42,72 @@ log = logging.getLogger(__name__)
 class Auditor:
     """The audits of one renderer. apart: kinds whose rows are plain calls from now on, and why."""
 
-    def __init__(self, odds: Odds | None, plain: Callable[[RenderRow], Rendered]) -> None:
-        """odds: of rows that nobody gives an order for; None: none of these is audited."""
+    def __init__(
+        self,
+        odds: Odds | None,
+        plain: Callable[[RenderRow], Rendered],
+        is_affordable: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """odds: of rows that nobody gives an order for; None: none of these is audited.
+
+        is_affordable: whether one more of these may be, until one differs.
+        """
         self.apart: dict[str, str] = {}
         self._unrepeatable: set[str] = set()
         self._odds, self._schedule = odds, AuditSchedule(odds)
-        self._orders: dict[str, bool] = {}  # by row_id
+        self._is_affordable = is_affordable
+        self._orders: dict[str, AuditOrder] = {}  # by row_id
+        self._put_off: list[Outcome] = []
         self._num_equal: Counter[str] = Counter()  # by kind
         self._plain = plain
         self._audited: list[Audited] = []
 
-    def order(self, row_id: str, is_audited: bool | None) -> None:
+    @property
+    def num_put_off(self) -> int:
+        """Clips whose audits wait until nothing else is to be done."""
+        return len(self._put_off)
+
+    def order(self, row_id: str, order: AuditOrder | None) -> None:
         """Say of a row that will come whether it is audited; None leaves it to chance here."""
         self._orders.pop(row_id, None)
-        if is_audited is not None:
-            self._orders[row_id] = is_audited
+        if order is not None:
+            self._orders[row_id] = order
+
+    def put_off(self, outcomes: Iterable[Outcome], charged: Callable[[Outcome], Outcome]) -> list[Outcome]:
+        """Keep clips whose audits are to wait until nothing else is to be done; return the others.
+
+        charged: adds to a clip all that it took.
+        """
+        others: list[Outcome] = []
+        for outcome in outcomes:
+            is_waiting = self._orders.get(outcome.row_id) == "when idle" and _is_candidate(outcome)
+            if is_waiting:
+                self._put_off.append(charged(outcome))
+            else:
+                others.append(outcome)
+        return others
+
+    def take_put_off(self) -> list[Outcome]:
+        """Return the clips that were put off, and put them off no longer."""
+        clips, self._put_off = self._put_off, []
+        return clips
+
+    def release(self) -> list[Outcome]:
+        """Return the clips that were put off, as not compared."""
+        clips = map(with_frames, self.take_put_off())
+        return [self._remarked(clip, kind_of(clip.request), None) for clip in clips]
+
+    def forget(self, row_id: str) -> None:
+        """Leave a row, wherever it is by now."""
+        self._orders.pop(row_id, None)
+        self._put_off = [clip for clip in self._put_off if clip.row_id != row_id]
 
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
         ready: list[Outcome] = []
         doubtful: list[Clip] = []
         for outcome, kind, verdict in [self._compared(outcome) for outcome in outcomes]:
-            if _was_batched(outcome) and kind in self.apart:
+            if _is_candidate(outcome) and kind in self.apart:
                 doubtful.append(outcome)
             else:
                 ready.append(self._remarked(outcome, kind, verdict))
@@ -78,12 +123,19 @@ class Auditor:
         kind = kind_of(outcome.request)
         order = self._orders.pop(outcome.row_id, None)
         is_known = kind in self.apart or kind in self._unrepeatable
-        if self._odds is None or is_known or not _was_batched(outcome):
+        if self._odds is None or is_known or not _is_candidate(outcome):
             return outcome, kind, None
-        is_due = self._schedule.is_due(kind, outcome.row_id) if order is None else order
+        is_due = self._is_due(kind, outcome.row_id) if order is None else bool(order)
         outcome = with_frames(outcome) if is_due else outcome
         verdict = self._audit(outcome, kind) if is_due and isinstance(outcome, Clip) else None
         return outcome, kind, verdict
+
+    def _is_due(self, kind: str, row_id: str) -> bool:
+        """Leave it to chance, if one more audit is affordable; where a kind was found wrong, each is."""
+        if DIFFERED in self.apart.values() or self._is_affordable():
+            return self._schedule.is_due(kind, row_id)
+        self._schedule.pass_over(kind)
+        return False
 
     def _audit(self, clip: Clip, kind: str) -> Verdict | None:
         """Return what becomes of an audit; None where there is no memory for it."""
@@ -101,7 +153,8 @@ class Auditor:
             free_memory()
             return None
         seconds = time.perf_counter() - started
-        audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds)
+        size = clip.batch_size
+        audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds, batch_size=size)
         self._audited.append(audited)
         log.log(level_of(audited), "%s", told(audited))
         if verdict == "differs":
@@ -144,7 +197,8 @@ class Auditor:
         return batched(self._num_equal[kind]) if self._odds else None
 
 
-def _was_batched(outcome: Outcome) -> TypeGuard[Clip]:
+def _is_candidate(outcome: Outcome) -> TypeGuard[Clip]:
+    """Tell whether a row may differ from its plain call, as something was put around its calls."""
     return isinstance(outcome, Clip) and outcome.was_batched
 
 

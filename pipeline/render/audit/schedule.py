@@ -20,6 +20,8 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.fused.batching import Mode
 
 CONFIDENCE = 0.95
+EVERY = 1000  # an audit takes one or two rows' time, so 0.1 to 0.2 % of it
+SHARE = 0.02  # what nobody misses; the first rows of each kind would take more of a small job
 _MISSED = 1 - CONFIDENCE
 _TINY = 1e-9  # of arithmetic: what should be 3 may be 2.9999999999
 # Kinds that are counted each for itself; further ones together. If every row has a shape of its own, the
@@ -30,15 +32,26 @@ _OTHERS = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Batched rows, chosen at random, are rendered again by plain calls, and compared.
+    """Rows, chosen at random, are rendered again by plain calls, and compared.
 
-    every: each row is chosen with a probability of 1/every at least, the first of its kind (recipe, second
-    models, shape) more often; 0: no audits. at_most: more rows are chosen where that is needed to say, if all
-    are equal, that at most this share of all rows is wrong, with 95 % confidence.
+    Only rows that were not rendered by a plain call themselves.
     """
 
-    every: int = 1000  # an audit takes one or two rows' time, so 0.1 to 0.2 % of it
+    # Each row is chosen with a probability of 1/every at least, the first of its kind (recipe, second models,
+    # shape) more often; 0: no audits.
+    every: int = EVERY
+    # More rows are chosen where that is needed to say, if all are equal, that at most this share of all rows
+    # is wrong, with 95 % confidence.
     at_most: float | None = None
+    # Of the model's time, that audits may take, and one row; None: see `limit`.
+    share: float | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """The share of the model's time that audits may take; None: as much as `every` or `at_most` takes."""
+        if self.at_most is not None:
+            return None
+        return SHARE if self.share is None and self.every == EVERY else self.share
 
     def is_on(self, mode: Mode) -> bool:
         """Whether there are any in this mode of batching: fast lets rows differ."""
@@ -55,6 +68,11 @@ class Audit:
     def __post_init__(self) -> None:
         if self.every < 0:
             raise JobError(f"audit every is {self.every}", "use 1 or more, or 0 for no audits")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise JobError(
+                f"audit share is {self.share:g}",
+                "use a share of the model's time, above 0 and up to 1, e.g. 0.02; `every: 0` for none",
+            )
         if self.at_most is None:
             return
         if not 0 < self.at_most <= 1:
@@ -160,7 +178,9 @@ class AuditSchedule:
 
     def __init__(self, odds: Odds | None) -> None:
         self._odds = odds
+        self._kinds: set[str] = set()  # that are counted each for itself
         self._rows: Counter[str] = Counter()
+        self._passed: Counter[str] = Counter()
         self._owed: Counter[str] = Counter()
         self._settled: set[str] = set()
         self._blind: set[str] = set()
@@ -172,6 +192,11 @@ class AuditSchedule:
         counted = self._counted(kind)
         self._rows[counted] += 1
         return lot_of(row_id) < self._odds.of(self._rows[counted])
+
+    def pass_over(self, kind: str) -> None:
+        """Count a row that cannot be audited, as audits took their share of the time: it may be wrong."""
+        if self._odds is not None and kind not in self._settled:
+            self._passed[self._counted(kind)] += 1
 
     def owe(self, kind: str) -> None:
         """A row that was due could not be audited, e.g. as it was never batched: another one is."""
@@ -201,11 +226,15 @@ class AuditSchedule:
             return 0
         rows = {kind: count for kind, count in self._rows.items() if kind not in self._settled}
         unknown = sum(count for kind, count in rows.items() if kind in self._blind)
+        unknown += sum(count for kind, count in self._passed.items() if kind not in self._settled)
         known = [count for kind, count in rows.items() if kind not in self._blind]
         return unknown + self._odds.most_wrong(known, num_differing=num_differing)
 
     def _counted(self, kind: str) -> str:
-        return kind if kind in self._rows or len(self._rows) < MAX_KINDS else _OTHERS
+        if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
+            return _OTHERS
+        self._kinds.add(kind)
+        return kind
 
 
 def lot_of(row_id: str) -> float:

@@ -14,10 +14,12 @@ from typing import Any, Literal
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
 from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
 Verdict = Literal["equal", "differs", "unrepeatable"]
+AuditOrder = bool | Literal["when idle"]  # whether a row is audited; when idle: once no other row is here
 Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row rendered
 
 _TOLD: dict[Verdict, str] = {
@@ -36,12 +38,13 @@ UNREPEATABLE = "two plain calls of such a row differed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What became of one audit. seconds: that it took."""
+    """What became of one audit. seconds: that it took. batch_size: of the row, mean over its forwards."""
 
     kind: str
     row_id: str
     verdict: Verdict
     seconds: float
+    batch_size: float = 1.0
 
 
 def kind_of(request: Request) -> str:
@@ -71,9 +74,10 @@ def apart(why: str) -> str:
     return f"{PLAINLY}: {why}"
 
 
-def batched(num_equal: int) -> str:
+def batched(num_equal: int, *, recipe: str = "") -> str:
     """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
-    return f"batched, not compared; audits of its kind that were equal by then: {num_equal}"
+    how = "in one process with other rows of its recipe" if lane_named("", recipe).recipe else "batched"
+    return f"{how}, not compared; audits of its kind that were equal by then: {num_equal}"
 
 
 def remark_of(environment: str) -> str | None:

@@ -7,6 +7,7 @@ halved when memory ran out.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -26,7 +27,15 @@ MISSES = 2
 LARGE_S = 1.0
 # A machine that was busy for a moment must not cost the whole job, so slow sizes are tried again, each time
 # after twice as many forwards: one trial takes about as long as ten.
-RETRY_AFTER = 64
+RETRY_AFTER = 256
+# What a trial of n rows costs, in forwards of one row: (a, b) of a + b * n. A small Wan on a CPU took 16, 18,
+# 27 and 48 for 2, 4, 8 and 16 rows if exact; if fast 2, 3, 4 and 7, and its decoder 3, 5, 5 and 9.
+TRIAL_COST: dict[Mode, tuple[float, float]] = {"exact": (12.0, 2.2), "fast": (2.0, 0.5)}
+# How many times longer than its trial takes rows must have missed a size before it is tried, where it gains
+# little: sizes between powers of two, which are wanted as the last rows of a job end, and what comes once in
+# a row, such as decoding. A short job would not earn these trials. Powers of two are tried at once, as they
+# about halve the time of all later forwards.
+PATIENCE = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +64,45 @@ class Sizes:
     """The sizes that one shape of forward may use.
 
     min_gain: how many times the rows per second of the next smaller size make a size worth using; 0 takes
-    every size that can be run.
+    every size that can be run. trial_cost: as `TRIAL_COST`. is_rare: once in a
+    row, see `PATIENCE`.
     """
 
-    def __init__(self, max_rows: int, *, min_gain: float = MIN_GAIN) -> None:
+    def __init__(
+        self,
+        max_rows: int,
+        *,
+        min_gain: float = MIN_GAIN,
+        trial_cost: tuple[float, float] = (0.0, 0.0),
+        is_rare: bool = False,
+    ) -> None:
         self._ladder = sorted({size for size in LADDER if size < max_rows} | ({max_rows} - {1}))
         self._rates: dict[int, float] = {}  # rows per second of the sizes that pay
         self._refused_until: dict[int, float] = {}  # number of forwards
-        self._patience: dict[int, int] = {}  # forwards to wait after the next refusal
+        self._retry_after: dict[int, int] = {}  # forwards to wait after the next refusal
         self._num_forwards = 0
         self._cap = max_rows
-        self._min_gain = min_gain
+        self._min_gain, self._trial_cost, self._is_rare = min_gain, trial_cost, is_rare
+        self._missed: defaultdict[int, float] = defaultdict(float)  # for how many forwards of one row
 
     def next(self, waiting: int) -> int:
         """Return the largest size for `waiting` rows that pays, or the next one worth trying."""
+        paying, untried = self._choice(waiting)
+        return untried if untried and self._is_due(untried) else paying
+
+    def take(self, waiting: int) -> int:
+        """Return the same, for a forward that is made now."""
+        paying, untried = self._choice(waiting)
+        if untried and not self._is_due(untried):
+            self._missed[untried] += paying * self._rates[1] / self._rates[paying] if self._rates else 1
+            return paying
+        return untried or paying
+
+    def _choice(self, waiting: int) -> tuple[int, int | None]:
+        """Return the largest size for `waiting` rows that pays, and the next one to try, if there is one."""
         fitting = [size for size in self._ladder if size <= min(waiting, self._cap)]
         if not self._min_gain:  # nothing to find out on the way up
-            return max((size for size in fitting if not self._is_refused(size)), default=1)
+            return max((size for size in fitting if not self._is_refused(size)), default=1), None
         paying, misses = 1, 0
         enough = 1 if 1 / self._rates.get(1, math.inf) >= LARGE_S else MISSES
         for size in (size for size in fitting if size.bit_count() == 1 or size == fitting[-1]):
@@ -82,9 +113,16 @@ class Sizes:
             elif size in self._rates:
                 paying, misses = size, 0
             else:
-                return size
+                return paying, size
         between = next((size for size in fitting if size > paying), paying)
-        return paying if self._is_refused(between) else between
+        return paying, None if between == paying or self._is_refused(between) else between
+
+    def _is_due(self, size: int) -> bool:
+        """Whether a trial of this size would have been worth it by now."""
+        if size in self._rates or (size.bit_count() == 1 and not self._is_rare):
+            return True
+        base, per_row = self._trial_cost
+        return self._missed[size] >= PATIENCE * (base + per_row * size)
 
     def num_going_on(self, waiting: int) -> int:
         """Return how many of this many rows go on now: all once any size pays, else those of the next trial.
@@ -111,9 +149,9 @@ class Sizes:
 
     def refuse(self, size: int, *, is_final: bool) -> None:
         """Do not use this size: never again as its bits differ, or not soon as it does not pay."""
-        patience = self._patience.get(size, RETRY_AFTER)
-        self._patience[size] = 2 * patience
-        self._refused_until[size] = math.inf if is_final else self._num_forwards + patience
+        wait = self._retry_after.get(size, RETRY_AFTER)
+        self._retry_after[size] = 2 * wait
+        self._refused_until[size] = math.inf if is_final else self._num_forwards + wait
 
     def count_forward(self) -> None:
         self._num_forwards += 1

@@ -13,7 +13,7 @@ import torch
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import Worth
-from framefleet.pipeline.render.fused.batching import Batching, Sizes
+from framefleet.pipeline.render.fused.batching import TRIAL_COST, Batching, Sizes
 from framefleet.pipeline.render.fused.calls import Call, Methods, are_unlike
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import layouts
@@ -57,7 +57,7 @@ class Trials:
 
     def next_size(self, call: Call, waiting: int) -> int:
         """Return how many of this many calls that look alike are to be run at once."""
-        return self._sizes_of(call).next(waiting)
+        return self._sizes_of(call).take(waiting)
 
     def num_going_on(self, call: Call, waiting: int) -> int:
         """Return how many of this many calls that look alike are to go on."""
@@ -116,7 +116,14 @@ class Trials:
 
     def _new_sizes(self, call: Call | None = None) -> Sizes:
         most = min(filter(None, (self._batching.max_rows, self._findings.num_fitting(call))))
-        return Sizes(most, min_gain=self._batching.min_gain)
+        min_gain = self._batching.min_gain
+        has_to_pay = min_gain > 1  # else sizes are used that lose time: no trial has to be worth its own
+        return Sizes(
+            most,
+            min_gain=min_gain,
+            trial_cost=TRIAL_COST[self._batching.mode] if has_to_pay else (0.0, 0.0),
+            is_rare=call is not None and self._methods[call.module].seconds != "denoise_s",
+        )
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
         if known := self._plans.get(self._kind(calls)):

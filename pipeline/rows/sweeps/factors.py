@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.settings import (
@@ -240,8 +242,9 @@ def _read(file: str, said: str, storage_options: Mapping[str, Any]) -> bytes:
     check_url(file)
     keep_secrets([storage_options, file])
     try:
-        options = storage_options if "://" in file else {}
-        with fsspec.open(file, "rb", **options) as opened:
+        if "://" not in file:
+            return read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
+        with fsspec.open(file, "rb", **storage_options) as opened:
             content: bytes = opened.read(_MAX_BYTES + 1)
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         raise JobError(f"{said}, and cannot be read: {public_text(str(error))}", "check its path") from None

@@ -18,8 +18,9 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.formats import TableFormat, likely_encoding, raw_bytes, refused_text
+from framefleet.pipeline.rows.tables.mistaken_files import PARQUET, mistaken_file
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
-from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, typed, unpacked
+from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
 MAX_BATCH_BYTES = 32 << 20
@@ -28,8 +29,7 @@ STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _CSV_ROW = re.compile(r"Row #(\d+): ?")
-_HEAD_BYTES = 16
-_ARRAY = "it is one JSON array: write each of its objects on a line of its own, e.g. with `jq -c '.[]'`"
+_HEAD_BYTES = 256
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
 
 
@@ -54,6 +54,8 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
         if file.format == "parquet":
             if file.content.seekable() and not file.content.seek(0, io.SEEK_END):
                 raise TableError(f"{file.name} is empty", "add rows, or give another table")
+            if mistake := mistaken_file(_beginning(file), file.name, own=PARQUET):
+                raise mistake
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
         else:
@@ -121,13 +123,8 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             skip = max(0, skip - batch.num_rows)
         return
     reader = _text_reader(file, schema)
-    if sorted(reader.schema.names) != sorted(schema.names):
-        raise TableError(
-            f"{file.name} has the columns {_listed(reader.schema)}, and the first file {_listed(schema)}",
-            "write all files of a table with the same columns",
-        )
     bad_texts = BadTexts(file.name)
-    for batch, odd in reader if file.format == "jsonl" else (typed(batch, schema) for batch in reader):
+    for batch, odd in reader:
         bad_texts.tell(batch, odd)
         yield with_odd_cells(batch, odd)
 
@@ -204,11 +201,6 @@ def _store(schema: pa.Schema) -> None:
             pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
 
 
-def _listed(schema: pa.Schema) -> str:
-    more = len(schema) - 20
-    return ", ".join(map(repr, schema.names[:20])) + (f" and {more:,} more" if more > 0 else "")
-
-
 def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
     """Return the field with a type that later cells will fit."""
     field = field.remove_metadata()
@@ -259,20 +251,21 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
 
 def _fix(file: FileToRead) -> str:
     """Return what helps: by how the file begins, which may be that of another kind of file."""
-    head = b""
-    if file.content.seekable() and not file.compression:
-        file.content.seek(0)
-        head = (file.content.read(_HEAD_BYTES) or b"").strip()
-    if head.startswith(b"PK"):
-        return "it is a spreadsheet or a zip: save the sheet as CSV"
-    if file.format == "parquet" and head and head.decode("utf-8", "replace").split("\n")[0].isprintable():
-        return "it is text: give it the ending of what it is, e.g. .csv or .jsonl"
     if file.format == "jsonl":
-        is_array = head.startswith(b"[")
-        return _ARRAY if is_array else "every line must be one JSON object"
-    if file.format == "parquet":
-        return "write the file again; it may be cut short"
-    return "quote cells that hold commas, quotes or line breaks"
+        return "write one JSON object in each line, or one array of objects"
+    if file.format != "parquet":
+        return "quote cells that hold commas, quotes or line breaks"
+    head = _beginning(file).strip()
+    if head and head.decode("utf-8", "replace").split("\n")[0].isprintable():
+        return "it is text: give it the ending of what it is, e.g. .csv or .jsonl"
+    return "write the file again; it may be cut short"
+
+
+def _beginning(file: FileToRead) -> bytes:
+    if not file.content.seekable():
+        return b""
+    file.content.seek(0)
+    return file.content.read(_HEAD_BYTES) or b""
 
 
 def _numbered(said: str, file: FileToRead, first_row: int) -> str:

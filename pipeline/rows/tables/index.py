@@ -1,6 +1,6 @@
 """From rows of a table, as they are read, to which are doubled, done or still to render.
 
-A byte of memory for each position of the table, with several models another one, and 24 bytes of disk, see
+A byte of memory for each position of the table, with several lanes two more, and 24 bytes of disk, see
 `row_ids.py`.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.row_ids import (
     Ids,
     RowIds,
@@ -31,46 +33,58 @@ _AGAIN = np.uint8(32)  # for the next pass over the table
 _REOPENED = np.uint8(64)  # for this pass, if it is not the first
 _HAS_TWIN = np.uint8(128)  # its row_id is at a later position too
 _LOOKED_AT_ONCE = 1 << 20  # positions
+MAX_LANES = 1 << 10  # of models and users' recipes: each takes a worker that loads its model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """rows: all that were added; duplicates: those whose row_id came earlier; done + pending = distinct."""
+    """rows: all that were added; duplicates: those whose row_id came earlier; the others are `distinct`.
+
+    done: have a record; pending: this run renders them; later: neither, as this run is for some rows alone.
+    """
 
     rows: int
     distinct: int
     duplicates: int
     done: int
     pending: int
+    later: int = 0
 
 
 class RowIndex:
     """All positions of each row_id. First add every row, then mark and ask; for one thread at a time.
 
-    model: where a job has several, the number of the one whose rows are meant; None: those of all.
+    lane: the one whose rows are meant; None: those of all. lanes: those that rows were said to be of, in the
+    order in which they came; where nobody says so, all rows are of one.
     """
 
     def __init__(self) -> None:
         self._ids = RowIds()
         self._marks = np.zeros(0, np.uint8)
-        self._models = np.zeros(0, np.uint8)  # of each position; empty where there is one
+        self._numbers: dict[LaneKey, int] = {}
+        self._lanes = np.zeros(0, np.uint16)  # of each position, by number; empty where there is one
         self._num_positions = 0
         self._is_sorted = False
         self._num_rows = self._num_twins = self._num_done = 0
-        self._num_reopened: dict[int | None, int] = {}  # by model, where this is not the first pass
+        self._num_later = 0  # of those marked done: without a record
+        self._num_reopened: dict[LaneKey | None, int] = {}  # by lane, where this is not the first pass
         self.num_left_out = 0
         self.is_whole = True  # all rows of the table without a record are to be rendered
         self.num_doubled = 0  # rows that were marked done more than once
 
-    def add(self, rows: Iterable[tuple[int, str]], models: Sequence[int] = ()) -> None:
+    @property
+    def lanes(self) -> tuple[LaneKey, ...]:
+        return tuple(self._numbers)
+
+    def add(self, rows: Iterable[tuple[int, str]], lanes: Sequence[LaneKey] = ()) -> None:
         """Take rows as (position in the table, row_id), in any order; a position only once.
 
-        models: the number of each row's.
+        lanes: of each row. Raises TableError where there are more than a fleet can serve.
         """
         pairs = list(rows)
-        self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]), models)
+        self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]), lanes)
 
-    def add_ids(self, positions: TablePositions, ids: Ids, models: Sequence[int] = ()) -> None:
+    def add_ids(self, positions: TablePositions, ids: Ids, lanes: Sequence[LaneKey] = ()) -> None:
         """Take rows as `add` does, as arrays."""
         if not len(positions):
             return
@@ -78,15 +92,23 @@ class RowIndex:
         self._ids.write(positions, ids)
         self._num_rows += len(positions)
         self._is_sorted = False
-        if models:
-            if missing := len(self._marks) - len(self._models):
-                self._models = np.concatenate((self._models, np.zeros(missing, np.uint8)))
-            self._models[positions] = models
+        numbers = [self._numbers.setdefault(lane, len(self._numbers)) for lane in lanes]
+        if len(self._numbers) > MAX_LANES:
+            raise TableError(
+                f"the table's rows name more than {MAX_LANES:,} models and recipes of your own",
+                "render them in several jobs: each loads the model anew",
+            )
+        if len(self._numbers) > 1:
+            if missing := len(self._marks) - len(self._lanes):
+                self._lanes = np.concatenate((self._lanes, np.zeros(missing, np.uint16)))
+            self._lanes[positions] = numbers
 
-    def models_at(self, positions: Sequence[int]) -> list[int]:
-        """Return the numbers of rows' models; nothing where there is one."""
-        found: list[int] = self._models[list(positions)].tolist() if len(self._models) else []
-        return found
+    def lanes_at(self, positions: Sequence[int]) -> list[LaneKey]:
+        """Return the lanes of rows; nothing where nobody said them."""
+        lanes = self.lanes
+        if len(lanes) < 2:
+            return [*lanes] * len(positions)
+        return [lanes[number] for number in self._lanes[list(positions)]]
 
     def leave_out(self, positions: Iterable[int]) -> None:
         """Take the positions of rows that are not to be rendered; each once."""
@@ -127,7 +149,8 @@ class RowIndex:
         others[self._rows(to_ids([*row_ids]))] = False
         marks = self._marks[: self._num_positions]
         marks[others & (marks & (_THERE | _TWIN) == _THERE)] |= _DONE
-        self._num_done = int((marks & _DONE > 0).sum())
+        num_done, self._num_done = self._num_done, int((marks & _DONE > 0).sum())
+        self._num_later += self._num_done - num_done
 
     def render_again(self, row_ids: Iterable[str]) -> int:
         """Note rows of the table whose records were taken back, for the pass after this one.
@@ -149,24 +172,24 @@ class RowIndex:
         marks[new] |= _AGAIN
         return int(new.sum())
 
-    def reopen(self, model: int | None = None) -> int:
+    def reopen(self, lane: LaneKey | None = None) -> int:
         """Begin a pass over the rows that are to be rendered again, and no others; return how many.
 
         Where there are none, this pass goes on.
         """
-        again = self._of(model, self._marked(_AGAIN, 0, self._num_positions))
+        again = self._of(lane, self._marked(_AGAIN, 0, self._num_positions))
         if len(again):
-            before = self._of(model, self._marked(_REOPENED, 0, self._num_positions))
+            before = self._of(lane, self._marked(_REOPENED, 0, self._num_positions))
             self._marks[before] &= ~_REOPENED
             self._marks[again] ^= _AGAIN | _REOPENED
-            self._num_reopened[model] = len(again)
+            self._num_reopened[lane] = len(again)
         return len(again)
 
-    def num_pending(self, model: int | None) -> int:
+    def num_pending(self, lane: LaneKey | None) -> int:
         """Return how many rows this pass is to render."""
-        if model in self._num_reopened or model is None:
-            return self._num_reopened.get(model, self.counts().pending)
-        return len(self._pending(0, self._num_positions, model))
+        if lane in self._num_reopened or lane is None:
+            return self._num_reopened.get(lane, self.counts().pending)
+        return len(self._pending(0, self._num_positions, lane))
 
     def counts(self) -> RowCounts:
         self._sort()
@@ -176,23 +199,24 @@ class RowIndex:
             rows=self._num_rows,
             distinct=distinct,
             duplicates=self._num_twins,
-            done=distinct - pending,
+            done=distinct - pending - self._num_later,
             pending=pending,
+            later=self._num_later,
         )
 
-    def first_pending(self, model: int | None = None) -> int:
+    def first_pending(self, lane: LaneKey | None = None) -> int:
         """Return the position before which there is nothing to render."""
         for first in range(0, self._num_positions, _LOOKED_AT_ONCE):
-            if len(found := self._pending(first, _LOOKED_AT_ONCE, model)):
+            if len(found := self._pending(first, _LOOKED_AT_ONCE, lane)):
                 return int(found[0])
         return self._num_positions
 
-    def pending_in(self, first: int, n: int, model: int | None = None) -> list[tuple[int, str]]:
+    def pending_in(self, first: int, n: int, lane: LaneKey | None = None) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of what is not done in `first` to `first + n`.
 
         Only the first position of each row_id in the whole table.
         """
-        return self._named(self._pending(first, n, model))
+        return self._named(self._pending(first, n, lane))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
@@ -215,14 +239,20 @@ class RowIndex:
             self._marks = np.concatenate((self._marks, np.zeros(room - len(self._marks), np.uint8)))
         self._marks[positions] |= mark
 
-    def _pending(self, first: int, n: int, model: int | None) -> TablePositions:
+    def _pending(self, first: int, n: int, lane: LaneKey | None) -> TablePositions:
         self._sort()
-        if model in self._num_reopened:
-            return self._of(model, self._marked(_REOPENED, first, n))
-        return self._of(model, self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE))
+        if lane in self._num_reopened:
+            return self._of(lane, self._marked(_REOPENED, first, n))
+        return self._of(lane, self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE))
 
-    def _of(self, model: int | None, positions: TablePositions) -> TablePositions:
-        return positions if model is None else positions[self._models[positions] == model]
+    def _of(self, lane: LaneKey | None, positions: TablePositions) -> TablePositions:
+        """Return those of a lane. Positions beyond the last that was numbered are not asked for."""
+        if lane is None or not self._numbers or self.lanes == (lane,):
+            return positions
+        if lane not in self._numbers or len(self._numbers) == 1:
+            return positions[:0]
+        is_of_lane: npt.NDArray[np.bool_] = self._lanes[positions] == self._numbers[lane]
+        return positions[is_of_lane]
 
     def _marked(self, which: np.uint8, first: int, n: int, *, are: np.uint8 | None = None) -> TablePositions:
         """Return the positions of `first` to `first + n` where these marks are all set, or `are` as given."""

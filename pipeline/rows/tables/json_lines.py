@@ -1,4 +1,4 @@
-"""From lines of JSON, each one object, to record batches of one schema.
+"""From objects of JSON, one for each row, to record batches of one schema.
 
 Not by Arrow's own reader of JSON, which ends the process for some lines, as `null` or deep nesting.
 """
@@ -14,18 +14,16 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.json_text import CANONICAL, parse_json
+from framefleet.pipeline.guards.json_text import CANONICAL, EXACT_FLOATS
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.formats import likely_encoding, raw_bytes
+from framefleet.pipeline.rows.tables.formats import raw_bytes
+from framefleet.pipeline.rows.tables.json_objects import JsonObject, WrittenNumber, objects_in
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
-MAX_LINE = 16 << 20
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
 MAX_KEYS = 10_000
-MAX_WHOLE = 1 << 53  # to which floating-point numbers hold all whole ones
-BOM = b"\xef\xbb\xbf"
 _AS_TEXT = CANONICAL | {"allow_nan": True}  # whoever checks the cell refuses it
 _TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
 _SCALARS: dict[pa.DataType, set[type]] = {
@@ -47,7 +45,7 @@ class JsonLines:
     def __init__(
         self, file: IO[bytes], schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind] | None = None
     ) -> None:
-        self._lines = _with_texts(_objects(file), arguments or {})
+        self._lines = _with_texts(objects_in(file), arguments or {})
         self._first = [] if schema else list(_some(self._lines, max_bytes=INFERRED_BYTES))
         self.schema = schema or _inferred([values for _, values in self._first])
 
@@ -57,18 +55,7 @@ class JsonLines:
             yield _batch([values for _, values in some], self.schema)
 
 
-_Line = tuple[int, dict[str, Any]]  # its bytes; what it holds
-
-
-def _objects(file: IO[bytes]) -> Iterator[_Line]:
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) > MAX_LINE:
-            raise ValueError(f"line {number} is longer than {MAX_LINE:,} bytes")
-        text = line.removeprefix(BOM) if number == 1 else line
-        if text.strip():
-            yield len(line), _object(text, number)
+_Line = tuple[int, JsonObject]  # its bytes; what it holds
 
 
 def _with_texts(lines: Iterator[_Line], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
@@ -77,28 +64,11 @@ def _with_texts(lines: Iterator[_Line], arguments: Mapping[str, ArgumentKind]) -
     for size, values in lines:
         for name in written & values.keys():
             value = values[name]
-            if value is not None and type(value) is not str:
+            if type(value) is WrittenNumber:
+                values[name] = value.text
+            elif value is not None and type(value) is not str:
                 values[name] = json.dumps(value, **_AS_TEXT)
         yield size, values
-
-
-def _object(line: bytes, number: int) -> dict[str, Any]:
-    try:
-        values = parse_json(line.decode("utf-8", "surrogateescape"))
-    except ValueError as error:
-        raise ValueError(f"line {number}: {error}{_encoding_of(line)}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f'line {number} is not an object, e.g. {{"prompt": "..."}}')
-    return values
-
-
-def _encoding_of(line: bytes) -> str:
-    """Return what is said of a line that is not UTF-8: in Shift-JIS and GB18030 texts hold backslashes."""
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return f"; it is not UTF-8, and likely {likely_encoding(line) or 'no text'}"
-    return ""
 
 
 def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None) -> Iterator[_Line]:
@@ -147,11 +117,12 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
 def _type_of_numbers(values: Sequence[int | float]) -> pa.DataType:
     whole = [value for value in values if type(value) is int]
     # Large ones are identifiers, which fractions do not hold: the fraction among them is what is odd.
-    are_ids = 2 * len(whole) > len(values) and max(map(abs, whole)) > MAX_WHOLE
+    are_ids = 2 * len(whole) > len(values) and max(map(abs, whole)) > EXACT_FLOATS
     return pa.int64() if len(whole) == len(values) or are_ids else pa.float64()
 
 
-_KINDS = {str: "text", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
+_KINDS = {str: "text", bool: "bool", list: "list", dict: "object"}
+_KINDS |= dict.fromkeys((int, float, WrittenNumber), "number")
 
 
 def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.RecordBatch, OddCells]:
@@ -167,8 +138,9 @@ def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.Rec
         column, misfits = _column(field.type, values)
         columns.append(column)
         for offset in misfits:
-            why = _why(field.type, values[offset])
-            odd.setdefault(offset, []).append(Problem(field.name, values[offset], why))
+            value = values[offset]
+            written = value.text if isinstance(value, WrittenNumber) else value
+            odd.setdefault(offset, []).append(Problem(field.name, written, _why(field.type, value)))
     if not columns:  # arrays, of which there are none, would say how many rows there are
         return pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([]))), odd
     return pa.RecordBatch.from_arrays(columns, schema=schema), odd
@@ -208,6 +180,8 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
         return isinstance(value, dict) and all(
             name in fields and _fits(inner, fields[name]) for name, inner in value.items()
         )
+    if type(value) is WrittenNumber:
+        return kind == pa.float64() and value.is_exact
     return type(value) in _SCALARS.get(kind, ())
 
 
@@ -230,6 +204,8 @@ def _why(kind: pa.DataType, value: Any) -> Refused:
         return Refused(reason="records cannot hold it", fix="correct it, or write the whole column as text")
     if kind == pa.string():
         return Refused(reason="it is not a text", fix="put it in quotes")
+    if type(value) is WrittenNumber:
+        return Refused(reason="no number holds all its digits", fix="put it in quotes, and the whole column")
     return another_type(kind)
 
 

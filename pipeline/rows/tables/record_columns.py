@@ -18,6 +18,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.check import parsed_list
 from framefleet.pipeline.model.specs.list_arguments import is_list
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
+from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.request import is_input, is_model
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
@@ -69,18 +70,23 @@ def carried_columns(
     """Return what of a table's columns is carried.
 
     read: the columns with a meaning, by what they mean. taken: names that records have for something else.
-    Raises TableError where a table has both a column of such a name and the one that it would get.
+    Of columns whose names differ in case alone, the first keeps its name. Raises TableError where a table has
+    both a column of such a name and the one that it would get.
     """
     has_its_name = {column for target, column in read.items() if target == column}
     carried = [name for name in schema.names if name not in has_its_name]
-    names = {column: f"{_SOURCE}{column}" if column in taken else column for column in carried}
-    for column, name in names.items():
-        if name != column and (name in names or name in taken):
+    own, others = {plain_name(name) for name in taken}, {plain_name(name) for name in carried}
+    names: dict[str, str] = {}
+    for column in carried:
+        name = f"{_SOURCE}{column}" if plain_name(column) in own else column
+        if plain_name(name) in own or (name != column and plain_name(name) in others):
             raise TableError(
-                f"column {column!r} has the name of a column that every record gets, and {name!r}, which it "
-                "would be kept as, is there too",
+                f"column {column!r} has the name of a column that every record gets (or of another "
+                f"one, as case does not count), and {name!r}, which it would be kept as, is there too",
                 "rename one of them in the table",
             )
+        names[column] = name
+        own.add(plain_name(name))
     places = frozenset(column for target, column in read.items() if kinds[target] in PLACES)
     return Carried(names=names, places=places)
 

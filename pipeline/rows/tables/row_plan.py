@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
-from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed
+from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed, inexact
 from framefleet.pipeline.model.specs.list_arguments import is_list
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
@@ -138,7 +138,7 @@ def plan_rows(
                 target=target,
                 kind=targets[target],
                 is_argument=_is_argument(target, spec),
-                check=checks[target],
+                check=_exactly(checks[target], targets[target], schema.field(column).type),
             )
             for target, column in read.items()
         ),
@@ -300,6 +300,25 @@ def _check_of(
         return _remembering(check_fps)
     find = (lambda name: resolve_scheduler(name, spec)) if target == "scheduler" else find_recipe
     return _remembering(_refusing(find))
+
+
+# From here on, these floats do not hold every whole number; of float64 `coerce` knows.
+_NARROW = {pa.float16(): 2**11, pa.float32(): 2**24}
+
+
+def _exactly(check: Callable[[Any], Any], kind: ArgumentKind, stored: pa.DataType) -> Callable[[Any], Any]:
+    """Return a check that also refuses whole numbers which a column of narrow floats may have rounded."""
+    stored = stored.value_type if pa.types.is_dictionary(stored) else stored
+    exact = _NARROW.get(getattr(stored, "value_type", stored))
+    if exact is None or kind not in ("int", "ints", "list[int]"):
+        return check
+
+    def checked(cell: Any) -> Any:
+        numbers = cell if isinstance(cell, list) else [cell]
+        is_rounded = any(isinstance(number, float) and abs(number) >= exact for number in numbers)
+        return inexact("float32" if exact > 2**11 else "float16") if is_rounded else check(cell)
+
+    return checked
 
 
 def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:

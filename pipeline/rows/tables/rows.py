@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
+from framefleet.pipeline.rows.lane_key import lane_named, lane_of
 from framefleet.pipeline.rows.tables.limits import check_step_lists, limits, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
@@ -159,8 +161,13 @@ class RowPlan:
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         request = self._request(arguments, choice, recipe, special, fps)
-        shape = f"{self.model}: {shape_of(arguments)}" if self.model else shape_of(arguments)
-        return CheckedRow(index=index, request=request, shape=shape)
+        return CheckedRow(index=index, request=request, shape=self._shape(request))
+
+    def _shape(self, request: Request) -> str:
+        """Return what likely shares forwards: rows of other lanes than the job's own never do."""
+        is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
+        others = filter(None, [self.model, request.recipe if is_elsewhere else ""])
+        return ": ".join([*others, shape_of(request.arguments)])
 
     def _is_given(self, target: str, cells: Sequence[Any]) -> bool:
         given = zip(self.readers, cells, strict=True)
@@ -250,10 +257,19 @@ def cells_of(columns: Sequence[Sequence[Any]], num_rows: int) -> Iterator[tuple[
 
 
 def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())  # DuckDB writes 5.0 as a decimal
     values: list[Any] = column.to_pylist()
-    return values
+    kind = getattr(column.type, "value_type", column.type)  # of a list
+    return [_plain(value) for value in values] if pa.types.is_decimal(kind) else values
+
+
+def _plain(value: Any) -> Any:
+    """Return decimals, as DuckDB writes 5.0, as numbers that Python computes with, none of which is rounded
+    to another whole one."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def shape_of(arguments: Mapping[str, Any]) -> str:

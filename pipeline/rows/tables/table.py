@@ -17,15 +17,18 @@ from fsspec.implementations.local import LocalFileSystem
 from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
+from framefleet.pipeline.rows.tables.partitions import check_lake, with_own_columns, with_partitions
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
 MAX_ROWS = 100_000_000  # each takes 24 bytes of disk while a job runs, and a kilobyte may hold this many
+_TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads it
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
 )
@@ -56,9 +59,12 @@ class Table:
         first = 0
         for source, length in zip(self.sources, self.lengths or repeat(0), strict=False):
             skip = min(length, max(0, start - first))
-            batches = open_batches(source, self.schema, batch_rows=batch_rows, first_row=first, skip=skip)
+            in_file = pa.schema([field for field in self.schema if field.name not in source.own_columns])
+            batches = open_batches(source, in_file, batch_rows=batch_rows, first_row=first, skip=skip)
             first += skip
             for batch in batches if not length or skip < length else ():
+                if source.partition:
+                    batch = with_own_columns(batch, source)
                 for offset in range(0, batch.num_rows, batch_rows):
                     part = batch.slice(offset, batch_rows)
                     yield first, part
@@ -99,7 +105,7 @@ class Table:
             if not waiting or (is_one and source.format == "parquet"):
                 break
             found, num_rows = find_rows(source, waiting)
-            file = "" if is_one else f"{PurePosixPath(source.path).name} "
+            file = "" if is_one else f"{_short(source)} "
             places |= {first + row: f"{file}{place}" for row, place in found.items()}
             first += num_rows
         return places
@@ -138,18 +144,29 @@ def open_table(
     shown = public_url(location)
     check_url(location)
     keep_secrets([storage_options, location])
+    if location.startswith("hf://") and os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+        raise TableError(
+            f"table {shown} cannot be read: HF_HUB_OFFLINE is set, and its store is the hub",
+            "unset HF_HUB_OFFLINE; or download the table with `hf download`, and name the file",
+        )
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
         paths = _paths(filesystem, path, shown)
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         patience = Patience(shown, outage_s)
-        sources = tuple(
-            TableFile(
-                filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
-            )
-            for p in paths
+        sources = with_partitions(
+            [
+                TableFile(
+                    filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
+                )
+                for p in paths
+            ]
         )
         schema, lengths = _one_schema(sources)
+        own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
+        own = [field for field in own if field.name not in schema.names]
+        schema = pa.schema([*schema, *own])
+        sources = tuple(replace(one, own_columns=frozenset(field.name for field in own)) for one in sources)
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
@@ -168,12 +185,20 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
     """Return the table's files in sorted order."""
     if has_magic(path) and not filesystem.exists(path):
         found = _visible(filesystem.glob(path), _stem(path))
+        check_lake(filesystem, _table_folder(_stem(path)), location)
     elif _is_file(filesystem, path):
         found = [path]
+        if isinstance(filesystem, LocalFileSystem):
+            check_lake(filesystem, _table_folder(filesystem._parent(path)), location)
     elif filesystem.isdir(path):
+        check_lake(filesystem, _table_folder(path), location)
         found = _visible(_below(filesystem, path, location), path)
     else:
+        if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
+            check_regular(path)
         raise _no_table(filesystem, path, location)
+    for file in found if isinstance(filesystem, LocalFileSystem) else ():
+        check_regular(file)
     if not found:
         raise TableError(f"no table files in {location}", ENDINGS)
     formats = {file_format(name): name for name in found}
@@ -211,9 +236,26 @@ def _visible(paths: Collection[str], root: str) -> list[str]:
     depth = len(PurePosixPath(root).parts)
 
     def shown(path: str) -> bool:
-        return not any(part.startswith((".", "_")) for part in PurePosixPath(path).parts[depth:])
+        *folders, name = PurePosixPath(path).parts[depth:]
+        # a folder `_split=train` holds a column of that name
+        hidden = [name, *(folder for folder in folders if "=" not in folder)]
+        return not any(part.startswith((".", "_")) for part in hidden)
 
     return sorted(path for path in paths if shown(path) and file_format(path))
+
+
+def _table_folder(folder: str) -> str:
+    """Return the folder of the whole table: `orders` of orders/year=2025, which holds a part of it."""
+    parts = PurePosixPath(folder).parts
+    while len(parts) > 1 and "=" in parts[-1]:
+        parts = parts[:-1]
+    return str(PurePosixPath(*parts))
+
+
+def _short(source: TableFile) -> str:
+    """Return the name of a file, with the folders of its partition."""
+    parts = PurePosixPath(source.path).parts
+    return "/".join(parts[-1 - len(source.partition) :])
 
 
 def _stem(pattern: str) -> str:

@@ -12,7 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -70,7 +70,7 @@ class PatientFile:
 class TableFile:
     """One file of a table. arguments: columns whose cells are checked later, with their kind.
 
-    patience: with the store that it lies in.
+    patience: with the store that it lies in. partition: values of all its rows, from its folders' names.
     """
 
     filesystem: Any  # fsspec has no types
@@ -78,6 +78,8 @@ class TableFile:
     format: TableFormat | None
     arguments: Mapping[str, ArgumentKind]
     patience: Patience
+    partition: Mapping[str, pa.Scalar] = field(default_factory=dict)
+    own_columns: frozenset[str] = frozenset()  # of the partition, those that the file itself has not
 
 
 def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:

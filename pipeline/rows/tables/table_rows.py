@@ -6,7 +6,7 @@ second row of a kind is the template of those that differ from it in text and se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
@@ -18,6 +18,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.refusal import Problem, Refused, shown
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
+from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import (
@@ -71,6 +72,10 @@ class IdentifiedRow:
     @property
     def model(self) -> str:
         return self.common.request.model
+
+    @property
+    def lane(self) -> LaneKey:
+        return lane_of(self.common.request)
 
     def request(self) -> Request:
         """Return what `RowPlan.rows` makes of it."""
@@ -240,11 +245,6 @@ class ModelRows:
             assert self._default is not None, "rows without a column for their model have a default"
             return self.by_model[self._default].read(first_index, batch, only)
         return self._mixed(first_index, batch, only)
-
-    def numbers_of(self, models: Iterable[str | Refused]) -> list[int]:
-        """Return by which numbers `RowIndex` knows the models of rows; nothing where there is one model."""
-        numbers = {name: number for number, name in enumerate(self.by_model)}
-        return [numbers.get(str(name), 0) for name in models] if len(numbers) > 1 else []
 
     def _mixed(self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None) -> Iterator[_Row]:
         assert self.column is not None

@@ -5,26 +5,32 @@ from __future__ import annotations
 import bz2
 import codecs
 import csv
+import functools
 import gzip
 import io
+import itertools
 import lzma
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.refusal import Problem
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
+from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
+from framefleet.pipeline.rows.tables.json_objects import lines_of_json
+from framefleet.pipeline.rows.tables.mistaken_files import mistaken_file
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
-_AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
+_AHEAD = 1 << 16  # bytes that say what a file is
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 # What is wrong with the file is reported by whoever reads its rows: here they are looked up for messages.
 _UNREADABLE = (csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
@@ -44,15 +50,15 @@ def unpacked(content: io.RawIOBase, compression: str | None) -> Any:
 def text_reader(
     content: Any, kind: str, schema: pa.Schema | None, *, arguments: Mapping[str, ArgumentKind], name: str
 ) -> Any:
-    """Return a streaming reader; `schema` fixes the types, or else they are inferred.
+    """Return an iterator of (batch, odd cells) that has a schema; `schema` fixes it, or else it is inferred.
 
     content: from `unpacked`. arguments: columns whose cells are checked later, with their kind. Raises
-    TableError for a file that is empty, or no UTF-8.
+    TableError for a file that is empty, no UTF-8, or something else than its name says.
     """
-    _check_encoding(_beginning(content), name)
+    _check_beginning(_beginning(content), name)
     if kind == "jsonl":
         return JsonLines(content, schema, arguments)
-    return _csv_reader(content, schema, separator_of(content, SEPARATORS[kind]))
+    return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
 
 
 def _beginning(content: Any) -> bytes:
@@ -60,77 +66,124 @@ def _beginning(content: Any) -> bytes:
     return found
 
 
-def _csv_reader(content: IO[bytes], schema: pa.Schema | None, separator: str) -> Any:
-    return pa.csv.open_csv(
-        content,
-        read_options=pa.csv.ReadOptions(use_threads=False),  # only then do its errors name the row
-        parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        # an empty cell is null, a quoted one is empty text
-        convert_options=pa.csv.ConvertOptions(
-            column_types=schema and {name: pa.string() for name in schema.names},  # see `typed`
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            check_utf8=False,  # see `readable`: one such cell is one refused row
-        ),
-    )
-
-
-def _check_encoding(beginning: bytes, name: str) -> None:
+def _check_beginning(beginning: bytes, name: str) -> None:
+    if mistake := mistaken_file(beginning, name):
+        raise mistake
     if not beginning.removeprefix(codecs.BOM_UTF8).strip():
         raise TableError(f"{name} is empty", "add rows, or give another table")
     if encoding := marked_encoding(beginning):
         raise TableError(f"{name} is {encoding}", to_utf_8(encoding, name))
 
 
-def separator_of(content: Any, own: str) -> str:
-    """Return what stands between the names of the header: spreadsheets of half of Europe write semicolons.
+class CsvRows:
+    """Iterates over record batches of a CSV, each with its odd cells.
 
-    content: of a file that is not empty, from `unpacked`.
+    schema: None takes it from the first megabyte. Columns without a name, which spreadsheets leave behind,
+    are left out where they have no cells there.
     """
-    header = _beginning(content).splitlines()[0].decode("utf-8", "replace")
-    return own if own in header else next((other for other in ";\t" if other in header), own)
+
+    def __init__(
+        self, text: CsvText, schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind], name: str
+    ) -> None:
+        self._names = [_decoded(name) for name in text.header]
+        if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
+            raise TableError(
+                f"{name} has the columns {_listed(self._names)}, and the first file {_listed(schema.names)}",
+                "write all files of a table with the same columns",
+            )
+        self._batches = _texts_of(text, len(self._names))
+        self._first = [] if schema else list(itertools.islice(self._batches, 1))
+        self.schema = schema or self._inferred(arguments)
+
+    def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:
+        for batch in itertools.chain(self._first, self._batches):
+            yield self._typed(batch)
+
+    def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
+        columns = self._first[0].columns if self._first else [pa.nulls(0, pa.string())] * len(self._names)
+        return pa.schema(
+            [
+                (name, pa.string() if name in arguments else type_of(column))
+                for name, column in zip(self._names, columns, strict=True)
+                if name or column.null_count < len(column)
+            ]
+        )
+
+    def _typed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, OddCells]:
+        """Return the columns of the schema, and what is wrong with cells that are null in it."""
+        odd: OddCells = {}
+        columns = []
+        for field in self.schema:
+            texts = batch.column(self._names.index(field.name))
+            column, misfits = typed_cells(texts, field.type)
+            columns.append(column)
+            for offset in misfits:
+                why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
+                odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
+        self._tell_of_nameless(batch, odd)
+        self._tell_of_blank(batch, odd)
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
+
+    def _tell_of_nameless(self, batch: pa.RecordBatch, odd: OddCells) -> None:
+        for place, (name, texts) in enumerate(zip(self._names, batch.columns, strict=True)):
+            if not name and name not in self.schema.names and texts.null_count < len(texts):
+                for offset in pc.indices_nonzero(texts.is_valid()).to_pylist():
+                    problem = Problem(f"column {place + 1}", _shown(texts[offset]), _NO_NAME)
+                    odd.setdefault(offset, []).append(problem)
+
+    def _tell_of_blank(self, batch: pa.RecordBatch, odd: OddCells) -> None:
+        """One message for a line of separators alone, which spreadsheets leave behind."""
+        if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
+            is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
+            for offset in pc.indices_nonzero(is_blank).to_pylist():
+                odd[offset] = [Problem("every cell", None, _BLANK)]
 
 
-def typed(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatch, OddCells]:
-    """Return the columns of `schema`, and what is wrong with cells that are null in it.
-
-    By Arrow's casts from text, which read numbers, dates and times as its reader of CSV does. That one gives
-    up the whole file for one cell.
-    """
-    odd: OddCells = {}
-    columns = []
-    for field in schema:
-        texts = batch.column(field.name)
-        column, misfits = _cast(texts, field.type)
-        columns.append(column)
-        for offset in misfits:
-            shown = texts[offset].as_buffer().to_pybytes().decode("utf-8", "replace")
-            odd.setdefault(offset, []).append(Problem(field.name, shown, another_type(field.type)))
-    return pa.RecordBatch.from_arrays(columns, schema=schema), odd
+_WRITE_TEXT = "write it as the others are, or save the table as Parquet or JSONL, with the column as text"
+_NO_NAME = Refused(
+    reason="the header has no name for its column", fix="name the column in the header, or empty the cell"
+)
+_BLANK = Refused(reason="a row needs a cell", fix="delete the line")
 
 
-def _cast(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
-    """Return the cells, and the offsets of those that are null in it as they do not fit."""
-    if kind == pa.string():
-        return texts, []
-    try:
-        return _parsed(texts, kind), []
-    except pa.ArrowInvalid:
-        if len(texts) == 1:
-            return pa.nulls(1, kind), [0]
-    half = len(texts) // 2
-    first, odd = _cast(texts[:half], kind)
-    second, more = _cast(texts[half:], kind)
-    return pa.concat_arrays([first, second]), [*odd, *(half + offset for offset in more)]
+def _listed(names: Sequence[str]) -> str:
+    """Return columns as messages show them."""
+    more = len(names) - 20
+    return ", ".join(map(repr, names[:20])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
-    trimmed = pc.utf8_trim_whitespace(texts)
-    if not pa.types.is_time(kind):
-        return trimmed.cast(kind)
-    on_a_day = pc.binary_join_element_wise("1970-01-01 ", trimmed, "")  # there is no cast from text to times
-    return on_a_day.cast(pa.timestamp(kind.unit)).cast(kind)
+def _decoded(name: str) -> str:
+    """Return a name of the header. Raises UnicodeDecodeError where it is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode()
+
+
+def _shown(text: pa.Scalar) -> str:
+    return text.as_buffer().to_pybytes().decode("utf-8", "replace")  # type: ignore[no-any-return]
+
+
+def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows below the header. Columns have numbers for names, as names may be there twice."""
+    names = [f"{place}" for place in range(num_columns)]
+    reader = pa.csv.open_csv(
+        text,
+        # only without threads do its errors name the row
+        read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=text.separator,
+            quote_char=text.is_quoted and '"',
+            newlines_in_values=text.is_quoted,
+        ),
+        # an empty cell is null, a quoted one is empty text
+        convert_options=pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=False,  # see `readable`: one such cell is one refused row
+        ),
+    )
+    for number, batch in enumerate(reader):
+        yield batch if number else batch.slice(1)
 
 
 def lines_in(
@@ -144,8 +197,7 @@ def lines_in(
     text = unpacked(content, compression)
     num_rows = 0
     with suppress(*_UNREADABLE):
-        of_json = (number for number, line in enumerate(text, start=1) if line.strip())
-        for line in of_json if kind == "jsonl" else _starts_in_csv(text, kind):
+        for line in lines_of_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
             if num_rows in wanted:
                 found[num_rows] = line
             num_rows += 1
@@ -157,11 +209,10 @@ def lines_in(
 def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:
     """Yield the first line of each row below the header; lines without anything are not rows."""
     csv.field_size_limit(_MAX_CELL)
-    separator = separator_of(content, SEPARATORS[kind])
-    text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="")
-    reader = csv.reader(text, delimiter=separator)
-    last, is_below = 0, False
+    text = CsvText(content, SEPARATORS[kind], "")
+    reader = text.rows()
+    last, is_below = text.num_hidden, False
     for cells in reader:
         if cells and is_below:
             yield last + 1
-        is_below, last = is_below or bool(cells), reader.line_num
+        is_below, last = is_below or bool(cells), reader.line_num + text.num_hidden

@@ -27,12 +27,14 @@ PROGRAMS = {
     "bench": (["--short"], "| fp32 | uniform |"),
     "ceiling": ([], "with the renderer"),  # of a table and a model
     "checks": (["--short"], "a table planned"),
+    "counts": (["alone"], "| alone |"),  # tests/models/test_counts.py
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
     "gallery": (["--short"], "complaints of the console"),
     "gpu_assert": (["--device", "cpu"], "device assert: not measured"),
     "gpu_bits": (["--device", "cpu", "--tiny"], "kernel: math"),
     "gpu_compiled": (["--device", "cpu", "--tiny"], "products: compiled"),
     "gpu_day": (["--device", "cpu", "--small", "--minutes", "30"], "report.md"),
+    "gpu_deterministic": (["--device", "cpu", "--tiny"], "decoder: hunyuan"),
     "gpu_neighbour": (["--device", "cpu", "--tiny"], "neighbour: not measured"),
     "gpu_peak": (["--device", "cpu", "--tiny"], "network: Wan 1.3B"),
     "gpu_squeezed": (["--device", "cpu", "--tiny"], "convolution: 3D"),
@@ -48,6 +50,7 @@ PROGRAMS = {
     "resume": (["--rows", "2000", "--ray-data"], "Ray Data: rows_per_s"),
     "start": (["--short"], "| plan |"),
     "timesteps": (["--short"], "with fractions ("),
+    "waits": (["alone"], "alone"),  # run by counts
     "training": (["--short"], "bf16, checkpointing"),
 }
 # What `bench` runs too.
@@ -69,7 +72,7 @@ def test_every_program_is_here() -> None:
     "name",
     [
         *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "timesteps"),
-        *("gpu_assert", "gpu_neighbour", "gpu_peak"),
+        *("gpu_assert", "gpu_deterministic", "gpu_neighbour", "gpu_peak"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],
 )

@@ -54,6 +54,14 @@ def test_what_the_stand_in_cannot_imitate_is_said(found: dict[str, Any]) -> None
     assert all(result["equal"] and not result["differs unseen"] for result in squeezed)
 
 
+def test_decoders_are_timed_with_deterministic_convolutions_and_without(found: dict[str, Any]) -> None:
+    results = found["deterministic decoders"]
+    assert [result["decoder"] for result in results] == ["wan", "ltx", "hunyuan"]
+    for result in results:
+        assert result["on s"] > 0 and result["off s"] > 0 and not result["error"]
+        assert result["repeats, off"] and result["equal to on"]  # without cuDNN the setting changes nothing
+
+
 def test_peaks_stand_beside_what_was_computed(found: dict[str, Any]) -> None:
     assert [result["network"] for result in found["peak memory"]] == [
         *("kl, decoder", "kl, decoder, tiles"),

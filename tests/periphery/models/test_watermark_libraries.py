@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.marks.adapters import _trust_mark_network
 from framefleet.pipeline.outputs.marks.payload import payload_of, row_prefix
 from framefleet.pipeline.outputs.marks.settings import Watermark, WatermarkName, weights_digest
 from framefleet.pipeline.outputs.marks.watermark import mark_frames, mark_sound, watermarks_in
@@ -94,28 +94,14 @@ def test_audio_seal_marks_sound_with_its_own_networks(tmp_path: Path) -> None:
 
 def test_trust_mark_marks_frames_and_its_code_carries_the_payload(tmp_path: Path) -> None:
     pytest.importorskip("trustmark")
-    from omegaconf import OmegaConf
     from trustmark.datalayer import DataLayer
-    from trustmark.trustmark import instantiate_from_config
 
-    def network(target: str, **params: Any) -> dict[str, Any]:
-        return {"target": f"trustmark.{target}", "params": params}
-
-    nothing = network("model.Identity")
-    config = network(
-        "model.TrustMark_Arch",
-        **{"cover_key": "i", "secret_key": "s", "secret_len": 100, "resolution": 256},
-        secret_encoder_config=network("unet.Unet1", width=8),
-        secret_decoder_config=network("unet.SecretDecoder", arch="resnet18"),
-        discriminator_config=nothing,
-        loss_config=nothing,
-        noise_config=nothing,
-    )
-    written = OmegaConf.create({"model": config})
-    OmegaConf.save(written, tmp_path / "trustmark_Q.yaml")
-    state = {"state_dict": instantiate_from_config(written.model).state_dict(), "global_step": 0, "epoch": 0}
     for part in ("encoder", "decoder"):
-        torch.save(state, tmp_path / f"{part}_Q.ckpt")
+        state = _trust_mark_network(part, "C").state_dict()
+        torch.save({"state_dict": state, "global_step": 0, "epoch": 0}, tmp_path / f"{part}_C.ckpt")
+    # Of another, whose targets would be imported and called: nobody reads it.
+    config = "model: {target: os.system, params: {command: '${oc.create:{target: os.system}}'}}"
+    (tmp_path / "trustmark_C.yaml").write_text(config)
     check_frames(locked("trustmark", tmp_path))
     code = DataLayer(100, False, 1)
     sent = code.encode_binary(["".join(map(str, payload_of(ROW_ID, 61)))])[0]

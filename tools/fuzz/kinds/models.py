@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.tiny import SMALLEST
@@ -40,6 +43,9 @@ EXTRA_FILES = (
     "scheduler/config.json",
     "guider/guider_config.json",
     "modular_config.json",
+    "vae/._diffusion_pytorch_model.safetensors",
+    "transformer/config.json~",
+    "text_encoder/.ipynb_checkpoints/config-checkpoint.json",
     "modular_model_index.json",
 )
 CONFIG_KEYS = (
@@ -166,4 +172,26 @@ def _piped(rng: Random, folder: Path) -> str:
     return f"a pipe or a folder as {path.relative_to(folder)}"
 
 
-CHANGES = (_config, _config, _config, _bytes, _weights, _gone, _added, _added, _linked, _piped)
+def _leftover(rng: Random, folder: Path) -> str:
+    """Weights too many, too few, or packed."""
+    path = rng.choice(_files(folder, ".safetensors"))
+    try:
+        weights = load(path.read_bytes())
+        name = rng.choice(sorted(weights))
+    except (SafetensorError, IndexError):  # changed already
+        return f"nothing of {path.relative_to(folder)}"
+    kind = rng.choice(("more", "less", "packed", "twice"))
+    if kind == "less":
+        del weights[name]
+    if kind == "packed":
+        weights[name] = weights[name].to(torch.float8_e4m3fn)
+    more = {"more": hostile.text(rng) or "x", "packed": f"{name}_scale", "twice": f"{name}.weight"}
+    weights |= {more[kind]: torch.ones(1)} if kind in more else {}
+    path.write_bytes(save(weights, metadata={"format": "pt"}))
+    return f"{kind} weights in {path.relative_to(folder)}"
+
+
+CHANGES = (
+    *(_config, _config, _config, _bytes, _weights, _gone, _added, _added, _linked, _piped),
+    *(_leftover, _leftover),
+)

@@ -4,14 +4,13 @@
 const GAP = 10;
 const [MIN_ASPECT, MAX_ASPECT] = [0.5, 3]; // of tiles: narrower ones have no room for captions
 const TALL = 0.75; // height of a line of several aspect ratios, of the chosen width
-const MAX_STRETCH = 1.4; // of a line that few clips have to fill
 const CAPTION = 44; // pixels: two lines
 const LABEL_X = 46; // two lines: what the axes are, and the values across
 const LABEL_Y = () => (innerWidth < 700 ? 86 : 132);
 
 /**
  * Return the layout of rows side by side, where clips have several aspect ratios: each as wide as its own, all of a line
- * equally high. The last line, and one of few narrow clips, is no taller than MAX_STRETCH allows.
+ * equally high. The last line, which its clips do not fill, is as high as the one above it.
  */
 function justifiedLayout(app, rows) {
   const room = app.wall.root.clientWidth - 2 * GAP;
@@ -20,7 +19,9 @@ function justifiedLayout(app, rows) {
   const lines = []; // {start, height, top, lefts, widths}
   let [start, aspects, sum, top] = [0, [], 0, 0];
   const finish = (end) => {
-    const height = Math.round(Math.min((room - GAP * (aspects.length - 1)) / sum, target * MAX_STRETCH));
+    const most = lines.length ? lines.at(-1).height - CAPTION : target;
+    const filling = (room - GAP * (aspects.length - 1)) / sum;
+    const height = Math.round(filling <= target ? filling : most);
     let left = GAP;
     const line = { start, height: height + CAPTION, top, lefts: [], widths: aspects.map((aspect) => Math.floor(aspect * height)) };
     for (const width of line.widths) { line.lefts.push(left); left += width + GAP; }

@@ -1,30 +1,33 @@
-"""Which model a worker loads: rules that hold for every backlog, and whole fleets in virtual time."""
+"""Which lane a worker serves: rules that hold for every backlog, and whole fleets in virtual time."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from framefleet.cluster.dispatch.model_choice import MIN_LOADS, Backlog, move_from, next_model, shares_s
+from framefleet.cluster.dispatch.lane_choice import MIN_LOADS, Backlog, move_from, next_lane, shares_s
+from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.long import examples
 from tests.simulator.faulty_fleet import FaultyFleet
-from tests.simulator.several_models import SeveralModels, SimulatedModel
+from tests.simulator.several_lanes import SeveralLanes, SimulatedLane
 
 SECONDS = st.one_of(st.none(), st.floats(0.01, 1000.0))
 BACKLOG = st.builds(
     Backlog, num_rows=st.integers(0, 10_000), row_s=SECONDS, num_workers=st.integers(0, 50), load_s=SECONDS
 )
-BACKLOGS = st.dictionaries(st.sampled_from("abcdef"), BACKLOG, min_size=1)
+BACKLOGS = st.dictionaries(st.sampled_from([LaneKey(name) for name in "abcdef"]), BACKLOG, min_size=1)
 
 
 @given(backlogs=BACKLOGS)
-def test_a_new_worker_gets_the_model_with_most_to_do_for_it(backlogs: dict[str, Backlog]) -> None:
+def test_a_new_worker_gets_the_model_with_most_to_do_for_it(backlogs: dict[LaneKey, Backlog]) -> None:
     shares = shares_s(backlogs)
-    assert shares[next_model(backlogs)] == max(shares.values())
+    assert shares[next_lane(backlogs)] == max(shares.values())
 
 
-@given(backlogs=BACKLOGS, own=st.sampled_from("abcdef"))
-def test_an_idle_worker_moves_only_to_rows_that_are_worth_it(backlogs: dict[str, Backlog], own: str) -> None:
+@given(backlogs=BACKLOGS, own=st.sampled_from([LaneKey(name) for name in "abcdef"]))
+def test_an_idle_worker_moves_only_to_rows_that_are_worth_it(
+    backlogs: dict[LaneKey, Backlog], own: LaneKey
+) -> None:
     moved = move_from(own, backlogs)
     if own in backlogs and backlogs[own].num_rows:
         assert moved is None
@@ -55,7 +58,7 @@ def test_a_lull_costs_no_warm_worker() -> None:
     workers=st.integers(1, 12),
     models=st.lists(
         st.builds(
-            SimulatedModel,
+            SimulatedLane,
             num_rows=st.integers(1, 120),
             row_s=st.sampled_from([0.2, 5.0, 60.0]),
             load_s=st.sampled_from([1.0, 60.0, 300.0]),
@@ -66,11 +69,11 @@ def test_a_lull_costs_no_warm_worker() -> None:
     deaths=st.sampled_from([0.0, 0.0, 1.0]),
 )
 def test_every_row_of_every_model_ends_once_and_no_worker_goes_to_and_fro(
-    seed: int, workers: int, models: list[SimulatedModel], deaths: float
+    seed: int, workers: int, models: list[SimulatedLane], deaths: float
 ) -> None:
-    named = {str(number): model for number, model in enumerate(models)}
+    named = {LaneKey(str(number)): model for number, model in enumerate(models)}
     fleet = FaultyFleet(workers=workers, is_fresh=True, seed=seed, deaths_per_hour=deaths)
-    simulated = SeveralModels(named, fleet, window=16)
+    simulated = SeveralLanes(named, fleet, window=16)
     outcome = simulated.run()
     gone = [row.row.row_id for row in outcome.given_up]
     ended = sorted([*outcome.done.elements(), *gone])
@@ -85,10 +88,10 @@ def test_every_row_of_every_model_ends_once_and_no_worker_goes_to_and_fro(
 def test_workers_load_each_model_once_where_it_is_known_how_rows_compare(row_work: tuple[float, ...]) -> None:
     rows = {"image": (20_000, 0.5, 30.0), "video": (2_000, 30.0, 120.0), "large": (300, 200.0, 300.0)}
     models = {
-        name: SimulatedModel(num_rows=num_rows, row_s=row_s, load_s=load_s, row_work=work)
+        LaneKey(name): SimulatedLane(num_rows=num_rows, row_s=row_s, load_s=load_s, row_work=work)
         for (name, (num_rows, row_s, load_s)), work in zip(rows.items(), row_work, strict=True)
     }
-    simulated = SeveralModels(models, FaultyFleet(workers=50, is_fresh=True, seed=1))
+    simulated = SeveralLanes(models, FaultyFleet(workers=50, is_fresh=True, seed=1))
     outcome = simulated.run()
     ideal_s = sum(one.num_rows * one.row_s for one in models.values()) / 50
     is_known = row_work[0] < 1

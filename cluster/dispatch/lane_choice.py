@@ -1,0 +1,73 @@
+"""Which lane a new worker serves, and when an idle worker gives up its own for another. Pure, no clock.
+
+A worker is pinned to one lane, as loading a model takes minutes. It moves only when no row of its lane waits,
+and what another lane's rows would give it to do is worth a multiple of the loading. So neither a lull nor a
+few late rows cost a warm worker. A lane that no worker serves is served as soon as one is idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from framefleet.pipeline.rows.lane_key import LaneKey
+
+# What is known of the seconds of rows may be off by a factor of two; a move that gains nothing costs a load.
+MIN_LOADS = 3.0
+# Until a worker has loaded any model: a large one from a disk. Short, and small models move sooner.
+LOAD_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits for one lane's workers.
+
+    num_rows: that no worker has. row_s: seconds that a worker takes for each; None: none has ended. row_work:
+    what it is expected to take, in a unit that is the same for all lanes. num_workers: that serve the lane,
+    or are on their way. load_s: seconds that loading takes; None: nobody has yet.
+    """
+
+    num_rows: int
+    row_s: float | None
+    num_workers: int
+    load_s: float | None
+    row_work: float = 1.0
+
+
+def next_lane(backlogs: Mapping[LaneKey, Backlog]) -> LaneKey:
+    """Return the lane of a worker that starts: the one that gives it most to do."""
+    shares = shares_s(backlogs)
+    return max(shares, key=lambda key: shares[key])
+
+
+def move_from(own: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> LaneKey | None:
+    """Return the lane for which an idle worker should give up its own; None: it waits for rows of that."""
+    if own in backlogs and backlogs[own].num_rows:
+        return None
+    shares = {key: share for key, share in shares_s(backlogs).items() if key != own and share > 0}
+    unserved = {key: share for key, share in shares.items() if not backlogs[key].num_workers}
+    best = max(unserved or shares, key=lambda key: shares[key], default=None)
+    if best is None or best in unserved:
+        return best
+    return best if shares[best] >= MIN_LOADS * _load_s(best, backlogs) else None
+
+
+def shares_s(backlogs: Mapping[LaneKey, Backlog]) -> dict[LaneKey, float]:
+    """Return how many seconds of each lane's rows one more worker would take over.
+
+    Where no row of a lane has ended, work is taken to last as long as that of the others.
+    """
+    known = [one.row_s / one.row_work for one in backlogs.values() if one.row_s is not None]
+    usual_s = sum(known) / len(known) if known else 1.0
+    return {
+        key: one.num_rows
+        * (one.row_work * usual_s if one.row_s is None else one.row_s)
+        / (one.num_workers + 1)
+        for key, one in backlogs.items()
+    }
+
+
+def _load_s(lane: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> float:
+    known = [one.load_s for one in backlogs.values() if one.load_s is not None]
+    own = backlogs[lane].load_s
+    return own if own is not None else max(known, default=LOAD_S)

@@ -1,0 +1,38 @@
+"""Whether other users of this machine can write Ray's folder, from which workers take the modules they run.
+
+Ray opens what it makes there to everybody, so only a folder above it can keep others out. A token does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+
+from framefleet.pipeline.guards.private_folder import open_place
+
+PRIVATE = "start Ray below a folder of your own: mkdir -m 700 /tmp/my-ray; export RAY_TMPDIR=/tmp/my-ray"
+
+log = logging.getLogger(__name__)
+
+
+def ray_folder_problem() -> str | None:
+    """Return who can write Ray's folder on this machine; None where only we and root can.
+
+    It is that of the Ray that this process has joined, or else of one that it would start.
+    """
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        node = ray._private.worker._global_node
+        place = open_place(node.get_runtime_env_dir_path()) if node else None  # none in a client (ray://)
+    else:
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            place = open_place(folder)
+    if place is None:
+        return None
+    return f"other users of this machine can write {place}, and so have Ray's workers run their code"
+
+
+def warn_of_open_folder() -> None:
+    if problem := ray_folder_problem():
+        log.warning("%s: %s", problem, PRIVATE)

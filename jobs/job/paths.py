@@ -1,0 +1,162 @@
+"""In: the values of a job. Out: the paths that they name; those of a job file start in its folder.
+
+Cells of tables, and values of `defaults` and `sweep` that stand for cells, are no paths here: where they
+start, `inputs.base` says.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefleet.jobs.job.mistakes import Key
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
+
+log = logging.getLogger(__name__)
+
+_MODELS = (("model",), ("models", "*"))
+_SIGNING = (("marks", "sign"), ("media", "c2pa"))
+# Keys whose texts may be paths, or names of the hub.
+_NAMES: tuple[Key, ...] = (
+    *(
+        (*key, *more)
+        for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
+        for more in ((), ("path",), ("ip_adapter", "path"))
+    ),
+)
+# Keys whose texts are paths or URLs.
+_PATHS: tuple[Key, ...] = (
+    ("table",),
+    ("output",),
+    *((*key, "lock") for key in (*_MODELS, ("second_models", "*"))),
+    *((*key, "offload", "disk") for key in _MODELS),
+    ("inputs", "base"),
+    ("inputs", "roots", "*"),
+    ("scores", "*", "similarity"),
+    ("sweep", "*", "file"),
+    ("sweep", "*", "*", "file"),
+    *((*key, "certificate") for key in _SIGNING),
+    *((*key, "private_key") for key in _SIGNING),
+    ("marks", "watermark", "weights"),
+    ("marks", "watermark", "*", "weights"),
+    ("train", "prepared"),
+)
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")
+_VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedPath:
+    """A text of a job that names a place. at: the mapping or list that holds it, below `key[-1]`."""
+
+    key: tuple[Any, ...]
+    at: Any
+    may_be_of_hub: bool
+
+    @property
+    def text(self) -> str:
+        text: str = self.at[self.key[-1]]
+        return text
+
+    @property
+    def place(self) -> str:
+        return ".".join(map(str, self.key))
+
+    def replace(self, text: str) -> None:
+        self.at[self.key[-1]] = text
+
+
+def paths_in(values: Any) -> Iterator[NamedPath]:
+    """Yield every path, URL and name of the hub of a job."""
+    for keys, may_be_of_hub in ((_NAMES, True), (_PATHS, False)):
+        for key in keys:
+            for found, at in _matches(values, key):
+                if isinstance(at[found[-1]], str) and at[found[-1]]:
+                    yield NamedPath(key=found, at=at, may_be_of_hub=may_be_of_hub)
+
+
+def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield each place that a key is about, and what holds its value. A star is any name or number."""
+    names: Any = ()
+    if isinstance(value, Mapping):
+        names = list(value) if key[0] == "*" else [key[0]] if key[0] in value else []
+    elif isinstance(value, list) and key[0] == "*":
+        names = range(len(value))
+    for name in names:
+        if len(key) == 1:
+            yield (*above, name), value
+        else:
+            yield from _matches(value[name], key[1:], (*above, name))
+
+
+def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, Any]) -> None:
+    """Have all that a job file names start in its folder.
+
+    What is only in the current folder is read there, with a warning. An output never is: one job file has one
+    output. A name that is in neither may be of the hub. replaced: what options give in its place.
+    """
+    for named in paths_in(values):
+        if not _is_relative(named.text) or _is_replaced(named.key, replaced):
+            continue
+        parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(named.text).parts)
+        stem = str(Path(*parts))  # before the first wildcard
+        is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
+        if _VARIABLE.search(named.text) and not is_next:
+            continue  # see `check_variables`
+        is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
+        text = named.text
+        if named.place == "output" or is_next or not (is_here or named.may_be_of_hub):
+            named.replace(str(job.parent / text))
+            if is_elsewhere and any(os.path.lexists(Path(text, name)) for name in (CLAIM, TRAINING)):
+                log.warning(
+                    "output: this job writes to %s, and there is another output in the current folder; "
+                    "to continue that one, add --output %s",
+                    named.text,
+                    text,
+                )
+        elif is_elsewhere:
+            log.warning("%s: %s is in the current folder, not next to the job file", named.place, text)
+
+
+def absolute_paths(values: dict[str, Any]) -> None:
+    """Have paths of a job mean the same in another folder; a name of the hub stays one."""
+    for named in paths_in(values):
+        path = os.path.expanduser(named.text)
+        if "://" not in path and (not named.may_be_of_hub or os.path.exists(path)):
+            named.replace(os.path.abspath(path))
+
+
+def check_variables(values: Mapping[str, Any]) -> None:
+    """Raise JobError for a path with an environment variable: workers may have others, and records theirs."""
+    for named in paths_in(values):
+        variable = (_VARIABLE_IN_URL if "://" in named.text else _VARIABLE).search(named.text)
+        if variable and not os.path.lexists(os.path.expanduser(named.text)):
+            raise JobError(
+                f"{named.place} is {public_url(named.text)}, and environment variables are not replaced",
+                f"write what {variable[0]} is; or let your shell replace it, in an option: "
+                f'--set {named.place}="{public_url(named.text)}"',
+            )
+
+
+def _is_relative(text: str) -> bool:
+    return "://" not in text and not text.startswith(("~", "/"))
+
+
+def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:
+    """Tell whether an option gives this path, or all that it stands in."""
+    for name in key:
+        if isinstance(replaced, str):
+            return True
+        if not isinstance(replaced, Mapping) or name not in replaced:
+            return False
+        replaced = replaced[name]
+    return isinstance(replaced, str) or (isinstance(replaced, Mapping) and "path" in replaced)

@@ -1,0 +1,65 @@
+"""The one comparison of weights: what files hold, what was placed, and what is left over on either side.
+
+For networks, LoRAs, IP-adapters, converted checkpoints and updates, after all that libraries convert.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable
+
+from framefleet.pipeline.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+# What tools that pack weights in fp8 store next to them. Without these, each weight is off by a factor.
+FP8_SCALES = re.compile(
+    r"(^|\.)((weight|input|output|activation)_scale(_inv|_2|_b)?|scale_(weight|input|output)|scaled_fp8)$"
+)
+_MAX_SHOWN, _MAX_NAME = 3, 120  # names in a message, and letters of each
+
+
+def check_leftovers(
+    where: str,
+    *,
+    unused: Collection[str] = (),
+    lacking: Collection[str] = (),
+    fix: str,
+    allowed: bool = False,
+) -> None:
+    """Raise ModelError for weights without a place, and for places without weights.
+
+    where: the file or folder. unused: what it holds and nothing takes. lacking: what it should hold too.
+    allowed: only log what is unused.
+    """
+    check_scales(where, unused)
+    if lacking:
+        raise ModelError(f"{where} has no weight {listed(lacking)}", fix)
+    if unused and not allowed:
+        raise ModelError(f"{where} holds weights that nothing uses: {listed(unused)}", fix)
+    if unused:
+        log.warning("%s holds weights that nothing uses: %s", where, listed(unused))
+
+
+def check_scales(where: str, unused: Iterable[str]) -> None:
+    """Raise ModelError for weights that are packed: others would be computed with."""
+    if scales := [name for name in unused if FP8_SCALES.search(name)]:
+        raise ModelError(
+            f"{where} holds weights that are packed in fp8, with scales next to them, which are not read: "
+            f"{listed(scales)}",
+            "use the file with the plain weights (bf16 or fp16); `model.layerwise_casting: fp8_e4m3` keeps "
+            "those of a model in fp8",
+        )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first few names, in order, and how many more there are."""
+    ordered = sorted(names)
+    shown = ", ".join(_shown(name) for name in ordered[:_MAX_SHOWN])
+    return shown + (f" and {len(ordered) - _MAX_SHOWN:,} more" if len(ordered) > _MAX_SHOWN else "")
+
+
+def _shown(name: str) -> str:
+    text = name if name.isprintable() and name else repr(name)
+    return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..."

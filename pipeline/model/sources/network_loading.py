@@ -1,0 +1,121 @@
+"""From the files of one component to its network, with every weight in its place; or why that is not so.
+
+What a library says of a load counts after all of its conversions, ties and lists of names to pass over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.leftovers import check_leftovers
+from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
+
+if TYPE_CHECKING:
+    from diffusers import PipelineQuantizationConfig
+
+# What a checkpoint of a whole model holds besides the part that a pipeline uses. transformers passes over
+# some of it (T5's decoder), and warns of the rest.
+_OTHER_HALVES = {
+    "": re.compile(r"(lm_head|text_projection|visual_projection)\.|logit_scale$"),
+    "UMT5EncoderModel": re.compile(r"decoder\."),
+}
+_COUNTERS = "num_batches_tracked"  # of training, in norms that have it
+_FIX = (
+    "fetch the model again; if weights without a place are meant to be left out, set "
+    "`model.allow_unmatched_weights: true`"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedNetwork:
+    """A network, or one of those that a component consists of, as its library loaded it.
+
+    report: of what the library missed, and of what it had no use for. where: what to call its folder.
+    is_packed: its weights were quantized, and have other names now.
+    """
+
+    network: nn.Module
+    report: Mapping[str, Any]
+    where: Path
+    is_packed: bool
+
+
+def load_networks(
+    place: Path,
+    components: Iterable[Component],
+    *,
+    dtype: torch.dtype | Mapping[str, torch.dtype],
+    use_safetensors: bool | None,
+    quantization: PipelineQuantizationConfig | None = None,
+    where: Path,
+) -> tuple[dict[str, nn.Module], list[LoadedNetwork]]:
+    """Return the networks by name, and how each was loaded. where: what to call `place` in messages.
+
+    Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
+    diffusers and by transformers.
+    """
+    loaded: list[LoadedNetwork] = []
+
+    def load(library: str, class_name: str, name: str, folder: str) -> Any:
+        config = quantization.quant_mapping.get(name) if quantization else None
+        network, report = class_of(library, class_name).from_pretrained(
+            place / folder,
+            local_files_only=True,
+            output_loading_info=True,
+            use_safetensors=use_safetensors,
+            dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
+            **({"quantization_config": config} if config else {}),
+        )
+        loaded.append(
+            LoadedNetwork(network=network, report=report, where=where / folder, is_packed=config is not None)
+        )
+        return network
+
+    networks = {
+        one.name: class_of(one.library, CONTROLNETS)(
+            [load(one.library, "ControlNetModel", one.name, folder) for folder in one.folders]
+        )
+        if one.class_name == CONTROLNETS
+        else load(one.library, one.class_name, one.name, one.name)
+        for one in components
+    }
+    return networks, loaded
+
+
+def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:
+    """Raise ModelError for weights that are left over on either side, once a pipeline has the networks.
+
+    Pipelines share some layers (Z-Image's ControlNet has those of the transformer), and save them twice.
+    """
+    for one in loaded:
+        network, report = one.network, one.report
+        lacking = {name for name in report["missing_keys"] if not name.endswith(_COUNTERS)}
+        if allow_unmatched:
+            lacking -= {name for name, _ in network.named_buffers()}  # which their class gives a value
+        lacking = set() if one.is_packed else lacking | {*_unfilled(network)}
+        halves = [_OTHER_HALVES[""], _OTHER_HALVES.get(type(network).__name__)]
+        unused = {*report["unexpected_keys"]}
+        unused = {name for name in unused if not any(half and half.match(name) for half in halves)}
+        if unused:
+            unused -= network.state_dict().keys()
+        check_leftovers(str(one.where), unused=unused, lacking=lacking, fix=_FIX, allowed=allow_unmatched)
+
+
+def _unfilled(network: nn.Module) -> Iterator[str]:
+    """Yield weights that no file gave: diffusers leaves them empty; transformers makes them up, another each
+    time, and marks those that it read.
+    """
+    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
+
+    is_marked = isinstance(network, PreTrainedModel)
+    for name, weight in network.named_parameters():
+        if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False)):
+            yield name

@@ -1,0 +1,128 @@
+"""From the folders of a table's files to the columns that their names hold, as Hive, Spark and pandas write.
+
+`prompts/style=oil/seed=7/part-0.parquet` has the columns style and seed, which are nowhere in the file. Their
+types are found as those of CSV are. Folders of Delta Lake, Iceberg, Lance and Hudi are refused: which of
+their files and rows count is written elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
+from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
+from framefleet.pipeline.rows.tables.table_files import TableFile
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+# What lies in the folder of each kind, how the names of files in it end, and how it is opened in Python.
+_LAKES = {
+    "_delta_log": ("Delta Lake", ".json", "deltalake.DeltaTable({!r}).to_pyarrow_table()"),
+    "_versions": ("Lance", ".manifest", "lance.dataset({!r}).to_table()"),
+    "metadata": (
+        "Iceberg",
+        ".metadata.json",
+        "pyiceberg.table.StaticTable.from_metadata(...).scan().to_arrow()",
+    ),
+    ".hoodie": ("Hudi", "hoodie.properties", "..."),
+}
+
+
+def with_partitions(sources: Sequence[TableFile]) -> tuple[TableFile, ...]:
+    """Return the files, each with the values that the names of its folders hold. Raises TableError.
+
+    Arguments stay text, as in CSV.
+    """
+    texts = [_texts(source.path) for source in sources]
+    for source, own in zip(sources, texts, strict=True):
+        if [*own] != [*texts[0]]:
+            raise TableError(
+                f"{sources[0].path} is in folders of {_listed(texts[0])}, {source.path} of {_listed(own)}",
+                "name folders of all files after the same columns, in one order, as style=oil/seed=7",
+            )
+    if not texts[0]:
+        return tuple(sources)
+    columns: dict[str, pa.Array] = {}
+    for name in texts[0]:
+        cells = pa.array([own[name] for own in texts], pa.string())
+        kind = pa.string() if name in sources[0].arguments else type_of(cells.unique())
+        columns[name] = typed_cells(cells, kind)[0]
+    return tuple(
+        replace(source, partition={name: column[number] for name, column in columns.items()})
+        for number, source in enumerate(sources)
+    )
+
+
+def _texts(path: str) -> dict[str, str | None]:
+    """Return the values by column, of the folders directly above a file."""
+    found: list[tuple[str, str | None]] = []
+    for folder in reversed(PurePosixPath(path.partition("?")[0]).parts[:-1]):
+        name, equals, value = folder.partition("=")
+        if not (name and equals):
+            break
+        found.append((unquote(name), None if value == _NULL else unquote(value)))
+    names = [name for name, _ in found]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise TableError(f"{path} has two folders for the column {doubled[0]!r}", "rename one of them")
+    return dict(reversed(found))
+
+
+def _listed(texts: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, texts)) or "no columns"
+
+
+def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch:
+    """Return rows of a file with the values of its partition as columns behind those that it has.
+
+    Raises TableError where it has such a column, with another value.
+    """
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    odd = columns.pop(ODD_CELLS, None)
+    for name, value in source.partition.items():
+        if name not in columns:
+            columns[name] = pa.repeat(value, batch.num_rows)
+        elif not _is_all(columns[name], value):
+            raise TableError(
+                f"{source.path} has rows whose column {name!r} is not {value}, as its folder says",
+                "write the table again, without that column in the files",
+            )
+    columns |= {} if odd is None else {ODD_CELLS: odd}
+    return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
+
+
+def _is_all(cells: pa.Array, value: pa.Scalar) -> bool:
+    try:
+        wanted = value.cast(cells.type)
+    except pa.ArrowException:
+        return False
+    if not wanted.is_valid:
+        return bool(cells.null_count == len(cells))
+    return cells.null_count == 0 and pc.all(pc.equal(cells, wanted)).as_py() is not False
+
+
+def check_lake(filesystem: Any, folder: str, location: str) -> None:
+    """Raise TableError where a folder is a table of Delta Lake, Iceberg, Lance or Hudi, or has its data."""
+    if PurePosixPath(folder).name == "data":
+        check_lake(filesystem, str(PurePosixPath(folder).parent), location)
+    names = _names_in(filesystem, folder)
+    for name, (kind, ending, opened) in _LAKES.items():
+        if name in names and any(one.endswith(ending) for one in _names_in(filesystem, f"{folder}/{name}")):
+            raise TableError(
+                f"{location} is a table of {kind}, whose files also hold rows that do not count",
+                f"open it in Python, and render it: framefleet.render(job, table={opened.format(folder)}); "
+                "or write its rows as Parquet",
+            )
+
+
+def _names_in(filesystem: Any, folder: str) -> set[str]:
+    try:
+        return {PurePosixPath(name).name for name in filesystem.ls(folder, detail=False)}
+    except (OSError, NotImplementedError):  # there is no such folder, or the store cannot list
+        return set()

@@ -1,0 +1,121 @@
+"""Weights in a model's folder that no network takes, and those of a network that no file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import framefleet
+from framefleet.pipeline.errors import ModelError
+from tests.tiny import build
+
+DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
+TRANSFORMER, ENCODER = f"transformer/{DIFFUSERS}", f"text_encoder/{TRANSFORMERS}"
+_Weights = dict[str, Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return build("wan", tmp_path / "wan")
+
+
+def change(path: Path, changed: Callable[[_Weights], Any]) -> None:
+    weights = load_file(path)
+    changed(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def in_fp8(*scales: str) -> Callable[[_Weights], None]:
+    def pack(weights: _Weights) -> None:
+        name = next(
+            name for name in weights if name.endswith("attn1.to_q.weight") or name.endswith(".q.weight")
+        )
+        weights[name] = weights[name].to(torch.float8_e4m3fn)
+        weights.update({scale.format(name.removesuffix(".weight")): torch.ones(1) for scale in scales})
+
+    return pack
+
+
+@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER])
+def test_weights_that_no_network_takes_are_refused_unless_they_are_allowed(
+    file: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"extra.{at}.weight" for at in range(5)]
+    change(folder / file, lambda w: w.update({name: torch.ones(1) for name in names}))
+    with pytest.raises(ModelError, match=r"nothing uses: extra\.0\.weight, .* and 2 more") as caught:
+        framefleet.load_model(folder)
+    assert str(folder / file.partition("/")[0]) in caught.value.problem
+    assert "allow_unmatched_weights" in caught.value.fix
+    model = framefleet.load_model(folder, allow_unmatched_weights=True)
+    assert "extra.0.weight" in caplog.text
+    assert model.settings.numerics("exact")["allow_unmatched_weights"] is True
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "name"),
+    [
+        ("sd", ENCODER, "text_model.embeddings.position_ids"),  # a buffer, before transformers 4.31
+        ("sd", ENCODER, "text_projection.weight"),  # of CLIP as a whole
+        ("wan", ENCODER, "decoder.final_layer_norm.weight"),  # of UMT5 as a whole
+        ("wan", TRANSFORMER, "blocks.0.attn2.norm_added_q.weight"),  # diffusers' own list
+    ],
+)
+def test_what_published_models_hold_besides_is_passed_over(
+    model: str, file: str, name: str, tmp_path: Path
+) -> None:
+    folder = build(model, tmp_path / model)
+    change(folder / file, lambda weights: weights.update({name: torch.ones(1, 4)}))
+    framefleet.load_model(folder)
+
+
+@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
+@pytest.mark.parametrize("scale", ["{}.weight_scale", "{}.scale_weight", "{}.weight_scale_inv", "scaled_fp8"])
+def test_weights_packed_in_fp8_are_refused_whatever_is_allowed(scale: str, file: str, folder: Path) -> None:
+    change(
+        folder / file,
+        in_fp8(scale) if "vae" not in file else lambda w: w.update({"scaled_fp8": w.popitem()[1]}),
+    )
+    for options in ({}, {"allow_unmatched_weights": True}):
+        with pytest.raises(ModelError, match=r"packed in fp8|has no weight") as caught:
+            framefleet.load_model(folder, **options)
+        assert caught.value.fix
+
+
+def test_layers_that_a_pipeline_shares_and_saves_twice_are_passed_over(tmp_path: Path) -> None:
+    framefleet.load_model(build("z_image_controlnet", tmp_path / "z"))
+
+
+def test_a_buffer_without_a_value_is_refused_unless_its_own_is_allowed(tmp_path: Path) -> None:
+    folder = build("flux2_klein", tmp_path / "flux2")
+    change(folder / f"vae/{DIFFUSERS}", lambda weights: weights.pop("bn.running_mean"))
+    with pytest.raises(ModelError, match=r"vae has no weight bn\.running_mean"):
+        framefleet.load_model(folder)
+    framefleet.load_model(folder, allow_unmatched_weights=True)
+
+
+@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER])
+def test_shards_hold_what_their_index_says(file: str, folder: Path) -> None:
+    path = folder / file
+    weights = load_file(path)
+    path.unlink()
+    names = sorted(weights)
+    halves = {"a": names[::2], "b": names[1::2]}
+    index = {name: f"{half}.safetensors" for half, own in halves.items() for name in own}
+    path.with_name(f"{path.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    for half, own in halves.items():
+        save_file({name: weights[name] for name in own}, path.with_name(f"{half}.safetensors"))
+    framefleet.load_model(folder)
+    more = {name: weights[name].clone() for name in [*halves["a"], halves["b"][0]]}
+    save_file(more, path.with_name("a.safetensors"))  # in two shards: which one counts?
+    with pytest.raises(ModelError, match=r"a\.safetensors holds weights that nothing uses"):
+        framefleet.load_model(folder)
+    save_file({name: weights[name] for name in halves["a"][1:]}, path.with_name("a.safetensors"))
+    with pytest.raises(ModelError, match=r"a\.safetensors has no weight"):
+        framefleet.load_model(folder)

@@ -1,0 +1,122 @@
+"""Files that diffusers reads in part, or not at all: refused with the weights and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from framefleet import load_model
+from framefleet.pipeline.errors import ModelError
+from tests.lora_dialects import DIALECTS
+from tests.loras import plain_pipe
+from tests.tiny import tiny
+
+_Keys = dict[str, Tensor]
+BLOCK = "diffusion_model.blocks.0"
+
+
+@pytest.fixture(scope="module")
+def own() -> _Keys:
+    """Return the weights of a LoRA that fits, as ComfyUI has them."""
+    layers = DIALECTS["original Wan"].layers(plain_pipe("wan", torch.float32))
+    return {key: weight for layer in layers for key, weight in layer.items()}
+
+
+def refusal(keys: _Keys, folder: Path, model: str = "wan", **options: Any) -> ModelError:
+    save_file(keys, folder / "x.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_model(tiny(model), dtype="fp32", loras={"x": folder / "x.safetensors"}, **options)
+    assert f"loras.x: {folder / 'x.safetensors'}" in caught.value.problem and caught.value.fix
+    assert len(str(caught.value)) < 1500
+    return caught.value
+
+
+def renamed(keys: _Keys, start: str, *ends: str) -> _Keys:
+    """Return layers under another start, with weights of another kind."""
+    layers = {key.rsplit(".", 2)[0].removeprefix("diffusion_model.") for key in keys}
+    return {f"{start}{layer}.{end}": torch.ones(2, 2) for layer in sorted(layers) for end in ends}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda k: renamed(k, "diffusion_model.", "hada_w1_a", "hada_w1_b"), r"of LoHa \(.*hada_w1_a"),
+        (lambda k: renamed(k, "base_model.model.", "hada_w1_a", "hada_w2_a"), r"of LoHa \(.*hada_w1_a"),
+        (lambda k: renamed(k, "diffusion_model.", "lokr_w1", "lokr_w2"), r"of LoKr \(.*lokr_w1"),
+        (lambda k: renamed(k, "base_model.model.", "lokr_w1", "lokr_w2"), r"of LoKr \(.*lokr_w1"),
+        (lambda k: renamed(k, "lycoris_", "lokr_w1", "lokr_w2"), r"of LoKr \(.*lokr_w1"),
+        (lambda k: renamed(k, "transformer.", "ia3_l"), r"of IA3 \(.*ia3_l|no layer for .*ia3_l"),
+        (lambda k: renamed(k, "diffusion_model.", "diff"), r"no use for what .*cross_attn\.k\.diff"),
+        (
+            lambda k: {
+                f"lora_unet_{key[16:].replace('.', '_', 3)}": w for key, w in k.items() if "self_" in key
+            },
+            r"looks for blocks_0_\w+\.\S+ next to lora_unet_blocks_0_self_attn_",
+        ),
+        (lambda k: {**k, f"{BLOCK}.norm3.diff": torch.ones(32)}, r"norm3\.diff$"),
+        (lambda k: {**k, f"{BLOCK}.self_attn.q.diff_b": torch.ones(7)}, "made for a layer 7 wide, .* is 32"),
+        (
+            lambda k: {**k, f"{BLOCK}.self_attn.q.diff_b": torch.ones(32)},
+            r"no weight .*lora_B\.bias, next to",
+        ),
+        (
+            lambda k: {**k, f"{BLOCK}.self_attn.q.scale_weight": torch.ones(1)},
+            r"packed in fp8.*q\.scale_weight",
+        ),
+        (lambda k: {**k, f"{BLOCK}.self_attn.q.weight_scale_inv": torch.ones(1)}, "packed in fp8"),
+        (lambda k: {**k, "scaled_fp8": torch.ones(2)}, r"packed in fp8.*scaled_fp8"),
+        (
+            lambda k: {**k, "diffusion_model.blocks.999999999.self_attn.q.diff_b": torch.ones(2)},
+            "higher than any",
+        ),
+        (lambda k: {f"x.{at}.weight": torch.ones(1) for at in range(20_000)}, "and 19,997 more"),
+        (lambda k: k | {f"{BLOCK}.extra{at}.diff": torch.ones(1) for at in range(20_000)}, "and 19,997 more"),
+    ],
+)
+def test_what_diffusers_leaves_out_is_named(
+    change: Callable[[_Keys], _Keys], said: str, own: _Keys, tmp_path: Path
+) -> None:
+    error = refusal(change(own), tmp_path)
+    assert re.search(said, error.problem), error.problem
+    assert "KeyError" not in str(error) and "list index" not in str(error)
+
+
+def test_peft_files_that_name_no_part_of_the_pipeline_are_told_from_those_of_other_models(
+    tmp_path: Path,
+) -> None:
+    layers = DIALECTS["peft"].layers(plain_pipe("wan", torch.float32))
+    keys = {key.replace("transformer.", "base_model.model.", 1): w for key, w in layers[0].items()}
+    assert "rename its weights" in refusal(keys, tmp_path).fix
+
+
+def test_what_has_no_use_may_be_left_out_by_a_setting_that_is_part_of_each_row(
+    own: _Keys, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = own | {f"{BLOCK}.norm3.diff": torch.ones(32)}
+    assert "allow_unmatched_weights" in refusal(keys, tmp_path).fix
+    loras = {"x": tmp_path / "x.safetensors"}
+    model = load_model(tiny("wan"), dtype="fp32", loras=loras, allow_unmatched_weights=True)
+    assert f"{BLOCK}.norm3.diff" in caplog.text
+    assert model.settings.numerics("exact")["allow_unmatched_weights"] is True
+    packed = own | {f"{BLOCK}.self_attn.q.scale_weight": torch.ones(1)}
+    assert "packed in fp8" in refusal(packed, tmp_path, allow_unmatched_weights=True).problem
+
+
+def test_a_file_of_all_layers_of_attention_alone_is_loaded(own: _Keys, tmp_path: Path) -> None:
+    save_file({key: weight for key, weight in own.items() if "attn" in key}, tmp_path / "x.safetensors")
+    load_model(tiny("wan"), loras={"x": tmp_path / "x.safetensors"})
+
+
+def test_a_folder_of_a_lora_may_hold_what_a_desktop_leaves_there(own: _Keys, tmp_path: Path) -> None:
+    save_file(own, tmp_path / "x.safetensors")
+    for junk in ("._x.safetensors", ".DS_Store", "__MACOSX/._x.safetensors", "x.safetensors~"):
+        (tmp_path / junk).parent.mkdir(exist_ok=True)
+        (tmp_path / junk).write_bytes(b"\0")
+    load_model(tiny("wan"), loras={"x": tmp_path})

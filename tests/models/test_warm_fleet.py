@@ -1,0 +1,53 @@
+"""A fleet that stays, by workers of this process: what it takes over and what it leaves."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import framefleet
+from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.recall import note_apart
+from framefleet.cluster.driver.work import Work
+from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.jobs.render import render as render_module
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
+from tests.driven import WorkersHere
+from tests.jobs import job_values, prompt_rows
+
+ROWS = prompt_rows(6, num_inference_steps=1)
+
+
+def drive(work: Work, *_: object) -> Any:
+    with closing(WorkersHere(work.setups, 1)) as workers:
+        return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+
+
+def test_it_finishes_what_a_killed_withdrawal_left_and_what_a_killed_fleet_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render_module, "_drive", drive)
+    job = {name: value for name, value in job_values(tmp_path, tmp_path / "out").items() if name != "table"}
+    with framefleet.fleet(job) as fleet:
+        before = fleet.render(ROWS).to_pylist()
+    store = Store(str(tmp_path / "out"))
+    kind = kind_of_record(next(record for record in before if is_doubtful(record["environment"])))
+    doubtful = {
+        record["row_id"]
+        for record in before
+        if is_doubtful(record["environment"]) and kind_of_record(record) == kind
+    }
+    note_apart(store, kind)  # and then the driver was killed
+    store.write("weights/left.safetensors", b"by a fleet that was killed")
+    with framefleet.fleet(job) as fleet:
+        assert store.list("weights") == ["weights/left.safetensors"], "it has not taken the output yet"
+        after = fleet.render(ROWS).to_pylist()
+        assert not store.list("weights")
+        assert fleet.summary and fleet.summary.done == len(doubtful)
+    then = {record["row_id"]: record["finished_at"] for record in before}
+    assert {r["row_id"] for r in after if r["finished_at"] != then[r["row_id"]]} == doubtful
+    assert not any(is_doubtful(record["environment"]) for record in after if record["row_id"] in doubtful)

@@ -1,0 +1,130 @@
+"""Whoever looks at an output in which nothing, or nearly nothing, happened gets an answer, and no defect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import pyarrow as pa
+import pytest
+
+from framefleet.cluster.driver.holder import this_process
+from framefleet.cluster.driver.progress import AuditFigures, Progress
+from framefleet.jobs.look.status.page import StatusServer
+from framefleet.pipeline.metrics import METRICS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, failure_schema, values_of
+from framefleet.pipeline.outputs.parts.seals import epoch_path
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.rows import failure
+from tests.small_output import rendered
+
+DEFECT = 70
+NOTHING = Progress(
+    total=0,
+    done=0,
+    failed=0,
+    in_flight=0,
+    elapsed_s=0.0,
+    rows_per_s=0.0,
+    eta_s=0.0,
+    mean_batch=0.0,
+    workers=(),
+    audits=AuditFigures(),
+)
+
+
+def figures(value: float) -> dict[str, float]:
+    return {metric.key("x" if metric.label else ""): value for metric in METRICS.values()}
+
+
+def killed_early(store: Store, *, total: int = 0) -> None:
+    """Leave what a driver says that was killed before a worker did anything: zeros."""
+    worked = {f"worker_seconds/{cause}": 0.0 for cause in ("denoise", "load", "idle")}
+    progress = replace(NOTHING, total=total, figures=figures(0.0) | worked)
+    holder = replace(this_process("killed"), process_started="1", sealed={}, progress=progress)
+    store.write(epoch_path(1), holder.to_bytes())
+
+
+def with_rows(store: Store) -> None:
+    killed_early(store, total=3)
+    writer = PartWriter(store, "rows", ROW_FIELDS, run=new_run(1))
+    for number in range(3):
+        writer.add(None, {"row_index": number, "row_id": f"{number:032x}"})
+    writer.flush()
+
+
+def with_failures_alone(store: Store) -> None:
+    with_rows(store)
+    writer = PartWriter(store, "failures", failure_schema(pa.schema([])), run=new_run(1))
+    for number in range(3):
+        writer.add(None, values_of(failure(row_id=f"{number:032x}", row_indices=(number,))))
+    writer.flush()
+
+
+def with_parts_without_rows(store: Store) -> None:
+    killed_early(store)
+    rendered(store, 1)
+    import pyarrow.parquet as pq
+
+    (path,) = Path(store.url_of("records")).glob("*.parquet")
+    empty = pq.read_table(path).slice(0, 0)
+    path.unlink()
+    pq.write_table(empty, path.with_name("part-none.parquet"))
+
+
+def with_seconds_of_zero(store: Store) -> None:
+    killed_early(store, total=2)
+    rendered(store, 2)
+
+
+OUTPUTS: dict[str, Callable[[Store], None]] = {
+    "killed early": killed_early,
+    "rows alone": with_rows,
+    "failures alone": with_failures_alone,
+    "parts without rows": with_parts_without_rows,
+    "a driver that counted nothing": with_seconds_of_zero,
+}
+COMMANDS: list[list[str]] = [
+    ["status"],
+    ["status", "--json"],
+    ["report"],
+    ["report", "--price", "2"],
+    ["failures"],
+    ["logs"],
+    ["gallery"],
+    ["sheet"],
+    ["score", "--scores", "sharpness"],
+    ["verify", "--files"],
+    ["repair", "--dry-run"],
+    ["compact"],
+    ["export", "{to}", "--format", "hf"],
+    ["export", "{to}", "--format", "parquet"],
+    ["export", "{to}", "--format", "webdataset"],
+    ["export", "{to}", "--format", "parquet", "--columns", "all"],
+]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("asked", COMMANDS, ids=" ".join)
+def test_no_command_that_looks_at_it_is_a_defect(tmp_path: Path, name: str, asked: list[str]) -> None:
+    store = Store(str(tmp_path / "out"))
+    OUTPUTS[name](store)
+    verb, *options = [text.format(to=tmp_path / "to") for text in asked]
+    result = command(verb, tmp_path / "out", *options)
+    assert result.exit_code in (0, 1, 2), result.output
+    assert result.exit_code != 2 or "hint: " in result.stderr
+    assert "Usage" not in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_its_status_is_served(tmp_path: Path, name: str) -> None:
+    store = Store(str(tmp_path / "out"))
+    OUTPUTS[name](store)
+    with StatusServer(Output(store)) as server, urlopen(server.url) as answer:
+        assert answer.status == 200

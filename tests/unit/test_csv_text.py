@@ -1,0 +1,138 @@
+"""CSV and JSON as programs write them: the cells that were written, or a refusal with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.tables.row_cells import odd_cells
+from framefleet.pipeline.rows.tables.table import open_table
+
+
+def read(folder: Path, name: str, text: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of a file, and what is wrong with their cells."""
+    (folder / name).write_bytes(text.encode())
+    table = open_table(str(folder / name), arguments={"seed": "int"})
+    rows, problems = [], []
+    for _, batch in table.batches():
+        problems += [str(one) for some in odd_cells(batch).values() for one in some]
+        rows += batch.select(table.schema.names).to_pylist()
+    return rows, problems
+
+
+def refusal(folder: Path, name: str, text: str) -> TableError:
+    with pytest.raises(TableError) as caught:
+        read(folder, name, text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0001", "12e4567", "12345678901234567890", "+33612345678", "1e5", "1.10", "-0", "0x10", "1_000"),
+        *("12:30", "2026-01-01T12:30:00Z", "NaN", "inf", "NA", ".5", "5.", "tRuE", '="0001"', "1,5"),
+    ],
+)
+def test_a_text_that_does_not_come_back_from_a_number_stays_text(text: str, tmp_path: Path) -> None:
+    assert read(tmp_path, "t.csv", f"prompt;id\na;{text}\n")[0] == [{"prompt": "a", "id": text}]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("5", 5), ("-5", -5), ("0.5", 0.5), ("5.0", 5.0), (" 7 ", 7), ("true", True), ("1e-05", 1e-05)),
+        *(("0.30000000000000004", 0.30000000000000004), ("9223372036854775807", 2**63 - 1)),
+    ],
+)
+def test_the_usual_ways_to_write_a_value_are_read(text: str, value: Any, tmp_path: Path) -> None:
+    (row,), _ = read(tmp_path, "t.csv", f"prompt,n\na,{text}\n")
+    assert row["n"] == value and type(row["n"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem", "fix"),
+    [
+        (
+            "t.csv",
+            'prompt,n\nb,1\n"Stop" says,1\n',
+            'line 3: the cell that begins with \'"Stop" says',
+            '"""Stop',
+        ),
+        ("t.csv", 'prompt,n\n"a \\"b\\" c",1\n', "text follows its closing quote mark", "in Spark"),
+        ("t.csv", 'prompt,n\n"a,1\nb,2\n', "its quote mark is never closed", "JSONL"),
+        ("t.csv", 'prompt,n\n"a,1\nb",2\n', "each of which has the cells of a row", "JSONL"),
+        ("t.csv", 'prompt,n\n"' + "a\n" * 2_000_000 + '",1\n', "it is not closed within 1 MiB", "JSONL"),
+        ("t.tsv", 'prompt\tn\n"say ""a"""\t1\n"b" c\t2\n', "line 3", "JSONL"),
+        ("t.tsv", 'prompt\tn\n"b" c\t2\n' + "d\t1\n" * 300_000 + '"say ""a"""\t1\n', "line 300003", "JSONL"),
+    ],
+)
+def test_a_quote_mark_with_two_meanings_is_refused(
+    name: str, text: str, problem: str, fix: str, tmp_path: Path
+) -> None:
+    error = refusal(tmp_path, name, text)
+    assert problem in error.problem and fix in error.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "prompts"),
+    [
+        ("t.tsv", 'prompt\tn\n"O P" in neon\t1\n"b\t2\n', ['"O P" in neon', '"b']),
+        ("t.csv", 'prompt,n\na 5" disk,1\n"b ""c""",2\n', ['a 5" disk', 'b "c"']),
+        ("t.csv", 'prompt,n\r\n"a, b\r\nc",1\r\n', ["a, b\r\nc"]),
+        ("t.csv", 'sep=;\r\nprompt;n\r\n"a;b";1\r\n', ["a;b"]),
+        ("t.csv", '\ufeff"prompt";n\r"a";1\r', ["a"]),
+        ("t.csv", 'prompt,n\n"' + '"",""' * 10_000 + '",1\nb,2\n', ['","' * 10_000, "b"]),
+    ],
+)
+def test_quote_marks_with_one_meaning_are_read(
+    name: str, text: str, prompts: list[str], tmp_path: Path
+) -> None:
+    rows, problems = read(tmp_path, name, text)
+    assert not problems
+    assert [row["prompt"] for row in rows] == prompts
+
+
+def test_what_spreadsheets_leave_behind_is_left_out_or_reported_once(tmp_path: Path) -> None:
+    rows, problems = read(tmp_path, "t.csv", "prompt,n,,\na,1,,\n,,,\nb,2,,\n")
+    assert [*rows[0]] == ["prompt", "n"] and len(rows) == 3
+    assert problems == ["every cell is empty, but a row needs a cell"]
+    late = "prompt,n,\n" + "a,1,\n" * 300_000 + "b,2,x\n"
+    assert read(tmp_path, "t.csv", late)[1] == ["column 3 is 'x', but the header has no name for its column"]
+
+
+def test_a_message_names_the_line_below_a_line_that_names_the_separator(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\nprompt;n\na;1\nb;2\n")
+    assert open_table(str(tmp_path / "t.csv")).places([1]) == {1: "line 4"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]',
+        '[\n  {\n    "prompt": "a",\n    "n": 1\n  },\n  {\n    "prompt": "b]}",\n    "n": 2\n  }\n]\n',
+        '{\n "prompt": "a",\n "n": 1\n}\n{\n "prompt": "b]}",\n "n": 2\n}',
+        '{"prompt": {"0": "a", "1": "b]}"}, "n": {"0": 1, "1": 2}}',
+        '{"7": {"prompt": "a", "n": 1}, "9": {"prompt": "b]}", "n": 2}}',
+    ],
+)
+def test_json_that_is_one_value_is_read(text: str, tmp_path: Path) -> None:
+    assert read(tmp_path, "t.json", text)[0] == [{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]
+
+
+def test_rows_of_an_array_have_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('[\n  {"prompt": "a"},\n  {"prompt":\n "b"}, {"prompt": "c"}\n]')
+    assert open_table(str(tmp_path / "t.json")).places([0, 1, 2]) == {0: "line 2", 1: "line 3", 2: "line 4"}
+
+
+@pytest.mark.parametrize("number", ["1e400", "0.10000000000000000001", "123456789012345678.5"])
+def test_a_number_of_json_that_floats_do_not_hold_is_refused(number: str, tmp_path: Path) -> None:
+    _, problems = read(tmp_path, "t.jsonl", f'{{"n": 0.5}}\n{{"n": {number}}}\n')
+    assert problems == [f"n is {number!r}, but no number holds all its digits"]
+
+
+def test_a_seed_of_json_keeps_its_digits(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path, "t.jsonl", '{"seed": 1.5668E+14}\n{"seed": 9007199254740993.0}\n{"seed": 7}\n')
+    assert [row["seed"] for row in rows] == ["1.5668E+14", "9007199254740993.0", "7"]

@@ -1,0 +1,125 @@
+"""Nobody else can write in Ray's folder, whoever starts Ray; who joins one where others can is warned."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from framefleet.pipeline.guards.private_folder import open_place
+from tests.jobs import ROOT
+
+TEMPLATES = ROOT / "examples/deploy"
+STRANGER = 12345
+is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+
+
+def folder(path: Path, mode: int) -> Path:
+    path.mkdir()
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Return a folder that everybody can enter, as /tmp is: pytest's are closed."""
+    for place in (tmp_path, *tmp_path.parents):
+        if place.owner() == tmp_path.owner() and place != Path("/") and place.stat().st_mode & 0o777 == 0o700:
+            place.chmod(0o755)
+    return tmp_path
+
+
+def test_a_folder_is_open_where_others_can_write_or_replace_it(here: Path) -> None:
+    assert open_place(folder(here / "a", 0o755)) is None
+    assert open_place(folder(here / "b", 0o777)) == here / "b"
+    assert open_place(folder(here / "c", 0o775)) == here / "c"
+    shared = folder(here / "shared", 0o777)
+    assert open_place(folder(shared / "mine", 0o700)) == shared, "they can move it away"
+    shared.chmod(0o1777)
+    assert open_place(shared / "mine") is None, "as in /tmp"
+    assert open_place(folder(shared / "mine/ray", 0o777)) is None, "nobody gets there"
+    closed = folder(here / "closed", 0o700)
+    (here / "link").symlink_to(here / "b")
+    assert open_place(here / "link") == here / "b"
+    assert open_place(folder(closed / "ray", 0o777)) is None
+
+
+@is_root
+def test_what_is_a_strangers_is_open_and_so_is_what_their_link_leads_to(here: Path) -> None:
+    theirs = folder(here / "theirs", 0o755)
+    mine = folder(here / "mine", 0o755)
+    os.chown(theirs, STRANGER, STRANGER)
+    assert open_place(theirs) == theirs
+    (here / "link").symlink_to(mine)
+    os.chown(here / "link", STRANGER, STRANGER, follow_symlinks=False)
+    assert open_place(here / "link") == here / "link"
+
+
+_PROGRAMS = {
+    # Notes the mode of the folder above Ray's, and stays, as `ray start --block` does.
+    "ray": 'stat -c %a "$RAY_TMPDIR" >>"$NOTES" || exit; mkdir "$RAY_TMPDIR/ray" 2>/dev/null\n'
+    'case "$*" in *--block*) exec /bin/sleep 3;; esac',
+    "python": f'case "$*" in *ray.init*) ;; *) exec {sys.executable} "$@";; esac',
+    "framefleet": 'while [ $(cat "$NOTES" | wc -l) -lt "$MACHINES" ]; do /bin/sleep 0.1; done',
+    "sleep": "",
+    "ssh": 'shift; cd "$FAR"; exec sh -c "$*"',
+    "srun": 'while case "$1" in -*) ;; *) false;; esac; do shift; done; exec "$@"',
+}
+
+
+def started(template: str, tmp: Path, place: Path, num_machines: int = 0) -> list[str]:
+    """Run a template with programs that stand in for Ray and for other machines; return what Ray's noted."""
+    programs = folder(tmp / "bin", 0o755)
+    for name, text in _PROGRAMS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    variables = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "NOTES": f"{tmp}/notes",
+        "MACHINES": f"{num_machines}",
+        "FAR": str(folder(tmp / "far", 0o755)),
+        **{"HOME": str(tmp), "VENV": str(tmp), "RAY_TMPDIR": str(place), "SECRETS": "/dev/null"},
+        **{"SSH": "ssh", "ADDRESS": "127.0.0.1"},
+        **{"SLURM_JOB_ID": "12", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "1"},
+        **{"SKYPILOT_NODE_IPS": "127.0.0.1", "SKYPILOT_NODE_RANK": "0"},
+    }
+    command = ["bash", str(TEMPLATES / template), "job.yaml", "far"]
+    if template == "skypilot.yaml":
+        text = yaml.safe_load((TEMPLATES / template).read_text())["run"]
+        command = ["bash", "-c", text.replace("/tmp/framefleet-ray", f"{place}/framefleet-ray")]
+    ended = subprocess.run(command, env=variables, cwd=tmp, capture_output=True, text=True, timeout=60)
+    print(ended.stderr)
+    return (tmp / "notes").read_text().split() if (tmp / "notes").exists() else []
+
+
+_STARTS = {"slurm_cluster.sbatch": 2, "ssh.sh": 2, "skypilot.yaml": 1}
+
+
+@pytest.mark.parametrize("template", _STARTS)
+def test_templates_start_ray_below_a_folder_that_is_closed(tmp_path: Path, template: str) -> None:
+    place = folder(tmp_path / "tmp", 0o1777)
+    num_machines = _STARTS[template]
+    modes = started(template, tmp_path, place, num_machines)
+    assert len(modes) >= num_machines and {*modes} == {"700"}
+
+
+@is_root
+@pytest.mark.parametrize(
+    ("template", "name"), [("slurm_cluster.sbatch", "ray-120"), ("skypilot.yaml", "framefleet-ray")]
+)
+@pytest.mark.parametrize("is_link", [False, True])
+def test_templates_start_no_ray_in_a_folder_that_a_stranger_made(
+    tmp_path: Path, template: str, name: str, is_link: bool
+) -> None:
+    place, mine = folder(tmp_path / "tmp", 0o1777), folder(tmp_path / "mine", 0o755)
+    if is_link:
+        (place / name).symlink_to(mine)
+    else:
+        folder(place / name, 0o777)
+    os.chown(place / name, STRANGER, STRANGER, follow_symlinks=False)
+    assert "700" not in started(template, tmp_path, place)
+    assert mine.stat().st_mode & 0o777 == 0o755

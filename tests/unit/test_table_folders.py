@@ -1,0 +1,111 @@
+"""Folders of tables: what their names hold is data, and tables of other kinds are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables.table import open_table
+
+ARGUMENTS: dict[str, ArgumentKind] = {"prompt": "str", "seed": "int"}
+
+
+def rows(place: Path | str) -> list[dict[str, Any]]:
+    table = open_table(str(place), arguments=ARGUMENTS)
+    batches = [batch for _, batch in table.batches()]
+    assert all(batch.schema.equals(table.schema) for batch in batches)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def refusal(place: Path | str) -> TableError:
+    with pytest.raises(TableError) as caught:
+        rows(place)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        ([1, 2], [1, 2]),
+        ([1.5, 2.5], [1.5, 2.5]),
+        (["01", "2"], ["01", "2"]),
+        (["x/y %", "ü=1"], ["x/y %", "ü=1"]),
+        ([True, False], [True, False]),
+        (["a", None], ["a", None]),
+        (["a", ""], ["a", ""]),
+    ],
+)
+def test_partitions_are_columns_with_types(values: list[Any], read: list[Any], tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"prompt": ["a", "b"], "_style": values})
+    frame.to_parquet(tmp_path / "t", partition_cols=["_style"])
+    (tmp_path / "t" / "_SUCCESS").touch()
+    (tmp_path / "t" / ".part.parquet.crc").touch()
+    found = sorted(rows(tmp_path / "t"), key=lambda row: row["prompt"])
+    assert [row["_style"] for row in found] == read
+
+
+def test_partitions_of_arguments_stay_text_and_may_be_nested(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"prompt": ["a", "b"], "seed": [7, 2**62], "style": ["x", "x"]})
+    frame.to_parquet(tmp_path / "t", partition_cols=["style", "seed"])
+    expected = [
+        {"prompt": "b", "style": "x", "seed": f"{2**62}"},
+        {"prompt": "a", "style": "x", "seed": "7"},
+    ]
+    assert rows(tmp_path / "t") == expected
+    assert rows(tmp_path / "t" / "style=x") == expected
+    assert rows(f"{tmp_path}/t/style=*/seed=7/*.parquet") == expected[1:]
+
+
+def test_a_column_that_is_in_the_files_too_must_agree_with_the_folder(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"n={number}").mkdir()
+        pq.write_table(pa.table({"prompt": ["a"], "n": [number]}), tmp_path / f"n={number}" / "p.parquet")
+    assert [row["n"] for row in rows(tmp_path)] == [1, 2]
+    (tmp_path / "n=2").rename(tmp_path / "n=3")
+    assert "n=3/p.parquet has rows whose column 'n' is not 3" in refusal(tmp_path).problem
+
+
+def test_text_files_may_be_in_partitions(tmp_path: Path) -> None:
+    for style in ("oil", "ink"):
+        (tmp_path / f"style={style}").mkdir()
+        (tmp_path / f"style={style}" / "p.csv").write_text("prompt,n\na,1\n")
+    assert [row["style"] for row in rows(tmp_path)] == ["ink", "oil"]
+
+
+def test_files_in_folders_for_other_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "n=1").mkdir()
+    for place in (tmp_path / "n=1" / "p.parquet", tmp_path / "q.parquet"):
+        pq.write_table(pa.table({"prompt": ["a"]}), place)
+    assert "is in folders of 'n'" in refusal(tmp_path).problem
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("_delta_log/0000.json", "Delta Lake"),
+        ("metadata/v1.metadata.json", "Iceberg"),
+        ("_versions/1.manifest", "Lance"),
+        (".hoodie/hoodie.properties", "Hudi"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "/data/*.parquet", "/n=1", "/n=1/p.parquet"])
+def test_tables_of_other_kinds_are_refused_by_name(file: str, kind: str, place: str, tmp_path: Path) -> None:
+    for folder in ("n=1", "data", str(Path(file).parent)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    for folder in ("n=1", "data"):
+        pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / folder / "p.parquet")
+    error = refusal(f"{tmp_path}{place}")
+    assert kind in error.problem and "write its rows as Parquet" in error.fix
+
+
+def test_an_offline_hub_is_not_a_missing_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE is set" in refusal("hf://datasets/org/name/prompts.parquet").problem

@@ -1,0 +1,87 @@
+"""What can be known before Ray starts: an address where nobody answers, and a GPU that is not there."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from framefleet.cluster.fleet import connection, gpus
+from framefleet.cluster.fleet.connection import connect
+from framefleet.jobs.job.file import check_gpu, job_from_mapping, load_job
+from framefleet.pipeline.errors import FleetError, JobError
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, write_job, write_table
+
+
+def refusal() -> FleetError:
+    """Return why this process cannot join what `auto` finds."""
+    with pytest.raises(FleetError) as raised, connect("auto", num_cpus=1):
+        """It is joined."""
+    return raised.value
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+
+
+def test_an_address_that_a_dead_ray_left_is_refused_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert "Could not find any running Ray" in refusal().problem
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    file.write_text("127.0.0.1:1")
+    error = refusal()
+    assert "no Ray cluster answers at 127.0.0.1:1" in error.problem and str(file) in error.fix
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+    error = refusal()
+    assert "at 127.0.0.1:2" in error.problem and "RAY_ADDRESS" in error.fix
+
+
+def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "JOIN_S", 4.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        error = refusal()
+    assert "lets nobody join within 4 s" in error.problem and time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"fleet": {"gpus_per_worker": 1}}, "fleet.gpus_per_worker is 1, and this machine has no GPU"),
+        ({"model": {"path": "m", "device": "cuda"}}, "model.device is cuda, and this machine has no GPU"),
+        ({"model": {"path": "m", "device": "cuda:0"}}, "model.device is cuda:0, and"),
+    ],
+)
+def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
+    more: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "num_gpus_here", lambda: 0)
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
+    values = job_values(table, tmp_path / "out") | {"fleet": {}} | more
+    job = write_job(tmp_path / "job.yaml", values)
+    with pytest.raises(JobError, match=said):
+        check_gpu(job_from_mapping(values))
+    with pytest.raises(JobError, match=rf"job\.yaml line \d+: {said}"):
+        load_job(job, is_rendered=True)
+    assert load_job(job), "elsewhere there may be one"
+    check_gpu(job_from_mapping(values | {"fleet": {"address": "10.0.0.1:6379"}}))
+    monkeypatch.setattr(gpus, "num_gpus_here", lambda: 1)
+    load_job(job, is_rendered=True)
+
+
+def test_the_command_names_file_line_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "num_gpus_here", lambda: 0)
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
+    ended = command("render", job, "--set", "fleet.gpus_per_worker=1")
+    assert ended.exit_code == 2 and "fleet.gpus_per_worker is 1" in ended.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,17 @@
+"""Prompts with wildcards of other programs are reported, as the model reads them as text."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from framefleet.jobs.render.wildcards import Wildcards
+
+
+def test_wildcards_are_counted_and_the_first_is_named() -> None:
+    prompts = ["a fox", None, "a {red|blue} fox", "an __animal__", "snake__case__x {a}"]
+    found = Wildcards(["prompt"])
+    found.add(0, pa.RecordBatch.from_pydict({"prompt": prompts[:2], "note": ["{a|b}"] * 2}))
+    assert found.note() is None
+    found.add(2, pa.RecordBatch.from_pydict({"prompt": prompts[2:]}))
+    note = found.note()
+    assert note and "2 rows" in note and "row 2 first" in note and "`sweep:`" in note
