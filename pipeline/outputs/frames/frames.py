@@ -59,7 +59,7 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
             f"the recipe returned frames of shape {array.shape}, not (T, H, W, 3) or (T, H, W, 4)",
             "return RGB or RGBA frames: convert grayscale in the recipe",
         )
-    return _to_uint8(np.ascontiguousarray(array))
+    return _to_uint8(array)
 
 
 def frames_sha256(frames: Pictures) -> str:
@@ -128,21 +128,24 @@ def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:
 
 def _to_uint8(array: npt.NDArray[Any]) -> Pictures:
     if array.dtype == np.uint8:
-        return array
+        return np.ascontiguousarray(array)
     if not np.issubdtype(array.dtype, np.floating):
         raise RenderError(
             f"the recipe returned frames of type {array.dtype}", "return uint8 in 0-255 or floats in [0, 1]"
         )
-    scaled = (array * 255).round()  # what diffusers' numpy_to_pil does, in the array's own precision
-    low, high = float(scaled.min()), float(scaled.max())
-    if not np.isfinite([low, high]).all():  # min() and max() pass a NaN on
+    pixels, ranges = np.empty(array.shape, np.uint8), []
+    with np.errstate(invalid="ignore"):  # values beyond 0 to 255 are found by their range
+        for part, frame in zip(array, pixels, strict=True):  # one at a time, which stays in the cache
+            scaled = (part * 255).round()  # what diffusers' numpy_to_pil does, in the array's own precision
+            frame[...] = scaled.astype(np.uint8)
+            ranges.append((float(scaled.min()), float(scaled.max())))
+    low, high = (float(bound) for bound in (np.min(ranges), np.max(ranges)))
+    if not np.isfinite([low, high]).all():  # they pass a NaN on
         raise RenderError(
             f"the frames contain {'NaN' if np.isnan(low) else 'infinity'}",
             "use dtype bf16 or fp32: fp16 overflows in many models",
         )
-    if low < 0 or high > 255:
-        return array.astype(np.float32)
-    return scaled.astype(np.uint8)
+    return np.ascontiguousarray(array, np.float32) if low < 0 or high > 255 else pixels
 
 
 def beyond_range(frames: Pictures) -> RenderError:
