@@ -59,12 +59,14 @@ def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_ar
     check_whole(tmp_path / "out")
 
     kind = "rows of tests.hidden_state:remembers 5 x 16 x 16, 32 tokens"
-    assert f"audit: {kind} differ from plain calls when batched: each was rendered by" in ended.stderr
+    assert f"audit: {kind} differ if they are not rendered by plain calls: each was" in ended.stderr
     assert "of these rows had a record and were rendered again" in ended.stderr
     assert (
         "audit: rows of tests.hidden_state:wanders 5 x 16 x 16, 32 tokens cannot be repeated" in ended.stderr
     )
-    found = re.search(rf"^warning: (\S+): batched {kind} differ from plain calls, as row", ended.stderr, re.M)
+    found = re.search(
+        rf"^warning: (\S+): {kind} differ if they are not rendered by plain calls, as row", ended.stderr, re.M
+    )
     assert found, ended.stderr
     (spoiled,) = found.groups()  # worker-0, unless its first process ended early
     assert f"{spoiled}: it rendered {kind}, and a new process takes its place" in ended.stderr

@@ -26,9 +26,9 @@ from framefleet.pipeline.render.audit.verdict import (
     Digests,
     Verdict,
     apart,
-    batched,
     kind_of,
     level_of,
+    not_compared,
     told,
     verdict_of,
 )
@@ -194,7 +194,7 @@ class Auditor:
             return UNREPEATABLE
         if verdict == "equal":
             return EQUAL
-        return batched(self._num_equal[kind]) if self._odds else None
+        return not_compared(self._num_equal[kind]) if self._odds else None
 
 
 def _is_candidate(outcome: Outcome) -> TypeGuard[Clip]:
