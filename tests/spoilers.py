@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 from diffusers import UniPCMultistepScheduler as Scheduler
 from torch import nn
 
@@ -35,3 +36,11 @@ def seamless(pipe: Any, request: Request) -> Any:
 @framefleet.recipe(batched=True)
 def harmless(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
+
+
+def drifting(pipe: Any, request: Request) -> Any:
+    """Render each row a little otherwise than the last one of this process: nobody watches libraries."""
+    diffusers.drift = getattr(diffusers, "drift", 1.0) * 0.9
+    output = generate(pipe, request)
+    output.frames = output.frames * diffusers.drift
+    return output

@@ -87,6 +87,11 @@ class Dispatcher:
         return self._closed and not self._held
 
     @property
+    def num_workers(self) -> int:
+        """How many have joined, and live."""
+        return len(self._live)
+
+    @property
     def num_suspects(self) -> int:
         """How many rows were struck so often that they run alone, and wait."""
         return len(self._waiting.suspects)

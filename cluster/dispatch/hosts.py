@@ -165,9 +165,9 @@ class Hosts:
 
     @property
     def are_doubtful(self) -> bool:
-        """Whether the last two workers died with nothing done since: others' rows may as well be first."""
+        """Whether two workers died in a row, with nothing done since: others' rows may as well be first."""
         streaks = [place.streak for place in self._hosts.values()]
-        return sum(streak.deaths for streak in streaks) > 1
+        return any(streak.deaths > 1 and streak.since == self._num_done for streak in streaks)
 
     def is_blocked(self, host: str) -> bool:
         return host in self._hosts and self._hosts[host].unused is not None

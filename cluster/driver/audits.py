@@ -95,6 +95,10 @@ class Audits:
         is_due = row_id in self._due
         return "when idle" if is_due and self._one and not self._has_differing else is_due
 
+    def is_chosen(self, row_id: str) -> bool:
+        """Tell whether a row that was leased is audited."""
+        return row_id in self._due
+
     def _choose(self, row_id: str, kind: str) -> None:
         """Have a row audited by chance, or in place of another one."""
         if self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
@@ -135,7 +139,7 @@ class Audits:
             return with_remark(record, UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
-        return with_remark(record, not_compared(self._num_equal[kind]))
+        return with_remark(record, not_compared(self._num_equal[kind], recipe=record.recipe))
 
     def given_up(self, row_id: str, kind: str) -> None:
         """A row has failed for good: another one is audited, if it was to be."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from framefleet.cluster.dispatch.dispatcher import GivenUp
+from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
 from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.holder import moment
+from framefleet.cluster.driver.judging import Case
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.cluster.driver.pace import Scale
@@ -30,6 +31,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +111,12 @@ class Driver:
         """Commit what is done, whatever ended it; then end what goes on in the background."""
         if self._stop.is_urgent:
             log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
-        is_complete = False
+        is_complete = self._lanes.finished
+        for case in self._lanes.docket.close():
+            self._commit(case.worker, case.stored, case.pending)
         try:
             self._committer.close()
             self._checkpoints.committed()
-            is_complete = self._lanes.finished
         finally:
             self._checkpoints.close(is_complete=is_complete)
             self._lanes.close()
@@ -230,6 +233,8 @@ class Driver:
             cause = self._refused(event, lane)
             if cause is None:
                 lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
+                if event.hello.has_run:
+                    self._lanes.docket.used.add(event.worker)
                 self._tally.joined(event.worker, event.hello.node, str(event.lane))
         else:
             self._take(event.worker, event.report, fleet)
@@ -249,16 +254,19 @@ class Driver:
         One for which there is nothing goes too, where there are more than the rows left need, or where
         another lane's rows are worth a worker more.
         """
-        is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
+        own, docket = self._lanes.of(worker), self._lanes.docket
+        is_spent = own.is_one_each and worker in docket.used and not own.dispatcher.rows_of(worker)
+        is_going = self._is_ending or self._tally.is_paused or worker in self._leaving or is_spent
         assignments = [] if is_going else self._assignments(worker)
-        dispatcher = self._lanes.of(worker).dispatcher
-        has_rows = bool(dispatcher.rows_of(worker))
+        has_rows = bool(own.dispatcher.rows_of(worker)) or docket.judges(worker)
         is_idle = not (is_going or has_rows or fleet.has_too_many)
         lane = None
         if is_idle and self._lanes.are_several:
             lane = self._lanes.move_from(worker, fleet.num_by_lane(), fleet.unfit(worker))
             if lane is not None:
                 log.info("%s: no rows are left for it; a process for %s takes its place", worker, lane)
+        if is_idle and lane is None and self._is_judge_wanted(worker, fleet):
+            lane = own.key
         if not is_going and (has_rows or (is_idle and lane is None)):
             fleet.exchange(worker, assignments, self._dropped(worker))
         elif has_rows:
@@ -266,9 +274,17 @@ class Driver:
         elif cause := self._faulty.pop(worker, None):
             self._lose(fleet.end(worker, cause), fleet)
         else:
-            dispatcher.lost(worker)
+            own.dispatcher.lost(worker)
             self._tally.left(worker, "drained")
             fleet.retire(worker, lane)
+
+    def _is_judge_wanted(self, worker: str, fleet: Fleet) -> bool:
+        """Tell whether a new process is to take an idle worker's place, as rows wait to be judged."""
+        lane, docket = self._lanes.of(worker), self._lanes.docket
+        if worker not in docket.used or not docket.num_waiting(lane.key):
+            return False
+        num_coming = fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane)
+        return num_coming < docket.num_waiting(lane.key)
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
@@ -281,11 +297,7 @@ class Driver:
         if report.prompt_lengths:
             self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
-            if num_again := self._audits.follow(worker, audited):
-                fleet.grow(self._num_busy(self._work.index.counts().pending + num_again))
-            for other in self._audits.spoiled(worker, audited):
-                self._spoiled.add(other)
-                self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
+            self._heed_audit(worker, audited)
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
@@ -299,6 +311,8 @@ class Driver:
             self._fail(worker, failed, fleet)
         for row_id in report.saved if worker not in self._spoiled else ():
             self._note_checkpoint(row_id)
+        if report.handed_back and (case := self._lanes.docket.failed(worker)):
+            self._commit(case.worker, case.stored, case.pending)
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
@@ -310,6 +324,13 @@ class Driver:
                 self._committer.note(remark.level, worker, remark.row_id, remark.text)
         if report.is_leaving:
             self._leave(worker, "it was asked to end")
+
+    def _heed_audit(self, worker: str, audited: Audited) -> None:
+        if self._audits.follow(worker, audited):
+            self._has_more = True
+        for other in self._audits.spoiled(worker, audited):
+            self._spoiled.add(other)
+            self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
 
     def _note(self, level: int, worker: str, row_id: str, text: str) -> None:
         """Say what happened to a row, here and to whoever asks the output later."""
@@ -343,6 +364,10 @@ class Driver:
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
+        if self._lanes.docket.judges(worker):
+            if judged := self._lanes.docket.judge(worker, rendered):
+                self._settle(worker, rendered, *judged)
+            return
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
         is_doubtful = rendered.was_batched and pending and self._audits.is_apart(pending.kind)
         dispatcher = self._lanes.of(worker).dispatcher
@@ -351,11 +376,35 @@ class Driver:
             self._tally.returned(worker)
         elif dispatcher.done(worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0):
             pending = self._pending.pop(record.row_id)
-            record = self._audits.ended(record, pending.kind, was_batched=rendered.was_batched)
-            self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
-            self._tally.unscored(record.row_id, rendered.scored.errors)
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
+            is_due = self._lanes.of(worker).is_users and rendered.was_batched
+            if is_due and self._audits.is_chosen(record.row_id):
+                case = Case(pending=pending, stored=rendered, worker=worker)
+                self._lanes.docket.add(self._lanes.of(worker).key, case)
+                return
+            self._commit(worker, rendered, pending)
+
+    def _commit(self, worker: str, rendered: StoredRow, pending: Pending) -> None:
+        record = self._audits.ended(rendered.record, pending.kind, was_batched=rendered.was_batched)
+        self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
+        self._tally.unscored(record.row_id, rendered.scored.errors)
+
+    def _settle(self, judge: str, again: StoredRow, case: Case, verdict: Verdict) -> None:
+        """Commit a row that was judged, and heed what that says of others."""
+        kind, is_wrong = case.pending.kind, verdict == "differs"
+        remark = UNREPEATABLE if verdict == "unrepeatable" else EQUAL
+        worker, right = (judge, again) if is_wrong else (case.worker, case.stored)
+        self._commit(worker, replace(right, record=with_remark(right.record, remark)), case.pending)
+        seconds = (again.record.compute_s or 0.0) + (self._lanes.of(judge).load_s or 0.0)
+        audited = Audited(
+            kind=kind,
+            row_id=case.row_id,
+            verdict=verdict,
+            seconds=seconds,
+            batch_size=case.stored.record.batch_size or 1.0,
+        )
+        self._heed_audit(judge, audited)
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
@@ -371,6 +420,10 @@ class Driver:
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command again to continue"
             )
+        if self._lanes.docket.judges(worker):
+            if case := self._lanes.docket.failed(worker):
+                self._commit(case.worker, case.stored, case.pending)
+            return
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere
         self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
@@ -398,6 +451,8 @@ class Driver:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
         for row_id in lane.dispatcher.rows_of(event.worker):
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
+        if case := self._lanes.docket.failed(event.worker):
+            self._commit(case.worker, case.stored, case.pending)
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
@@ -427,8 +482,13 @@ class Driver:
         """Lease to the worker all that it may have now."""
         found, kinds = [], set()
         lane = self._lanes.of(worker)
+        if case := self._lanes.docket.take(lane.key, worker):
+            return [case]
+        used = self._lanes.docket.used
+        if self._lanes.docket.judges(worker) or (lane.is_one_each and worker in used):
+            return []
         while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
-            for leased in lease.rows:
+            for leased in self._of_lease(lane, worker, lease):
                 if leased.attempt > 1:
                     self._tally.counts.add(ROW_RETRIES)
                     self._committer.note(logging.INFO, worker, leased.row.row_id, f"attempt {leased.attempt}")
@@ -438,17 +498,31 @@ class Driver:
                 )
                 if not lane.encodes:
                     kinds.add(pending.kind)
+                    order = self._audits.order(leased.row.row_id, pending.kind)
                     assignment = replace(
                         assignment,
                         is_apart=self._audits.is_apart(pending.kind),
-                        is_audited=self._audits.order(leased.row.row_id, pending.kind),
+                        is_audited=not lane.is_users and order,
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )
                 found.append(assignment)
+            if lane.is_one_each:
+                break
+        if found:
+            used.add(worker)
         self._audits.leased(worker, kinds)
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
+
+    def _of_lease(self, lane: Lane, worker: str, lease: Lease) -> Sequence[LeasedRow]:
+        """Return the rows of a lease; the first alone where each is to have a process of its own."""
+        kinds = (self._pending[leased.row.row_id].kind for leased in lease.rows)
+        lane.is_one_each |= lane.is_users and any(map(self._audits.is_apart, kinds))
+        if not lane.is_one_each:
+            return lease.rows
+        lane.dispatcher.put_back(worker, [leased.row.row_id for leased in lease.rows[1:]])
+        return lease.rows[:1]
 
     def _dropped(self, worker: str) -> list[str]:
         """Return rows that the worker has and is to leave, as its copy or another one ended."""

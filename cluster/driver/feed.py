@@ -18,7 +18,7 @@ from framefleet.cluster.driver.work import Added, Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.prompt_lengths import CountedApart
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -38,6 +38,10 @@ class Pending:
     carried: pa.RecordBatch  # one row
     position: int
     kind: str
+
+    @property
+    def lane(self) -> LaneKey:
+        return lane_of(self.request)
 
 
 class Feed:

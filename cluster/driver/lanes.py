@@ -16,6 +16,7 @@ from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lan
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.driver.encoding import ENCODER_POOL, EncodeFirst
 from framefleet.cluster.driver.feed import Feed, Pending
+from framefleet.cluster.driver.judging import Docket
 from framefleet.cluster.driver.ranks import order_of
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
@@ -28,7 +29,8 @@ from framefleet.pipeline.rows.sweeps.sweep import RowSource
 @dataclass(slots=True, kw_only=True)
 class Lane:
     """digest: of the model's files. load_s: seconds that its last worker took to load, if any. error: why its
-    rows are given up by this run.
+    rows are given up by this run. is_one_each: each row gets a process of its own, as rows of a user's recipe
+    spoil later ones.
 
     largest: the row that takes most memory, if it is to be rehearsed. row_work: see `Backlog`.
     """
@@ -41,7 +43,13 @@ class Lane:
     largest: Request | None
     row_work: float
     load_s: float | None = None
+    is_one_each: bool = False
     error: FramefleetError | None = None
+
+    @property
+    def is_users(self) -> bool:
+        """Whether its rows are of a user's recipe."""
+        return bool(self.key.recipe)
 
     @property
     def encodes(self) -> bool:
@@ -50,7 +58,7 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of a job. pending: the rows that wait or are leased, by row_id."""
+    """All lanes of a job. pending: rows that wait or are leased, by row_id. docket: those to be judged."""
 
     def __init__(
         self, work: Work, adopts: Callable[[str, Pending], bool], on_added: Callable[[Added], None]
@@ -60,6 +68,7 @@ class Lanes:
         self._feeds: dict[LaneKey, Feed] = {}
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
+        self.docket = Docket()
         self._encoding: EncodeFirst | None = None
         self._proven: defaultdict[str, set[str]] = defaultdict(set)  # machines, by what they have rendered
         self._open(work.setups, work.table)
@@ -125,11 +134,23 @@ class Lanes:
 
     def left(self) -> list[LaneKey]:
         """Return the lanes with rows left, but for those that no worker can serve."""
-        return [lane.key for lane in self if not (lane.dispatcher.finished or lane.error)]
+        return [
+            lane.key
+            for lane in self
+            if not lane.error and (not lane.dispatcher.finished or self.docket.is_open(lane.key))
+        ]
+
+    def num_joined(self, lane: Lane) -> int:
+        """Return how many workers of a lane are ready."""
+        return lane.dispatcher.num_workers
 
     def lose(self, key: LaneKey, error: FramefleetError) -> None:
-        """No worker can serve a lane any more: its rows are left to another run."""
-        self._by_key[key].error = error
+        """No worker can serve a lane any more: its rows are left to another run.
+
+        Where some workers encode what others denoise, none of them is of use without the others.
+        """
+        for lane in self if self._encoding else (self._by_key[key],):
+            lane.error = error
 
     def error(self) -> FramefleetError | None:
         """Return why rows are left, if they are; where the job has other lanes, with how many of which."""
@@ -219,7 +240,7 @@ class Lanes:
             unread = 0  # their text is to be encoded first
         elif self._encoding and not any(num for key, num in num_workers.items() if key != ENCODER_POOL):
             unread = min(unread, self._encoding.room)  # until somebody denoises what waits for that
-        return unread + lane.dispatcher.counts.waiting
+        return unread + lane.dispatcher.counts.waiting + self.docket.num_waiting(lane.key)
 
     def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.5  # between two looks, as a person sees it
 # Three tries of our own Ray take four minutes; one that is joined is there, or never.
 START_S = 300.0
-# For a start that is wanted no more, and for the end of a fleet. What hangs then ends with this process, as
-# does what Ray started.
+# For joining a Ray though that is wanted no more, and for the end of a fleet. What hangs then ends with this
+# process. A start of our own Ray ends by itself.
 LEAVE_S, END_S = 15.0, 60.0
 
 
@@ -127,7 +127,7 @@ class Start:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._thread is not None
-        is_there = self._is_there.wait(LEAVE_S)
+        is_there = self._is_there.wait(LEAVE_S if self._settings.address else START_S)
         self._error = error
         self._is_over.set()
         self._thread.join(END_S if is_there else 0.0)

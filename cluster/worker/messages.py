@@ -66,7 +66,10 @@ class WorkerSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What a worker is, said once when its model is loaded. room: bytes of memory that a row has there."""
+    """What a worker is, said once when its model is loaded.
+
+    room: bytes of memory that a row has there. has_run: its process has begun a row, for an earlier driver.
+    """
 
     version: str
     fingerprint: str
@@ -75,6 +78,7 @@ class Hello:
     node: str
     pid: int
     room: int = 0
+    has_run: bool = False
 
     @classmethod
     def of(cls, model: Model) -> Self:
@@ -105,8 +109,9 @@ class Assignment:
     """One row to render now.
 
     is_apart: an audit found rows of its kind to differ in a batch. is_audited: it is compared with a plain
-    call, unless it is one. has_checkpoint: it is half-done already. largest: the row of the job that
-    takes most memory, which a worker rehearses before its first row.
+    call, unless it is one. is_judged: it is rendered by a plain call, for the driver to compare, as the first
+    work of a process. has_checkpoint: it is half-done already. largest: the row of the job that takes most
+    memory, which a worker rehearses before its first row.
     """
 
     row_id: str
@@ -114,6 +119,7 @@ class Assignment:
     attempt: int
     is_apart: bool = False
     is_audited: AuditOrder = False
+    is_judged: bool = False
     has_checkpoint: bool = False
     largest: Request | None = None
 
@@ -156,7 +162,8 @@ class Failed:
 class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
-    was_batched: other rows were under way with it, so that audits of its kind speak for it.
+    was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
+    audits of its kind speak for it.
     """
 
     record: Record

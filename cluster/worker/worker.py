@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,9 @@ class Worker:
         self._updates = setup.updates  # of the model's weights, that it is to have
         self._is_renewed = False
         self._counted: Mapping[str, float] = {}  # for an earlier driver
-        self._has_rehearsed = False  # of the render thread's
+        self._has_rehearsed = False  # of the render thread's, as what follows
+        self._has_run = False  # a row
+        self._later: set[str] = set()  # rows of a user's recipe that were not the first of this process
 
     def start(self) -> Hello | Loading:
         """Load the model; raise what prevents that, or that clips are stored as asked.
@@ -154,7 +157,7 @@ class Worker:
         if self._is_renewed:
             self._is_renewed, self._counted = False, {}
             self._counted = self._figures()
-        return Hello.of(self._renderer.model)
+        return replace(Hello.of(self._renderer.model), has_run=self._has_run)
 
     def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
         """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
@@ -299,6 +302,9 @@ class Worker:
             if self._setup.stage == "encode" and _has_encoded(outcome):
                 renderer.when_written(partial(self._report_encoded, outcome.row_id))
             elif isinstance(outcome, Clip):
+                if outcome.row_id in self._later:
+                    self._later.discard(outcome.row_id)
+                    outcome = replace(outcome, was_batched=True)
                 attempt = self._attempts[outcome.row_id]
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
             elif isinstance(outcome, Failure):
@@ -357,6 +363,12 @@ class Worker:
         assignment = row.assignment
         if assignment.is_apart:
             renderer.set_apart(kind_of(assignment.request))
+        if self._has_run and self._setup.recipes:
+            self._later.add(assignment.row_id)
+        self._has_run = True
+        if assignment.is_judged:
+            self._deliver([renderer.render_plainly(assignment.request, assignment.row_id)], renderer)
+            return
         checkpoint = row.checkpoint.result() if row.checkpoint else None
         self._checkpointer.begun(assignment.row_id)
         renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)

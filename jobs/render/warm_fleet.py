@@ -98,7 +98,7 @@ class WarmFleet:
         weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
         model: the name of one of the job's `models`.
         Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError for
-        weights that do not fit; all workers then go on with those that they have.
+        weights that do not fit; all workers then keep those that they have.
         """
         resolved = self._begun
         if model not in resolved.models:

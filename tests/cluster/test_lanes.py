@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import framefleet
+from framefleet.jobs.keep.replay.recorded_row import Given
+from framefleet.pipeline.render.audit.verdict import EQUAL
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 
 OWN, NUM_ROWS = "tests.spoilers", 12
@@ -32,6 +35,11 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
     lanes = {(record["worker"], record["recipe"]) for record in records}
     assert len(lanes) == 4 and len({worker for worker, _ in lanes}) == 4, "each has a process of its own"
 
+    spoiling = [record["row_id"] for record in records if record["recipe"] == RECIPES[3]]
+    chosen = [*spoiling, next(record["row_id"] for record in records if record["recipe"] == "generate")]
+    verified = framefleet.verify(values["output"], row_ids=chosen, given=Given(recipe=RECIPES[3]))
+    assert len(verified.rows) == 3 and verified.is_well, "each in a process that has rendered no other"
+
     plain = [row | {"recipe": "generate"} for number, row in enumerate(rows) if number not in RECIPES]
     values = values_of(tmp_path, plain, fleet=fleet)
     assert framefleet.plan(values).num_loads == 1
@@ -42,3 +50,32 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
 
     sizes = {record["recipe"]: record["batch_size"] for record in records}
     assert sizes[f"{OWN}:stronger_steps"] == 1.0 and sizes["generate"] > 1.0
+
+
+def test_rows_that_spoil_later_rows_of_their_recipe_are_judged_by_new_processes_and_get_one_each(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    rows = prompt_rows(5)
+    table, recipe = write_table(tmp_path / "t.parquet", rows), f"{OWN}:drifting"
+    fleet = FLEET | {"address": ray_cluster}
+    values = job_values(table, tmp_path / "out", recipe=recipe, fleet=fleet, audit={"every": 1})
+    summary = framefleet.render(values)
+    assert (summary.done, summary.failed) == (5, 0)
+    records = records_of(tmp_path / "out")
+    assert len({record["worker"] for record in records}) == 5
+    verified = framefleet.verify(
+        tmp_path / "out", row_ids=[record["row_id"] for record in records], given=Given(recipe=recipe)
+    )
+    assert verified.is_well, [row.compared for row in verified.rows]
+
+
+def test_a_harmless_recipe_is_judged_and_equal(tmp_path: Path, ray_cluster: str) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(4))
+    fleet = FLEET | {"address": ray_cluster}
+    values = job_values(
+        table, tmp_path / "out", recipe=f"{OWN}:harmless", fleet=fleet, audit={"at_most": 0.5}
+    )
+    summary = framefleet.render(values)
+    assert (summary.done, summary.failed) == (4, 0) and summary.audits and summary.audits.num_equal
+    remarks = [json.loads(record["environment"])["audit"] for record in records_of(tmp_path / "out")]
+    assert EQUAL in remarks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -39,6 +39,7 @@ class Routed:
         self.by_lane = by_lane
         self.lane_of: dict[str, LaneKey] = {}  # of each worker
         self._last = next(iter(by_lane))
+        self.closed: Callable[[], set[LaneKey]] = set  # that no worker can serve
 
     def __getattr__(self, name: str) -> Any:
         def call(worker: str, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +50,13 @@ class Routed:
 
     @property
     def finished(self) -> bool:
-        return all(one.finished for one in self.by_lane.values())
+        closed = self.closed()
+        return all(one.finished for key, one in self.by_lane.items() if key not in closed)
+
+    @property
+    def num_suspects(self) -> int:
+        """Of the lane that was spoken of last."""
+        return self.by_lane[self._last].num_suspects
 
     @property
     def room(self) -> int:

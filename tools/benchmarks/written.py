@@ -45,6 +45,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "larger": Command("large"),
     "clips": Command("pixels"),
     "checks": Command("checks", ("--rows", "1000000")),
+    "counts": Command("counts", (), ("alone",)),
     "dispatch": Command("bench", ("--only", "dispatch"), ("--only", "dispatch", "--short")),
     "probes": Command("probes", (), ("--rows", "2")),
     "start": Command("start"),

@@ -20,6 +20,7 @@ from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
 from framefleet.jobs.keep.replay.two_clips import Again
+from framefleet.jobs.keep.verify.row_process import replay_alone
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Watch
@@ -52,6 +53,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.record_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.lane_key import lane_named
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
 # In place of formats with loss, whose files do not say which frames were rendered.
@@ -105,7 +107,7 @@ def verified_rows(
     if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:
-        yield from _here(store, records, given)
+        yield from _here(output, store, records, given)
 
 
 def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
@@ -115,12 +117,18 @@ def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
     return [record for record in found if record]
 
 
-def _here(store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
-    """Render rows again in this process, one after the other; yield each as it is done."""
+def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
+    """Render rows again on this machine, one after the other; yield each as it is done.
+
+    Those of a user's recipe each in a process of its own, all others in this one.
+    """
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
         try:
-            replayed = replayer.replay(recorded_of(store, claim, record, given))
+            if given.recipe == record.recipe and lane_named("", record.recipe).recipe:
+                replayed = replay_alone(output, record, given)
+            else:
+                replayed = replayer.replay(recorded_of(store, claim, record, given))
         except FramefleetError as error:  # of this row, or of its model: the next may be of another
             yield _not_rendered(store, record, error)
             continue

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
 from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
@@ -32,7 +33,7 @@ EQUAL = "compared with a plain call, and equal"
 ALONE = "rendered alone, not batched"
 PLAINLY = "rendered by a plain call"
 DIFFERED = "such a row was not, and an audit found that it differs"
-NOT_COMPARED = "not rendered by a plain call, and not compared with one"
+NOT_COMPARED = "not rendered by a plain call, not compared"
 UNREPEATABLE = "two plain calls of such a row differed"
 
 
@@ -74,9 +75,11 @@ def apart(why: str) -> str:
     return f"{PLAINLY}: {why}"
 
 
-def not_compared(num_equal: int) -> str:
+def not_compared(num_equal: int, *, recipe: str = "") -> str:
     """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
-    return f"{NOT_COMPARED}; audits of its kind that were equal by then: {num_equal}"
+    is_lane = bool(lane_named("", recipe).recipe)
+    how = "in one process with other rows of its recipe, not compared" if is_lane else NOT_COMPARED
+    return f"{how}; audits of its kind that were equal by then: {num_equal}"
 
 
 def remark_of(environment: str) -> str | None:

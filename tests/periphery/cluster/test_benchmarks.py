@@ -27,6 +27,7 @@ PROGRAMS = {
     "bench": (["--short"], "| fp32 | uniform |"),
     "ceiling": ([], "with the renderer"),  # of a table and a model
     "checks": (["--short"], "a table planned"),
+    "counts": (["alone"], "| alone |"),  # tests/models/test_counts.py
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
     "gallery": (["--short"], "complaints of the console"),
     "gpu_assert": (["--device", "cpu"], "device assert: not measured"),
@@ -49,6 +50,7 @@ PROGRAMS = {
     "resume": (["--rows", "2000", "--ray-data"], "Ray Data: rows_per_s"),
     "start": (["--short"], "| plan |"),
     "timesteps": (["--short"], "with fractions ("),
+    "waits": (["alone"], "alone"),  # run by counts
     "training": (["--short"], "bf16, checkpointing"),
 }
 # What `bench` runs too.

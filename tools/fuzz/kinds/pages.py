@@ -33,9 +33,11 @@ def pages(rng: Random, folder: Path, material: Material) -> Case:
     (folder / "secrets").mkdir()
     (folder / "secrets/x.mp4").write_bytes(PRIVATE)
     paths = [_put(rng, folder) for _ in range(8)]
-    if rng.random() < 0.5:
-        (folder / "out/stars.jsonl").write_bytes(hostile.mutated_bytes(rng, b'{"row_id": "x", "stars": 5}\n'))
-    is_gallery = rng.random() < 0.7
+    if rng.random() < 0.8:
+        stars = folder / "out" / rng.choice(("stars.jsonl", "stars/a.jsonl"))
+        stars.parent.mkdir(exist_ok=True)
+        stars.write_bytes(hostile.mutated_bytes(rng, b'{"row_id": "x", "stars": 5}\n'))
+    is_gallery = rng.random() < 0.8
     requests = [_request(rng, paths) for _ in range(20)]
     told = f"{'gallery' if is_gallery else 'status'} with {paths}"
     return Case(told=told, run=reported(lambda: _serve(folder, requests, is_gallery=is_gallery)))

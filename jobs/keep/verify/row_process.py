@@ -1,0 +1,60 @@
+"""`python -m`: a recorded row in, the row rendered again out, by a process that has rendered no other.
+
+What a user's recipe leaves behind in its process cannot spoil another row's verdict then.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import framefleet
+from framefleet.jobs.job.job_json import claim_of
+from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
+from framefleet.jobs.keep.replay.replay import Replayed, Replayer
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.sandbox import ending
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.store import Store
+
+
+def replay_alone(output: str, record: Record, given: Given) -> Replayed:
+    """Do what `Replayer.replay` does, in a new process, which loads the model."""
+    home = os.path.dirname(os.path.dirname(framefleet.__file__))
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", __name__],
+        input=pickle.dumps((output, record, given)),
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), home])},
+        check=False,
+    )
+    if ended.returncode:
+        raise JobError(
+            f"row {record.row_id}: the process that rendered it again ended with {ending(ended.returncode)}",
+            "render it with `framefleet replay` to see more",
+        )
+    found: Replayed | FramefleetError = pickle.loads(ended.stdout)  # our own process's
+    if isinstance(found, FramefleetError):
+        raise found
+    return found
+
+
+def main() -> None:
+    output, record, given = pickle.load(sys.stdin.buffer)
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a recipe prints is no answer
+    store = Store(output, given.storage_options)
+    try:
+        found: Replayed | FramefleetError = Replayer(given).replay(
+            recorded_of(store, claim_of(store), record, given)
+        )
+    except FramefleetError as error:
+        found = error
+    with answer:
+        pickle.dump(found, answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Lanes in virtual time, some of which cannot be loaded or kill their workers: what is left of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from unittest import mock
+
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.hosts import LossKind
+from framefleet.cluster.dispatch.lane_choice import Backlog
+from framefleet.cluster.fleet.lane_hosts import LaneHosts
+from framefleet.cluster.fleet.losses import Cause
+from framefleet.pipeline.rows.lane_key import LaneKey
+from tests.simulator.faulty_fleet import FaultyFleet
+from tests.simulator.several_lanes import SeveralLanes, SimulatedLane
+
+
+class _HostsOfLanes:
+    """What a simulation knows of machines, by the lane of the worker that each has."""
+
+    unused: tuple[str, ...] = ()
+
+    def __init__(self, lanes: LaneHosts) -> None:
+        self._lanes = lanes
+        self.lane_of: dict[str, LaneKey] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda slot, *args: getattr(self._lanes.of(self.lane_of[slot]), name)(slot, *args)
+
+    def fault(
+        self, slot: str, reason: str, *, kind: LossKind, now: float, is_explained: bool, num_suspects: int
+    ) -> float | None:
+        cause = Cause(reason=reason, kind=kind)
+        return self._lanes.fault(
+            self.lane_of[slot],
+            slot,
+            cause,
+            now=now,
+            is_explained=is_explained,
+            num_suspects=num_suspects,
+        )
+
+    def are_hopeless(self, num_workers: int) -> bool:
+        return False
+
+
+class FaultyLanes(SeveralLanes):
+    """broken: lanes whose model no machine can load."""
+
+    def __init__(
+        self, lanes: Mapping[LaneKey, SimulatedLane], fleet: FaultyFleet, *, broken: frozenset[LaneKey]
+    ) -> None:
+        super().__init__(lanes, fleet, faults=FaultPolicy())
+        self.lanes, self._broken = LaneHosts(FaultPolicy()), broken
+        for key, dispatcher in self._routed.by_lane.items():  # as the driver's lanes share it
+            dispatcher._proven = self._routed.by_lane[LaneKey(key.model)]._proven
+        self._hosts: Any = _HostsOfLanes(self.lanes)
+        self._routed.closed = self._closed
+
+    def _closed(self) -> set[LaneKey]:
+        """Return the lanes that no machine can serve."""
+        machines = range(self.fleet.workers)
+        return {lane for lane in self._specs if all(self._is_unfit(lane, machine) for machine in machines)}
+
+    def _is_unfit(self, lane: LaneKey, machine: int) -> bool:
+        return self.lanes.is_unfit(lane, f"slot {machine}", f"machine {machine}")
+
+    def _start(self, machine: int, *, at: float, lane: LaneKey | None = None) -> None:
+        if lane is None:
+            choice = self._choice(machine)
+            if not choice:
+                return  # nothing is left that could be done there
+            with mock.patch.object(self, "_backlogs", lambda: choice):
+                super()._start(machine, at=at)
+        else:
+            super()._start(machine, at=at, lane=lane)
+
+    def _choice(self, machine: int) -> dict[LaneKey, Backlog]:
+        """Return the lanes that a worker of a machine may serve, best those whose workers do not die."""
+        left = {key: one for key, one in self._backlogs().items() if one.num_rows}
+        fit = {key: one for key, one in left.items() if not self._is_unfit(key, machine)}
+        calm = {key: one for key, one in fit.items() if not self.lanes.of(key).are_doubtful}
+        return calm or fit
+
+    def _backlogs(self) -> dict[LaneKey, Backlog]:
+        closed = self._closed()
+        return {key: one for key, one in super()._backlogs().items() if key not in closed}
+
+    def _join(self, worker: Any, now: float) -> None:
+        lane, slot = self._routed.lane_of[worker.name], f"slot {worker.machine}"
+        self._hosts.lane_of[slot] = lane
+        if lane not in self._broken:
+            super()._join(worker, now)
+            return
+        self._coming[lane] -= 1
+        self._num_starting -= 1
+        worker.is_alive = False
+        self._hosts.placed(slot, f"machine {worker.machine}", str(worker.machine))
+        self._replace(worker, now, "refused", is_explained=False)
+
+    def _replace(self, worker: Any, now: float, kind: LossKind, *, is_explained: bool) -> None:
+        rest = self._hosts.fault(
+            f"slot {worker.machine}",
+            "SIGILL",
+            kind=kind,
+            now=now,
+            is_explained=is_explained,
+            num_suspects=self._routed.num_suspects,
+        )
+        self._start(worker.machine, at=(rest or now) + self.fleet.start_s)
