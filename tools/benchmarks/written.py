@@ -50,7 +50,11 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "probes": Command("probes", (), ("--rows", "2")),
     "start": Command("start"),
     "audit": Command("audit", (), ("--rows", "2")),
-    "audits-simulated": Command("audits_simulated", ("--jobs", "40"), ("--jobs", "2", "--sizes", "100")),
+    "audits-simulated": Command(
+        "audits_simulated",
+        ("--jobs", "40", "--sizes", "100", "1000", "10000"),
+        ("--jobs", "2", "--sizes", "100"),
+    ),
     "audits-at-most": Command(
         "audits_simulated",
         ("--jobs", "40", "--at-most", "0.05", "--sizes", "100", "1000", "10000"),
