@@ -33,7 +33,7 @@ EQUAL = "compared with a plain call, and equal"
 ALONE = "rendered alone, not batched"
 PLAINLY = "rendered by a plain call"
 DIFFERED = "such a row was not, and an audit found that it differs"
-NOT_COMPARED = "not rendered by a plain call, not compared"
+NOT_COMPARED = "not a plain call, not compared"
 UNREPEATABLE = "two plain calls of such a row differed"
 
 
