@@ -16,10 +16,10 @@ from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.audit.schedule import AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import (
-    ALONE,
     AUDIT,
     DIFFERED,
     EQUAL,
+    PLAINLY,
     UNREPEATABLE,
     Audited,
     AuditOrder,
@@ -189,7 +189,7 @@ class Auditor:
         if kind in self.apart:
             return apart(self.apart[kind])
         if not clip.was_batched:
-            return ALONE
+            return PLAINLY
         if kind in self._unrepeatable:
             return UNREPEATABLE
         if verdict == "equal":

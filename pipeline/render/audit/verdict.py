@@ -30,7 +30,7 @@ _TOLD: dict[Verdict, str] = {
 }
 AUDIT = "audit"
 EQUAL = "compared with a plain call, and equal"
-ALONE = "rendered alone, not batched"
+ALONE = "rendered alone, not batched"  # of earlier versions, where rows alone were plain calls
 PLAINLY = "rendered by a plain call"
 DIFFERED = "such a row was not, and an audit found that it differs"
 NOT_COMPARED = "not a plain call, not compared"
