@@ -16,7 +16,7 @@ from framefleet.pipeline.scores.score import Scored
 
 @dataclass(slots=True)
 class Adoption:
-    """finished: clips by row_id. apart: kinds whose batched clips are not used.
+    """finished: clips by row_id. apart: kinds whose clips are not used, but for plain calls.
 
     models: of the job, each with what records call it, and its digest.
     """
@@ -45,7 +45,7 @@ class Adoption:
         return StoredRow(record=record, was_batched=found.was_batched, scored=Scored(values=found.scores))
 
     def is_apart(self, kind: str) -> bool:
-        """Tell whether rows of this kind were found wrong when they were batched, in this run or before."""
+        """Tell whether rows of this kind were found to differ from plain calls, in this run or before."""
         return bool(self.apart) and path_of(kind) in self.apart
 
     def refuse(self, kind: str) -> None:

@@ -21,8 +21,8 @@ from framefleet.pipeline.render.audit.verdict import (
     UNREPEATABLE,
     Audited,
     AuditOrder,
-    batched,
     level_of,
+    not_compared,
     remark_of,
     told,
     with_remark,
@@ -58,7 +58,7 @@ class Audits:
         self._offered: set[str] = set()  # of these, where a share limits: decided as they were leased
         self._num_equal: Counter[str] = Counter()  # by kind
         self._num_differing = 0  # kinds, found in this run
-        self._num_unaudited = 0  # batched rows with a record
+        self._num_unaudited = 0  # with a record; neither plain calls nor compared
         self._num_unknown = 0  # of these, rows that no schedule counts
         self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
         self._adoption = work.adoption
@@ -139,7 +139,7 @@ class Audits:
             return with_remark(record, UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
-        return with_remark(record, batched(self._num_equal[kind], recipe=record.recipe))
+        return with_remark(record, not_compared(self._num_equal[kind], recipe=record.recipe))
 
     def given_up(self, row_id: str, kind: str) -> None:
         """A row has failed for good: another one is audited, if it was to be."""

@@ -40,7 +40,7 @@ class AuditFigures:
     """What audits say of a run's rows.
 
     num_equal: audits that found a row equal, of kinds that no audit found wrong. num_unaudited: rows that
-    were batched and not compared. most_wrong: of these at the most, with 95 % confidence; see
+    were neither plain calls nor compared. most_wrong: of these at the most, with 95 % confidence; see
     `pipeline/render/audit/schedule.py`. Rows of kinds that cannot be repeated are not judged. num_kinds: of
     rows that were not rendered by plain calls; num_kinds_compared: of these, those of which a row was
     compared; kinds of several runs add up.

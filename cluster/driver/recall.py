@@ -1,4 +1,4 @@
-"""Rows that an audit speaks against: batched rows of its kind, of all runs of an output, taken back.
+"""Rows that an audit speaks against: those of its kind that are no plain calls, of all runs, taken back.
 
 The kind is noted in `apart/<16 hex>.json`: no clip of it is adopted by a later run.
 """
@@ -35,7 +35,7 @@ class TakenBack:
 def take_back(
     store: Store, index: RowIndex, apart: Set[str], lock: DriverLock, *, has_begun: bool
 ) -> TakenBack:
-    """Take the records of all rows of the table back that were batched, were not compared, and may be wrong.
+    """Take back the records of rows of the table that were neither plain calls nor compared.
 
     apart: paths of the kinds that were found wrong. has_begun: the first pass over the table has.
     """

@@ -168,7 +168,7 @@ def idle_lines(summary: Summary) -> list[str]:
 def _audit_lines(summary: Summary) -> list[str]:
     """Return what audits found."""
     lines = [
-        f"audit: rows of {kind} differ from plain calls when batched: each was rendered by a plain call"
+        f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
         for kind in summary.apart
     ]
     if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):

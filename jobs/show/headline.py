@@ -69,7 +69,9 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
     num_rows: with a record, of which audits speak.
     """
     if not audits.num_equal and not audits.num_unaudited:
-        return "no audits were needed: no row was batched" if num_rows else "no rows to audit"
+        return (
+            "no audits were needed: each row was rendered by a plain call" if num_rows else "no rows to audit"
+        )
     if not audits.num_equal:
         return f"none of {num_rows:,} rows has been rendered again to compare"
     said = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"

@@ -241,7 +241,7 @@ class Renderer:
         return self._ended(self._plain_task(row), row)
 
     def set_apart(self, kind: str) -> None:
-        """Render rows of this kind, which differed when batched, by plain calls from now on."""
+        """Render rows of this kind, which differ if they are not, by plain calls from now on."""
         if kind not in self._auditor.apart:
             self._auditor.apart[kind] = DIFFERED
             self._begin_again()
@@ -481,7 +481,7 @@ class Renderer:
             return None
         outcome, is_own = self._ended(task, row), self._call.is_own(row)
         if row.is_plain and task.error is None and is_own:
-            self._auditor.apart.setdefault(row.kind, "such a row failed when batched")
+            self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
         if is_full:
             free_memory()

@@ -15,7 +15,7 @@ from diffusers import WanTransformer3DModel
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.audit.verdict import EQUAL, Verdict
+from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, PLAINLY, Verdict
 from framefleet.pipeline.render.loaded_model import Spoiled
 from tests import hidden_state
 from tests.tiny import SMALLEST, tiny
@@ -77,10 +77,10 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     assert all(_is_plain(clips[row.seed], row) for row in rows)
     assert _verdicts(renderer) == ["differs"]
     assert not any(clip.was_batched for clip in clips.values())
-    assert all("rendered by a plain call" in clip.environment["audit"] for clip in clips.values())
+    assert all(clip.environment["audit"].startswith(PLAINLY) for clip in clips.values())
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(
-        "batched rows of remembers 5 x 16 x 16, 16 tokens differ from plain calls, as row "
+        "rows of remembers 5 x 16 x 16, 16 tokens differ if they are not rendered by plain calls, as row "
     )
 
 
@@ -122,7 +122,7 @@ def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
     for seed, clip in clips.items():
         assert isinstance(clip, Clip)
         remark = clip.environment["audit"]
-        assert remark == EQUAL if seed in (1, 3) else remark.startswith("batched, not compared")
+        assert remark == EQUAL if seed in (1, 3) else remark.startswith(NOT_COMPARED)
 
 
 def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:

@@ -13,7 +13,7 @@ from framefleet.cluster.driver.progress import AuditFigures, Summary
 from framefleet.jobs.keep.replay.replay import environment_differences
 from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.render.command import ending_lines
-from framefleet.pipeline.render.audit.verdict import EQUAL, batched, with_remark
+from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, not_compared, with_remark
 from framefleet.plugins.pages.report.page import page_of
 from framefleet.plugins.pages.report.report import report_of
 from tests.outputs import UNDER_WAY, write_driver, write_output
@@ -54,13 +54,13 @@ def test_what_no_driver_can_have_said_is_not_believed(figures: AuditFigures, tmp
 
 
 def test_a_report_tells_audits_and_its_environments_are_of_places(tmp_path: Path) -> None:
-    audited = [with_remark(row, EQUAL if n < 3 else batched(n)) for n, row in enumerate(ROWS)]
+    audited = [with_remark(row, EQUAL if n < 3 else not_compared(n)) for n, row in enumerate(ROWS)]
     store = write_output(tmp_path, audited)
     write_driver(store, progress=replace(UNDER_WAY, before=0, done=40, audits=FIGURES), ended=True)
     found = report_of(store)
     assert [one.rows for one in found.environments] == [40]
     assert "audit" not in found.environments[0].values
-    assert found.audits.by_remark == {EQUAL: 3, "batched, not compared": 37}
+    assert found.audits.by_remark == {EQUAL: 3, NOT_COMPARED: 37}
     assert (found.audits.said, found.audits.wrong_share) == (FIGURES, 0.25)
     assert "25 %" in page_of(found)
     assert json.loads(found.to_json())["audits"]["said"]["num_equal"] == 4
@@ -70,7 +70,7 @@ def test_what_is_known_of_a_row_is_no_difference_of_environments() -> None:
     where = json.dumps({"dtype": "fp32", "device": "cpu", "threads": 1})
     then, now = (replace(record(0), environment=where) for _ in range(2))
     assert environment_differences(with_remark(then, EQUAL), now) == ()
-    assert environment_differences(with_remark(then, EQUAL), with_remark(now, batched(3))) == ()
+    assert environment_differences(with_remark(then, EQUAL), with_remark(now, not_compared(3))) == ()
     other = replace(now, environment=where.replace("1}", "2}"))
     assert environment_differences(with_remark(then, EQUAL), other) == (("threads", "1", "2"),)
 
@@ -84,6 +84,6 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     found = ending_lines(replace(summary, apart=("a kind",)), store)
     assert f"audit: of other kinds, {said}" in found
     alone = ending_lines(replace(summary, audits=AuditFigures()), store)
-    assert "audit: no audits were needed: no row was batched" in alone
+    assert "audit: no audits were needed: each row was rendered by a plain call" in alone
     off = ending_lines(replace(summary, audits=None), store)
     assert not any(line.startswith("audit") for line in off)

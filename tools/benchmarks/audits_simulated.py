@@ -1,11 +1,10 @@
 """What audits find in jobs of which some rows are wrong when batched: a table, by chance, of many jobs.
 
-    python -m tools.benchmarks.audits_simulated [--jobs 200] [--every 1000] [--at-most 0.01] [--old]
+    python -m tools.benchmarks.audits_simulated [--jobs 200] [--every 1000] [--at-most 0.05]
 
 The schedule, the index of rows and what follows from an audit are a driver's (`cluster/driver/audits.py`).
 What is made up: rows end in the order of the table, all are batched, and an audit finds a row as it is.
---old: the schedule of earlier versions, for comparison: the first row of a kind, then one in `every` by
-counting, and an equal audit proved all rows before it. "late": the wrong rows are the last ones of the table.
+"late": the wrong rows are the last ones of the table.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from tests.rows import record
 
 SIZES = (100, 1_000, 10_000, 100_000)
 RATES = (1 / 2, 1 / 20, 1 / 300)
-PLAIN_S = 2.0  # what a plain call takes, in rows that are batched: 0.61 s and 0.31 s in docs/exactness.md
+PLAIN_S = 2.0  # what a plain call takes, in rows that are not: see the table of docs/exactness.md
 _RECORD = replace(record(0), environment="{}")
 
 
@@ -157,41 +156,12 @@ def wrong_rows(num_rows: int, rate: float, seed: int, *, is_late: bool = False) 
     return set(range(num_rows - len(found), num_rows)) if is_late else found
 
 
-def simulate_old(num_rows: int, wrong: Set[int], every: int) -> SimulatedJob:
-    """Return how a job of one kind on one worker ended before rows were chosen at random."""
-    unproven: list[int] = []
-    num_audits = 0
-    for number in range(num_rows):
-        if number % every == 0:
-            num_audits += 1
-            if number in wrong:
-                left = sum(row < number for row in wrong) - sum(row in wrong for row in unproven)
-                return _old(num_rows, wrong, left, num_audits, is_noticed=True)
-            unproven = []
-        unproven.append(number)
-    return _old(num_rows, wrong, len(wrong), num_audits, is_noticed=False)
-
-
-def _old(num_rows: int, wrong: Set[int], left: int, num_audits: int, *, is_noticed: bool) -> SimulatedJob:
-    return SimulatedJob(
-        num_rows=num_rows,
-        num_wrong=len(wrong),
-        num_left=left,
-        num_audits=num_audits,
-        is_noticed=is_noticed,
-        figures=AuditFigures(),
-    )
-
-
 def jobs_of(
-    num_rows: int, rate: float, audit: Audit, num_jobs: int, *, is_late: bool = False, is_old: bool = False
+    num_rows: int, rate: float, audit: Audit, num_jobs: int, *, is_late: bool = False
 ) -> Iterator[SimulatedJob]:
     for seed in range(num_jobs):
         wrong = wrong_rows(num_rows, rate, seed, is_late=is_late)
-        if is_old:
-            yield simulate_old(num_rows, wrong, audit.every)
-        else:
-            yield simulate([num_rows], wrong, audit, row_ids=made_up_row_ids(num_rows, seed))
+        yield simulate([num_rows], wrong, audit, row_ids=made_up_row_ids(num_rows, seed))
 
 
 def main() -> None:
@@ -200,7 +170,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=Audit().every)
     parser.add_argument("--at-most", type=float)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--old", action="store_true")
     asked = parser.parse_args()
     logging.getLogger("framefleet").setLevel(logging.ERROR)  # each audit that differs is reported
     audit = Audit(every=asked.every, at_most=asked.at_most)
@@ -209,14 +178,14 @@ def main() -> None:
     for num_rows in asked.sizes:
         num_jobs = max(1, asked.jobs // max(1, num_rows // 2_500))
         for rate, is_late in [*((rate, False) for rate in RATES), (RATES[1], True)]:
-            jobs = list(jobs_of(num_rows, rate, audit, num_jobs, is_late=is_late, is_old=asked.old))
+            jobs = list(jobs_of(num_rows, rate, audit, num_jobs, is_late=is_late))
             print(
-                f"| {' | '.join(_cells(jobs, rate, is_late=is_late, is_old=asked.old).values())} |",
+                f"| {' | '.join(_cells(jobs, rate, is_late=is_late).values())} |",
                 flush=True,
             )
 
 
-def _cells(jobs: Sequence[SimulatedJob], rate: float, *, is_late: bool, is_old: bool) -> Mapping[str, str]:
+def _cells(jobs: Sequence[SimulatedJob], rate: float, *, is_late: bool) -> Mapping[str, str]:
     num_rows, mean = jobs[0].num_rows, statistics.mean
     wrong = [job for job in jobs if job.num_wrong]
     quiet = [job.figures.most_wrong / num_rows for job in jobs if not job.is_noticed]
@@ -227,8 +196,8 @@ def _cells(jobs: Sequence[SimulatedJob], rate: float, *, is_late: bool, is_old: 
         "left": f"{mean(job.num_left for job in jobs):,.1f} of {mean(job.num_wrong for job in jobs):,.0f}",
         "audits": f"{mean(job.num_audits for job in jobs):,.1f}",
         "time": f"{PLAIN_S * mean(job.num_audits for job in jobs) / num_rows:.2%}",
-        "said": "nothing" if is_old else f"{mean(quiet):.1%}" if quiet else "-",
-        "holds": "-" if is_old else f"{sum(job.holds for job in jobs)} of {len(jobs)}",
+        "said": f"{mean(quiet):.1%}" if quiet else "-",
+        "holds": f"{sum(job.holds for job in jobs)} of {len(jobs)}",
     }
 
 

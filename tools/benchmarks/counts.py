@@ -26,6 +26,7 @@ from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_mod
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.crafter import MOTION, SMALLEST as SMALLEST_CRAFTER, crafter
 from tests.driven import render_driven
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -198,7 +199,7 @@ def _of_job(name: str, values: dict[str, Any], models: Iterable[str]) -> Count:
     pipes = [model.pipe for model in loaded.values()]
     plain, meter = Meter(*pipes), Meter(*pipes)
     with meter.counting():
-        render_driven(values | _UNBATCHED, num_workers=2, models=(workers := list[str]()))
+        render_driven(values | _UNBATCHED, num_workers=2, lanes=(workers := list[LaneKey]()))
     records = records_of(values["output"])
     with plain.counting():
         for record in records:

@@ -134,13 +134,17 @@ def _digest(args: Any, kwargs: Any) -> bytes:
 
 @contextmanager
 def _replaced(owner: Any, name: str, count: Callable[..., None]) -> Iterator[None]:
-    """Count each call of a function or method, and make it."""
+    """Count each call of a function or method that returns; of a renderer, each that begins."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
     def counted(*args: Any, **kwargs: Any) -> Any:
+        if owner is Renderer:
+            count(*args, **kwargs)
+            return original(*args, **kwargs)
+        output = original(*args, **kwargs)
         count(*args, **kwargs)
-        return original(*args, **kwargs)
+        return output
 
     with mock.patch.object(owner, name, counted):
         yield

@@ -50,6 +50,16 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "probes": Command("probes", (), ("--rows", "2")),
     "start": Command("start"),
     "audit": Command("audit", (), ("--rows", "2")),
+    "audits-simulated": Command(
+        "audits_simulated",
+        ("--jobs", "40", "--sizes", "100", "1000", "10000"),
+        ("--jobs", "2", "--sizes", "100"),
+    ),
+    "audits-at-most": Command(
+        "audits_simulated",
+        ("--jobs", "40", "--at-most", "0.05", "--sizes", "100", "1000", "10000"),
+        ("--jobs", "2", "--sizes", "100"),
+    ),
     "load": Command("load"),
     "marks": Command("marks", ("cost", "--rows", "8"), ("cost", "--rows", "2", "--short")),
     "prediction": Command("prediction"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet import Batching, Clip, Renderer, Request, Store, load_model
 from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.pipeline.recipes.recipe import find_recipe
 from tests.tiny import tiny
 from tools.odd_recipes.case import FIRST_AFTERWARDS, FIRST_MIXED, Case
 from tools.odd_recipes.forked import ForkError, in_fork
@@ -72,7 +73,10 @@ def _render(
     os.environ["FRAMEFLEET_CACHE"] = str(cache)  # nothing that another case found out about batches
     model = load_model(tiny(case.model), dtype="fp32", loras=loras)
     store = Store(str(stored)) if stored else None
-    renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0), embeddings=store)
+    names = {row.recipe for table in tables for row in table if case.expected == "batched"}
+    # As `@framefleet.recipe(batched=True)` says of a recipe.
+    recipes = {name: replace(find_recipe(name), is_batched=True) for name in names} or None
+    renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0), embeddings=store, recipes=recipes)
     return [_outcomes(renderer, table) for table in tables]
 
 

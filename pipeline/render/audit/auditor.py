@@ -16,19 +16,19 @@ from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.audit.schedule import AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import (
-    ALONE,
     AUDIT,
     DIFFERED,
     EQUAL,
+    PLAINLY,
     UNREPEATABLE,
     Audited,
     AuditOrder,
     Digests,
     Verdict,
     apart,
-    batched,
     kind_of,
     level_of,
+    not_compared,
     told,
     verdict_of,
 )
@@ -189,12 +189,12 @@ class Auditor:
         if kind in self.apart:
             return apart(self.apart[kind])
         if not clip.was_batched:
-            return ALONE
+            return PLAINLY
         if kind in self._unrepeatable:
             return UNREPEATABLE
         if verdict == "equal":
             return EQUAL
-        return batched(self._num_equal[kind]) if self._odds else None
+        return not_compared(self._num_equal[kind]) if self._odds else None
 
 
 def _is_candidate(outcome: Outcome) -> TypeGuard[Clip]:

@@ -199,7 +199,7 @@ class AuditSchedule:
             self._passed[self._counted(kind)] += 1
 
     def owe(self, kind: str) -> None:
-        """A row that was due could not be audited, e.g. as it was never batched: another one is."""
+        """A row that was due could not be audited, e.g. as it was a plain call: another one is."""
         self._owed[self._counted(kind)] += 1
 
     def pays(self, kind: str) -> bool:
@@ -217,7 +217,7 @@ class AuditSchedule:
         return kind in self._settled
 
     def miss(self, kind: str) -> None:
-        """A batched row was due and was not compared: nothing is known of its kind."""
+        """A row was due, was no plain call, and was not compared: nothing is known of its kind."""
         self._blind.add(self._counted(kind))
 
     def most_wrong(self, *, num_differing: int) -> int:

@@ -24,15 +24,16 @@ Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row
 
 _TOLD: dict[Verdict, str] = {
     "equal": "row {row_id} of {kind} equals its plain call; {seconds:.1f} s",
-    "differs": "batched rows of {kind} differ from plain calls, as row {row_id} shows: "
-    "from now on each is rendered by a plain call",
+    "differs": "rows of {kind} differ if they are not rendered by plain calls, as row {row_id} shows: "
+    "from now on each is",
     "unrepeatable": "rows of {kind} cannot be repeated: two plain calls of row {row_id} differ",
 }
 AUDIT = "audit"
 EQUAL = "compared with a plain call, and equal"
-ALONE = "rendered alone, not batched"
+ALONE = "rendered alone, not batched"  # of earlier versions, where rows alone were plain calls
 PLAINLY = "rendered by a plain call"
-DIFFERED = "when batched, such rows differed from plain calls"
+DIFFERED = "such a row was not, and an audit found that it differs"
+NOT_COMPARED = "not a plain call, not compared"
 UNREPEATABLE = "two plain calls of such a row differed"
 
 
@@ -70,14 +71,15 @@ def level_of(audited: Audited) -> int:
 
 
 def apart(why: str) -> str:
-    """Return what is said of a row of a kind that is not batched."""
+    """Return what is said of a row of a kind that is rendered by plain calls."""
     return f"{PLAINLY}: {why}"
 
 
-def batched(num_equal: int, *, recipe: str = "") -> str:
+def not_compared(num_equal: int, *, recipe: str = "") -> str:
     """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
-    how = "in one process with other rows of its recipe" if lane_named("", recipe).recipe else "batched"
-    return f"{how}, not compared; audits of its kind that were equal by then: {num_equal}"
+    is_lane = bool(lane_named("", recipe).recipe)
+    how = "in one process with other rows of its recipe, not compared" if is_lane else NOT_COMPARED
+    return f"{how}; audits of its kind that were equal by then: {num_equal}"
 
 
 def remark_of(environment: str) -> str | None:
@@ -97,7 +99,7 @@ def with_remark(record: Record, remark: str) -> Record:
 
 
 def is_doubtful(environment: str) -> bool:
-    """Tell whether the row of a record is wrong if rows of its kind are: it was batched, as far as known."""
+    """Tell whether a record's row may be wrong if others of its kind are: maybe no plain call made it."""
     remark = remark_of(environment) or ""
     return not remark.startswith((EQUAL, ALONE, PLAINLY))
 

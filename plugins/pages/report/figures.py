@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.render.audit.verdict import ALONE, AUDIT, EQUAL, PLAINLY, UNREPEATABLE
+from framefleet.pipeline.render.audit.verdict import (
+    ALONE,
+    AUDIT,
+    EQUAL,
+    NOT_COMPARED,
+    PLAINLY,
+    UNREPEATABLE,
+)
 
 COLUMNS = [
     *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),
@@ -31,7 +38,6 @@ _MAX_S = 1e9  # thirty years: what takes longer is no measurement
 _MOMENTS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _MAX_BATCH = 4096
 _REMARKS = (EQUAL, ALONE, PLAINLY, UNREPEATABLE)
-_UNAUDITED = "batched, not compared"  # or of a run without audits
 # Each divides the next, so that bins are joined and never split.
 _WIDTHS_S = (1, 2, 10, 30, 60, 120, 600, 1800, 3600, 7200, 21_600, 86_400, 604_800, 6_048_000, 60_480_000)
 MAX_BINS = 120  # columns of three points each
@@ -163,7 +169,7 @@ class Figures:
             place, remark = _split(environment)
             _count(self.environments, place, rows, "{}")
             known = (known for known in _REMARKS if str(remark).startswith(known))
-            self.remarks[next(known, _UNAUDITED)] += rows
+            self.remarks[next(known, NOT_COMPARED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
         """Add up what each worker did; rows without a recorded share are estimated."""
