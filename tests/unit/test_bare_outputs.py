@@ -112,7 +112,10 @@ COMMANDS: list[list[str]] = [
 
 @pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("asked", COMMANDS, ids=" ".join)
-def test_no_command_that_looks_at_it_is_a_defect(tmp_path: Path, name: str, asked: list[str]) -> None:
+def test_no_command_that_looks_at_it_is_a_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, asked: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `sheet` draws
     store = Store(str(tmp_path / "out"))
     OUTPUTS[name](store)
     verb, *options = [text.format(to=tmp_path / "to") for text in asked]
