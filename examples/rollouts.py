@@ -10,7 +10,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 import framefleet
-from framefleet.jobs.demo.prepare import MODEL
+from framefleet.plugins.demo.prepare import MODEL
 
 OUTPUT, ROUNDS = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
 STEPS, SEEDS, CLIP, RATE = 6, 6, 0.2, 3e-4

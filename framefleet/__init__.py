@@ -19,29 +19,17 @@ if TYPE_CHECKING:
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.control.submission import logs, submit
-    from framefleet.jobs.doctor.doctor import Diagnosis, doctor
-    from framefleet.jobs.doctor.results import CheckResult
-    from framefleet.jobs.export.export import export
-    from framefleet.jobs.export.records import read_records
     from framefleet.jobs.keep.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
-    from framefleet.jobs.look.gallery.gallery import gallery
-    from framefleet.jobs.look.gallery.serve import GalleryServer
-    from framefleet.jobs.look.report.report import report
-    from framefleet.jobs.look.report.values import Report
     from framefleet.jobs.look.score.score import score
-    from framefleet.jobs.look.sheet.sheet import Drawn, grid, sheet
-    from framefleet.jobs.look.status.page import StatusServer
     from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
-    from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.render.retry import retry
     from framefleet.jobs.render.warm_fleet import WarmFleet, fleet
-    from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
@@ -59,6 +47,18 @@ if TYPE_CHECKING:
     from framefleet.pipeline.render.scheduler_steps import step_log_prob
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
+    from framefleet.plugins.doctor.doctor import Diagnosis, doctor
+    from framefleet.plugins.doctor.results import CheckResult
+    from framefleet.plugins.export.export import export
+    from framefleet.plugins.export.records import read_records
+    from framefleet.plugins.pages.gallery.gallery import gallery
+    from framefleet.plugins.pages.gallery.serve import GalleryServer
+    from framefleet.plugins.pages.report.live_page import StatusServer
+    from framefleet.plugins.pages.report.report import report
+    from framefleet.plugins.pages.report.values import Report
+    from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
+    from framefleet.plugins.train.plan import TrainPlan, plan_training
+    from framefleet.plugins.train.train import train
 
 __version__ = "0.1.0"
 
@@ -126,14 +126,14 @@ __all__ = [
 _HOMES = {
     "Audit": "framefleet.pipeline.render.audit.schedule",
     "Batching": "framefleet.pipeline.render.fused.batching",
-    "CheckResult": "framefleet.jobs.doctor.results",
+    "CheckResult": "framefleet.plugins.doctor.results",
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
-    "Diagnosis": "framefleet.jobs.doctor.doctor",
-    "Drawn": "framefleet.jobs.look.sheet.sheet",
+    "Diagnosis": "framefleet.plugins.doctor.doctor",
+    "Drawn": "framefleet.plugins.pages.sheet.sheet",
     "FailedRow": "framefleet.pipeline.outputs.failed_rows",
     "FramefleetError": "framefleet.pipeline.errors",
-    "GalleryServer": "framefleet.jobs.look.gallery.serve",
+    "GalleryServer": "framefleet.plugins.pages.gallery.serve",
     "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
@@ -143,44 +143,44 @@ _HOMES = {
     "Output": "framefleet.pipeline.outputs.output",
     "OutputCounts": "framefleet.pipeline.outputs.row_counts",
     "Renderer": "framefleet.pipeline.render.renderer",
-    "Report": "framefleet.jobs.look.report.values",
+    "Report": "framefleet.plugins.pages.report.values",
     "Request": "framefleet.pipeline.request",
     "Status": "framefleet.jobs.look.status.status",
-    "StatusServer": "framefleet.jobs.look.status.page",
+    "StatusServer": "framefleet.plugins.pages.report.live_page",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
     "Traced": "framefleet.jobs.keep.trace.trace",
-    "TrainPlan": "framefleet.jobs.plan.training",
+    "TrainPlan": "framefleet.plugins.train.plan",
     "WarmFleet": "framefleet.jobs.render.warm_fleet",
     "add": "framefleet.jobs.control.add",
     "compact": "framefleet.jobs.keep.compact",
-    "doctor": "framefleet.jobs.doctor.doctor",
-    "export": "framefleet.jobs.export.export",
+    "doctor": "framefleet.plugins.doctor.doctor",
+    "export": "framefleet.plugins.export.export",
     "fleet": "framefleet.jobs.render.warm_fleet",
-    "gallery": "framefleet.jobs.look.gallery.gallery",
+    "gallery": "framefleet.plugins.pages.gallery.gallery",
     "failures": "framefleet.jobs.look.failures",
-    "grid": "framefleet.jobs.look.sheet.sheet",
+    "grid": "framefleet.plugins.pages.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
     "logs": "framefleet.jobs.control.submission",
     "open_output": "framefleet.pipeline.outputs.output",
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
-    "plan_training": "framefleet.jobs.plan.training",
-    "read_records": "framefleet.jobs.export.records",
+    "plan_training": "framefleet.plugins.train.plan",
+    "read_records": "framefleet.plugins.export.records",
     "recipe": "framefleet.pipeline.recipes.decorator",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
-    "report": "framefleet.jobs.look.report.report",
+    "report": "framefleet.plugins.pages.report.report",
     "resume": "framefleet.jobs.control.control",
     "retry": "framefleet.jobs.render.retry",
     "score": "framefleet.jobs.look.score.score",
-    "sheet": "framefleet.jobs.look.sheet.sheet",
+    "sheet": "framefleet.plugins.pages.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
     "submit": "framefleet.jobs.control.submission",
     "trace": "framefleet.jobs.keep.trace.trace",
-    "train": "framefleet.jobs.train.train",
+    "train": "framefleet.plugins.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }
 

@@ -1,19 +1,22 @@
 """The command line: which command is which function.
 
 Each is in the folder of what it does, in its `command` or in a file of the command's name. Those import what
-they run only when they run it: `--help` answers at once.
+they run only when they run it: `--help` answers at once. Plugins add theirs (framefleet/doors.py).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from framefleet.doors import Command, commands
 from framefleet.jobs.control.command import (
     add_command,
     logs_command,
@@ -22,9 +25,6 @@ from framefleet.jobs.control.command import (
     stop_command,
     submit_command,
 )
-from framefleet.jobs.demo.command import ANY_ARGUMENTS, demo_command, shapes_command
-from framefleet.jobs.doctor.command import doctor_command
-from framefleet.jobs.export.command import export_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.compact import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
@@ -32,13 +32,9 @@ from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.trace.command import trace_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
 from framefleet.jobs.look.failures import failures_command
-from framefleet.jobs.look.gallery.command import gallery_command
-from framefleet.jobs.look.report.command import report_command
 from framefleet.jobs.look.score.command import score_command
-from framefleet.jobs.look.sheet.command import grid_command, sheet_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.model.command import (
-    convert_command,
     info_command,
     list_command,
     lock_command,
@@ -48,37 +44,39 @@ from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
-from framefleet.jobs.train.command import train_command
+from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.redaction import keep_secrets
 
-# In the order in which they are used.
-_PANELS = {
-    "Render": (demo_command, plan_command, render_command, submit_command, train_command),
+_HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
+_MODEL_HELP = "List, show, lock, verify or convert models."
+_SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
+# In the order in which they are used. Those of plugins come after them, panel by panel.
+_PANELS: dict[str, tuple[Command, ...]] = {
+    "Render": (plan_command, render_command, submit_command),
     "Watch and control": (
         status_command,
         failures_command,
         logs_command,
-        report_command,
         add_command,
         pause_command,
         resume_command,
         stop_command,
     ),
-    "Look at clips": (gallery_command, sheet_command, grid_command),
+    "Look at clips": (),
     "Check and repair": (
         verify_output_command,
         trace_command,
         replay_command,
         repair_command,
         retry_command,
-        doctor_command,
     ),
-    "Use clips": (score_command, export_command, compact_command),
+    "Use clips": (score_command, compact_command),
+    _SETUP: (schema_command,),
+    _MODEL: (list_command, info_command, lock_command, verify_command),
 }
-_SETUP = "Set up"
 
 
-def _name_of(command: Callable[..., None]) -> str:
+def _name_of(command: Command) -> str:
     return command.__name__.removesuffix("_command")
 
 
@@ -108,23 +106,42 @@ class _Group(TyperGroup):
         return _plain(super().get_params(ctx))
 
 
-app = typer.Typer(
-    help="Render a table of prompts into video clips, and render any clip again, bit for bit.",
-    cls=_Group,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-model_app = typer.Typer(help="List, show, lock, verify or convert models.", cls=_Group, no_args_is_help=True)
-app.add_typer(model_app, name="model", rich_help_panel=_SETUP)
+@cache
+def command_line() -> typer.Typer:
+    """Return all commands, panel by panel: those of the core, then those of plugins. Raises PluginError."""
+    app = typer.Typer(
+        help=_HELP,
+        cls=_Group,
+        callback=_framefleet,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    panels = {panel: [*functions] for panel, functions in _PANELS.items()}
+    for panel, functions in commands().items():
+        panels.setdefault(panel, []).extend(functions)
+    _check_names(panels)
+    model_app = typer.Typer(
+        help="List, show, lock, verify or convert models.", cls=_Group, no_args_is_help=True
+    )
+    for function in panels.pop(_MODEL):
+        model_app.command(_name_of(function), cls=_Command)(function)
+    for panel, functions in panels.items():
+        for function in functions:
+            app.command(_name_of(function), cls=_Command, rich_help_panel=panel)(function)
+    app.add_typer(model_app, name=_MODEL, rich_help_panel=_SETUP)
+    return app
 
-for _panel, _commands in _PANELS.items():
-    for _command in _commands:
-        app.command(_name_of(_command), cls=_Command, rich_help_panel=_panel)(_command)
-app.command("schema", cls=_Command, rich_help_panel=_SETUP)(schema_command)
-app.command("shapes", hidden=True, context_settings=ANY_ARGUMENTS)(shapes_command)
-for _of_model in (lock_command, verify_command, convert_command, list_command, info_command):
-    model_app.command(_name_of(_of_model), cls=_Command)(_of_model)
+
+def _check_names(panels: Mapping[str, Sequence[Command]]) -> None:
+    """Raise PluginError where a plugin has a command of a name that another one has."""
+    below_model = [_name_of(function) for function in panels[_MODEL]]
+    others = [_name_of(function) for panel in panels if panel != _MODEL for function in panels[panel]]
+    for names in (below_model, others):
+        for name, count in Counter(names).items():
+            if count > 1:
+                problem = f"there are {count} commands named {name}"
+                raise PluginError(problem, "uninstall a plugin, or rename the function in it")
 
 
 def main() -> None:
@@ -137,7 +154,7 @@ def main() -> None:
         keep_secrets({name: value})
     with reporting(verbose=False):
         try:
-            app(prog_name="framefleet")
+            command_line()(prog_name="framefleet")
         finally:
             sys.stdout.flush()  # here, where a full disk or a closed pipe is reported
 
@@ -150,13 +167,12 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _framefleet(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Render a table of prompts into video clips, and render any clip again, bit for bit."""
+    """Do nothing: each command does its own."""
 
 
 if __name__ == "__main__":

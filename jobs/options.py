@@ -69,6 +69,7 @@ LogFormat = Annotated[
         "--log-format", metavar="text|json", help="Format of lines on stderr; json is for log collectors."
     ),
 ]
+Every = Annotated[float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes.")]
 MetricsPort = Annotated[
     str | None,
     Option(

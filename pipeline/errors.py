@@ -5,7 +5,8 @@ FramefleetError
 │   ├── JobError
 │   ├── TableError
 │   ├── ModelError
-│   └── RecipeError
+│   ├── RecipeError
+│   └── PluginError
 ├── ServiceError          the world around the job failed; run it again      exit code 3
 │   ├── StoreError
 │   │   ├── StoreConflict     other bytes are already stored under that name
@@ -66,6 +67,10 @@ class ModelError(UserError):
 
 class RecipeError(UserError):
     """The recipe cannot be found or called."""
+
+
+class PluginError(UserError):
+    """An installed plugin cannot be used."""
 
 
 class ServiceError(FramefleetError):

@@ -19,12 +19,12 @@ PACKAGES = ("framefleet", "tests", "tools")
 PERIPHERY = (
     "tests.periphery",
     "tools",
-    "framefleet.pipeline.models",
-    "framefleet.pipeline.training",
-    "framefleet.cluster.fleet.training",
-    "framefleet.jobs.train",
-    "framefleet.jobs.plan.training",
-    "framefleet.jobs.demo",
+    "framefleet.plugins.ports",
+    "framefleet.plugins.train",
+    "framefleet.plugins.train.trainers",
+    "framefleet.plugins.train",
+    "framefleet.plugins.train.plan",
+    "framefleet.plugins.demo",
 )
 # What decides how all tests run, and is no module.
 OF_ALL = {"pyproject.toml", "constraints.txt", "Makefile", "tests/conftest.py"}

@@ -11,7 +11,7 @@ from unittest import mock
 
 from typer.testing import CliRunner, Result
 
-from framefleet.jobs.cli import app
+from framefleet.jobs.cli import command_line
 
 HEAVY = {"torch", "torchao", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
 TELLING_IMPORTS = f"""
@@ -28,4 +28,4 @@ def command(*arguments: str | Path) -> Result:
     The variables that it sets, as its own process would, do not stay.
     """
     with mock.patch.dict(os.environ):
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return CliRunner().invoke(command_line(), [str(argument) for argument in arguments])

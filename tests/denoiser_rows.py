@@ -9,9 +9,9 @@ import torch
 
 from framefleet import load_model
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.training.denoiser.task import DenoiserTask
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+from framefleet.plugins.train.denoiser.task import DenoiserTask
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT, crafter
 from tests.tiny import SMALLEST, tiny
 

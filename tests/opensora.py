@@ -13,14 +13,14 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from torch import Tensor
 
-from framefleet.pipeline.models.conversion.plan import Origin, same_names
-from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.autoencoder_keys import (
+from framefleet.plugins.ports.conversion.plan import Origin, same_names
+from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.plugins.ports.opensora.autoencoder_keys import (
     dc_config,
     dc_origins,
     hunyuan_config,
 )
-from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
+from framefleet.plugins.ports.opensora.transformer_keys import transformer_config, transformer_origins
 from tests.crafter_originals import weight
 
 Shapes = dict[str, tuple[int, ...]]

@@ -16,8 +16,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.models.opensora.conditions import pack
-from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.ports.opensora.conditions import pack
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.opensora import (
     Size,
     dc_of,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Prepared, TrainingRow
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Prepared, TrainingRow
 
 
 class ToyTask:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from framefleet.cluster.fleet.gpus import lacking_gpu
+from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, Key, mistakes_in
 from framefleet.jobs.job.paths import check_variables, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
@@ -96,10 +97,10 @@ def _given(
     return values, places
 
 
-def is_training(path: str | Path | None, sets: Sequence[str] = ()) -> bool:
-    """Return whether a job file, or a --set, is of a training. Raises JobError."""
+def job_kind_of(path: str | Path | None, sets: Sequence[str] = ()) -> JobKind | None:
+    """Return of which kind a job file is, with what --set adds; None: it is rendered. Raises JobError."""
     values = _read(Path(path))[0] if path is not None else {}
-    return "train" in values or "train" in set_values(sets)
+    return job_kind([*values, *set_values(sets)])
 
 
 def set_values(sets: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What job.json and train.json say, checked: an output may be anybody's, and files in it damaged."""
+"""What job.json says, checked: an output may be anybody's, and files in it damaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framefleet.jobs.job.schema import (
 )
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
@@ -23,13 +23,13 @@ from framefleet.pipeline.outputs.stores.store import Store
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Written(BaseModel):
+class Written(BaseModel):
     """What is read of it has its type; the rest is kept as it is, to be compared or written again."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
 
-class ClaimedLora(_Written):
+class ClaimedLora(Written):
     path: str
     revision: str | None = None
     file: str | None = None
@@ -38,7 +38,7 @@ class ClaimedLora(_Written):
     sha256: Sha256
 
 
-class ClaimedSecondModel(_Written):
+class ClaimedSecondModel(Written):
     path: str
     revision: str | None = None
     allow_pickle: bool = False
@@ -46,7 +46,7 @@ class ClaimedSecondModel(_Written):
     digest: Sha256
 
 
-class ClaimedModel(_Written):
+class ClaimedModel(Written):
     allow_pickle: bool = False
     ip_adapter: IpAdapterSection | None = None
 
@@ -59,7 +59,7 @@ class ClaimedOfSeveral(ClaimedModel):
     files: dict[str, str]
 
 
-class ClaimedSigning(_Written):
+class ClaimedSigning(Written):
     certificate_sha256: Sha256
 
 
@@ -73,7 +73,7 @@ class ClaimedWatermark(WatermarkSection):
     digest: Sha256 | None = None
 
 
-class ClaimedMarks(_Written):
+class ClaimedMarks(Written):
     """The marks of clips. Whoever signs is not asked again."""
 
     sign: ClaimedSigning | None = None
@@ -82,7 +82,7 @@ class ClaimedMarks(_Written):
     label: bool = False
 
 
-class ClaimedJob(_Written):
+class ClaimedJob(Written):
     table: str | None = None
     output: str = ""
     model: ClaimedModel | None = ClaimedModel()
@@ -94,7 +94,7 @@ class ClaimedJob(_Written):
     second_models: dict[str, ClaimedSecondModel] = {}
 
 
-class Claim(_Written):
+class Claim(Written):
     """What job.json says."""
 
     framefleet: str = ""
@@ -104,22 +104,7 @@ class Claim(_Written):
     model_files: dict[str, str] = {}
 
 
-class ClaimedSettings(_Written):
-    schedule: str
-    steps: int
-
-
-class ClaimedTrainJob(_Written):
-    train: ClaimedSettings
-
-
-class TrainingClaim(_Written):
-    """What train.json says."""
-
-    job: ClaimedTrainJob
-
-
-JOB_JSON, _TRAIN_JSON = TypeAdapter(Claim), TypeAdapter(TrainingClaim)
+JOB_JSON = TypeAdapter(Claim)
 
 
 def read_claim(store: Store) -> Claim:
@@ -147,8 +132,3 @@ def gpus_per_worker(store: Store) -> float:
     fleet = (claim.job.model_extra or {}).get("fleet") if claim else None
     gpus = fleet.get("gpus_per_worker") if isinstance(fleet, Mapping) else None
     return float(gpus) if isinstance(gpus, int | float) and 0 <= gpus <= 1024 else 0.0
-
-
-def read_training_claim(store: Store) -> TrainingClaim:
-    """Return what train.json says, as `read_claim` does."""
-    return read_json(store, TRAINING, _TRAIN_JSON)

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.budget import JobBudget
-from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
@@ -33,7 +33,6 @@ from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.training.settings import TrainSettings
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
@@ -359,6 +358,8 @@ class StepsSection(Section):
 class Job(TableJob):
     """What is rendered, and how."""
 
+    model_config = ConfigDict(title="framefleet job")
+
     model: _Model | None = None  # type: ignore[assignment]  # a training has one
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     models: dict[str, _Model] = Field(default_factory=dict, max_length=_MAX_MODELS, validate_default=True)
@@ -431,34 +432,10 @@ class Job(TableJob):
         return sweep
 
 
-class TrainJob(TableJob):
-    """What is trained, on which videos, and how.
-
-    table: rows of `video` and `prompt`, or the records of a render job.
-    """
-
-    table: _Text
-    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
-    train: TrainSettings
-
-    @field_validator("fleet")
-    @classmethod
-    def _is_fixed(cls, fleet: FleetSettings) -> FleetSettings:
-        if isinstance(fleet.workers, ElasticWorkers):
-            raise PydanticCustomError("workers", "a number of workers that does not change, or auto")
-        if fleet.same_gpu:
-            raise PydanticCustomError("same_gpu", "without same_gpu, which is for rendering")
-        if fleet.encoders:
-            raise PydanticCustomError("encoders", "without encoders, which are for rendering")
-        return fleet
-
-
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
     """Return the JSON Schema of a job file, for editors."""
-    title = "framefleet job" if kind is Job else "framefleet training"
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **kind.model_json_schema(),
         **({"oneOf": [{"required": ["model"]}, {"required": ["models"]}]} if kind is Job else {}),
-        "title": title,
     }

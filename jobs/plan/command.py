@@ -30,7 +30,7 @@ from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import Job, TrainJob
+    from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.arguments import Argument
     from framefleet.jobs.plan.memory import Memory
     from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions
@@ -121,17 +121,15 @@ def plan_command(
     A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import is_training, load_job, load_job_as, short_sets, sweep_sets
-        from framefleet.jobs.job.schema import TrainJob
+        from framefleet.jobs.job.file import job_kind_of, load_job, load_job_as, short_sets, sweep_sets
 
         swept = sweep_sets(prompts or [], seeds, sweeps or [])
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
-        if is_training(job, given):
+        if kind := job_kind_of(job, given):
             if limit is not None:
-                raise JobError("--limit: the job is a training", "leave it out")
-            training = load_job_as(TrainJob, job, given, table=table, model=model, output=output)
-
-            show_train_plan(training, probe=probe, as_json=as_json)
+                raise JobError("--limit: the job renders no rows", "leave it out")
+            of_kind = load_job_as(kind.schema, job, given, table=table, model=model, output=output)
+            kind.show_plan(of_kind, probe=probe, as_json=as_json)
             return
         loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
@@ -218,7 +216,7 @@ def _show(plan: JobPlan) -> None:
         "done": counts.done,
         "to render": counts.pending if plan.most_kept is None else f"at most {plan.most_kept:,}",
     }
-    stdout.print(_counted("", numbers))
+    stdout.print(counted("", numbers))
     if plan.gone:
         stdout.say(gone_line(plan.gone, plan.output))
     for name, one in models.items():
@@ -284,10 +282,10 @@ def _shapes(shapes: Mapping[str, int]) -> Table:
     hidden = len(shapes) - len(shown)
     if hidden:
         shown[f"{hidden:,} other shapes"] = sum(shapes.values()) - sum(shown.values())
-    return _counted(f"shape ({SHAPE_ORDER})", shown)
+    return counted(f"shape ({SHAPE_ORDER})", shown)
 
 
-def _counted(key: str, numbers: Mapping[str, int | str]) -> Table:
+def counted(key: str, numbers: Mapping[str, int | str]) -> Table:
     """Return a table of names and numbers of rows."""
     table = Table(key, box=box.SIMPLE_HEAD)
     table.add_column("rows", justify="right")
@@ -397,32 +395,3 @@ def _text(value: Any) -> str:
 
     text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
-
-
-def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
-    """Print what training a job would do."""
-    from framefleet.jobs.plan.training import plan_train_job
-    from framefleet.jobs.show.headline import duration
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.pipeline.text import SHAPE_ORDER
-
-    quiet_libraries()
-    with watch_on(stderr) as watch:
-        plan = plan_train_job(job, watch, probe=probe)
-    if as_json:
-        stdout.say(json.dumps(asdict(plan) | {"elapsed_s": plan.elapsed_s}, ensure_ascii=False))
-        return
-    stdout.say(f"table:  {plan.table}")
-    stdout.say(f"output: {plan.output}")
-    stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
-    stdout.print(_counted(f"bucket ({SHAPE_ORDER})", plan.buckets))
-    for bucket, count in plan.unused.items():
-        stdout.say(f"never used: {count:,} rows of {bucket}, too few for a batch")
-    workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"
-    stdout.say(
-        f"{plan.steps:,} steps of {plan.rows_per_step:,} rows with {workers}: {plan.epochs:.3g} epochs of "
-        f"{plan.num_rows:,} rows"
-    )
-    stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
-    if plan.seconds_per_step is not None and plan.elapsed_s is not None:
-        stdout.say(f"predicted: {plan.seconds_per_step:.3g} s a step here, {duration(plan.elapsed_s)} in all")

@@ -118,7 +118,7 @@ def show_ending(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
-    from framefleet.jobs.look.gallery.gallery import gallery_of
+    from framefleet.doors import listeners
     from framefleet.jobs.show.headline import duration
 
     if not summary.done and not summary.failed:
@@ -145,9 +145,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append("finished clips are kept; to continue, raise the budget and run the same command again")
     if summary.failed:
         lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to retry them")
-    if gallery := gallery_of(store):
-        lines.append(f"gallery: {gallery}")
-    return lines
+    return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
 
 
 def gone_line(gone: Gone, output: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,10 @@ from framefleet.cluster.driver.spending import model_time_before, spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
+from framefleet.doors import listeners
 from framefleet.jobs.job.file import check_gpu, job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.look.gallery.gallery import refreshed_gallery
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.lanes import lanes_named, lanes_of, setups_of
@@ -142,7 +142,9 @@ def render_rows(
                     index.leave_only(only)
                 is_new_to_see = index.counts().pending > 0
                 try:
-                    with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
+                    with ExitStack() as following:
+                        for listener in listeners() if is_new_to_see else ():
+                            following.enter_context(listener.rendering(resolved.store))
                         summary = render_pending(resolved, survey, index, lock, watch, start, only, spent)
                 except TableError:
                     distrust_parts(resolved.store)

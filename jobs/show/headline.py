@@ -6,15 +6,13 @@ import math
 import time
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing, TrainProgress
+from framefleet.jobs.show.watch import Awaited, Checked, ClipsProgress, Standing
 
 VAGUE = 0.3  # of the rows: a bound above this says little, and reads as if these were wrong
 
 
 def headline(standing: Standing) -> str:
     """Return all counts in one line."""
-    from framefleet.pipeline.training.reports import Preparing  # imports stores
-
     match standing:
         case Awaited():
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
@@ -22,12 +20,10 @@ def headline(standing: Standing) -> str:
             return f"{standing.num_rows:,} rows checked"
         case ClipsProgress():
             return ", ".join(_of_clips(standing))
-        case Preparing():
-            return f"{standing.done:,} of {standing.total:,} rows prepared"
         case Progress():
             return ", ".join(_of_rows(standing))
-        case TrainProgress():
-            return ", ".join(_of_steps(standing))
+        case _:
+            return ", ".join(standing.parts())
 
 
 def duration(seconds: float) -> str:
@@ -53,18 +49,6 @@ def _of_rows(progress: Progress) -> list[str]:
         parts.append(f"{progress.waiting_for or 'workers are starting'} ({duration(progress.elapsed_s)})")
     elif not progress.done and progress.in_flight:
         parts.append(f"first clips under way ({duration(progress.elapsed_s)})")
-    return parts
-
-
-def _of_steps(progress: TrainProgress) -> list[str]:
-    parts = [f"{progress.done:,}/{progress.total:,} steps", f"loss {progress.loss:.4g}"]
-    if rate := progress.steps_per_s:
-        parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
-    if progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left")
-    parts.append(f"learning rate {progress.learning_rate:.2g}")
-    if progress.kept:
-        parts.append(f"checkpoint {progress.kept:,}")
     return parts
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from framefleet.cluster.driver.progress import Progress, WorkerState, num_rendering
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.watch import Awaited, Callback, ClipsProgress, Standing, TrainProgress, Watch
+from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, Watch
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -127,10 +127,10 @@ def picture(standing: Standing) -> RenderableType:
             return _Moving(standing)
         case Progress():
             return _of_rows(standing)
-        case ClipsProgress() | TrainProgress():
-            return bar_and(headline(standing), standing.done, standing.total)
-        case _:
+        case Checked():
             return Text(headline(standing))
+        case _:
+            return bar_and(headline(standing), standing.done, standing.total)
 
 
 def _of_rows(progress: Progress) -> Group:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from types import UnionType
+from typing import Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import Progress
 
-if TYPE_CHECKING:
-    from framefleet.pipeline.training.reports import Preparing  # imports stores
-
-Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress"
+Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Progress | Activity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +44,17 @@ class ClipsProgress:
     eta_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainProgress:
-    """A training under way.
+class Activity(Protocol):
+    """Other work that takes long, as far as it is."""
 
-    done: of `total` steps, in earlier runs too. loss: the mean of the last steps. steps_per_s: of this run;
-    None before its second step, as is eta_s. kept: the steps in the last checkpoint.
-    """
+    @property
+    def done(self) -> int: ...
 
-    done: int
-    total: int
-    loss: float
-    learning_rate: float
-    steps_per_s: float | None
-    eta_s: float | None
-    kept: int
+    @property
+    def total(self) -> int: ...
+
+    def parts(self) -> Sequence[str]:
+        """Return what a line about it says."""
 
 
 class Watch(Protocol):
@@ -81,15 +75,18 @@ def wait_for(watch: Watch, what: str) -> None:
 class Callback:
     """Hands the progress of what takes long to a function and is silent about the rest."""
 
-    def __init__(self, function: Callable[[Any], None] | None = None) -> None:
-        self._function = function
+    def __init__(
+        self,
+        function: Callable[[Any], None] | None = None,
+        kinds: type | UnionType = Progress | ClipsProgress,
+    ) -> None:
+        self._function, self._kinds = function, kinds
 
     def say(self, text: str) -> None:
         """Say nothing."""
 
     def show(self, standing: Standing) -> None:
-        kinds = Progress | TrainProgress | ClipsProgress
-        if self._function is not None and isinstance(standing, kinds):
+        if self._function is not None and isinstance(standing, self._kinds):
             self._function(standing)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 _MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:ModularRows"
+# Folders that were converted before the ports were plugins name them where they were.
+_MOVED = "framefleet.plugins.ports", "framefleet.plugins.ports"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}
@@ -77,4 +79,5 @@ def named(place: str) -> Any:
 
 def own_component(module: str, name: str) -> Any:
     """Return our component that a model_index.json names by module and class, or None."""
-    return own_class(name) if _COMPONENTS.get(name) == module else None
+    ours = _COMPONENTS.get(name)
+    return own_class(name) if ours and module in (ours, ours.replace(*_MOVED)) else None

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from framefleet.jobs.look.gallery.gallery import write_gallery
-from framefleet.jobs.look.gallery.serve import GalleryServer
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.gallery.gallery import write_gallery
+from framefleet.plugins.pages.gallery.serve import GalleryServer
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.browser.stopwatch import times_of, watched
 from tests.gallery_output import HOSTILE, write_output

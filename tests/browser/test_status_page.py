@@ -1,4 +1,4 @@
-"""The page of `status --serve` in a browser: it follows the job, clips play on, hostile texts do nothing."""
+"""The page of `report --serve` in a browser: it follows the job, clips play on, hostile texts do nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from framefleet.cluster.driver.holder import HELD
-from framefleet.jobs.look.status.page import StatusServer
 from framefleet.pipeline.outputs.output import Output
+from framefleet.plugins.pages.report.live_page import StatusServer
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.gallery_output import HOSTILE, write_output
 from tests.outputs import UNDER_WAY, write_driver

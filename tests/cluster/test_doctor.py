@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.doctor import results
-from framefleet.jobs.doctor.doctor import Targets, checks_of
-from framefleet.jobs.doctor.services import inspect_store
+from framefleet.plugins.doctor import results
+from framefleet.plugins.doctor.doctor import Targets, checks_of
+from framefleet.plugins.doctor.services import inspect_store
 from tests.faulty_s3 import faulty_s3
 from tests.servers import S3Server
 

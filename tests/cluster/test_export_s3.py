@@ -9,8 +9,8 @@ from io import BytesIO
 import pytest
 
 import framefleet
-from framefleet.jobs.export.shard import TarShard
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.shard import TarShard
 from tests.commands import command
 from tests.servers import S3Server, s3_process, s3_server
 from tests.small_output import rendered

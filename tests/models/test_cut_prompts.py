@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from framefleet import Clip, Renderer, Request, load_model
-from framefleet.jobs.demo.prepare import MODEL
+from framefleet.plugins.demo.prepare import MODEL
 from tests.commands import command
 from tests.jobs import write_job, write_table
 from tests.tiny import SMALLEST, tiny

@@ -18,6 +18,7 @@ from framefleet.pipeline.model.model import Model, ModelSettings, Stage
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.render.embeddings import AwaitedEmbeddings, Embeddings
 from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.driven import render_driven
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 from tests.long import long_but
@@ -160,13 +161,13 @@ def pool(table: Path, output: Path, **retries: Any) -> dict[str, Any]:
 def test_a_job_has_the_bits_of_one_process_and_one_worker_takes_turns(
     num_workers: int, table: Path, whole: dict[str, tuple[str, str]], tmp_path: Path
 ) -> None:
-    models: list[str] = []
-    summary = render_driven(pool(table, tmp_path / "out"), num_workers=num_workers, models=models)
+    lanes: list[LaneKey] = []
+    summary = render_driven(pool(table, tmp_path / "out"), num_workers=num_workers, lanes=lanes)
     assert (summary.done, summary.failed) == (6, 0)
     assert digests_by_tag(tmp_path / "out") == whole
-    assert models[:2] == [ENCODER_POOL, ""]
+    assert lanes[:2] == [ENCODER_POOL, LaneKey()]
     assert {record["worker"] for record in records_of(tmp_path / "out")} <= {
-        f"worker-{number}" for number, model in enumerate(models) if model == ""
+        f"worker-{number}" for number, lane in enumerate(lanes) if lane == LaneKey()
     }
 
 

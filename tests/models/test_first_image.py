@@ -14,13 +14,13 @@ from diffusers import FluxPipeline
 from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.conditioning import image_size
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 

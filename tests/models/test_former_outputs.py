@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.demo.prepare import MODEL
+from framefleet.plugins.demo.prepare import MODEL
 from tests.commands import command
 from tests.jobs import write_job
 

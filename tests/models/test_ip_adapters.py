@@ -18,19 +18,19 @@ from safetensors.torch import load_file, save_file
 from framefleet import Clip, Inputs, Request, load_model
 from framefleet.jobs.job.file import job_as, job_from_mapping
 from framefleet.jobs.job.job_json import claim_of
-from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.train.resolve import resolve_training
 from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, TableError
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.recipes.second_model import open_second_models
+from framefleet.plugins.train.job import TrainJob
+from framefleet.plugins.train.resolve import resolve_training
 from tests.commands import command
 from tests.here import render_here
 from tests.ip_adapters import ENCODER, WEIGHTS, plain_pipe, save_ip_adapter

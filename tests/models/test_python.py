@@ -10,11 +10,11 @@ import pytest
 
 import framefleet
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
-from framefleet.jobs.demo.prepare import MODEL
 from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
 from framefleet.pipeline.model.options.schema import Options, OptionValues
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode
+from framefleet.plugins.demo.prepare import MODEL
 
 PROMPT = "a <b>red</b> ball bounces"
 

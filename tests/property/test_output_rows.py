@@ -13,7 +13,6 @@ from hypothesis import given, settings, strategies as st
 
 import framefleet
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.look.gallery.rows import shown_failures
 from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
@@ -23,6 +22,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.gallery.rows import shown_failures
 from tests.long import examples
 from tests.rows import failure, record
 

@@ -12,8 +12,8 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer
 
-from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, t5
 
 

@@ -11,11 +11,11 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.progress import AuditFigures, Summary
 from framefleet.jobs.keep.replay.replay import environment_differences
-from framefleet.jobs.look.report.page import page_of
-from framefleet.jobs.look.report.report import report_of
 from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.render.command import ending_lines
 from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, not_compared, with_remark
+from framefleet.plugins.pages.report.page import page_of
+from framefleet.plugins.pages.report.report import report_of
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import record
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.training.dataset.batches import Batches
-from framefleet.pipeline.training.task import Bucket
+from framefleet.plugins.train.dataset.batches import Batches
+from framefleet.plugins.train.task import Bucket
 
 SMALL = Bucket(num_frames=5, height=16, width=16)
 LARGE = Bucket(num_frames=9, height=32, width=32)

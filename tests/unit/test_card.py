@@ -7,7 +7,7 @@ import json
 import pytest
 from huggingface_hub import DatasetCard
 
-from framefleet.jobs.export.card import _card
+from framefleet.plugins.export.card import _card
 
 TEXTS = [
     *("apache-2.0", "cc-by: share, alike", "MIT # not", "'quoted", '"quoted', "`code`", "[a, b]", "{a: b}"),

@@ -12,7 +12,7 @@ from tests.changed import module_of, nearest_tests, periphery_is_concerned
     [
         ("cluster/dispatch/order.py", "framefleet.cluster.dispatch.order"),
         ("cluster/dispatch/__init__.py", "framefleet.cluster.dispatch"),
-        ("jobs/look/gallery/page/clip.js", "framefleet.jobs.look.gallery.page"),
+        ("plugins/pages/gallery/page/clip.js", "framefleet.plugins.pages.gallery.page"),
         ("tests/unit/test_order.py", "tests.unit.test_order"),
     ],
 )
@@ -35,10 +35,10 @@ def test_a_changed_test_is_run_itself() -> None:
     ("changed", "is_concerned"),
     [
         (["docs/tables.md", "README.md", "tests/unit/test_order.py"], False),
-        (["jobs/look/report/charts.py", "pipeline/rows/tables/json_lines.py"], False),
-        (["pipeline/training/run.py"], True),
+        (["plugins/pages/report/charts.py", "pipeline/rows/tables/json_lines.py"], False),
+        (["plugins/train/run.py"], True),
         (["pipeline/errors.py"], True),
-        (["pipeline/models/crafter/unet.py"], True),
+        (["plugins/ports/crafter/unet.py"], True),
         (["tools/fuzz/case.py"], True),
         (["tests/crafter.py"], True),
         (["constraints.txt"], True),

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 import framefleet
 from framefleet.cluster.driver.progress import AuditFigures, Summary
-from framefleet.jobs.cli import app, model_app
+from framefleet.jobs.cli import command_line
 from framefleet.jobs.render.on_end import summary_json
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
@@ -66,11 +66,13 @@ def test_a_mistake_in_a_job_file_waits_for_no_heavy_import(name: str) -> None:
 
 def test_help_names_every_command() -> None:
     printed = run("--help").stdout
-    assert all(f" {one.name} " in printed for one in app.registered_commands if not one.hidden)
+    assert all(f" {one.name} " in printed for one in command_line().registered_commands if not one.hidden)
 
 
 def test_a_command_is_the_function_of_its_name_in_a_file_of_that_name() -> None:
-    registered = [one for group in (app, model_app) for one in group.registered_commands]
+    app = command_line()
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    registered = [one for group in groups if group for one in group.registered_commands]
     assert registered
     for one in registered:
         assert one.callback is not None
@@ -90,7 +92,7 @@ def test_the_schema_is_json_on_stdout() -> None:
 
 
 def test_the_schema_of_a_training_has_its_settings() -> None:
-    printed = json.loads(run("schema", "--train").stdout)
+    printed = json.loads(run("schema", "train").stdout)
     assert "train" in printed["required"]
     assert "learning_rate" in printed["$defs"]["TrainSettings"]["properties"]
 
@@ -142,7 +144,9 @@ def test_offline_a_hub_model_or_its_page_that_is_not_in_the_cache_ends_with_3(
 
 @pytest.mark.parametrize("name", ["render", "train", "retry"])
 def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
-    options = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}
+    options = {
+        option for parameter in get_command(command_line()).commands[name].params for option in parameter.opts
+    }
     assert {"--json", "--quiet"} <= options
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.look.report.page import page_of
 from framefleet.pipeline.errors import JobError
+from framefleet.plugins.pages.report.page import page_of
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import record

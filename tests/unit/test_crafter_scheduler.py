@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
+from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 
 ZERO_SNR = {
     "prediction_type": "v_prediction",

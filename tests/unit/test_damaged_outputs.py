@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.driver.holder import parse_holder, this_process
-from framefleet.jobs.demo.command import draw_pictures
-from framefleet.jobs.job.job_json import read_training_claim
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.training.checkpoints import Checkpoints
-from framefleet.pipeline.training.dataset.columns import plan_columns
-from framefleet.pipeline.training.finish import read_finished
-from framefleet.pipeline.training.reports import read_losses
+from framefleet.plugins.demo.command import draw_pictures
+from framefleet.plugins.train.checkpoints import Checkpoints
+from framefleet.plugins.train.claim import read_training_claim
+from framefleet.plugins.train.dataset.columns import plan_columns
+from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.reports import read_losses
 from tests.commands import command
 from tests.configs import WAN, write_model
 from tests.jobs import job_values, prompt_rows as job_rows, write_job, write_table

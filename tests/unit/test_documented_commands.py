@@ -14,13 +14,13 @@ import pytest
 import typer
 import yaml
 
-from framefleet.jobs.cli import app
+from framefleet.jobs.cli import command_line
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.pipeline.outputs.parts.records import record_schema
 from tests.each import check_each
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/demo/shapes/README.md"]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "plugins/demo/shapes/README.md"]
 PROGRAMS = ("framefleet", "make", "python")
 PLACEHOLDER = "..."
 
@@ -48,7 +48,7 @@ def words_of(line: str) -> list[str]:
 
 
 PLACES = {"job.yaml", "train.yaml"}  # the reader's own
-FOLDERS = ("", "jobs/demo/shapes/train")  # where pages have their commands typed
+FOLDERS = ("", "plugins/demo/shapes/train")  # where pages have their commands typed
 COMMANDS = sorted({tuple(words) for page in PAGES for line in lines(page) if (words := words_of(line))})
 
 
@@ -61,7 +61,7 @@ def test_framefleet_takes_each() -> None:
 
 
 def _framefleet_takes(arguments: tuple[str, ...]) -> None:
-    command, rest = typer.main.get_command(app), list(arguments)
+    command, rest = typer.main.get_command(command_line()), list(arguments)
     context = click.Context(command)
     while isinstance(command, click.Group) and rest and rest[0] != PLACEHOLDER:
         found = command.get_command(context, rest[0])

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet.jobs.export.export import Exported
-from framefleet.jobs.export.selection import split_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.export import Exported
+from framefleet.plugins.export.selection import split_of
 from tests.commands import command
 from tests.small_output import PROMPT, rendered
 

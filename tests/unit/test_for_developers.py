@@ -73,7 +73,7 @@ def test_a_folder_has_a_readme_that_draws_its_flow(folder: Path) -> None:
     assert text.startswith("# ") and "->" in text and "first" in text.lower()
 
 
-@pytest.mark.parametrize("name", ["pipeline", "cluster", "jobs"])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_a_package_has_no_second_copy_under_its_short_name(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

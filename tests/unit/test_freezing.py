@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.training.freezing import choose_parameters
+from framefleet.plugins.train.freezing import choose_parameters
 
 
 def trained() -> dict[str, nn.Module]:

@@ -14,10 +14,6 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.demo.prepare import MODEL
-from framefleet.jobs.look.gallery import blocks, gallery as gallery_file
-from framefleet.jobs.look.gallery.blocks import TableBlocks, in_blocks, script
-from framefleet.jobs.look.gallery.gallery import make_stills, refreshed_gallery, write_gallery
 from framefleet.jobs.render import render
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -27,7 +23,11 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.training.dataset.columns import plan_columns
+from framefleet.plugins.demo.prepare import MODEL
+from framefleet.plugins.pages.gallery import blocks, gallery as gallery_file
+from framefleet.plugins.pages.gallery.blocks import TableBlocks, in_blocks, script
+from framefleet.plugins.pages.gallery.gallery import make_stills, refreshed_gallery, write_gallery
+from framefleet.plugins.train.dataset.columns import plan_columns
 from tests.commands import command
 from tests.committed import committed
 from tests.gallery_output import write_output
@@ -301,7 +301,7 @@ def test_a_driver_that_does_not_get_the_output_leaves_its_page_alone(
 
     job = committed(tmp_path, 1)
     monkeypatch.setattr(render, "DriverLock", refused)
-    monkeypatch.setattr(render, "refreshed_gallery", lambda store: pytest.fail("it has no lock"))
+    monkeypatch.setattr(render, "listeners", lambda: pytest.fail("it has no lock"))
     with pytest.raises(JobError, match="another driver's"):
         render.render(job)
 

@@ -21,11 +21,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from framefleet.jobs.export.labels import picked
-from framefleet.jobs.look.gallery.gallery import write_gallery
-from framefleet.jobs.look.gallery.serve import GalleryServer
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.labels import picked
+from framefleet.plugins.pages.gallery.gallery import write_gallery
+from framefleet.plugins.pages.gallery.serve import GalleryServer
 from tests.gallery_output import write_output
 
 ROW = f"{1:032x}"

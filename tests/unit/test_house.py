@@ -35,7 +35,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         framefleet.rendr  # noqa: B018  # reading it is the test
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "cluster", "jobs"])
+@pytest.mark.parametrize("folder", ["pipeline", "cluster", "jobs", "plugins"])
 def test_a_folder_is_linked_relatively_so_that_a_clone_can_lie_anywhere(folder: str) -> None:
     assert (ROOT / "framefleet" / folder).readlink() == Path("..", folder)
 

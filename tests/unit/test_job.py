@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from framefleet.jobs.job.file import is_training, job_from_mapping, load_job, short_sets
+from framefleet.jobs.job.file import job_from_mapping, job_kind_of, load_job, short_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.errors import JobError
@@ -72,7 +72,7 @@ def test_paths_of_a_file_start_in_its_folder(
     ]
     caplog.clear()
     load_job("jobs/job.yaml", ["output=other", "model.path=m"])
-    is_training("jobs/job.yaml")
+    job_kind_of("jobs/job.yaml")
     assert not caplog.messages, "of what an option replaces nothing is said"
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.checkpoints import Checkpoints
-from framefleet.pipeline.training.finish import read_finished
-from framefleet.pipeline.training.learner import Learner, learning_rate
-from framefleet.pipeline.training.reports import Step, read_losses, write_losses
-from framefleet.pipeline.training.run import read_ahead
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.world import World
+from framefleet.plugins.train.checkpoints import Checkpoints
+from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.learner import Learner, learning_rate
+from framefleet.plugins.train.reports import Step, read_losses, write_losses
+from framefleet.plugins.train.run import read_ahead
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 
 EVERYTHING = {"ema": 0.9, "weight_decay": 0.1, "schedule": "cosine", "warmup_steps": 2, "accumulation": 2}

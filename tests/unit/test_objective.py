@@ -16,8 +16,8 @@ from diffusers import (
 )
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.training.denoiser.objective import Diffusion, FlowMatching, objective_of
+from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
+from framefleet.plugins.train.denoiser.objective import Diffusion, FlowMatching, objective_of
 
 COGVIDEOX: dict[str, Any] = {"rescale_betas_zero_snr": True, "clip_sample": False}
 DIFFUSION = {

@@ -13,11 +13,11 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.export import open_table
-from framefleet.jobs.export.choice import OpenFormat
 from framefleet.pipeline.errors import JobError, ServiceError, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export import open_table
+from framefleet.plugins.export.choice import OpenFormat
 from tests.commands import command
 from tests.outputs import write_output
 from tests.rows import record

@@ -10,21 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from framefleet.pipeline.models.opensora.autoencoder_dc_video import Axis, tiled
-from framefleet.pipeline.models.opensora.conditions import (
-    CONDITIONS,
-    Packing,
-    condition_of,
-    pack,
-    place,
-    positions,
-    unpack,
-)
-from framefleet.pipeline.models.opensora.denoise import TwoScales, shifted_sigmas
-from framefleet.pipeline.models.opensora.pipeline_components import with_suffixes
-from framefleet.pipeline.models.opensora.rules import row_rules
-from framefleet.pipeline.models.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
-from framefleet.pipeline.models.opensora.transformer_keys import axes_of
+from framefleet.pipeline.model.latent_tokens import pack, positions, unpack
+from framefleet.plugins.ports.opensora.autoencoder_dc_video import Axis, tiled
+from framefleet.plugins.ports.opensora.conditions import CONDITIONS, Packing, condition_of, place
+from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
+from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
+from framefleet.plugins.ports.opensora.rules import row_rules
+from framefleet.plugins.ports.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
+from framefleet.plugins.ports.opensora.transformer_keys import axes_of
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)
 DC_SPEC: Any = SimpleNamespace(size_multiple=32, frame_rest=0, frame_step=4)

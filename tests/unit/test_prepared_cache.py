@@ -17,10 +17,10 @@ from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.training.dataset import prepared_cache as module
-from framefleet.pipeline.training.dataset.prepared_cache import PreparedRows
-from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+from framefleet.plugins.train.dataset import prepared_cache as module
+from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.media_files import sha256
 
 BUCKET = Bucket(num_frames=3, height=16, width=16)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.export import push
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export import push
 from tests.commands import command
 from tests.hub_datasets import DatasetHub, dataset_hub
 from tests.small_output import rendered

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.look.report.charts import mean_rate, rate_unit
-from framefleet.jobs.look.report.figures import MAX_BINS, Timeline
-from framefleet.jobs.look.report.page import bytes_shown
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
+from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
+from framefleet.plugins.pages.report.figures import MAX_BINS, Timeline
+from framefleet.plugins.pages.report.page import bytes_shown
 from tests.commands import command
 from tests.gallery_output import write_output as write_gallery_output
 from tests.outputs import write_driver, write_output

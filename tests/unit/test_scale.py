@@ -8,8 +8,8 @@ from framefleet.cluster.driver.pace import MIN_ROWS, Scale
 from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
 from framefleet.jobs.job.file import job_as, job_from_mapping
-from framefleet.jobs.job.schema import TrainJob
 from framefleet.pipeline.errors import JobError
+from framefleet.plugins.train.job import TrainJob
 
 WORKERS = ElasticWorkers(min=2, max=40, target_s=100)
 

@@ -64,7 +64,7 @@ def assigned(script: str) -> dict[str, Any]:
 def test_a_pipeline_that_diffusers_lacks_is_imported_from_framefleet(tmp_path: Path) -> None:
     output = output_with(tmp_path, model=str(tiny("opensora")), scheduler=None)
     script = replay_script(output, ROW_ID)
-    assert "from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline\n" in script
+    assert "from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline\n" in script
     assert "from diffusers import FlowMatchEulerDiscreteScheduler\n" in script
 
 

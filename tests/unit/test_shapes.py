@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from framefleet.jobs.demo.prepare import MAX_TOKENS
-from framefleet.jobs.demo.vocabulary import COLORS, MOTIONS, SHAPES
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.demo.prepare import MAX_TOKENS
+from framefleet.plugins.demo.vocabulary import COLORS, MOTIONS, SHAPES
 from tools.shapes.drawing import OUTLINES, PALETTE, draw, track_of
 from tools.shapes.measure import Measured, measure
 from tools.shapes.scenes import (

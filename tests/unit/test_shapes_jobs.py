@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.demo.prepare import MODEL
 from framefleet.jobs.job.file import load_job_as
-from framefleet.jobs.job.schema import TrainJob
+from framefleet.plugins.demo.prepare import MODEL
+from framefleet.plugins.train.job import TrainJob
 
 FILES = sorted((MODEL.parent / "train").glob("*.yaml"))
 BLANK = "shapes/blank"

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet.jobs.look.sheet.choice import ClipChoice, chosen_of, pages_of, value_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of, pages_of, value_of
 from tests.commands import command
 from tests.shapes_output import output_of
 
@@ -156,6 +156,6 @@ def test_what_cannot_be_written_is_told_before_anything_is_read(
 def test_a_grid_that_would_fill_memory_is_refused(
     output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framefleet.jobs.look.sheet.sheet.MAX_SHOWN_BYTES", 1000)
+    monkeypatch.setattr("framefleet.plugins.pages.sheet.sheet.MAX_SHOWN_BYTES", 1000)
     with pytest.raises(JobError, match="fewer clips"):
         framefleet.grid(str(output), tmp_path / "grid.mp4")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.demo.prepare import MODEL
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.specs.constructor import Constructed
 from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.plugins.demo.prepare import MODEL
 from tests.configs import FLOW, write_model
 
 KL = {"_class_name": "AutoencoderKL", "block_out_channels": [1, 2, 3, 4]}

@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_made_is_refused(monkeypatch: pytest.MonkeyPatch
 
 _FULL = """
 mount -t tmpfs -o size=64k tmpfs /mnt && TMPDIR=/mnt \
-exec {python} -m framefleet {command} --table {table} --model jobs/demo/shapes/model --output {output}
+exec {python} -m framefleet {command} --table {table} --model plugins/demo/shapes/model --output {output}
 """
 
 

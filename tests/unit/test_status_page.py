@@ -1,4 +1,4 @@
-"""The page of `status --serve` is made of the output alone, and can only be looked at."""
+"""The page of `report --serve` is made of the output alone, and can only be looked at."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from framefleet.cluster.driver.holder import HELD
-from framefleet.jobs.look.status.page import StatusServer
 from framefleet.jobs.look.status.status import newest_clips
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.report.live_page import StatusServer
 from tests.outputs import write_driver
 from tests.small_output import rendered
 from tests.unit.test_gallery_server import ask

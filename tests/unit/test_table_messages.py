@@ -171,7 +171,7 @@ def test_a_column_that_other_pipelines_take_is_reported(wan: PipelineSpec) -> No
         ("t.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
         ("t.csv", b"\n<!DOCTYPE html><html>", "download the file itself"),
         ("t.jsonl", b"<html>", "download the file itself"),
-        ("t.csv", gzip.compress(b"prompt\na\n"), "rename it to t.csv.gz"),
+        ("t.csv", gzip.compress(b"prompt\na\n", mtime=0), "rename it to t.csv.gz"),
         ("t.jsonl", b"PAR1" + bytes(9), "the ending .parquet"),
         ("t.parquet", b"ARROW1" + bytes(9), "convert it to Parquet"),
         ("t.parquet", b"prompt,seed\na,1\n", "give it the ending of what it is"),

@@ -11,12 +11,12 @@ from PIL import Image
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.progress import Lines
-from framefleet.jobs.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.dataset.batches import Batches
-from framefleet.pipeline.training.reports import LOSSES_PATH, Step, write_losses
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Bucket
+from framefleet.plugins.train.dataset.batches import Batches
+from framefleet.plugins.train.reports import LOSSES_PATH, Step, write_losses
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Bucket
+from framefleet.plugins.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
 from tests.toy_task import settings
 
 

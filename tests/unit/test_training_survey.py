@@ -21,12 +21,12 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.pipeline.training.dataset.batches import buckets_of
-from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns, table_folder
-from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.dataset.survey import survey
-from framefleet.pipeline.training.settings import TrainedPart
-from framefleet.pipeline.training.task import NO_FRAMES, Bucket
+from framefleet.plugins.train.dataset.batches import buckets_of
+from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns, table_folder
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.dataset.survey import survey
+from framefleet.plugins.train.settings import TrainedPart
+from framefleet.plugins.train.task import NO_FRAMES, Bucket
 from tests.configs import SD, WAN, write_model
 from tests.media_files import image_file, sha256
 from tests.rows import RECORD
@@ -351,7 +351,7 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
     from framefleet.pipeline.rows.inputs.pictures import Described
-    from framefleet.pipeline.training.dataset.batches import choose_bucket
+    from framefleet.plugins.train.dataset.batches import choose_bucket
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]
 

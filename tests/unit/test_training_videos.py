@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.training.dataset.prepared_cache import fitted_frames
-from framefleet.pipeline.training.task import Bucket
+from framefleet.plugins.train.dataset.prepared_cache import fitted_frames
+from framefleet.plugins.train.task import Bucket
 
 
 def pictures(height: int, width: int, count: int = 3) -> Iterator[Image.Image]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.jobs.demo.vocabulary import hint_about, unknown_words
+from framefleet.plugins.demo.vocabulary import hint_about, unknown_words
 from tools.shapes.scenes import all_scenes, captions
 
 

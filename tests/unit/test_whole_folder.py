@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.models.conversion.convert import whole_folder
+from framefleet.plugins.ports.conversion.convert import whole_folder
 
 _FORK: Any = multiprocessing.get_context("fork")
 

@@ -33,8 +33,8 @@ import framefleet.cluster.worker.worker
 import framefleet.jobs.cli
 import framefleet.jobs.render.claim
 import framefleet.jobs.show.progress
-import framefleet.jobs.train.claim
-import framefleet.jobs.train.resolve  # noqa: F401
+import framefleet.plugins.train.claim
+import framefleet.plugins.train.resolve  # noqa: F401
 import tests.tiny  # noqa: F401
 from framefleet.cluster.fleet.warm.server import renew_thread_pool
 from tools.chaos.namespaces import HOST, enter

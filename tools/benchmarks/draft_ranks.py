@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 import framefleet
-from framefleet.jobs.demo.prepare import MODEL, PROMPTS
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.scores.score import OWN_SCORES
+from framefleet.plugins.demo.prepare import MODEL, PROMPTS
 
 SCORES = ("sharpness", "motion", "flicker")
 WAYS = {

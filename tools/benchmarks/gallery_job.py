@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from framefleet.jobs.demo.prepare import MODEL
+from framefleet.plugins.demo.prepare import MODEL
 from tests.gallery_output import HOSTILE
 from tools.shapes.scenes import captions, held_out_scenes
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 import framefleet
-from framefleet.jobs.demo.prepare import MODEL
+from framefleet.plugins.demo.prepare import MODEL
 from tests.jobs import records_of, worker_pids
 
 PROMPTS = (

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import yaml
 
-from framefleet.jobs.demo.prepare import MODEL
 from framefleet.pipeline.model.families.registry import PRESETS
+from framefleet.plugins.demo.prepare import MODEL
 
 ROUNDS = 3
 ROW = {"prompt": "a red ball bounces on a blue background", "seed": 7}

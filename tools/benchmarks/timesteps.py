@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 
 import framefleet
-from framefleet.pipeline.training.denoiser.objective import FlowMatching
-from framefleet.pipeline.training.denoiser.task import DenoiserTask
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+from framefleet.plugins.train.denoiser.objective import FlowMatching
+from framefleet.plugins.train.denoiser.task import DenoiserTask
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.denoiser_rows import bucket_of, pipe_of, prepared
 from tools.shapes.drawing import draw
 from tools.shapes.scenes import captions, training_scenes
 
 TINY = ("wan", "wan_ti2v", "wan_i2v", "ltx", "sd3", "flux")
-DEMO = Path(framefleet.__file__).resolve().parents[1] / "jobs/demo/shapes/model"
+DEMO = Path(framefleet.__file__).resolve().parents[1] / "plugins/demo/shapes/model"
 NUM_DRAWS = 200
 
 

@@ -24,12 +24,12 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from framefleet.pipeline.model.numerics import Numerics
-from framefleet.pipeline.training.denoiser.task import DenoiserTask
-from framefleet.pipeline.training.freezing import choose_parameters
-from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Bucket, TrainingRow
-from framefleet.pipeline.training.world import World
+from framefleet.plugins.train.denoiser.task import DenoiserTask
+from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.learner import Learner
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Bucket, TrainingRow
+from framefleet.plugins.train.world import World
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.wan import CHANNELS, wan
 from tools.benchmarks.command_line import parsed, parser_of

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from framefleet.jobs.look.gallery.gallery import write_gallery
 from framefleet.jobs.model.command import show_lock
 from framefleet.pipeline.outputs.marks.manifest import open_signing
 from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.pages.gallery.gallery import write_gallery
 from tests.certificates import issue
 from tests.crafter_originals import checkpoint
 from tests.gallery_output import write_output

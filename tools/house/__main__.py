@@ -11,12 +11,14 @@ from tools.house.cycles import import_cycles
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import figures
 from tools.house.help_texts import poor_help
-from tools.house.house import read_house
+from tools.house.house import PACKAGES, read_house
 from tools.house.keys import unknown_keys
 from tools.house.links import broken_links
 from tools.house.markers import conflict_markers
 from tools.house.measurements import stray_measurements
+from tools.house.measures import measures
 from tools.house.paths import lost_documents, lost_paths
+from tools.house.plain_job import plain_job
 from tools.house.twice import doubled_names
 from tools.house.walks import walks
 from tools.house.words import odd_words
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
     gc.disable()  # all that is made here stays to the end; looking through it took half of the time
     house = read_house(Path(__file__).parents[2])
     if arguments == ["--figures"]:
-        print("\n".join([*figures(house), *walks()]))
+        print("\n".join([*figures(house), *measures(house), *walks(), *plain_job(PACKAGES)]))
         return 0
     if arguments:
         print("usage: python -m tools.house [--figures]", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from framefleet.jobs.cli import app
+from framefleet.jobs.cli import command_line
 from tools.house.house import Finding, House
 from tools.house.prose import said_wrongly
 
@@ -24,7 +24,7 @@ _TARGET = re.compile(r"^([.a-z_]+):", re.MULTILINE)
 
 def unknown_commands(house: House) -> Iterator[Finding]:
     """Yield what `framefleet --help` does not have."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(command_line())
 
     def problem(path: str, match: re.Match[str]) -> str | None:
         return _problem(root, match["words"].split()) if _is_typed(path, match) else None

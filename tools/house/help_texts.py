@@ -9,7 +9,7 @@ from typing import Any
 import click
 import typer
 
-from framefleet.jobs.cli import app
+from framefleet.jobs.cli import command_line
 from tools.house.house import Finding, House
 
 _PLACE = "jobs/cli.py"
@@ -21,7 +21,7 @@ _ODD = re.compile(
 
 def poor_help(_house: House) -> Iterator[Finding]:
     """Yield help texts of `framefleet` that are missing or hard to read."""
-    for name, text in help_texts(typer.main.get_command(app), "framefleet"):
+    for name, text in help_texts(typer.main.get_command(command_line()), "framefleet"):
         if problem := help_problem(text):
             yield Finding(_PLACE, 1, f"help of `{name}`: {problem}")
 

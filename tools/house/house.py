@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-PACKAGES = ("pipeline", "cluster", "jobs")
+PACKAGES = ("pipeline", "cluster", "jobs", "plugins")
 SNIFFED_BYTES = 8192  # as git does: a file with a zero byte at its beginning is not a text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from framefleet.jobs.cli import app
+from framefleet.jobs.cli import command_line
 from tools.house.house import Finding, House
 from tools.house.prose import said_wrongly
 
@@ -31,8 +31,10 @@ def unknown_keys(house: House) -> Iterator[Finding]:
 def sections() -> dict[str, set[str]]:
     """Return the keys of each section of a render job or a training's; not of those that take any name."""
     found: dict[str, set[str]] = {}
-    for options in ([], ["--train"]):
-        schema = json.loads(CliRunner().invoke(app, ["schema", *options], catch_exceptions=False).stdout)
+    for options in ([], ["train"]):
+        schema = json.loads(
+            CliRunner().invoke(command_line(), ["schema", *options], catch_exceptions=False).stdout
+        )
         for name, value in schema["properties"].items():
             if keys := set(_keys(value, schema["$defs"])):
                 found.setdefault(name, set()).update(keys)

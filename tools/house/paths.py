@@ -16,7 +16,7 @@ from tools.house.symbols import has_name
 _PATH = re.compile(
     r"(?<![\w/.:@~$<>{}*…\\-])"
     r"(?:(?P<file>[\w*-]+(?:/[\w.*-]+)*\.(?:py|md))(?::(?P<name>[A-Za-z_][\w.]*\w))?(?![\w/])"
-    r"|(?P<below>(?:docs|tests|framefleet|pipeline|cluster|jobs)/[\w.*/-]*[\w*/])"
+    r"|(?P<below>(?:docs|tests|framefleet|pipeline|cluster|jobs|plugins)/[\w.*/-]*[\w*/])"
     r"|(?P<folder>(?:[\w*-]+/)+)(?=[\s`,.;:)]|$))",
     re.MULTILINE,
 )

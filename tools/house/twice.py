@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from tools.house.house import PACKAGES, Finding, House
 from tools.house.symbols import defined
 
-# Words of Python's own: each file has its logger, and each that is started its main.
-_ANYWHERE = {"log", "main"}
+# Each file has its logger, each that is started its main, and each plugin its value.
+_ANYWHERE = {"log", "main", "PLUGIN"}
 
 # Twice for a reason, which stands behind it.
 MEANT = ("verify_command",)  # of an output, and of a model: `framefleet verify` and `framefleet model verify`

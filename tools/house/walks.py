@@ -17,17 +17,17 @@ from typing import Any
 from tools.house.house import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-ABOVE = {"pipeline": 0, "cluster": 1, "jobs": 2}
+ABOVE = {"pipeline": 0, "cluster": 1, "jobs": 2, "plugins": 3}
 
 
 def walks() -> Iterator[str]:
     """Yield a line for each walk. Renders a row of the demo in this process."""
-    from framefleet.jobs.demo.prepare import MODEL
     from framefleet.jobs.job.file import job_from_mapping
     from framefleet.jobs.render.claim import claim
     from framefleet.jobs.render.render import work_of
     from framefleet.jobs.render.resolve import resolve_job
     from framefleet.jobs.show.watch import Callback
+    from framefleet.plugins.demo.prepare import MODEL
 
     with TemporaryDirectory() as folder:
         table = Path(folder) / "t.csv"

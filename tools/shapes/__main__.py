@@ -12,9 +12,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.demo.prepare import Size, read_size
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.errors import JobError
+from framefleet.plugins.demo.prepare import Size, read_size
 from tools.shapes.dataset import write_dataset
 from tools.shapes.evaluate import ATTRIBUTES, Score, evaluate as scores_of
 from tools.shapes.prompts import GUIDANCE_SCALES, NUM_INFERENCE_STEPS, prompt_rows, write_prompts

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from framefleet.jobs.demo.prepare import Size
-from framefleet.jobs.demo.vocabulary import MOTIONS
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.dataset.columns import MAX_REPEATS
+from framefleet.plugins.demo.prepare import Size
+from framefleet.plugins.demo.vocabulary import MOTIONS
+from framefleet.plugins.train.dataset.columns import MAX_REPEATS
 from tools.shapes.drawing import OUTLINES, PALETTE, draw
 from tools.shapes.scenes import (
     LANGUAGES,

@@ -11,7 +11,6 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from framefleet.jobs.demo.prepare import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -19,6 +18,7 @@ from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
 from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.demo.prepare import Size
 from tools.shapes.measure import Measured, measure
 
 ATTRIBUTES = ("color", "background", "shape", "motion")

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from framefleet.jobs.demo.prepare import Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.demo.prepare import Size
 from tools.shapes.measure import MIN_FRAMES
 from tools.shapes.scenes import LANGUAGES, SIZE, Scene, captions, check_size, held_out_scenes
 

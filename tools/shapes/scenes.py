@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 
-from framefleet.jobs.demo.prepare import Size
-from framefleet.jobs.demo.vocabulary import (
+from framefleet.pipeline.errors import JobError
+from framefleet.plugins.demo.prepare import Size
+from framefleet.plugins.demo.vocabulary import (
     CHINESE_COLORS,
     CHINESE_MOTIONS,
     CHINESE_SENTENCES,
@@ -24,7 +25,6 @@ from framefleet.jobs.demo.vocabulary import (
     MOTIONS,
     SHAPES,
 )
-from framefleet.pipeline.errors import JobError
 
 LANGUAGES = ("en", "zh")
 SIZE = Size(9, 64, 64)

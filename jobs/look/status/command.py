@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +15,8 @@ from typer import Option
 
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.failures import one_line
-from framefleet.jobs.options import AsJson, OutputToRead, Port, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.headline import audit_line
 from framefleet.pipeline.text import command
 
@@ -25,21 +24,12 @@ if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
-_Every = Annotated[
-    float, Option("--every", min=1.0, metavar="SECONDS", help="Seconds between two refreshes.")
-]
-_Serve = Annotated[
-    bool,
-    Option("--serve", help="Serve a page on this machine that follows the job and plays new clips."),
-]
 
 
 def status_command(
     output: OutputToRead,
     watch: _Watch = False,
-    every_s: _Every = 5.0,
-    serve: _Serve = False,
-    port: Port = 0,
+    every_s: Every = 5.0,
     as_json: AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
@@ -55,15 +45,7 @@ def status_command(
 
         found = output_at(output, sets)
         reader = StatusReader(found)
-        if serve:
-            from framefleet.jobs.look.status.page import StatusServer  # imports matplotlib
-
-            with StatusServer(found, port=port, every_s=every_s) as server:
-                stdout.say(server.url)
-                stderr.say("press Ctrl-C to stop")
-                with suppress(KeyboardInterrupt):
-                    server.wait()
-        elif not watch:
+        if not watch:
             print_status(reader.status(), as_json=as_json)
         elif as_json or not stdout.is_terminal:
             for status in _statuses(reader, every_s):

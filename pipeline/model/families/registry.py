@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from framefleet import doors
 from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.image import IMAGE_FAMILIES
 from framefleet.pipeline.model.families.video import VIDEO_FAMILIES
@@ -15,9 +16,8 @@ FROM_IMAGE_TO_IMAGE = "DynamiCrafter, Open-Sora, or a Wan folder for first and l
 WITH_LAST_IMAGE = "a first-and-last-frame model, as Wan2.1-FLF2V"
 IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"
 VIDEOS_FROM_TEXT = "a VideoCrafter2 folder"
-ORIGINALS = "the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2"
 _NOT_INHERITED = ("note", "download_gb")
-FAMILIES = (*VIDEO_FAMILIES, *IMAGE_FAMILIES)
+FAMILIES = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *doors.families())  # in the order in which messages list them
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 
 

@@ -3,11 +3,6 @@
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 
 _COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
-OPENSORA_MAX_FRAMES = 129  # of the longest clips that it was trained on
-_OPENSORA, _CRAFTER = "framefleet.pipeline.models.opensora", "framefleet.pipeline.models.crafter"
-_CRAFTER_SCHEDULERS = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale at each timestep
-# The first call under guidance is the one without an image.
-_FROM_IMAGE = TrainingInput(layout="frame_by_frame", unprompted={"guidance_scale": 2.0})
 
 VIDEO_FAMILIES = (
     Family(
@@ -121,24 +116,6 @@ VIDEO_FAMILIES = (
         # It renders with inverted sigmas, which no other scheduler has.
         schedulers=("FlowMatchEulerDiscreteScheduler",),
     ),
-    Family(
-        prefix="OpenSora",
-        max_frames=OPENSORA_MAX_FRAMES,
-        drops_repeats=True,
-        fps=24,
-        sends=("sigmas",),
-        training={
-            "OpenSoraPipeline": TrainingInput(
-                layout="in_tokens",
-                unprompted={"frame_rate": None, "motion_score": None},  # a negative prompt has neither
-                inputs=f"{_OPENSORA}.conditions:training_inputs",
-            )
-        },
-        pipelines={"OpenSoraPipeline": f"{_OPENSORA}.pipeline_opensora"},
-        components={"AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video"},
-        row_rules=f"{_OPENSORA}.rules:row_rules",
-        converter=f"{_OPENSORA}.convert:convert_opensora",
-    ),
     # A motion module for Stable Diffusion 1.5.
     Family(
         prefix="AnimateDiff",
@@ -153,41 +130,6 @@ VIDEO_FAMILIES = (
         training={"AnimateDiffPipeline": TrainingInput(layout="frame_by_frame")},
     ),
     Family(prefix="StableVideoDiffusion", frame_factor=0, fps=7),
-    Family(
-        prefix="VideoCrafter",
-        size_base=64,
-        default_size="config",
-        frame_factor=0,
-        fps=10,
-        fps_is_motion=True,
-        schedulers=_CRAFTER_SCHEDULERS,
-        training={
-            "VideoCrafterPipeline": TrainingInput(layout="frame_by_frame"),
-            "VideoCrafterImageToVideoPipeline": _FROM_IMAGE,
-        },
-        pipelines={
-            "VideoCrafterImageToVideoPipeline": f"{_CRAFTER}.pipeline_videocrafter",
-            "VideoCrafterPipeline": f"{_CRAFTER}.pipeline_videocrafter",
-        },
-        components={
-            "VideoCrafterDDIMScheduler": f"{_CRAFTER}.scheduler",
-            "VideoCrafterImageProjector": f"{_CRAFTER}.resampler",
-            "VideoCrafterPooledImageProjector": f"{_CRAFTER}.resampler",
-            "VideoCrafterUNet3DModel": f"{_CRAFTER}.unet",
-        },
-        converter=f"{_CRAFTER}.convert:convert_crafter",  # of DynamiCrafter's too
-    ),
-    Family(
-        prefix="DynamiCrafter",
-        size_base=64,
-        default_size="config",
-        frame_factor=0,
-        fps=8,
-        fps_is_motion=True,
-        schedulers=_CRAFTER_SCHEDULERS,
-        training={"DynamiCrafterPipeline": _FROM_IMAGE},
-        pipelines={"DynamiCrafterPipeline": f"{_CRAFTER}.pipeline_dynamicrafter"},
-    ),
     Family(
         prefix="LTX2",
         default_size="config",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.jobs.demo.prepare import MODEL
+from framefleet.plugins.demo.prepare import MODEL
 from tests.commands import TELLING_IMPORTS
 from tests.jobs import ROOT
 

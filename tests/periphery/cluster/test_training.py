@@ -16,11 +16,11 @@ import torch
 import yaml
 
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.training import Trainers
-from framefleet.jobs.train.train import train
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.reports import read_losses
+from framefleet.plugins.train.reports import read_losses
+from framefleet.plugins.train.train import train
+from framefleet.plugins.train.trainers import Trainers
 from tests.jobs import finish, worker_pids
 from tests.servers import S3Server
 from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips

@@ -19,11 +19,11 @@ from torch import Tensor
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.registry import own_class
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
-from framefleet.pipeline.models.conversion.convert import convert, plan_conversion, write
-from framefleet.pipeline.models.conversion.plan import check
-from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
-from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
+from framefleet.plugins.ports.conversion.checkpoint import Checkpoint, open_checkpoint
+from framefleet.plugins.ports.conversion.convert import convert, plan_conversion, write
+from framefleet.plugins.ports.conversion.plan import check
+from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterPipeline
+from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from tests.commands import command
 from tests.crafter_originals import UNETS, checkpoint
 from tests.long import long_but
@@ -216,7 +216,7 @@ def test_a_conversion_that_is_cut_short_leaves_nothing(
 
     interrupted = dataclasses.replace(opened, read=read)
     monkeypatch.setattr(
-        "framefleet.pipeline.models.conversion.convert.open_checkpoint", lambda path: interrupted
+        "framefleet.plugins.ports.conversion.convert.open_checkpoint", lambda path: interrupted
     )
     with pytest.raises(KeyboardInterrupt):
         convert(path, tmp_path / "out")

@@ -11,13 +11,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from framefleet.pipeline.models.crafter.convert import clip_tokenizer
-from framefleet.pipeline.models.crafter.pipeline_base import guide
-from framefleet.pipeline.models.crafter.pipeline_image import clip_pixels
-from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterImageToVideoPipeline
-from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector
-from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
+from framefleet.plugins.ports.crafter.convert import clip_tokenizer
+from framefleet.plugins.ports.crafter.pipeline_base import guide
+from framefleet.plugins.ports.crafter.pipeline_image import clip_pixels
+from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterImageToVideoPipeline
+from framefleet.plugins.ports.crafter.resampler import VideoCrafterImageProjector
+from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
+from framefleet.plugins.ports.crafter.unet import VideoCrafterUNet3DModel
 from tests import goldens
 from tests.crafter_originals import weight
 from tests.goldens import close, close_after_steps

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.models.conversion.convert import convert
+from framefleet.plugins.ports.conversion.convert import convert
 from tests.commands import command
 from tests.crafter_originals import checkpoint
 

@@ -13,10 +13,10 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.models.conversion.convert import plan_conversion
-from framefleet.pipeline.models.conversion.plan import Conversion, check
-from framefleet.pipeline.models.crafter.convert import clip_tokenizer
+from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
+from framefleet.plugins.ports.conversion.convert import plan_conversion
+from framefleet.plugins.ports.conversion.plan import Conversion, check
+from framefleet.plugins.ports.crafter.convert import clip_tokenizer
 from tests import goldens
 from tests.opensora import FULL, transformer_shapes
 

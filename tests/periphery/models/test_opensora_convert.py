@@ -15,8 +15,8 @@ from transformers import CLIPModel, T5ForConditionalGeneration
 
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.models.conversion.convert import convert
-from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.ports.conversion.convert import convert
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command
 from tests.opensora import (
     Size,

@@ -11,12 +11,12 @@ from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.conditions import unpack
-from framefleet.pipeline.models.opensora.denoise import TwoScales, shifted_sigmas
-from framefleet.pipeline.models.opensora.pipeline_components import with_suffixes
-from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
-from framefleet.pipeline.models.opensora.sizes import named_size
+from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.plugins.ports.opensora.conditions import unpack
+from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
+from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.ports.opensora.sizes import named_size
 from tests import goldens
 from tests.goldens import close, close_after_steps
 from tests.opensora import Shapes, Size, dc_shapes, transformer_shapes

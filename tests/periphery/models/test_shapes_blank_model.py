@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from framefleet.jobs.demo.prepare import MAX_TOKENS
+from framefleet.plugins.demo.prepare import MAX_TOKENS
 from tools.shapes.blank_model import untrained_pipeline
 
 MAX_PARAMETERS = 6e6  # of 16 bits each: 12 MB

@@ -19,14 +19,15 @@ from torch import Tensor
 
 import framefleet
 from framefleet.jobs.job.file import load_job_as
-from framefleet.jobs.job.schema import Job, TrainJob
+from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.train.train import TrainSummary, train
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.reports import read_losses
+from framefleet.plugins.train.job import TrainJob
+from framefleet.plugins.train.reports import read_losses
+from framefleet.plugins.train.train import TrainSummary, train
 from tests.commands import command
 from tests.compiled import without_kernels
 from tests.jobs import write_table

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from framefleet.pipeline.model.load_model import load_model
-from framefleet.pipeline.training.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
-from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+from framefleet.plugins.train.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.tiny import tiny
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
-from framefleet.pipeline.models.opensora.conditions import pack, unpack
-from framefleet.pipeline.training.denoiser.latents import latents_of
-from framefleet.pipeline.training.denoiser.task import DenoiserTask
-from framefleet.pipeline.training.freezing import choose_parameters
-from framefleet.pipeline.training.learner import checkpoint_gradients
-from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import TrainingRow
+from framefleet.pipeline.model.latent_tokens import pack, unpack
+from framefleet.plugins.train.denoiser.latents import latents_of
+from framefleet.plugins.train.denoiser.task import DenoiserTask
+from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.learner import checkpoint_gradients
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT
 from tests.denoiser_rows import (
     CRAFTERS,

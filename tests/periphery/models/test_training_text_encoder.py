@@ -9,8 +9,8 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.load_model import load_model
-from framefleet.pipeline.training.task import NO_FRAMES, Prepared, TrainingRow
-from framefleet.pipeline.training.text_encoder import TextEncoderTask
+from framefleet.plugins.train.task import NO_FRAMES, Prepared, TrainingRow
+from framefleet.plugins.train.text_encoder import TextEncoderTask
 from tests.tiny import tiny
 
 PAIRS = [

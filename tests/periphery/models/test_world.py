@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, distributed as dist
 
-from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.world import World
+from framefleet.plugins.train.learner import Learner
+from framefleet.plugins.train.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 from tests.warm.process import start
 

@@ -97,9 +97,9 @@ def _request(rng: Random, paths: list[str]) -> tuple[str, str, dict[str, str], b
 
 
 def _serve(folder: Path, requests: list[tuple[str, str, dict[str, str], bytes]], *, is_gallery: bool) -> None:
-    from framefleet.jobs.look.gallery.serve import GalleryServer
-    from framefleet.jobs.look.status.page import StatusServer
     from framefleet.pipeline.outputs.output import Output
+    from framefleet.plugins.pages.gallery.serve import GalleryServer
+    from framefleet.plugins.pages.report.live_page import StatusServer
 
     output = Output.open(str(folder / "out"))
     with GalleryServer(output.store) if is_gallery else StatusServer(output) as served:

@@ -51,9 +51,9 @@ def trainings(rng: Random, folder: Path, material: Material) -> Case:
 
 def _check() -> None:
     from framefleet.jobs.job.file import load_job_as
-    from framefleet.jobs.job.schema import TrainJob
     from framefleet.jobs.show.watch import Callback
-    from framefleet.jobs.train.resolve import resolve_training, survey_training
+    from framefleet.plugins.train.job import TrainJob
+    from framefleet.plugins.train.resolve import resolve_training, survey_training
 
     watch = Callback()
     survey_training(resolve_training(load_job_as(TrainJob, "job.yaml"), watch), watch)

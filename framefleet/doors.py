@@ -1,0 +1,145 @@
+"""What plugins add to framefleet, and which plugins there are.
+
+A plugin is one value of the type `Plugin`. Ours are in plugins/, one folder each. Somebody else's package
+registers its own under the entry point group `framefleet.plugins`. The core imports no plugin: it asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from framefleet.pipeline.errors import PluginError
+
+if TYPE_CHECKING:
+    from framefleet.jobs.job.schema import TableJob
+    from framefleet.pipeline.model.families.family import Family
+    from framefleet.pipeline.outputs.stores.store import Store
+
+Command: TypeAlias = Callable[..., None]
+Place: TypeAlias = str  # "module:name", imported when it is needed
+
+
+class Listener:
+    """Follows the rendering of one output. A plugin overrides what it needs; nothing in it may raise."""
+
+    def rendering(self, store: Store) -> AbstractContextManager[None]:
+        """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
+        return nullcontext()
+
+    def ending_lines(self, store: Store) -> Sequence[str]:
+        """Return what `framefleet render` prints about the plugin's files when the job has ended."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKind:
+    """A kind of job that is not rendered: those whose job file has a certain section."""
+
+    # What the whole job file may hold.
+    schema: type[TableJob]
+    # Prints what the job would do. Keyword arguments: `probe` (try it here) and `as_json`.
+    show_plan: Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """What one plugin adds, each as "module:name": workers and `--help` import only what they use."""
+
+    # Panel of `framefleet --help`: functions for Typer, named as what is typed, with `_command` after it.
+    # Those of the panel "model" are commands of `framefleet model`.
+    commands: Mapping[str, Sequence[Place]] = field(default_factory=dict)
+    # Section of the job file: a JobKind.
+    job_kinds: Mapping[str, Place] = field(default_factory=dict)
+    # Subclasses of Listener.
+    listeners: Sequence[Place] = ()
+    # Sequences of Family: what is known of models beyond their configs.
+    families: Sequence[Place] = ()
+
+
+_GROUP = "framefleet.plugins"
+# In the order in which `framefleet --help` lists their commands.
+_OURS = ("train", "demo", "pages", "export", "doctor", "ports")
+
+
+@cache
+def plugins() -> Mapping[str, Plugin]:
+    """Return all plugins by name, ours first. Raises PluginError for one that cannot be used."""
+    by_name = {name: _of_ours(name) for name in _OURS}
+    for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
+        if entry.name in by_name:
+            raise PluginError(
+                f"{_title(entry)}: another plugin has the same name",
+                f"uninstall one of them, or rename it in its entry points of the group {_GROUP}",
+            )
+        by_name[entry.name] = _load(entry)
+    return by_name
+
+
+def commands() -> Mapping[str, Sequence[Command]]:
+    """Return the commands of all plugins by their panel."""
+    by_panel: dict[str, list[Command]] = {}
+    for name, plugin in plugins().items():
+        for panel, places in plugin.commands.items():
+            by_panel.setdefault(panel, []).extend(_named(name, place) for place in places)
+    return by_panel
+
+
+def job_kind(sections: Iterable[str]) -> JobKind | None:
+    """Return the kind of a job file with these sections; None: it is rendered."""
+    for name, plugin in plugins().items():
+        for section in plugin.job_kinds.keys() & {*sections}:
+            kind: JobKind = _named(name, plugin.job_kinds[section])
+            return kind
+    return None
+
+
+def listeners() -> Sequence[Listener]:
+    """Return a listener of each kind that a plugin has."""
+    return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.listeners]
+
+
+def families() -> Sequence[Family]:
+    """Return the families of models that plugins know."""
+    places = [(name, place) for name, plugin in plugins().items() for place in plugin.families]
+    return [family for name, place in places for family in _named(name, place)]
+
+
+def _of_ours(name: str) -> Plugin:
+    plugin: Plugin = import_module(f"framefleet.plugins.{name}.plugin").PLUGIN
+    return plugin
+
+
+def _load(entry: EntryPoint) -> Plugin:
+    try:
+        plugin = entry.load()
+    except Exception as error:  # somebody else's code: whatever it raises, say whose it is
+        raise _unusable(_title(entry), entry.value, error) from error
+    if not isinstance(plugin, Plugin):
+        raise PluginError(
+            f"{_title(entry)}: {entry.value} is a {type(plugin).__name__}",
+            "have the entry point name a value of the type framefleet.doors.Plugin",
+        )
+    return plugin
+
+
+def _named(plugin: str, place: Place) -> Any:
+    module, _, name = place.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except Exception as error:  # as above
+        raise _unusable(f"plugin {plugin}", place, error) from error
+
+
+def _unusable(title: str, place: Place, error: Exception) -> PluginError:
+    problem = f"{title}: {place} cannot be imported: {type(error).__name__}: {error}"
+    return PluginError(problem, "repair or uninstall its package")
+
+
+def _title(entry: EntryPoint) -> str:
+    return f"plugin {entry.name}" + (f" of the package {entry.dist.name}" if entry.dist else "")

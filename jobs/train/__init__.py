@@ -1,1 +1,0 @@
-"""A training: resolved, surveyed, claimed, run."""

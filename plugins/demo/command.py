@@ -1,0 +1,75 @@
+"""`framefleet demo`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framefleet.jobs.options import Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+
+MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
+_MAX_DRAWN = 200  # clips on the contact sheet
+
+
+def demo_command(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="Prompts, each in quotes. Default: a table of 28 rows."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", help="Folder to write. Clips are added to it.")] = Path(
+        "demo-output"
+    ),
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", metavar="TxHxW", help="Frames, height and width of your clips, e.g. 33x64x64."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", min=1, max=1000, help="Number of clips of each prompt, with the seeds 0, 1, 2, ..."
+        ),
+    ] = 4,
+    verbose: Verbose = False,
+) -> None:
+    """Render your prompts, or a small table, on two CPU workers, with a small model that is included.
+
+    The model can only draw one ball, square, triangle, star or ring that moves on a plain background, e.g.
+    framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.render.command import show_render
+        from framefleet.plugins.demo.prepare import prepare_demo, read_size
+        from framefleet.plugins.demo.vocabulary import hint_about
+
+        job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
+        for hint in filter(None, map(hint_about, words or [])):
+            stderr.say(f"hint: {hint}")
+        if words and seeds > 1:
+            stderr.say(f"each prompt is rendered {seeds} times, with different noise (--seeds 1: once)")
+        code = show_render(job)
+        for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
+            stdout.say(f"{name + ':':<15}{place}")
+    raise typer.Exit(code)
+
+
+def draw_pictures(folder: Path) -> dict[str, Path]:
+    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    import framefleet
+    from framefleet.pipeline.outputs.layout import RECORDS
+    from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
+    from framefleet.pipeline.outputs.stores.store import Store
+
+    store = Store(str(folder))
+    rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
+    if not rows:
+        return {}
+    sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
+    framefleet.sheet(str(folder), sheet, limit=min(len(rows), _MAX_DRAWN))
+    newest = f"row_indices[1] >= {rows[-MAX_MOVING]}" if len(rows) > MAX_MOVING else None
+    framefleet.grid(str(folder), animation, limit=MAX_MOVING, where=newest, tile=_TILE)
+    return {"contact sheet": sheet, "animation": animation}

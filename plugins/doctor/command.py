@@ -1,0 +1,77 @@
+"""`framefleet doctor`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.text import Text
+from typer import Argument, Option
+
+from framefleet.jobs.options import AsJson, Sets, Verbose
+from framefleet.jobs.show.console import reporting, stdout
+from framefleet.pipeline.text import escaped
+
+if TYPE_CHECKING:
+    from framefleet.plugins.doctor.doctor import Diagnosis
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+_JobFile = Annotated[
+    Path | None,
+    Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
+]
+_Address = Annotated[
+    str | None,
+    Option("--address", help="Ray cluster whose machines to check, e.g. auto or 10.0.0.5:6379."),
+]
+_StoreUrl = Annotated[
+    str | None, Option("--store", metavar="URL", help="Output or bucket to test. Default: the job's output.")
+]
+_Only = Annotated[
+    list[str] | None, Option("--only", metavar="CHECK", help="Run only this check, e.g. store; repeatable.")
+]
+
+
+def doctor_command(
+    path: _JobFile = None,
+    address: _Address = None,
+    store: _StoreUrl = None,
+    only: _Only = None,
+    as_json: AsJson = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Check this machine, or every machine of a cluster, and say what to fix.
+
+    Also works while a job runs. Exit codes: 0 no errors (maybe warnings); 1 errors; 2 wrong input; 3 the
+    cluster cannot be joined.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import job_kind_of, load_job_as, storage_options
+        from framefleet.jobs.job.schema import Job
+        from framefleet.plugins.doctor.doctor import doctor
+
+        kind = job_kind_of(path, sets or []) if path else None
+        job = load_job_as(kind.schema if kind else Job, path, sets or []) if path else None
+        options = None if path else storage_options(sets or [])
+        diagnosis = doctor(job, address=address, store=store, storage_options=options, only=only or ())
+        print_diagnosis(diagnosis, as_json=as_json)
+        if not diagnosis.is_well:
+            raise SystemExit(1)
+
+
+def print_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> None:
+    if as_json:
+        for result in diagnosis.results:
+            stdout.say(json.dumps(asdict(result)))
+        return
+    for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
+        stdout.say(machine)
+        for one in results:
+            line = Text(f"  {one.state:<8}", style=_STYLES[one.state])
+            stdout.say(line.append(escaped(f"{one.check:<14}{one.text}"), style="default"))
+            if one.fix:
+                stdout.say(Text(f"  {'':<8}{'':<14}fix: {escaped(one.fix)}", style="cyan"))

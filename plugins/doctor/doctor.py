@@ -1,0 +1,147 @@
+"""In: a machine or a cluster, and maybe a job. Out: what every check found on every machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.plugins.doctor.machine import MACHINE_CHECKS
+from framefleet.plugins.doctor.results import Check, CheckResult, error, ok, run_checks, warning
+from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
+from framefleet.plugins.doctor.software import SOFTWARE_CHECKS, versions
+
+if TYPE_CHECKING:
+    from framefleet.cluster.fleet.everywhere import Met
+    from framefleet.jobs.job.schema import TableJob
+
+_CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
+_MEET_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What is checked besides the machine. only: names of checks; none: all."""
+
+    store: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    model: str | None = None
+    revision: str | None = None
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What all checks found, machine by machine."""
+
+    results: tuple[CheckResult, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether no check found an error; warnings may be there."""
+        return all(result.state != "error" for result in self.results)
+
+
+def doctor(
+    job: TableJob | str | Path | Mapping[str, Any] | None = None,
+    *,
+    address: str | None = None,
+    store: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    only: Collection[str] = (),
+) -> Diagnosis:
+    """Check this machine, or every machine of a Ray cluster; a job adds its output, model and cluster.
+
+    address: of a Ray cluster. store: a URL or folder to write to for a moment. only: names of checks, as in
+    `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
+    """
+    targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
+    if job is not None:
+        targets, address = _of_job(job, targets, address)
+    known = {*checks_of(Targets(store="")), "ports"}
+    if unknown := set(only) - known:
+        raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(known))}")
+    if address is None:
+        here = platform.node()
+        return Diagnosis(results=tuple(replace(one, machine=here) for one in check_machine(targets)[0]))
+    return Diagnosis(results=tuple(_check_cluster(targets, address)))
+
+
+def checks_of(targets: Targets) -> dict[str, Check]:
+    """Return the checks of one machine, by name."""
+    checks: dict[str, Check] = {
+        **MACHINE_CHECKS,
+        **SOFTWARE_CHECKS,
+        "hub": partial(inspect_hub, targets.model, targets.revision),
+        "clock": partial(inspect_clock, targets.store, targets.storage_options),
+    }
+    if targets.store is not None:
+        checks["store"] = partial(inspect_store, targets.store, targets.storage_options)
+    return {name: check for name, check in checks.items() if not targets.only or name in targets.only}
+
+
+def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
+    """Run on a machine: return what is found there, and the versions of what is installed."""
+    return run_checks(checks_of(targets)), versions()
+
+
+def _of_job(
+    job: TableJob | str | Path | Mapping[str, Any], targets: Targets, address: str | None
+) -> tuple[Targets, str | None]:
+    """Return what a job adds; what the targets name already stays."""
+    from framefleet.jobs.job.file import job_as
+    from framefleet.jobs.job.schema import Job, TableJob
+
+    read = job if isinstance(job, TableJob) else job_as(Job, job)
+    if targets.store is None:
+        targets = replace(targets, store=read.output, storage_options=read.storage_options)
+    model = read.model
+    return replace(targets, model=model.path, revision=model.revision), address or read.fleet.address
+
+
+def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
+    from framefleet.cluster.fleet.everywhere import everywhere
+
+    with everywhere(address) as cluster:
+        installed = versions()
+        found = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
+        met = {} if targets.only and "ports" not in targets.only else cluster.meet(timeout_s=_MEET_S)
+    for name, answer in found.items():
+        if isinstance(answer, FleetError):
+            yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")
+            continue
+        results, theirs = answer
+        compared = replace(_compared(theirs, installed), check="libraries")
+        of_ports = [replace(one, check="ports") for one in _of_meeting(met.get(name))]
+        yield from (replace(one, machine=name) for one in [*results, compared, *of_ports])
+
+
+def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult:
+    wrong = {
+        name: f"{name} {theirs.get(name)} (here {ours[name]})"
+        for name in ours
+        if theirs.get(name) != ours[name]
+    }
+    if not wrong:
+        return ok("the same versions as on the driver's machine")
+    is_refused = not wrong.keys().isdisjoint(("framefleet", "source", "ray", "python"))
+    fix = "install the same versions on every machine, e.g. by one image"
+    return (error if is_refused else warning)(", ".join(wrong.values()), fix)
+
+
+def _of_meeting(met: Met | FleetError | None) -> Iterator[CheckResult]:
+    if isinstance(met, FleetError):
+        yield error(met.problem, met.fix)
+    elif met and met.unreachable:
+        yield error(
+            f"cannot connect to {'; '.join(met.unreachable)}",
+            "open all TCP ports between the machines of the cluster, or those that Ray is given",
+        )
+    elif met:
+        yield ok("reaches Ray on every machine, and the driver")
+        if abs(met.offset_s) > NEAR_S:
+            yield warning(f"the clock is {met.offset_s:+.0f} s off the driver's", "synchronize it (chrony)")

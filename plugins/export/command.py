@@ -1,0 +1,186 @@
+"""`framefleet export`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Exit, Option
+
+from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
+
+if TYPE_CHECKING:
+    from framefleet.plugins.export.export import Exported
+
+_MAX_SHOWN = 20  # a screenful
+_SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes", "unreadable": "unreadable"}
+_READ_BY: dict[ExportFormat, str] = {
+    "webdataset": "read it with webdataset.WebDataset",
+    "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
+    "hf": "read it with datasets.load_dataset",
+    "iceberg": "read it with pyiceberg, DuckDB, Spark",
+    "delta": "read it with deltalake, DuckDB, Spark",
+    "lance": "read it with lance, DuckDB",
+}
+
+_Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
+_To = Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")]
+_Format = Annotated[
+    ExportFormat,
+    Option(
+        "--format",
+        help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), or "
+        "iceberg, delta or lance (a table of the records).",
+    ),
+]
+_Where = Annotated[
+    str | None,
+    Option("--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'),
+]
+_Picks = Annotated[
+    str | None,
+    Option(
+        "--picks",
+        metavar="PICKS.JSONL",
+        help="File of row_ids to export. Its stars and notes become columns.",
+    ),
+]
+_Columns = Annotated[
+    list[str] | None,
+    Option(
+        "--columns",
+        metavar="A,B|all",
+        help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, labels).",
+    ),
+]
+_Caption = Annotated[
+    str | None,
+    Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
+]
+_Validation = Annotated[
+    float | None,
+    Option(
+        "--validation",
+        metavar="SHARE",
+        help="Share of the prompts for a validation split, e.g. 0.1 for 10 %.",
+    ),
+]
+_NearDuplicates = Annotated[
+    int | None,
+    Option(
+        "--near-duplicates",
+        metavar="BITS",
+        help="Leave out clips that look like an earlier one: perceptual hashes that differ in at most "
+        "BITS of 64 bits, e.g. 6. Needs framefleet's extra `dedup`.",
+    ),
+]
+_ShardRows = Annotated[
+    int, Option("--shard-rows", min=1, metavar="N", help="Maximum number of rows per shard.")
+]
+_ShardMb = Annotated[
+    int, Option("--shard-mb", min=1, metavar="MB", help="Maximum size of the clips per shard, in megabytes.")
+]
+_Push = Annotated[
+    str | None,
+    Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
+]
+_Private = Annotated[bool, Option("--private", help="Create the dataset on the hub as private.")]
+
+
+def export_command(
+    output: _Output,
+    to: _To,
+    format: _Format,
+    where: _Where = None,
+    picks: _Picks = None,
+    columns: _Columns = None,
+    caption: _Caption = None,
+    validation: _Validation = None,
+    near_duplicates: _NearDuplicates = None,
+    shard_rows: _ShardRows = SHARD_ROWS,
+    shard_mb: _ShardMb = SHARD_MB,
+    push: _Push = None,
+    private: _Private = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
+
+    Or add the records to an Iceberg, Delta or Lance table. Every clip is compared with its record. Exit code
+    1: some clips are damaged and were left out. Run the same command again after an interruption, or to add
+    new records to a table. --set storage_options.KEY=VALUE sets an option of the stores of OUTPUT and DEST,
+    --set to_options.KEY=VALUE of DEST only.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.pipeline.errors import JobError
+        from framefleet.pipeline.outputs.stores.store import Store
+        from framefleet.plugins.export.choice import ExportChoice
+        from framefleet.plugins.export.export import export_chosen
+        from framefleet.plugins.export.labels import picked
+        from framefleet.plugins.export.push import Hub
+
+        options = set_values(sets or [])
+        theirs = options.get("storage_options") or {}
+        names = [name.strip() for text in columns or [] for name in text.split(",")]
+        choice = ExportChoice(
+            format=format,
+            where=where,
+            picks=picked(picks, theirs),
+            columns=tuple(names) if columns else None,
+            caption=caption,
+            validation=validation,
+            near_duplicates=near_duplicates,
+            shard_rows=shard_rows,
+            shard_mb=shard_mb,
+        )
+        if push and choice.is_table:
+            raise JobError(f"--push: a table of {format} is not a dataset of the hub", "use --format hf")
+        hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
+        with watch_on(stderr) as watch:
+            to_options = options.get("to_options") or theirs
+            exported = export_chosen(Store(output, theirs), to, to_options, choice, watch)
+            url = hub.push(exported.place, watch) if hub and exported.place else None
+        if choice.picks is not None and where is None:
+            found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+            if num_unknown := len(choice.picks) - found:
+                stderr.say(f"{num_unknown:,} picks have no record in this output")
+        _show(exported, format)
+        stdout.say(exported.place.url_of("") if exported.place else to)
+        if url:
+            stdout.say(url)
+    raise Exit(1 if exported.left_out else 0)
+
+
+def _show(exported: Exported, format: ExportFormat) -> None:
+    for damage in exported.left_out[:_MAX_SHOWN]:
+        stderr.say(f"{damage.path}: {_SAID[damage.kind]}, so row {damage.row_id} is left out")
+    if len(exported.left_out) > _MAX_SHOWN:
+        stderr.say(f"... and {len(exported.left_out) - _MAX_SHOWN:,} more")
+    if exported.left_out:
+        stderr.say(
+            "put them back and run this again; or `framefleet repair` the output and export to another place"
+        )
+    for duplicate in exported.near_duplicates[:_MAX_SHOWN]:
+        stderr.say(
+            f"row {duplicate.row_id} is left out: near duplicate of {duplicate.kept} "
+            f"({duplicate.distance} of 64 bits differ)"
+        )
+    if len(exported.near_duplicates) > _MAX_SHOWN:
+        stderr.say(f"... {len(exported.near_duplicates):,} near duplicates in all")
+    if exported.num_not_compared:
+        stderr.say(f"{exported.num_not_compared:,} clips have no frames to compare, and are not left out")
+    if exported.columns_left_out:
+        stderr.say(
+            f"{len(exported.columns_left_out)} columns of the records are left out; --columns all adds them"
+        )
+    for split, num_rows in exported.splits.items():
+        hint = "" if num_rows else ": too few prompts for this --validation"
+        stderr.say(f"{split}: {num_rows:,} rows{hint}")
+    if not exported.num_shards:
+        stderr.say(f"{exported.num_rows:,} records are new in the table; {_READ_BY[format]}")
+        return
+    shards = "1 shard" if exported.num_shards == 1 else f"{exported.num_shards:,} shards"
+    stderr.say(f"{exported.num_rows:,} clips in {shards}; {_READ_BY[format]}")

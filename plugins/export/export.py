@@ -1,0 +1,278 @@
+"""From an output to a dataset of its clips and records elsewhere, shard by shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.plugins.export.card import write_card
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
+from framefleet.plugins.export.labels import picked
+from framefleet.plugins.export.near_duplicates import (
+    NearDuplicate,
+    check_dedup,
+    find_near_duplicates,
+)
+from framefleet.plugins.export.open_table import CATALOG, export_table
+from framefleet.plugins.export.plan import NOTES, ExportPlan, claim_place, parts_to_export, plan_of
+from framefleet.plugins.export.selection import CLIPS_AT_ONCE, SPLITS, Piece, Selection, read_clips
+from framefleet.plugins.export.shard import (
+    FolderShard,
+    ParquetShard,
+    ShardWriter,
+    Target,
+    TarShard,
+    check_folder,
+    feature_of,
+    folder_patterns,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What is there in the end, also of earlier runs. left_out: rows whose clips are damaged.
+
+    place: None for a table in a catalog; num_rows: of a table, those that it was given now. columns: of each
+    row; columns_left_out: of the records. splits: rows of train and validation, {} without
+    a split. near_duplicates: rows left out because an earlier one looks the same; num_not_compared: clips
+    without frames to compare, which stay. num_newer_parts: of records, which came after the export began.
+    """
+
+    place: Store | None
+    num_rows: int
+    num_bytes: int = 0
+    num_shards: int = 0
+    left_out: tuple[Damage, ...] = ()
+    columns: tuple[str, ...] = ()
+    columns_left_out: tuple[str, ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    num_not_compared: int = 0
+    num_newer_parts: int = 0
+
+
+def export(
+    output: str,
+    to: str,
+    *,
+    format: ExportFormat,
+    where: str | None = None,
+    picks: str | Path | Collection[str] | None = None,
+    columns: Sequence[str] | Literal["all"] | None = None,
+    caption: str | None = None,
+    validation: float | None = None,
+    near_duplicates: int | None = None,
+    shard_rows: int = SHARD_ROWS,
+    shard_mb: int = SHARD_MB,
+    storage_options: Mapping[str, Any] | None = None,
+    to_options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[ClipsProgress], None] | None = None,
+) -> Exported:
+    """Write the clips and records of an output as a dataset for others, to a folder or a URL.
+
+    format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens), or
+    iceberg, delta or lance: a table of the records, to which the same call adds what is new.
+    where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
+    saves it, whose stars and notes become columns. columns: of the records; "all"; None is what a trainer
+    needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt},
+    {style}". validation: this share of the prompts goes to a validation split, with all their rows.
+    near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
+    many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
+    storage_options. The same call goes on after an interruption. Rows whose clips are damaged are left out,
+    and reported. Raises JobError where `to` holds something else.
+    """
+    options = dict(storage_options or {})
+    choice = ExportChoice(
+        format=format,
+        where=where,
+        picks=picked(picks, options),
+        columns=(columns,) if isinstance(columns, str) else None if columns is None else tuple(columns),
+        caption=caption,
+        validation=validation,
+        near_duplicates=near_duplicates,
+        shard_rows=shard_rows,
+        shard_mb=shard_mb,
+    )
+    theirs = options if to_options is None else to_options
+    return export_chosen(Store(output, options), to, theirs, choice, Callback(on_progress))
+
+
+def export_chosen(
+    store: Store, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
+) -> Exported:
+    """Do what `export` promises, reporting to `watch`. options: storage_options of `to`."""
+    if choice.is_table and to.startswith(CATALOG):
+        return Exported(place=None, num_rows=export_table(store, to, options, choice, watch))
+    place = Store(to, options)
+    _check_apart(store, place)
+    if choice.is_table:
+        return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
+    return _export_clips(store, place, choice, watch)
+
+
+def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch) -> Exported:
+    if choice.near_duplicates is not None:
+        check_dedup()
+    wait_for(watch, "reading the records")
+    parts, num_newer = parts_to_export(store, place)
+    if num_newer:
+        watch.say(
+            f"note: {num_newer:,} parts of records are newer than this export, and left out; "
+            "export to another place to include them"
+        )
+    selection = Selection(store, choice, parts)
+    duplicates, num_not_compared = list[NearDuplicate](), 0
+    if choice.near_duplicates is not None:
+        duplicates, num_not_compared = find_near_duplicates(store, selection, choice.near_duplicates, watch)
+        selection.leave_out([duplicate.row_id for duplicate in duplicates])
+    plan = plan_of(selection)
+    feature = feature_of(plan.endings)
+    if choice.format == "hf":
+        check_folder(plan.endings, feature, selection.schema)
+    claim_place(place, choice, plan, parts)
+    sweep_in_background(place)
+    with (
+        ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
+        tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
+    ):
+        target = Target(
+            place=place,
+            columns=selection.columns,
+            added=frozenset(selection.added),
+            feature=feature,
+            scratch=Path(scratch),
+            copiers=readers,
+        )
+        damages = write_shards(store, selection, choice, plan, target, watch)
+    if choice.format == "hf":
+        splits = [shard.split for shard in plan.shards]
+        write_card(
+            store,
+            place,
+            parts,
+            columns=selection.fields,
+            endings=plan.endings,
+            data_files=folder_patterns(splits),
+        )
+    left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
+    return Exported(
+        place=place,
+        num_rows=plan.num_rows - len(left_out),
+        num_bytes=plan.num_bytes,
+        num_shards=len(plan.shards),
+        left_out=left_out,
+        columns=selection.columns,
+        columns_left_out=selection.left_out,
+        splits=_splits(plan, damages) if choice.validation is not None else {},
+        near_duplicates=tuple(duplicates),
+        num_not_compared=num_not_compared,
+        num_newer_parts=num_newer,
+    )
+
+
+def _splits(plan: ExportPlan, damages: Mapping[int, Sequence[Damage]]) -> dict[str, int]:
+    """Return the rows of each split that are there."""
+    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
+    for number, shard in enumerate(plan.shards):
+        assert shard.split is not None
+        counts[shard.split] += shard.num_rows - len(damages.get(number, ()))
+    return counts
+
+
+def _check_apart(store: Store, place: Store) -> None:
+    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
+    if one.startswith(other) or other.startswith(one):
+        raise JobError(
+            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
+            "choose a separate place, as readers of one would read both",
+        )
+
+
+_KINDS: dict[ExportFormat, type[ShardWriter]] = {
+    "webdataset": TarShard,
+    "parquet": ParquetShard,
+    "hf": FolderShard,
+}
+
+
+def write_shards(
+    store: Store, selection: Selection, choice: ExportChoice, plan: ExportPlan, target: Target, watch: Watch
+) -> dict[int, list[Damage]]:
+    """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
+    kind = _KINDS[choice.format]
+    done = _done(target, [kind.path_of(shard.name) for shard in plan.shards])
+    before = sum(plan.shards[number].num_rows for number in done)
+    pace = ClipsPace("exported", total=plan.num_rows, before=before, watch=watch)
+    pieces = (piece for piece in selection.pieces(is_whole=True) if piece.shard not in done)
+    damages: dict[int, list[Damage]] = {}
+    clips = read_clips(store, pieces, target.copiers)
+    for number, read in groupby(clips, key=lambda pair: pair[0].shard):
+        damages[number] = _write_shard(kind, number, read, plan, target, pace)
+    if len(done | damages.keys()) != len(plan.shards):
+        raise _changed()
+    return damages
+
+
+def _done(target: Target, names: Sequence[str]) -> set[int]:
+    """Return which shards are there. One of which rows were left out is made again: they may be back."""
+    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
+    there = target.copiers.map(target.place.exists, names)
+    return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
+
+
+def _write_shard(
+    kind: type[ShardWriter],
+    number: int,
+    read: Iterator[tuple[Piece, list[bytes | Damage]]],
+    plan: ExportPlan,
+    target: Target,
+    pace: ClipsPace,
+) -> list[Damage]:
+    """Write one shard, all at once and only if it holds the rows that were planned."""
+    shard: ShardWriter | None = None
+    damages: list[Damage] = []
+    digest = hashlib.sha256()
+    for piece, found in read:
+        piece.digest(digest)
+        damages += [clip for clip in found if isinstance(clip, Damage)]
+        clips = [clip for clip in found if isinstance(clip, bytes)]
+        if clips:
+            shard = kind(target, plan.shards[number].name) if shard is None else shard
+            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
+        pace.add(len(found), sum(map(len, clips)))
+    if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
+        raise _changed()
+    _note(target.place, number, damages)
+    if shard is not None:
+        shard.finish()
+    if not damages:
+        target.place.delete(_note_path(number))
+    return damages
+
+
+def _note(place: Store, number: int, damages: Sequence[Damage]) -> None:
+    if damages:
+        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
+        place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
+
+
+def _note_path(number: int) -> str:
+    return f"{NOTES}/left-out/{number:06}.jsonl"
+
+
+def _changed() -> JobError:
+    return JobError(
+        "the chosen rows have changed since this export began",
+        "run it again when the output no longer changes; --where must not use random()",
+    )

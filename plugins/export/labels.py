@@ -1,0 +1,167 @@
+"""Columns that an export adds to a record's: stars and notes of picked rows, captions, missing prompts."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS, RECORDS
+from framefleet.pipeline.outputs.parts.parts import rows_of
+from framefleet.pipeline.outputs.parts.records import ROW_ID, told_arguments
+from framefleet.pipeline.outputs.picks import gathered_picks
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.choice import Pick
+
+CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
+_MAX_BYTES = 1 << 28  # half a million choices with prompts and notes
+_MAX_STARS = 5  # as the gallery has it
+
+
+# Texts between columns: each pair is a text and the column behind it; None at the end.
+CaptionTemplate: TypeAlias = tuple[tuple[str, str | None], ...]
+
+
+def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
+    """Read a template such as "{prompt}, {style}". Raises JobError for an unknown column."""
+    example = 'write it as "{prompt}, {style}", with {{ and }} for braces'
+    try:
+        parsed = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
+    for _, name, form, conversion in parsed:
+        if name is not None and (form or conversion):
+            raise JobError(
+                f"caption: {name!r} has a format, and format specs like {{x:.2f}} are not allowed",
+                "use only the name of a column",
+            )
+        if name is not None and name not in known:
+            raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, known))
+    return tuple((before, name) for before, name, _, _ in parsed)
+
+
+def prompt_of(row: Mapping[str, Any]) -> str:
+    """Return what the row was rendered from; "" where that is not a text."""
+    prompt = row.get(PROMPT_COLUMN)
+    if prompt is None:  # of a version without the column
+        prompt = told_arguments(row).get(PROMPT_COLUMN)
+    return prompt if isinstance(prompt, str) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What is added. picks: by row_id. adds_prompt: the prompts, which the records have no column for."""
+
+    picks: Mapping[str, Pick]
+    template: CaptionTemplate | None
+    adds_prompt: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns, in the order in which they are added."""
+        are_added = {
+            PROMPT_COLUMN: self.adds_prompt,
+            CAPTION: self.template is not None,
+            STARS: any(pick.stars is not None for pick in self.picks.values()),
+            NOTE: any(pick.note for pick in self.picks.values()),
+        }
+        return tuple(name for name, is_added in are_added.items() if is_added)
+
+    @property
+    def caption_columns(self) -> list[str]:
+        return [name for _, name in self.template or () if name is not None]
+
+    def renamed(self, column: str) -> str:
+        """Return the name of a record's column in the export."""
+        return f"{column}_of_row" if column in self.names else column
+
+    def add_to(self, table: pa.Table) -> pa.Table:
+        """Return the table with these columns; of the records, one with such a name ends in `_of_row`."""
+        read = {"row_id", PROMPT_COLUMN, "arguments", *self.caption_columns}
+        rows = rows_of(table.select([name for name in table.column_names if name in read]), RECORDS)
+        table = table.rename_columns([self.renamed(name) for name in table.column_names])
+        for name in self.names:
+            kind = pa.int64() if name == STARS else pa.string()
+            cells = [_encodable(self._cell(name, row)) for row in rows]
+            table = table.append_column(name, pa.array(cells, kind))
+        return table
+
+    def _cell(self, name: str, row: Mapping[str, Any]) -> str | int | None:
+        if name in (STARS, NOTE):
+            pick = self.picks.get(row["row_id"], Pick())
+            return pick.stars if name == STARS else pick.note
+        if name == CAPTION and self.template is not None:
+            known = {PROMPT_COLUMN: prompt_of(row), **row}
+            return "".join(before + _text(known, name) for before, name in self.template)
+        return prompt_of(row)
+
+
+def _encodable(cell: str | int | None) -> str | int | None:
+    """Return a text of whole characters: JSON may hold halves of them, and Arrow none."""
+    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
+
+
+def _text(row: Mapping[str, Any], name: str | None) -> str:
+    """Return a cell in a caption; a null is an empty text."""
+    value = None if name is None else row[name]
+    return "" if value is None else str(value)
+
+
+def picked(
+    picks: str | Path | Collection[str] | None, storage_options: Mapping[str, Any]
+) -> dict[str, Pick] | None:
+    """Return row_ids that are given, or are in a file with their stars and notes; None for all rows."""
+    if picks is None:
+        return None
+    if isinstance(picks, str | Path):
+        return _read_picks(str(picks), storage_options)
+    return {row_id: Pick() for row_id in picks}
+
+
+def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pick]:
+    """Return the rows that a JSONL file names, each line by its `row_id`, but for those with 0 stars.
+
+    place: a path or a URL.
+    """
+    folder, _, name = place.rpartition("/")
+    store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
+    try:
+        content = store.read(name, _MAX_BYTES + 1)
+        if name == PICKS and store.list(PICK_FILES):  # where servers keep more
+            content = gathered_picks(store)
+    except FileNotFoundError:
+        raise JobError(
+            f"picks: {place} is not there", "save it from the gallery, or check its path"
+        ) from None
+    if len(content) > _MAX_BYTES:
+        raise JobError(f"picks: {place} has more than {_MAX_BYTES:,} bytes", "split it, or use --where")
+    lines = enumerate(content.splitlines(), start=1)
+    rows = dict(_pick(line, f"{place} line {number}") for number, line in lines if line.strip())
+    chosen = {row_id: pick for row_id, pick in rows.items() if pick.stars != 0}
+    if not chosen:
+        raise JobError(f"picks: {place} has no row with a star", 'write lines as {"row_id": "..."}')
+    return chosen
+
+
+def _pick(line: bytes, where: str) -> tuple[str, Pick]:
+    try:
+        found = parse_json(line)
+    except ValueError as error:
+        raise JobError(f"picks: {where} is not JSON: {error}", 'write lines as {"row_id": "..."}') from None
+    row_id = found.get("row_id") if isinstance(found, dict) else None
+    if not isinstance(row_id, str) or not re.fullmatch(ROW_ID.strip("^$"), row_id, re.ASCII):
+        raise JobError(f"picks: {where} has no row_id of 32 hex digits", "take it from a record")
+    stars, note = found.get("stars"), found.get("note")
+    if stars is not None and (type(stars) is not int or not 0 <= stars <= _MAX_STARS):
+        raise JobError(f"picks: {where}: stars is {stars!r}", f"use a whole number from 0 to {_MAX_STARS}")
+    if note is not None and not isinstance(note, str):
+        raise JobError(f"picks: {where}: note is {note!r}", "write the note as text, or rename the key")
+    return row_id, Pick(stars=stars, note=note)

@@ -1,0 +1,327 @@
+"""From the records of an output to a table of Iceberg, Delta Lake or Lance: what is new, in one commit.
+
+Clips stay where they are: the table's `uri` names them. Which parts of records a table has is written in the
+commit that brings them, so an export that is killed leaves all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.show.watch import Watch, wait_for
+from framefleet.pipeline.errors import JobError, ServiceError
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.layout import SCORES
+from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
+from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
+from framefleet.pipeline.outputs.parts.records import plain_name
+from framefleet.pipeline.outputs.parts.seals import is_sealed, live_parts, sealed_of
+from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
+from framefleet.plugins.export.plan import NOTES
+
+CATALOG = "iceberg:"  # before the name of a table in a catalog of pyiceberg's own configuration
+_NAME = "framefleet.records"  # of an Iceberg table in a folder
+_OTHER = "choose another place, or empty this one"
+_OURS = {NOTES, "catalog.db"}  # in a folder that holds no table yet
+# What fsspec's S3 calls it, and what the libraries written in Rust do.
+_S3 = {
+    "key": "aws_access_key_id",
+    "secret": "aws_secret_access_key",
+    "token": "aws_session_token",
+    "endpoint_url": "aws_endpoint_url",
+    "region_name": "aws_region",
+}
+
+_CLAIM = f"{NOTES}/table.json"
+_IDENTITY = ("output", "where")  # of a table: where they differ, it is another one
+_TRANSACTIONS = 1000  # of Lance that are looked through for our newest: others compact and index tables
+
+TableState = dict[str, Any]
+
+
+class OpenTable(Protocol):
+    """A table that others read. Every write is one commit, which holds the new state."""
+
+    def state(self) -> TableState | None:
+        """Return what the newest commit of ours says; None where there is no table."""
+
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
+        """is_more: besides those that are there; else in their place."""
+
+
+def export_table(
+    store: Store, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
+) -> int:
+    """Bring the table at `to` up to date with the records; return how many rows it has been given.
+
+    New records are appended. Where earlier ones have changed or gone, or there are new scores or columns, the
+    table is written anew, still in one commit. Raises JobError for another's table and for types that the
+    format cannot hold, and ServiceError where the commit fails.
+    """
+    choice.check_table()
+    assert choice.format in OPEN
+    with ExitStack() as stack:
+        if not to.startswith(CATALOG):
+            place = Store(to, options)
+            stack.enter_context(DriverLock(place.below(NOTES)))
+        wait_for(watch, "reading the records")
+        parts = live_parts(store)
+        schema = _table_schema(store, parts, choice)
+        table = OPEN[choice.format](to, dict(options))
+        now = _state_of(store, choice, parts, schema)
+        then = table.state()
+        if then is not None:
+            _check_same(to, then, now)
+        elif not to.startswith(CATALOG):
+            _claim(place, now)
+        is_more = then is not None and _only_more(store, then, now, parts)
+        new = [part for part in parts if is_more and not is_sealed(part, then["parts"])] if then else parts
+        if is_more and not new:
+            return 0
+        wait_for(watch, f"writing {to}")
+        num_rows, wrong = 0, list[JobError]()
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal num_rows
+            try:
+                for batch in _rows(store, schema, choice.where, new if is_more else parts):
+                    num_rows += len(batch)
+                    yield batch
+            except JobError as error:  # which the library hides
+                wrong.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(schema, counted())
+        try:
+            table.write(reader, json.dumps(now), is_more=is_more)
+        except (JobError, ServiceError):
+            raise
+        except Exception as error:  # each library has its own, and those of what it is built on
+            said = public_text(f"{type(error).__name__}: {error}")
+            if wrong:
+                raise wrong[0] from error
+            if isinstance(error, ValueError | TypeError | NotImplementedError | pa.ArrowException):
+                raise JobError(
+                    f"{choice.format} cannot hold these records: {said}", "leave a column out with --columns"
+                ) from error
+            raise ServiceError(f"{to} could not be written: {said}", "run the same command again") from error
+        return num_rows
+
+
+def _rows(store: Store, schema: pa.Schema, where: str | None, parts: list[Part]) -> Iterator[pa.RecordBatch]:
+    for found in records_where(store, schema.names, where, parts):
+        missing = [field for field in schema if field.name not in found.column_names]
+        for field in missing:
+            found = found.append_column(field, pa.nulls(len(found), field.type))
+        try:
+            table = found.select(schema.names).cast(schema)
+        except pa.ArrowException as error:  # a number beyond int64, the largest of all three formats
+            raise JobError(
+                f"a record has a value that the table cannot hold: {error}", "leave it out with --columns"
+            ) from error
+        yield from table.to_batches()
+
+
+def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.Schema:
+    """Return the columns, in types that all three formats have."""
+    is_all = choice.columns in (None, ALL_COLUMNS)
+    columns = None if is_all else list(dict.fromkeys(["row_id", *(choice.columns or ())]))
+    known = record_schema_of(store, parts, columns=columns)
+    by_name: dict[str, str] = {}  # of records that earlier versions wrote, some may be one to these formats
+    for name in known.names:
+        if (other := by_name.setdefault(plain_name(name), name)) != name:
+            raise JobError(
+                f"records have the columns {other!r} and {name!r}, which differ in case alone",
+                "leave one of them out with --columns",
+            )
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in known])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_null(kind):
+        return pa.string()
+    return pa.int64() if pa.types.is_unsigned_integer(kind) else kind
+
+
+def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.Schema) -> TableState:
+    said = {
+        "output": store.url_of(""),
+        "where": choice.where,
+        "columns": str(schema),
+        "parts": sealed_of(parts),
+        "scores": [part.path for part in parts_in(store, SCORES)],
+        "others": [part.path for part in parts if not part.run],  # that people have put there
+    }
+    found: TableState = json.loads(json.dumps(said))
+    return found
+
+
+def _only_more(store: Store, then: TableState, now: TableState, parts: list[Part]) -> bool:
+    """Tell whether the rows that the table has are still right, so that only others are to be added."""
+    if any(then.get(name, []) != now[name] for name in ("columns", "scores", "others")):
+        return False
+    there = {(part.run, part.number) for part in parts}
+    wanted = {
+        (run, number)
+        for run, stretches in then["parts"].items()
+        for first, last in stretches
+        for number in range(first, last + 1)
+    }
+    new = {part.path for part in parts if not is_sealed(part, then["parts"])}
+    return wanted <= there and not new & set(doubled_rows(store, parts).values())
+
+
+def _claim(place: Store, now: TableState) -> None:
+    """Note whose first commit begins there, so that it can begin again. Raises JobError for another's."""
+    ours = {name: now[name] for name in _IDENTITY}
+    try:
+        theirs = read_json(place, _CLAIM, TypeAdapter(dict[str, Any]), fix=_OTHER)
+    except FileNotFoundError:
+        theirs = ours
+        if any(path.partition("/")[0] not in _OURS for path in place.list("")):
+            raise JobError(f"{place.url_of('')} holds other files", _OTHER) from None
+        place.write(_CLAIM, json.dumps(ours).encode())
+    _check_same(place.url_of(""), theirs, ours)
+
+
+def _check_same(to: str, theirs: TableState, ours: TableState) -> None:
+    if other := [name for name in _IDENTITY if theirs.get(name) != ours[name]]:
+        raise JobError(f"{to} has the records of another export: {', '.join(other)} differ", _OTHER)
+
+
+class _Delta:
+    def __init__(self, to: str, options: dict[str, Any]) -> None:
+        self._library = _library("deltalake", "delta")
+        self._to, self._options = _place(to), _rust_options(options)
+
+    def state(self) -> TableState | None:
+        if not self._library.DeltaTable.is_deltatable(self._to, self._options):
+            return None
+        table = self._library.DeltaTable(self._to, storage_options=self._options)
+        return _newest(commit.get("framefleet") for commit in table.history())
+
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
+        self._library.write_deltalake(
+            self._to,
+            rows,
+            mode="append" if is_more else "overwrite",
+            schema_mode="merge" if is_more else "overwrite",
+            storage_options=self._options,
+            commit_properties=self._library.CommitProperties(custom_metadata={"framefleet": state}),
+        )
+
+
+class _Lance:
+    def __init__(self, to: str, options: dict[str, Any]) -> None:
+        self._library = _library("lance", "lance")
+        self._to, self._options = _place(to), _rust_options(options)
+
+    def state(self) -> TableState | None:
+        try:
+            table = self._library.dataset(self._to, storage_options=self._options)
+        except ValueError:  # there is none
+            return None
+        done = filter(None, table.get_transactions(_TRANSACTIONS))
+        return _newest(one.transaction_properties.get("framefleet") for one in done)
+
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
+        self._library.write_dataset(
+            rows,
+            self._to,
+            mode="append" if is_more else "overwrite",
+            storage_options=self._options,
+            transaction_properties={"framefleet": state},
+        )
+
+
+class _Iceberg:
+    """In a catalog of the user's, or in a folder of this machine, whose catalog is a file of SQLite."""
+
+    def __init__(self, to: str, options: dict[str, Any]) -> None:
+        load_catalog = _library("pyiceberg.catalog", "iceberg").load_catalog
+
+        if to.startswith(CATALOG):
+            catalog, _, self._name = to.removeprefix(CATALOG).partition(".")
+            if "." not in self._name:
+                raise JobError(f"{to} names no table", "write iceberg:CATALOG.NAMESPACE.TABLE")
+            self._catalog = load_catalog(catalog)
+            return
+        folder = _place(to)
+        if "://" in folder:
+            raise JobError(
+                f"{to} is not a folder of this machine, and Iceberg needs a catalog for it",
+                "configure the catalog for pyiceberg, and write iceberg:CATALOG.NAMESPACE.TABLE",
+            )
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._name = _NAME
+        uri = f"sqlite:///{folder}/catalog.db"
+        self._catalog = load_catalog("framefleet", type="sql", uri=uri, warehouse=folder)
+
+    def state(self) -> TableState | None:
+        if not self._catalog.table_exists(self._name):
+            return None
+        commits = reversed(self._catalog.load_table(self._name).snapshots())
+        return _newest(one.summary.additional_properties.get("framefleet") for one in commits if one.summary)
+
+    def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
+        said = {"framefleet": state}
+        if not self._catalog.table_exists(self._name):
+            self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
+            with self._catalog.create_table_transaction(self._name, rows.schema) as transaction:
+                transaction.append(rows, snapshot_properties=said)
+            return
+        if is_more:
+            self._catalog.load_table(self._name).append(rows, snapshot_properties=said)
+            return
+        with self._catalog.load_table(self._name).transaction() as transaction:
+            with transaction.update_schema() as update:
+                update.union_by_name(rows.schema)
+            transaction.overwrite(rows, snapshot_properties=said)
+
+
+OPEN: Mapping[str, Callable[[str, dict[str, Any]], OpenTable]] = {
+    "iceberg": _Iceberg,
+    "delta": _Delta,
+    "lance": _Lance,
+}
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise JobError(
+            f"exports to {extra} need {name}: {error}", f"pip install 'framefleet[{extra}]'"
+        ) from error
+
+
+def _newest(states: Iterator[str | None]) -> TableState | None:
+    """Return the first state. A table that has none is somebody else's: {} differs from any of ours."""
+    found = next(filter(None, states), None)
+    return json.loads(found) if found else {"output": None, "where": None}
+
+
+def _place(to: str) -> str:
+    """Return a path or URL as the libraries take it."""
+    return to if "://" in to else str(Path(to).resolve())
+
+
+def _rust_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return options of fsspec's S3 as libraries written in Rust name them; others as they are."""
+    flat = {**options, **(options.get("client_kwargs") or {})}
+    named = {_S3.get(name, name): value for name, value in flat.items() if not isinstance(value, dict)}
+    if str(named.get("aws_endpoint_url", "")).startswith("http://"):
+        named["allow_http"] = True
+    return {name: str(value) for name, value in named.items()}

@@ -1,0 +1,114 @@
+"""From a finished export to a dataset of the Hugging Face hub, a few files with each commit.
+
+Token and endpoint are huggingface_hub's: `hf auth login`, HF_TOKEN, HF_ENDPOINT.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+from framefleet.jobs.show.watch import Watch, wait_for
+from framefleet.pipeline.errors import JobError, ServiceError
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.card import CROISSANT, DATASET_CARD
+from framefleet.plugins.export.plan import NOTES
+
+_COMMIT_FILES, _COMMIT_BYTES = 200, 1 << 30  # a commit takes seconds; what it takes lies on the disk here
+_NO_RIGHT = (401, 403, 404)  # the hub says of what may not be written that it is not there
+
+
+class Hub:
+    """A dataset of the hub, made if it is not there."""
+
+    def __init__(self, name: str, *, is_private: bool = False) -> None:
+        """Raises JobError for a name that is none, and where this user may not write."""
+        disable_progress_bars()
+        self._name, self._api = name, HfApi()
+        if name.count("/") != 1:
+            raise JobError(f"push: {name!r} is not a dataset name of the hub", "write it as org/name")
+        try:
+            self._api.create_repo(name, repo_type="dataset", private=is_private or None, exist_ok=True)
+        except Exception as error:  # the client raises what its HTTP library does
+            _refuse(name, error)
+
+    def push(self, place: Store, watch: Watch) -> str:
+        """Put every file of an export there, in its order; return the dataset's URL.
+
+        What the hub has already it does not take again, so a push that was interrupted goes on. A card that
+        is there stays.
+        """
+        stored, kept = place.details(""), {DATASET_CARD, CROISSANT} & self._files()
+        sizes = {
+            path: stored[path].size
+            for path in sorted(stored)
+            if not path.startswith(f"{NOTES}/") and path not in kept
+        }
+        num_pushed = 0
+        for paths in _commits(sizes):
+            wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files done")
+            self._commit(place, paths)
+            num_pushed += len(paths)
+        return f"{self._api.endpoint}/datasets/{self._name}"
+
+    def _files(self) -> set[str]:
+        try:
+            found = self._api.dataset_info(self._name).siblings or []
+        except Exception as error:  # as above
+            _refuse(self._name, error)
+        return {file.rfilename for file in found}
+
+    def _commit(self, place: Store, paths: list[str]) -> None:
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            files = [Path(folder, str(number)) for number in range(len(paths))]
+            for path, file in zip(paths, files, strict=True):
+                place.download(path, file)
+            added = [
+                CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
+                for path, file in zip(paths, files, strict=True)
+            ]
+            try:
+                self._api.create_commit(
+                    self._name, added, repo_type="dataset", commit_message=f"{paths[0]} to {paths[-1]}"
+                )
+            except Exception as error:  # as above
+                _refuse(self._name, error)
+
+
+def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
+    """Yield the paths of each commit."""
+    paths: list[str] = []
+    num_bytes = 0
+    for path, size in sizes.items():
+        if paths and (len(paths) == _COMMIT_FILES or num_bytes + size > _COMMIT_BYTES):
+            yield paths
+            paths, num_bytes = [], 0
+        paths, num_bytes = [*paths, path], num_bytes + size
+    if paths:
+        yield paths
+
+
+def _refuse(name: str, error: Exception) -> NoReturn:
+    """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
+    said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
+    if isinstance(error, HFValidationError):
+        raise JobError(
+            f"push: {name!r} is not a dataset name of the hub: {said}", "write it as org/name"
+        ) from None
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:
+        raise JobError(
+            f"push: no right to write to {name} on the hub: {said}",
+            "log in with `hf auth login`, or set HF_TOKEN to a token that may write there",
+        ) from None
+    raise ServiceError(
+        f"push: the hub did not accept {name}: {said}",
+        "check the connection and HF_ENDPOINT, then run the same command again to continue",
+    ) from None

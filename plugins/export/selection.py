@@ -1,0 +1,259 @@
+"""In: an output and what is chosen of it. Out: its records, cut into shards, and the bytes of their clips.
+
+Clips are read side by side, and each is compared with its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_names import Part
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
+from framefleet.pipeline.outputs.query import check_where, records_where
+from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip, sound_content
+from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
+from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
+
+# Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
+_LEAN = frozenset(
+    {"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s"}
+    | {"license", "model_name"}
+)
+
+_DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
+
+CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
+_PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+CLIPS_AT_ONCE = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
+_PIECES_AHEAD = 1  # while one is written the next is read
+
+
+def split_of(prompt: str, validation: float) -> Split:
+    """Return the split of all rows with this prompt. Depends on nothing else, so a growing output keeps it.
+
+    validation: the expected share of prompts, 0 to 1.
+    """
+    number = int.from_bytes(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[:8])
+    return "validation" if number < validation * 2**64 else "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some rows of a shard, in their order. split: None where there is none."""
+
+    shard: int
+    split: Split | None
+    rows: pa.Table
+
+    def digest(self, digest: hashlib._Hash) -> None:
+        """Add which clips these are."""
+        for row_id, sha256 in zip(
+            self.rows["row_id"].to_pylist(), self.rows["media_sha256"].to_pylist(), strict=True
+        ):
+            digest.update(f"{row_id} {sha256}\n".encode())
+
+
+class Selection:
+    """The records of an output that are chosen, in the order in which they were committed.
+
+    parts: those that were there when the export began; the output may grow.
+    """
+
+    def __init__(self, store: Store, choice: ExportChoice, parts: Sequence[Part]) -> None:
+        """Raises JobError for columns and conditions that its records do not have, and where it has none."""
+        self._store, self._choice, self._parts = store, choice, parts
+        known = record_schema_of(store, parts)
+        if not store.list(RECORDS):
+            raise Output(store).no_records()
+        if choice.where is not None:
+            check_where(known, choice.where)
+        self._labels = Labels(
+            picks=choice.picks or {},
+            template=None
+            if choice.caption is None
+            else read_template(choice.caption, {*known.names, PROMPT_COLUMN}),
+            adds_prompt=choice.columns is None and PROMPT_COLUMN not in known.names,
+        )
+        kept = self._kept(known.names)
+        self.schema = pa.schema([known.field(name) for name in kept])
+        self.added = self._labels.names
+        self.columns = (*map(self._labels.renamed, kept), *self.added)
+        self.left_out = tuple(name for name in known.names if name not in kept)
+        self._texts = tuple(name for name in (PROMPT_COLUMN, "arguments") if name in known.names)
+        self._duplicates: pa.Array = pa.array([], pa.string())
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns with their types."""
+        added = (pa.field(name, pa.int64() if name == STARS else pa.string()) for name in self.added)
+        kept = zip(self.schema, self.columns, strict=False)
+        return [*(field.with_name(name) for field, name in kept), *added]
+
+    def nothing_chosen(self) -> JobError:
+        """Return the error for a choice without a row."""
+        if self._choice.picks is None or self._choice.where is not None:
+            return JobError("no row is chosen", "loosen --where, or choose other rows")
+        drafts = Output(self._store).drafts
+        fix = f"picks of drafts belong to {drafts.url}; " if drafts else ""
+        problem = f"none of the picks is a clip of {self._store.url_of('')}"
+        return JobError(problem, f"{fix}pick clips in this output's own gallery")
+
+    def leave_out(self, row_ids: Collection[str]) -> None:
+        """Choose none of these rows."""
+        self._duplicates = pa.array(row_ids, pa.string())
+
+    def pieces(self, *, is_whole: bool = False) -> Iterator[Piece]:
+        """Yield the chosen rows: `CLIP_COLUMNS` of each. is_whole: also `columns`, and those of prompts."""
+        next_shard = 0
+        for split in (None,) if self._choice.validation is None else SPLITS:
+            for piece in self._cut(self._tables(split, is_whole), split, next_shard):
+                next_shard = piece.shard + 1
+                yield piece
+
+    def _kept(self, known: Sequence[str]) -> list[str]:
+        """Return the columns of the records that are handed on."""
+        asked = self._choice.columns
+        if asked is None:
+            names = lean_columns(self._store, self._parts)
+        else:
+            names = tuple(known) if asked == ALL_COLUMNS else asked
+        for name in names:
+            if name not in known and name not in self._labels.names:
+                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known))
+        return [name for name in dict.fromkeys(("row_id", *names)) if name in known]
+
+    def _tables(self, split: Split | None, is_whole: bool) -> Iterator[pa.Table]:
+        whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
+        texts = self._texts if is_whole or split else ()
+        names = dict.fromkeys((*CLIP_COLUMNS, *texts, *(name for name in whole if name != PROMPT_COLUMN)))
+        for table in records_where(self._store, names, self._choice.where, self._parts):
+            rows = self._chosen(table, split).select(list(names))
+            yield self._labels.add_to(rows) if is_whole else rows
+
+    def _chosen(self, table: pa.Table, split: Split | None) -> pa.Table:
+        if self._choice.picks is not None:
+            table = table.filter(pc.is_in(table["row_id"], pa.array(self._choice.picks, pa.string())))
+        table = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
+        if split is None or self._choice.validation is None:
+            return table
+        rows = table.select(["row_id", *self._texts]).to_pylist()
+        # A row without a prompt has nothing in common with others.
+        prompts = [prompt_of(row) or row["row_id"] for row in rows]
+        return table.filter([split_of(prompt, self._choice.validation) == split for prompt in prompts])
+
+    def _cut(self, tables: Iterator[pa.Table], split: Split | None, shard: int) -> Iterator[Piece]:
+        """Yield pieces that end where a shard does: by rows and bytes alone, so always the same ones."""
+        num_rows = num_bytes = 0
+        for table in tables:
+            start = in_piece = 0
+            sizes = table["bytes"].to_pylist()
+            for end, size in enumerate(sizes):
+                self._check_size(table, end, size)
+                is_full = num_rows == self._choice.shard_rows or (
+                    num_rows and num_bytes + size > self._choice.shard_mb * 1_000_000
+                )
+                if end > start and (is_full or end - start == _PIECE_ROWS or in_piece + size > _PIECE_BYTES):
+                    yield Piece(shard=shard, split=split, rows=table.slice(start, end - start))
+                    start, in_piece = end, 0
+                if is_full:
+                    shard, num_rows, num_bytes = shard + 1, 0, 0
+                num_rows, num_bytes, in_piece = num_rows + 1, num_bytes + size, in_piece + size
+            if start < len(sizes):
+                yield Piece(shard=shard, split=split, rows=table.slice(start))
+
+    def _check_size(self, table: pa.Table, place: int, size: int) -> None:
+        if not 0 <= size <= MAX_CLIP_BYTES:
+            row_id = table["row_id"][place].as_py()
+            raise not_ours(
+                self._store.url_of(RECORDS),
+                f"the clip of {row_id} has {size:,} bytes",
+                f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
+            )
+
+
+def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
+    """Return the columns about the clip itself: prompt, seed, size, scores, and labels from the user's table.
+
+    Of framefleet's own columns and the pipeline's arguments those of `_LEAN`, so no model's place and no
+    machine's name; and those that tell rows apart, as what was swept. Reads the records once. A column
+    without any value is left out.
+    """
+    names = record_schema_of(store, parts).names
+    deciding = [name for name in names if name in _DECIDING]
+    maybe = [name for name in names if name not in RECORD_FIELDS.names or name in _LEAN or name in deciding]
+    filled: set[str] = set()
+    arguments, others = _Values(), _Values()
+    for table in record_tables(store, [*maybe, "arguments"], parts):
+        filled |= {name for name in maybe if table[name].null_count < len(table)}
+        for text in table["arguments"].unique().to_pylist():
+            arguments.add(told_arguments({"arguments": text}))
+        for row in table.select(deciding).group_by(deciding).aggregate([]).to_pylist():
+            others.add(row)
+    wanted = _LEAN | arguments.varying | others.varying
+    own = arguments.first.keys() | {*deciding}
+    chosen = tuple(name for name in maybe if name in filled and (name in wanted or name not in own))
+    # Lists and mappings have no column of their own.
+    return (*chosen, "arguments") if arguments.varying - {*names, PROMPT_COLUMN} else chosen
+
+
+class _Values:
+    """Which keys of many mappings do not have one value in all of them. Memory is flat."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, str] = {}
+        self.varying: set[str] = set()
+        self._is_empty = True
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        if not self._is_empty:
+            self.varying |= values.keys() ^ self.first.keys()
+        for name in values.keys() - self.varying:
+            text = canonical_json(values[name])
+            if self.first.setdefault(name, text) != text:
+                self.varying.add(name)
+        self.first |= dict.fromkeys(self.varying - self.first.keys(), "")
+        self._is_empty = False
+
+
+def read_clips(
+    store: Store, pieces: Iterable[Piece], readers: ThreadPoolExecutor
+) -> Iterator[tuple[Piece, list[bytes | Damage]]]:
+    """Yield each piece with its clips; of one that is not as its record says what is wrong with it."""
+    waiting: deque[tuple[Piece, list[Future[bytes | Damage]]]] = deque()
+    for piece in pieces:
+        rows = piece.rows.select(list(CLIP_COLUMNS)).to_pylist()
+        waiting.append((piece, [readers.submit(_clip, store, row) for row in rows]))
+        if len(waiting) > _PIECES_AHEAD:
+            yield _done(*waiting.popleft())
+    while waiting:
+        yield _done(*waiting.popleft())
+
+
+def _done(piece: Piece, reads: list[Future[bytes | Damage]]) -> tuple[Piece, list[bytes | Damage]]:
+    return piece, [read.result() for read in reads]
+
+
+def _clip(store: Store, record: dict[str, Any]) -> bytes | Damage:
+    file = recorded_clip(record)
+    found = sound_content(store, file)
+    return found if isinstance(found, bytes) else Damage(kind=found, path=file.path, row_id=record["row_id"])

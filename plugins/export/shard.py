@@ -1,0 +1,271 @@
+"""Shards take rows with their clips: a tar, a Parquet file or a folder, there when it is finished."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.parts.parts import rows_of
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.labels import CAPTION, prompt_of
+from framefleet.plugins.export.selection import Split
+
+Feature = Literal["video", "image", "audio", "clip"]
+# As the `datasets` library sorts endings; clip: several, or what it has no name for.
+_FEATURES: dict[Feature, frozenset[str]] = {
+    "video": frozenset({".mp4", ".mkv", ".webm"}),
+    "image": frozenset({".png", ".webp", ".gif"}),
+    "audio": frozenset({".flac", ".wav"}),
+}
+# Of these the library makes clips.
+_FILE_NAME = re.compile("(.*_)?file_names?")
+_CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where shards go and what they have in common. columns: of each row. added: those the export made.
+
+    scratch: a folder for what is under way. copiers: threads, where a shard is many files.
+    """
+
+    place: Store
+    columns: tuple[str, ...]
+    added: frozenset[str]
+    feature: Feature
+    scratch: Path
+    copiers: ThreadPoolExecutor
+
+
+class ShardWriter(ABC):
+    """One shard. Of one that is not finished no reader sees anything that it takes for data."""
+
+    def __init__(self, target: Target, name: str) -> None:
+        """Begin it. name: its split and number, e.g. shard-000000 or train-000000."""
+        self._target, self._name = target, name
+        self._file = target.scratch / name  # its last file, while it is under way
+        self._writer: Any = None  # of the file, opened by whoever writes first
+
+    @staticmethod
+    @abstractmethod
+    def path_of(name: str) -> str:
+        """Return where it is, or its last file, when it is finished."""
+
+    @abstractmethod
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        """Take rows, which have all columns that records may have, and the clip of each."""
+
+    def finish(self) -> None:
+        """Put it where readers look."""
+        self._writer.close()
+        self._target.place.upload(self.path_of(self._name), self._file)
+        self._file.unlink()
+
+
+def feature_of(endings: frozenset[str]) -> Feature:
+    """Return what the clips are to the `datasets` library."""
+    return next((feature for feature, known in _FEATURES.items() if endings <= known), "clip")
+
+
+def file_name(row: dict[str, str]) -> str:
+    """Return what the clip of a row is called: its row_id and the ending of its format."""
+    return row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes)
+
+
+def file_names(rows: pa.Table) -> list[str]:
+    return [file_name(row) for row in rows.select(["row_id", "path", "uri"]).to_pylist()]
+
+
+def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:
+    """Return the columns that are handed on, as types that `datasets` has.
+
+    One whose name the format needs for itself ends in `_of_row`.
+    """
+    names = [f"{name}_of_row" if name in taken else name for name in columns]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JobError(f"columns: two would be called {twice!r}", "leave one of them out with --columns")
+    handed_on = rows.select(list(columns)).rename_columns(names)
+    kinds = [readable_type(kind) for kind in handed_on.schema.types]
+    return handed_on.cast(pa.schema(list(zip(names, kinds, strict=True))))
+
+
+def readable_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type that `datasets` has for the same values: it knows neither maps nor others' own types."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return readable_type(kind.storage_type)
+    if pa.types.is_map(kind):
+        entry = pa.struct([("key", readable_type(kind.key_type)), ("value", readable_type(kind.item_type))])
+        return pa.list_(entry)
+    if pa.types.is_struct(kind):
+        inner = (kind.field(number) for number in range(kind.num_fields))
+        return pa.struct([field.with_type(readable_type(field.type)) for field in inner])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(readable_type(kind.value_type), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(readable_type(kind.value_type))
+    return pa.list_(readable_type(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
+    """Raise JobError for clips of which `load_dataset` does not make one feature, and for others' files."""
+    if feature == "clip" or ".webm" in endings:  # which it takes for sound
+        raise JobError(
+            f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
+            "use --format parquet or webdataset; or choose clips of one format with --where",
+        )
+
+    for column in columns:
+        if _names_files(column.type):  # by itself it is renamed
+            raise JobError(
+                f"column {column.name!r} has fields that datasets takes for names of files",
+                "leave it out with --columns",
+            )
+
+
+def _names_files(kind: pa.DataType) -> bool:
+    """Return whether a field in a struct, at any depth, has a name by which the library opens files."""
+    inner = [kind.field(number) for number in range(kind.num_fields)]
+    return any(_FILE_NAME.fullmatch(field.name) or _names_files(field.type) for field in inner)
+
+
+class FolderShard(ShardWriter):
+    """A folder that `datasets.load_dataset` opens: files, and `metadata.parquet` about them.
+
+    Clips go first: until `metadata.parquet` is there, nothing names them.
+    """
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{_folder(name)}/metadata.parquet"
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        target, names = self._target, file_names(rows)
+        paths = [f"{_folder(self._name)}/{name}" for name in names]
+        list(target.copiers.map(target.place.write, paths, clips))
+        taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
+        table = own_columns(rows, target.columns, taken=taken)
+        table = table.add_column(0, "file_name", pa.array(names))
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+
+def _folder(name: str) -> str:
+    """Return data/000000, or data/train/000000: `datasets` reads the split from the path."""
+    split, _, number = name.partition("-")
+    return f"data/{number}" if split == "shard" else f"data/{split}/{number}"
+
+
+def folder_patterns(splits: Iterable[Split | None]) -> dict[str, str]:
+    """Return which files each split has; all are of `train` where there are no splits."""
+    return {split or "train": f"data/{f'{split}/' if split else ''}*/*" for split in splits}
+
+
+class ParquetShard(ShardWriter):
+    """A Parquet file with the clips in it: structs `{bytes, path}`, as `datasets` has them.
+
+    A row group is what is added at one time. `datasets` and the hub show the clips by their feature.
+    """
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.parquet"
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        feature = self._target.feature
+        paths = file_names(rows)
+        cells = pa.StructArray.from_arrays(
+            [pa.array(clips, pa.binary()), pa.array(paths)], fields=list(_CLIP)
+        )
+        table = own_columns(rows, self._target.columns, taken=[feature])
+        table = table.append_column(pa.field(feature, _CLIP), cells)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._file,
+                table.schema.with_metadata(_said(feature)),
+                compression={name: "zstd" for name in _leaves(table.schema)} | {f"{feature}.bytes": "none"},
+                use_dictionary=[name for name in table.column_names if name != feature],
+            )
+        self._writer.write_table(table, row_group_size=len(table))
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Return the columns as Parquet names them, nested ones by their leaves."""
+    parquet = pq.ParquetFile(_empty(schema)).schema
+    return [parquet.column(index).path for index in range(len(parquet))]
+
+
+def _empty(schema: pa.Schema) -> pa.BufferReader:
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    return pa.BufferReader(sink.getvalue())
+
+
+def _said(feature: str) -> dict[str, str]:
+    """Return the metadata from which `datasets` knows that a struct is a video."""
+    features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+class TarShard(ShardWriter):
+    """A tar that the webdataset library reads: `<row_id>.mp4`, `.json`, `.txt` for each row.
+
+    Members have no owner and no time: equal rows give equal bytes.
+    """
+
+    def __init__(self, target: Target, name: str) -> None:
+        super().__init__(target, name)
+        self._writer = tarfile.open(self._file, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.tar"
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        named = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
+        for row, name, clip in named:
+            values = {column: row[column] for column in self._target.columns}
+            self._write(name, clip)
+            self._write(f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode())
+            text = row[CAPTION] if CAPTION in self._target.added else prompt_of(row)
+            self._write(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
+
+    def _write(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self._writer.addfile(member, io.BytesIO(content))
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has of a cell: times as ISO 8601, bytes as base64, no number for what is none."""
+    match value:
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
+        case datetime() | date() | time():
+            return value.isoformat()
+        case None | bool() | int() | str():
+            return value
+        case _:  # a decimal, a length of time
+            return str(value)

@@ -1,0 +1,292 @@
+"""From an output to the page in its folder `gallery/` that shows it, and is up to date after every call.
+
+    gallery/index.html, *.css, *.js    the page (`page/`)
+    gallery/manifest.js                how many rows, which columns, which blocks
+    gallery/data/<digest>.js           blocks: values of one column, named by what is in them
+    gallery/axes.json                  the axes that were asked for, so that the next call keeps them
+    gallery/version.js                 what an open page looks at, to see that there is more
+
+Written in such an order that a page finds all that its manifest names. Derived: it may be deleted. A page
+that is there may be anybody's, whose scripts would run: what stays of it was compared with ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from framefleet.jobs.job.job_json import gpus_per_worker
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, GALLERY, PREVIEWS, RECORDS, SCORES
+from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.media.media import preview_of
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.record_files import FRAMES_OF, recorded_frames
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
+from framefleet.plugins.pages.gallery.rows import roles_in, shown_failures, shown_records
+
+_PAGE = Path(__file__).with_name("page")
+INDEX, _MANIFEST, _VERSION, _AXES = (
+    f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
+)
+_BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
+_NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
+_MAX_CLAIM = 1 << 20  # bytes of job.json that count
+_AT_ONCE = 64  # clips that may wait for a thread
+_EVERY_S = 15.0
+_MAX_SHARE = 0.02  # of the driver's time: an output of millions of rows takes minutes to read
+
+
+log = logging.getLogger(__name__)
+
+
+def gallery(
+    output: str | Path,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    previews: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a page that shows an output into its folder `gallery/`; return where its index.html is.
+
+    x, y: columns that its grid has as axes at first; None keeps those of the call before, "" takes them away.
+    previews: also make the stills that are missing.
+    Raises JobError for a column that is not there and a place that is not an output, StoreError where that
+    cannot be read or written.
+    """
+    store = Output.open_rendered(str(output), storage_options).store
+    if previews:
+        make_stills(store)
+    return write_gallery(store, x=x, y=y)
+
+
+def write_gallery(
+    store: Store,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    is_ours: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> str:
+    """Do what `gallery` promises, for an output that is open.
+
+    is_ours: the page that is there was written here, and stays where no part has come, gone or changed since.
+    check: called before each block of rows, and before what is written counts; what it raises leaves the page
+    as it was.
+    """
+    axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
+    version, worked = _version(store, axes), _Worked()
+    there = set(store.list(GALLERY))
+    if is_ours and _is_of(version, store, there):
+        return store.url_of(INDEX)
+    with ThreadPoolExecutor(_NUM_WRITERS) as writers:
+        blocks = _Blocks(store, there, writers)
+        tables = {
+            "records": _blocks_of(worked.noted(shown_records(store)), blocks, check),
+            "failures": _blocks_of(shown_failures(store), blocks, check),
+        }
+        names = [column["name"] for column in tables["records"]["columns"]]
+        for axis in filter(None, (x, y)):
+            if axis not in names:
+                raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
+        for file in sorted(_PAGE.iterdir()):
+            _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
+        blocks.finish()
+    check()
+    manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
+    manifest |= {"output": store.url_of(""), "identity": _identity(store)}
+    manifest["hours"], manifest["gpus"] = worked.seconds / 3600, gpus_per_worker(store)
+    manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
+    text = json.dumps(manifest, separators=(",", ":"))
+    written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    if axes:
+        store.write(_AXES, canonical_json(axes).encode())
+    store.write(_MANIFEST, script("manifest", version, written_at, text))
+    store.write(_VERSION, script("newest", version))
+    store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
+    return store.url_of(INDEX)
+
+
+def gallery_of(store: Store) -> str | None:
+    """Return where an output's gallery is; None where it has none."""
+    return store.url_of(INDEX) if store.exists(INDEX) else None
+
+
+def _remembered(store: Store) -> dict[str, str]:
+    try:
+        return read_json(store, _AXES, TypeAdapter(dict[str, str]))
+    except (FileNotFoundError, JobError):  # the gallery is derived, and written anew as if it were the first
+        return {}
+
+
+def _version(store: Store, axes: Mapping[str, str]) -> str:
+    """Return a digest of what a gallery shows, its page and its axes."""
+    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
+    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
+    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items())])
+    return hashlib.sha256(shown.encode()).hexdigest()[:20]
+
+
+def _is_of(version: str, store: Store, there: set[str]) -> bool:
+    if not {INDEX, _MANIFEST, _VERSION} <= there:
+        return False
+    return store.read(_VERSION) == script("newest", version)
+
+
+class _Worked:
+    """Sums up for how long workers had the model, at work or idle, as the report does."""
+
+    seconds = 0.0
+
+    def noted(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the tables as they are."""
+        for table in tables:
+            for name in {"compute_s", "idle_s"} & {*table.column_names}:
+                seconds = pc.sum(table[name]).as_py() or 0.0
+                self.seconds += seconds if 0 <= seconds < math.inf else 0.0  # anybody may have written it
+            yield table
+
+
+class _Blocks:
+    """The blocks of one gallery, written while more is read; those that are there unchanged stay."""
+
+    def __init__(self, store: Store, there: set[str], writers: ThreadPoolExecutor) -> None:
+        self.named: set[str] = set()
+        self._store, self._there, self._writers = store, there, writers
+        self._written: list[Any] = []
+
+    def put(self, name: str, content: bytes) -> None:
+        path = f"{GALLERY}/data/{name}.js"
+        if path not in self.named:
+            while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
+                self._written.pop(0).result()
+            self._written.append(self._writers.submit(_put, self._store, path, content, self._there))
+        self.named.add(path)
+
+    def finish(self) -> None:
+        for written in self._written:
+            written.result()
+
+
+def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks, check: Callable[[], None]) -> dict[str, Any]:
+    found = TableBlocks(blocks.put)
+    for table in in_blocks(tables):
+        check()
+        found.add(table, roles_in(table))
+    return found.described()
+
+
+def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
+    """Write a file of the gallery, unless it is there as it is."""
+    if path not in there or store.read(path, len(content) + 1) != content:
+        store.write(path, content)
+
+
+def _identity(store: Store) -> str:
+    """Return an id of the output that stays when it is moved: browsers keep stars under it."""
+    try:
+        claim = store.read(CLAIM, _MAX_CLAIM)
+    except FileNotFoundError:
+        claim = store.url_of("").encode()
+    return hashlib.sha256(claim).hexdigest()[:16]
+
+
+def make_stills(store: Store) -> int:
+    """Store a preview of every clip that has none; return how many. A clip that is damaged gets none."""
+    there = set(store.list(PREVIEWS))
+    missing = ((clip, record) for clip, record in _clips(store) if preview_path(clip) not in there)
+    num_made = 0
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        while some := list(islice(missing, _AT_ONCE)):
+            num_made += sum(threads.map(lambda pair: _make(store, *pair), some))
+    return num_made
+
+
+def _clips(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield where each clip with a picture is, and what its record says of it."""
+    for table in record_tables(store, FRAMES_OF):
+        for record in table.to_pylist():
+            try:
+                clip = recorded_path(record, RECORDS)
+            except JobError:  # of a record that we did not write
+                continue
+            if not clip.endswith(SOUNDS):
+                yield clip, record
+
+
+def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
+    try:
+        content = preview_of(recorded_frames(store, record))
+    except FramefleetError as error:
+        log.warning("%s: no preview: %s", store.url_of(clip), error)
+        return False
+    store.write(preview_path(clip), content)
+    return True
+
+
+@contextmanager
+def refreshed_gallery(store: Store) -> Iterator[None]:
+    """Write the gallery every so often, and when the block ends without an error; never fail for it.
+
+    For who holds the output's lock. Who is interrupted has no minutes to wait for a page, which
+    `framefleet gallery` writes too. Of an output that is no local folder nothing is written: each file costs
+    there.
+    """
+    if "://" in store.url_of(""):
+        yield
+        return
+    is_over = threading.Event()
+    refreshing = threading.Thread(target=_refresh, args=(store, is_over), name="gallery", daemon=True)
+    refreshing.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        refreshing.join()
+    _write(store)
+
+
+def _refresh(store: Store, is_over: threading.Event) -> None:
+    def check() -> None:
+        if is_over.is_set():
+            raise CancelledError
+
+    rest_s = _EVERY_S
+    while not is_over.wait(rest_s):
+        began = time.monotonic()
+        _write(store, check)
+        rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
+
+
+def _write(store: Store, check: Callable[[], None] = lambda: None) -> None:
+    try:
+        if store.list(RECORDS) or store.list(FAILURES):
+            write_gallery(store, is_ours=True, check=check)
+    except CancelledError:
+        log.debug("the gallery was not finished: the job has ended")
+    except Exception as error:  # whatever it is: clips and records are there, and the page is derived
+        log.warning("no gallery: %s", error)

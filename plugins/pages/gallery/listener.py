@@ -1,0 +1,25 @@
+"""Has `framefleet render` write the gallery while it runs and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from framefleet.doors import Listener
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
+
+
+class GalleryListener(Listener):
+    def rendering(self, store: Store) -> AbstractContextManager[None]:
+        from framefleet.plugins.pages.gallery.gallery import refreshed_gallery
+
+        return refreshed_gallery(store)
+
+    def ending_lines(self, store: Store) -> Sequence[str]:
+        from framefleet.plugins.pages.gallery.gallery import gallery_of
+
+        url = gallery_of(store)
+        return [f"gallery: {url}"] if url else []

@@ -1,0 +1,79 @@
+"""A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
+
+    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only media in clips/ and previews/
+    http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
+
+`page_server.py` says who may ask.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+
+from pydantic import TypeAdapter, ValidationError
+
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
+from framefleet.pipeline.outputs.picks import PickChange, PickKeeper
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.pages.gallery.gallery import INDEX
+from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
+
+# The page may ask this server alone, and knows by the second line that it keeps picks.
+_MAX_PAGE = 1 << 20
+_FILES_ALONE, _ASKS_TOO = b"default-src 'none';", b"default-src 'none'; connect-src 'self';"
+_PLACE = b'<meta name="framefleet-picks" content="../picks">'
+
+_PAGE_TYPES = {".js": "text/javascript", ".css": "text/css"}
+_TYPES = {GALLERY: _PAGE_TYPES, CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
+
+log = logging.getLogger(__name__)
+
+
+_PICK = TypeAdapter(PickChange)
+
+
+class GalleryServer(PageServer):
+    """Serves the gallery of an output, which is written, until it is closed. url: of its page.
+
+    port: 0 takes a free one. Raises JobError where it is taken.
+    """
+
+    def __init__(self, store: Store, *, port: int = 0) -> None:
+        picks = PickKeeper(store)
+        picks.all()  # raises now where the file is damaged
+        super().__init__(_Handler, INDEX, store, port=port, picks=picks)
+
+
+class _Handler(OutputHandler):
+    types = _TYPES
+    policy = (
+        "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' data:; media-src 'self'"
+    )
+    picks: PickKeeper
+
+    def made(self, path: str) -> tuple[bytes, str] | None:
+        if path == INDEX:
+            page = self.store.read_own(INDEX, 0, _MAX_PAGE)
+            page = page.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
+            return page, "text/html; charset=utf-8"
+        if path != "picks":
+            return None
+        found = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
+        return json.dumps(found).encode(), "application/json"
+
+    def take(self, path: str, body: bytes) -> HTTPStatus:
+        if path != "picks":
+            return HTTPStatus.NOT_FOUND
+        try:
+            self.picks.change(_PICK.validate_python(parse_json(body)))
+        except (ValidationError, ValueError):
+            return HTTPStatus.BAD_REQUEST
+        except FramefleetError as error:  # the page tries again
+            log.warning("%s", error)
+            return HTTPStatus.BAD_GATEWAY
+        return HTTPStatus.OK

@@ -1,0 +1,200 @@
+"""From a status to a page that follows it: served with the newest clips, in the style of reports."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from framefleet.cluster.driver.progress import num_rendering
+from framefleet.jobs.look.status.status import DriverSeen, NewClip, Status, StatusReader, newest_clips
+from framefleet.jobs.show.headline import duration
+from framefleet.pipeline.metrics import (
+    BLOCKED_PLACES,
+    CLIP_BYTES,
+    FAILED_BY_TYPE,
+    ROW_RETRIES,
+    SPENT_MONEY,
+    STORE_SILENT_SECONDS,
+    idle_shares,
+)
+from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
+from framefleet.pipeline.outputs.media.clip_names import preview_path
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.text import command
+from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
+from framefleet.plugins.pages.report.charts import MAX_BARS, bars_chart
+from framefleet.plugins.pages.report.page import (
+    bytes_shown,
+    fact_tiles,
+    html_card,
+    html_page,
+    html_table,
+    html_text,
+    time_charts,
+)
+
+_PAGE = "status.html"
+_SCRIPT = Path(__file__).with_name("live.js")
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; media-src 'self'; "
+    "script-src 'self'; connect-src 'self'"
+)
+_TYPES = {CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
+_MAX_CLIPS = 8
+_MAX_WORKERS = 60
+_SILENT_S = 30.0  # from when on an output is called silent: requests are repeated for some seconds anyway
+
+
+class StatusServer(PageServer):
+    """Serves the page of an output until it is closed. url: of the page. every_s: how often it is read anew.
+
+    port: 0 takes a free one. Raises JobError where it is taken.
+    """
+
+    def __init__(self, output: Output, *, port: int = 0, every_s: float = 5.0) -> None:
+        self._output, self._reader, self._every_s = output, StatusReader(output), every_s
+        self._lock = threading.Lock()  # of the two below
+        self._read_at, self._text = float("-inf"), ""
+        super().__init__(_Handler, _PAGE, output.store, port=port, page_text=self._page_text)
+
+    def _page_text(self) -> str:
+        """Return the page as it was read last, for all who look."""
+        with self._lock:
+            if time.monotonic() - self._read_at >= self._every_s / 2:
+                status = self._reader.status()
+                clips = newest_clips(self._output.store, _MAX_CLIPS)
+                self._text, self._read_at = live_page(status, clips, every_s=self._every_s), time.monotonic()
+            return self._text
+
+
+class _Handler(OutputHandler):
+    types = _TYPES
+    policy = _POLICY
+    page_text: Callable[[], str]
+
+    def made(self, path: str) -> tuple[bytes, str] | None:
+        if path == "live.js":
+            return _SCRIPT.read_bytes(), "text/javascript"
+        if path == _PAGE:
+            return self.page_text().encode(), "text/html; charset=utf-8"
+        return None
+
+
+def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> str:
+    """Return the page. Its parts have names, by which the script of a page that is open takes new ones."""
+    title = html_text(status.output.rstrip("/").rpartition("/")[2] or status.output)
+    parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": _clips(clips)}
+    if status.drafts:
+        parts = {"drafts": f"<h2>Drafts</h2>{''.join(_rows(status.drafts))}", **parts}
+    parts |= {"charts": f'<div class="charts">{"".join(_charts(status))}</div>'}
+    parts |= {"failures": _failures(status), "workers": _workers(status)}
+    body = [f'<div id="part-{name}">{html}</div>' for name, html in parts.items()]
+    head = f'<script src="live.js" data-every="{every_s:g}" defer></script>\n'
+    return html_page(f"{title}: status", body, policy=_POLICY, head=head)
+
+
+def _head(status: Status, title: str) -> str:
+    paused = f" paused since {status.paused_since}" if status.paused_since else ""
+    about = (status.output, f"{_driver(status.driver)}{paused}")
+    lost = '<p id="lost" class="bad" hidden>The server does not answer: this is what it said last.</p>'
+    return f"<header><h1>{title}</h1>{''.join(f'<p>{html_text(text)}</p>' for text in about)}{lost}</header>"
+
+
+def _driver(driver: DriverSeen) -> str:
+    if driver.state in ("none", "unknown"):
+        return "no driver yet"
+    heard = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
+    return f"driver {driver.state}: pid {driver.pid} on {driver.host} since {driver.started_at}{heard}"
+
+
+def _rows(status: Status) -> Iterator[str]:
+    whole = status.num_rows or status.num_done + status.num_failed
+    if whole:
+        parts = (("done", status.num_done), ("failed", status.num_failed))
+        bars = "".join(f'<i class="{name}" style="width: {100 * n / whole:.2f}%"></i>' for name, n in parts)
+        yield f'<div class="progress" role="img" aria-label="{status.num_done} of {whole} rows">{bars}</div>'
+    yield fact_tiles(_facts(status))
+
+
+def _facts(status: Status) -> Iterator[tuple[str, str, bool]]:
+    figures = status.figures
+    of = f", of {status.num_rows:,}" if status.num_rows is not None else ""
+    yield f"rows done{of}", f"{status.num_done:,}", False
+    if status.num_left is not None:
+        yield "rows left", f"{status.num_left:,}", False
+    yield "rows failed", f"{status.num_failed:,}", status.num_failed > 0
+    if status.rows_per_s is not None:
+        yield "rows per minute", f"{60 * status.rows_per_s:,.3g}", False
+    if status.eta_s is not None:
+        yield "left", duration(status.eta_s), False
+    if status.workers:
+        yield "workers rendering", num_rendering(status.workers), False
+    if shares := idle_shares(figures):
+        yield "idle time of models", f"{sum(shares.values()):.1%}", False
+    if size := CLIP_BYTES.of(figures):
+        yield "clips of this run", bytes_shown(size), False
+    if retries := ROW_RETRIES.of(figures):
+        yield "repeated attempts", f"{retries:,.0f}", True
+    if blocked := BLOCKED_PLACES.of(figures):
+        yield "blocked machines, workers", f"{blocked:,.0f}", True
+    if (silent_s := STORE_SILENT_SECONDS.of(figures)) > _SILENT_S:
+        yield "since the output answered", duration(silent_s), True
+    if SPENT_MONEY.name in figures:
+        yield "spent", f"{SPENT_MONEY.of(figures):,.2f}", False
+
+
+def _charts(status: Status) -> Iterator[str]:
+    yield from time_charts(status.figures)
+    if failed := list(FAILED_BY_TYPE.by_label(status.figures).items())[:MAX_BARS]:
+        numbers = [f"{count:,.0f}" for _, count in failed]
+        chart = bars_chart(failed, numbers, what="Failures", series=[2] * len(failed))
+        yield html_card("Failures", "Rows of this run by type of error.", chart)
+    if status.workers:
+        done, here = Counter[str](), Counter[str]()
+        for worker in status.workers:
+            done[worker.node] += worker.rows_done
+            here[worker.node] += worker.state in ("rendering", "idle")
+        rows = [(name, f"{here[name]:,}", f"{count:,}") for name, count in done.most_common(MAX_BARS)]
+        yield html_table("Machines", "Those with most rows.", ("machine", "workers", "rows done"), rows)
+
+
+def _clips(clips: Sequence[NewClip]) -> str:
+    figures = "".join(
+        f'<figure id="{html_text(clip.row_id)}">{_player(clip)}<figcaption>{html_text(clip.prompt)}'
+        "</figcaption></figure>"
+        for clip in clips
+    )
+    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if clips else ""
+
+
+def _player(clip: NewClip) -> str:
+    path = html_text(clip.path)
+    if clip.path.endswith((".mp4", ".webm")):
+        return f'<video src="{path}" muted autoplay loop playsinline></video>'
+    if clip.path.endswith(SOUNDS):
+        return f'<audio src="{path}" controls></audio>'
+    is_shown = clip.path.endswith((".webp", ".gif", ".png"))
+    return f'<img alt="" src="{path if is_shown else html_text(preview_path(clip.path))}">'
+
+
+def _failures(status: Status) -> str:
+    rows = [
+        (row.error_type, row.message, row.fix, command("logs", status.output, row.row_id))
+        for row in status.last_failures
+    ]
+    names = ("error", "message", "fix", "what happened to the row")
+    return html_table("Last failures", "The newest first.", names, rows)
+
+
+def _workers(status: Status) -> str:
+    rows = [
+        (worker.name, worker.state, worker.node, f"{worker.rows_in_hand:,}", f"{worker.rows_done:,}")
+        for worker in status.workers[:_MAX_WORKERS]
+    ]
+    more = len(status.workers) - len(rows)
+    note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if more else ""
+    return html_table("Workers", note, ("worker", "state", "machine", "rows in hand", "rows done"), rows)

@@ -1,0 +1,277 @@
+"""In: a report. Out: one page of HTML that holds all it shows, runs no script and asks no network.
+
+Whatever records say is escaped, and shortened where it has no bounds.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from framefleet.jobs.show.headline import VAGUE, duration, share_text
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
+from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.pipeline.text import escaped
+from framefleet.plugins.pages.report.charts import (
+    MAX_BARS,
+    SERIES,
+    bars_chart,
+    batches_chart,
+    mean_rate,
+    rate_unit,
+    states_chart,
+    throughput_chart,
+    workers_chart,
+)
+from framefleet.plugins.pages.report.clip_yield import Yield
+from framefleet.plugins.pages.report.values import Report, UsedModel
+
+_STYLE = Path(__file__).with_name("page.css")
+_MAX_TEXT = 400  # characters of a cell
+_FIRST_KEYS = ("gpu", "driver", "torch", "cuda", "diffusers", "transformers", "attention", "python")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
+    """Return the page. stills: prompts and WebP pictures of the newest clips."""
+    title = html_text(report.output.rstrip("/").rpartition("/")[2] or report.output)
+    body = [*_top(report, title), _stills(stills), *_charts(report), *_tables(report), _foot(report)]
+    return html_page(f"{title}: report", body, policy=_POLICY)
+
+
+def html_page(title: str, body: Iterable[str], *, policy: str, head: str = "") -> str:
+    """Return a page in the style of reports. policy: what it may load."""
+    text = "\n".join(body)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n{head}</head>\n"
+        f"<body>\n<main>\n{text}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def html_text(value: object) -> str:
+    """Return a text for the page: without control characters, of a bounded length, escaped."""
+    text = escaped(str(value)).encode("utf-8", "replace").decode()
+    return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
+
+
+def bytes_shown(count: float) -> str:
+    """Return 1,234,567 as 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} PB"
+
+
+def _top(report: Report, title: str) -> Iterator[str]:
+    models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
+    yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
+    yield fact_tiles(_facts(report))
+
+
+def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
+    """Return names with their values side by side, and whether each is bad."""
+    tiles = [
+        f'<div class="{"tile bad" if is_bad else "tile"}">'
+        f"<b>{html_text(value)}</b><span>{html_text(name)}</span></div>"
+        for name, value, is_bad in facts
+    ]
+    # As many columns as leave the last line the fullest, so that no tile is alone in it.
+    columns = max((6, 5, 4), key=lambda count: ((len(tiles) - 1) % count + 1) / count)
+    return f'<div class="tiles" style="--columns: {columns}">{"".join(tiles)}</div>'
+
+
+def _stills(stills: Sequence[tuple[str, bytes]]) -> str:
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/webp;base64,{b64encode(still).decode()}">'
+        f"<figcaption>{html_text(prompt)}</figcaption></figure>"
+        for prompt, still in stills
+    )
+    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else ""
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
+    rows, clips, work = report.rows, report.clips, report.work
+    of = f", of {rows.total:,}" if rows.total and rows.total != rows.done else ""
+    yield f"rows done{of}", f"{rows.done:,}", False
+    if rows.left:
+        yield "rows left", f"{rows.left:,}", False
+    if rows.former:
+        yield "clips of rows no longer in the table", f"{rows.former:,}", False
+    yield "rows failed", f"{rows.failed:,}", rows.failed > 0
+    yield "invalid rows", f"{rows.invalid:,}", rows.invalid > 0
+    if seconds := report.throughput.wall_s:
+        yield "from first to last row", duration(seconds), False
+    if report.throughput.bins:
+        _, per = rate_unit(report.throughput.bin_s)
+        yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
+    yield "total length of clips", duration(clips.seconds), False
+    yield "total size of clips", bytes_shown(clips.num_bytes), False
+    if clips.mean_batch:
+        yield "mean batch size", f"{clips.mean_batch:.1f}", False
+    if work.idle_share is not None:
+        yield "idle time of models", f"{work.idle_share:.1%}", False
+    unit = "GPU hours" if report.gpus_per_worker else "worker hours"
+    yield unit, f"{report.gpu_hours:,.3g}", False
+    if clips.peak_memory_bytes:
+        yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
+    if said := report.audits.said:
+        yield "rows rendered again, all equal", f"{said.num_equal:,}", False
+    if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
+        yield "rows that differ, at most (95 % confidence)", share_text(report.audits.wrong_share), False
+    if cost := report.cost:
+        yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
+        if cost.per_clip is not None:
+            yield "per clip", f"{cost.per_clip:,.4g}", False
+    if gain := report.clip_yield:
+        yield "of the time became accepted clips", f"{gain.accepted_share:.1%}", False
+        if gain.cost_per_accepted is not None and gain.accepted:
+            yield "per accepted clip", f"{gain.cost_per_accepted:,.4g}", False
+
+
+def _charts(report: Report) -> Iterator[str]:
+    work, clips = report.work, report.clips
+    yield '<div class="charts">'
+    yield html_card("Rows by state", _state_note(report), states_chart(report))
+    if report.throughput.bins:
+        yield html_card("Throughput", _pace_note(report), throughput_chart(report.throughput))
+    if clips.batch_sizes:
+        yield html_card("Batch sizes", "Rows by the size of their batch.", batches_chart(clips.batch_sizes))
+    if work.workers:
+        yield html_card("Time of workers", _work_note(report), workers_chart(work))
+    yield from time_charts(report.spent)
+    if report.clip_yield:
+        yield _yield_card(report.clip_yield)
+    if work.idle and not report.spent:
+        idle = list(work.idle.items())[:MAX_BARS]
+        numbers = [_seconds(seconds) for _, seconds in idle]
+        note = "Seconds in which a model waited, by cause."
+        series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
+        yield html_card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
+    if background := _background(report):
+        numbers = [_seconds(seconds) for _, seconds in background]
+        note = "Seconds that background threads spent encoding and uploading clips."
+        yield html_card(
+            "Background work",
+            note,
+            bars_chart(background, numbers, what="Seconds", series=[4] * len(background)),
+        )
+    if report.failures_by_type:
+        types = list(report.failures_by_type.items())[:MAX_BARS]
+        numbers = [f"{count:,}" for _, count in types]
+        yield html_card(
+            "Failures",
+            "Rows by type of error.",
+            bars_chart(types, numbers, what="Failures", series=[2] * len(types)),
+        )
+    yield "</div>"
+
+
+def time_charts(figures: Mapping[str, float]) -> Iterator[str]:
+    """Yield what workers' time went to, by cause, if anything was counted."""
+    spent = WORKER_SECONDS.by_label(figures)
+    if whole := sum(spent.values()):  # a driver that was killed early has counted none
+        shown = list(spent.items())[:MAX_BARS]
+        numbers = [f"{seconds / whole:.1%}" for _, seconds in shown]
+        series = [0 if cause in BUSY else 5 if cause == LOAD else 2 for cause, _ in shown]
+        note = f"{duration(whole)} of all workers. Blue: the model computes; red: it waits; grey: loading."
+        yield html_card("Where the time goes", note, bars_chart(shown, numbers, what="Time", series=series))
+
+
+def _yield_card(gain: Yield) -> str:
+    seconds, whole = list(gain.seconds.items()), sum(gain.seconds.values())
+    numbers = [f"{spent / whole:.1%}" for _, spent in seconds]
+    series = [1, *[2] * (len(seconds) - 1)]
+    chart = bars_chart(seconds, numbers, what="What became of the time", series=series)
+    rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
+    return html_card("What became of the time", f"{gain.text()}.{rule}", chart)
+
+
+def _state_note(report: Report) -> str:
+    if report.rows.total is None:
+        return "The number of rows in the table is not known."
+    return f"{report.rows.total:,} distinct, valid rows in the table."
+
+
+def _pace_note(report: Report) -> str:
+    pace = report.throughput
+    _, unit = rate_unit(pace.bin_s)
+    return f"Mean {mean_rate(pace):,.3g} rows per {unit}, dashed. Each column is {duration(pace.bin_s)} wide."
+
+
+def _work_note(report: Report) -> str:
+    work = report.work
+    more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
+    estimate = " Computing is estimated from the times of clips." if work.is_estimated else ""
+    return f"From a worker's first row on, without loading the model.{more}{estimate}"
+
+
+def _background(report: Report) -> list[tuple[str, float]]:
+    seconds = sum(worker.write_s for worker in report.work.workers)
+    return [("encoding and uploading", seconds)] if seconds else []
+
+
+def html_card(title: str, note: str, svg: str) -> str:
+    return f"<section><h2>{title}</h2><p>{html_text(note)}</p>{svg}</section>"
+
+
+def _tables(report: Report) -> Iterator[str]:
+    if report.failures:
+        rows = [
+            (f"{one.rows:,}", one.row.error_type, one.row.message, one.row.fix, _place(one.row))
+            for one in report.failures
+        ]
+        note = "By message. List every row with framefleet failures, render them again with framefleet retry."
+        yield html_table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
+    shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
+    yield html_table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
+    yield html_table(
+        "Model",
+        "The digest covers all files that were loaded.",
+        ("model", "license", "digest", "rows", "s a row"),
+        [_model(one) for one in report.models],
+    )
+    for one in report.environments:
+        yield html_table(
+            "Environment", f"{one.rows:,} rows.", ("name", "value"), _environment(one.values.items())
+        )
+
+
+def _place(row: FailedRow) -> str:
+    return f"{row.positions[0]:,}" if row.positions else row.row_id
+
+
+def _model(one: UsedModel) -> tuple[str, ...]:
+    name = f"{one.name}: {one.model}" if one.name else one.model
+    return name, one.license, one.digest, f"{one.rows:,}", f"{one.busy_s / one.rows:.3g}"
+
+
+def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    texts = {str(key): value if isinstance(value, str) else canonical_json(value) for key, value in values}
+    first = [key for key in _FIRST_KEYS if key in texts]
+    return [(key, texts[key]) for key in [*first, *sorted(texts.keys() - set(first))][:60]]
+
+
+def html_table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html_text(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    table = f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<section class="wide"><h2>{title}</h2><p>{html_text(note)}</p>{table}</section>'
+
+
+def _foot(report: Report) -> str:
+    made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, framefleet {html_text(report.framefleet)}"
+    return f"<footer>{made}. As JSON: report.json.</footer>"

@@ -1,0 +1,162 @@
+"""A report, as plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.plugins.pages.report.clip_yield import Yield
+from framefleet.plugins.pages.report.figures import Bin, WorkerTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsByState:
+    """Rows by state. total = done + failed + left; None, as `left`, where nobody wrote down the table's rows.
+
+    former: with a record, but no longer in the table.
+    """
+
+    total: int | None
+    done: int
+    failed: int
+    invalid: int
+    left: int | None
+    former: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """What was rendered. batch_sizes: rows by the mean size of their forwards. shapes: rows by theirs."""
+
+    num_bytes: int
+    seconds: float
+    mean_batch: float | None
+    batch_sizes: Mapping[int, int]
+    shapes: Mapping[str, int]
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """When it was rendered: the start of the first row, the end of the last, rows by time."""
+
+    started: datetime | None
+    finished: datetime | None
+    bin_s: int
+    bins: tuple[Bin, ...]
+
+    @property
+    def wall_s(self) -> float:
+        return (self.finished - self.started).total_seconds() if self.started and self.finished else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTime:
+    """Seconds of the workers' models, from their first row on: computing and idle, by cause the most first.
+
+    is_estimated: some of busy_s is, as records of earlier versions lack it. workers: the busiest.
+    """
+
+    busy_s: float
+    idle_s: float
+    idle: Mapping[str, float]
+    is_estimated: bool
+    num_workers: int
+    workers: tuple[WorkerTime, ...]
+
+    @property
+    def idle_share(self) -> float | None:
+        """Which part of that time the models had nothing to do."""
+        whole = self.busy_s + self.idle_s
+        return self.idle_s / whole if whole else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """gpu_hours: as of the report."""
+
+    price_per_gpu_hour: float
+    gpu_hours: float
+    total: float
+    per_clip: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedEnvironment:
+    """Where rows were rendered: what their records say of machines and libraries."""
+
+    rows: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedModel:
+    """name: in the job's `models`; "" of a job's only one. busy_s: that it computed, where records say so."""
+
+    rows: int
+    model: str
+    digest: str
+    license: str
+    name: str = ""
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedRows:
+    """What audits say of rows done. by_remark: rows by what their records say; see `render/audit/verdict.py`.
+
+    said: what drivers reported; None: nothing. wrong_share: of all rows at the most, with 95 % confidence.
+    """
+
+    said: AuditFigures | None
+    wrong_share: float | None
+    by_remark: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAlike:
+    """Rows that failed with one message; row: the last of them."""
+
+    rows: int
+    row: FailedRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The report of an output.
+
+    spent: what all runs counted, see `pipeline/metrics.py`. gpu_hours: the hours of workers, times the GPUs
+    that each has; of one without a GPU its own. cost: None without a price. clip_yield: None where drivers
+    counted nothing. failures: by message, the most frequent first.
+    """
+
+    framefleet: str
+    made_at: datetime
+    output: str
+    rows: RowsByState
+    clips: Clips
+    throughput: Throughput
+    work: ModelTime
+    audits: AuditedRows
+    spent: Mapping[str, float]
+    gpus_per_worker: float
+    gpu_hours: float
+    cost: Cost | None
+    clip_yield: Yield | None
+    failures_by_type: Mapping[str, int]
+    failures: tuple[FailedAlike, ...]
+    environments: tuple[UsedEnvironment, ...]
+    models: tuple[UsedModel, ...]
+
+    def to_json(self, *, is_ascii: bool = False) -> str:
+        """is_ascii: for a terminal, which does not get others' control characters then."""
+        values = asdict(self)
+        values["work"]["idle_share"] = self.work.idle_share
+        if self.clip_yield:
+            values["clip_yield"]["accepted_share"] = self.clip_yield.accepted_share
+        return json.dumps(values, indent=2, ensure_ascii=is_ascii, default=datetime.isoformat) + "\n"

@@ -1,0 +1,274 @@
+"""From an output to a picture of its clips, or to one that plays; for Python and for the commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.model.specs.check import check_fps
+from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of, stacked, within
+from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
+from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.outputs.record_files import recorded_frames
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import clip_fps
+from framefleet.plugins.pages.sheet.choice import (
+    Chosen,
+    ClipChoice,
+    caption_text,
+    chosen_of,
+    pages_of,
+    value_of,
+)
+
+STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
+STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
+_WEBP_QUALITY = 85
+_SHEET_COLUMNS = 3  # cards side by side, as wide as a page
+
+OnClip = Callable[[int, int], object]  # how many clips were read, of how many
+MAX_SHOWN_BYTES = 2 << 30  # of all frames of a picture, which are held at once
+_GONE = (58, 30, 34)  # shown for a clip that cannot be read
+_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A picture, and what it shows. num_more: clips whose cell is already taken."""
+
+    path: Path
+    num_clips: int
+    num_found: int
+    num_more: int
+
+
+def sheet(
+    output: str,
+    to: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    pages: str | None = None,
+    where: str | None = None,
+    captions: Sequence[str] = (),
+    limit: int = 60,
+    tile: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
+
+    to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, e.g. "prompt"
+    and "seed". pages: a column of which each value has a page, one below the other. where: SQL on columns.
+    captions: columns below each clip. limit: at most this many clips. tile: width of a clip in pixels; None
+    is 480 for three frames and 192 for one. Raises JobError for what cannot be drawn.
+    """
+    choice = ClipChoice(
+        rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions), pages=pages
+    )
+    return draw_sheet(Output.open_rendered(output, storage_options).store, to, choice, tile=tile)
+
+
+def grid(
+    output: str,
+    to: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    where: str | None = None,
+    captions: Sequence[str] = (),
+    limit: int = 60,
+    tile: int = GRID_TILE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draw clips of an output side by side, playing in step; shorter ones wait at their end.
+
+    to: an .mp4, .mkv, .gif or .webp file; the rest as for `sheet`.
+    """
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    return draw_grid(Output.open_rendered(output, storage_options).store, to, choice, tile=tile)
+
+
+def draw_sheet(
+    store: Store,
+    to: str | Path,
+    choice: ClipChoice,
+    *,
+    tile: int | None,
+    on_clip: OnClip = lambda done, total: None,
+) -> Drawn:
+    """Do what `sheet` promises. on_clip: called after each clip that was read."""
+    path = _checked_path(to, STILLS, tile)
+    tile = tile or (GRID_TILE if choice.rows or choice.columns else STRIP_TILE)
+    pages = list(pages_of(store, choice))
+    image = stacked([(name, _page(store, chosen, choice, tile, on_clip)) for name, chosen in pages])
+    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
+    return _drawn(path, [chosen for _, chosen in pages])
+
+
+def _page(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_clip: OnClip) -> Image.Image:
+    if choice.rows or choice.columns:
+        clips = _clips(store, chosen, choice, tile, on_clip, lambda num_frames: [num_frames // 2])
+        return Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
+    clips = _clips(store, chosen, choice, tile, on_clip, shown_of)
+    tiles = ((clip.frames, clip.caption) for clip in clips)
+    return contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+
+
+def draw_grid(
+    store: Store, to: str | Path, choice: ClipChoice, *, tile: int, on_clip: OnClip = lambda done, total: None
+) -> Drawn:
+    """Do what `grid` promises. on_clip: called after each clip that was read."""
+    path = _checked_path(to, MOVING, tile)
+    chosen = chosen_of(store, choice)
+    has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
+    picture = _picture(chosen, _clips(store, chosen, choice, tile, on_clip, range), has_captions=has_captions)
+    width, height = picture.size
+    if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
+        raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
+    if path.suffix in (".gif", ".webp"):
+        _written(path, lambda to: _save_animation(to, picture))
+    else:
+        media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
+        content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
+        _written(path, lambda to: to.write_bytes(content))
+    return _drawn(path, [chosen])
+
+
+def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
+    """Return the path. Raises JobError for one that cannot be written."""
+    path = Path(to)
+    if path.suffix.lower() not in endings:
+        raise JobError(f"{path} ends with {path.suffix or 'nothing'}", f"use one of {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise JobError(f"{path.parent} is not a folder", "make it first")
+    if tile is not None and not 16 <= tile <= 2048:
+        raise JobError(f"tile is {tile}", "use 16 to 2048 pixels")
+    return path.with_suffix(path.suffix.lower())
+
+
+def _clips(
+    store: Store,
+    chosen: Chosen,
+    choice: ClipChoice,
+    tile: int,
+    on_clip: OnClip,
+    which: Callable[[int], Sequence[int]],
+) -> Iterator[SmallClip]:
+    for number, place in enumerate(chosen.clips, start=1):
+        yield small_clip(store, place.record, width=tile, captions=choice.captions, which=which)
+        on_clip(number, len(chosen.clips))
+
+
+def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
+    tiles: list[Tile] = []
+    for place, clip in zip(chosen.clips, clips, strict=True):
+        caption = clip.caption if has_captions else ""
+        tiles.append(
+            Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
+        )
+        if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
+            raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
+    titles = [tile.caption.partition("\n")[0] for tile in tiles]
+    warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
+    return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)
+
+
+def _save_animation(path: Path, picture: GridPicture) -> None:
+    """Write a GIF or an animated WebP that loops."""
+    images = (Image.fromarray(frame) for frame in picture.frames())
+    first = next(images)
+    duration_ms = round(1000 / picture.fps)
+    first.save(path, save_all=True, append_images=images, duration=duration_ms, loop=0, quality=_WEBP_QUALITY)
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a whole file or none."""
+    half = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(half)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _drawn(path: Path, pages: Sequence[Chosen]) -> Drawn:
+    return Drawn(
+        path=path,
+        num_clips=sum(len(page.clips) for page in pages),
+        num_found=sum(page.num_found for page in pages),
+        num_more=sum(page.num_more for page in pages),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallClip:
+    """frames: RGB, each within the width of a tile."""
+
+    frames: Frames
+    fps: float
+    caption: str
+
+
+def small_clip(
+    store: Store,
+    record: Mapping[str, Any],
+    *,
+    width: int,
+    captions: Sequence[str],
+    which: Callable[[int], Sequence[int]],
+) -> SmallClip:
+    """Return a clip as it is shown; a dark red one, and a warning, where it cannot be read.
+
+    which: from the number of frames to those to show. Raises JobError where these, enlarged, take more than
+    `MAX_SHOWN_BYTES`.
+    """
+    caption = caption_of(record, captions)
+    try:
+        frames = recorded_frames(store, record)
+    except FramefleetError as error:
+        log.warning("%s", error)
+        return SmallClip(frames=np.full((1, width, width, 3), _GONE, np.uint8), fps=1.0, caption=caption)
+    chosen = which(len(frames))
+    if (size_bytes := np.asarray(within(frames[0], width)).nbytes * len(chosen)) > MAX_SHOWN_BYTES:
+        raise more_than_shown(f"a clip of {len(frames):,} frames", size_bytes)
+    small = [np.asarray(within(frames[number], width)) for number in chosen]
+    fps = check_fps(record["fps"])  # images have none
+    rate = clip_fps(None if isinstance(fps, Refused) else fps)
+    return SmallClip(frames=np.stack(small), fps=rate, caption=caption)
+
+
+def more_than_shown(what: str, size_bytes: int) -> JobError:
+    return JobError(
+        f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown",
+        "ask for fewer clips (--limit, --where) or smaller ones (--tile)",
+    )
+
+
+def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return a caption: these columns, the first as its title; or prompt, seed and steps."""
+    if names:
+        title, *details = (str(value_of(record, name)) for name in names)
+        named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
+        return f"{title}\n{', '.join(named)}"
+    arguments = told_arguments(record)
+    details = [f"seed {record['seed']}"]
+    for name, short in _NAMES.items():
+        if isinstance(value := arguments.get(name), int | float):
+            details.append(f"{short} {caption_text(value)}")
+    return f"{arguments.get('prompt') or ''}\n{', '.join(details)}"

@@ -1,0 +1,67 @@
+"""`framefleet model convert`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+from framefleet.jobs.options import Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.pipeline.text import command
+
+
+def convert_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Original .ckpt or .safetensors file, or its folder.")
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Pipeline folder to write. Must not exist yet.")
+    ],
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Name of the model, if its tensors do not show it.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="Dtype to write: fp32, fp16 or bf16. Default: as in the checkpoint."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Set what the tensors do not show, e.g. vae.norm_num_groups=8, or the place of an encoder "
+            "that the checkpoint lacks, e.g. text_encoder=DIR; repeatable.",
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Convert a checkpoint that diffusers cannot load into a pipeline folder."""
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import config_values
+
+        given = config_values(sets or [])
+        quiet_libraries()
+        from framefleet.plugins.ports.conversion.convert import convert
+
+        with _bytes_written() as progress:
+            done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
+        stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
+        stdout.say(f"next: {command('model', 'lock', folder)}")
+
+
+@contextmanager
+def _bytes_written() -> Iterator[Callable[[int, int], None]]:
+    """Show bytes, rate and time left on a terminal, and nothing in a log. Yield what reports to it."""
+    from framefleet.jobs.show.progress import BAR_WIDTH
+
+    columns = (BarColumn(BAR_WIDTH), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

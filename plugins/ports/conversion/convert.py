@@ -1,0 +1,240 @@
+"""From a checkpoint as its authors ship it to a pipeline folder that renders: `framefleet model convert`.
+
+Streamed: components are written one after the other, tensor by tensor, from a mapped file. The new folder is
+there whole or not at all, whoever else writes to that name and whatever is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.families.registry import FAMILIES
+from framefleet.pipeline.model.registry import named
+from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
+from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
+from framefleet.plugins.ports.conversion.checkpoint import Checkpoint, open_checkpoint
+from framefleet.plugins.ports.conversion.plan import Conversion, Converter, Network, check
+from framefleet.plugins.ports.conversion.safetensors_file import WRITTEN, write_safetensors
+from framefleet.plugins.ports.families import ORIGINALS
+
+_GB = 1e9
+
+
+def convert(
+    path: Path,
+    folder: Path,
+    *,
+    variant: str | None = None,
+    dtype: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Conversion:
+    """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
+
+    variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
+    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}; and files or
+        folders of components that the checkpoint lacks, as {"text_encoder": "CLIP-ViT-H-14"}.
+    progress: is called with the bytes written and the total, after each tensor.
+    Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
+    where the folder cannot be written or has no room.
+    """
+    if dtype not in (None, *NAMES):
+        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
+    check_new(folder)
+    checkpoint, told = open_checkpoint(path), dict(given or {})
+    for component in [name for name in told if "." not in name]:
+        checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
+    conversion = plan_conversion(checkpoint, variant=variant, given=told)
+    check(conversion, checkpoint)
+    cast = torch_dtype(dtype) if dtype else None
+    networks = conversion.networks.values()
+    total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, cast).values())
+    done = 0
+
+    def wrote(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(done, total)
+
+    with whole_folder(folder, total) as partial:
+        write(conversion, checkpoint, partial, dtype=cast, wrote=wrote)
+    return conversion
+
+
+def plan_conversion(
+    checkpoint: Checkpoint, *, variant: str | None = None, given: Mapping[str, Any] | None = None
+) -> Conversion:
+    """Return what the first converter that knows it makes of a checkpoint."""
+    for place in filter(None, (family.converter for family in FAMILIES)):
+        converter: Converter = named(place)
+        conversion = converter(checkpoint, variant=variant, given=given or {})
+        if conversion is not None:
+            _check_parts(conversion, checkpoint)
+            return conversion
+    raise ModelError(
+        f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
+        f"{next(iter(checkpoint.shapes), 'none')}",
+        f"give {ORIGINALS}",
+    )
+
+
+def _part(component: str, place: object) -> Checkpoint:
+    if not isinstance(place, str | Path):
+        raise ModelError(f"--set {component}={place}: it is not a path", "give a file, or a folder of files")
+    return open_checkpoint(Path(place))
+
+
+def _check_parts(conversion: Conversion, checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a component given by itself that the conversion does not take so."""
+    origins = [o.name for network in conversion.networks.values() for o in network.origins.values()]
+    for component in checkpoint.parts:
+        if not any(name.startswith(f"{component}:") for name in origins):
+            raise ModelError(
+                f"--set {component}: {checkpoint.path} as {conversion.variant} takes none by itself",
+                "leave it out",
+            )
+
+
+def write(
+    conversion: Conversion,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    wrote: Callable[[int], None] = lambda size_bytes: None,
+) -> None:
+    """Write all components and model_index.json into `folder`. wrote: is called with each tensor's bytes."""
+    index: dict[str, object] = {
+        "_class_name": conversion.pipeline.__name__,
+        "_diffusers_version": diffusers.__version__,
+        **conversion.settings,
+    }
+    for name, network in conversion.networks.items():
+        write_network(network, checkpoint, folder / name, dtype, wrote)
+        index[name] = _entry(network.module)
+    for name, component in conversion.others.items():
+        component.save_pretrained(str(folder / name))
+        index[name] = _entry(component)
+    (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return the tensors to write, without values. Raises ModelError for one that is of odd numbers."""
+    names = network.module.state_dict()
+    shapes = {name: _taken(network, name, checkpoint.shapes.__getitem__, dtype) for name in names}
+    for name, shape in shapes.items():
+        if shape.dtype not in WRITTEN:
+            raise ModelError(
+                f"{checkpoint.path}: {name} holds {shape.dtype}", "take the checkpoint in fp32, fp16 or bf16"
+            )
+    return shapes
+
+
+def write_network(
+    network: Network,
+    checkpoint: Checkpoint,
+    folder: Path,
+    dtype: torch.dtype | None,
+    wrote: Callable[[int], None],
+) -> None:
+    """Write config and weights under the names that the component's library looks for."""
+    folder.mkdir(parents=True)
+    if isinstance(network.module, PreTrainedModel):
+        network.module.config.architectures = [type(network.module).__name__]
+        network.module.config.save_pretrained(folder)
+    else:
+        network.module.save_config(folder)  # type: ignore[operator]  # diffusers' ConfigMixin
+    file = folder / (
+        "model.safetensors"
+        if isinstance(network.module, PreTrainedModel)
+        else "diffusion_pytorch_model.safetensors"
+    )
+
+    def read(name: str) -> Tensor:
+        tensor = _taken(network, name, checkpoint.read, dtype)
+        wrote(tensor.nbytes)
+        return tensor
+
+    write_safetensors(file, shapes_of(network, checkpoint, dtype), read)
+
+
+def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: torch.dtype | None) -> Tensor:
+    changed = network.origins[name].take(read)
+    return changed.to(dtype) if dtype and changed.is_floating_point() else changed
+
+
+def _entry(component: object) -> list[str]:
+    """Return [library, class] as diffusers' `save_pretrained` writes it: a class of ours by its module."""
+    library, _, _ = type(component).__module__.partition(".")
+    named = library if library in ("diffusers", "transformers") else type(component).__module__
+    return [named, type(component).__name__]
+
+
+@contextmanager
+def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Yield the folder to write this many bytes into; when the block ends it takes its name next to it.
+
+    Raises ModelError when the name is taken, another process is at it, or the disk has no room.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        with _locked(folder):
+            check_new(folder)
+            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+            try:
+                _check_room(folder, size_bytes)
+                yield partial
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be written: {error}", "free space, or name another folder"
+        ) from error
+
+
+def check_new(folder: Path) -> None:
+    """Raise ModelError when there is something of that name."""
+    if folder.exists():
+        raise ModelError(f"{folder} is there already", "name a folder that is not")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the name. The operating system lets go of it when its holder dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ModelError(
+            f"{folder} is being written by another process", "wait for it, or name another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
+        lock.release()
+
+
+def _check_room(folder: Path, size_bytes: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if free < size_bytes:
+        raise ModelError(
+            f"{folder} will take {size_bytes / _GB:.1f} GB, and {folder.parent.resolve()} has "
+            f"{free / _GB:.1f} GB free",
+            "free space, name a folder on another disk, or ask for smaller weights: --dtype bf16",
+        )

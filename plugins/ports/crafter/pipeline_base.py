@@ -1,0 +1,248 @@
+"""What the pipelines of VideoCrafter and DynamiCrafter share: prompts, latents, guided steps, decoding."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.plugins.ports import clip_words
+from framefleet.plugins.ports.call_types import Generators, StepCallback
+from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
+from framefleet.plugins.ports.crafter.unet import VideoCrafterUNet3DModel
+
+
+@dataclass
+class VideoCrafterPipelineOutput(BaseOutput):
+    """frames: clips of PIL images, or an array (B, T, H, W, 3), or a tensor (B, T, 3, H, W)."""
+
+    frames: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What the denoiser is given. text: (B, 77, D); image: (B, N, D)."""
+
+    text: Tensor
+    image: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """How a call takes its steps: arguments of `__call__` that the loop needs."""
+
+    num_inference_steps: int
+    eta: float
+    fps: int | list[int] | None
+    generator: Generators
+    callback: StepCallback | None
+    callback_tensors: Sequence[str]
+    guidance_rescale: float = 0.0
+
+
+class CrafterPipeline(DiffusionPipeline):
+    """Base of the pipelines; not one itself."""
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
+    _callback_tensor_inputs = ("latents",)
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    unet: VideoCrafterUNet3DModel
+    scheduler: VideoCrafterDDIMScheduler
+    _guidance_scale: float
+    _num_timesteps: int
+
+    def _prepare(self) -> None:
+        """Call at the end of `__init__`, when the components are registered."""
+        self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1) if self.vae else 8
+        self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    def size_of(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Return the size in pixels; what is not given is what the model was trained on."""
+        trained = self.unet.config.sample_size or (0, 0)
+        height, width = (
+            latents * self.vae_scale_factor if pixels is None else pixels
+            for pixels, latents in zip((height, width), trained, strict=True)
+        )
+        multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        for name, pixels in (("height", height), ("width", width)):
+            if pixels <= 0 or pixels % multiple:
+                raise ValueError(f"`{name}` is {pixels}: give a multiple of {multiple}")
+        return height, width
+
+    def check_steps(self, steps: Steps, num_frames: int) -> None:
+        """Raise ValueError for arguments that the model cannot render with."""
+        if num_frames < 1:
+            raise ValueError(f"`num_frames` is {num_frames}: a clip has 1 frame or more")
+        check_ranges({"eta": steps.eta, "guidance_rescale": steps.guidance_rescale})
+        for rate in steps.fps if isinstance(steps.fps, list) else [steps.fps]:
+            check_ranges({"fps": rate})
+        if steps.fps is not None and self.unet.config.default_fps is None:
+            raise ValueError("`fps` is given, but this model is not conditioned on it: leave it out")
+        unknown = [name for name in steps.callback_tensors if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` has {unknown}: use {self._callback_tensor_inputs}"
+            )
+
+    def encode_prompt(
+        self, prompt: str | list[str] | None, embeds: Tensor | None, *, batch_size: int, name: str = "prompt"
+    ) -> Tensor:
+        """Return `embeds`, or else the prompts' own (B, 77, D); one prompt counts for all rows."""
+        if (prompt is None) == (embeds is None):
+            raise ValueError(f"give either `{name}` or `{name}_embeds`")
+        if embeds is None:
+            prompts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt or ())
+            ids = prompt_ids(self.tokenizer, prompts)
+            embeds = self.text_encoder(ids.to(self._execution_device)).last_hidden_state
+        if embeds.shape[0] != batch_size:
+            raise ValueError(f"`{name}` is of {embeds.shape[0]} clips, the others of {batch_size}")
+        return embeds.to(dtype=self.unet.dtype, device=self._execution_device)
+
+    def encode_negative(
+        self, prompt: str | list[str] | None, embeds: Tensor | None, *, batch_size: int
+    ) -> Tensor:
+        """Return what guidance leads away from; the empty prompt unless one is given."""
+        given = "" if prompt is None and embeds is None else prompt
+        return self.encode_prompt(given, embeds, batch_size=batch_size, name="negative_prompt")
+
+    def prepare_latents(
+        self, batch_size: int, num_frames: int, height: int, width: int, generator: Generators, latents: Any
+    ) -> Tensor:
+        """Return noise (B, 4, T, H/8, W/8), fp32 whatever the model's dtype, as the originals keep it."""
+        factor = self.vae_scale_factor
+        channels = self.vae.config.latent_channels
+        shape = (batch_size, channels, num_frames, height // factor, width // factor)
+        if latents is None:
+            latents = randn_tensor(
+                shape, generator=generator, device=self._execution_device, dtype=torch.float32
+            )
+        if tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}, not {shape}")
+        prepared: Tensor = latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
+        return prepared
+
+    def denoise(
+        self,
+        latents: Tensor,
+        conditions: Sequence[Condition],
+        scales: Callable[[], Sequence[float]],
+        steps: Steps,
+        *,
+        extra_channels: Tensor | None = None,
+    ) -> Tensor:
+        """Return clean latents.
+
+        conditions: from the least to the full one; scales: of each difference between neighbours, asked at
+        every step. extra_channels: channels that stand next to the noise, (B, C, T, H/8, W/8).
+        """
+        self.scheduler.set_timesteps(steps.num_inference_steps, device=self._execution_device)
+        self._num_timesteps = len(self.scheduler.timesteps)
+        extra: dict[str, Any] = {"generator": steps.generator, "eta": steps.eta}
+        fps = self._rates(steps.fps, latents)
+        with self.progress_bar(total=self._num_timesteps) as progress_bar:
+            for i, t in enumerate(self.scheduler.timesteps):
+                noisy = (
+                    latents
+                    if extra_channels is None
+                    else torch.cat([latents, extra_channels.to(latents.dtype)], dim=1)
+                )
+                noisy = noisy.to(self.unet.dtype)
+                parts = [
+                    self.unet(
+                        noisy,
+                        t,
+                        encoder_hidden_states=condition.text,
+                        fps=fps,
+                        encoder_hidden_states_image=condition.image,
+                        return_dict=False,
+                    )[0].float()
+                    for condition in conditions
+                ]
+                guided = guide(parts, scales(), rescale=steps.guidance_rescale)
+                latents = self.scheduler.step(guided, t, latents, **extra, return_dict=False)[0]
+                latents = self._after_step(i, t, latents, steps)
+                progress_bar.update()
+        return latents
+
+    def _rates(self, fps: int | list[int] | None, latents: Tensor) -> Tensor | None:
+        """Return each clip's rate, (B); None for a model that takes none."""
+        rate = self.unet.config.default_fps if fps is None else fps
+        rates = rate if isinstance(rate, list) else [rate] * len(latents)
+        if len(rates) != len(latents):
+            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
+        return None if rate is None else torch.tensor(rates, device=latents.device)
+
+    def _after_step(self, i: int, t: Tensor, latents: Tensor, steps: Steps) -> Tensor:
+        if steps.callback is None:
+            return latents
+        changed = steps.callback(self, i, t, {name: latents for name in steps.callback_tensors})
+        kept: Tensor = changed.pop("latents", latents)
+        return kept
+
+    def decode(self, latents: Tensor, output_type: str, return_dict: bool) -> Any:
+        """Return the output of `__call__`. Frames are decoded one by one, which bounds memory."""
+        frames: Any = latents
+        if output_type != "latent":
+            scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+            decoded = [
+                torch.cat([self.vae.decode(frame[None], return_dict=False)[0] for frame in clip.unbind(1)])
+                for clip in scaled
+            ]  # each (T, 3, H, W)
+            video = torch.stack(decoded).transpose(1, 2)
+            frames = self.video_processor.postprocess_video(video, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return VideoCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
+
+
+def guide(parts: Sequence[Tensor], scales: Sequence[float], *, rescale: float = 0.0) -> Tensor:
+    """Return the first part plus each further step between neighbours times its scale.
+
+    rescale: share of the result that gets the last part's deviation (arXiv 2305.08891, equations 15, 16).
+    """
+    guided = parts[0]
+    for scale, far, near in zip(scales, parts, parts[1:], strict=False):
+        guided = guided + scale * (near - far)
+    if rescale > 0 and len(parts) > 1:
+        inner = list(range(1, guided.dim()))
+        ratio = parts[-1].std(inner, keepdim=True) / guided.std(inner, keepdim=True)
+        guided = rescale * (guided * ratio) + (1 - rescale) * guided
+    return guided
+
+
+def batch_size_of(prompt: str | list[str] | None, embeds: Tensor | None) -> int:
+    if embeds is not None:
+        return int(embeds.shape[0])
+    return len(prompt) if isinstance(prompt, list) else 1
+
+
+_ENDS = ("<start_of_text>", "<end_of_text>")  # open_clip's names; "<|endoftext|>" is plain text to it
+
+
+def prompt_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
+    """Return the ids that open_clip's tokenizer gives prompts, cleaned, split and cut as it does: (B, 77)."""
+    cleaned = [clip_words.lowered(html.unescape(html.unescape(clip_words.plain_letters(p)))) for p in prompts]
+    return clip_words.token_ids(tokenizer, cleaned, ends=_ENDS, length=tokenizer.model_max_length)

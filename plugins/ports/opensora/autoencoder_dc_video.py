@@ -1,0 +1,219 @@
+"""The video DC-AE: clips (B, 3, T, H, W) in [-1, 1] to latents (B, C, T / 4, H / 32, W / 32), and back.
+
+AutoencoderDC of diffusers (arXiv 2410.10733) with frames: the last halvings of height and width take the
+frames along. A single image stays one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, EncoderOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from framefleet.plugins.ports.opensora.dc_blocks import (
+    ChannelRMSNorm,
+    DownBlock,
+    EfficientViTBlock,
+    ResBlock,
+    UpBlock,
+)
+
+_Level = tuple[str, int, int, bool]  # block type, width, depth, and whether its halving takes frames along
+_WIDTHS = (128, 256, 512, 512, 1024, 1024)
+BLOCKS = ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock", "EfficientViTBlock")
+
+
+class Encoder(nn.Module):
+    """From (B, 3, T, H, W) to latents."""
+
+    def __init__(
+        self, in_channels: int, latent_channels: int, head_dim: int, levels: Sequence[_Level]
+    ) -> None:
+        super().__init__()
+        widths = [width for _, width, _, _ in levels]
+        self.latent_channels = latent_channels
+        self.conv_in = nn.Conv3d(in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for i, (block_type, width, depth, temporal) in enumerate(levels):
+            blocks = [_block(block_type, width, head_dim) for _ in range(depth)]
+            if i + 1 < len(widths):
+                blocks.append(DownBlock(width, widths[i + 1], temporal=temporal))
+            self.down_blocks.append(nn.Sequential(*blocks))
+        self.conv_out = nn.Conv3d(widths[-1], latent_channels, 3, padding=1)
+
+    def forward(self, sample: Tensor) -> Tensor:
+        hidden_states = self.conv_in(sample)
+        for blocks in self.down_blocks:
+            hidden_states = blocks(hidden_states)
+        shortcut = hidden_states.unflatten(1, (self.latent_channels, -1)).mean(dim=2)
+        latent: Tensor = self.conv_out(hidden_states) + shortcut
+        return latent
+
+
+class Decoder(nn.Module):
+    """From latents to (B, 3, T, H, W); its levels count from the pixels, as the encoder's do."""
+
+    def __init__(
+        self, out_channels: int, latent_channels: int, head_dim: int, levels: Sequence[_Level]
+    ) -> None:
+        super().__init__()
+        widths = [width for _, width, _, _ in levels]
+        self.repeats = widths[-1] // latent_channels
+        self.conv_in = nn.Conv3d(latent_channels, widths[-1], 3, padding=1)
+        self.up_blocks = nn.ModuleList()
+        for i, (block_type, width, depth, temporal) in enumerate(levels):
+            blocks = [_block(block_type, width, head_dim) for _ in range(depth)]
+            if i + 1 < len(widths):
+                blocks.insert(0, UpBlock(widths[i + 1], width, temporal=temporal))
+            self.up_blocks.append(nn.Sequential(*blocks))
+        self.norm_out = ChannelRMSNorm(widths[0])
+        self.conv_out = nn.Conv3d(widths[0], out_channels, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        hidden_states = self.conv_in(latent) + latent.repeat_interleave(self.repeats, dim=1)
+        for blocks in reversed(self.up_blocks):
+            hidden_states = blocks(hidden_states)
+        sample: Tensor = self.conv_out(F.relu(self.norm_out(hidden_states)))
+        return sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One dimension of (B, C, T, H, W) to cut: tiles of `size`, a new one every `stride`.
+
+    num, den: what comes out is num / den as long as what goes in.
+    """
+
+    dim: int
+    size: int
+    stride: int
+    num: int = 1
+    den: int = 1
+
+
+class AutoencoderDCVideo(ModelMixin, AutoencoderMixin, ConfigMixin):
+    """Deep-compression autoencoder for video: latents are not sampled; a clip has 4k frames, or one.
+
+    Tiles, when `enable_tiling` was called, are those of its authors: 256 pixels and 32 frames, a quarter of
+    which overlaps the next tile.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 128,
+        attention_head_dim: int = 32,
+        encoder_block_types: tuple[str, ...] = BLOCKS,
+        decoder_block_types: tuple[str, ...] = BLOCKS,
+        encoder_block_out_channels: tuple[int, ...] = _WIDTHS,
+        decoder_block_out_channels: tuple[int, ...] = _WIDTHS,
+        encoder_layers_per_block: tuple[int, ...] = (2, 2, 2, 3, 3, 3),
+        decoder_layers_per_block: tuple[int, ...] = (3, 3, 3, 3, 3, 3),
+        temporal_compression_ratio: int = 4,
+        scaling_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        halvings = len(encoder_block_out_channels) - 1
+        num_temporal = temporal_compression_ratio.bit_length() - 1
+        temporal = [halvings - num_temporal <= level < halvings for level in range(halvings + 1)]
+        of_encoder = zip(
+            encoder_block_types, encoder_block_out_channels, encoder_layers_per_block, temporal, strict=True
+        )
+        of_decoder = zip(
+            decoder_block_types, decoder_block_out_channels, decoder_layers_per_block, temporal, strict=True
+        )
+        self.encoder = Encoder(in_channels, latent_channels, attention_head_dim, [*of_encoder])
+        self.decoder = Decoder(in_channels, latent_channels, attention_head_dim, [*of_decoder])
+        self.spatial_compression_ratio = 2**halvings
+        self.temporal_compression_ratio = temporal_compression_ratio
+        self.use_slicing = False
+        self.use_tiling = False
+        self.tile_sample_min_size, self.tile_sample_stride = 256, 192
+        self.tile_sample_min_num_frames, self.tile_sample_stride_num_frames = 32, 24
+
+    @apply_forward_hook
+    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
+        """Return latents of clips (B, 3, T, H, W), H and W multiples of 32."""
+        encode = partial(tiled, self.encoder, axes=self._axes(is_encoding=True))
+        latent = torch.cat([encode(clip) for clip in self._slices(x)])
+        return EncoderOutput(latent=latent) if return_dict else (latent,)
+
+    @apply_forward_hook
+    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        """Return clips of latents (B, C, T', H', W')."""
+        decode = partial(tiled, self.decoder, axes=self._axes(is_encoding=False))
+        sample = torch.cat([decode(latent) for latent in self._slices(z)])
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        return self.decode(self.encode(sample, return_dict=False)[0], return_dict=return_dict)
+
+    def _slices(self, batch: Tensor) -> tuple[Tensor, ...]:
+        return batch.split(1) if self.use_slicing else (batch,)
+
+    def _axes(self, *, is_encoding: bool) -> list[Axis]:
+        """Return how clips or latents are cut into tiles: over time, then over height and width."""
+        if not self.use_tiling:
+            return []
+        pixels = (self.tile_sample_min_size, self.tile_sample_stride)
+        frames = (self.tile_sample_min_num_frames, self.tile_sample_stride_num_frames)
+        cuts = [(2, frames, self.temporal_compression_ratio)]
+        cuts += [(dim, pixels, self.spatial_compression_ratio) for dim in (3, 4)]
+        if is_encoding:
+            return [Axis(dim=dim, size=size, stride=stride, den=ratio) for dim, (size, stride), ratio in cuts]
+        return [
+            Axis(dim=dim, size=size // ratio, stride=stride // ratio, num=ratio)
+            for dim, (size, stride), ratio in cuts
+        ]
+
+
+def tiled(network: Callable[[Tensor], Tensor], sample: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Return `network(sample)`, put together from tiles; the first axis is cut first."""
+    if not axes:
+        return network(sample)
+    axis, inner = axes[0], axes[1:]
+    length = sample.shape[axis.dim]
+    starts = [0]
+    while starts[-1] + axis.size < length:
+        starts.append(starts[-1] + axis.stride)
+    parts: list[Tensor] = []
+    overlap = (axis.size - axis.stride) * axis.num // axis.den
+    stride = axis.stride * axis.num // axis.den
+    for start in starts:
+        tile = sample.narrow(axis.dim, start, min(axis.size, length - start))
+        part = tiled(network, tile, inner)
+        if parts:
+            before = parts[-1].narrow(axis.dim, stride, overlap)
+            parts[-1] = parts[-1].narrow(axis.dim, 0, stride)
+            part = _blended(before, part, axis.dim)
+        parts.append(part)
+    return torch.cat(parts, dim=axis.dim)
+
+
+def _blended(before: Tensor, part: Tensor, dim: int) -> Tensor:
+    """Return `part` with its first frames (rows, columns) faded in over those of the tile before."""
+    overlap = before.shape[dim]
+    shape = [1] * part.dim()
+    shape[dim] = overlap
+    weight = (torch.arange(overlap, device=part.device, dtype=part.dtype) / overlap).reshape(shape)
+    mixed = before * (1 - weight) + part.narrow(dim, 0, overlap) * weight
+    return torch.cat([mixed, part.narrow(dim, overlap, part.shape[dim] - overlap)], dim=dim)
+
+
+def _block(kind: str, channels: int, head_dim: int) -> nn.Module:
+    if kind == "EfficientViTBlock":
+        return EfficientViTBlock(channels, head_dim)
+    if kind == "ResBlock":
+        return ResBlock(channels)
+    raise ValueError(f"block types are ResBlock and EfficientViTBlock, not {kind!r}")

@@ -1,0 +1,200 @@
+"""From a kind of condition to the latent frames that are given, and to the mask that tells the model so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL.Image import Image, fromarray
+from torch import Tensor
+
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.ports.families import OPENSORA_MAX_FRAMES
+
+_Given = Any  # an image or a video, or a list of those; None where there is none
+
+CONDITIONS = {  # latent frames at the start, at the end, and whether they come from a video
+    "t2v": (0, 0, False),
+    "i2v_head": (1, 0, False),
+    "i2v_tail": (0, 1, False),
+    "i2v_loop": (1, 1, False),
+    "v2v_head": (8, 0, True),
+    "v2v_tail": (0, 8, True),
+    "v2v_head_easy": (16, 0, True),
+    "v2v_tail_easy": (0, 16, True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How the autoencoder packs frames: `ratio` into one latent frame, and the first alone if it is causal.
+
+    Where it is not, a single latent frame is decoded as an image, and that of an image in a clip as `ratio`
+    equal frames, all but one of which are dropped.
+    """
+
+    ratio: int
+    is_causal: bool
+
+    @property
+    def max_frames(self) -> int:
+        return OPENSORA_MAX_FRAMES if self.is_causal else OPENSORA_MAX_FRAMES // self.ratio * self.ratio
+
+    def num_frames(self, num_latent: int) -> int:
+        return (num_latent - self.is_causal) * self.ratio + self.is_causal
+
+    def num_latent(self, num_frames: int) -> int:
+        return max(1, (num_frames - self.is_causal) // self.ratio + self.is_causal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameCondition:
+    """Which frames of the clip are given. num_head, num_tail: latent frames at its start and its end."""
+
+    name: str
+    num_head: int
+    num_tail: int
+    is_video: bool
+    packing: Packing
+
+    @property
+    def num_given(self) -> int:
+        return self.num_head + self.num_tail
+
+    @property
+    def num_taken(self) -> int:
+        """The frames of the image or video that become the latent frames at one end."""
+        return self.packing.num_frames(max(self.num_head, self.num_tail)) if self.is_video else 1
+
+    @property
+    def num_dropped(self) -> tuple[int, int]:
+        """How many of the frames that are decoded are dropped at the start, and at the end."""
+        repeats = 0 if self.is_video or self.packing.is_causal else self.packing.ratio - 1
+        return self.num_head * repeats, self.num_tail * repeats
+
+    @property
+    def max_frames(self) -> int:
+        return self.packing.max_frames - sum(self.num_dropped)
+
+    def broken_rule(self, num_frames: int) -> tuple[str, str] | None:
+        """Return None where this many frames can be rendered, or else what the number must be, and a fix."""
+        ratio, dropped = self.packing.ratio, sum(self.num_dropped)
+        if num_frames == 1 and not self.num_given:
+            return None
+        rest = (self.packing.is_causal - dropped) % ratio
+        least_latent = max(self.num_given, 1 if self.packing.is_causal else 2)
+        least = self.packing.num_frames(least_latent) - dropped
+        if num_frames < least:
+            return f"at least {least}", f"use {least} or more"
+        if num_frames > self.max_frames:
+            return f"at most {self.max_frames}", f"use {self.max_frames} or less"
+        if num_frames % ratio == rest:
+            return None
+        below = num_frames - (num_frames - rest) % ratio
+        return f"{ratio}k + {rest}" if rest else f"{ratio}k", f"use {below} or {below + ratio}"
+
+    def fitted(self, num_frames: int) -> int:
+        """Return the frames of the clip that is left of `num_frames`, without those that are dropped."""
+        if self.broken_rule(num_frames) is None:
+            return num_frames
+        ratio = self.packing.ratio
+        left = -(-num_frames // ratio) * ratio - sum(self.num_dropped)
+        return left if left < num_frames and self.broken_rule(left) is None else num_frames
+
+
+def condition_of(
+    name: str | None, image: _Given, last_image: _Given, video: _Given, *, packing: Packing
+) -> FrameCondition:
+    """Return the condition of that name, or without one what was given: images at the ends, or a video first.
+
+    Raises ValueError for a name that is not known, and when what it needs was not given.
+    """
+    has_image = image is not None or last_image is not None
+    if name is None and video is not None and has_image:
+        raise ValueError("`condition_type` has to say which counts, as an image and a video are given")
+    if name is None and video is not None:
+        name = "v2v_head"
+    elif name is None and has_image:
+        name = "i2v_tail" if image is None else "i2v_head" if last_image is None else "i2v_loop"
+    name = name or "t2v"
+    if name not in CONDITIONS:
+        raise ValueError(f"`condition_type` has to be one of {', '.join(CONDITIONS)} but is {name!r}")
+    head, tail, is_video = CONDITIONS[name]
+    found = video is not None if is_video else has_image if tail else image is not None
+    if (head or tail) and not found:
+        raise ValueError(f"`condition_type` {name!r} needs `{'video' if is_video else 'image'}`")
+    first = int(packing.is_causal and is_video)  # 33 frames are 9 latent ones then, not 8
+    return FrameCondition(
+        name=name,
+        num_head=head and head + first,
+        num_tail=tail and tail + first,
+        is_video=is_video,
+        packing=packing,
+    )
+
+
+def training_inputs(own: Mapping[str, Any], frames: Frames) -> dict[str, _Given]:
+    """Return what of a clip the pipeline is given in training: nothing, images or all, as the row says."""
+    head, tail, is_video = CONDITIONS.get(own.get("condition_type", "t2v"), (0, 0, False))
+    if is_video:
+        return {"video": [fromarray(frame) for frame in frames]}
+    first = {"image": fromarray(frames[0])} if head else {}
+    return first | ({"last_image": fromarray(frames[-1])} if tail else {})
+
+
+def given_to_rows(
+    image: _Given, last_image: _Given, video: _Given, *, num_prompts: int, times: int
+) -> list[dict[str, _Given]]:
+    """Return `image`, `last_image` and `video` of each clip; every prompt has `times` clips."""
+    named = {"image": image, "last_image": last_image, "video": video}
+    columns = [_each(given, num_prompts, name) for name, given in named.items()]
+    return [dict(zip(named, row, strict=True)) for row in zip(*columns, strict=True) for _ in range(times)]
+
+
+def _each(given: _Given, num_prompts: int, name: str) -> list[_Given]:
+    """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
+    if given is None or isinstance(given, Image):
+        return [given] * num_prompts
+    if name == "video" and all(isinstance(frame, Image) for frame in given):
+        return [given] * num_prompts
+    if len(given) != num_prompts:
+        raise ValueError(f"`{name}` holds {len(given)} for {num_prompts} prompts")
+    return list(given)
+
+
+def given_frames(
+    condition: FrameCondition, *, image: Image | None, last_image: Image | None, video: list[Image] | None
+) -> tuple[list[Image], list[Image]]:
+    """Return the frames that the clip begins with and ends with. One image alone stands for both ends.
+
+    Raises ValueError for a video that is too short.
+    """
+    if condition.is_video:
+        frames, taken = video or [], condition.num_taken
+        if len(frames) < taken:
+            name = condition.name
+            raise ValueError(
+                f"`condition_type` {name!r} takes {taken} frames of `video`, which has {len(frames)}"
+            )
+        head, tail = frames[:taken], frames[-taken:]
+    else:
+        head = [found for found in (image or last_image,) if found]
+        tail = [found for found in (last_image or image,) if found]
+    return head if condition.num_head else [], tail if condition.num_tail else []
+
+
+def place(head: Tensor | None, tail: Tensor | None, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (mask, reference) of the clip: (B, 1, T, H, W), (B, C, T, H, W); zero where nothing is given.
+
+    head, tail: given latent frames, (B, C, n, H, W). latents: of the clip, for its shape.
+    """
+    mask, reference = torch.zeros_like(latents[:, :1]), torch.zeros_like(latents)
+    if head is not None:
+        mask[:, :, : head.shape[2]] = 1
+        reference[:, :, : head.shape[2]] = head
+    if tail is not None:
+        mask[:, :, -tail.shape[2] :] = 1
+        reference[:, :, -tail.shape[2] :] = tail
+    return mask, reference

@@ -1,0 +1,235 @@
+"""Open-Sora v2: from prompts, and from frames to begin or to end with, to clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL.Image import Image
+from torch import Tensor
+
+from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.plugins.ports.call_types import Generators, StepCallback
+from framefleet.plugins.ports.opensora.conditions import FrameCondition, condition_of, given_to_rows
+from framefleet.plugins.ports.opensora.denoise import (
+    Denoiser,
+    Text,
+    TwoScales,
+    shifted_sigmas,
+    takes_reference,
+)
+from framefleet.plugins.ports.opensora.pipeline_components import OpenSoraComponents, with_suffixes
+from framefleet.plugins.ports.opensora.sizes import named_size
+
+
+@dataclass
+class OpenSoraPipelineOutput(BaseOutput):
+    """frames: (B, T, H, W, 3) in [0, 1] for output type "np"; lists of PIL images or a tensor for others."""
+
+    frames: Any
+
+
+class OpenSoraPipeline(OpenSoraComponents):
+    """Text, image or video to video with Open-Sora v2 (arXiv 2503.09642)."""
+
+    _callback_tensor_inputs: ClassVar = ["latents"]
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] = "",
+        image: Image | list[Image] | None = None,
+        last_image: Image | list[Image] | None = None,
+        video: list[Image] | list[list[Image]] | None = None,
+        condition_type: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        resolution: str | None = None,
+        aspect_ratio: str | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        image_guidance_scale: float = 3.0,
+        flow_shift: float | None = None,
+        oscillate_text_guidance: bool = True,
+        oscillate_image_guidance: bool = True,
+        ramp_image_guidance: bool = True,
+        frame_rate: int | None = 24,
+        motion_score: int | None = 4,
+        num_videos_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+        max_sequence_length: int = 512,
+    ) -> OpenSoraPipelineOutput | tuple[Any]:
+        """Render a clip for each prompt, times `num_videos_per_prompt`.
+
+        image, last_image: what the clip begins and ends with. video: what it goes on from, or leads to. Each
+            is one for all prompts, or a list with one for each.
+        condition_type: t2v, i2v_head, i2v_tail, i2v_loop (an image alone stands at both ends), v2v_head,
+            v2v_tail (33 frames of the video are given), v2v_head_easy, v2v_tail_easy (65); without it, what
+            images and video mean.
+        resolution, aspect_ratio: a named size, as "768px" and "16:9", in place of height and width; where
+            nothing is said, "256px" and "16:9".
+        num_frames: 4k + 1, at most 129. With AutoencoderDCVideo 4k, at most 128, and with an image 3 less for
+            each end: it is decoded to four equal frames, of which one stays. Latents have them all.
+        guidance_scale, image_guidance_scale: towards the prompt, and towards the given frames; 1 is off.
+        flow_shift: how long to stay at high noise; without it, longer for larger and longer clips.
+        oscillate_text_guidance, oscillate_image_guidance: none at every second step after the tenth.
+        ramp_image_guidance: with images, weaker at the first frames and the last steps.
+        frame_rate, motion_score: given to the model at the end of the prompt; None leaves them out.
+        """
+        height, width = self._size(height, width, resolution, aspect_ratio)
+        condition = condition_of(condition_type, image, last_image, video, packing=self.packing)
+        num_frames = condition.max_frames if num_frames is None else num_frames
+        callback_tensors = callback_on_step_end_tensor_inputs
+        callback_tensors = ["latents"] if callback_tensors is None else callback_tensors
+        self.check_inputs(height, width, num_frames, condition, callback_tensors)
+        check_ranges(
+            {
+                "num_inference_steps": num_inference_steps,
+                "flow_shift": flow_shift,
+                "frame_rate": frame_rate,
+                "motion_score": motion_score,
+            }
+        )
+        guidance = TwoScales(
+            text=guidance_scale,
+            image=image_guidance_scale if condition.num_given else 1.0,
+            text_oscillates=oscillate_text_guidance,
+            image_oscillates=oscillate_image_guidance,
+            image_ramps=ramp_image_guidance and not condition.is_video,
+            num_steps=num_inference_steps,
+        )
+        self._guidance_scale, self._interrupt = guidance_scale, False
+
+        prompts = [prompt] if isinstance(prompt, str) else prompt or []
+        told = [with_suffixes(p, frame_rate=frame_rate, motion_score=motion_score) for p in prompts]
+        text = self._text(told, prompt_embeds, pooled_prompt_embeds, max_sequence_length)
+        num_prompts, negative = len(text.embeds), None
+        if guidance.is_on:
+            avoided = [negative_prompt] * num_prompts if isinstance(negative_prompt, str) else negative_prompt
+            embeds = (negative_prompt_embeds, negative_pooled_prompt_embeds)
+            negative = self._text(avoided, *embeds, max_sequence_length).repeated(num_videos_per_prompt)
+        text = text.repeated(num_videos_per_prompt)
+
+        rendered = num_frames + sum(condition.num_dropped)
+        latents = self.prepare_latents(len(text.embeds), rendered, height, width, generator, latents)
+        given = given_to_rows(image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt)
+        mask, reference = self.prepare_reference(condition, given, latents, height, width, generator)
+        denoiser = Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
+        timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
+        latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
+        if not condition.is_video:
+            latents = torch.where(mask.bool(), reference, latents)
+        frames = latents if output_type == "latent" else self._decode(latents, condition, output_type)
+        self.maybe_free_model_hooks()
+        return OpenSoraPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def fitted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call with the frames that are left of `num_frames` with its images."""
+        frames = arguments.get("num_frames")
+        if frames is None:
+            return dict(arguments)
+        given = [arguments.get(name) for name in ("condition_type", "image", "last_image", "video")]
+        return {**arguments, "num_frames": condition_of(*given, packing=self.packing).fitted(frames)}
+
+    def check_inputs(
+        self, height: int, width: int, num_frames: int, condition: FrameCondition, callback_tensors: list[str]
+    ) -> None:
+        """Raise ValueError for what cannot be rendered."""
+        if min(height, width) <= 0 or height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(
+                f"`height` and `width` have to be multiples of {self.size_multiple} "
+                f"but are {height} and {width}"
+            )
+        if broken := condition.broken_rule(num_frames):
+            given = f" for `condition_type` {condition.name!r}" if condition.num_given else ""
+            raise ValueError(f"`num_frames` has to be {broken[0]}{given} but is {num_frames}: {broken[1]}")
+        if condition.num_given and not takes_reference(self.transformer.config):
+            raise ValueError("this transformer takes no frames to begin or to end with")
+        if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
+            raise ValueError(f"`callback_on_step_end_tensor_inputs` has no {', '.join(sorted(unknown))}")
+
+    def _size(
+        self, height: int | None, width: int | None, resolution: str | None, aspect_ratio: str | None
+    ) -> tuple[int, int]:
+        if (height is None) != (width is None):
+            raise ValueError(f"give both `height` and `width`, or neither: they are {height} and {width}")
+        if height is None or width is None or resolution or aspect_ratio:
+            return named_size(resolution, aspect_ratio, multiple=self.size_multiple)
+        return height, width
+
+    def _text(
+        self, prompts: list[str], embeds: Tensor | None, pooled: Tensor | None, max_sequence_length: int
+    ) -> Text:
+        if embeds is not None and pooled is not None:
+            return Text(embeds, pooled)
+        if not prompts or embeds is not None or pooled is not None:
+            raise ValueError("give `prompt`, or both `prompt_embeds` and `pooled_prompt_embeds`")
+        return Text(*self.encode_prompt(prompts, max_sequence_length))
+
+    def _set_timesteps(self, num_inference_steps: int, latents: Tensor, flow_shift: float | None) -> Tensor:
+        _, _, num_latent_frames, height, width = latents.shape
+        sigmas = shifted_sigmas(
+            num_inference_steps,
+            tokens_per_frame=height * width // self.transformer.config.patch_size**2,
+            num_latent_frames=num_latent_frames,
+            flow_shift=flow_shift,
+        )
+        levels = np.array(sigmas[:-1])  # UniPC takes no list
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device, sigmas=levels)
+        timesteps: Tensor = self.scheduler.timesteps
+        self._num_timesteps = len(timesteps)
+        return timesteps
+
+    def _denoise(
+        self,
+        denoiser: Denoiser,
+        latents: Tensor,
+        timesteps: Tensor,
+        callback: StepCallback | None,
+        callback_tensors: list[str],
+    ) -> Tensor:
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for step, t in enumerate(timesteps):
+                if self._interrupt:
+                    continue
+                velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
+                latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
+                if callback is not None:
+                    tensors = {"latents": latents} if callback_tensors else {}
+                    latents = callback(self, step, t, tensors).get("latents", latents)
+                progress_bar.update()
+        return latents
+
+    def _decode(self, latents: Tensor, condition: FrameCondition, output_type: str) -> Any:
+        scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        clips = self.vae.decode(scaled, return_dict=False)[0]  # (B, 3, T, H, W)
+        first, last = condition.num_dropped
+        kept = clips[:, :, first : clips.shape[2] - last]
+        return self.video_processor.postprocess_video(kept, output_type=output_type)

@@ -1,0 +1,182 @@
+"""From the keys of an Open-Sora v2 transformer's checkpoint to diffusers' FluxTransformer2DModel.
+
+The network is Flux with one more Linear, `cond_in`, whose output is added to that of `img_in`. Two Linears
+that are added are one Linear of both inputs side by side, so no class of our own is needed: `x_embedder`
+takes the noisy tokens, then the tokens of mask and reference.
+
+Released checkpoints rotate pairs (d, d + 64) of a head, diffusers pairs (2d, 2d + 1): the rows of queries and
+keys are put in that order. Checkpoints in Flux's own layout, with one `qkv`, are in it already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefleet.plugins.ports.conversion.configs import count_below, size_of
+from framefleet.plugins.ports.conversion.plan import Origin, unchanged
+
+_Shapes = Mapping[str, Tensor]  # tensors without values
+Change = Callable[[Tensor], Tensor]
+Layer = tuple[str, str, Change]  # their name, ours, and what becomes of weight and bias
+
+_OUTER = {
+    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
+    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
+    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
+    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
+    "txt_in": "context_embedder",
+    "final_layer.linear": "proj_out",
+}
+_STREAMS = {  # of a double block: norm, queries, keys, values, output, norms of queries and keys, MLP
+    "img": ("norm1", "to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k", "ff"),
+    "txt": (
+        *("norm1_context", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        *("norm_added_q", "norm_added_k", "ff_context"),
+    ),
+}
+_NORMS = ("query_norm", "key_norm")  # whose weight is called `scale`
+
+
+def is_transformer(shapes: _Shapes) -> bool:
+    """Tell whether these are keys of an Open-Sora v2 transformer, or of Flux in its authors' layout."""
+    ends = {"img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"}
+    return bool(ends & set(shapes)) and any(name.startswith("double_blocks.") for name in shapes)
+
+
+def is_conditioned(shapes: _Shapes) -> bool:
+    """Whether it takes mask and given frames, which Flux does not."""
+    return bool({"cond_in.weight", "cond_in.bias"} & set(shapes))
+
+
+def transformer_config(shapes: _Shapes) -> dict[str, Any]:
+    """Return the config of the FluxTransformer2DModel, read from the shapes."""
+    head, (hidden, inputs) = _head(shapes), size_of(shapes, "img_in.weight", 2)
+    token, _ = size_of(shapes, "final_layer.linear.weight", 2)
+    condition = size_of(shapes, "cond_in.weight", 2)[1] if is_conditioned(shapes) else 0
+    # The condition has one channel more than the latents, the mask. Flux has none, and takes 2 x 2 patches.
+    area = condition - token if condition else 4
+    if area < 1 or math.isqrt(area) ** 2 != area:
+        raise ValueError(f"cond_in.weight takes {condition} channels, and not a mask next to {token}")
+    return {
+        "patch_size": math.isqrt(area),
+        "in_channels": inputs + condition,
+        "out_channels": token // area,
+        "num_layers": count_below(shapes, "double_blocks."),
+        "num_single_layers": count_below(shapes, "single_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": hidden // head,
+        "joint_attention_dim": size_of(shapes, "txt_in.weight", 2)[1],
+        "pooled_projection_dim": size_of(shapes, "vector_in.in_layer.weight", 2)[1],
+        "guidance_embeds": any(name.startswith("guidance_in.") for name in shapes),
+        "axes_dims_rope": axes_of(head),
+    }
+
+
+def axes_of(head: int) -> list[int]:
+    """Return how a head is shared among frames, rows and columns: about 1 : 3.5 : 3.5, in even numbers."""
+    frames = next(size for size in range(2 * -(-head // 16), head, 2) if (head - size) % 4 == 0)
+    return [frames, (head - frames) // 2, (head - frames) // 2]
+
+
+def transformer_origins(names: Iterable[str], shapes: _Shapes) -> dict[str, Origin]:
+    """Return what each tensor of the FluxTransformer2DModel is made of. names: ours."""
+    layers = {ours: (theirs, change) for theirs, ours, change in _layers(shapes)}
+    origins = {}
+    for name in names:
+        ours, _, suffix = name.rpartition(".")
+        if ours == "x_embedder":
+            joined = _side_by_side if suffix == "weight" else _added
+            more = (f"cond_in.{suffix}",) if is_conditioned(shapes) else ()
+            origins[name] = Origin(name=f"img_in.{suffix}", more=more, change=joined)
+        else:
+            theirs, change = layers[ours]
+            suffix = "scale" if theirs.endswith(_NORMS) else suffix
+            origins[name] = Origin(name=f"{theirs}.{suffix}", change=change)
+    return origins
+
+
+def _layers(shapes: _Shapes) -> Iterator[Layer]:
+    is_split = any(".q_proj." in name for name in shapes)
+    hidden, head = shapes["img_in.weight"].shape[0], _head(shapes)
+    turned = partial(_interleave, head=head) if is_split else unchanged
+    for theirs, ours in _OUTER.items():
+        yield theirs, ours, unchanged
+    yield "final_layer.adaLN_modulation.1", "norm_out.linear", _swap_halves
+    for i in range(count_below(shapes, "double_blocks.")):
+        for layer in _double_block(turned, is_split=is_split):
+            yield f"double_blocks.{i}.{layer[0]}", f"transformer_blocks.{i}.{layer[1]}", layer[2]
+    for i in range(count_below(shapes, "single_blocks.")):
+        for layer in _single_block(hidden, turned, is_split=is_split):
+            yield f"single_blocks.{i}.{layer[0]}", f"single_transformer_blocks.{i}.{layer[1]}", layer[2]
+
+
+def _double_block(turned: Change, *, is_split: bool) -> Iterator[Layer]:
+    for stream, (norm, q, k, v, out, norm_q, norm_k, feed_forward) in _STREAMS.items():
+        yield f"{stream}_mod.lin", f"{norm}.linear", unchanged
+        if is_split:
+            yield f"{stream}_attn.q_proj", f"attn.{q}", turned
+            yield f"{stream}_attn.k_proj", f"attn.{k}", turned
+            yield f"{stream}_attn.v_proj", f"attn.{v}", unchanged
+        else:
+            for index, name in enumerate((q, k, v)):
+                yield f"{stream}_attn.qkv", f"attn.{name}", partial(_third, index=index)
+        yield f"{stream}_attn.proj", f"attn.{out}", unchanged
+        yield f"{stream}_attn.norm.query_norm", f"attn.{norm_q}", turned
+        yield f"{stream}_attn.norm.key_norm", f"attn.{norm_k}", turned
+        yield f"{stream}_mlp.0", f"{feed_forward}.net.0.proj", unchanged
+        yield f"{stream}_mlp.2", f"{feed_forward}.net.2", unchanged
+
+
+def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[Layer]:
+    yield "modulation.lin", "norm.linear", unchanged
+    if is_split:
+        yield "q_proj", "attn.to_q", turned
+        yield "k_proj", "attn.to_k", turned
+        yield "v_mlp", "attn.to_v", partial(_rows, start=0, stop=hidden)
+        yield "v_mlp", "proj_mlp", partial(_rows, start=hidden, stop=None)
+    else:
+        for index, name in enumerate(("to_q", "to_k", "to_v")):
+            yield "linear1", f"attn.{name}", partial(_rows, start=index * hidden, stop=(index + 1) * hidden)
+        yield "linear1", "proj_mlp", partial(_rows, start=3 * hidden, stop=None)
+    yield "linear2", "proj_out", unchanged
+    yield "norm.query_norm", "attn.norm_q", turned
+    yield "norm.key_norm", "attn.norm_k", turned
+
+
+def _head(shapes: _Shapes) -> int:
+    return size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
+
+
+def _third(tensor: Tensor, *, index: int) -> Tensor:
+    return tensor.chunk(3)[index]
+
+
+def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:
+    return tensor[start:stop]
+
+
+def _interleave(tensor: Tensor, *, head: int) -> Tensor:
+    """Reorder the rows of each head from [0, 1, ..., 64, 65, ...] to [0, 64, 1, 65, ...]."""
+    turned: Tensor = tensor.unflatten(0, (-1, 2, head // 2)).transpose(1, 2).flatten(0, 2)
+    return turned
+
+
+def _swap_halves(tensor: Tensor) -> Tensor:
+    shift, scale = tensor.chunk(2)
+    return torch.cat([scale, shift])
+
+
+def _side_by_side(*weights: Tensor) -> Tensor:
+    return torch.cat(weights, dim=1)
+
+
+def _added(*biases: Tensor) -> Tensor:
+    return torch.stack(biases).sum(dim=0)

@@ -1,0 +1,1 @@
+"""A table of videos in, trained weights out: `framefleet train`."""

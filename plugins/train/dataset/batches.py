@@ -1,0 +1,188 @@
+"""Which rows make a batch: their shape, and from a seed the row numbers for (step, micro-batch, rank)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.model.specs.check import check_argument, check_frames
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.text import SHAPE_ORDER, shape_text
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Bucket
+
+_MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
+Positions = npt.NDArray[np.int64]
+
+
+def buckets_of(sizes: Sequence[Sequence[int]], spec: PipelineSpec) -> tuple[Bucket, ...]:
+    """Return the buckets of `train.sizes`, or the one of the model's native size.
+
+    Raises JobError for what the model does not render.
+    """
+    given = [Bucket(num_frames=t, height=h, width=w) for t, h, w in sizes] or [_native(spec)]
+    for bucket in given:
+        for name, refused in _problems(bucket, spec):
+            raise JobError(
+                f"train.sizes has [{bucket.num_frames}, {bucket.height}, {bucket.width}], "
+                f"but {name} {getattr(bucket, name)} will not do: {refused.reason}",
+                refused.fix,
+            )
+    return tuple(dict.fromkeys(given))
+
+
+def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refused:
+    """Return the bucket that keeps most of a video which fills it, or why it fills none.
+
+    Most: pixels of the bucket times the share of the picture that is left when its sides are cut off.
+    """
+    filled = [bucket for bucket in buckets if _fills(video, bucket)]
+    if filled:
+        return max(filled, key=lambda bucket: (_kept(bucket, video), bucket))
+    return Refused(
+        reason=f"it is {shape_text(video.num_frames, video.height, video.width)} ({SHAPE_ORDER}), and "
+        f"{' or '.join(map(str, sorted(buckets)))} are trained on",
+        fix=f"give a longer or larger one, or set train.sizes to [[{video.num_frames}, {video.height}, "
+        f"{video.width}]] or less",
+    )
+
+
+def _native(spec: PipelineSpec) -> Bucket:
+    arguments = spec.defaults()
+    frames = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
+    height, width = arguments.get("height"), arguments.get("width")
+    if spec.kind == "image":
+        frames = 1
+    if not (isinstance(frames, int) and isinstance(height, int) and isinstance(width, int)):
+        raise JobError(
+            f"{spec.class_name} of this model has no native size",
+            "set `train: {sizes: [[num_frames, height, width]]}`",
+        )
+    return Bucket(num_frames=frames, height=height, width=width)
+
+
+def _problems(bucket: Bucket, spec: PipelineSpec) -> Iterator[tuple[str, Refused]]:
+    if spec.kind == "image" and bucket.num_frames != 1:
+        yield "num_frames", Refused(reason=f"{spec.class_name} renders images", fix="use 1")
+    asked = {"height": bucket.height, "width": bucket.width}
+    for name, pixels in asked.items():
+        found = check_argument(name, pixels, "int", spec)
+        if isinstance(found, Refused):
+            yield name, found
+    frames = check_frames(bucket.num_frames, spec)
+    if isinstance(frames, Refused):
+        yield "num_frames", frames
+    yield from ((name, refused) for name, refused in limits(spec, asked) if name in asked)
+
+
+def _fills(video: Described, bucket: Bucket) -> bool:
+    is_long = video.num_frames >= bucket.num_frames
+    return is_long and video.height >= bucket.height and video.width >= bucket.width
+
+
+def _kept(bucket: Bucket, video: Described) -> float:
+    ratio = (video.width * bucket.height) / (video.height * bucket.width)
+    return bucket.num_frames * bucket.height * bucket.width * min(ratio, 1 / ratio)
+
+
+class Batches:
+    """A pure function of its arguments: nothing of it needs to be in a checkpoint.
+
+    All rows of a batch are of one bucket. In an epoch each row is used as often as its `repeats` says at most
+    (once: then the batches of a step have none in common), and all are as far as full batches and full steps
+    go; another epoch, another order, and others are left over.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        *,
+        batch_size: int,
+        accumulation: int = 1,
+        world_size: int = 1,
+        seed: int = 0,
+        repeats: Sequence[int] | None = None,
+    ) -> None:
+        """buckets, repeats (unset: 1): of each row. Raises TableError if one step takes more."""
+        self._batch_size, self._seed, self._world_size = batch_size, seed, world_size
+        self._accumulation = accumulation
+        self._groups = _groups(buckets, repeats or [1] * len(buckets))
+        self.batches_per_step = accumulation * world_size
+        full = sum(len(rows) // batch_size for rows in self._groups.values())
+        self.steps_per_epoch = full // self.batches_per_step
+        self.rows_per_step = batch_size * self.batches_per_step
+        if not self.steps_per_epoch:
+            raise self._too_few()
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)  # of a large table an epoch takes a second
+
+    @classmethod
+    def of(cls, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> Batches:
+        """Return a job's."""
+        return cls(
+            rows.buckets(),
+            batch_size=settings.batch_size,
+            accumulation=settings.accumulation,
+            world_size=world_size,
+            seed=settings.seed,
+            repeats=rows.repeats(),
+        )
+
+    def rows_of(self, step: int, micro: int, rank: int) -> list[int]:
+        """Return the positions of the rows; all numbers from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        number = place * self.batches_per_step + micro * self._world_size + rank
+        rows: list[int] = self._epoch(epoch)[number].tolist()
+        return rows
+
+    def unused(self) -> dict[Bucket, int]:
+        """Return the buckets with fewer rows than a batch, which are never trained on, and how many rows."""
+        sizes = {bucket: len(rows) for bucket, rows in self._groups.items()}
+        return {bucket: count for bucket, count in sizes.items() if count < self._batch_size}
+
+    def _shuffled(self, epoch: int) -> Positions:
+        """Return all batches of an epoch, in order: (batch, row in it)."""
+        random = np.random.default_rng((self._seed, epoch))
+        parts = []
+        for bucket in sorted(self._groups):
+            rows = random.permutation(self._groups[bucket])
+            full = len(rows) // self._batch_size * self._batch_size
+            parts.append(rows[:full].reshape(-1, self._batch_size))
+        batches: Positions = random.permutation(np.concatenate(parts), axis=0)
+        return batches
+
+    def _too_few(self) -> TableError:
+        asked = {"batch_size": self._batch_size, "accumulation": self._accumulation}
+        words = " x ".join(f"{name} {count}" for name, count in asked.items() if count > 1 or name[0] == "b")
+        workers = f" x {self._world_size} workers" if self._world_size > 1 else ""
+        sizes = ", ".join(f"{len(rows)} of {bucket}" for bucket, rows in sorted(self._groups.items()))
+        buckets = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""
+        return TableError(
+            f"one step takes {self.rows_per_step:,} rows ({words}{workers}), "
+            f"and there are {sum(map(len, self._groups.values())):,}{buckets}",
+            "add rows, or make train.batch_size smaller",
+        )
+
+
+def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, Positions]:
+    """Return the positions of each bucket's rows, in order, each as often as it is repeated."""
+    counts = np.array(repeats, dtype=np.int64)
+    if counts.sum() > _MAX_ROWS:
+        raise TableError(
+            f"an epoch would have {counts.sum():,} rows, and {_MAX_ROWS:,} are the most",
+            "lower the table's repeats: their proportions decide",
+        )
+    groups: dict[Bucket, list[int]] = {}
+    for position, bucket in enumerate(buckets):
+        groups.setdefault(bucket, []).append(position)
+    return {
+        bucket: np.repeat(np.array(rows, dtype=np.int64), counts[rows]) for bucket, rows in groups.items()
+    }

@@ -1,0 +1,286 @@
+"""From a table's columns to what each row trains on: a video, and the arguments of the pipeline's call.
+
+A render job's output is a table too: of its records, whose clips are the videos.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.model.specs.check import check_argument, coerce
+from framefleet.pipeline.model.specs.refusal import Problem, Refused, shown
+from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records, told_arguments
+from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
+from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.table import Table, folder_of
+from framefleet.plugins.train.settings import TrainedPart
+
+_KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
+PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
+REPEATS, MAX_REPEATS = "repeats", 10_000  # how often an epoch has the row
+# What the denoiser is given besides its latents. Other arguments of a call say how to render, which training
+# does not, or come from the video: its size, and the image that it starts with.
+TOLD = re.compile(
+    r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
+)
+_URI, _ARGUMENTS = "uri", "arguments"  # columns of records
+_CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records that have no path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Where in a table the rows of one training are.
+
+    video: the column, None where none is needed; kind: what its cells name. read: argument to column.
+    base: arguments of a row whose cells are all null. required: arguments that no row can do without.
+    is_rendered: the table is a render job's records, and prompts are in their arguments.
+    """
+
+    table: Table
+    video: str | None
+    kind: InputKind
+    read: Mapping[str, str]
+    kinds: Mapping[str, ScalarKind]
+    base: Mapping[str, Any]
+    required: tuple[str, ...]
+    is_rendered: bool
+    spec: PipelineSpec
+
+    @property
+    def names(self) -> list[str]:
+        """Return the columns of the table that are read."""
+        more = [_ARGUMENTS] if self.is_rendered else []
+        if self.video is not None:
+            clips = [name for name in (_URI, CLIP) if name in self.table.schema.names]
+            more += clips if self._is_of_clips else [self.video]
+        return list(dict.fromkeys([*self.read.values(), *more]))
+
+    @property
+    def _is_of_clips(self) -> bool:
+        return self.is_rendered and self.video == _URI
+
+    def videos(self, batch: pa.RecordBatch) -> list[Any]:
+        """Return the cells that name videos; null for every row where none is needed."""
+        if self.video is None:
+            return [None] * batch.num_rows
+        if self._is_of_clips:
+            return _clips(batch, self.table.location, self.table.schema)
+        cells: list[Any] = batch.column(self.video).to_pylist()
+        return cells
+
+    def arguments(self, batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[Problem]]]:
+        """Return the checked arguments of every row, and its repeats; and what is wrong with its cells."""
+        cells = {argument: batch.column(column).to_pylist() for argument, column in self.read.items()}
+        rows = [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
+        rows = rows or [{} for _ in range(batch.num_rows)]
+        if self.is_rendered:
+            texts = batch.column(_ARGUMENTS).to_pylist()
+            rows = [_with_prompts(text, row, self.kinds) for text, row in zip(texts, rows, strict=True)]
+        return [self._checked(row) for row in rows]
+
+    def _checked(self, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+        arguments, problems = dict(self.base), []
+        for name, cell in cells.items():
+            if cell is None:
+                continue
+            value = _check(name, cell, self.kinds[name], self.spec)
+            if isinstance(value, Refused):
+                problems.append(self._problem(name, cell, value))
+            else:
+                arguments[name] = value
+        missing = [name for name in self.required if name not in arguments and cells.get(name) is None]
+        for name in missing:
+            needed = Refused(reason=f"every row needs a {name}", fix="fill it in, or leave the row out")
+            problems.append(self._problem(name, None, needed))
+        if not problems:
+            refused = [(name, why) for name, why in limits(self.spec, arguments) if name in self.kinds]
+            problems += [self._problem(name, arguments.get(name), why) for name, why in refused]
+        return arguments, problems
+
+    def _problem(self, name: str, value: Any, refused: Refused) -> Problem:
+        return Problem(self.read.get(name, name), value, refused)
+
+
+def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, ArgumentKind]:
+    """Return the columns that a training may read, with what their cells should be; for `open_table`."""
+    targets: dict[str, ArgumentKind] = {
+        **{name: name for name in _KINDS},
+        PARAPHRASE: "str",
+        CONTRAST: "str",
+        REPEATS: "int",
+        **_told(spec),
+    }
+    return {columns.get(target, target): kind for target, kind in targets.items()}
+
+
+def plan_columns(
+    table: Table,
+    spec: PipelineSpec,
+    part: TrainedPart,
+    *,
+    columns: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Columns:
+    """Return where the rows are; raises TableError for columns that lack, JobError for what the job says.
+
+    columns: video, image, paraphrase or argument to the column that holds it. defaults: arguments of rows
+    that give none.
+    """
+    if spec.kind == "audio":
+        raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
+    columns, schema = columns or {}, table.schema
+    is_rendered = are_records(schema)
+    told = _told(spec)
+    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
+    # Of records, and of picks, also what images and videos their clips were made from.
+    clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
+    not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
+    own = [name for name in schema.names if name not in not_own]
+    found = {**{name: name for name in own}, **clip, **columns}
+    kinds = _kinds(part, told)
+    read = {name: found[name] for name in kinds if name in found}
+    required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
+    kind = next((name for name in _KINDS if name in found), None)
+    of_clips = _URI if is_rendered else None
+    video = None if part == "text_encoder" else found[kind] if kind else of_clips
+    base = _base(defaults or {}, kinds, told, spec)
+    needed = [name for name in required if name not in base and not (is_rendered and name == "prompt")]
+    missing = [name for name in needed if name not in read]
+    missing += ["video"] if video is None and part != "text_encoder" else []
+    if missing:
+        raise _missing(missing, schema)
+    for name, column in read.items():
+        check_type(schema.field(column), name, kinds[name])
+    if is_rendered:
+        check_type(schema.field(_ARGUMENTS), _ARGUMENTS, "str")
+    if video is not None:
+        check_type(schema.field(video), kind or spec.kind, kind or spec.kind)
+    return Columns(
+        table=table,
+        video=video,
+        kind=kind or spec.kind,
+        read=read,
+        kinds=kinds,
+        base=base,
+        required=required,
+        is_rendered=is_rendered,
+        spec=spec,
+    )
+
+
+def _told(spec: PipelineSpec) -> dict[str, ScalarKind]:
+    settable = spec.settable().items()
+    return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
+
+
+def _kinds(part: TrainedPart, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
+    """Return what the part reads besides the video."""
+    if part == "autoencoder":
+        return {REPEATS: "int"}
+    if part == "denoiser":
+        return {**told, REPEATS: "int"}
+    return {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str", REPEATS: "int"}
+
+
+def _base(
+    defaults: Mapping[str, Any],
+    kinds: Mapping[str, ScalarKind],
+    told: Mapping[str, ScalarKind],
+    spec: PipelineSpec,
+) -> dict[str, Any]:
+    base = {}
+    for name, value in defaults.items():
+        if name not in told:
+            raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, told))
+        checked = _check(name, value, told[name], spec)
+        if isinstance(checked, Refused):
+            raise JobError(f"defaults.{name} is {shown(value)}, but {checked.reason}", checked.fix)
+        if name in kinds:
+            base[name] = checked
+    return base
+
+
+def _check_mapped(columns: Mapping[str, str], known: tuple[str, ...], schema: pa.Schema) -> None:
+    for name, column in columns.items():
+        if name not in known:
+            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, known))
+        if column not in schema.names:
+            raise JobError(
+                f"columns.{name} names the column {column!r}, and the table has none of that name",
+                did_you_mean(column, schema.names),
+            )
+
+
+def _missing(missing: list[str], schema: pa.Schema) -> TableError:
+    first = missing[0]
+    return TableError(
+        f"the table has no column {' and none '.join(map(repr, missing))}; it has {', '.join(schema.names)}",
+        f"add it, or say which one it is with `columns: {{{first}: ...}}`",
+    )
+
+
+def _check(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
+    if name == REPEATS:
+        return _check_repeats(value)
+    # They are prompts too: blank ones are refused.
+    return check_argument("prompt" if name in (PARAPHRASE, CONTRAST) else name, value, kind, spec)
+
+
+def _check_repeats(value: Any) -> Any:
+    count = coerce(value, "int")
+    if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
+        return count
+    return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")
+
+
+def table_folder(location: str, schema: pa.Schema) -> str:
+    """Return the folder that paths of a table are relative to, for `Inputs`: of records, the whole output."""
+    folder = folder_of(location)
+    return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
+
+
+def _clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]:
+    """Return where the clips of records lie in their output, which may have been moved since."""
+    uris: list[Any] = batch.column(_URI).to_pylist()
+    if not _is_in_output(folder_of(location), schema):
+        return uris
+    paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
+    return [_path_in(uri) if path is None else path for path, uri in zip(paths, uris, strict=True)]
+
+
+def _path_in(uri: Any) -> Any:
+    found = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
+    return found[1] if found else uri
+
+
+def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return what a record gives of these arguments: its prompts, and what it carries.
+
+    Other arguments, whose columns are in `row` too, were maybe another model's defaults. text: of its
+    arguments.
+    """
+    arguments = told_arguments({_ARGUMENTS: text})
+    prompts = {name: _storable(value) for name, value in arguments.items() if name.startswith("prompt")}
+    carried = {name: cell for name, cell in row.items() if name not in arguments}
+    edited = {name: row[name] for name in prompts if row.get(name) is not None}
+    return {name: value for name, value in (prompts | carried | edited).items() if name in names}
+
+
+def _storable(value: Any) -> Any:
+    """Return text without lone surrogates, which JSON can spell and no column of text can hold."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _is_in_output(folder: str, schema: pa.Schema) -> bool:
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    return are_records(schema) and name == RECORDS and bool(parent)

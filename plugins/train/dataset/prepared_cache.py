@@ -1,0 +1,308 @@
+"""What each row prepared, by its position: made once, kept in the output, read back in any order.
+
+The work is split by shards, safetensors files of some hundred rows: what a killed run had finished is there.
+In them a tensor is stored once and named by its digest: rows of one prompt share its embedding, and all rows
+that of the empty prompt. Which tensors are a row's is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image, ImageOps
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from framefleet.pipeline.errors import InputError, JobError, TableError
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.model.options.offload import own_folder
+from framefleet.pipeline.model.sources.cache import cache_folder
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.fused.calls import digest_of
+from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.pictures import open_image
+from framefleet.pipeline.rows.inputs.video_frames import file_kind, frames_of
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow, TrainingTask
+
+_FOLDER = "prepared"
+SHARD_BYTES = 64 << 20  # large enough for object stores, small enough to be in memory and lost by a kill
+MAX_SHARD_ROWS = 512
+OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files that a process may have open
+COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
+MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
+FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
+_METADATA = "framefleet"  # one entry: several are written in any order
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    rows_per_shard: Annotated[int, Field(ge=1, le=MAX_SHARD_ROWS)]
+
+
+_PLAN = TypeAdapter(_Plan)
+
+
+class PreparedRows:
+    """`rows[i]` prepared by the task: from the output, or, where the task keeps nothing, made on the fly.
+
+    identity: what decides them besides the rows, as the model's files and the part that is trained; JSON
+    values. Equal identity and rows, equal files, so several trainings may keep them in one place. For several
+    threads, once `prepare` has returned.
+    """
+
+    def __init__(
+        self,
+        rows: TrainingRows,
+        task: TrainingTask,
+        read: Callable[[str], bytes],
+        *,
+        store: Store,
+        identity: Mapping[str, Any],
+    ) -> None:
+        """read: gives the bytes at a path or URL, as `Inputs.read`. store: where what is prepared is kept."""
+        self._rows, self._task, self._read = rows, task, read
+        self._store = store
+        content = canonical_json({**identity, "rows": rows.contents_digest()})
+        self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        self._lock = threading.Lock()  # of what follows
+        self._memory = _Memory()
+        self._shards = _Shards(store)
+        self._rows_per_shard: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Prepared:
+        """Return a row; raises TableError where its video changed since it was surveyed."""
+        if self._task.keeps_prepared:
+            with self._lock:
+                number, row = divmod(position, self._plan())
+                return self._shards.open(self._path(number))[row]
+        with self._lock:
+            found = self._memory.get(position)
+        if found is None:
+            found = self._made(position)
+            with self._lock:
+                self._memory.keep(position, found)
+        return found
+
+    def some(self, count: int) -> Iterator[Prepared]:
+        """Yield at most `count` rows, from all over the table."""
+        step = -(-len(self) // count)
+        return (self[position] for position in range(0, len(self), step))
+
+    def prepare(
+        self, *, rank: int = 0, world_size: int = 1, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Make this rank's share of what is not there yet; rows may be read when all ranks have returned.
+
+        progress: is called with how many of this rank's rows are there.
+        """
+        if not self._task.keeps_prepared:
+            return
+        size, there, done = self._plan(), set(self._store.list(self._folder)), 0
+        for number in range(rank, -(-len(self) // size), world_size):
+            positions = range(number * size, min((number + 1) * size, len(self)))
+            if self._path(number) not in there:
+                self._store.write(self._path(number), shard_bytes(list(self._made_all(positions))))
+            done += len(positions)
+            if progress:
+                progress(done)
+
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{number:06d}.safetensors"
+
+    def _plan(self) -> int:
+        """Return the number of rows in a shard, as it was settled when the first one was made."""
+        if self._rows_per_shard is None:
+            path = f"{self._folder}/plan.json"
+            fix = f"delete {self._store.url_of(self._folder)}, and run the same command"
+            try:
+                self._rows_per_shard = read_json(self._store, path, _PLAN, fix=fix).rows_per_shard
+            except FileNotFoundError:
+                self._rows_per_shard = self._settled()
+                content = canonical_json({"rows_per_shard": self._rows_per_shard})
+                self._store.create(path, content.encode())
+        return self._rows_per_shard
+
+    def _settled(self) -> int:
+        """Return how many rows of the largest bucket fill a shard: every rank comes to the same number."""
+        buckets = self._rows.buckets()
+        volumes = [bucket.num_frames * bucket.height * bucket.width for bucket in buckets]
+        largest = volumes.index(max(volumes))
+        return max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(_size_of(self._made(largest)), 1)))
+
+    def _made(self, position: int) -> Prepared:
+        row = self._rows[position]
+        return self._prepared(row, read_frames(row, self._read))
+
+    def _made_all(self, positions: Iterable[int]) -> Iterator[Prepared]:
+        """Yield rows in order, while the videos of the next ones are decoded in threads."""
+        with ThreadPoolExecutor(FRAMES_AHEAD, thread_name_prefix="frames") as threads:
+            ahead: deque[tuple[TrainingRow, Future[Frames | None]]] = deque()
+            for row in (self._rows[position] for position in positions):
+                ahead.append((row, threads.submit(read_frames, row, self._read)))
+                if len(ahead) > FRAMES_AHEAD:
+                    first, frames = ahead.popleft()
+                    yield self._prepared(first, frames.result())
+            for row, frames in ahead:
+                yield self._prepared(row, frames.result())
+
+    def _prepared(self, row: TrainingRow, frames: Frames | None) -> Prepared:
+        with torch.no_grad():
+            return self._task.prepare(row, frames)
+
+
+class _Memory:
+    """Rows that were made on the fly, bounded by bytes; what was not asked for longest goes."""
+
+    def __init__(self, max_bytes: int = MEMORY_BYTES) -> None:
+        self._max_bytes, self._size = max_bytes, 0
+        self._rows: OrderedDict[int, Prepared] = OrderedDict()
+
+    def get(self, position: int) -> Prepared | None:
+        if position in self._rows:
+            self._rows.move_to_end(position)
+        return self._rows.get(position)
+
+    def keep(self, position: int, prepared: Prepared) -> None:
+        if position in self._rows:  # another thread was quicker
+            return
+        self._rows[position] = prepared
+        self._size += _size_of(prepared)
+        while self._size > self._max_bytes:
+            _, oldest = self._rows.popitem(last=False)
+            self._size -= _size_of(oldest)
+
+
+class _Shards:
+    """Open shards, and local copies of those that lie elsewhere; what was not asked for longest goes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._is_local = "://" not in store.url_of("")
+        self._copies: Path | None = None
+        self._open: OrderedDict[str, Shard] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+
+    def open(self, path: str) -> Shard:
+        if path not in self._open:
+            local = Path(self._store.url_of(path)) if self._is_local else self._copied(path)
+            self._open[path] = Shard(local)
+            self._make_room()
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def _copied(self, path: str) -> Path:
+        self._copies = self._copies or own_folder(cache_folder() / "prepared")
+        local = self._copies / Path(path).name
+        self._store.download(path, local)
+        self._sizes[path] = local.stat().st_size
+        return local
+
+    def _make_room(self) -> None:
+        while len(self._open) > OPEN_SHARDS or (
+            len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
+        ):
+            oldest, _ = self._open.popitem(last=False)
+            if self._sizes.pop(oldest, None) is not None and self._copies:
+                (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
+
+
+def _size_of(prepared: Prepared) -> int:
+    return sum(tensor.nbytes for tensor in prepared.values())
+
+
+# The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture
+# is resized, with antialiasing, until it covers the bucket, and its middle is cut out.
+def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None:
+    """Return uint8 RGB (T, H, W, 3) of the row's bucket; None where it has no video.
+
+    read: gives the bytes at a path or URL. Raises TableError when they are not those that were surveyed.
+    """
+    if row.video is None:
+        return None
+    try:
+        with naming("video", row.video):
+            content = read(row.video)
+            if hashlib.sha256(content).hexdigest() != row.sha256:
+                raise InputError(
+                    "the file has changed since the table was checked",
+                    "restore the old file, or train into another output",
+                )
+            with closing(_pictures(content)) as pictures:
+                return fitted_frames(pictures, row.bucket)
+    except InputError as error:
+        raise TableError(f"row {row.index}: {error.problem}", error.fix) from error
+
+
+def fitted_frames(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
+    """Return the first pictures in the size of the bucket, which none is smaller than."""
+    size = (bucket.width, bucket.height)
+    chosen = islice(pictures, bucket.num_frames)  # one by one: those of a film may be gigabytes together
+    return np.stack([np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC)) for picture in chosen])
+
+
+def _pictures(content: bytes) -> Generator[Image.Image]:
+    found = file_kind(content)
+    if found is not None and found.kind == "image" and found.name != "gif":
+        yield open_image(content)
+    else:
+        yield from frames_of(content)
+
+
+def shard_bytes(rows: Sequence[Prepared]) -> bytes:
+    """Return the file; equal rows give equal bytes."""
+    tensors: dict[str, Tensor] = {}
+    names = [
+        {name: _keep(tensor.detach().cpu(), tensors) for name, tensor in prepared.items()}
+        for prepared in rows
+    ]
+    return safetensors.torch.save(tensors, {_METADATA: canonical_json(names)})
+
+
+def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
+    digest = digest_of(tensor).hex()
+    if digest not in tensors:  # a copy: safetensors takes no two tensors of one memory
+        tensors[digest] = tensor.clone(memory_format=torch.contiguous_format)
+    return digest
+
+
+class Shard:
+    """An open file, of which only what is asked for comes into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = safe_open(path, framework="pt")
+            self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[_METADATA])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def __getitem__(self, row: int) -> Prepared:
+        """Return what the row of that number in the file prepared."""
+        try:
+            return {name: self._file.get_tensor(digest) for name, digest in self._rows[row].items()}
+        except (SafetensorError, LookupError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> JobError:
+        return JobError(
+            f"{self._path} is not a file of prepared rows: {error}", "delete it, and it is made again"
+        )

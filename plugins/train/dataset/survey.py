@@ -1,0 +1,170 @@
+"""From a table to the rows that can be trained on, and those that cannot with the reasons.
+
+Every video is read and decoded once; what was found in it is kept in the output, so that a run that resumes
+reads the table alone. Memory grows by the rows' own 300 bytes each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs.refusal import Problem, Refused
+from framefleet.pipeline.model.specs.signature import InputKind
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder, rows_of
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.tables.row_cells import readable
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.train.dataset.batches import choose_bucket
+from framefleet.plugins.train.dataset.columns import REPEATS, Columns
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.task import NO_FRAMES, Bucket, TrainingRow
+
+_FOLDER = "survey"
+_BATCH_ROWS = 256  # read side by side; after each batch progress is reported
+_MAX_WAITING, _MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
+_SCHEMA = pa.schema(
+    [
+        pa.field("place", pa.string(), nullable=False),  # SHA-256 of the URL, which may be a signed one
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("width", pa.int64(), nullable=False),
+        pa.field("height", pa.int64(), nullable=False),
+        pa.field("num_frames", pa.int64(), nullable=False),
+    ]
+)
+_Found = tuple[str | None, str | None, Bucket]  # where a video lies, its SHA-256, the bucket that it fills
+_NO_VIDEO: _Found = (None, None, NO_FRAMES)
+_A = {"video": "a video", "image": "an image"}
+
+
+def survey(
+    columns: Columns,
+    buckets: Sequence[Bucket],
+    inputs: Inputs,
+    *,
+    store: Store,
+    refused: Callable[[InvalidRow, pa.RecordBatch], None],
+    checked: Callable[[int], None] = lambda count: None,
+) -> TrainingRows:
+    """Return the rows of a table that can be trained on.
+
+    store: the output, where what was found in videos is kept. refused: is given every other row, also as the
+    table has it. checked: is called with how many rows were looked at.
+    """
+    with closing(_Videos(inputs, columns.kind, store)) as videos:
+        return TrainingRows(_rows(columns, buckets, videos, refused, checked))
+
+
+def _rows(
+    columns: Columns,
+    buckets: Sequence[Bucket],
+    videos: _Videos,
+    refused: Callable[[InvalidRow, pa.RecordBatch], None],
+    checked: Callable[[int], None],
+) -> Iterator[TrainingRow]:
+    for first, batch in columns.table.batches(_BATCH_ROWS):
+        found = readable(batch, columns.names)
+        for offset, why in found.refused.items():
+            refused(InvalidRow(index=first + offset, problems=tuple(why)), batch.slice(offset, 1))
+        cells = columns.videos(found.cells)
+        videos.look_at([cell for cell in cells if cell is not None])
+        for place, (arguments, problems) in enumerate(columns.arguments(found.cells)):
+            offset = found.offsets[place]
+            video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
+            if isinstance(video, Refused):
+                problems = [_problem(columns, cells[place], video), *problems]
+            if isinstance(video, Refused) or problems:
+                row = InvalidRow(index=first + offset, problems=tuple(problems))
+                refused(row, batch.slice(offset, 1))
+            else:
+                uri, sha256, bucket = video
+                repeats = arguments.pop(REPEATS, 1)
+                yield TrainingRow(
+                    index=first + offset,
+                    video=uri,
+                    sha256=sha256,
+                    arguments=arguments,
+                    bucket=bucket,
+                    repeats=repeats,
+                )
+        checked(first + batch.num_rows)
+
+
+def _problem(columns: Columns, cell: Any, refused: Refused) -> Problem:
+    shown = public_url(cell) if isinstance(cell, str) else cell
+    return Problem(columns.video or "", shown, refused)
+
+
+class _Videos:
+    """What the videos of a table hold, from the output where an earlier run found it out."""
+
+    def __init__(self, inputs: Inputs, kind: InputKind, store: Store) -> None:
+        self._inputs, self._kind = inputs, kind
+        self._index = InputIndex(inputs)
+        self._known: dict[tuple[str, InputKind], Described] = {}
+        for known in rows_of(read_folder(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
+            place, kind = known.pop("place"), known.pop("kind")
+            self._known[place, kind] = Described(**known)
+        self._writer = PartWriter(store, _FOLDER, _SCHEMA, run=uuid.uuid4().hex)
+        self._written = time.monotonic()
+
+    def look_at(self, cells: Sequence[Any]) -> None:
+        """Read what is not known yet, many at a time, and keep it."""
+        found = dict.fromkeys(self._locate(cell) for cell in cells)
+        uris = [uri for uri in found if isinstance(uri, str)]
+        for uri in uris:
+            if (known := self._known.pop((_place(uri), self._kind), None)) is not None:
+                self._index.remember(uri, self._kind, known)
+        new = [uri for uri in uris if not self._index.knows(uri, self._kind)]
+        self._index.prefetch((uri, self._kind) for uri in new)
+        for uri in new:
+            described = self._index.find(uri, self._kind)
+            if isinstance(described, Described):
+                self._writer.add(None, {"place": _place(uri), "kind": self._kind, **asdict(described)})
+        is_old = time.monotonic() - self._written > _MAX_AGE_S
+        if is_old or self._writer.rows_waiting >= _MAX_WAITING:
+            self._flush()
+
+    def find(self, cell: Any, buckets: Sequence[Bucket]) -> _Found | Refused:
+        """Return where the video lies, its SHA-256, and the bucket that it fills; or what is wrong."""
+        if cell is None:
+            return Refused(reason=f"every row needs {_A[self._kind]}", fix="write its path or URL")
+        uri = self._locate(cell)
+        if isinstance(uri, Refused):
+            return uri
+        described = self._index.find(uri, self._kind)
+        if isinstance(described, Refused):
+            return described
+        bucket = choose_bucket(buckets, described)
+        return bucket if isinstance(bucket, Refused) else (uri, described.sha256, bucket)
+
+    def close(self) -> None:
+        self._flush()
+        self._index.close()
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self._written = time.monotonic()
+
+    def _locate(self, cell: Any) -> str | Refused:
+        try:
+            return self._inputs.locate(str(cell).strip())
+        except InputError as error:
+            return Refused(reason=error.problem, fix=error.fix)
+
+
+def _place(uri: str) -> str:
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()

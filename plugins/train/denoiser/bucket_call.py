@@ -1,0 +1,250 @@
+"""What the denoiser's calls for all rows of a bucket share, and a row's own part; put together for a batch.
+
+The shared part is the call of a black clip without a prompt. A row keeps only what differs from it, so that
+rotary tables, masks and the empty prompt are there once, and any process can make the shared part anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.hooks.global_draws import drawing_from
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.model.own_pipeline import own_pipeline
+from framefleet.pipeline.render.fused.calls import Call, parse_call
+from framefleet.plugins.train.task import Prepared
+
+_OWN, _EMPTY = "call.", "empty."  # a leaf of the row's call, and of that call with its prompt dropped
+# Of all tokens and of no row, though there be a single token.
+_POSITIONS = ("image_rotary_emb", "img_ids", "txt_ids")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BucketCall:
+    """A call whose first leaf, the noisy latents, and whose timestep are to be replaced.
+
+    names: of the parameters of `forward` that the leaves belong to. timestep: which leaf that is. unit: how
+    many timesteps of the scheduler are one of the denoiser's. is_whole: whether these are rounded down to
+    whole numbers, as the scheduler does. patch: (T, H, W) of a token, in latents.
+    """
+
+    call: Call
+    names: tuple[str, ...]
+    timestep: int
+    unit: int
+    is_whole: bool
+    patch: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, captured: Captured, denoiser: nn.Module, *, is_fractional: bool = False) -> BucketCall:
+        """is_fractional: timesteps are never rounded, whatever the scheduler does."""
+        call = captured.call
+        names = _names(call, denoiser)
+        timestep = names.index("timestep")
+        first, seen = (float(t.max()) for t in (captured.scheduler.timesteps, call.leaves[timestep]))
+        patch = getattr(denoiser.config, "patch_size", 1)
+        return cls(
+            call=call,
+            names=names,
+            timestep=timestep,
+            unit=round(first / seen),
+            is_whole=not captured.scheduler.timesteps.is_floating_point() and not is_fractional,
+            patch=tuple(patch) if isinstance(patch, list | tuple) else (1, patch, patch),
+        )
+
+    def row(self, call: Call, empty: Call, latents: Tensor, *, index: int) -> Prepared:
+        """Return what is the row's own. call, empty: with its prompt, and without; index: for errors."""
+        own, dropped, shared = (self._leaves(c, latents, index) for c in (call, empty, self.call))
+        held = self.held(latents)
+        given = latents if held is None else torch.where(held, call.leaves[0].to(latents.dtype), latents)
+        prepared = {"latents": given.cpu()}
+        for i, (value, without, common) in enumerate(zip(own, dropped, shared, strict=True)):
+            if i == self.timestep:
+                continue
+            if not _equal(value, common):
+                prepared[f"{_OWN}{i}"] = _stored(value, index)
+            if not _equal(value, without):
+                known = _equal(without, common)
+                prepared[f"{_EMPTY}{i}"] = torch.empty(0) if known else _stored(without, index)
+        return prepared
+
+    def held(self, latents: Tensor) -> Tensor | None:
+        """Return where the clip is given and takes no noise, as a mask that broadcasts to latents (B, ...).
+
+        Pipelines that hold frames say so by timesteps of 0 for their tokens (Wan 2.2 TI2V, LTX).
+        """
+        given: Tensor = self.call.leaves[self.timestep] == 0
+        if given.dim() < 2 or not given.any():
+            return None
+        if latents.dim() == 3:  # tokens
+            return given[..., None]
+        sides = [size // patch for size, patch in zip(latents.shape[2:], self.patch, strict=True)]
+        mask = given.view(1, 1, *sides)
+        for dim, patch in enumerate(self.patch, start=2):
+            mask = mask.repeat_interleave(patch, dim)
+        return mask
+
+    def arguments(
+        self, rows: Sequence[Prepared], dropped: Sequence[bool], sample: Tensor, timesteps: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of one forward. dropped: whose prompt is; the others: as `Noised` has them."""
+        leaves = []
+        for i, common in enumerate(self._leaves(self.call, sample)):
+            values = [_value(row, i, common, is_dropped=d) for row, d in zip(rows, dropped, strict=True)]
+            leaves.append(_join(self.names[i], values, sample.device))
+        first: Tensor = self.call.leaves[0]
+        behind = leaves[0]
+        if behind is not None:
+            wider = next(d for d in range(1, sample.dim()) if sample.shape[d] != first.shape[d])
+            sample = torch.cat([sample, behind.to(sample.dtype)], dim=wider)
+        leaves[0] = sample.to(first.dtype)
+        leaves[self.timestep] = self._times(timesteps)
+        args, kwargs = unflatten(self.call.structure, leaves)
+        return args, kwargs
+
+    def _times(self, timesteps: Tensor) -> Tensor:
+        """Return the scheduler's timesteps (B) as the denoiser gets them."""
+        seen: Tensor = self.call.leaves[self.timestep]
+        if self.is_whole:  # before the cast: Wan 2.2 TI2V's denoiser gets whole numbers as floats
+            timesteps = timesteps.trunc()
+        keeps_dtype = self.is_whole or seen.is_floating_point()
+        times = timesteps.to(seen.device, seen.dtype if keeps_dtype else timesteps.dtype)
+        if self.unit != 1:
+            times = times / self.unit
+        if seen.dim() < 2:
+            return times
+        return times[:, None] * (seen != 0)
+
+    def _leaves(self, call: Call, latents: Tensor, index: int | None = None) -> list[Any]:
+        """Return a call's leaves with only what stands behind the latents in the first place, or None."""
+        if call.structure != self.call.structure:
+            raise TableError(
+                f"row {index}: its arguments make the pipeline call the denoiser in another way",
+                "leave out the columns that other rows do not have",
+            )
+        first: Tensor = call.leaves[0]
+        wider = [d for d in range(1, first.dim()) if latents.shape[d] != first.shape[d]]
+        fits = first.dim() == latents.dim() and all(latents.shape[d] < first.shape[d] for d in wider)
+        if not fits or len(wider) > 1:
+            raise TableError(
+                f"row {index}: the denoiser takes {tuple(first.shape)}, but the latents of its video "
+                f"are {tuple(latents.shape)}",
+                "choose train.sizes that the model renders",
+            )
+        behind = None
+        for d in wider:
+            behind = first.narrow(d, latents.shape[d], first.shape[d] - latents.shape[d])
+        return [behind, *call.leaves[1:]]
+
+
+def _names(call: Call, denoiser: nn.Module) -> tuple[str, ...]:
+    """Return for each leaf the parameter of `forward` that it belongs to."""
+    args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
+    bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
+    owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
+    return tuple(owners[number] for number in range(len(call.leaves)))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _stored(value: Any, index: int) -> Tensor:
+    """Return a leaf as a file of tensors can hold it."""
+    if isinstance(value, Tensor):
+        return value.cpu().contiguous()
+    if isinstance(value, bool | int | float):
+        return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+    raise TableError(
+        f"row {index}: the pipeline calls the denoiser with {value!r} for it, which cannot be kept",
+        "leave out the columns that other rows do not have",
+    )
+
+
+def _value(row: Prepared, i: int, common: Any, *, is_dropped: bool) -> Any:
+    """Return leaf `i` of a row."""
+    stored = row.get(f"{_OWN}{i}")
+    if is_dropped and f"{_EMPTY}{i}" in row:
+        stored = row[f"{_EMPTY}{i}"]
+        stored = stored if stored.numel() else None
+    if stored is None:
+        return common
+    return stored.item() if stored.dim() == 0 and not isinstance(common, Tensor) else stored
+
+
+def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
+    """Return one leaf for all rows: what each brings, or what all of them share."""
+    first = values[0]
+    if isinstance(first, Tensor) and _is_by_row(name, first):
+        return torch.cat([value.to(device) for value in values])
+    if not all(_equal(first, value) for value in values[1:]):
+        raise TableError(
+            f"rows of one size differ in what the denoiser takes as `{name}`, of which a batch has one",
+            "set train.batch_size to 1, or give these rows the same arguments except the prompt",
+        )
+    return first.to(device) if isinstance(first, Tensor) else first
+
+
+def _is_by_row(name: str, leaf: Tensor) -> bool:
+    """Whether each row brings its own: a batch of one, or AnimateDiff's text, there once for each frame."""
+    if name in _POSITIONS:
+        return False
+    return leaf.dim() > 0 and (leaf.shape[0] == 1 or name == "encoder_hidden_states")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """A denoiser's first call, and the noise scheduler as the pipeline has set it for its steps."""
+
+    call: Call
+    scheduler: Any
+
+
+class _Reached(BaseException):
+    """Leaves a pipeline's `__call__`; no Exception, so that nothing on the way takes it for an error."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+
+@torch.no_grad()
+def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, Any], seed: int) -> Captured:
+    """Run `pipe` up to the first forward of one of its `denoisers`, and leave it there.
+
+    arguments: of the pipeline's call; seed: of what it draws. Of a call that joins both prompts of guidance,
+    the first half is returned: without the prompt. Nothing stays on pipeline or modules.
+    """
+    own = own_pipeline(pipe)
+    own.set_progress_bar_config(disable=True)
+    try:
+        # Without the casts of a training step: it must be the same call wherever it is made.
+        with (
+            intercept(denoisers, _reach),
+            torch.autocast(pipe.device.type, enabled=False),
+            drawing_from(seed),
+        ):
+            own(**arguments, generator=torch.Generator("cpu").manual_seed(seed))
+    except _Reached as reached:
+        return Captured(call=reached.call, scheduler=own.scheduler)
+    raise AssertionError(f"{type(pipe).__name__} ended without a call of {', '.join(denoisers)}")
+
+
+def _reach(name: str, _: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    call = parse_call(name, args, kwargs)
+    leaves, structure = flatten((args, kwargs))
+    own = [leaf[:1] if isinstance(leaf, Tensor) and _is_of(leaf, call.batch) else leaf for leaf in leaves]
+    raise _Reached(replace(call, leaves=own, structure=structure, given=None, batch=1))
+
+
+def _is_of(leaf: Tensor, batch: int) -> bool:
+    return leaf.dim() > 0 and leaf.shape[0] == batch

@@ -1,0 +1,165 @@
+"""Patterns of names of weights in, the weights to train out, or adapters next to them; all others are frozen.
+
+peft makes and names the adapters; their file is as diffusers' `load_lora_weights` and a job's `loras:` take
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.plugins.train.settings import LoraSettings, TrainSettings
+from framefleet.plugins.train.world import weights_by_name, whole_tensor
+
+_COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
+_ADAPTER = "trained"
+
+
+def choose_parameters(
+    trained: Mapping[str, nn.Module], only: Sequence[str] = (), freeze: Sequence[str] = (), lora: bool = False
+) -> dict[str, nn.Parameter]:
+    """Return the weights to train, by name as in `weights_by_name`; freeze the others.
+
+    trained: components by name. only, freeze: of the job; see `matching_names`. lora: only adapters.
+    """
+    named = weights_by_name(trained)
+    kept = set(matching_names(named, only=only, freeze=freeze))
+    chosen = {name: w for name, w in named.items() if name in kept and (is_lora(name) or not lora)}
+    if not chosen:
+        raise JobError("train: no weights are left to train", "change `only`, `freeze` or `lora.targets`")
+    for name, weight in named.items():
+        weight.requires_grad_(name in chosen)
+    return chosen
+
+
+def matching_names(names: Iterable[str], *, only: Sequence[str], freeze: Sequence[str]) -> list[str]:
+    """Return the names that a pattern of `only` matches, where there is one, and none of `freeze`.
+
+    A pattern may use * and stands for all below it too. Raises JobError for one that matches nothing.
+    """
+    names = list(names)
+    for setting, patterns in (("only", only), ("freeze", freeze)):
+        for pattern in patterns:
+            if not any(_matches(name, pattern) for name in names):
+                raise JobError(
+                    f"train.{setting}: {pattern!r} matches no weight of the model", _nearest(pattern, names)
+                )
+    return [name for name in names if (not only or matches_any(name, only)) and not matches_any(name, freeze)]
+
+
+def matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern stands for a name, or for something above it."""
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> str:
+    """Return the names that may be meant: as deep as the pattern, and most like it."""
+    wanted = pattern.rstrip(".*")
+    depth = wanted.count(".") + 1
+    stems = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
+    found = nearest(wanted, stems, most=3, cutoff=0.0)
+    return f"the nearest are {', '.join(found)}"
+
+
+def is_lora(name: str) -> bool:
+    """Whether a weight is an adapter's, as peft names them."""
+    return ".lora_" in name
+
+
+def trained_component(settings: TrainSettings, components: Iterable[str]) -> str:
+    """Return which of a pipeline's components is trained. Raises JobError for none, and for two denoisers.
+
+    Their batches are not of the same noise.
+    """
+    known = list(components)
+    if settings.part != "denoiser":
+        names = [name for name in known if name == _COMPONENTS[settings.part]]
+    else:
+        names = sorted(name for name in known if name.startswith(DENOISERS))
+    if not names:
+        raise JobError(f"train.part is {settings.part}, and the model has none", f"it has {', '.join(known)}")
+    chosen = names if len(names) == 1 else [name for name in names if _is_chosen(name, settings)]
+    if len(chosen) != 1:
+        raise JobError(
+            f"train: one job trains one denoiser, and the model has {', '.join(names)}",
+            "set `only: [transformer]` for high noise, `only: [transformer_2]` for low; run a job for each",
+        )
+    return chosen[0]
+
+
+def _is_chosen(component: str, settings: TrainSettings) -> bool:
+    """Whether the patterns leave anything of a component to train."""
+    heads = [pattern.partition(".")[0] for pattern in settings.only]
+    frozen = [pattern.removesuffix(".*") for pattern in settings.freeze]
+    return (not heads or matches_any(component, heads)) and not matches_any(component, frozen)
+
+
+def add_lora(pipe: Any, components: Mapping[str, nn.Module], settings: LoraSettings, *, seed: int) -> None:
+    """Add adapters to components of `pipe`, in fp32; at the start they change nothing.
+
+    seed: of their values. Raises JobError where there is nothing to adapt, or nothing would load the file.
+    """
+    from peft import LoraConfig  # which takes seconds
+
+    if not hasattr(pipe, "load_lora_weights"):
+        raise JobError(f"train.lora: {type(pipe).__name__} takes no LoRAs", "train the weights themselves")
+    for name, module in components.items():
+        network: Any = module
+        _check_targets(name, module, settings.targets)
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha or settings.rank, target_modules=settings.targets
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.add_adapter(config, _ADAPTER)
+        for key, weight in module.named_parameters():
+            if is_lora(key):
+                weight.data = weight.data.float()
+
+
+def lora_file(components: Mapping[str, nn.Module], settings: LoraSettings) -> dict[str, Tensor]:
+    """Return the adapters' tensors under the names that diffusers gives them in a file.
+
+    Their scale is in them: a file that says nothing of alpha is loaded with a scale of 1. The second
+    transformer of Wan 2.2 is a `transformer` there too; who loads it says where it belongs.
+    """
+    from peft import get_peft_model_state_dict
+
+    scale = (settings.alpha or settings.rank) / settings.rank
+    tensors = {}
+    for name, module in components.items():
+        own = {key: whole_tensor(weight) for key, weight in module.state_dict().items() if is_lora(key)}
+        for key, weight in get_peft_model_state_dict(module, own, adapter_name=_ADAPTER).items():
+            scaled = weight * scale if ".lora_B." in key else weight
+            tensors[f"{name.removesuffix('_2')}.{key}"] = scaled.detach().cpu().contiguous()
+    return tensors
+
+
+def _check_targets(component: str, module: nn.Module, targets: list[str]) -> None:
+    """Raise JobError for an end of names that no linear layer or convolution has."""
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            known = sorted({_end(name) for name in layers})
+            raise JobError(
+                f"train.lora.targets: no layer of {component} is called {target!r}",
+                f"use ends of names of its layers: {', '.join(known)}",
+            )
+
+
+def _end(name: str) -> str:
+    """Return the last word of a name, and where that is a number the word before it too."""
+    words = name.split(".")
+    return ".".join(words[-2:]) if words[-1].isdigit() else words[-1]

@@ -1,0 +1,258 @@
+"""In: batches. Out: changed weights, and all that goes on with them: optimizer, average, loss scale."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.specs.dtypes import torch_dtype
+from framefleet.plugins.train.reports import Step
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.task import Prepared, TrainingTask
+from framefleet.plugins.train.world import (
+    SharedLoss,
+    World,
+    reshard,
+    shared_as,
+    weights_by_name,
+    whole_tensor,
+)
+
+OPTIMIZER = "optimizer"
+
+
+class Average:
+    """A running average of each weight. decay: how much of it a step keeps, once there were many."""
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self._weights, self._decay = weights, decay
+        self.values = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def take(self, step: int) -> None:
+        """Take in the weights of step `step` (from 0).
+
+        Early steps count more, as in diffusers' EMAModel: a short run would else keep what it began with.
+        """
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in self.values.items():
+            value.lerp_(self._weights[name].detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the average where the weights are, until the block ends."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, value in self.values.items():
+            weight = self._weights[name]
+            kept = weight.detach().clone()  # of one weight at a time: a third copy of all might not fit
+            weight.copy_(value)
+            value.copy_(kept)
+
+
+class Learner:
+    """Trains what of a task's components requires gradients. Call `choose` and the like before.
+
+    The weights after a step are a function of those before, the step's number and its rows.
+    """
+
+    def __init__(self, task: TrainingTask, settings: TrainSettings, world: World) -> None:
+        self._settings, self._world, self._modules = settings, world, dict(task.trained)
+        if settings.gradient_checkpointing:
+            for name, module in self._modules.items():
+                checkpoint_gradients(name, module)
+        for module in self._modules.values():
+            module.train()
+        self._loss = SharedLoss(task, settings.strategy, world)
+        named = weights_by_name(self._modules).items()
+        self.weights: dict[str, nn.Parameter] = {name: w for name, w in named if w.requires_grad}
+        self._optimizer = torch.optim.AdamW(
+            self.weights.values(),
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+        )
+        self._average = Average(self.weights, settings.ema) if settings.ema else None
+        self._scaler = torch.amp.GradScaler(
+            world.device.type, enabled=settings.precision == "fp16" or _has_fp16(self._modules)
+        )
+
+    def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
+        """Change the weights once. batches: one for each forward. Raises JobError where they would be NaN."""
+        started = time.perf_counter()
+        rate = learning_rate(self._settings, step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._backward(step, batches)
+        self._scaler.unscale_(self._optimizer)
+        norm = self._clip()
+        # A scaler leaves such steps out by itself and lowers its scale; below 1 that was not the reason.
+        if not self._scaler.is_enabled() or self._scaler.get_scale() < 1:
+            _check_finite(f"the norm of the gradients of step {step}", norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        if self._average:
+            self._average.take(step)
+        seconds = time.perf_counter() - started
+        return Step(
+            step=step,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=norm if math.isfinite(norm) else None,
+            seconds=seconds,
+        )
+
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """Make the weights those to keep until the block ends: the average, where there is one."""
+        with self._average.in_place() if self._average else nullcontext():
+            yield
+            reshard(self._modules.values())
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Make the components as they are for rendering, until the block ends."""
+        modes = {part: part.training for module in self._modules.values() for part in module.modules()}
+        try:
+            for part in modes:
+                part.training = False
+            yield
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+
+    def _backward(self, step: int, batches: Sequence[Sequence[Prepared]]) -> float:
+        """Add up the gradients of all batches; return the mean loss."""
+        total = torch.zeros((), device=self._world.device)
+        for micro, batch in enumerate(batches):
+            # By its place in the whole step: two workers see what one sees that takes twice the forwards.
+            generator = seeded(self._settings.seed, step, micro * self._world.size + self._world.rank)
+            with self._loss.syncing(now=micro == len(batches) - 1):
+                with self._autocast():
+                    loss = self._loss(self._on_device(batch), generator) / len(batches)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        mean = self._world.mean(total).item()
+        _check_finite(f"the loss of step {step}", mean)
+        return mean
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        precision = self._settings.precision
+        dtype = None if precision == "fp32" else torch_dtype(precision)
+        return torch.autocast(self._world.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _on_device(self, batch: Sequence[Prepared]) -> list[Prepared]:
+        device = self._world.device
+        return [{name: value.to(device) for name, value in row.items()} for row in batch]
+
+    def _clip(self) -> float:
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._settings.max_grad_norm, norm)
+        return whole_tensor(norm).item()
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield all that the next step depends on, whole and on the CPU; every process must call this."""
+        for kind, values in self._kept().items():
+            for name, value in values.items():
+                yield f"{kind}/{name}", whole_tensor(value.detach()).cpu()
+        for name, weight in self.weights.items():
+            for key, value in self._optimizer.state.get(weight, {}).items():
+                yield f"{OPTIMIZER}/{name}/{key}", whole_tensor(value).cpu()
+
+    @torch.no_grad()
+    def restore(self, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:
+        """Take back what `state` yielded, and `scale` returned."""
+        kept, places = self._kept(), {name: place for place, name in enumerate(self.weights)}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for path, value in state:
+            kind, _, name = path.partition("/")
+            if kind == OPTIMIZER:
+                name, _, key = name.rpartition("/")
+                share = value if key == "step" else shared_as(self.weights[name], value)
+                moments.setdefault(places[name], {})[key] = share
+            else:
+                kept[kind][name].copy_(shared_as(kept[kind][name], value))
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._scaler.load_state_dict(dict(scale))
+
+    def scale(self) -> dict[str, Any]:
+        """Return the loss scale of fp16 as plain numbers; empty for others."""
+        return self._scaler.state_dict()
+
+    def _kept(self) -> dict[str, Mapping[str, Tensor]]:
+        average = self._average.values if self._average else {}
+        return {"weights": self.weights, "buffers": _buffers(self._modules), "average": average}
+
+
+def _has_fp16(modules: Mapping[str, nn.Module]) -> bool:
+    """Tell whether gradients pass frozen weights of fp16, as those of a LoRA: there small ones become 0."""
+    return any(weight.dtype == torch.float16 for module in modules.values() for weight in module.parameters())
+
+
+def _check_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise JobError(
+            f"{name} is {value}",
+            "with another output, lower train.learning_rate, set train.max_grad_norm, or take "
+            "train.precision bf16 or fp32",
+        )
+
+
+def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return what else of a component changes as it trains, as the statistics of batch norms."""
+    return {
+        f"{component}.{name}": buffer
+        for component, module in modules.items()
+        for name, buffer in module.named_buffers()
+        if name in module.state_dict()
+    }
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """Return a generator of these numbers' own, and seed torch's global one, for dropout, likewise."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    seed = int.from_bytes(digest[:8], "big") >> 1
+    torch.manual_seed(seed)
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def checkpoint_gradients(name: str, module: nn.Module) -> None:
+    """Let blocks compute again in the backward pass what they did not keep in the forward."""
+    # As diffusers calls it, and transformers.
+    for method in ("enable_gradient_checkpointing", "gradient_checkpointing_enable"):
+        if hasattr(module, method):
+            try:
+                getattr(module, method)()
+            except ValueError:  # diffusers' way to say that this class has none
+                break
+            return
+    raise JobError(
+        f"train.gradient_checkpointing is set, but {name} ({type(module).__name__}) has none",
+        "leave it out, and lower train.batch_size where memory is short",
+    )
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """Return the rate of step `step` (from 0). It depends on nothing else, so nothing of it is kept."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    shares = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return settings.learning_rate * shares[settings.schedule]

@@ -1,0 +1,155 @@
+"""From a training's job to what training would do: rows by bucket, steps, epochs, memory, time of a step."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from framefleet.jobs.job.file import job_as
+from framefleet.jobs.plan.memory import GB
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.model.model import source_of, weights_of
+from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.train.claim import as_begun, check_output
+from framefleet.plugins.train.dataset.batches import Batches
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.freezing import trained_component
+from framefleet.plugins.train.job import TrainJob
+from framefleet.plugins.train.reports import Step, TrainingReport
+from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
+from framefleet.plugins.train.run import run_training
+from framefleet.plugins.train.task import TrainingRow
+from framefleet.plugins.train.train import training_of
+from framefleet.plugins.train.world import World
+
+NUM_STEPS = 6  # the first finds kernels and makes the optimizer's moments
+
+# Of each weight that is trained, in fp32: itself, its gradient, and two moments of AdamW.
+TRAINED_COPIES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainPlan:
+    """What a training comes down to.
+
+    num_rows: that can be trained on. buckets: of these by shape, with as many as are never used in unused.
+    num_workers: None where the fleet decides. epochs: passes over the rows. weights_gb: what weights,
+    gradients and moments take, without activations. seconds_per_step: on this machine; None: not probed.
+    """
+
+    table: str
+    output: str
+    model: str
+    pipeline: str
+    component: str
+    num_rows: int
+    buckets: Mapping[str, int]
+    unused: Mapping[str, int]
+    num_workers: int | None
+    rows_per_step: int
+    steps: int
+    epochs: float
+    weights_gb: float
+    seconds_per_step: float | None = None
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """What all steps take; None: not probed."""
+        return None if self.seconds_per_step is None else self.seconds_per_step * self.steps
+
+
+def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool = False) -> TrainPlan:
+    """Return what training a job would do; writes nothing to its output.
+
+    job: a job file's path, or its content. probe: train a few steps here, and measure one. Raises
+    FramefleetError as `train` would.
+    """
+    return plan_train_job(job_as(TrainJob, job), Callback(), probe=probe)
+
+
+def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
+    """Do what `plan_training` promises, reporting to `watch`."""
+    resolved = as_begun(resolve_training(job, watch))
+    num_workers = job.fleet.max_workers
+    check_output(resolved, workers=num_workers)
+    with tempfile.TemporaryDirectory(prefix="framefleet-plan-") as folder:
+        # With another output: what is found out is not kept.
+        aside = replace(resolved, store=Store(folder), prepared=Store(folder))
+        rows = survey_training(aside, watch)
+        batches = Batches.of(rows, job.train, world_size=num_workers or 1)
+        seconds = seconds_per_step(aside, rows, watch) if probe else None
+    return TrainPlan(
+        table=resolved.columns.table.location,
+        output=resolved.store.url_of(""),
+        model=resolved.model.name,
+        pipeline=resolved.spec.class_name,
+        component=trained_component(job.train, resolved.spec.components),
+        num_rows=len(rows),
+        buckets={str(bucket): count for bucket, count in Counter(rows.buckets()).most_common()},
+        unused={str(bucket): count for bucket, count in batches.unused().items()},
+        num_workers=num_workers,
+        rows_per_step=batches.rows_per_step,
+        steps=job.train.steps,
+        epochs=job.train.steps / batches.steps_per_epoch,
+        weights_gb=_weights_gb(resolved),
+        seconds_per_step=seconds,
+    )
+
+
+def _weights_gb(resolved: ResolvedTraining) -> float:
+    """Return what all weights take as they are stored, and those that are trained with all that they need."""
+    job, spec = resolved.job, resolved.spec
+    weights = weights_of(resolved.model, source_of(resolved.model))
+    component = trained_component(job.train, spec.components)
+    sizes = {file: weights.source.files[file].size for file in weights.files if is_weights(file)}
+    trained = sum(size for file, size in sizes.items() if file.startswith(f"{component}/"))
+    others = sum(sizes.values()) - trained
+    if job.train.lora:  # its own weights are a hundredth of these
+        return (others + trained) / GB
+    millions = spec.preset.parameters.get(component) if spec.preset else None
+    fp32 = millions * 4 * 10**6 if millions else trained
+    return (others + fp32 * TRAINED_COPIES) / GB
+
+
+def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
+    """Return the median of some steps, of one worker. resolved: with an output that is thrown away."""
+    wait_for(watch, "training a few steps")
+    device = resolved.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    few = TrainingRows(_first(rows, resolved))
+    settings = resolved.job.train.model_copy(
+        update={"steps": NUM_STEPS, "checkpoint_every": NUM_STEPS + 1, "samples": [], "sample_every": None}
+    )
+    training = replace(training_of(resolved, few), settings=settings, samples=())
+    times: list[float] = []
+
+    def note(report: TrainingReport) -> None:
+        if isinstance(report, Step):
+            times.append(time.perf_counter())
+
+    model = replace(training.model, device=device)
+    run_training(replace(training, model=model), World(rank=0, size=1, device=torch.device(device)), note)
+    return median(after - before for before, after in pairwise(times))
+
+
+def _first(rows: TrainingRows, resolved: ResolvedTraining) -> Iterator[TrainingRow]:
+    """Yield the rows of the first steps: what is trained on is encoded before, which takes its time."""
+    batches = Batches.of(rows, resolved.job.train, world_size=1)
+    wanted = {
+        position
+        for step in range(NUM_STEPS)
+        for micro in range(resolved.job.train.accumulation)
+        for position in batches.rows_of(step, micro, 0)
+    }
+    return (rows[position] for position in sorted(wanted))

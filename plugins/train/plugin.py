@@ -1,0 +1,8 @@
+"""Trainings: the command `framefleet train`, and job files with the section `train`."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin(
+    commands={"Render": ["framefleet.plugins.train.command:train_command"]},
+    job_kinds={"train": "framefleet.plugins.train.kind:TRAINING_KIND"},
+)

@@ -1,0 +1,199 @@
+"""From a job to trained weights: resolved, surveyed, claimed, then driven to its last step."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.job.file import job_as
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.train.claim import as_begun, check_output, claim_training
+from framefleet.plugins.train.dataset.batches import Batches
+from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.job import TrainJob
+from framefleet.plugins.train.progress import PrepareProgress, TrainProgress
+from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, read_losses
+from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
+from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.trainers import Trainers
+from framefleet.plugins.train.training import Training
+
+# Losses jump with the noise that was drawn: the mean of some shows where they go.
+STEPS_SHOWN = 20
+_PATH = "loss.png"
+CURVE_SIZE, _DPI = (960, 540), 100  # pixels
+_RAW, _SMOOTH, _GRID = "#b7ccf0", "#1f57b8", "#e2e4e9"
+# The line is a mean over this part of all steps to both sides, and at least over this many.
+_SMOOTHED_SHARE, _SMOOTHED = 50, 3
+
+_Values = npt.NDArray[np.float64]
+
+
+class Pace:
+    """Follows one run."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._losses: deque[float] = deque(maxlen=STEPS_SHOWN)
+        self._times: deque[float] = deque(maxlen=STEPS_SHOWN)
+        self.kept = 0
+        self.num_steps = 0
+
+    def stepped(self, step: Step, now: float) -> TrainProgress:
+        """Return where the training stands after a step. now: any steadily rising seconds."""
+        self.num_steps += 1
+        self._losses.append(step.loss)
+        self._times.append(now)
+        passed = self._times[-1] - self._times[0]
+        rate = (len(self._times) - 1) / passed if passed > 0 else None
+        done = step.step + 1
+        return TrainProgress(
+            done=done,
+            total=self._total,
+            loss=sum(self._losses) / len(self._losses),
+            learning_rate=step.learning_rate,
+            steps_per_s=rate,
+            eta_s=(self._total - done) / rate if rate else None,
+            kept=self.kept,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSummary:
+    """How a run ended. steps: of the whole training; steps_done: of this run. result: where weights are."""
+
+    steps: int
+    steps_done: int
+    elapsed_s: float
+    result: str
+
+
+def train(
+    job: TrainJob | str | Path | Mapping[str, Any],
+    *,
+    on_progress: Callable[[TrainProgress], None] | None = None,
+) -> TrainSummary:
+    """Train what a job says, or go on with it; return when its weights are written.
+
+    job: a job file's path, or its content. Raises FramefleetError when nothing could be started, or when
+    fleet or store were lost; the last checkpoint stays, and the same call goes on from there.
+    """
+    return train_job(job_as(TrainJob, job), Callback(on_progress, TrainProgress))
+
+
+def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
+    """Do what `train` promises, and report to `watch`."""
+    started = time.monotonic()
+    resolved = as_begun(resolve_training(job, watch))
+    asked = job.fleet.max_workers
+    check_output(resolved, workers=asked)  # before the lock, which leaves its file in what is another's
+    with (
+        DriverLock(resolved.store) as lock,
+        Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
+    ):
+        check_output(resolved, workers=trainers.num_workers)
+        rows = survey_training(resolved, watch)
+        say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
+        claim_training(resolved, rows, workers=trainers.num_workers)
+        pace = Pace(job.train.steps)
+        finished = read_finished(resolved.store)
+        if finished is None or finished.steps != job.train.steps:
+            lock.check()
+            trainers.run(training_of(resolved, rows), partial(_tell, resolved.store, watch, pace, lock))
+            write_loss_curve(resolved.store)
+            finished = read_finished(resolved.store)
+            assert finished is not None and finished.steps == job.train.steps
+    return TrainSummary(
+        steps=finished.steps,
+        steps_done=pace.num_steps,
+        elapsed_s=time.monotonic() - started,
+        result=resolved.store.url_of(finished.result),
+    )
+
+
+def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
+    """Say how far the rows go, and which ones are of no use."""
+    epochs = settings.steps / batches.steps_per_epoch
+    watch.say(f"{settings.steps:,} steps of {batches.rows_per_step:,} rows: {epochs:.3g} epochs")
+    for bucket, count in batches.unused().items():
+        watch.say(
+            f"{count:,} rows of {bucket} are never used: a batch has {settings.batch_size:,} of one size"
+        )
+
+
+def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
+    """Return what workers are given."""
+    return Training(
+        model=resolved.model,
+        files=resolved.files,
+        digest=resolved.digest,
+        rows=rows,
+        settings=resolved.job.train,
+        store=resolved.store,
+        prepared=resolved.prepared,
+        inputs=resolved.inputs,
+        samples=resolved.samples,
+    )
+
+
+def _tell(store: Store, watch: Watch, pace: Pace, lock: DriverLock, report: TrainingReport) -> None:
+    """Show what a training reports."""
+    match report:
+        case Step():
+            watch.show(pace.stepped(report, time.monotonic()))
+        case Preparing():
+            watch.show(PrepareProgress(done=report.done, total=report.total))
+        case Kept():
+            lock.check()  # another driver would remove what is being written
+            pace.kept = report.steps
+            write_loss_curve(store)
+        case str():
+            watch.say(report)
+
+
+def write_loss_curve(store: Store) -> None:
+    """Draw what there is; nothing where there is no step yet."""
+    steps = read_losses(store)
+    if steps:
+        store.write(_PATH, loss_curve([step.loss for step in steps]))
+
+
+def loss_curve(losses: Sequence[float]) -> bytes:
+    """Return a PNG of losses by step, on a logarithmic axis."""
+    from matplotlib.figure import Figure  # half a second
+
+    raw = np.maximum(np.asarray(losses, dtype=np.float64), 1e-12)
+    low, high = np.quantile(raw, [0.005, 0.995])  # a single odd step must not flatten all others
+    margin = max((high / low) ** 0.05, 1.02)
+    figure = Figure(figsize=(CURVE_SIZE[0] / _DPI, CURVE_SIZE[1] / _DPI), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot(yscale="log", xlabel="steps", ylabel="loss", ylim=(low / margin, high * margin))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="y", which="both", color=_GRID)
+    steps, marker = np.arange(1, len(raw) + 1), "." if len(raw) == 1 else ""
+    axes.plot(steps, raw, marker=marker, color=_RAW, linewidth=1)
+    axes.plot(steps, _smoothed(raw), marker=marker, color=_SMOOTH, linewidth=2)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def _smoothed(values: _Values) -> _Values:
+    """Return the mean around each value, of this many to both sides."""
+    half = max(len(values) // _SMOOTHED_SHARE, _SMOOTHED)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    smoothed: _Values = (sums[last] - sums[first]) / (last - first)
+    return smoothed

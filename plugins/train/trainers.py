@@ -1,0 +1,216 @@
+"""In: a training, and which machines do it. Out: its steps as they are done, until its weights are written.
+
+Ray Train runs the processes, and starts them again from the last checkpoint when one dies. A single one on
+this machine is this process itself (Ray Train's local mode): no cluster is started for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from queue import Empty
+from typing import Any, Self
+
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import framefleet
+from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.settings import FleetSettings, worker_variables
+from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.plugins.train.reports import TrainingReport
+from framefleet.plugins.train.run import run_training
+from framefleet.plugins.train.training import Training
+from framefleet.plugins.train.world import World
+
+# From which a run recovers; a worker that dies more often does so for a reason of its own.
+MAX_FAILURES = 5
+# For each other, as while one renders samples. Ray Train itself finds out which process has died.
+LONGEST_WAIT_S = 7 * 24 * 3600
+# So often the driver looks whether the processes are still there.
+_POLL_S = 0.5
+
+
+class Trainers:
+    """The processes of one training, as a context: they end when it ends, and so does a cluster it started.
+
+    num_workers: auto is one for each GPU, or one where there is none: processes share no cores for nothing.
+    """
+
+    def __init__(self, settings: FleetSettings, *, threads: int, device: str = "auto") -> None:
+        if device == "cpu":
+            settings = settings.model_copy(update={"gpus_per_worker": 0})
+        self._settings, self._threads = settings, threads
+        self.num_workers = 1
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
+            raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+        _quiet()
+        settings = self._settings
+        with ExitStack() as stack:  # __exit__ is not called when entering fails
+            stack.callback(ray.shutdown)  # of what the local mode of Ray Train may have started
+            if settings.address is not None:
+                stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
+            self.num_workers, self._gpus = _shares(settings)
+            if settings.address is None and self.num_workers > 1:
+                num_cpus = settings.model_copy(update={"workers": self.num_workers}).num_cpus
+                stack.enter_context(connect(None, num_cpus=num_cpus))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to Ray Train without the connection, which is this process's."""
+        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+
+    def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
+        """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
+        if not self._gpus:
+            training = replace(training, model=replace(training.model, device="cpu"))
+        if ray.is_initialized():
+            self._run_on_ray(training, tell)
+        else:
+            self.fit(_train, training, tell, num_workers=0)
+
+    def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
+        # Outside this process: they are to live as long as it does.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        deadline = time.monotonic() + self._settings.ready_timeout_s
+        is_ready = False
+        # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
+        # thread it might call a Ray that was shut down after an error, which ends the process without a word.
+        fit = ray.remote(num_cpus=0, max_retries=0)(_fit).options(scheduling_strategy=here)
+        fitting = fit.remote(self, training, events.put)
+        while not (_has_ended(fitting) and events.empty()):
+            try:
+                event = events.get(timeout=_POLL_S)
+            except Empty:
+                if not is_ready and time.monotonic() > deadline:
+                    raise self._not_ready() from None
+                continue
+            except RayError as error:
+                raise FleetError(
+                    f"the cluster was lost: {error}", "run the same command again when it is back"
+                ) from error
+            is_ready = True
+            if isinstance(event, FramefleetError):
+                raise event  # others would say the same, so none is started again
+            tell(event)
+        try:
+            ray.get(fitting)
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise FleetError(
+                f"the workers failed more than {MAX_FAILURES} times; the last time: {cause}",
+                "look for the cause on their machines (memory, driver), then run the same command again",
+            ) from error
+
+    def _not_ready(self) -> FleetError:
+        settings, found = self._settings, ray.cluster_resources()
+        return FleetError(
+            f"the workers were not ready after {settings.ready_timeout_s:.0f} s; {self.num_workers} ask for "
+            f"{self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs each, the cluster has "
+            f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs",
+            "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
+            "fleet.ready_timeout_s",
+        )
+
+    def fit(
+        self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
+    ) -> None:
+        """Have Ray Train call the function in each process; num_workers: 0 is this process."""
+        needs = {"CPU": self._settings.worker_cpus(), "GPU": self._gpus}
+        # Nothing of ours lies there; Ray's default is a folder in the user's home, and a mark of it stays.
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            options: dict[str, Any] = {
+                "storage_path": folder,
+                "failure_config": FailureConfig(max_failures=MAX_FAILURES),
+                "worker_runtime_env": {"env_vars": worker_variables(threads=self._threads)},
+            }
+            TorchTrainer(
+                function,
+                train_loop_config={"training": training, "tell": tell, "build": _build()},
+                scaling_config=ScalingConfig(
+                    num_workers=num_workers,
+                    use_gpu=bool(self._gpus),
+                    resources_per_worker={name: amount for name, amount in needs.items() if amount},
+                ),
+                run_config=RunConfig(**options),
+                torch_config=TorchConfig(timeout_s=LONGEST_WAIT_S),
+            ).fit()
+
+
+def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) -> None:
+    _quiet()
+    trainers.fit(_train_on_ray, training, tell, num_workers=trainers.num_workers)
+
+
+def _has_ended(task: ray.ObjectRef[None]) -> bool:
+    return bool(ray.wait([task], timeout=0)[0])
+
+
+def _quiet() -> None:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def _train_on_ray(config: dict[str, Any]) -> None:
+    """Be one of several processes."""
+    context, tell = ray.train.get_context(), config["tell"]
+    try:
+        if config["build"] != _build():
+            raise FleetError(
+                f"worker {context.get_world_rank()} runs another build of framefleet than the driver",
+                "install the same version on every machine of the cluster",
+            )
+        _train(config)
+    except FramefleetError as error:
+        tell(error)
+        raise
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Be one of the processes, or the only one."""
+    training, context = config["training"], ray.train.get_context()
+    device = torch.device(training.model.device) if training.model.device != "auto" else _device()
+    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
+    run_training(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
+
+
+def _device() -> torch.device:
+    """Return the GPU that Ray Train chose for this process, if there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _build() -> tuple[str, str]:
+    return framefleet.__version__, source_fingerprint()
+
+
+def _shares(settings: FleetSettings) -> tuple[int, float]:
+    """How many workers, and GPUs for each."""
+    if settings.address is None:
+        total = float(torch.cuda.device_count())
+    else:
+        total = ray.cluster_resources().get("GPU", 0.0)
+    gpus = settings.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1 if total else 0
+    if settings.max_workers is not None:
+        return settings.max_workers, gpus
+    return max(1, int(total / gpus)) if gpus else 1, gpus
