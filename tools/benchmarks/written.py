@@ -57,7 +57,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     ),
     "audits-at-most": Command(
         "audits_simulated",
-        ("--jobs", "40", "--at-most", "0.05", "--sizes", "100", "1000", "10000"),
+        ("--jobs", "40", "--at-most", "0.05", "--sizes", "100", "1000"),
         ("--jobs", "2", "--sizes", "100"),
     ),
     "load": Command("load"),
