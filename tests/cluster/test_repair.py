@@ -95,7 +95,7 @@ def test_a_retry_prints_json_and_is_quiet(tmp_path: Path, ray_cluster: str) -> N
     retry = ("retry", out, "--json", *at(ray_cluster), "--set", f"recipe={recipe}")
     failed = command(*retry, "--quiet")
     assert (failed.exit_code, json.loads(failed.stdout)["failed"]) == (1, 2)
-    assert all("ValueError: broken" in line for line in failed.stderr.splitlines()), "errors alone"
+    assert all("ValueError: broken" in line for line in failed.stderr.splitlines()), failed.stderr
     broken.unlink()
     retried = command(*retry)
     assert (retried.exit_code, json.loads(retried.stdout)["done"]) == (0, 2)
