@@ -35,7 +35,7 @@ from ray.util.metrics import Counter, Gauge
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.ray_folder import warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
-from framefleet.cluster.fleet.socket_folder import find_parent, make_socket_folder
+from framefleet.cluster.fleet.socket_folder import check_parent, make_socket_folder
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
 
@@ -220,7 +220,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
         if address is not None and _wants_token(error):
             raise needs_token(f"the Ray cluster at {address}") from error
         if address is None:
-            find_parent()  # says so where its folder is full
+            check_parent()  # says so where its folder is full
             raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
         raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
 

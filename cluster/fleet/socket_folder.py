@@ -21,18 +21,22 @@ LEAST_BYTES = 16 << 20
 
 def make_socket_folder() -> Path:
     """Return a new folder in TMPDIR, or in /tmp where that path is too long. Raises FleetError."""
-    parent = find_parent()
+    check_parent()
+    parent = _parent()
     try:
         return Path(tempfile.mkdtemp(prefix="framefleet-", dir=parent))
     except OSError as error:
         raise _unusable(f"no folder can be made in {parent}: {error.strerror}") from error
 
 
-def find_parent() -> str:
-    """Return where such folders are made. Raises FleetError where none can be, or it is nearly full."""
+def _parent() -> str:
     parent = tempfile.gettempdir()
-    if len(os.fsencode(parent + _NAME)) > MAX_FOLDER:
-        parent = "/tmp"
+    return parent if len(os.fsencode(parent + _NAME)) <= MAX_FOLDER else "/tmp"
+
+
+def check_parent() -> None:
+    """Raise FleetError where no such folder can be made, or the place for it is nearly full."""
+    parent = _parent()
     try:
         free = shutil.disk_usage(parent).free
     except OSError as error:
@@ -41,7 +45,6 @@ def find_parent() -> str:
         raise _unusable(f"{parent} has {free // 1024:,} KiB free, and needs {LEAST_BYTES // 1024:,} KiB")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise _unusable(f"{parent} cannot be written")
-    return parent
 
 
 def _unusable(problem: str) -> FleetError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.socket_folder import find_parent
+from framefleet.cluster.fleet.socket_folder import check_parent
 from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError
@@ -47,7 +47,7 @@ def as_joined(settings: FleetSettings) -> FleetSettings:
 def check_own_ray(settings: FleetSettings) -> None:
     """Raise FleetError where this machine has no place for a Ray of our own, if one is to start."""
     if as_joined(settings).address is None:
-        find_parent()
+        check_parent()
 
 
 class Start:

@@ -143,7 +143,7 @@ def check_variables(values: Mapping[str, Any]) -> None:
             raise JobError(
                 f"{named.place} is {public_url(named.text)}, and environment variables are not replaced",
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
-                f'--set {named.place}="{public_url(named.text)}"',
+                f'`--set` {named.place}="{public_url(named.text)}"',
             )
 
 

@@ -67,7 +67,7 @@ def fleet_of(folder: Path, asked: str, address: str, **more: Any) -> Iterator[Fl
         inputs=cast(Any, None),
     )
     settings = FleetSettings(**{"address": address, "workers": 1, "silence_s": 5} | more)
-    with Fleet(settings, {"": setup}, FaultPolicy(), worker_class=StandIn) as fleet:
+    with Fleet(settings, {LaneKey(): setup}, FaultPolicy(), worker_class=StandIn) as fleet:
         fleet.grow(10)
         yield fleet
 

@@ -91,4 +91,4 @@ def test_a_plan_of_the_first_rows_reads_no_others(tmp_path: Path) -> None:
 def test_a_training_has_no_first_rows_to_plan(tmp_path: Path) -> None:
     write_clips(tmp_path)
     ended = command("plan", training_job(tmp_path), "--limit", "2")
-    assert (ended.exit_code, "--limit: the job is a training" in ended.stderr) == (2, True)
+    assert (ended.exit_code, "--limit: the job renders no rows" in ended.stderr) == (2, True)

@@ -81,7 +81,7 @@ def test_models_may_be_added_to_an_output_and_left_out_and_not_changed(tmp_path:
     [
         ("nowhere/at/all", "second_models.flux: model"),
         ({"path": "FLUX", "dtype": {"vea": "bf16"}}, "second_models.flux: dtype names"),
-        ({"path": "FLUX", "lock": "no.json"}, "second_models.flux: lock file no.json"),
+        ({"path": "FLUX", "lock": "no.json"}, "second_models.flux: lock file "),
         ({"pth": "x"}, "did you mean `second_models.flux.path`"),
         ("WAN", "defaults.image_model is 'flux', but WanPipeline does not make images"),
         (None, "defaults.image_model is 'flux', but the job declares no second model"),

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from framefleet.jobs.model import command as convert_command
+from framefleet.plugins.ports import command as convert_command
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

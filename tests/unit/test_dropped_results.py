@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # They change something, and also say how much: who calls them need not know.
-DOING = ("count", "draw", "sweep", "finish", "make", "mark", "render", "survey", "take", "write")
+DOING = ("count", "draw", "finish", "make", "mark", "open", "render", "survey", "sweep", "take", "write")
 
 
 @cache

@@ -72,7 +72,7 @@ def test_a_row_whose_length_is_asked_in_seconds_gets_the_rate(wan: PipelineSpec)
             "use 20",
         ),
         ("generate", {"guidance_scale": "liner(7, 3)"}, "no schedule 'liner'", "did you mean linear?"),
-        ("generate", {"guidance_scale": "strong"}, "must be a finite number", "finite number"),
+        ("generate", {"guidance_scale": "strong"}, "must be a finite number", "a number in digits"),
     ],
 )
 def test_a_row_that_a_recipe_cannot_render_is_refused(

@@ -182,7 +182,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
         ),
         model=ModelSettings(
             path=moved or _place(record.model, what, option),
-            allow_pickle=_pickles(claimed.allow_pickle, what, given),
+            allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
             dtype=environment.dtype,
             device=environment.device,
             threads=environment.threads,
@@ -219,7 +219,7 @@ def _place(place: str, what: str, option: str) -> str:
     )
 
 
-def _pickles(claimed: bool, what: str, given: Given) -> bool:
+def _check_pickles(claimed: bool, what: str, given: Given) -> bool:
     if claimed and not given.allow_pickle:
         raise JobError(
             f"{what} may contain pickles, which can run code when they are opened",
@@ -238,7 +238,7 @@ def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
         revision=claimed.revision,
         file=claimed.file,
         component=claimed.component,
-        allow_pickle=_pickles(claimed.allow_pickle, what, given),
+        allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
         sha256=sha256,
     )
     if name in given.loras:
@@ -266,7 +266,7 @@ def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> Model
     return ModelSettings(
         path=moved or _place(claimed.path, what, quoted("--second-model", f"{name}=PLACE")),
         revision=None if moved else claimed.revision,
-        allow_pickle=_pickles(claimed.allow_pickle, what, given),
+        allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
         dtype=named.get("dtype", "auto"),
         storage_options=dict(given.storage_options),
     )
@@ -314,5 +314,5 @@ def watermarks_of(recorded: Recorded, given: Given) -> tuple[Watermark, ...]:
     """Return the watermarks of the clips. Raises JobError for weights that nobody but job.json names."""
     claimed = recorded.claim.job.marks.watermark
     for one in claimed:
-        _pickles(one.weights is not None, f"its watermark {one.name}", given)
+        _check_pickles(one.weights is not None, f"its watermark {one.name}", given)
     return tuple(Watermark(**one.model_dump()) for one in claimed)

@@ -105,7 +105,7 @@ def _listed(place: str) -> list[str]:
     try:
         content = read_regular(place, _MAX_INDEX_BYTES + 1)
     except OSError as error:
-        raise JobError(f"--output {place} cannot be read: {error.strerror}", fix) from None
+        raise JobError(f"--output: {place} cannot be read: {error.strerror}", fix) from None
     if len(content) > _MAX_INDEX_BYTES:
         raise JobError(f"{place} is not a list of outputs", fix)
     lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
