@@ -25,6 +25,7 @@ from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 
 class StandIn:
