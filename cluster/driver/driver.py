@@ -111,9 +111,10 @@ class Driver:
         """Commit what is done, whatever ended it; then end what goes on in the background."""
         if self._stop.is_urgent:
             log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
-        is_complete = self._lanes.finished
+        is_complete = self._lanes.finished and self._lanes.error() is None
         for case in self._lanes.docket.close():
-            self._commit(case.worker, case.stored, case.pending)
+            if not self._audits.is_apart(case.pending.kind):  # else the next run renders it again
+                self._commit(case.worker, case.stored, case.pending)
         try:
             self._committer.close()
             self._checkpoints.committed()
@@ -192,6 +193,7 @@ class Driver:
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back what they have; wait for it, but not for ever."""
+        self._work.lock.takes_tables = False  # rows that are added now are left to the next run
         fleet.resize(0)
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
@@ -255,10 +257,10 @@ class Driver:
         another lane's rows are worth a worker more.
         """
         own, docket = self._lanes.of(worker), self._lanes.docket
-        is_spent = own.is_one_each and worker in docket.used and not own.dispatcher.rows_of(worker)
+        is_spent = own.is_one_each and worker in docket.used and not self._has_rows(worker)
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving or is_spent
         assignments = [] if is_going else self._assignments(worker)
-        has_rows = bool(own.dispatcher.rows_of(worker)) or docket.judges(worker)
+        has_rows = self._has_rows(worker)
         is_idle = not (is_going or has_rows or fleet.has_too_many)
         lane = None
         if is_idle and self._lanes.are_several:
@@ -277,6 +279,10 @@ class Driver:
             own.dispatcher.lost(worker)
             self._tally.left(worker, "drained")
             fleet.retire(worker, lane)
+
+    def _has_rows(self, worker: str) -> bool:
+        """Tell whether a worker has rows to render, or one to judge."""
+        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or self._lanes.docket.judges(worker)
 
     def _is_judge_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait to be judged."""
