@@ -181,7 +181,7 @@ class Audits:
         self._num_equal.pop(kind, None)
         self._adoption.refuse(kind)
         self._checkpoints.drop()  # of rows that had company, maybe of this kind
-        return self._take_back(kind)
+        return self.take_back(kind)
 
     def figures(self) -> AuditFigures | None:
         """Return what audits say of this run's rows so far; None where there are to be none."""
@@ -202,7 +202,8 @@ class Audits:
         self._offered.discard(row_id)
         return was_due
 
-    def _take_back(self, kind: str) -> int:
+    def take_back(self, kind: str) -> int:
+        """Have rows of a kind that differs rendered again that have a record; return how many."""
         found = self._committer.withdraw(kind)
         if found.num_rows:
             log.warning("rows of %s: %s that had a record are rendered again", kind, found.num_rows)

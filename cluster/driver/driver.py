@@ -111,12 +111,14 @@ class Driver:
         """Commit what is done, whatever ended it; then end what goes on in the background."""
         if self._stop.is_urgent:
             log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
-        is_complete = self._lanes.finished
+        has_ended, is_complete = self._lanes.finished and self._lanes.error() is None, False
         for case in self._lanes.docket.close():
-            self._commit(case.worker, case.stored, case.pending)
+            if not self._audits.is_apart(case.pending.kind):  # else the next run renders it again
+                self._commit(case.worker, case.stored, case.pending)
         try:
             self._committer.close()
             self._checkpoints.committed()
+            is_complete = has_ended  # only now: another driver may have the output, and its checkpoints there
         finally:
             self._checkpoints.close(is_complete=is_complete)
             self._lanes.close()
@@ -192,6 +194,7 @@ class Driver:
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back what they have; wait for it, but not for ever."""
+        self._work.lock.takes_tables = False  # rows that are added now are left to the next run
         fleet.resize(0)
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
@@ -255,10 +258,10 @@ class Driver:
         another lane's rows are worth a worker more.
         """
         own, docket = self._lanes.of(worker), self._lanes.docket
-        is_spent = own.is_one_each and worker in docket.used and not own.dispatcher.rows_of(worker)
+        is_spent = own.is_one_each and worker in docket.used and not self._has_rows(worker)
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving or is_spent
         assignments = [] if is_going else self._assignments(worker)
-        has_rows = bool(own.dispatcher.rows_of(worker)) or docket.judges(worker)
+        has_rows = self._has_rows(worker)
         is_idle = not (is_going or has_rows or fleet.has_too_many)
         lane = None
         if is_idle and self._lanes.are_several:
@@ -277,6 +280,10 @@ class Driver:
             own.dispatcher.lost(worker)
             self._tally.left(worker, "drained")
             fleet.retire(worker, lane)
+
+    def _has_rows(self, worker: str) -> bool:
+        """Tell whether a worker has rows to render, or one to judge."""
+        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or self._lanes.docket.judges(worker)
 
     def _is_judge_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait to be judged."""
@@ -311,8 +318,8 @@ class Driver:
             self._fail(worker, failed, fleet)
         for row_id in report.saved if worker not in self._spoiled else ():
             self._note_checkpoint(row_id)
-        if report.handed_back and (case := self._lanes.docket.failed(worker)):
-            self._commit(case.worker, case.stored, case.pending)
+        if report.handed_back:
+            self._judge_failed(worker)
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
@@ -406,6 +413,13 @@ class Driver:
         )
         self._heed_audit(judge, audited)
 
+    def _judge_failed(self, worker: str) -> None:
+        """A worker will not judge its row, if it had one; where nobody will, it counts unless such differ."""
+        if case := self._lanes.docket.failed(worker):
+            self._commit(case.worker, case.stored, case.pending)
+            if self._audits.is_apart(case.pending.kind) and self._audits.take_back(case.pending.kind):
+                self._has_more = True
+
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
         if not self._lanes.of(worker).setup.model.options.attention:
@@ -421,8 +435,7 @@ class Driver:
                 failed.message, "when the output can be written again, run the same command again to continue"
             )
         if self._lanes.docket.judges(worker):
-            if case := self._lanes.docket.failed(worker):
-                self._commit(case.worker, case.stored, case.pending)
+            self._judge_failed(worker)
             return
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere
@@ -451,8 +464,7 @@ class Driver:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
         for row_id in lane.dispatcher.rows_of(event.worker):
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
-        if case := self._lanes.docket.failed(event.worker):
-            self._commit(case.worker, case.stored, case.pending)
+        self._judge_failed(event.worker)
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)

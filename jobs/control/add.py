@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.lanes import check_lanes, lanes_named
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
@@ -108,6 +109,7 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
+        check_lanes(resolved.job, {*index.lanes, *lanes_named(resolved)})
         for positions, batch in _kept(resolved, index):
             writer.write_batch(_as_in(schema, batch, positions))
     return survey

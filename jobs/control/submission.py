@@ -46,14 +46,20 @@ def submit(
                 shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(module, folder)
-        values = given.model_dump(mode="json", exclude_unset=True)
-        absolute_paths(values)
-        if given.table is None:
-            values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(given))}
+        values = values_elsewhere(given)
         file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
         with open(file, "w", encoding="utf-8") as opened:
             json.dump(values, opened, ensure_ascii=False)
         return submit_files(address, folder, _COMMAND, output=output)
+
+
+def values_elsewhere(job: Job) -> dict[str, Any]:
+    """Return the values of a job, with paths that mean the same in another folder."""
+    values = job.model_dump(mode="json", exclude_unset=True)
+    absolute_paths(values)
+    if job.table is None and job.inputs.base is None:
+        values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(job))}
+    return values
 
 
 def logs(

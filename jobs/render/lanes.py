@@ -25,9 +25,14 @@ def lanes_named(resolved: ResolvedJob) -> list[LaneKey]:
 
 
 def lanes_of(resolved: ResolvedJob, index: RowIndex) -> list[LaneKey]:
-    """Return the lanes of the table's rows, those first that have any to render, and all that were named."""
+    """Return the lanes of the table's rows, those first that have any to render, and all that were named.
+
+    Where other workers encode text, that of the rows alone: there is one.
+    """
     check_lanes(resolved.job, index.lanes)
     of_rows = sorted(index.lanes, key=lambda lane: not index.num_pending(lane))
+    if resolved.job.fleet.encoders and of_rows:
+        return of_rows
     return [*dict.fromkeys([*of_rows, *lanes_named(resolved)])]
 
 

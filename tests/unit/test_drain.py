@@ -19,7 +19,7 @@ from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop
-from framefleet.cluster.fleet.events import Event, Leaving, Ready, Reported
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
@@ -28,6 +28,7 @@ from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.stores.store import Store
@@ -175,6 +176,16 @@ def test_rows_that_finished_have_records_and_half_done_ones_go_on_in_the_next_ru
     assert set(workers.goes_on) == kept
     assert summary and summary.done == NUM_ROWS - 4
     assert not (tmp_path / "out" / CHECKPOINTS).exists()
+
+
+def test_half_done_rows_stay_where_no_worker_can_go_on(run: Run, tmp_path: Path) -> None:
+    run(at={2: interrupt})
+    kept = {path.name for path in (tmp_path / "out" / CHECKPOINTS).iterdir()}
+    error = FleetError("no machine is left that can render", "look for the cause there")
+    lost = LaneLost(LaneKey(), error, ["worker-0", "worker-1"])
+    with pytest.raises(FleetError, match="no machine is left"):
+        run(at={1: lambda: lost})
+    assert {path.name for path in (tmp_path / "out" / CHECKPOINTS).iterdir()} == kept
 
 
 def test_ctrl_c_twice_waits_for_no_worker_and_keeps_what_finished(run: Run, tmp_path: Path) -> None:

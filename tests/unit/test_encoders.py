@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,11 +16,12 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.plan import plan
+from framefleet.jobs.render.lanes import check_lanes, lanes_of
 from framefleet.jobs.render.render import work_of
-from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
@@ -95,3 +97,14 @@ def test_plan_says_what_is_on_which_gpu(tmp_path: Path) -> None:
     assert apart.weights_gb + apart.encoders_gb == pytest.approx(whole.weights_gb)
     assert apart.peak_gb < whole.peak_gb
     assert "of text encoders on GPUs of their own" in memory_line(apart)
+
+
+def test_a_recipe_that_no_row_names_takes_no_lane_where_others_encode() -> None:
+    values = {"recipe": "own:one", "model": "m", "output": "o", "sweep": {"seed": [1]}}
+    job = job_from_mapping(values | {"fleet": {"encoders": 1}})
+    resolved = cast(ResolvedJob, SimpleNamespace(job=job, recipes={"own:one": None}, models={"": None}))
+    with closing(RowIndex()) as index:
+        index.add([(0, "0" * 32)], [LaneKey()])
+        assert lanes_of(resolved, index) == [LaneKey()]
+        with pytest.raises(TableError, match="own:one"):
+            check_lanes(job, {*index.lanes, LaneKey("", "own:one")})

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from framefleet.jobs.control.submission import values_elsewhere
 from framefleet.jobs.job.file import job_from_mapping, job_kind_of, load_job, short_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.jobs.render.resolve import base_of
@@ -372,3 +373,17 @@ def test_a_job_file_that_is_a_pipe_or_has_no_end_is_refused(tmp_path: Path) -> N
     for name, said in (("pipe", "it is a pipe"), ("zero", "is longer than"), ("sparse", "is longer than")):
         with pytest.raises(JobError, match=said):
             load_job(tmp_path / f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [(None, "{here}"), ("in", "{here}/in"), ("s3://bucket/in", "s3://bucket/in"), ("~/in", "{home}/in")],
+)
+def test_inputs_of_a_job_without_a_table_start_at_one_place_everywhere(
+    base: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs = {} if base is None else {"inputs": {"base": base}}
+    job = job_from_mapping({"output": "o", "model": "m", "sweep": {"seed": [1]}, **inputs})
+    place = expected.format(here=os.getcwd(), home=os.path.expanduser("~"))
+    assert values_elsewhere(job)["inputs"]["base"] == place
