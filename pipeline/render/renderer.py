@@ -34,7 +34,7 @@ from framefleet.pipeline.render.findings_storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
-from framefleet.pipeline.render.fused.row_thread import RowThread, networks_at_home
+from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -144,7 +144,7 @@ class Renderer:
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
-        self._at_home = ExitStack()
+        self._at_home: ExitStack | None = None  # once rows may be away
         self._learn_anew()
 
     @property
@@ -364,7 +364,9 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
-        self._at_home.close()
+        if self._at_home:
+            self._at_home.close()
+            self._at_home = None
         self._reset()
         self._encoders.bring()
         self._rows.clear()
@@ -380,7 +382,9 @@ class Renderer:
         self._row_watch.begin(row)
         call, thread = partial(self._call, row), None
         if self._tails.has_look(row.request.recipe):
-            self._at_home.enter_context(networks_at_home())
+            if self._at_home is None:
+                self._at_home = ExitStack()
+                self._at_home.enter_context(networks_at_home())
             thread = RowThread(call, around=self._as_here)
         task = RowTask(
             call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
@@ -475,6 +479,10 @@ class Renderer:
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
         self._prompts.saw(row.request, task.sizes)
+        if isinstance(task.error, CameBack):
+            self._tails.unlearn(row.request.recipe)
+            self._rows.add_again(row)
+            return None
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)

@@ -14,6 +14,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
+from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 from framefleet.pipeline.render.text_encoders import Encoders, Memo
@@ -64,6 +65,7 @@ class SharedCalls:
 
     def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Encode each distinct picture or video once, as it lies in memory."""
+        stay()
         if not self._encoders.is_untouched(name):
             return encode(*args, **kwargs)
         tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))

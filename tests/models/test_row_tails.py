@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
@@ -44,6 +45,13 @@ def decoding(pipe: Any, request: Request) -> Any:
     return frames
 
 
+def refining(pipe: Any, request: Request) -> Any:
+    """Call networks after the look in every row."""
+    frames = _rendered(pipe, request)
+    latents = pipe(**request.arguments, generator=request.generator(), output_type="latent").frames
+    return np.clip(frames * float(latents.abs().mean()), 0, 1)
+
+
 def failing(pipe: Any, request: Request) -> Any:
     frames = _rendered(pipe, request)
     if request.seed == 2:
@@ -59,7 +67,7 @@ def slow(pipe: Any, request: Request) -> Any:
 
 
 RECIPES: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (looking, drawing, decoding, failing, slow)
+    function.__name__: function for function in (looking, drawing, decoding, refining, failing, slow)
 }
 
 
@@ -108,13 +116,24 @@ def test_rows_after_the_first_look_away_and_equal_plain_calls(cache: str, max_ro
     assert len(expected) == len(clips) == 6
 
 
-@pytest.mark.parametrize("recipe", ["drawing", "decoding"])
-def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "cache"),
+    [("drawing", ""), ("decoding", ""), ("decoding", "first_block"), ("refining", "")],
+)
+def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str, cache: str) -> None:
     rows = _rows(recipe)
-    expected = _judged(rows)
-    clips = _frames(_renderer(), rows)
+    expected = _judged(rows, cache)
+    clips = _frames(_renderer(cache), rows)
+    assert len(clips) == len(expected) == len(rows)
     assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
-    assert recipe != "drawing" or not any(AWAY.values())
+    assert recipe == "decoding" or not any(AWAY.values())
+
+
+def test_rows_that_may_be_away_leave_one_hook_at_most() -> None:
+    for outcome in _renderer().render(_rows("looking", 6)):
+        assert isinstance(outcome, Clip), outcome.traceback
+        assert len(nn.modules.module._global_forward_pre_hooks) <= 1
+    assert not nn.modules.module._global_forward_pre_hooks
 
 
 def test_a_row_that_fails_away_fails_and_the_others_are_as_they_were() -> None:

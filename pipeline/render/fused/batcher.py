@@ -65,7 +65,7 @@ class RowTask:
 
     @property
     def is_away(self) -> bool:
-        """Whether it goes on by itself, and has not come back or ended."""
+        """Whether it goes on by itself, and its end was not seen yet."""
         return self.thread is not None and self.thread.is_away
 
     @property
