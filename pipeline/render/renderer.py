@@ -422,6 +422,10 @@ class Renderer:
     def _judge(self, row: RenderRow) -> Rendered:
         """Make the plain call of a row, while no other's code runs."""
         self._batcher.wait_for_away()
+        if self._cache:  # whose hooks the plain call puts there itself
+            if self._rows.has_others(()):  # that have begun, as the one that is compared was away
+                self._begin_again()
+            self._reset()
         return self._plain(row)
 
     @contextmanager
@@ -492,9 +496,13 @@ class Renderer:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
         if is_full:
+            if row.is_alone and row.was_batched:
+                self._tails.unlearn(row.request.recipe)
+                self._batcher.wait_for_away()
             free_memory()
         is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
         is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
+        is_final = is_final and not (is_full and row.was_batched)  # one that was away may hold what it lacks
         if task.error is None or is_final:
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None

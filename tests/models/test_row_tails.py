@@ -76,11 +76,11 @@ def _model(cache: str = "") -> Model:
     return load_model(tiny("wan"), dtype="fp32", **({"cache": {"type": cache}} if cache else {}))
 
 
-def _renderer(cache: str = "", max_rows: int = 1) -> Renderer:
+def _renderer(cache: str = "", max_rows: int = 1, audit: Audit | None = None) -> Renderer:
     AWAY.clear()
     recipes = {name: Recipe(name=name, function=function, digest="") for name, function in RECIPES.items()}
     batching = Batching(max_rows=max_rows, min_gain=0, remember=False)
-    return Renderer(_model(cache), batching, recipes=recipes, audit=Audit(every=0))
+    return Renderer(_model(cache), batching, recipes=recipes, audit=audit or Audit(every=0))
 
 
 def _rows(recipe: str, count: int = 4) -> list[Request]:
@@ -127,6 +127,13 @@ def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str, 
     assert len(clips) == len(expected) == len(rows)
     assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
     assert recipe == "decoding" or not any(AWAY.values())
+
+
+def test_a_cached_row_that_was_away_is_compared_while_the_next_one_is_under_way() -> None:
+    renderer = _renderer("first_block", audit=Audit(every=1))
+    clips = _frames(renderer, _rows("looking", 6))
+    assert [audited.verdict for audited in renderer.take_audits()] == ["equal"] * len(clips)
+    assert any(AWAY.values())
 
 
 def test_rows_that_may_be_away_leave_one_hook_at_most() -> None:
