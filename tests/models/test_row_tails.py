@@ -24,7 +24,7 @@ HELD = threading.Event()  # while it is not set, rows of `slow` wait as they loo
 
 def _rendered(pipe: Any, request: Request) -> Any:
     output = pipe(**request.arguments, generator=request.generator(), output_type="np")
-    AWAY[request.seed] = is_away()
+    AWAY[request.seed] = AWAY.get(request.seed, False) or is_away()
     return np.asarray(output.frames)
 
 
