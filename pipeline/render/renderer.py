@@ -495,15 +495,16 @@ class Renderer:
         if row.is_plain and task.error is None and is_own:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
+        # Others are away then, and may hold what it lacks.
+        is_crowded = is_full and row.is_alone and not row.is_plain and bool(self._rows.under_way)
         if is_full:
-            if row.is_alone and row.was_batched:
+            if is_crowded:
                 self._tails.unlearn(row.request.recipe)
                 self._batcher.wait_for_away()
             free_memory()
         is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
         is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
-        is_final = is_final and not (is_full and row.was_batched)  # one that was away may hold what it lacks
-        if task.error is None or is_final:
+        if task.error is None or (is_final and not is_crowded):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, error = {"row_id": row.row_id}, task.error
