@@ -49,6 +49,7 @@ class RowThread:
         self._is_ending = self._has_come_back = False
         self._interrupt: KeyboardInterrupt | None = None
         self._hub: Any = None
+        self._thread = threading.current_thread()  # its own, once it runs
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -60,7 +61,9 @@ class RowThread:
     def __call__(self) -> Any:
         self._hub = greenlet.getcurrent().parent
         context, num_threads = contextvars.copy_context(), torch.get_num_threads()
-        threading.Thread(target=context.run, args=(self._run, num_threads), name="row", daemon=True).start()
+        run = (self._run, num_threads)
+        self._thread = threading.Thread(target=context.run, args=run, name="row", daemon=True)
+        self._thread.start()
         while (word := self._next_word()) != "has ended":
             try:
                 if not self._is_ending:
@@ -79,12 +82,14 @@ class RowThread:
         return self._value
 
     def _next_word(self) -> _Word:
-        """Wait for what the thread says. An interrupt, which is the main thread's, ends it where it does."""
-        while True:
-            try:
-                return self._words.get()
-            except KeyboardInterrupt as error:
-                self._is_ending, self._interrupt = True, error
+        """Wait for what the thread says; at an interrupt, which the main thread gets, for its end."""
+        try:
+            return self._words.get()
+        except KeyboardInterrupt as error:  # a word that just came is lost
+            self._is_ending, self._interrupt = True, error
+            self._answers.put(False)
+            self._thread.join()
+            return "has ended"
 
     def pause(self) -> None:
         """Let the renderer go on until it is this row's turn again. On this thread."""
