@@ -331,7 +331,8 @@ class Renderer:
                 found.append(outcome)
         found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
-        found += self._auditor.release()
+        ready, doubtful = self._auditor.release()
+        found += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
         self.cancel()
         return found
 
