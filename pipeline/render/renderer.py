@@ -236,9 +236,14 @@ class Renderer:
             self._learn_anew()
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
-        """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
+        """Render a request that was checked already by a plain call, at once: an audit; see `PlainCalls`."""
         row = RenderRow(row_id, request, is_plain=True)
-        return self._ended(self._plain_task(row), row)
+        with self.clock.spending("audit"):
+            task = self._plain_task(row)
+        self._charges.work_on({task: row})
+        self._charges.charge()
+        self._charges.work_on({})
+        return self._ended(task, row)
 
     def set_apart(self, kind: str) -> None:
         """Render rows of this kind, which differ if they are not, by plain calls from now on."""
