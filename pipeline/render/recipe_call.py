@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -118,7 +119,7 @@ class RecipeCall:
                 references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        with working_on([row.adapters]):
+        with working_on([row.adapters]), tail.watching() if tail else nullcontext():
             output = recipe.render(pipe, replace(request, arguments=opened))
         rendered: Rendered = self._finish(to_rendered, output, pipe)
         if tail:

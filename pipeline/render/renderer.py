@@ -34,7 +34,7 @@ from framefleet.pipeline.render.findings_storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
-from framefleet.pipeline.render.fused.row_thread import RowThread, networks_at_home
+from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -144,7 +144,7 @@ class Renderer:
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
-        self._at_home = ExitStack()
+        self._at_home: ExitStack | None = None  # once rows may be away
         self._learn_anew()
 
     @property
@@ -236,9 +236,14 @@ class Renderer:
             self._learn_anew()
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
-        """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
+        """Render a request that was checked already by a plain call, at once: an audit; see `PlainCalls`."""
         row = RenderRow(row_id, request, is_plain=True)
-        return self._ended(self._plain_task(row), row)
+        with self.clock.spending("audit"):
+            task = self._plain_task(row)
+        self._charges.work_on({task: row})
+        self._charges.charge()
+        self._charges.work_on({})
+        return self._ended(task, row)
 
     def set_apart(self, kind: str) -> None:
         """Render rows of this kind, which differ if they are not, by plain calls from now on."""
@@ -331,7 +336,8 @@ class Renderer:
                 found.append(outcome)
         found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
-        found += self._auditor.release()
+        ready, doubtful = self._auditor.release()
+        found += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
         self.cancel()
         return found
 
@@ -364,7 +370,9 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
-        self._at_home.close()
+        if self._at_home:
+            self._at_home.close()
+            self._at_home = None
         self._reset()
         self._encoders.bring()
         self._rows.clear()
@@ -380,7 +388,9 @@ class Renderer:
         self._row_watch.begin(row)
         call, thread = partial(self._call, row), None
         if self._tails.has_look(row.request.recipe):
-            self._at_home.enter_context(networks_at_home())
+            if self._at_home is None:
+                self._at_home = ExitStack()
+                self._at_home.enter_context(networks_at_home())
             thread = RowThread(call, around=self._as_here)
         task = RowTask(
             call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
@@ -418,6 +428,10 @@ class Renderer:
     def _judge(self, row: RenderRow) -> Rendered:
         """Make the plain call of a row, while no other's code runs."""
         self._batcher.wait_for_away()
+        if self._cache:  # whose hooks the plain call puts there itself
+            if self._rows.has_others(()):  # that have begun, as the one that is compared was away
+                self._begin_again()
+            self._reset()
         return self._plain(row)
 
     @contextmanager
@@ -475,6 +489,10 @@ class Renderer:
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
         self._prompts.saw(row.request, task.sizes)
+        if isinstance(task.error, CameBack):
+            self._tails.unlearn(row.request.recipe)
+            self._rows.add_again(row)
+            return None
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
@@ -483,11 +501,16 @@ class Renderer:
         if row.is_plain and task.error is None and is_own:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
+        # Others are away then, and may hold what it lacks.
+        is_crowded = is_full and row.is_alone and not row.is_plain and bool(self._rows.under_way)
         if is_full:
+            if is_crowded:
+                self._tails.unlearn(row.request.recipe)
+                self._batcher.wait_for_away()
             free_memory()
         is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
         is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
-        if task.error is None or is_final:
+        if task.error is None or (is_final and not is_crowded):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, error = {"row_id": row.row_id}, task.error

@@ -2,13 +2,17 @@
 
 A row's look is a call of a processor of its pipeline that makes an array. Of the first row of a recipe the
 looks are counted, on the renderer's thread. Later rows run on threads of their own (`RowThread`), and go away
-at the look that was that row's last. Recipes that never look stay where they are, and so do those that draw
-from global generators after it, which rows that draw meanwhile would disturb.
+at the look that was that row's last. Recipes that never look stay where they are, and so do those that call
+a network after it, and those that draw from global generators, which rows that draw meanwhile would disturb.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import greenlet
+from torch import nn
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.render.fused.row_thread import row_thread
@@ -29,6 +33,10 @@ class Tails:
         """Whether a recipe's rows are known to look, and may go away then."""
         return self._is_able and self._num_looks.get(recipe, 0) > 0
 
+    def is_to_learn(self, recipe: str) -> bool:
+        """Whether nothing is known of a recipe."""
+        return self._is_able and recipe not in self._num_looks
+
     def begin(self, recipe: str) -> RowTail:
         """Return what counts the looks of a row that starts."""
         return RowTail(self, recipe, self._num_looks.get(recipe, 0))
@@ -41,7 +49,7 @@ class Tails:
         self._num_looks.setdefault(recipe, num_looks)
 
     def unlearn(self, recipe: str) -> None:
-        """Have a recipe's rows stay: one looks more often than another."""
+        """Have a recipe's rows stay: one does after its look what another does not."""
         self._num_looks[recipe] = 0
 
 
@@ -52,7 +60,25 @@ class RowTail:
         self._tails, self._recipe, self._num_expected = tails, recipe, num_expected
         self._num_looks = 0
         self._draws = b""  # what would be drawn next, as it looked last
-        self._has_ended = False
+        self._has_ended = self._calls_later = False  # a network, after it looked last
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See whether the block, which is the row's code, calls networks, where that is to be learned."""
+        if row_thread() or not self._tails.is_to_learn(self._recipe):
+            yield
+            return
+        mine = greenlet.getcurrent()
+
+        def see(*_: object) -> None:
+            if greenlet.getcurrent() is mine:
+                self._calls_later = True
+
+        handle = nn.modules.module.register_module_forward_pre_hook(see)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def look(self) -> None:
         """The row's code asks for its frames."""
@@ -60,7 +86,7 @@ class RowTail:
             return
         self._num_looks += 1
         if (thread := row_thread()) is None:
-            self._draws = _next_draws()
+            self._draws, self._calls_later = _next_draws(), False
         elif self._num_looks == self._num_expected and self._tails.has_room():
             thread.go_away()
 
@@ -68,8 +94,8 @@ class RowTail:
         """The row's code has returned."""
         self._has_ended = True
         if row_thread() is None:
-            draws_later = self._num_looks and self._draws != _next_draws()
-            self._tails.learn(self._recipe, 0 if draws_later else self._num_looks)
+            stays = self._num_looks and (self._calls_later or self._draws != _next_draws())
+            self._tails.learn(self._recipe, 0 if stays else self._num_looks)
         elif self._num_looks != self._num_expected:
             self._tails.unlearn(self._recipe)
 

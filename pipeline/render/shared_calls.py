@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.intercept import Around, intercept
@@ -14,6 +15,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
+from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 from framefleet.pipeline.render.text_encoders import Encoders, Memo
@@ -64,10 +66,19 @@ class SharedCalls:
 
     def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Encode each distinct picture or video once, as it lies in memory."""
-        if not self._encoders.is_untouched(name):
+        stay()
+        has_modes = torch.is_grad_enabled() or torch.is_autocast_enabled(torch.device(self._device).type)
+        if has_modes or not self._encoders.is_untouched(name):  # of a recipe of the user's own
             return encode(*args, **kwargs)
         tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
-        return self._pictures((name, *(tensor.stride() for tensor in tensors)), encode, *args, **kwargs)
+        place = (name, _switches(self._others[name]), *(tensor.stride() for tensor in tensors))
+        return self._pictures(place, encode, *args, **kwargs)
+
+
+def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
+    """Return what code may set on a network for its calls, as tiles of an autoencoder."""
+    plain = (bool, int, float)
+    return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
 
 
 def _methods_of(model: Model) -> Methods:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
@@ -23,7 +24,7 @@ HELD = threading.Event()  # while it is not set, rows of `slow` wait as they loo
 
 def _rendered(pipe: Any, request: Request) -> Any:
     output = pipe(**request.arguments, generator=request.generator(), output_type="np")
-    AWAY[request.seed] = is_away()
+    AWAY[request.seed] = AWAY.get(request.seed, False) or is_away()
     return np.asarray(output.frames)
 
 
@@ -44,6 +45,13 @@ def decoding(pipe: Any, request: Request) -> Any:
     return frames
 
 
+def refining(pipe: Any, request: Request) -> Any:
+    """Call networks after the look in every row."""
+    frames = _rendered(pipe, request)
+    latents = pipe(**request.arguments, generator=request.generator(), output_type="latent").frames
+    return np.clip(frames * float(latents.abs().mean()), 0, 1)
+
+
 def failing(pipe: Any, request: Request) -> Any:
     frames = _rendered(pipe, request)
     if request.seed == 2:
@@ -59,7 +67,7 @@ def slow(pipe: Any, request: Request) -> Any:
 
 
 RECIPES: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (looking, drawing, decoding, failing, slow)
+    function.__name__: function for function in (looking, drawing, decoding, refining, failing, slow)
 }
 
 
@@ -68,11 +76,11 @@ def _model(cache: str = "") -> Model:
     return load_model(tiny("wan"), dtype="fp32", **({"cache": {"type": cache}} if cache else {}))
 
 
-def _renderer(cache: str = "", max_rows: int = 1) -> Renderer:
+def _renderer(cache: str = "", max_rows: int = 1, audit: Audit | None = None) -> Renderer:
     AWAY.clear()
     recipes = {name: Recipe(name=name, function=function, digest="") for name, function in RECIPES.items()}
     batching = Batching(max_rows=max_rows, min_gain=0, remember=False)
-    return Renderer(_model(cache), batching, recipes=recipes, audit=Audit(every=0))
+    return Renderer(_model(cache), batching, recipes=recipes, audit=audit or Audit(every=0))
 
 
 def _rows(recipe: str, count: int = 4) -> list[Request]:
@@ -108,13 +116,31 @@ def test_rows_after_the_first_look_away_and_equal_plain_calls(cache: str, max_ro
     assert len(expected) == len(clips) == 6
 
 
-@pytest.mark.parametrize("recipe", ["drawing", "decoding"])
-def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "cache"),
+    [("drawing", ""), ("decoding", ""), ("decoding", "first_block"), ("refining", "")],
+)
+def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str, cache: str) -> None:
     rows = _rows(recipe)
-    expected = _judged(rows)
-    clips = _frames(_renderer(), rows)
+    expected = _judged(rows, cache)
+    clips = _frames(_renderer(cache), rows)
+    assert len(clips) == len(expected) == len(rows)
     assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
-    assert recipe != "drawing" or not any(AWAY.values())
+    assert recipe == "decoding" or not any(AWAY.values())
+
+
+def test_a_cached_row_that_was_away_is_compared_while_the_next_one_is_under_way() -> None:
+    renderer = _renderer("first_block", audit=Audit(every=1))
+    clips = _frames(renderer, _rows("looking", 6))
+    assert [audited.verdict for audited in renderer.take_audits()] == ["equal"] * len(clips)
+    assert any(AWAY.values())
+
+
+def test_rows_that_may_be_away_leave_one_hook_at_most() -> None:
+    for outcome in _renderer().render(_rows("looking", 6)):
+        assert isinstance(outcome, Clip), outcome.traceback
+        assert len(nn.modules.module._global_forward_pre_hooks) <= 1
+    assert not nn.modules.module._global_forward_pre_hooks
 
 
 def test_a_row_that_fails_away_fails_and_the_others_are_as_they_were() -> None:

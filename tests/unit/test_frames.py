@@ -14,7 +14,7 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames, to_pictures
 
 FLOATS = np.random.default_rng(0).random((5, 6, 8, 3), dtype=np.float32)
 BYTES = (FLOATS * 255).round().astype(np.uint8)
@@ -123,3 +123,10 @@ def test_the_digest_covers_the_shape_and_the_bytes() -> None:
     expected = hashlib.sha256(b"uint8 5x6x8x3\n" + BYTES.tobytes()).hexdigest()
     assert frames_sha256(BYTES) == expected
     assert frames_sha256(BYTES.reshape(5, 8, 6, 3)) != expected
+
+
+def test_floats_beyond_the_range_are_kept_as_they_were_returned() -> None:
+    array = np.full((1, 2, 2, 3), 1.5, np.float32)
+    frames = to_pictures(array)
+    array[:] = 0
+    assert (frames == 1.5).all()

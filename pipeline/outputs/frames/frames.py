@@ -145,7 +145,7 @@ def _to_uint8(array: npt.NDArray[Any]) -> Pictures:
             f"the frames contain {'NaN' if np.isnan(low) else 'infinity'}",
             "use dtype bf16 or fp32: fp16 overflows in many models",
         )
-    return np.ascontiguousarray(array, np.float32) if low < 0 or high > 255 else pixels
+    return array.astype(np.float32, order="C") if low < 0 or high > 255 else pixels
 
 
 def beyond_range(frames: Pictures) -> RenderError:

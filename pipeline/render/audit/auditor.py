@@ -92,10 +92,12 @@ class Auditor:
         clips, self._put_off = self._put_off, []
         return clips
 
-    def release(self) -> list[Outcome]:
-        """Return the clips that were put off, as not compared."""
-        clips = map(with_frames, self.take_put_off())
-        return [self._remarked(clip, kind_of(clip.request), None) for clip in clips]
+    def release(self) -> tuple[list[Outcome], list[Outcome]]:
+        """Return the clips that were put off, as not compared, and those of kinds that are apart by now."""
+        clips = self.take_put_off()
+        doubtful = [clip for clip in clips if kind_of(clip.request) in self.apart]
+        others = [with_frames(clip) for clip in clips if kind_of(clip.request) not in self.apart]
+        return [self._remarked(clip, kind_of(clip.request), None) for clip in others], doubtful
 
     def forget(self, row_id: str) -> None:
         """Leave a row, wherever it is by now."""

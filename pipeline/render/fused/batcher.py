@@ -21,7 +21,7 @@ from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread
+from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread, stay
 
 
 class RowTask:
@@ -65,7 +65,7 @@ class RowTask:
 
     @property
     def is_away(self) -> bool:
-        """Whether it goes on by itself, and has not come back or ended."""
+        """Whether it goes on by itself, and its end was not seen yet."""
         return self.thread is not None and self.thread.is_away
 
     @property
@@ -210,6 +210,7 @@ class Batcher:
         is_own = is_private() or not self._forwards.methods[name].is_as_it_was
         if task is None or self._hub is None or is_own:
             return forward(*args, **kwargs)
+        stay()
         call = parse_call(name, args, kwargs, task.draws)
         if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
             return known[0]

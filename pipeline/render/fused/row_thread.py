@@ -1,8 +1,8 @@
 """A row's recipe on a thread of its own, so that what it does with its frames need not keep others waiting.
 
 The thread takes turns with the greenlet that stands for it: one of them waits for the other. Once it goes
-away, it runs at the same time as whatever the renderer does, until it ends or comes back: it must, before a
-network computes, as these are hooked and pinned for other rows.
+away, it runs at the same time as whatever the renderer does, until it ends. It must call no network then:
+these are hooked, pinned and cached for other rows. A row that does has to begin again, and to stay.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ import greenlet
 import torch
 from torch import nn
 
-_Word = Literal["pauses", "goes away", "comes back", "has ended"]
+_Word = Literal["pauses", "goes away", "has ended"]
 _here = threading.local()  # row: the RowThread of this thread
+
+
+class CameBack(Exception):
+    """A row that was away called a network."""
 
 
 class RowThread:
     """Called in a greenlet; returns or raises what `function` does, which runs on another thread.
 
-    is_away: it needs no turn. news: set whenever it says something. ident: of its thread, once it runs.
+    Raises CameBack where that called a network while it was away. is_away: it needs no turn. news: set
+    whenever it says something. ident: of its thread, once it runs.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class RowThread:
         self._function, self._around = function, around
         self._words: SimpleQueue[_Word] = SimpleQueue()
         self._answers: SimpleQueue[bool] = SimpleQueue()  # whether to go on
-        self._is_ending = False
+        self._is_ending = self._has_come_back = False
+        self._interrupt: KeyboardInterrupt | None = None
         self._hub: Any = None
+        self._thread = threading.current_thread()  # its own, once it runs
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -54,43 +61,56 @@ class RowThread:
     def __call__(self) -> Any:
         self._hub = greenlet.getcurrent().parent
         context, num_threads = contextvars.copy_context(), torch.get_num_threads()
-        threading.Thread(target=context.run, args=(self._run, num_threads), name="row", daemon=True).start()
-        while (word := self._words.get()) != "has ended":
+        run = (self._run, num_threads)
+        self._thread = threading.Thread(target=context.run, args=run, name="row", daemon=True)
+        self._thread.start()
+        while (word := self._next_word()) != "has ended":
             try:
-                if word != "comes back" and not self._is_ending:
+                if not self._is_ending:
                     self._hub.switch()
             except greenlet.GreenletExit:
                 self._is_ending = True
-            if word != "goes away":
+            if word == "pauses":
                 self._answers.put(not self._is_ending)
         self.is_away = False
+        if self._interrupt is not None:
+            raise self._interrupt
+        if self._has_come_back:
+            raise CameBack
         if self._error is not None:
             raise self._error
         return self._value
 
+    def _next_word(self) -> _Word:
+        """Wait for what the thread says; at an interrupt, which the main thread gets, for its end."""
+        try:
+            return self._words.get()
+        except KeyboardInterrupt as error:  # a word that just came is lost
+            self._is_ending, self._interrupt = True, error
+            self._answers.put(False)
+            self._thread.join()
+            return "has ended"
+
     def pause(self) -> None:
         """Let the renderer go on until it is this row's turn again. On this thread."""
-        self.come_back()
-        self._say("pauses")
+        self.stay()
+        if self._is_ending:
+            raise greenlet.GreenletExit
+        self._words.put("pauses")
+        self.news.set()
+        if not self._answers.get():
+            raise greenlet.GreenletExit
 
     def go_away(self) -> None:
-        """Need no turn until `come_back`, or the end. On this thread."""
+        """Need no turn until the end. On this thread."""
         self.is_away = True
         self._words.put("goes away")
         self.news.set()
 
-    def come_back(self) -> None:
-        """Wait for a turn, if it is away. On this thread."""
+    def stay(self) -> None:
+        """End here, if it is away, as what follows is not done away. On this thread."""
         if self.is_away:
-            self._say("comes back")
-            self.is_away = False
-
-    def _say(self, word: _Word) -> None:
-        if self._is_ending:
-            raise greenlet.GreenletExit
-        self._words.put(word)
-        self.news.set()
-        if not self._answers.get():
+            self._has_come_back = True
             raise greenlet.GreenletExit
 
     def _run(self, num_threads: int) -> None:
@@ -116,15 +136,20 @@ def is_away() -> bool:
     return row is not None and row.is_away
 
 
+def stay() -> None:
+    """Have a row end here that is away: what follows is the renderer's."""
+    if (row := row_thread()) is not None:
+        row.stay()
+
+
 @contextmanager
 def networks_at_home() -> Iterator[None]:
-    """Have rows that are away come back before a network computes."""
+    """Have rows that are away end before a network computes."""
 
-    def come_back(*_: Any) -> None:
-        if (row := row_thread()) is not None:
-            row.come_back()
+    def end(*_: Any) -> None:
+        stay()
 
-    handle = nn.modules.module.register_module_forward_pre_hook(come_back)
+    handle = nn.modules.module.register_module_forward_pre_hook(end)
     try:
         yield
     finally:
