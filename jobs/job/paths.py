@@ -51,6 +51,7 @@ _PATHS: tuple[Key, ...] = (
     ("train", "prepared"),
 )
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")
+_SET = "--set"  # and double quotes: the shell is to replace the variable
 _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
 
 
@@ -143,7 +144,7 @@ def check_variables(values: Mapping[str, Any]) -> None:
             raise JobError(
                 f"{named.place} is {public_url(named.text)}, and environment variables are not replaced",
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
-                f'`--set` {named.place}="{public_url(named.text)}"',
+                f'{_SET} {named.place}="{public_url(named.text)}"',
             )
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import framefleet
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
+from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
@@ -84,6 +84,8 @@ def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 60.
                 fleet.exchange(event.worker, [])
             if isinstance(event, Lost):
                 fleet.replace(event, is_explained=False)
+            if isinstance(event, LaneLost):  # of the only lane
+                raise event.error
     raise AssertionError("no such event")
 
 
