@@ -16,7 +16,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from framefleet.plugins.ports.opensora.conditions import pack
+from framefleet.pipeline.model.latent_tokens import pack
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.opensora import (
     Size,

@@ -108,10 +108,11 @@ class RowWatch:
         self._switched, self._is_own, self._modules = frozenset(switched), is_own, modules
         self._expected: frozenset[str] = frozenset()  # what a step cache changes
 
-    def begin(self, row: RenderRow) -> None:
+    def begin(self, row: RenderRow, *, has_cache: bool) -> None:
         """A row starts, with its step cache on, if it has one."""
-        if self._is_own(row):
-            self._expected = frozenset(self._loaded.differences())
+        is_own = self._is_own(row)
+        self._expected = frozenset(self._loaded.differences() if has_cache or is_own else ())
+        if is_own:
             self._loaded.sum_weights()
             self._modules(row)
 
@@ -143,5 +144,6 @@ class RowWatch:
         for row in ended:
             if self._is_own(row):  # its last turn was compared
                 continue
-            if what := self._loaded.difference():
+            # The next one may have begun meanwhile, with its step cache on.
+            if what := self._loaded.difference(expected=self._expected):
                 raise Meddled(row, what)

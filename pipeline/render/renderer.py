@@ -385,7 +385,7 @@ class Renderer:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._row_watch.begin(row)
+        self._row_watch.begin(row, has_cache=self._cache is not None)
         call, thread = partial(self._call, row), None
         if self._tails.has_look(row.request.recipe):
             if self._at_home is None:

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from PIL import Image
 from torch import Tensor
 
+from framefleet.pipeline.model.latent_tokens import unpack
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.plugins.ports.opensora.conditions import unpack
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
 from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
