@@ -26,7 +26,7 @@ def test_the_job_that_it_prints_is_the_example() -> None:
 def tutorial(folder: Path, seeds: str) -> str:
     """Run every command in a copy of examples/; return what they printed."""
     shutil.copytree(JOB.parent, folder / "examples")
-    (folder / "jobs").symlink_to(ROOT / "jobs")
+    (folder / "plugins").symlink_to(ROOT / "plugins")
     job = folder / "examples/tutorial.yaml"
     job.write_text(job.read_text("utf-8").replace("seed: 0-19", f"seed: {seeds}"), encoding="utf-8")
     script = ["set -euo pipefail", f"cd {shlex.quote(str(folder))}"]

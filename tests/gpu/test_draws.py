@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Batching, Clip, Renderer, Request, load_model
+from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -64,7 +64,7 @@ def test_rows_in_company_have_the_noise_of_plain_calls() -> None:
         for i in range(4)
     ]
     recipes = {"drawing": Recipe(name="drawing", function=drawing, digest="")}
-    renderer = Renderer(model, Batching(min_gain=0), recipes=recipes)
+    renderer = Renderer(model, Batching(min_gain=0), recipes=recipes, audit=Audit(every=1))
     clips = [clip for clip in renderer.render(rows) if isinstance(clip, Clip)]
     expected = {}
     for row in rows:
