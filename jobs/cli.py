@@ -121,9 +121,7 @@ def command_line() -> typer.Typer:
     for panel, functions in commands().items():
         panels.setdefault(panel, []).extend(functions)
     _check_names(panels)
-    model_app = typer.Typer(
-        help="List, show, lock, verify or convert models.", cls=_Group, no_args_is_help=True
-    )
+    model_app = typer.Typer(help=_MODEL_HELP, cls=_Group, no_args_is_help=True)
     for function in panels.pop(_MODEL):
         model_app.command(_name_of(function), cls=_Command)(function)
     for panel, functions in panels.items():

@@ -9,17 +9,6 @@ from framefleet.jobs.show.headline import duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareProgress:
-    """Rows whose latents and embeddings are there, if all processes are as far as the first."""
-
-    done: int
-    total: int
-
-    def parts(self) -> Sequence[str]:
-        return [f"{self.done:,} of {self.total:,} rows prepared"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainProgress:
     """Steps of a training."""
 

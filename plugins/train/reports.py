@@ -21,6 +21,9 @@ class Preparing:
     done: int
     total: int
 
+    def parts(self) -> Sequence[str]:
+        return [f"{self.done:,} of {self.total:,} rows prepared"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

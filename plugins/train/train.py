@@ -23,7 +23,7 @@ from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.progress import PrepareProgress, TrainProgress
+from framefleet.plugins.train.progress import TrainProgress
 from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, read_losses
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
 from framefleet.plugins.train.settings import TrainSettings
@@ -154,7 +154,7 @@ def _tell(store: Store, watch: Watch, pace: Pace, lock: DriverLock, report: Trai
         case Step():
             watch.show(pace.stepped(report, time.monotonic()))
         case Preparing():
-            watch.show(PrepareProgress(done=report.done, total=report.total))
+            watch.show(report)
         case Kept():
             lock.check()  # another driver would remove what is being written
             pace.kept = report.steps

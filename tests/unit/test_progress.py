@@ -19,7 +19,8 @@ from framefleet.jobs.show.progress import (
     watch_on,
 )
 from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing
-from framefleet.plugins.train.progress import PrepareProgress, TrainProgress
+from framefleet.plugins.train.progress import TrainProgress
+from framefleet.plugins.train.reports import Preparing
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),
@@ -177,7 +178,7 @@ def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
     ("standing", "line"),
     [
         (Checked(num_rows=1000), "1,000 rows checked"),
-        (PrepareProgress(done=3, total=1000), "3 of 1,000 rows prepared"),
+        (Preparing(done=3, total=1000), "3 of 1,000 rows prepared"),
         (progress(), headline(progress()) + ", 1 of 2 workers rendering"),
         (TRAINED, "9/1,200 steps, loss 0.5, 2.0 steps/s, 9:56 left, learning rate 0.0001"),
     ],
@@ -196,7 +197,7 @@ def test_a_callback_is_told_of_progress_alone() -> None:
     for standing in (
         Awaited(what="", since=0.0),
         Checked(num_rows=1),
-        PrepareProgress(done=1, total=2),
+        Preparing(done=1, total=2),
         progress(),
         TRAINED,
     ):
