@@ -19,6 +19,7 @@ from typing import Any
 from framefleet.jobs.job.mistakes import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
         text = named.text
-        if named.place == "output" or is_next or not (is_here or named.may_be_of_hub):
+        may_be_of_hub = named.may_be_of_hub and not _is_file_name(text)
+        if named.place == "output" or is_next or not (is_here or may_be_of_hub):
             named.replace(str(job.parent / text))
             if is_elsewhere and any(os.path.lexists(Path(text, name)) for name in (CLAIM, TRAINING)):
                 log.warning(
@@ -150,6 +152,10 @@ def check_variables(values: Mapping[str, Any]) -> None:
 
 def _is_relative(text: str) -> bool:
     return "://" not in text and not text.startswith(("~", "/"))
+
+
+def _is_file_name(text: str) -> bool:
+    return text.startswith(("./", "../")) or is_weights(text)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:
