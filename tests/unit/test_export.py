@@ -311,6 +311,13 @@ def test_datasets_opens_one_clip_and_a_folder_of_splits(tmp_path: Path) -> None:
         assert loaded[split].features["video"] == datasets.Video()
 
 
+def test_a_number_that_datasets_cannot_read_of_a_folder_is_refused(tmp_path: Path) -> None:
+    rendered(Store(str(tmp_path / "out")), 1, carried={"mine": pa.array([2**63], pa.uint64())})
+    with pytest.raises(JobError, match="'mine' holds 9223372036854775808"):
+        exported(tmp_path, "hf")
+    assert pq.read_table(exported(tmp_path, "parquet", "other"))["mine"].to_pylist() == [2**63]
+
+
 MAPS = pa.map_(pa.string(), pa.int64())
 ENTRIES = [{"key": "a", "value": 1}]
 
@@ -331,6 +338,7 @@ ENTRIES = [{"key": "a", "value": 1}]
         (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))), b"0" * 16),
         (pa.array([Decimal("1.5")]), Decimal("1.5")),
         (pa.array(["x"]).dictionary_encode(), "x"),
+        (pa.array([7], pa.uint64()), 7),
     ],
 )
 def test_datasets_opens_carried_columns_of_any_type(

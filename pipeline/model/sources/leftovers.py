@@ -55,13 +55,13 @@ def check_scales(where: str, unused: Iterable[str]) -> None:
 
 
 def check_whole_numbers(where: str, tensors: Iterable[Tensor]) -> None:
-    """Raise ModelError for matrices of whole numbers: libraries would take them for the weights themselves."""
+    """Raise ModelError for matrices of whole numbers, which libraries take for the weights themselves."""
     packed = [t for t in tensors if t.dtype[:1] in "IU" and len(t.shape) > 1 and t.name.endswith(".weight")]
     if packed:
         raise ModelError(
             f"{where} holds weights that are packed as whole numbers ({packed[0].dtype}), which are not "
             f"unpacked: {listed(tensor.name for tensor in packed)}",
-            "use the file with the plain weights (bf16 or fp16); `model.quantization` quantises those of a model",
+            "use the file with the plain weights (bf16 or fp16), and quantise them by `model.quantization`",
         )
 
 
