@@ -35,7 +35,6 @@ from framefleet.plugins.export.shard import (
     TarShard,
     check_folder,
     feature_of,
-    folder_patterns,
 )
 
 
@@ -156,15 +155,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
     if choice.format == "hf":
-        splits = [shard.split for shard in plan.shards]
-        write_card(
-            store,
-            place,
-            parts,
-            columns=selection.fields,
-            endings=plan.endings,
-            data_files=folder_patterns(splits),
-        )
+        write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     return Exported(
         place=place,
