@@ -28,25 +28,22 @@ HELD: set[str] = set()  # owners of this process that hold an output, or try to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One driver. Equal `machine`: its process id means the same to us.
-
-    sealed, merged, merges: of parts of records, see `outputs/parts/seals.py`.
-    progress: how far it was at its last beat, for whoever reads the output from elsewhere; beat_at: when.
-    """
+    """One driver: a process on a machine, and what it has said of its output."""
 
     owner: str
     host: str
-    machine: str
+    machine: str  # where it is equal, process ids mean the same to us
     pid: int
     process_started: str  # by the machine's own clock; tells a process from a later one with its id
     beat: int
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
-    sealed: Sealed | None = None
-    merged: Sealed = field(default_factory=dict)
+    sealed: Sealed | None = None  # parts of earlier epochs that count, see `outputs/parts/seals.py`
+    merged: Sealed = field(default_factory=dict)  # parts whose rows are in larger ones now
+    # Of each run of such larger parts, how many count.
     merges: Mapping[str, int] = field(default_factory=dict)
-    progress: Progress | None = None
+    progress: Progress | None = None  # at its last beat, for those who read the output from elsewhere
     beat_at: str = ""  # for people too
     tables: tuple[str, ...] = ()  # of added rows, that it renders before it ends: its answer to `add`
 

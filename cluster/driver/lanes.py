@@ -28,23 +28,19 @@ from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """digest: of the model's files. load_s: seconds that its last worker took to load, if any. error: why its
-    rows are given up by this run. is_one_each: each row gets a process of its own, as rows of a user's recipe
-    spoil later ones.
-
-    largest: the row that takes most memory, if it is to be rehearsed. row_work: see `Backlog`.
-    """
+    """One lane of a job: its rows, and what its workers need."""
 
     key: LaneKey
     setup: WorkerSetup
-    digest: str
+    digest: str  # of the model's files
     dispatcher: Dispatcher
     feed: Feed
-    largest: Request | None
-    row_work: float
-    load_s: float | None = None
+    largest: Request | None  # the row that takes most memory, if it is to be rehearsed
+    row_work: float  # what a row is expected to take, see `Backlog`
+    load_s: float | None = None  # seconds that its last worker took to load, if any
+    # Each row gets a process of its own: rows of this user's recipe spoil later ones.
     is_one_each: bool = False
-    error: FramefleetError | None = None
+    error: FramefleetError | None = None  # why this run gives up its rows
 
     @property
     def is_users(self) -> bool:

@@ -72,15 +72,12 @@ class Actor:
 
 @dataclass(slots=True)
 class Slot:
-    """One place for a worker; each process that takes it has a name of its own.
-
-    since: when its state began. asked_at: when its call did. Both as `Listening` counts.
-    """
+    """One place for a worker; each process that takes it has a name of its own."""
 
     number: int
     state: Literal["to start", "pending", "loading", "ready"] = "to start"
-    since: float = 0.0
-    asked_at: float = 0.0
+    since: float = 0.0  # when its state began, as `Listening` counts
+    asked_at: float = 0.0  # when its call began, as `Listening` counts
     num_starts: int = 0
     host: str | None = None
     has_rendered: bool = False

@@ -66,14 +66,11 @@ class ResolvedModel(OpenedModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedJob:
-    """A job whose parts were found to fit each other.
-
-    models: by name; the only one has none. recipes: by name; grows as rows name others.
-    """
+    """A job whose parts were found to fit each other."""
 
     job: Job
-    models: Mapping[str, ResolvedModel]
-    recipes: dict[str, Recipe]
+    models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
+    recipes: dict[str, Recipe]  # by name; grows as rows name others
     second_models: Mapping[str, SecondModel]
     table: RowSource
     rows: ModelRows

@@ -29,19 +29,15 @@ _KEYS = {"version", "calls", "then", "seconds", "started_at", "had_company", *_I
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCheckpoint:
-    """How far a row has come.
-
-    model, build, surroundings: digests of the model's files, of framefleet's source, and of all else that
-    decides bits: where a row goes on, they are the same. made, then: see `Journal`. seconds: spent so far.
-    """
+    """How far a row has come. Where it continues, the three digests must be the same."""
 
     row_id: str
-    model: str
-    build: str
-    surroundings: str
-    made: Sequence[Made]
-    then: str | None
-    seconds: Mapping[str, float]
+    model: str  # digest of the model's files
+    build: str  # digest of framefleet's source
+    surroundings: str  # digest of all else that decides bits
+    made: Sequence[Made]  # see `Journal`
+    then: str | None  # see `Journal`
+    seconds: Mapping[str, float]  # spent so far
     started_at: datetime
     was_batched: bool
 
