@@ -1,4 +1,4 @@
-"""Who holds an output: one process on one machine, as text and back, and whether it still runs."""
+"""Who holds an output: one process on one machine, as text and back; and whether it still runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Holder:
         return not self.machine or self.machine != this_machine()
 
     def is_gone(self) -> bool:
-        """Tell whether it surely does not write any more, as far as that can be seen from here."""
+        """Tell whether it certainly writes no more, as far as this machine can know."""
         if self.ended:
             return True
         if self.runs_elsewhere():
@@ -65,7 +65,7 @@ class Holder:
 
 
 def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
-    """Return what a driver's file says of it: without others' texts, which not every reader can read.
+    """Return what a driver's file says, without texts of others, which not every reader can read.
 
     earlier: what it said of rows that the same driver rendered before these; counts are of both together.
     """
@@ -100,7 +100,7 @@ def this_process(owner: str) -> Holder:
 
 
 def moment() -> str:
-    """Return the present, as files of drivers have it."""
+    """Return the current time as files of drivers write it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -116,7 +116,7 @@ def parse_holder(content: bytes) -> Holder | None:
 
 
 def read_holder(store: Store, epoch: int) -> Holder | None:
-    """Return what the driver of an epoch said last; None if it said nothing that we wrote."""
+    """Return what the driver of an epoch wrote last; None if that is not ours to read."""
     try:
         return parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
     except FileNotFoundError:

@@ -30,7 +30,7 @@ class WorkerState:
 
 
 def num_rendering(workers: Sequence[WorkerState]) -> str:
-    """Return how many render of those that are still there: "7 of 8"."""
+    """Return how many workers render, of those that are still there: "7 of 8"."""
     states = Counter(worker.state for worker in workers if worker.state not in GONE)
     return f"{states['rendering']:,} of {states.total():,}"
 
@@ -112,12 +112,12 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 where every row has a clip, otherwise 1."""
+        """0 if every row has a clip, otherwise 1."""
         is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
         return 1 if is_short or (self.drafts and self.drafts.exit_code) else 0
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the records of the output, of earlier runs too, as an Arrow table.
+        """Return all records of the output, including earlier runs, as an Arrow table.
 
         columns: all where none are named. For outputs that fit in memory; see `record_tables`.
         """

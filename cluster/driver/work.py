@@ -21,7 +21,7 @@ from framefleet.pipeline.rows.tables.table_rows import ModelRows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """Rows that were added to the table, which the index has by now.
+    """Rows that were added to the table, and are in the index now.
 
     table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups: of
     the workers of all lanes by now.
@@ -63,7 +63,7 @@ class Work:
 
     @property
     def setup(self) -> WorkerSetup:
-        """That of the first lane: store, batching, audits and scores are those of all."""
+        """The setup of the first lane: store, batching, audits and scores are the same for all."""
         return next(iter(self.setups.values()))
 
     def cost(self, spent: Spent) -> float | None:
@@ -71,5 +71,5 @@ class Work:
         return self.budget.cost(self.spent + spent, gpus_per_worker=self.gpus_per_worker)
 
     def over_budget(self, spent: Spent) -> str | None:
-        """Return what is said where the budget is spent; None while some is left. spent: by this run."""
+        """Return the message if the budget is spent, else None. spent: by this run."""
         return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)

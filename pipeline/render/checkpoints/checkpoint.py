@@ -1,4 +1,4 @@
-"""A row that is half done, as the bytes of a safetensors file, and back: no pickle, every bit checked."""
+"""A half-done row, as the bytes of a safetensors file, and back: no pickle, every bit checked."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RowCheckpoint:
 
 
 def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
-    """Return the file."""
+    """Return the bytes of the row's file."""
     body = canonical_json(
         {
             "version": _VERSION,
@@ -132,12 +132,12 @@ class HalfDone:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether there is a checkpoint; to ask makes none."""
+        """Whether there is a checkpoint; asking makes none."""
         return self._checkpoint is not None
 
     @cached_property
     def checkpoint(self) -> bytes | None:
-        """The bytes for `Renderer.submit`, made once they are asked for, from any thread; else None."""
+        """The bytes for `Renderer.submit`, made when they are first read, from any thread; else None."""
         if isinstance(self._checkpoint, RowCheckpoint):
             return checkpoint_bytes(self._checkpoint)
         return self._checkpoint

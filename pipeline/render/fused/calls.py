@@ -216,7 +216,7 @@ _fingerprints: MutableMapping[Tensor, tuple[int, bytes]] = WeakTensorKeyDictiona
 
 
 def fingerprint(leaf: Any) -> Hashable:
-    """A digest of a tensor's values, remembered as long as it lives unchanged; of a list, that of each."""
+    """Return a digest of a tensor's values, remembered while it is unchanged; for a list, of each tensor."""
     if isinstance(leaf, list | tuple):
         return tuple(fingerprint(child) for child in leaf)
     if not isinstance(leaf, Tensor):
@@ -230,7 +230,7 @@ def fingerprint(leaf: Any) -> Hashable:
 
 
 def digest_of(tensor: Tensor) -> bytes:
-    """SHA-256 of a tensor's dtype, shape and values."""
+    """Return the SHA-256 of a tensor's dtype, shape and values."""
     return digests_of([tensor])[0]
 
 
@@ -271,7 +271,7 @@ class Method:
 
     @property
     def is_as_it_was(self) -> bool:
-        """Whether its weights have their dtype: a row that changed it wants the call made at once."""
+        """Whether its weights have their dtype: a row that changed it needs the call made at once."""
         return self.dtype is None or dtype_of(self.network) == self.dtype
 
     @property
