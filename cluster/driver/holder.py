@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.metrics import WORKER_SECONDS, added, is_summed
+from framefleet.pipeline.metrics import added, is_summed
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, Sealed, epoch_path
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -113,11 +113,7 @@ _HOLDER = TypeAdapter(Holder)
 def parse_holder(content: bytes) -> Holder | None:
     """Return the holder written there; None if it is nothing we wrote."""
     try:
-        values = parse_json(content)
-        said = values.get("progress") if isinstance(values, dict) else None
-        if isinstance(said, dict) and "worker_s" in said:  # of an earlier version
-            said["figures"] = {WORKER_SECONDS.key("rows"): said["worker_s"]}
-        return _HOLDER.validate_python(values)
+        return _HOLDER.validate_python(parse_json(content))
     except ValueError:  # not JSON, or other keys and values
         return None
 

@@ -50,7 +50,6 @@ from framefleet.pipeline.outputs.parts.seals import (
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 STOP, PAUSE = ASKED = ("stop", "pause")  # of a driver, with `framefleet stop` and so on
-FORMER_LOCK = "driver.lock"  # of earlier versions
 BEAT_S = 10.0
 FIRST_PAUSE_S = 0.05  # before the lock is tried again; then twice as long
 EXPIRY_S = 30.0  # three beats: one may be lost, one late
@@ -110,8 +109,6 @@ class DriverLock:
             HELD.discard(self._ours.owner)
 
     def _take(self) -> None:
-        if self._wait_until_abandoned(FORMER_LOCK):
-            self._store.delete(FORMER_LOCK)
         pause_s = FIRST_PAUSE_S
         while not self._take_next():  # another was quicker, or the store's listing lags
             time.sleep(pause_s)
@@ -211,17 +208,16 @@ class DriverLock:
             return False
         return self.still_ours()
 
-    def _wait_until_abandoned(self, path: str) -> bool:
-        """Return when the driver that wrote `path` is surely gone, and whether there was one; or JobError."""
+    def _wait_until_abandoned(self, path: str) -> None:
+        """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
         held = self._read(path)
         if held is None:
-            return False
+            return
         holder = parse_holder(held)
         if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
             self._watch(path, held)
         elif not holder.is_gone():
             raise self._refusal(holder)
-        return True
 
     def _watch(self, path: str, held: bytes) -> None:
         """Return when a counter has stood still for long enough, or its driver says that it ended."""

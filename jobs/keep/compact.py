@@ -50,16 +50,17 @@ def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) ->
 def compact_output(output: Output, watch: Watch) -> Compacted:
     """Do what `compact` does, reporting to `watch`."""
     from framefleet.cluster.driver.lock import DriverLock
-    from framefleet.pipeline.outputs.parts.compaction import Compacted, Compactor
+    from framefleet.pipeline.outputs.parts.compaction import Compacted, merge_small_parts
 
-    found = []
+    compacted = []
     for one in (output.drafts, output):
         if one:
             with DriverLock(one.store) as lock:
-                compactor = Compactor(one.store, lock)
-                found.append(compactor.compact(lambda num: watch.show(Checked(num_rows=num))))
+                compacted.append(
+                    merge_small_parts(one.store, lock, lambda num: watch.show(Checked(num_rows=num)))
+                )
     return Compacted(
-        num_before=sum(one.num_before for one in found),
-        num_after=sum(one.num_after for one in found),
-        num_rows=sum(one.num_rows for one in found),
+        num_before=sum(one.num_before for one in compacted),
+        num_after=sum(one.num_after for one in compacted),
+        num_rows=sum(one.num_rows for one in compacted),
     )

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.memory import Memory
     from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions
     from framefleet.jobs.plan.prediction import AuditPlan, Prediction
-    from framefleet.jobs.plan.simulated_job import SimulatedJob
     from framefleet.pipeline.render.probe.probe import Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
@@ -70,19 +69,6 @@ _Price = Annotated[
         help="Price of a GPU for one hour, for --probe. Default: the job's budget.price.",
     ),
 ]
-_Simulate = Annotated[
-    bool,
-    Option(
-        "--simulate", help="Do what --probe does, then simulate the whole fleet, with --deaths and --drains."
-    ),
-]
-_Deaths = Annotated[
-    float, Option("--deaths", min=0, max=60, help="Crashes per worker and hour, for --simulate.")
-]
-_Drains = Annotated[
-    float,
-    Option("--drains", min=0, max=60, help="Spot preemptions per machine and hour, for --simulate."),
-]
 _GpuMemory = Annotated[
     str | None,
     Option(
@@ -108,9 +94,6 @@ def plan_command(
     sets: Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
-    simulate: _Simulate = False,
-    deaths: _Deaths = 0.0,
-    drains: _Drains = 0.0,
     price: _Price = None,
     gpu_memory: _GpuMemory = None,
     as_json: _AsOneJson = False,
@@ -134,14 +117,10 @@ def plan_command(
         loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
         from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
-        from framefleet.jobs.plan.simulated_job import FaultRates
 
-        if (deaths or drains) and not simulate:
-            raise JobError("--deaths and --drains: nothing is simulated", "add --simulate")
         wanted = PlanOptions(
             hollow=hollow,
             probe=probe,
-            simulate=FaultRates(deaths=deaths, drains=drains) if simulate else None,
             price=price,
             gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
             limit=limit,
@@ -155,7 +134,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     from framefleet.jobs.render.survey import check_valid_rows
     from framefleet.jobs.show.progress import watch_on
 
-    if wanted.predicts:
+    if wanted.probe:
         quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, wanted)
@@ -166,10 +145,10 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             stdout.say("drafts, of every row:")
             _show(plan.drafts)
             if plan.drafts.prediction:
-                _show_prediction(plan.drafts.prediction, plan.drafts.simulation)
+                _show_prediction(plan.drafts.prediction)
             stdout.say(f"in full, at most {plan.most_kept:,} of these rows: {plan.keep}")
         _show(plan)
-        if plan.drafts and wanted.predicts:
+        if plan.drafts and wanted.probe:
             stdout.say("only drafts are predicted: which rows are rendered in full is not known yet")
     check_valid_rows(
         plan.invalid,
@@ -186,7 +165,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
         if one.hollow:
             show_probed(one.hollow, plan.table)
     if plan.prediction and not as_json:
-        _show_prediction(plan.prediction, plan.simulation)
+        _show_prediction(plan.prediction)
 
 
 def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
@@ -360,7 +339,7 @@ def show_probed(probed: Probed, table: str) -> None:
     stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
 
 
-def _show_prediction(found: Prediction, simulated: SimulatedJob | None) -> None:
+def _show_prediction(found: Prediction) -> None:
     from framefleet.jobs.show.headline import duration
     from framefleet.pipeline.text import bytes_text
 
@@ -381,13 +360,6 @@ def _show_prediction(found: Prediction, simulated: SimulatedJob | None) -> None:
         stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
     if found.num_guessed:
         stdout.say(f"{found.num_guessed:,} rows have other shapes, and are estimated from these")
-    if simulated is not None:
-        cost = "" if simulated.cost is None else f", price {simulated.cost:,.2f}"
-        stdout.say(
-            f"simulated: {duration(simulated.elapsed_s)}, {simulated.worker_s / 3600:,.2f} hours of workers"
-            f"{cost}; {share_text(simulated.lost)} of the work is lost, {simulated.num_again:,} rows go to a "
-            f"second worker, {simulated.num_given_up:,} fail"
-        )
 
 
 def _text(value: Any) -> str:

@@ -22,7 +22,6 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.plan.prediction import AuditPlan, Kinds, Prediction, Took, in_turn, plan_audits, predict
-from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
@@ -98,7 +97,6 @@ class JobPlan(ModelPlan):
     lanes: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
     prediction: Prediction | None = None
-    simulation: SimulatedJob | None = None
     audits: AuditPlan | None = None
     gone: Gone | None = None
     drafts: JobPlan | None = None
@@ -117,7 +115,6 @@ def plan(
     *,
     hollow: bool = False,
     probe: bool = False,
-    simulate: FaultRates | None = None,
     price: float | None = None,
     gpu_memory: str | int | None = None,
     limit: int | None = None,
@@ -125,16 +122,13 @@ def plan(
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
     job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
-    probe: render some rows of each shape here, and predict what the rest takes. simulate: and what it takes
-    where workers fail as often. price: of one GPU for one
+    probe: render some rows of each shape here, and predict what the rest takes. price: of one GPU for one
     hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". limit: plan
     only the first rows of the table, as `render --limit` renders them. Raises FramefleetError as
     `render` would, but for rows that cannot be rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
-    wanted = PlanOptions(
-        hollow=hollow, probe=probe, simulate=simulate, price=price, gpu_memory=card, limit=limit
-    )
+    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
     return plan_job(job_as(Job, job), Callback(), wanted)
 
 
@@ -144,14 +138,8 @@ class PlanOptions:
 
     hollow: bool = False
     probe: bool = False
-    simulate: FaultRates | None = None
     price: float | None = None
     gpu_memory: int | None = None
-
-    @property
-    def predicts(self) -> bool:
-        return self.probe or self.simulate is not None
-
     limit: int | None = None
 
 
@@ -163,9 +151,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
         return _plan_of(job, watch, wanted)
     check_limit(job, wanted.limit)
     drafts = _plan_of(draft_job(job), watch, wanted)
-    full = _plan_of(
-        job, watch, replace(wanted, probe=False, simulate=None)
-    )  # of rows that nobody has chosen yet
+    full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
     keep = keep_of(job)
     return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep), audits=None)
 
@@ -173,7 +159,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index, ExitStack() as stack:
         check_claim(resolved)
-        is_called = wanted.hollow or wanted.predicts
+        is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
         configs = {name: model.weights.configs() for name, model in resolved.models.items()}
         cut = {name: stack.enter_context(closing(CutPrompts(folder))) for name, folder in configs.items()}
@@ -186,16 +172,12 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
             hollow[name] = probe_shapes(shapes, model.plan.spec, configs[name], model.weights.config_files)
         is_refused = any(one.refused for one in hollow.values())
         is_sound = not is_refused and (not survey.num_invalid or job.on_invalid == "skip")
-        prediction = simulation = None
+        prediction = None
         found = _plan(resolved, survey, index, wanted, hollow)
-        if wanted.predicts and is_sound and index.counts().pending:
+        if wanted.probe and is_sound and index.counts().pending:
             num_audits = found.audits.num_audits if found.audits else 0.0
             prediction = _prediction(resolved, index, watch, wanted, num_audits=num_audits)
-        if prediction and wanted.simulate:
-            wait_for(watch, "simulating the fleet")
-            max_rows = resolved.batching.max_rows
-            simulation = simulate_job(prediction, job, wanted.simulate, max_rows=max_rows)
-        return replace(found, prediction=prediction, simulation=simulation, gone=gone, limit=wanted.limit)
+        return replace(found, prediction=prediction, gone=gone, limit=wanted.limit)
 
 
 def _plan(

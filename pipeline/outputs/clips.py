@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,12 +56,6 @@ class Clip:
     def __repr__(self) -> str:
         prompt = self.request.arguments.get("prompt", "")
         return f"Clip({reprlib.repr(prompt)}, seed={self.request.seed}, row_id={self.row_id[:8]!r})"
-
-    @property
-    def had_company(self) -> bool:
-        """Say what `was_batched` says, by its former name; for one version."""
-        warnings.warn("Clip.had_company is called was_batched now", DeprecationWarning, stacklevel=2)
-        return self.was_batched
 
     @property
     def frames(self) -> Pictures | None:

@@ -72,9 +72,11 @@ def test_an_export_that_goes_on_holds_what_was_there_when_it_began(
     assert files(killed) == whole
     assert "3 parts of records are newer than this export" in result.output
     (killed / last).unlink()
-    framefleet.compact(str(tmp_path / "out"))
     again = framefleet.export(str(tmp_path / "out"), str(killed), format=format, shard_rows=3)
     assert files(killed) == whole and again.num_newer_parts
+    framefleet.compact(str(tmp_path / "out"))
+    with pytest.raises(JobError, match="merged by `framefleet compact`"):
+        framefleet.export(str(tmp_path / "out"), str(killed), format=format, shard_rows=3)
     again = framefleet.export(str(tmp_path / "out"), str(tmp_path / "again"), format=format)
     assert again.num_rows == 8
 

@@ -65,13 +65,6 @@ def test_paths_of_a_file_start_in_its_folder(
     assert load_job("jobs/job.yaml").output == "jobs/out", "one job file has one output"
     assert caplog.messages == ["model: folder is in the current folder, not next to the job file"]
     caplog.clear()
-    (tmp_path / "out" / "job.json").touch()  # earlier versions wrote there
-    assert load_job("jobs/job.yaml", model="m").output == "jobs/out"
-    assert caplog.messages == [
-        "output: this job writes to jobs/out, and there is another output in the current folder; to continue "
-        "that one, add --output out"
-    ]
-    caplog.clear()
     load_job("jobs/job.yaml", ["output=other", "model.path=m"])
     job_kind_of("jobs/job.yaml")
     assert not caplog.messages, "of what an option replaces nothing is said"

@@ -34,7 +34,6 @@ from framefleet.pipeline.outputs.marks.settings import Watermark
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
@@ -113,9 +112,7 @@ def verified_rows(
 
 def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
     chosen = sample_rows(store, sample, seed=seed)
-    reader = PartReader(store, [one.part for one in chosen])
-    found = [record_in(reader, one.part, one.row_id) for one in chosen]
-    return [record for record in found if record]
+    return [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
 
 
 def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:

@@ -28,7 +28,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
-_NEW_PARTS = 4  # of records: each has five seconds of a run, or is merged from many
+_NEW_PARTS = 4  # of records: each has five seconds of a run or more, or is merged from many
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 

@@ -1,25 +1,21 @@
-"""Many small parts of records merged into a few large ones, also while others read and the driver adds parts.
+"""Many small parts of records merged into a few large ones, while no job adds any.
 
 A larger part is stored, then one write lets it count in place of the others (`MergingHold`), then these go.
 So each row is in one part that counts at every moment. Wherever a kill comes, the next driver deletes what is
-left. Who had listed the others finds their rows (`merged_parts.py`). The rows of a larger part are in the
-order of the table, so that neighbours are read together. Parts without an epoch are people's, and stay.
+left. The rows of a larger part are in the order of the table, so that neighbours are read together. Parts
+without an epoch are people's, and stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.merged_parts import origins_in, origins_of_merged
-from framefleet.pipeline.outputs.parts.part_file import JOB, ORIGINS, metadata_of, to_parquet
+from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import Part, merging_run, part_path
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.seals import MergingHold, live_parts
@@ -72,56 +68,36 @@ class _Group:
         )
 
 
-class Compactor:
-    """Merges small parts, for who holds the output; again and again while parts are added."""
+def merge_small_parts(
+    store: Store, hold: MergingHold, on_rows: Callable[[int], None] = lambda num: None
+) -> Compacted:
+    """Merge the small parts of records. Only for who holds the output, and adds no part meanwhile.
 
-    def __init__(self, store: Store, hold: MergingHold) -> None:
-        self._store, self._hold = store, hold
-        self._run, self._num_parts = "", 0
-        self._schema: pa.Schema | None = None  # of the parts of the run
-        self._large: set[str] = set()  # parts that are so, though their files are small
-
-    def compact(self, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
-        """Merge what is small now. on_rows: is called with how many records were merged.
-
-        Raises JobError for a part that is damaged. After a StoreError make no other call: whether the last
-        part counts is not known then.
-        """
-        parts = live_parts(self._store)
-        sizes = {path: stored.size for path, stored in self._store.details(RECORDS).items()}
-        small = [
-            part
-            for part in parts
-            if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2 and part.path not in self._large
-        ]
-        num_after, num_rows = len(parts), 0
-        for group in _groups(self._store, small, sizes):
-            path = group.parts[0].path
-            if len(group.parts) > 1:
-                path = self._merge(group)
-                num_after -= len(group.parts) - 1
-                num_rows += group.num_rows
-                on_rows(num_rows)
-            if group.is_large:
-                self._large.add(path)
-        pa.default_memory_pool().release_unused()
-        return Compacted(num_before=len(parts), num_after=num_after, num_rows=num_rows)
-
-    def _merge(self, group: _Group) -> str:
-        """Store a part in place of these; return its path."""
-        schema = group.tables[0].schema
-        if self._schema is None or not schema.equals(self._schema):
-            self._run, self._num_parts, self._schema = merging_run(self._hold.epoch), 0, schema
-            self._hold.merged((), run=self._run, count=0)
-        content = _merged(self._store, group)
-        self._hold.check()
-        path = part_path(RECORDS, self._run, self._num_parts + 1, content)
-        self._store.create(path, content)
-        self._num_parts += 1
-        self._hold.merged(group.parts, run=self._run, count=self._num_parts)
-        self._hold.check()
-        self._store.delete_many([part.path for part in group.parts])
-        return path
+    on_rows: is called with how many records were merged. Raises JobError for a part that is damaged.
+    """
+    parts = live_parts(store)
+    sizes = {path: stored.size for path, stored in store.details(RECORDS).items()}
+    small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
+    num_after, num_rows = len(parts), 0
+    run, num_merged, schema = "", 0, None  # a run of larger parts, which all have the same columns
+    for group in _groups(store, small, sizes):
+        if len(group.parts) == 1:
+            continue
+        if schema is None or not group.tables[0].schema.equals(schema):
+            run, num_merged, schema = merging_run(hold.epoch), 0, group.tables[0].schema
+            hold.merged((), run=run, count=0)
+        num_merged += 1
+        content = _merged(store, group)
+        hold.check()
+        store.create(part_path(RECORDS, run, num_merged, content), content)
+        hold.merged(group.parts, run=run, count=num_merged)
+        hold.check()
+        store.delete_many([part.path for part in group.parts])
+        num_after -= len(group.parts) - 1
+        num_rows += group.num_rows
+        on_rows(num_rows)
+    pa.default_memory_pool().release_unused()
+    return Compacted(num_before=len(parts), num_after=num_after, num_rows=num_rows)
 
 
 def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
@@ -143,23 +119,12 @@ def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> It
 
 def _merged(store: Store, group: _Group) -> bytes:
     """Return the file of the part in place of these."""
-    # All parts of a run say alike what they are.
-    said = {
-        run: metadata_of(store, next(of_run).path)
-        for run, of_run in groupby(group.parts, lambda part: part.run)
-    }
-    earlier = [origins_in(store, part.path) if ORIGINS in said[part.run] else None for part in group.parts]
     table = pa.concat_tables(group.tables)
-    order = _table_order(table)
-    origins = origins_of_merged(group.parts, [len(one) for one in group.tables], earlier, order)
-    jobs = [metadata[JOB] for metadata in said.values() if JOB in metadata]
-    job = {JOB: jobs[-1]} if jobs else {}
-    return to_parquet(table.take(order), {**job, ORIGINS: origins.to_text()})
-
-
-def _table_order(table: pa.Table) -> npt.NDArray[np.int64]:
-    """Return where rows are in the order of the table; as they are, where any has no place."""
     places = table["row_indices"]
     if pc.all(pc.greater(pc.list_value_length(places), 0), skip_nulls=False).as_py():
-        return pc.sort_indices(pc.list_element(places, 0)).to_numpy()  # type: ignore[no-any-return]
-    return np.arange(len(table))
+        table = table.take(pc.sort_indices(pc.list_element(places, 0)))  # in the order of the table
+    # All parts of a run say the same of themselves, and of the newest run counts what it says.
+    first_of_run = {part.run: part for part in reversed(group.parts)}
+    jobs = (metadata_of(store, part.path).get(JOB) for part in first_of_run.values())
+    job = next(filter(None, jobs), None)
+    return to_parquet(table, {JOB: job} if job else {})

@@ -18,8 +18,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
-from framefleet.pipeline.outputs.parts.part_file import REPLACES
+from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import (
@@ -139,14 +138,14 @@ def _paths(parts: Sequence[Part]) -> list[str]:
 
 def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     """Return the columns of parts. All parts of a run have those of its first, unless they replace others."""
-    found, reader = [], PartReader(store, _paths(parts))
+    schemas = []
     for run, of_run in groupby(sorted(parts), lambda part: part.run):
         for part in of_run:
-            schema, said = reader.columns(part.path)
-            found.append(schema)
-            if run and REPLACES not in said:
+            schema, metadata = columns_of(store, part.path)
+            schemas.append(schema)
+            if run and REPLACES not in metadata:
                 break
-    return found
+    return schemas
 
 
 def _our_field(field: pa.Field) -> pa.Field:

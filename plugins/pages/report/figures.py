@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.audit.verdict import (
-    ALONE,
     AUDIT,
     EQUAL,
     NOT_COMPARED,
@@ -37,7 +36,7 @@ THE_REST = "(others)"
 _MAX_S = 1e9  # thirty years: what takes longer is no measurement
 _MOMENTS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _MAX_BATCH = 4096
-_REMARKS = (EQUAL, ALONE, PLAINLY, UNREPEATABLE)
+_REMARKS = (EQUAL, PLAINLY, UNREPEATABLE)
 # Each divides the next, so that bins are joined and never split.
 _WIDTHS_S = (1, 2, 10, 30, 60, 120, 600, 1800, 3600, 7200, 21_600, 86_400, 604_800, 6_048_000, 60_480_000)
 MAX_BINS = 120  # columns of three points each
