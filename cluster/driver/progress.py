@@ -80,16 +80,17 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unscored:
-    """A score that failed. num: clips without it. example: the first row, and why."""
+class LackingColumn:
+    """A column of a clip step that some clips of a run have no value of, as it failed."""
 
-    num: int
-    example: str
+    section: str  # of the job, whose step it is
+    num: int  # clips
+    example: str  # the first row, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a run ended. unscored: scores that failed, by name."""
+    """How a run ended."""
 
     done: int  # rows of this run
     failed: int  # rows of this run
@@ -104,7 +105,8 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
-    unscored: Mapping[str, Unscored] = field(default_factory=dict)
+    # Columns of clip steps that failed, by name.
+    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)
     drafts: Summary | None = None  # how the drafts ended, which were rendered before
     is_none_kept: bool = False  # no draft was chosen to be rendered in full
     over_budget: str | None = None  # the message, if the budget ended the run

@@ -63,7 +63,7 @@ class Work:
 
     @property
     def setup(self) -> WorkerSetup:
-        """The setup of the first lane: store, batching, audits and scores are the same for all."""
+        """The setup of the first lane: store, batching, audits and steps are the same for all."""
         return next(iter(self.setups.values()))
 
     def cost(self, spent: Spent) -> float | None:

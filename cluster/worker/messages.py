@@ -15,6 +15,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, Stage
 from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
@@ -27,7 +28,6 @@ from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.scores.score import ClipScore, Scored
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """All that a worker needs to know before its first row.
-
-    scores: what is measured of every clip, in parallel with the denoising.
-    """
+    """All that a worker needs to know before its first row."""
 
     model: ModelSettings
     batching: Batching
@@ -54,7 +51,8 @@ class WorkerSetup:
     stage: Stage = "whole"  # what this worker does of each row
     num_writers: int = 2  # clips that may be encoded and uploaded at once, at least
     checkpoint_every_s: float = 0.0  # how often half-done rows are saved; 0: never
-    scores: tuple[ClipScore, ...] = ()
+    # What plugins do with every clip while it is stored, by section of the job, in their order.
+    steps: Mapping[str, ClipStep] = field(default_factory=dict)
     keep: KeptSteps = field(default_factory=KeptSteps)  # what is kept of the steps of every row
     updates: tuple[WeightUpdate, ...] = ()  # of the model's weights, in the store
 
@@ -146,12 +144,12 @@ class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
     was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
-    audits of its kind speak for it.
+    audits of its kind speak for it. values: of clip steps, by section.
     """
 
     record: Record
     was_batched: bool = False
-    scored: Scored = field(default_factory=Scored)
+    values: Mapping[str, StepValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +163,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """What became of a worker's rows since its last report.
-
-    scoring: the row that `writing_s` is about, if it is the scores that take this long.
-    """
+    """What became of a worker's rows since its last report."""
 
     rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
@@ -184,6 +179,7 @@ class WorkerReport:
     figures: Mapping[str, float] = field(default_factory=dict)
     still_s: float = 0.0  # since the rows that it renders last made progress; 0 while it waits for others
     store_silent_s: float = 0.0  # since the output last answered, if it does not answer now
-    writing_s: float = 0.0  # for how long one of its clips has been encoded, scored or stored
-    scoring: str | None = None
+    writing_s: float = 0.0  # for how long one of its clips has been encoded or stored
+    # The section whose clip step has not returned its values for this long, and the row of the clip.
+    measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long
