@@ -105,8 +105,7 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
-    # Columns of clip steps that failed, by name.
-    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)
+    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of clip steps that failed
     drafts: Summary | None = None  # how the drafts ended, which were rendered before
     is_none_kept: bool = False  # no draft was chosen to be rendered in full
     over_budget: str | None = None  # the message, if the budget ended the run

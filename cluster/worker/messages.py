@@ -179,7 +179,7 @@ class WorkerReport:
     figures: Mapping[str, float] = field(default_factory=dict)
     still_s: float = 0.0  # since the rows that it renders last made progress; 0 while it waits for others
     store_silent_s: float = 0.0  # since the output last answered, if it does not answer now
-    writing_s: float = 0.0  # for how long one of its clips has been encoded or stored
+    writing_s: float = 0.0  # for how long one of its clips has been encoded, measured or stored
     # The section whose clip step has not returned its values for this long, and the row of the clip.
     measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long

@@ -81,7 +81,7 @@ class ResolvedJob:
     store: Store
     inputs: Inputs
     finder: InputIndex
-    steps: Mapping[str, ClipStep]  # of clips, by section of the job
+    steps: Mapping[str, ClipStep]  # of clips, by section
 
     @property
     def first(self) -> ResolvedModel:
