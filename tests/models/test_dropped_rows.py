@@ -17,7 +17,6 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.one_worker import started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST
 
-
 IS_AWAY, GOES_ON = threading.Event(), threading.Event()
 
 
