@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.render.render import render
     from framefleet.jobs.render.retry import retry
-    from framefleet.jobs.render.warm_fleet import WarmFleet, fleet
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.pages.report.report import report
     from framefleet.plugins.pages.report.values import Report
     from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
+    from framefleet.plugins.rollouts.warm_fleet import WarmFleet, fleet
     from framefleet.plugins.train.plan import TrainPlan, plan_training
     from framefleet.plugins.train.train import train
 
@@ -151,12 +151,12 @@ _HOMES = {
     "Summary": "framefleet.cluster.driver.progress",
     "Traced": "framefleet.jobs.keep.trace.trace",
     "TrainPlan": "framefleet.plugins.train.plan",
-    "WarmFleet": "framefleet.jobs.render.warm_fleet",
+    "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
     "add": "framefleet.jobs.control.add",
     "compact": "framefleet.jobs.keep.compact",
     "doctor": "framefleet.plugins.doctor.doctor",
     "export": "framefleet.plugins.export.export",
-    "fleet": "framefleet.jobs.render.warm_fleet",
+    "fleet": "framefleet.plugins.rollouts.warm_fleet",
     "gallery": "framefleet.plugins.pages.gallery.gallery",
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",

@@ -12,14 +12,23 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.pipeline.errors import PluginError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from framefleet.jobs.job.schema import TableJob
+    from framefleet.jobs.plan.plan import Probed
+    from framefleet.jobs.render.resolve import ResolvedJob
+    from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.families.family import Family
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.pipeline.render.input_shapes import Shapes
+    from framefleet.pipeline.rows.tables.index import RowIndex
 
 Command: TypeAlias = Callable[..., None]
 Place: TypeAlias = str  # "module:name", imported when it is needed
@@ -35,6 +44,31 @@ class Listener:
     def ending_lines(self, store: Store) -> Sequence[str]:
         """Return what `framefleet render` prints about the plugin's files when the job has ended."""
         return ()
+
+
+class Shown(Protocol):
+    """A dataclass, which `framefleet plan --json` prints, and what `framefleet plan` prints of it."""
+
+    def shown(self) -> Iterable[str | Table]: ...
+
+
+class Planner:
+    """Looks closer at a job that is planned. A plugin overrides what it needs."""
+
+    def call_pipeline(
+        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]
+    ) -> Probed | None:
+        """For `--hollow`: return what a pipeline says to rows. folder: has the model's configs, `files`."""
+        return None
+
+    def predict(
+        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
+    ) -> Shown | None:
+        """For `--probe`: return what the rows of `index` that are left take.
+
+        price: of one GPU for one hour. num_audits: rows that are expected to be rendered twice.
+        """
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +92,15 @@ class Plugin:
     job_kinds: Mapping[str, Place] = field(default_factory=dict)
     # Subclasses of Listener.
     listeners: Sequence[Place] = ()
+    # Subclasses of Planner.
+    planners: Sequence[Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[Place] = ()
 
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
-_OURS = ("train", "demo", "pages", "export", "doctor", "ports")
+_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "forecast", "rollouts")
 
 
 @cache
@@ -102,6 +138,11 @@ def job_kind(sections: Iterable[str]) -> JobKind | None:
 def listeners() -> Sequence[Listener]:
     """Return a listener of each kind that a plugin has."""
     return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.listeners]
+
+
+def planners() -> Sequence[Planner]:
+    """Return a planner of each kind that a plugin has."""
+    return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.planners]
 
 
 def families() -> Sequence[Family]:

@@ -13,8 +13,7 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import ModelSettings, Stage
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
@@ -43,7 +42,7 @@ class WorkerSetup:
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
     scores: what is measured of every clip, in parallel with the denoising.
-    keep: of the steps of every row. updates: of the model's weights, in the store.
+    keep: of the steps of every row. update: of the model's weights.
     """
 
     model: ModelSettings
@@ -61,7 +60,7 @@ class WorkerSetup:
     checkpoint_every_s: float = 0.0
     scores: tuple[ClipScore, ...] = ()
     keep: KeptSteps = field(default_factory=KeptSteps)
-    updates: tuple[WeightUpdate, ...] = ()
+    update: ModelUpdate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
         scores=resolved.scores,
         keep=_kept_steps(resolved.job),
-        updates=model.updates,
+        update=model.update,
     )
 
 
