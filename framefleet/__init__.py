@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.control.submission import logs, submit
-    from framefleet.jobs.keep.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.render.scheduler_steps import step_log_prob
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
+    from framefleet.plugins.compact.command import compact
     from framefleet.plugins.doctor.doctor import Diagnosis, doctor
     from framefleet.plugins.doctor.results import CheckResult
     from framefleet.plugins.export.export import export
@@ -153,7 +153,7 @@ _HOMES = {
     "TrainPlan": "framefleet.plugins.train.plan",
     "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
     "add": "framefleet.jobs.control.add",
-    "compact": "framefleet.jobs.keep.compact",
+    "compact": "framefleet.plugins.compact.command",
     "doctor": "framefleet.plugins.doctor.doctor",
     "export": "framefleet.plugins.export.export",
     "fleet": "framefleet.plugins.rollouts.warm_fleet",

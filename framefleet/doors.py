@@ -100,7 +100,7 @@ class Plugin:
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
-_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "forecast", "rollouts")
+_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "forecast", "rollouts", "compact")
 
 
 @cache

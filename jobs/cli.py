@@ -26,7 +26,6 @@ from framefleet.jobs.control.command import (
     submit_command,
 )
 from framefleet.jobs.job.command import schema_command
-from framefleet.jobs.keep.compact import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.trace.command import trace_command
@@ -70,7 +69,7 @@ _PANELS: dict[str, tuple[Command, ...]] = {
         repair_command,
         retry_command,
     ),
-    "Use clips": (score_command, compact_command),
+    "Use clips": (score_command,),
     _SETUP: (schema_command,),
     _MODEL: (list_command, info_command, lock_command, verify_command),
 }
