@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
-    from framefleet.jobs.look.score.score import score
     from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.render.render import render
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.pages.report.values import Report
     from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
     from framefleet.plugins.rollouts.warm_fleet import WarmFleet, fleet
+    from framefleet.plugins.scores.score_output import score
     from framefleet.plugins.train.plan import TrainPlan, plan_training
     from framefleet.plugins.train.train import train
 
@@ -173,7 +173,7 @@ _HOMES = {
     "report": "framefleet.plugins.pages.report.report",
     "resume": "framefleet.jobs.control.control",
     "retry": "framefleet.jobs.render.retry",
-    "score": "framefleet.jobs.look.score.score",
+    "score": "framefleet.plugins.scores.score_output",
     "sheet": "framefleet.plugins.pages.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from framefleet.pipeline.errors import PluginError
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from framefleet.jobs.job.schema import TableJob
+    from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.plan.plan import Probed
     from framefleet.jobs.render.resolve import ResolvedJob
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.families.family import Family
     from framefleet.pipeline.model.specs.spec import PipelineSpec
+    from framefleet.pipeline.outputs.clip_step import ClipStep
     from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.input_shapes import Shapes
     from framefleet.pipeline.rows.tables.index import RowIndex
@@ -90,6 +92,10 @@ class Plugin:
     commands: Mapping[str, Sequence[Place]] = field(default_factory=dict)
     # Section of the job file: a JobKind.
     job_kinds: Mapping[str, Place] = field(default_factory=dict)
+    # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
+    sections: Mapping[str, Place] = field(default_factory=dict)
+    # Section: the subclass of ClipStep that it asks for.
+    clip_steps: Mapping[str, Place] = field(default_factory=dict)
     # Subclasses of Listener.
     listeners: Sequence[Place] = ()
     # Subclasses of Planner.
@@ -100,7 +106,7 @@ class Plugin:
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
-_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "forecast", "rollouts", "compact")
+_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "scores", "forecast", "rollouts", "compact")
 
 
 @cache
@@ -133,6 +139,30 @@ def job_kind(sections: Iterable[str]) -> JobKind | None:
             kind: JobKind = _named(name, plugin.job_kinds[section])
             return kind
     return None
+
+
+@cache
+def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
+    """Return the models of all sections that plugins add to the job file."""
+    return _by_section("sections")
+
+
+@cache
+def clip_steps() -> Mapping[str, type[ClipStep]]:
+    """Return the step that each of these sections may ask for."""
+    return _by_section("clip_steps")
+
+
+def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:
+    by_section: dict[str, Any] = {}
+    for name, plugin in plugins().items():
+        for section, place in getattr(plugin, door).items():
+            if section in by_section:
+                raise PluginError(
+                    f"plugin {name}: another plugin has the section {section!r}", "uninstall one of them"
+                )
+            by_section[section] = _named(name, place)
+    return by_section
 
 
 def listeners() -> Sequence[Listener]:

@@ -31,7 +31,6 @@ from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.trace.command import trace_command
 from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
 from framefleet.jobs.look.failures import failures_command
-from framefleet.jobs.look.score.command import score_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.model.command import (
     info_command,
@@ -69,7 +68,7 @@ _PANELS: dict[str, tuple[Command, ...]] = {
         repair_command,
         retry_command,
     ),
-    "Use clips": (score_command,),
+    "Use clips": (),
     _SETUP: (schema_command,),
     _MODEL: (list_command, info_command, lock_command, verify_command),
 }

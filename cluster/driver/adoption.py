@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from framefleet.cluster.driver.recall import noted_apart, path_of
 from framefleet.cluster.worker.messages import StoredRow, WorkerSetup
+from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.scores.score import Scored
 
 
 @dataclass(slots=True)
@@ -42,7 +42,8 @@ class Adoption:
             model=name,
             model_name=request.model or None,
         )
-        return StoredRow(record=record, was_batched=found.was_batched, scored=Scored(values=found.scores))
+        values = {"": StepValues(values=found.values)}
+        return StoredRow(record=record, was_batched=found.was_batched, values=values)
 
     def is_apart(self, kind: str) -> bool:
         """Tell whether rows of this kind were found to differ from plain calls, in this run or before."""
@@ -62,5 +63,9 @@ def find_adoptable(
     """
     digests = {digest for _, digest in models.values()}
     finished = finished_clips(setup.store, intents, setup.media.suffix)
-    ours = (found for found in finished if found.record.model_digest in digests)
+    # Those that say what a file holds. A value of another kind may come later, and is null.
+    columns = {name for step in setup.steps.values() if step.changes_file for name in step.columns.names}
+    ours = (
+        found for found in finished if found.record.model_digest in digests and columns <= found.values.keys()
+    )
     return Adoption({found.record.row_id: found for found in ours}, noted_apart(setup.store), models)

@@ -19,6 +19,13 @@ from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.clip_step import (
+    CellValue,
+    StepValues,
+    added_columns,
+    all_values,
+    fitting_cells,
+)
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, LOGS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
@@ -36,7 +43,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import argument_values
-from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
@@ -66,13 +72,14 @@ class Committer:
         are. arguments: the columns of these.
         """
         self._models = {key.model: setup.model.name for key, setup in setups.items()}
-        setup = self._setup = next(iter(setups.values()))  # with the store and the scores of all
+        setup = self._setup = next(iter(setups.values()))  # with the store and the steps of all
         self._index = index
         self._lock = lock
         self._run = run
         job = _job_of(setup.store)
         self._arguments = arguments
-        records = record_schema(carried, arguments, score_fields(setup.scores))
+        self._added = added_columns(setup.steps)
+        records = record_schema(carried, arguments, self._added)
         failures = failure_schema(carried, arguments)
         num_parts = len(live_parts(setup.store))
         self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job, num_before=num_parts)
@@ -93,10 +100,10 @@ class Committer:
         pending: Pending,
         *,
         worker: str,
-        scores: Mapping[str, ScoreValue] | None = None,
+        values: Mapping[str, StepValues] | None = None,
     ) -> None:
         own = {"row_indices": self._index.positions(record.row_id, pending.position), "worker": worker}
-        self._writing.do(partial(self._add, record, own, pending, scores or {}))
+        self._writing.do(partial(self._add, record, own, pending, all_values(values or {})))
 
     def withdraw(self, kind: str) -> TakenBack:
         """Let doubtful rows of this kind have no record any more, and their clips not be adopted.
@@ -181,10 +188,10 @@ class Committer:
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
     def _add(
-        self, record: Record, own: dict[str, Any], pending: Pending, scores: Mapping[str, ScoreValue]
+        self, record: Record, own: dict[str, Any], pending: Pending, added: Mapping[str, CellValue]
     ) -> None:
         """Take a record. own: what only the driver knows of it."""
-        columns = self._columns(record, pending) | own | score_cells(self._setup.scores, scores)
+        columns = self._columns(record, pending) | own | fitting_cells(self._added, added)
         self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
 

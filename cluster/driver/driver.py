@@ -213,7 +213,7 @@ class Driver:
             self._audits.choose(row_id, pending.kind)
             return False
         record = self._audits.adopted(stored, pending.kind)
-        self._committer.done(record, pending, worker=record.worker, scores=stored.scored.values)
+        self._committer.done(record, pending, worker=record.worker, values=stored.values)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted(record.bytes)
         return True
@@ -394,8 +394,8 @@ class Driver:
 
     def _commit(self, worker: str, rendered: StoredRow, pending: Pending) -> None:
         record = self._audits.ended(rendered.record, pending.kind, was_batched=rendered.was_batched)
-        self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
-        self._tally.unscored(record.row_id, rendered.scored.errors)
+        self._committer.done(record, pending, worker=worker, values=rendered.values)
+        self._tally.lacking(record.row_id, rendered.values)
 
     def _settle(self, judge: str, again: StoredRow, case: Case, verdict: Verdict) -> None:
         """Commit a row that was judged, and heed what that says of others."""

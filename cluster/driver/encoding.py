@@ -21,7 +21,7 @@ ENCODER_POOL = LaneKey("text encoders")
 def encoding_setup(setup: WorkerSetup) -> WorkerSetup:
     """Return what a worker needs that encodes what those with `setup` denoise: one row at a time."""
     batching = replace(setup.batching, max_rows=1)
-    return replace(setup, stage="encode", batching=batching, checkpoint_every_s=0.0, scores=())
+    return replace(setup, stage="encode", batching=batching, checkpoint_every_s=0.0, steps={})
 
 
 class EncodeFirst:

@@ -95,11 +95,12 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unscored:
-    """A score that failed. num: clips without it. example: the first row, and why."""
+class LackingColumn:
+    """A column of a clip step that some clips of a run have no value of, as it failed."""
 
-    num: int
-    example: str
+    section: str  # of the job, whose step it is
+    num: int  # clips
+    example: str  # the first row, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +111,9 @@ class Summary:
     differed then, and were rendered by plain calls from there on. unrepeatable: kinds of which two plain
     calls of one row differ. unused: workers and machines that were used no longer in the end, each with its
     reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on. unscored: scores that failed, by name. drafts:
-    how those ended that were rendered before; is_none_kept: none of them was to be rendered in full.
-    over_budget: what is said where the budget ended it. store: the output.
+    records that somebody took away while this run went on. lacking: columns of clip steps that failed, by
+    name. drafts: how those ended that were rendered before; is_none_kept: none of them was to be rendered in
+    full. over_budget: what is said where the budget ended it. store: the output.
     """
 
     done: int
@@ -126,7 +127,7 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0
-    unscored: Mapping[str, Unscored] = field(default_factory=dict)
+    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)
     drafts: Summary | None = None
     is_none_kept: bool = False
     over_budget: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.pace import TimeLeft
-from framefleet.cluster.driver.progress import WORKER_STATES, Progress, Summary, Unscored, WorkerState
+from framefleet.cluster.driver.progress import WORKER_STATES, LackingColumn, Progress, Summary, WorkerState
 from framefleet.pipeline.metrics import (
     AUDITS,
     BATCH_SIZES,
@@ -22,6 +22,7 @@ from framefleet.pipeline.metrics import (
     Counts,
     added,
 )
+from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.render.audit.verdict import Audited
 
@@ -49,7 +50,7 @@ class Tally:
         self._done = self._failed = 0
         self.counts = Counts()
         self.model_time = ComputeTime()
-        self._unscored: dict[str, Unscored] = {}
+        self._lacking: dict[str, LackingColumn] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}  # of all workers so far
@@ -108,13 +109,15 @@ class Tally:
         self._seats[worker].done += 1
         self.returned(worker)
 
-    def unscored(self, row_id: str, errors: Mapping[str, str]) -> None:
-        """These scores of a row failed, and are null in its record."""
-        for name, message in errors.items():
-            known = self._unscored.get(name)
-            self._unscored[name] = Unscored(
-                num=known.num + 1 if known else 1,
-                example=known.example if known else f"row {row_id}: {message}",
+    def lacking(self, row_id: str, values: Mapping[str, StepValues]) -> None:
+        """Count the values of clip steps that failed for a row, and are null in its record."""
+        errors = ((section, *error) for section, of in values.items() for error in of.errors.items())
+        for section, name, message in errors:
+            before = self._lacking.get(name)
+            self._lacking[name] = LackingColumn(
+                section=section,
+                num=before.num + 1 if before else 1,
+                example=before.example if before else f"row {row_id}: {message}",
             )
 
     def added(self, num_new: int, *, num_done: int) -> None:
@@ -231,7 +234,7 @@ class Tally:
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
             unused=self._unused,
-            unscored=dict(self._unscored),
+            lacking=dict(self._lacking),
         )
 
     def _rate(self, rendered: int, now: float) -> float | None:

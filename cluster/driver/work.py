@@ -71,7 +71,7 @@ class Work:
 
     @property
     def setup(self) -> WorkerSetup:
-        """That of the first lane: store, batching, audits and scores are those of all."""
+        """That of the first lane: store, batching, audits and steps are those of all."""
         return next(iter(self.setups.values()))
 
     def cost(self, spent: Spent) -> float | None:

@@ -17,9 +17,9 @@ from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, Wor
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelUpdate
+from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.lane_key import LaneKey
-from framefleet.pipeline.scores.score import ClipScore
 
 if TYPE_CHECKING:
     from framefleet.cluster.worker.worker import Worker
@@ -165,9 +165,11 @@ class Actors:
         ray.kill(slot.actor)
 
 
-def modules_to_ship(named: Iterable[Recipe | ClipScore]) -> list[str]:
-    """Return the file or package folder of each that is not installed, so not on other machines."""
-    tops = {one.function.__module__.partition(".")[0] for one in named if one.is_own}
+def modules_to_ship(recipes: Iterable[Recipe], steps: Iterable[ClipStep] = ()) -> list[str]:
+    """Return the file or package folder of each function of users that is not installed elsewhere."""
+    functions = [recipe.function for recipe in recipes if recipe.is_own]
+    functions += [function for step in steps for function in step.functions]
+    tops = {function.__module__.partition(".")[0] for function in functions}
     paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]
     own = [path for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]
     return [str(path.parent if path.name == "__init__.py" else path) for path in own]

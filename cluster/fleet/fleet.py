@@ -81,7 +81,7 @@ class Fleet:
     def __enter__(self) -> Self:
         setups = self._setups.values()
         recipes = [recipe for setup in setups for recipe in setup.recipes.values()]
-        modules = modules_to_ship([*recipes, *(score for setup in setups for score in setup.scores)])
+        modules = modules_to_ship(recipes, (step for setup in setups for step in setup.steps.values()))
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)

@@ -166,8 +166,9 @@ def cause_to_end(
         reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
         return Cause(reason=reason, kind="machine")
     if report.writing_s > faults.longest_writing_s:
-        if row_id := report.scoring:
-            reason = f"it hung: a function of `scores` has not returned for {report.writing_s:.0f} s"
+        if report.measuring:
+            section, row_id = report.measuring
+            reason = f"it hung: a function of `{section}` has not returned for {report.writing_s:.0f} s"
             return Cause(reason=reason, kind="died", suspects=(row_id,))
         reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
         return Cause(reason=reason, kind="machine")

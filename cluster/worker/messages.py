@@ -14,6 +14,7 @@ from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
@@ -26,7 +27,6 @@ from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.scores.score import ClipScore, Scored
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -41,7 +41,7 @@ class WorkerSetup:
     keep_embeddings: whether what text encoders returned is kept in the store. stage: what it does of rows.
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
-    scores: what is measured of every clip, in parallel with the denoising.
+    steps: what plugins do with every clip while it is stored, by section of the job, in their order.
     keep: of the steps of every row. update: of the model's weights.
     """
 
@@ -58,7 +58,7 @@ class WorkerSetup:
     stage: Stage = "whole"
     num_writers: int = 2
     checkpoint_every_s: float = 0.0
-    scores: tuple[ClipScore, ...] = ()
+    steps: Mapping[str, ClipStep] = field(default_factory=dict)
     keep: KeptSteps = field(default_factory=KeptSteps)
     update: ModelUpdate | None = None
 
@@ -162,12 +162,12 @@ class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
     was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
-    audits of its kind speak for it.
+    audits of its kind speak for it. values: of clip steps, by section.
     """
 
     record: Record
     was_batched: bool = False
-    scored: Scored = field(default_factory=Scored)
+    values: Mapping[str, StepValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +191,8 @@ class WorkerReport:
     seen to be as long as the prompts. figures: what it counted since its start, see `pipeline/metrics.py`.
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
     renders came further; 0 while it waits for others. rendering: these rows, where that is long. writing_s:
-    for how long one of its clips has been encoded, scored or stored. scoring: the row of that clip, if it is
-    the scores that take this long.
+    for how long one of its clips has been encoded or stored. measuring: the section whose clip step has not
+    returned its values for this long, and the row of the clip.
     """
 
     rendered: tuple[StoredRow, ...] = ()
@@ -208,5 +208,5 @@ class WorkerReport:
     still_s: float = 0.0
     store_silent_s: float = 0.0
     writing_s: float = 0.0
-    scoring: str | None = None
+    measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()

@@ -41,7 +41,6 @@ from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.marks.watermark import check_marks
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
-from framefleet.pipeline.scores.score import load_scores
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model, ModelUpdate
@@ -251,8 +250,10 @@ class Worker:
             finally:
                 gc.enable()
 
+            self._doing = "preparing clip steps"
+            for step in self._setup.steps.values():
+                step.prepare()
             model = self._load()
-            load_scores(self._setup.scores)
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)

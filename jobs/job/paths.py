@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.job.mistakes import Key
+from framefleet.doors import sections
+from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 
@@ -40,7 +41,6 @@ _PATHS: tuple[Key, ...] = (
     *((*key, "offload", "disk") for key in _MODELS),
     ("inputs", "base"),
     ("inputs", "roots", "*"),
-    ("scores", "*", "similarity"),
     ("sweep", "*", "file"),
     ("sweep", "*", "*", "file"),
     *((*key, "certificate") for key in _SIGNING),
@@ -77,7 +77,8 @@ class NamedPath:
 
 def paths_in(values: Any) -> Iterator[NamedPath]:
     """Yield every path, URL and name of the hub of a job."""
-    for keys, may_be_of_hub in ((_NAMES, True), (_PATHS, False)):
+    added = tuple((name, *key) for name, section in sections().items() for key in section.paths)
+    for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
             for found, at in _matches(values, key):
                 if isinstance(at[found[-1]], str) and at[found[-1]]:

@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
+from framefleet.doors import clip_steps
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.output_job import is_table_of_drafts
@@ -85,7 +86,8 @@ def claim(resolved: ResolvedJob) -> None:
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     said = _description(resolved)
-    job = {key: said["job"][key] for key in ("model", "models", "scores", "on_invalid")}
+    keys = ("model", "models", *clip_steps(), "on_invalid")
+    job = {key: said["job"][key] for key in keys}
     return {**_decisive(said), **job, "versions": said["versions"], "pipeline": said.get("pipeline")}
 
 

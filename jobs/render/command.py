@@ -135,7 +135,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
-    lines += _unscored_lines(summary)
+    lines += _lacking_lines(summary)
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
@@ -185,11 +185,11 @@ def _audit_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _unscored_lines(summary: Summary) -> list[str]:
-    """Return which scores failed: their clips are stored, and `framefleet score` measures them again."""
+def _lacking_lines(summary: Summary) -> list[str]:
+    """Return which columns of clip steps failed: their clips are stored without them."""
     return [
-        f"scores: {failed.num:,} clips have no {name}, e.g. {failed.example}"
-        for name, failed in summary.unscored.items()
+        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
+        for name, failed in summary.lacking.items()
     ]
 
 

@@ -74,7 +74,7 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
         keep_embeddings=resolved.job.keep_embeddings or has_encoders,
         stage="denoise" if has_encoders else "whole",
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
-        scores=resolved.scores,
+        steps=resolved.steps,
         keep=_kept_steps(resolved.job),
         update=model.update,
     )

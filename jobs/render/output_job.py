@@ -15,6 +15,7 @@ from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_val
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import untrusted_sections
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
@@ -117,10 +118,7 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, show any text file, or open a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
-    for score in job.scores:
-        if not isinstance(score, str) or ":" in score:
-            yield "scores", job.model_dump(include={"scores"})["scores"]
-            break
+    yield from untrusted_sections(job)
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
     if job.table is not None and not is_opened(job.table):

@@ -184,9 +184,8 @@ def fleet(
 
 def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
     """Return the job with other rows; what it opened stays open."""
-    scores = [score.name for score in resolved.scores]
     table, plans = open_rows(
-        job, resolved.models, resolved.recipes, resolved.finder, resolved.second_models, scores
+        job, resolved.models, resolved.recipes, resolved.finder, resolved.second_models, resolved.steps
     )
     models = {
         name: replace(model, rows=TableRows(plans[name], model.identity))

@@ -94,7 +94,7 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
     assert (job.loras["hub"].path, job.loras["hub"].file) == ("org/name", "f")
     assert job.second_models["big"].path == "jobs/model"
     assert (job.inputs.base, job.inputs.roots) == ("jobs/pictures", ["jobs/more", "s3://bucket"])
-    assert job.scores[0].similarity == "jobs/clip"  # type: ignore[union-attr]
+    assert job.scores.root[0].similarity == "jobs/clip"  # type: ignore[union-attr]
     assert job.sweep.model_dump()["prompt"] == {"file": "jobs/prompts.txt"}
     assert job.marks.watermark[0].weights == "jobs/w"
     assert base_of(job) == "jobs/pictures"

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.output import below
+from framefleet.jobs.job.steps import for_comparison
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
@@ -199,7 +200,7 @@ def rendered_by_fleet(
         # What is compared is frames, sound and files: a label is put into these here, a signature nowhere.
         marks = job.marks.model_copy(update={"sign": None, "label": False})
         changed: dict[str, Any] = {"output": place, "media": media, "marks": marks}
-        plain = job.model_copy(update={**changed, "scores": [], "draft": None})
+        plain = job.model_copy(update={**for_comparison(job), **changed, "draft": None})
         table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)

@@ -56,10 +56,10 @@ def score_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import storage_options
-        from framefleet.jobs.look.score.score import score_output
         from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
         from framefleet.pipeline.outputs.stores.store import Store
+        from framefleet.plugins.scores.score_output import score_output
 
         store = Store(output, storage_options(sets or []))
         names = [name.strip() for text in scores or [] for name in text.split(",")]

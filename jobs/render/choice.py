@@ -10,9 +10,9 @@ from typing import Any
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.outputs.parts.records import with_arguments
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.score import with_arguments
 
 _READ = ("row_id", "path", "arguments")
 
@@ -43,11 +43,11 @@ class Keep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One that is kept. path: of its clip. scores: by column."""
+    """One that is kept. path: of its clip. values: of clip steps, by column."""
 
     row_id: str
     path: str | None
-    scores: dict[str, Any]
+    values: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -61,41 +61,41 @@ class _Groups:
         told = with_arguments(row)
         group = canonical_json([str(told.get(name)) for name in self.keep.per])
         # Equal scores: the smaller row_id, so that every run keeps the same.
-        entry = (self._rank(draft.scores), -int(draft.row_id, 16), draft)
+        entry = (self._rank(draft.values), -int(draft.row_id, 16), draft)
         heap = self.heaps.setdefault(group, [])
         if self.keep.best is None or len(heap) < self.keep.best:
             heapq.heappush(heap, entry)
         else:
             heapq.heappushpop(heap, entry)
 
-    def _rank(self, scores: dict[str, Any]) -> float:
-        score = scores.get(self.keep.score) if self.keep.score else None
+    def _rank(self, values: dict[str, Any]) -> float:
+        score = values.get(self.keep.score) if self.keep.score else None
         if not isinstance(score, int | float) or score != score:
             return float("-inf")  # a draft without the score comes after all others
         return -float(score) if self.keep.by != self.keep.score else float(score)
 
 
 def kept_drafts(
-    store: Store, keep: Keep, scores: list[str], is_wanted: Callable[[str], bool]
+    store: Store, keep: Keep, measured: list[str], is_wanted: Callable[[str], bool]
 ) -> dict[str, Draft]:
     """Return what is kept of an output of drafts, by row_id.
 
-    scores: columns to return. is_wanted: tells drafts of the table from those that earlier tables left.
+    measured: columns to return. is_wanted: tells drafts of the table from those that earlier tables left.
     Raises JobError for a column or a condition that is none.
     """
     groups = _Groups(keep)
-    for table in records_where(store, [*_READ, *scores, *keep.per], keep.where):
+    for table in records_where(store, [*_READ, *measured, *keep.per], keep.where):
         for row in table.to_pylist():
             if is_wanted(row["row_id"]):
-                told = {name: row.get(name) for name in scores}
-                groups.add(row, Draft(row_id=row["row_id"], path=row["path"], scores=told))
+                values = {name: row.get(name) for name in measured}
+                groups.add(row, Draft(row_id=row["row_id"], path=row["path"], values=values))
     return {draft.row_id: draft for heap in groups.heaps.values() for _, _, draft in heap}
 
 
-def check_keep(keep: Keep, scores: list[str]) -> None:
+def check_keep(keep: Keep, measured: list[str]) -> None:
     """Raise JobError where drafts are to be ranked by what is not measured of them."""
-    if keep.score is not None and keep.score not in scores:
+    if keep.score is not None and keep.score not in measured:
         raise JobError(
             f"draft.keep.by is {keep.by!r}, and drafts have no such score",
-            f"{did_you_mean(keep.score, scores)}; or add it to `scores:`",
+            f"{did_you_mean(keep.score, measured)}; or add it to `scores:`",
         )

@@ -18,9 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.cluster.driver.progress import Unscored
+from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import Output
@@ -38,13 +39,11 @@ from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.score import (
+from framefleet.plugins.scores.clip_scores import (
     OWN_SCORES,
     ClipScore,
-    Scored,
     load_scores,
     open_scores,
-    score_cells,
     score_clip,
     score_fields,
 )
@@ -67,7 +66,7 @@ class ScoreSummary:
     elapsed_s: float = 0.0
     num_damaged: int = 0
     damage: str | None = None
-    unscored: dict[str, Unscored] = field(default_factory=dict)
+    unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
     def add(self, clip: ScoredClip) -> None:
         if clip.damage is not None:
@@ -76,8 +75,10 @@ class ScoreSummary:
             return
         self.done += 1
         for name, message in clip.scored.errors.items():
-            known = self.unscored.get(name) or Unscored(num=0, example=f"row {clip.row_id}: {message}")
-            self.unscored[name] = Unscored(num=known.num + 1, example=known.example)
+            before = self.unscored.get(name)
+            example = before.example if before else f"row {clip.row_id}: {message}"
+            num = before.num + 1 if before else 1
+            self.unscored[name] = LackingColumn(section="scores", num=num, example=example)
 
 
 def score(
@@ -142,7 +143,7 @@ def score_output(
                 found.add(clip)
                 if clip.damage is None:
                     of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
-                    writer.add(None, of_clip | score_cells(scores, clip.scored.values))
+                    writer.add(None, of_clip | fitting_cells(score_fields(scores), clip.scored.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
@@ -217,7 +218,7 @@ class ScoredClip:
 
     row_id: str
     media_sha256: str
-    scored: Scored
+    scored: StepValues
     damage: str | None = None
 
 
@@ -262,6 +263,8 @@ def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]
     return _clip(record, score_clip(scores, frames, record))
 
 
-def _clip(record: Mapping[str, Any], scored: Scored | None = None, damage: str | None = None) -> ScoredClip:
+def _clip(
+    record: Mapping[str, Any], scored: StepValues | None = None, damage: str | None = None
+) -> ScoredClip:
     row_id, media_sha256 = record["row_id"], record["media_sha256"]
-    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored or Scored(), damage=damage)
+    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored or StepValues(), damage=damage)

@@ -10,7 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,10 +21,10 @@ from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.pickling import quickly_pickled
-from framefleet.pipeline.scores.measures import (
+from framefleet.pipeline.outputs.parts.records import with_arguments
+from framefleet.plugins.scores.measures import (
     flicker,
     is_black,
     is_static,
@@ -32,10 +32,10 @@ from framefleet.pipeline.scores.measures import (
     num_torn_frames,
     sharpness,
 )
-from framefleet.pipeline.scores.similarity import Similarity, open_similarity
+from framefleet.plugins.scores.section import SIMILARITY
+from framefleet.plugins.scores.similarity import Similarity, open_similarity
 
 ScoreValue = bool | int | float | None
-SIMILARITY = "similarity"
 _MAX_MESSAGE = 300  # characters of what a function said
 
 log = logging.getLogger(__name__)
@@ -83,19 +83,6 @@ OWN_SCORES = {
 def score_fields(scores: Iterable[ClipScore]) -> pa.Schema:
     """Return their columns."""
     return pa.schema([(score.name, score.kind) for score in scores])
-
-
-def score_cells(scores: Iterable[ClipScore], values: Mapping[str, ScoreValue]) -> dict[str, ScoreValue]:
-    """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
-    return {score.name: _fitting(score.kind, values.get(score.name)) for score in scores}
-
-
-def _fitting(kind: pa.DataType, value: ScoreValue) -> ScoreValue:
-    try:
-        cell: ScoreValue = pa.scalar(value, kind).as_py()
-    except (pa.ArrowException, OverflowError):
-        return None
-    return cell
 
 
 def open_scores(
@@ -158,30 +145,23 @@ def _score(name: str, folder: str | None) -> ClipScore:
     )
 
 
-@quickly_pickled
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """values: by column; None where there is none. errors: why, by column, of those that failed."""
-
-    values: Mapping[str, ScoreValue] = field(default_factory=dict)
-    errors: Mapping[str, str] = field(default_factory=dict)
-
-
-def score_clip(scores: Sequence[ClipScore], pictures: Pictures | None, record: Mapping[str, Any]) -> Scored:
+def score_clip(
+    scores: Sequence[ClipScore], pictures: Pictures | None, record: Mapping[str, Any]
+) -> StepValues:
     """Return all scores of one clip; of sound alone each is None. Raises nothing.
 
     pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers
     count as frames. record: its columns; functions get them with the arguments besides them.
     """
     if not scores:
-        return Scored()
+        return StepValues()
     if pictures is None:
-        return Scored(values={score.name: None for score in scores})
+        return StepValues(values={score.name: None for score in scores})
     try:
         frames, told = plain_frames(pictures), with_arguments(record)
     except Exception as error:  # no memory for a second copy: the clip is there
         names = [score.name for score in scores]
-        return Scored(values=dict.fromkeys(names), errors=dict.fromkeys(names, _said(error)))
+        return StepValues(values=dict.fromkeys(names), errors=dict.fromkeys(names, _said(error)))
     values: dict[str, ScoreValue] = {}
     errors: dict[str, str] = {}
     for score in scores:
@@ -189,7 +169,7 @@ def score_clip(scores: Sequence[ClipScore], pictures: Pictures | None, record: M
             values[score.name] = _number(score, score.function(frames, told))
         except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
             values[score.name], errors[score.name] = None, _said(error)
-    return Scored(values=values, errors=errors)
+    return StepValues(values=values, errors=errors)
 
 
 def _said(error: BaseException) -> str:
@@ -208,11 +188,6 @@ def plain_frames(pictures: Pictures) -> Frames:
     frames: Frames = np.ascontiguousarray(colours)
     frames.flags.writeable = False
     return frames
-
-
-def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's columns, and its arguments besides them where no column has that name."""
-    return {**told_arguments(record), **record}
 
 
 def _number(score: ClipScore, given: object) -> ScoreValue:
