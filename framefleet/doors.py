@@ -20,7 +20,8 @@ from framefleet.pipeline.errors import PluginError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from framefleet.jobs.job.schema import TableJob
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.plan.plan import Probed
     from framefleet.jobs.render.resolve import ResolvedJob
@@ -38,6 +39,10 @@ Place: TypeAlias = str  # "module:name", imported when it is needed
 
 class Listener:
     """Follows the rendering of one output. A plugin overrides what it needs; nothing in it may raise."""
+
+    def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
+        """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
+        return nullcontext(lambda summary: None)
 
     def rendering(self, store: Store) -> AbstractContextManager[None]:
         """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
@@ -106,7 +111,10 @@ class Plugin:
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
-_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "scores", "forecast", "rollouts", "compact")
+_OURS = (
+    *("train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("forecast", "rollouts", "compact", "notify"),
+)
 
 
 @cache
