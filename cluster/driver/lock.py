@@ -121,7 +121,7 @@ class DriverLock:
         self.check()
 
     def _unfinished(self) -> set[int]:
-        """Return the epochs since the last driver that left nothing to be finished."""
+        """Return the epochs since the last driver that finished everything it began."""
         found = set[int]()
         for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
             held = read_holder(self._store, epoch)
@@ -148,7 +148,7 @@ class DriverLock:
         self.check_seen()
 
     def check_seen(self) -> None:
-        """Raise StoreError if it was seen that another driver has taken the output; asks nobody."""
+        """Raise StoreError if another driver was seen to have the output; asks the store nothing."""
         if self.lost.is_set():
             raise StoreError(
                 f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
@@ -168,15 +168,15 @@ class DriverLock:
         self._write()  # if that fails, the next beat says it
 
     def tell(self, progress: Progress) -> None:
-        """Have the next beat say how far the job is; asks and waits for nobody."""
+        """Have the next beat write the job's progress; returns at once."""
         self._told = told_of(progress, self._told_before)
 
     def tell_more(self) -> None:
-        """Add what is reported from now on, of other rows, to what was reported so far."""
+        """Add progress that is reported from now on, about other rows, to what was reported so far."""
         self._told_before = self._told
 
     def promise(self, tables: Iterable[str]) -> bool:
-        """Say in this driver's file, from its next write on, that it renders these; return if any is new.
+        """Promise in this driver's file, from its next write on, to render these; return if any is new.
 
         tables: files of added rows, for whoever added them and waits for an answer.
         """
@@ -197,7 +197,7 @@ class DriverLock:
             self._store.write(self._path, self._ours.to_bytes())
 
     def _take_next(self) -> bool:
-        """Wait until the newest driver is gone, and try to be the next; tell whether that worked."""
+        """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
         # Where somebody has cleared drivers/, parts still tell how far epochs went.
         newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
         self._wait_until_abandoned(epoch_path(newest))
@@ -220,7 +220,7 @@ class DriverLock:
             raise self._refusal(holder)
 
     def _watch(self, path: str, held: bytes) -> None:
-        """Return when a counter has stood still for long enough, or its driver says that it ended."""
+        """Return when a counter has not moved for long enough, or its driver says that it ended."""
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
             self._store.url_of(path),
@@ -244,7 +244,7 @@ class DriverLock:
         )
 
     def _beat(self) -> None:
-        """Raise the counter until released, and see who asks for what; end when another has the output."""
+        """Raise the counter until released, and read requests; end when another driver has the output."""
         while not self._released.wait(self._beat_s):
             try:
                 if not self.still_ours():

@@ -40,7 +40,7 @@ _LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What was said against a row. is_limit: by the probe, which cannot tell; else by the pipeline."""
+    """An objection to a row. is_limit: the probe itself cannot tell; else the pipeline objects."""
 
     text: str
     is_limit: bool = False
@@ -80,7 +80,7 @@ def _unknown(index: int, said: Said) -> str:
 
 
 def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str, str]:
-    """Return what is wrong with a row, where the same row with the model's own values is fine."""
+    """Return what is wrong with a row, if the same row with the model's own values is fine."""
     differing = {name: value for name, value in request.arguments.items() if value != own.arguments.get(name)}
     known = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
     others = [name for name in differing if name not in own.arguments]
@@ -97,7 +97,7 @@ def _own_shape(request: Request, spec: PipelineSpec) -> Request:
 
 
 class _Prober:
-    """Asks the sandbox, which is started when it is needed, and again where a row ended it."""
+    """Asks the sandbox, which is started when it is needed, and again after a row ended it."""
 
     def __init__(self, folder: Path, files: Sequence[str]) -> None:
         self._model = {"folder": str(folder), "files": [*files]}
@@ -105,7 +105,7 @@ class _Prober:
         self._known: dict[str, Said | None] = {}
 
     def said(self, request: Request) -> Said | None:
-        """Return what is said against a row, or None."""
+        """Return the objection to a row, or None."""
         asked = canonical_json(self._model | {"request": _plain(request)})
         if asked not in self._known:
             self._known[asked] = self._ask(asked.encode())
@@ -140,7 +140,7 @@ def _plain(request: Request) -> Mapping[str, Any]:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request: null where the pipeline takes it, else what is said against it, and by whom."""
+    """Answer one request: null if the pipeline takes it, else the objection, and whose it is."""
     asked = json.loads(connection.recv_bytes())
     answer = None
     try:
@@ -177,7 +177,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
 
 @cache
 def _opened(folder: str, files: tuple[str, ...]) -> Any:
-    """Return the model's spec, its pipeline over hollow networks, and that itself."""
+    """Return the model's spec, copies of its pipeline over hollow networks, and that pipeline."""
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
     from framefleet.pipeline.model.sources.assembly import blank_pipeline
     from framefleet.pipeline.model.sources.components import components_in
