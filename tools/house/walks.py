@@ -26,7 +26,9 @@ def walks() -> Iterator[str]:
     from framefleet.jobs.render.claim import claim
     from framefleet.jobs.render.render import work_of
     from framefleet.jobs.render.resolve import resolve_job
+    from framefleet.jobs.render.survey import survey_rows
     from framefleet.jobs.show.watch import Callback
+    from framefleet.pipeline.rows.tables.index import RowIndex
     from framefleet.plugins.demo.prepare import MODEL
 
     with TemporaryDirectory() as folder:
@@ -41,7 +43,9 @@ def walks() -> Iterator[str]:
         def set_up() -> Any:
             resolved = resolve_job(job_from_mapping(values), Callback())
             claim(resolved)
-            return resolved, work_of(resolved, None, None, run="r1")
+            index = RowIndex()
+            survey_rows(resolved, index, Callback())
+            return resolved, work_of(resolved, index, None, run="r1")
 
         stops, (resolved, work) = _walk(set_up)
         yield _line("a job, until its workers start", stops)
