@@ -276,9 +276,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(resolved.store),
-        gpus_per_worker=resolved.job.fleet.paid_gpus,
-        elastic=resolved.job.fleet.elastic,
-        num_encoders=resolved.job.fleet.encoders,
+        fleet=resolved.job.fleet,
         device_name=_wanted_device(resolved),
     )
     if work.over_budget(Spent()):
