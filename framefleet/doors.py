@@ -112,7 +112,7 @@ class Plugin:
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
-    *("train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("forecast", "rollouts", "compact", "notify"),
 )
 
