@@ -126,11 +126,8 @@ class Driver:
     def _is_finished(self) -> bool:
         """Tell whether every row has ended, after a last look for rows that were added."""
         if self._lanes.finished:
-            lock = self._work.lock
-            takes, lock.takes_tables = lock.takes_tables, False  # what it has promised by now is there
-            self._lanes.reopen()
+            self._lanes.take_added()
             self._lanes.fill()
-            lock.takes_tables = takes and not self._lanes.finished
         return self._lanes.finished
 
     @property
@@ -161,9 +158,9 @@ class Driver:
         if STOP in asked and not self._stop.is_asked:
             log.warning("asked to end by `framefleet stop`: workers hand back their rows")
             self._stop.ask()
-        if self._num_tables != self._work.lock.num_tables:
+        if self._num_tables != self._work.lock.num_tables and not self._is_ending:
             self._num_tables = self._work.lock.num_tables
-            self._lanes.reopen()  # rows may have been added: the feeds look
+            self._lanes.take_added()
         if self._has_more:
             self._has_more = False
             fleet.grow(self._num_busy(self._tally.num_left))
@@ -194,7 +191,6 @@ class Driver:
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back their rows, and wait for that, but not for ever."""
-        self._work.lock.takes_tables = False  # rows that are added now are left to the next run
         fleet.resize(0)
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
@@ -319,7 +315,7 @@ class Driver:
         for row_id in report.saved if worker not in self._spoiled else ():
             self._note_checkpoint(row_id)
         if report.handed_back:
-            self._judge_failed(worker)
+            self._lanes.docket.left(worker)
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
@@ -464,6 +460,8 @@ class Driver:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
         for row_id in lane.dispatcher.rows_of(event.worker):
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
+        if cause.suspects == ():
+            self._lanes.docket.left(event.worker)
         self._judge_failed(event.worker)
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:

@@ -14,7 +14,7 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.encoding import EncodeFirst
 from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
-from framefleet.cluster.driver.work import Added, Work
+from framefleet.cluster.driver.work import Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
@@ -48,8 +48,8 @@ class Feed:
     """Reads the table, and once more for rows that are to be rendered again.
 
     pending: gets the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
-    on_added: hears of rows that were added to the table, which come after all others. lane: the one whose
-    rows are read. table: to be read from the next pass on. num_unread: rows that this pass will read.
+    lane: the one whose rows are read. table: to be read from the next pass on. num_unread: rows that this
+    pass will read.
     """
 
     def __init__(
@@ -58,13 +58,12 @@ class Feed:
         dispatcher: Dispatcher | EncodeFirst,
         pending: dict[str, Pending],
         adopts: Callable[[str, Pending], bool],
-        on_added: Callable[[Added], None],
         *,
         lane: LaneKey,
         table: RowSource,
     ) -> None:
         self._pending, self._lane = pending, lane
-        self._work, self._dispatcher, self._adopts, self._on_added = work, dispatcher, adopts, on_added
+        self._work, self._dispatcher, self._adopts = work, dispatcher, adopts
         self.table = table
         self._rows = self._pass()
         self._prompt_lengths: CountedApart | None = None
@@ -80,8 +79,6 @@ class Feed:
                 self._dispatcher.add(row)
             if len(rows) == room:
                 continue
-            while added := self._work.more():
-                self._on_added(added)
             if not self._work.index.reopen(self._lane):
                 self._dispatcher.close()
                 return

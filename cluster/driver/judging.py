@@ -86,6 +86,12 @@ class Docket:
         self._waiting[case.pending.lane].appendleft(case)
         return None
 
+    def left(self, worker: str) -> None:
+        """A judge has not come to its row, which is not the row's doing: another new worker will."""
+        if case := self._judged.pop(worker, None):
+            case.num_judges -= 1
+            self._waiting[case.pending.lane].appendleft(case)
+
     def close(self) -> list[Case]:
         """Return all open cases: nobody will judge them."""
         cases = [*self._judged.values(), *(case for line in self._waiting.values() for case in line)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
@@ -81,9 +81,7 @@ class Lanes:
             self._encoding = EncodeFirst(first, then, self._work.faults)
         for key in keys:
             fed = self._encoding or dispatchers[key]
-            self._feeds[key] = Feed(
-                self._work, fed, self.pending, self._adopts, self._added, lane=key, table=table
-            )
+            self._feeds[key] = Feed(self._work, fed, self.pending, self._adopts, lane=key, table=table)
         for key, dispatcher in dispatchers.items():
             self._by_key[key] = self._lane(key, setups[key], dispatcher)
 
@@ -190,8 +188,13 @@ class Lanes:
         for lane in self:
             lane.dispatcher.reopen()
 
-    def _added(self, added: Added) -> None:
-        """Rows were added to the table: each lane's feed looks for its own."""
+    def take_added(self) -> None:
+        """Take rows of any lane that were added to the table: each feed reads its own after all others."""
+        while added := self._work.more():
+            self._add(added)
+
+    def _add(self, added: Added) -> None:
+        self._work = replace(self._work, largest=added.largest, row_work=added.row_work)
         new = {key: setup for key, setup in added.setups.items() if key not in self._by_key}
         for key in new:
             self._work.index.reopen(key)  # all rows of which were added

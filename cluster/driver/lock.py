@@ -62,7 +62,6 @@ class DriverLock:
 
     epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked: what
     others ask of this one, as of the last beat: STOP, PAUSE. num_tables: in tables/, where rows are added.
-    takes_tables: whether the driver looks there again before it ends: only then its file answers `add`.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class DriverLock:
         self.epoch = 0
         self.asked: frozenset[str] = frozenset()
         self.num_tables = 0
-        self.takes_tables = False
         self.lost = threading.Event()
         self._released = threading.Event()
         self._writing = threading.Lock()
@@ -175,15 +173,16 @@ class DriverLock:
         """Add progress that is reported from now on, about other rows, to what was reported so far."""
         self._told_before = self._told
 
-    def promise(self, tables: Iterable[str]) -> bool:
-        """Promise in this driver's file, from its next write on, to render these; return if any is new.
+    def promise(self, tables: Iterable[str]) -> None:
+        """Say in this driver's file that it renders these, to whoever added them and waits for an answer.
 
-        tables: files of added rows, for whoever added them and waits for an answer.
+        tables: files of added rows, which were read.
         """
         with self._writing:
             before = self._ours.tables
             self._ours = replace(self._ours, tables=tuple(sorted({*before, *tables})))
-            return self._ours.tables != before
+        if self._ours.tables != before:
+            self._write()
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -253,11 +252,7 @@ class DriverLock:
                 self._write(beat=self._ours.beat + 1)
                 there = set(self._store.list(DRIVERS))
                 self.asked = frozenset(one for one in ASKED if request_path(self.epoch, one) in there)
-                tables = self._store.list(TABLES)
-                self.num_tables = len(tables)
-                # In this order: what is listed here, the driver's last look after it turned this off sees.
-                if self.takes_tables and self.promise(tables):
-                    self._write()
+                self.num_tables = len(self._store.list(TABLES))
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
 

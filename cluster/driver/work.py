@@ -23,14 +23,16 @@ from framefleet.pipeline.rows.tables.table_rows import ModelRows
 class Added:
     """Rows that were added to the table, and are in the index now.
 
-    table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups: of
-    the workers of all lanes by now.
+    table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups,
+    largest, row_work: of all lanes by now, as of `Work`.
     """
 
     table: RowSource
     setups: Mapping[LaneKey, WorkerSetup]
     num_new: int
     num_done: int
+    largest: Mapping[LaneKey, Request]
+    row_work: Mapping[LaneKey, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -324,8 +324,10 @@ class Fleet:
         if lane is None or lane in self._lanes.closed:
             lane = self.next_lane(self.num_by_lane(), self._disliked(slot))
         slot.lane = lane
-        if self._hosts(slot).is_barred(slot.name):  # until there is something else to do
-            slot.state, slot.host, slot.starts_at = "to start", None, time.monotonic() + MAX_REST_S
+        is_closed = lane in self._lanes.closed  # of which the driver is yet to hear
+        if is_closed or self._hosts(slot).is_barred(slot.name):  # until there is something else to do
+            rest_s = REST_S if is_closed else MAX_REST_S
+            slot.state, slot.host, slot.starts_at = "to start", None, time.monotonic() + rest_s
             self._resting.append(slot)
             return
         blocked, resting = self._hosts(slot).to_avoid(time.monotonic())

@@ -7,6 +7,7 @@ and each recipe gets its slice back. Does not know recipes, pipelines or devices
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -109,11 +110,15 @@ class RowTask:
 
 
 class Batcher:
-    """Tasks that share forwards. All calls must come from one thread. tasks: those under way."""
+    """Tasks that share forwards. All calls must come from one thread.
+
+    tasks: those under way. news: set whenever one that has a thread says something.
+    """
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
         self.tasks: dict[greenlet.greenlet, RowTask] = {}
+        self.news = threading.Event()
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
@@ -136,11 +141,10 @@ class Batcher:
         return any(task.is_waiting for task in self.tasks.values())
 
     def wait_for_away(self) -> None:
-        """Wait until no task runs by itself."""
-        for task in self.tasks.values():
-            while task.thread and task.is_away and not task.thread.has_news:
-                task.thread.news.wait()
-                task.thread.news.clear()
+        """Wait until no task goes on by itself."""
+        while not all(thread.has_news for thread in self._away()):
+            self.news.wait()
+            self.news.clear()
 
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
@@ -249,12 +253,15 @@ class Batcher:
 
     def _wait_for_news(self) -> None:
         """Wait for one of the tasks that go on by themselves, as there is nothing else to do."""
-        away = [task.thread for task in self.tasks.values() if task.thread and task.is_away]
+        away = self._away()
         if away and not any(thread.has_news for thread in away):
             with self._forwards.spending("frames"):
-                away[0].news.wait()
-        for thread in away:
-            thread.news.clear()
+                self.news.wait()
+        self.news.clear()
+
+    def _away(self) -> list[RowThread]:
+        """Return the threads of tasks that go on by themselves."""
+        return [task.thread for task in self.tasks.values() if task.thread and task.is_away]
 
     def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
         """Yield the places of calls that go on now, by group.

@@ -29,8 +29,8 @@ class CameBack(Exception):
 class RowThread:
     """Called in a greenlet; returns or raises what `function` does, which runs on another thread.
 
-    Raises CameBack where that called a network while it was away. is_away: it needs no turn. news: set
-    whenever it says something. ident: of its thread, once it runs.
+    Raises CameBack where that called a network while it was away. is_away: it needs no turn. ident: of its
+    thread, once it runs.
     """
 
     def __init__(
@@ -38,10 +38,11 @@ class RowThread:
         function: Callable[[], Any],
         *,
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        news: threading.Event | None = None,
     ) -> None:
-        """around: held by the thread."""
+        """around: held by the thread. news: set whenever it says something; several may share it."""
         self.is_away = False
-        self.news = threading.Event()
+        self._news = news or threading.Event()
         self.ident: int | None = None
         self._function, self._around = function, around
         self._words: SimpleQueue[_Word] = SimpleQueue()
@@ -97,7 +98,7 @@ class RowThread:
         if self._is_ending:
             raise greenlet.GreenletExit
         self._words.put("pauses")
-        self.news.set()
+        self._news.set()
         if not self._answers.get():
             raise greenlet.GreenletExit
 
@@ -105,7 +106,7 @@ class RowThread:
         """Take no more turns until the end. On this thread."""
         self.is_away = True
         self._words.put("goes away")
-        self.news.set()
+        self._news.set()
 
     def stay(self) -> None:
         """End here if it is away, because what follows is not done away. On this thread."""
@@ -122,7 +123,7 @@ class RowThread:
         except BaseException as error:  # raised again where the greenlet is
             self._error = error
         self._words.put("has ended")
-        self.news.set()
+        self._news.set()
 
 
 def row_thread() -> RowThread | None:
