@@ -25,6 +25,8 @@ class Section(Strict):
     paths: ClassVar[tuple[Key, ...]] = ()
     # Other keys of a job file that say the same as a key of it: their whole key, and that below it.
     moved: ClassVar[Mapping[Key, Key]] = {}
+    # Whether job.json has it, so that whoever reads an output takes it over.
+    is_stored: ClassVar[bool] = True
 
 
 class ListSection(RootModel[Content], Generic[Content]):
@@ -34,6 +36,7 @@ class ListSection(RootModel[Content], Generic[Content]):
 
     paths: ClassVar[tuple[Key, ...]] = ()
     moved: ClassVar[Mapping[Key, Key]] = {}
+    is_stored: ClassVar[bool] = True
 
     root: Content
 
