@@ -37,15 +37,13 @@ from framefleet.pipeline.errors import NotLoaded
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
-from framefleet.pipeline.model.weight_updates import WeightUpdate, with_weights
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.marks.watermark import check_marks
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
-from framefleet.pipeline.scores.score import load_scores
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.model.model import Model, ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -128,7 +126,7 @@ class Worker:
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
         self._started, self._load_s = time.perf_counter(), 0.0
-        self._updates = setup.updates  # of the model's weights, that it is to have
+        self._update = setup.update  # of the model's weights, that it is to have
         self._is_renewed = False
         self._counted: Mapping[str, float] = {}  # for an earlier driver
         self._has_rehearsed = False  # of the render thread's, as what follows
@@ -159,13 +157,13 @@ class Worker:
             self._counted = self._figures()
         return replace(Hello.of(self._renderer.model), has_run=self._has_run)
 
-    def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
+    def renew(self, update: ModelUpdate | None) -> Loading:
         """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
         with self._news:
             self._inbox.take_all()
             self._dropped.update(self._rendering)
-            if updates != self._updates and self._broken is None:  # else `start` says what it is
-                self._updates, self._doing = updates, "loading new weights"
+            if update != self._update and self._broken is None:  # else `start` says what it is
+                self._update, self._doing = update, "loading new weights"
                 self._loaded.clear()
             self._is_renewed = True
             self._news.notify_all()
@@ -252,10 +250,13 @@ class Worker:
             finally:
                 gc.enable()
 
+            self._doing = "preparing clip steps"
+            for step in self._setup.steps.values():
+                step.prepare()
             model = self._load()
-            load_scores(self._setup.scores)
             while True:
-                model = with_weights(model, self._updates, self._setup.store)
+                if self._update:
+                    model = self._update.apply(model, self._setup.store)
                 renderer = Renderer(
                     model,
                     self._setup.batching,
@@ -286,7 +287,7 @@ class Worker:
         """Say that the model is loaded, unless it has to have other weights by now."""
         with self._news:
             self._renderer = renderer
-            if self._updates == renderer.model.updates:
+            if self._update == renderer.model.update:
                 self._loaded.set()
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
@@ -297,13 +298,14 @@ class Worker:
 
         for outcome in outcomes:
             self._checkpointer.ended(outcome.row_id)
+            is_later = outcome.row_id in self._later
+            self._later.discard(outcome.row_id)
             with self._news:
                 self._rendering.discard(outcome.row_id)
             if self._setup.stage == "encode" and _has_encoded(outcome):
                 renderer.when_written(partial(self._report_encoded, outcome.row_id))
             elif isinstance(outcome, Clip):
-                if outcome.row_id in self._later:
-                    self._later.discard(outcome.row_id)
+                if is_later:
                     outcome = replace(outcome, was_batched=True)
                 attempt = self._attempts[outcome.row_id]
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
@@ -327,22 +329,20 @@ class Worker:
 
         Return whether to go on.
         """
-        with self._news:
-            while not self._is_drained:
-                self._drop(renderer)
-                if self._updates != renderer.model.updates and not renderer.num_active:
+        while True:
+            self._drop(renderer)
+            with self._news:
+                if self._is_drained or (self._update != renderer.model.update and not renderer.num_active):
                     return False
                 taken = self._inbox.take(renderer.room)
+                self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
+                self._rendering |= {row.assignment.row_id for row in taken}
                 if taken or renderer.has_rows:
                     break
                 with renderer.clock.spending("inputs" if self._inbox else "rows"):
                     has_news = self._news.wait(timeout=_IDLE_S if renderer.num_active else None)
                 if not has_news and renderer.num_active:
                     break
-            else:
-                return False
-            self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
-            self._rendering |= {row.assignment.row_id for row in taken}
         if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
             renderer.rehearse(largest)
         self._has_rehearsed |= bool(taken)
@@ -352,12 +352,16 @@ class Worker:
 
     def _drop(self, renderer: Renderer) -> None:
         """Leave rows that ended elsewhere; clips that writers have are stored, and nobody counts them."""
-        for row_id in self._dropped & self._rendering:
-            renderer.drop(row_id)
+        with self._news:
+            dropped = self._dropped & self._rendering
+            self._dropped.clear()
+        for row_id in dropped:
+            renderer.drop(row_id)  # waits for what it does on a thread of its own; the driver must not
             self._checkpointer.ended(row_id)
-            self._rendering.discard(row_id)
-            del self._attempts[row_id]
-        self._dropped.clear()
+            self._later.discard(row_id)
+            with self._news:
+                self._rendering.discard(row_id)
+                del self._attempts[row_id]
 
     def _submit(self, row: Arrived, renderer: Renderer) -> None:
         assignment = row.assignment
