@@ -20,6 +20,7 @@ from framefleet.doors import sections
 from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.sources.selection import is_weights
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(named.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        if named.place == "output" or is_next or not (is_here or named.may_be_of_hub):
+        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named.text)
+        if named.place == "output" or is_next or not (is_here or may_be_of_hub):
             named.replace(str(job.parent / named.text))
         elif is_elsewhere:
             log.warning("%s: %s is in the current folder, not next to the job file", named.place, named.text)
@@ -142,6 +144,10 @@ def check_variables(values: Mapping[str, Any]) -> None:
 
 def _is_relative(text: str) -> bool:
     return "://" not in text and not text.startswith(("~", "/"))
+
+
+def _is_file_name(text: str) -> bool:
+    return text.startswith(("./", "../")) or is_weights(text)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

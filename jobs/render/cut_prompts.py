@@ -64,19 +64,24 @@ class CutPrompts:
 
     def _long_texts(self, row: IdentifiedRow) -> tuple[int, TextReader, int, list[str]] | None:
         """Return those prompts of a row that may have too many tokens, and who reads how many."""
-        arguments = row.request().arguments
-        reader = reader_for(self._readers, arguments)
-        if reader is None or (limit := reader.limit(arguments)) is None:
+        shared = row.common.request.arguments  # all but the row's own texts
+        reader = reader_for(self._readers, shared)
+        if reader is None or (limit := reader.limit(shared)) is None:
             return None
-        texts = [
-            text for text in texts_read(arguments) if len(text.encode("utf-8", "replace")) + _MARKS > limit
-        ]
+        every = (text for text in (*row.texts, *shared.values()) if isinstance(text, str))
+        if not any(_may_be_longer(text, limit) for text in every):
+            return None  # at once: most of a million rows
+        texts = [text for text in texts_read(row.request().arguments) if _may_be_longer(text, limit)]
         return (row.index, reader, limit, texts) if texts else None
 
     def _note(self, row_index: int, num_tokens: int, limit: int) -> None:
         if num_tokens > limit:
             self.num_rows += 1
             self.first = self.first or CutPrompt(row_index=row_index, num_tokens=num_tokens, limit=limit)
+
+
+def _may_be_longer(text: str, limit: int) -> bool:
+    return len(text.encode("utf-8", "replace")) + _MARKS > limit
 
 
 class NotCounted(Exception):

@@ -91,13 +91,13 @@ def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
 def arrow_of(rows: object) -> pa.Table:
     """Return rows as an Arrow table.
 
-    rows: of pandas, without its index; of Arrow, or what gives an Arrow stream (polars, DuckDB); dicts, where
-    a missing key is null; a dict of columns; prompts.
+    rows: of pandas, where named levels of the index are columns; of Arrow, or what gives an Arrow
+    stream (polars, DuckDB); dicts, where a missing key is null; a dict of columns; prompts.
     """
     if type(rows).__module__.partition(".")[0] == "pandas":
         table = _frame(rows)
     elif hasattr(rows, "__arrow_c_stream__"):
-        table = pa.table(rows)
+        table = _stream(rows)
     elif isinstance(rows, Mapping):
         table = _of_columns({name: _cells(str(name), values) for name, values in rows.items()})
     else:
@@ -106,6 +106,15 @@ def arrow_of(rows: object) -> pa.Table:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise TableError(f"table= has the column {twice!r} twice", "rename one of them")
     return table.replace_schema_metadata(None)
+
+
+def _stream(rows: Any) -> pa.Table:
+    try:
+        return pa.table(rows)
+    except pa.ArrowException as error:  # one column alone gives a stream too
+        raise TableError(
+            f"table= of type {type(rows).__name__} cannot be converted: {error}", _TAKEN
+        ) from None
 
 
 def _cells(name: str, values: object) -> list[Any]:
@@ -147,6 +156,8 @@ def _frame(rows: Any) -> pa.Table:
         raise TableError(
             f"table= is of type pandas.{type(rows).__name__}", "give a DataFrame, e.g. by to_frame()"
         )
+    if levels := [name for name in rows.index.names if name is not None and name not in rows.columns]:
+        rows = rows.reset_index(level=levels)  # as its `to_parquet` does
     names = [str(name) for name in rows.columns]
     if len({*names}) < len(names):  # which pandas' own error does not name
         return pa.table([pa.nulls(0)] * len(names), names=names)

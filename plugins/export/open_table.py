@@ -7,6 +7,7 @@ commit that brings them, so an export that is killed leaves all of it or nothing
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib import import_module
@@ -44,6 +45,8 @@ _S3 = {
     "region_name": "aws_region",
 }
 
+# Types and names that they do not have, which is not an error of its own with all of them.
+_OF_SCHEMA = re.compile(r"Schema error|LanceError\(Schema\)|Invalid data type|Unsupported\w*Type")
 _CLAIM = f"{NOTES}/table.json"
 _IDENTITY = ("output", "where")  # of a table: where they differ, it is another one
 _TRANSACTIONS = 1000  # of Lance that are looked through for our newest: others compact and index tables
@@ -109,10 +112,12 @@ def export_table(
         except (JobError, ServiceError):
             raise
         except Exception as error:  # each library has its own, and those of what it is built on
-            said = public_text(f"{type(error).__name__}: {error}")
+            lines = str(error).splitlines() or [""]  # below, those written in Rust trace their calls
+            said = public_text(f"{type(error).__name__}: {lines[0]}")
             if wrong:
                 raise wrong[0] from error
-            if isinstance(error, ValueError | TypeError | NotImplementedError | pa.ArrowException):
+            is_unfit = isinstance(error, ValueError | TypeError | NotImplementedError | pa.ArrowException)
+            if is_unfit or _OF_SCHEMA.search(said):
                 raise JobError(
                     f"{choice.format} cannot hold these records: {said}", "leave a column out with --columns"
                 ) from error

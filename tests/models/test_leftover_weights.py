@@ -88,6 +88,24 @@ def test_weights_packed_in_fp8_are_refused_whatever_is_allowed(scale: str, file:
         assert caught.value.fix
 
 
+@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_weights_packed_as_whole_numbers_are_refused(file: str, dtype: torch.dtype, folder: Path) -> None:
+    change(folder / file, lambda w: w.update({k: v.to(dtype) for k, v in w.items() if v.ndim > 1}))
+    with pytest.raises(ModelError, match="packed as whole numbers") as caught:
+        framefleet.load_model(folder, allow_unmatched_weights=True)
+    assert str(folder / file) in caught.value.problem and "quantization" in caught.value.fix
+
+
+@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
+def test_a_weight_of_another_shape_is_named(file: str, folder: Path) -> None:
+    name = next(name for name, weight in load_file(folder / file).items() if weight.ndim > 1)
+    change(folder / file, lambda weights: weights.update({name: torch.ones(3, 3)}))
+    with pytest.raises(ModelError, match=r"has the shape \[3, 3\], but by its config it has \[") as caught:
+        framefleet.load_model(folder, allow_unmatched_weights=True)
+    assert f"{folder / Path(file).parent}: the weight {name} " in caught.value.problem
+
+
 def test_layers_that_a_pipeline_shares_and_saves_twice_are_passed_over(tmp_path: Path) -> None:
     framefleet.load_model(build("z_image_controlnet", tmp_path / "z"))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.row_cells import odd_cells
 from framefleet.pipeline.rows.tables.table import open_table
 
@@ -66,6 +68,10 @@ def test_the_usual_ways_to_write_a_value_are_read(text: str, value: Any, tmp_pat
         ("t.csv", 'prompt,n\n"a,1\nb",2\n', "each of which has the cells of a row", "JSONL"),
         ("t.csv", 'prompt,n\n"' + "a\n" * 2_000_000 + '",1\n', "it is not closed within 1 MiB", "JSONL"),
         ("t.tsv", 'prompt\tn\n"say ""a"""\t1\n"b" c\t2\n', "line 3", "JSONL"),
+        ("t.csv", 'prompt,n\n"a", "1"\n', "line 2: the cell that begins with ' \"1", "quote the whole cell"),
+        ("t.csv", 'n,prompt\n1,a\n2,  "a ""b""" \n', "spaces stand before its quote mark", "JSONL"),
+        ("t.csv", '"prompt", "n"\n"a, b", 1\n', "line 1: the cell that begins with ' \"n", "JSONL"),
+        ("t.csv", 'prompt,n\ra,1\r"b" c,2\r', "line 3", "JSONL"),
         ("t.tsv", 'prompt\tn\n"b" c\t2\n' + "d\t1\n" * 300_000 + '"say ""a"""\t1\n', "line 300003", "JSONL"),
     ],
 )
@@ -84,6 +90,8 @@ def test_a_quote_mark_with_two_meanings_is_refused(
         ("t.csv", 'prompt,n\r\n"a, b\r\nc",1\r\n', ["a, b\r\nc"]),
         ("t.csv", 'sep=;\r\nprompt;n\r\n"a;b";1\r\n', ["a;b"]),
         ("t.csv", '\ufeff"prompt";n\r"a";1\r', ["a"]),
+        ("t.csv", 'prompt,n\n"he says, ""no""",1\n"a, ""b"", c",2\n', ['he says, "no"', 'a, "b", c']),
+        ("t.csv", 'prompt|n\n"a|b"|1\n', ["a|b"]),
         ("t.csv", 'prompt,n\n"' + '"",""' * 10_000 + '",1\nb,2\n', ['","' * 10_000, "b"]),
     ],
 )
@@ -103,6 +111,41 @@ def test_what_spreadsheets_leave_behind_is_left_out_or_reported_once(tmp_path: P
     assert read(tmp_path, "t.csv", late)[1] == ["column 3 is 'x', but the header has no name for its column"]
 
 
+def test_lines_above_the_header_are_not_taken_for_it(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "t.csv", "My prompts,,\nprompt,seed,style\na,1,x\n")
+    assert "no names for the columns 2 and 3" in error.problem and "must be the header" in error.fix
+    assert "must be the header" in refusal(tmp_path, "t.csv", "# by me\nprompt,seed\na,1\n").fix
+
+
+def read_files(folder: Path, *texts: str) -> tuple[list[dict[str, Any]], list[str]]:
+    for number, text in enumerate(texts):
+        (folder / f"{number}.csv").write_text(text)
+    table = open_table(str(folder))
+    batches = [batch for _, batch in table.batches()]
+    problems = [str(one) for batch in batches for some in odd_cells(batch).values() for one in some]
+    return [row for batch in batches for row in batch.select(table.schema.names).to_pylist()], problems
+
+
+def test_columns_without_a_name_may_differ_between_files(tmp_path: Path) -> None:
+    rows, problems = read_files(tmp_path, "prompt,\na,x\n", "prompt\nb\n", "prompt,,\nc,y,z\n")
+    assert [row[""] for row in rows] == ["x", None, "y"]
+    assert problems == ["column 3 is 'z', but the header has no name for its column"]
+
+
+def test_a_column_that_only_a_later_file_has_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"1.csv has the column 'x' twice"):
+        read_files(tmp_path, "prompt,x\na,1\n", "prompt,x,x\nb,2,3\n")
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
+def test_the_check_of_quote_marks_keeps_no_more_than_a_row(line_end: str) -> None:
+    row = f'a "b",{line_end}'.encode()
+    text = CsvText(io.BytesIO(b"prompt,n" + row[-len(line_end) :] + row * 400_000), ",", "t.csv")
+    while text.read(10_007):
+        assert len(text._check._rest) <= len(row)
+    assert text._check._line >= 400_001
+
+
 def test_a_message_names_the_line_below_a_line_that_names_the_separator(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("sep=;\nprompt;n\na;1\nb;2\n")
     assert open_table(str(tmp_path / "t.csv")).places([1]) == {1: "line 4"}
@@ -116,10 +159,22 @@ def test_a_message_names_the_line_below_a_line_that_names_the_separator(tmp_path
         '{\n "prompt": "a",\n "n": 1\n}\n{\n "prompt": "b]}",\n "n": 2\n}',
         '{"prompt": {"0": "a", "1": "b]}"}, "n": {"0": 1, "1": 2}}',
         '{"7": {"prompt": "a", "n": 1}, "9": {"prompt": "b]}", "n": 2}}',
+        '{"columns": ["prompt", "n"], "index": [0, 1], "data": [["a", 1], ["b]}", 2]]}',
+        '{"schema": {"fields": []}, "data": [{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]}',
+        '{"prompt": ["a", "b]}"], "n": [1, 2]}',
     ],
 )
 def test_json_that_is_one_value_is_read(text: str, tmp_path: Path) -> None:
     assert read(tmp_path, "t.json", text)[0] == [{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]
+
+
+def test_one_object_of_lists_of_numbers_is_one_row(tmp_path: Path) -> None:
+    assert read(tmp_path, "t.json", '{"sigmas": [1, 0.5]}')[0] == [{"sigmas": [1, 0.5]}]
+
+
+def test_an_object_of_objects_without_numbers_is_not_guessed_at(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "t.json", '{"prompt": {"r1": "a", "r2": "b"}, "n": {"r1": 1, "r2": 2}}')
+    assert "may be its columns or its rows" in error.problem and "array of objects" in error.fix
 
 
 def test_rows_of_an_array_have_lines(tmp_path: Path) -> None:

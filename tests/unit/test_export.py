@@ -325,6 +325,13 @@ def test_datasets_does_not_take_a_folder_for_another_of_its_name(tmp_path: Path)
         assert len(clips) == count
 
 
+def test_a_number_that_datasets_cannot_read_of_a_folder_is_refused(tmp_path: Path) -> None:
+    rendered(Store(str(tmp_path / "out")), 1, carried={"mine": pa.array([2**63], pa.uint64())})
+    with pytest.raises(JobError, match="'mine' holds 9223372036854775808"):
+        exported(tmp_path, "hf")
+    assert pq.read_table(exported(tmp_path, "parquet", "other"))["mine"].to_pylist() == [2**63]
+
+
 MAPS = pa.map_(pa.string(), pa.int64())
 ENTRIES = [{"key": "a", "value": 1}]
 
@@ -345,6 +352,7 @@ ENTRIES = [{"key": "a", "value": 1}]
         (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))), b"0" * 16),
         (pa.array([Decimal("1.5")]), Decimal("1.5")),
         (pa.array(["x"]).dictionary_encode(), "x"),
+        (pa.array([7], pa.uint64()), 7),
     ],
 )
 def test_datasets_opens_carried_columns_of_any_type(

@@ -45,6 +45,8 @@ def claimed_rows(job: Any) -> int:
         iter(ROWS),
         {"prompt": ["a fox", "a cat"], "seed": [1, 2]},
         pd.DataFrame(ROWS, index=[7, 8]),
+        pd.DataFrame(ROWS).set_index("prompt"),
+        pd.DataFrame(ROWS).set_index(["prompt", "seed"]),
         pa.Table.from_pylist(ROWS),
         pa.RecordBatch.from_pylist(ROWS),
         pa.Table.from_pylist(ROWS).to_reader(),
@@ -161,6 +163,7 @@ def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Pat
         ({1: ["fox"], "1": ["cat"]}, "the column '1' twice"),
         (pd.DataFrame([["fox", 1]], columns=["prompt", "prompt"]), "the column 'prompt' twice"),
         (pd.Series(["fox"]), "of type pandas.Series"),
+        (pa.chunked_array([["fox"]]), "of type ChunkedArray cannot be converted"),
         (pa.table([["fox"], [1]], names=["prompt", "prompt"]), "the column 'prompt' twice"),
     ],
 )

@@ -102,6 +102,18 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
     assert by_options.inputs.base == "pictures", "what is typed starts where it is typed"
 
 
+def test_a_file_that_is_not_there_is_looked_for_next_to_the_job(tmp_path: Path) -> None:
+    text = "output: out\nmodel: m\nloras: {a: x.safetensors, b: ../b/y.pt, c: org/name, d: ./z}\n"
+    loras = load_job(write(tmp_path, text)).loras
+    paths = {name: lora.path for name, lora in loras.items()}
+    assert paths == {
+        "a": f"{tmp_path}/x.safetensors",
+        "b": f"{tmp_path}/../b/y.pt",
+        "c": "org/name",
+        "d": f"{tmp_path}/z",
+    }
+
+
 def test_inputs_of_a_job_without_a_table_start_in_the_folder_of_its_file(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, "output: out\nmodel: m\nsweep: {seed: 0-3}\n"))
     assert base_of(job) == str(tmp_path)

@@ -21,6 +21,7 @@ from framefleet.plugins.export.choice import OpenFormat
 from tests.commands import command
 from tests.outputs import write_output
 from tests.rows import record
+from tests.small_output import rendered
 
 
 def _iceberg(place: Path) -> Any:
@@ -116,6 +117,23 @@ def test_what_a_table_cannot_be_is_refused(tmp_path: Path) -> None:
     deltalake.write_deltalake(str(tmp_path / "theirs"), pa.table({"a": [1]}))
     with pytest.raises(JobError, match="another export"):
         framefleet.export(str(output), str(tmp_path / "theirs"), format="delta")
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "column"),
+    [
+        ("delta", "mine", pa.array([1], pa.time64("us"))),
+        ("lance", "a.b", pa.array([1])),
+        ("iceberg", "mine", pa.array([1], pa.duration("s"))),
+    ],
+)
+def test_columns_that_a_format_does_not_have_are_not_tried_again(
+    format: OpenFormat, name: str, column: pa.Array, tmp_path: Path
+) -> None:
+    rendered(Store(str(tmp_path / "out")), 1, carried={name: column})
+    with pytest.raises(JobError, match=f"{format} cannot hold these records") as caught:
+        framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format=format)
+    assert "leave a column out" in caught.value.fix and "\n" not in caught.value.problem
 
 
 @pytest.mark.parametrize("format", READ)

@@ -79,6 +79,15 @@ def test_text_files_may_be_in_partitions(tmp_path: Path) -> None:
     assert [row["style"] for row in rows(tmp_path)] == ["ink", "oil"]
 
 
+def test_folders_between_those_of_columns_do_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "lr=1" / "t"
+    for place in ("style=ink/sub", "style=oil/batch/deep"):
+        (folder / place).mkdir(parents=True)
+        pq.write_table(pa.table({"prompt": ["a"]}), folder / place / "p.parquet")
+    wanted = [{"prompt": "a", "style": "ink"}, {"prompt": "a", "style": "oil"}]
+    assert rows(folder) == rows(f"{folder}/*/**/*.parquet") == wanted
+
+
 def test_files_in_folders_for_other_columns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "n=1").mkdir()
     for place in (tmp_path / "n=1" / "p.parquet", tmp_path / "q.parquet"):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.sources.headers import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,17 @@ def check_scales(where: str, unused: Iterable[str]) -> None:
             f"{listed(scales)}",
             "use the file with the plain weights (bf16 or fp16); `model.layerwise_casting: fp8_e4m3` keeps "
             "those of a model in fp8",
+        )
+
+
+def check_whole_numbers(where: str, tensors: Iterable[Tensor]) -> None:
+    """Raise ModelError for matrices of whole numbers, which libraries take for the weights themselves."""
+    packed = [t for t in tensors if t.dtype[:1] in "IU" and len(t.shape) > 1 and t.name.endswith(".weight")]
+    if packed:
+        raise ModelError(
+            f"{where} holds weights that are packed as whole numbers ({packed[0].dtype}), which are not "
+            f"unpacked: {listed(tensor.name for tensor in packed)}",
+            "use the file with the plain weights (bf16 or fp16), and quantise them by `model.quantization`",
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
@@ -28,6 +30,7 @@ _OTHER_HALVES = {
     "UMT5EncoderModel": re.compile(r"decoder\."),
 }
 _COUNTERS = "num_batches_tracked"  # of training, in norms that have it
+_OTHER_SHAPE = re.compile(r"because (\S+) expected shape torch\.Size\((.*?)\), but got torch\.Size\((.*?)\)")
 _FIX = (
     "fetch the model again; if weights without a place are meant to be left out, set "
     "`model.allow_unmatched_weights: true`"
@@ -62,18 +65,26 @@ def load_networks(
     Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
     diffusers and by transformers.
     """
+    from transformers import PreTrainedModel  # imported by whoever loads networks
+
     loaded: list[LoadedNetwork] = []
 
     def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
-        network, report = class_of(library, class_name).from_pretrained(
-            place / folder,
-            local_files_only=True,
-            output_loading_info=True,
-            use_safetensors=use_safetensors,
-            dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
-            **({"quantization_config": config} if config else {}),
-        )
+        found = class_of(library, class_name)
+        with _shapes_named(where / folder):
+            network, report = found.from_pretrained(
+                place / folder,
+                local_files_only=True,
+                output_loading_info=True,
+                use_safetensors=use_safetensors,
+                dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
+                # whose own error names none; they are in its report
+                **({"ignore_mismatched_sizes": True} if issubclass(found, PreTrainedModel) else {}),
+                **({"quantization_config": config} if config else {}),
+            )
+        for key, shape, expected in report.get("mismatched_keys", ()):
+            raise _other_shape(where / folder, key, [*shape], [*expected])
         loaded.append(
             LoadedNetwork(network=network, report=report, where=where / folder, is_packed=config is not None)
         )
@@ -88,6 +99,23 @@ def load_networks(
         for one in components
     }
     return networks, loaded
+
+
+@contextmanager
+def _shapes_named(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # diffusers has none of its own
+        if shapes := _OTHER_SHAPE.search(str(error)):
+            raise _other_shape(where, shapes[1], shapes[3], shapes[2]) from None
+        raise
+
+
+def _other_shape(where: Path, key: str, shape: Any, expected: Any) -> ModelError:
+    return ModelError(
+        f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}",
+        "its weights and its config are of different models: fetch both again",
+    )
 
 
 def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:

@@ -27,7 +27,7 @@ from framefleet.pipeline.model.sources.integrity import (
     parse_lock,
     read_lock,
 )
-from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales
+from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, check_whole_numbers
 from framefleet.pipeline.model.sources.selection import (
     SAFETENSORS,
     SHARDS,
@@ -183,6 +183,7 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
         if file.endswith(SAFETENSORS):
             tensors = check_file_size(folder / file)
             names[file] = [tensor.name for tensor in tensors]
+            check_whole_numbers(f"{folder / file}", tensors)
             if any(tensor.dtype.startswith("F8") for tensor in tensors):
                 check_scales(f"{folder / file}", names[file])
     for index in files:

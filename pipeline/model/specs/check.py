@@ -21,6 +21,7 @@ _NOT_FINITE = Refused(reason="it must be a finite number", fix="use a number in 
 # What spreadsheets of half of the world write, and what may be either: "5,5", "1.000,5", "1,000".
 _WITH_COMMA = re.compile(r"\s*[+-]?[0-9][0-9.,]*,[0-9]+\s*", re.ASCII)
 _ROUNDED = re.compile(r"\s*[+-]?[0-9.]+e[+-]?[0-9]+\s*", re.ASCII | re.IGNORECASE)
+_SURE_DIGITS = 18  # which every seed may have
 _MAX_DIGITS = 400  # of a text that is a number; Python refuses to read thousands
 _WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}
 _EXAMPLES: dict[ScalarKind, str] = {
@@ -47,11 +48,14 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 def check_seed(value: Any) -> int | Refused:
     if type(value) is int and 0 <= value <= MAX_SEED:
         return value  # at once: tables of millions have one in each row
-    if isinstance(value, str) and _ROUNDED.fullmatch(value):
-        return Refused(
-            reason="spreadsheets round what they write like that",
-            fix="format the column as a number without decimals, and write the seed's own digits",
-        )
+    if isinstance(value, str):
+        if value.isdecimal() and value.isascii() and len(value) <= _SURE_DIGITS:
+            return int(value)
+        if _ROUNDED.fullmatch(value):
+            return Refused(
+                reason="spreadsheets round what they write like that",
+                fix="format the column as a number without decimals, and write the seed's own digits",
+            )
     found = coerce(value, "int")
     if isinstance(found, Refused):
         return found

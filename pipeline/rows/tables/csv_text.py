@@ -21,6 +21,7 @@ _SAMPLE = 1 << 20  # bytes, by which separator, header and quoting are judged
 MAX_ROW = 1 << 20  # bytes; Arrow reads no longer rows
 _LINE_ENDS = b"\r\n"
 _SEP_LINE = re.compile(rb"sep=([^\r\n])\r?\n", re.IGNORECASE)  # how Excel learns the separator
+_LINE_END = re.compile(rb"[\r\n]")
 _SHOWN = 40  # bytes of a cell in a message
 
 
@@ -101,6 +102,7 @@ class _QuoteCheck:
         self._separator, self._num_columns = text.separator.encode("latin-1"), len(text.header)
         ends = re.escape(self._separator) + _LINE_ENDS
         self._quoted = re.compile(rb'(?:\A|(?<=[%b]))"((?:[^"]++|"")*+)("?)' % ends)
+        self._spaced = re.compile(rb'(?:\A|(?<=[%b])) +"(?:[^"\r\n]|"")*" *(?=[%b]|\Z)' % (ends, ends))
         self._ends = self._separator + _LINE_ENDS
         self._may_be_next = np.isin(np.arange(256), [*self._ends, ord('"')])  # to a mark, by byte
         self._rest, self._line = b"", 1 + text.num_hidden  # of an unfinished row, and where it begins
@@ -109,15 +111,15 @@ class _QuoteCheck:
         """part: what follows; nothing at the end of the file."""
         text = self._rest + part
         if b'"' not in text:
-            done = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+            done = _rows_end(text)
         elif self._is_quoted:
             plain_end = self._plain_end(text) if part else None
             done = self._checked(text, is_end=not part) if plain_end is None else plain_end
         else:
-            done = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+            done = _rows_end(text)
             if mixed := _DOUBLED.search(text, 0, done or len(text)):
                 raise self._refused(text, mixed.start(), "it doubles its quote marks, and others do not")
-        self._line += text.count(b"\n", 0, done)
+        self._line += _num_lines(text, done)
         self._rest = text[done:]
 
     def _plain_end(self, text: bytes) -> int | None:
@@ -139,8 +141,8 @@ class _QuoteCheck:
         """Return where the first row begins that is not finished."""
         row = end = 0
         for cell in self._quoted.finditer(text):
-            if (line := text.rfind(b"\n", end, cell.start())) >= 0:
-                row = line + 1
+            self._check_spaces(text, end, cell.start())
+            row = _rows_end(text, end, cell.start()) or row
             end = cell.end()
             follows = text[end : end + 1]
             if not (is_end or (cell[2] and follows)):  # its end is still to come
@@ -151,15 +153,21 @@ class _QuoteCheck:
                 raise self._refused(text, cell.start(), "its quote mark is never closed")
             if follows and follows not in self._ends:
                 raise self._refused(text, cell.start(), "text follows its closing quote mark", end)
-            if b"\n" in cell[1]:
-                last = text.find(b"\n", end)
-                if last < 0 and not is_end:
+            if _LINE_END.search(cell[1]):
+                last = _LINE_END.search(text, end)
+                if not last and not is_end:
                     return row
-                if self._are_rows(text[row : last if last >= 0 else len(text)]):
+                if self._are_rows(text[row : last.start() if last else len(text)]):
                     why = "it goes on in the next lines, each of which has the cells of a row"
                     raise self._refused(text, cell.start(), why)
-        line = text.rfind(b"\n", end)
-        return line + 1 if line >= 0 else row
+        rows_end = _rows_end(text, end)
+        self._check_spaces(text, end, len(text) if is_end else rows_end)
+        return rows_end or row
+
+    def _check_spaces(self, text: bytes, start: int, end: int) -> None:
+        """Raise for quote marks with spaces before them: some programs take these marks for text."""
+        if spaced := self._spaced.search(text, start, end):
+            raise self._refused(text, spaced.start(), "spaces stand before its quote mark")
 
     def _are_rows(self, lines: bytes) -> bool:
         """Tell whether each line would be a row of the table if quote marks were text."""
@@ -170,7 +178,7 @@ class _QuoteCheck:
         )
 
     def _refused(self, text: bytes, start: int, why: str, end: int = 0) -> TableError:
-        line = self._line + text.count(b"\n", 0, start)
+        line = self._line + _num_lines(text, start)
         cell = text[start : start + _SHOWN].splitlines()[0].decode("utf-8", "replace")
         is_escaped = end > 1 and text[end - 2 : end - 1] == b"\\"
         return TableError(
@@ -180,6 +188,17 @@ class _QuoteCheck:
             else 'if quote marks are text, quote the whole cell and write them twice, as """Stop"" it says"; '
             "or save the table as Parquet or JSONL",
         )
+
+
+def _rows_end(text: bytes, start: int = 0, end: int | None = None) -> int:
+    """Return where the last line ends, which some old programs end with a carriage return; 0 if none does."""
+    end = len(text) if end is None else end
+    # what follows a carriage return at the very end may be the other half of a line's end
+    return max(text.rfind(b"\n", start, end), text.rfind(b"\r", start, min(end, len(text) - 1))) + 1
+
+
+def _num_lines(text: bytes, end: int) -> int:
+    return text.count(b"\n", 0, end) + text.count(b"\r", 0, end) - text.count(b"\r\n", 0, end)
 
 
 class _Joined(io.RawIOBase):
@@ -209,4 +228,4 @@ def _separator(beginning: bytes, own: str) -> str:
     """Return what stands between the names of the header: spreadsheets of half of Europe write semicolons."""
     lines: Sequence[bytes] = beginning.lstrip(_LINE_ENDS).splitlines()
     header = lines[0].decode("utf-8", "replace") if lines else ""
-    return own if own in header else next((other for other in ";\t" if other in header), own)
+    return own if own in header else next((other for other in ";\t|" if other in header), own)

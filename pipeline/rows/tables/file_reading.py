@@ -254,7 +254,7 @@ def _fix(file: FileToRead) -> str:
     if file.format == "jsonl":
         return "write one JSON object in each line, or one array of objects"
     if file.format != "parquet":
-        return "quote cells that hold commas, quotes or line breaks"
+        return "quote cells that hold commas, quotes or line breaks; the first line must be the header"
     head = _beginning(file).strip()
     if head and head.decode("utf-8", "replace").split("\n")[0].isprintable():
         return "it is text: give it the ending of what it is, e.g. .csv or .jsonl"

@@ -131,17 +131,29 @@ def _check_length(text: bytes, line: int) -> None:
 
 
 def _rows_of_columns(line: int, text: bytes | JsonObject) -> list[JsonObject] | None:
-    """Return the rows of a file's only object, where it is a table of pandas: by column, or by row.
+    """Return the rows of a file's only object, where it is a table: as pandas writes it, or a dict of lists.
 
-    Its index, which numbers the rows, tells which.
+    Raises ValueError where it is one that can be read by column and by row.
     """
     values = _object(text, line) if isinstance(text, bytes) else text
     columns = [*values.values()]
+    match values:  # of `to_json(orient="split")` and `to_json(orient="table")`
+        case {"columns": [*names], "data": [*rows]} if all(isinstance(row, list) for row in rows):
+            return [dict(zip(names, row, strict=True)) for row in rows]
+        case {"schema": {}, "data": [*rows]} if all(isinstance(row, dict) for row in rows):
+            return rows
+    if columns and all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
+        has_texts = any(isinstance(cell, str) for column in columns for cell in column)  # as each prompt is
+        return (
+            [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)] if has_texts else None
+        )
     if not columns or not all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns):
         return None
-    if all(label.isdecimal() for label in columns[0]):
+    if all(label.isdecimal() for label in columns[0]):  # the index, which numbers the rows
         return [{name: column[label] for name, column in values.items()} for label in columns[0]]
-    return columns if all(label.isdecimal() for label in values) else None
+    if all(label.isdecimal() for label in values):
+        return columns
+    raise ValueError(f"line {line}: it is an object of objects, which may be its columns or its rows")
 
 
 def _object(text: bytes, line: int) -> JsonObject:

@@ -35,12 +35,12 @@ _LAKES = {
 }
 
 
-def with_partitions(sources: Sequence[TableFile]) -> tuple[TableFile, ...]:
+def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile, ...]:
     """Return the files, each with the values that the names of its folders hold. Raises TableError.
 
-    Arguments stay text, as in CSV.
+    root: the table's folder. Arguments stay text, as in CSV.
     """
-    texts = [_texts(source.path) for source in sources]
+    texts = [_texts(source.path, root) for source in sources]
     for source, own in zip(sources, texts, strict=True):
         if [*own] != [*texts[0]]:
             raise TableError(
@@ -60,18 +60,18 @@ def with_partitions(sources: Sequence[TableFile]) -> tuple[TableFile, ...]:
     )
 
 
-def _texts(path: str) -> dict[str, str | None]:
-    """Return the values by column, of the folders directly above a file."""
+def _texts(path: str, root: str) -> dict[str, str | None]:
+    """Return the values by column, of the folders between the table's and a file."""
+    folders = PurePosixPath(path.partition("?")[0]).parts[:-1]
     found: list[tuple[str, str | None]] = []
-    for folder in reversed(PurePosixPath(path.partition("?")[0]).parts[:-1]):
+    for folder in folders[len(PurePosixPath(root).parts) :]:
         name, equals, value = folder.partition("=")
-        if not (name and equals):
-            break
-        found.append((unquote(name), None if value == _NULL else unquote(value)))
+        if name and equals:
+            found.append((unquote(name), None if value == _NULL else unquote(value)))
     names = [name for name, _ in found]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise TableError(f"{path} has two folders for the column {doubled[0]!r}", "rename one of them")
-    return dict(reversed(found))
+    return dict(found)
 
 
 def _listed(texts: Mapping[str, Any]) -> str:

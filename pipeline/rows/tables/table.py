@@ -151,17 +151,16 @@ def open_table(
         )
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
-        paths = _paths(filesystem, path, shown)
+        paths, root = _paths(filesystem, path, shown)
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         patience = Patience(shown, outage_s)
-        sources = with_partitions(
-            [
-                TableFile(
-                    filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
-                )
-                for p in paths
-            ]
-        )
+        files = [
+            TableFile(
+                filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
+            )
+            for p in paths
+        ]
+        sources = with_partitions(files, root)
         schema, lengths = _one_schema(sources)
         own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
         own = [field for field in own if field.name not in schema.names]
@@ -181,17 +180,18 @@ def open_table(
     return table
 
 
-def _paths(filesystem: Any, path: str, location: str) -> list[str]:
-    """Return the table's files in sorted order."""
+def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
+    """Return the table's files in sorted order, and its folder."""
     if has_magic(path) and not filesystem.exists(path):
-        found = _visible(filesystem.glob(path), _stem(path))
-        check_lake(filesystem, _table_folder(_stem(path)), location)
+        found, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
+        check_lake(filesystem, root, location)
     elif _is_file(filesystem, path):
-        found = [path]
+        found, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
-            check_lake(filesystem, _table_folder(filesystem._parent(path)), location)
+            check_lake(filesystem, root, location)
     elif filesystem.isdir(path):
-        check_lake(filesystem, _table_folder(path), location)
+        root = _table_folder(path)
+        check_lake(filesystem, root, location)
         found = _visible(_below(filesystem, path, location), path)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
@@ -207,7 +207,7 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
         raise TableError(
             f"files of several formats in {location}: {both}", "give a glob, e.g. folder/*.parquet"
         )
-    return found
+    return found, root
 
 
 def _below(filesystem: Any, path: str, location: str) -> list[str]:

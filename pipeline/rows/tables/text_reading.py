@@ -85,7 +85,9 @@ class CsvRows:
     def __init__(
         self, text: CsvText, schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind], name: str
     ) -> None:
-        self._names = [_decoded(name) for name in text.header]
+        self._file, self._names = name, [_decoded(name) for name in text.header]
+        if twice := next((one for one in self._names if one and self._names.count(one) > 1), None):
+            raise TableError(f"{name} has the column {twice!r} twice", "rename one of them")
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
             raise TableError(
                 f"{name} has the columns {_listed(self._names)}, and the first file {_listed(schema.names)}",
@@ -101,11 +103,22 @@ class CsvRows:
 
     def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
         columns = self._first[0].columns if self._first else [pa.nulls(0, pa.string())] * len(self._names)
+        nameless = [
+            place
+            for place, (name, column) in enumerate(zip(self._names, columns, strict=True))
+            if not name and column.null_count < len(column)
+        ]
+        if len(nameless) > 1:
+            numbers = " and ".join(str(place + 1) for place in nameless[:2])
+            raise TableError(
+                f"{self._file}: the first line has no names for the columns {numbers}",
+                "the first line must be the header: delete what stands above it, or name these columns",
+            )
         return pa.schema(
             [
                 (name, pa.string() if name in arguments else type_of(column))
-                for name, column in zip(self._names, columns, strict=True)
-                if name or column.null_count < len(column)
+                for place, (name, column) in enumerate(zip(self._names, columns, strict=True))
+                if name or place in nameless
             ]
         )
 
@@ -114,7 +127,10 @@ class CsvRows:
         odd: OddCells = {}
         columns = []
         for field in self.schema:
-            texts = batch.column(self._names.index(field.name))
+            if field.name in self._names:
+                texts = batch.column(self._names.index(field.name))
+            else:  # the column without a name, which only other files have
+                texts = pa.nulls(len(batch), pa.string())
             column, misfits = typed_cells(texts, field.type)
             columns.append(column)
             for offset in misfits:
@@ -125,8 +141,10 @@ class CsvRows:
         return pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
 
     def _tell_of_nameless(self, batch: pa.RecordBatch, odd: OddCells) -> None:
+        is_carried = "" in self.schema.names  # the first of them
         for place, (name, texts) in enumerate(zip(self._names, batch.columns, strict=True)):
-            if not name and name not in self.schema.names and texts.null_count < len(texts):
+            is_read = name or (is_carried and place == self._names.index(""))
+            if not is_read and texts.null_count < len(texts):
                 for offset in pc.indices_nonzero(texts.is_valid()).to_pylist():
                     problem = Problem(f"column {place + 1}", _shown(texts[offset]), _NO_NAME)
                     odd.setdefault(offset, []).append(problem)
