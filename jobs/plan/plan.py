@@ -19,6 +19,7 @@ from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.plan.prediction import AuditPlan, Kinds, Prediction, Took, in_turn, plan_audits, predict
@@ -201,7 +202,7 @@ def _plan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
-        marks=resolved.media.marks.names(),
+        marks=step_labels(resolved.steps.values()),
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
