@@ -1,4 +1,4 @@
-"""From finished rows to parts: what this module has flushed is done, whatever happens next."""
+"""From finished rows to parts: what this module has flushed is committed, whatever happens next."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Committer:
             note_apart(self._setup.store, kind)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
-        """Note a row that is not tried again; return what is noted."""
+        """Note a row that is not tried again; return its record of the failure."""
         request, row_id = pending.request, row.row.row_id
         last = row.errors[-1][1] if row.errors else None
         failure = FailureRecord(
@@ -231,7 +231,7 @@ def _forget(store: Store, intents: list[str]) -> None:
 
 
 def _job_of(store: Store) -> str:
-    """Return what the output was claimed with, which each part repeats; "" where nobody claimed it."""
+    """Return the job.json that each part repeats; "" if there is none."""
     try:
         return store.read(CLAIM).decode("utf-8", "replace")
     except FileNotFoundError:

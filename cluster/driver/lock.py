@@ -62,7 +62,6 @@ class DriverLock:
 
     epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked: what
     others ask of this one, as of the last beat: STOP, PAUSE. num_tables: in tables/, where rows are added.
-    takes_tables: whether the driver looks there again before it ends: only then its file answers `add`.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class DriverLock:
         self.epoch = 0
         self.asked: frozenset[str] = frozenset()
         self.num_tables = 0
-        self.takes_tables = False
         self.lost = threading.Event()
         self._released = threading.Event()
         self._writing = threading.Lock()
@@ -121,7 +119,7 @@ class DriverLock:
         self.check()
 
     def _unfinished(self) -> set[int]:
-        """Return the epochs since the last driver that left nothing to be finished."""
+        """Return the epochs since the last driver that finished everything it began."""
         found = set[int]()
         for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
             held = read_holder(self._store, epoch)
@@ -148,7 +146,7 @@ class DriverLock:
         self.check_seen()
 
     def check_seen(self) -> None:
-        """Raise StoreError if it was seen that another driver has taken the output; asks nobody."""
+        """Raise StoreError if another driver was seen to have the output; asks the store nothing."""
         if self.lost.is_set():
             raise StoreError(
                 f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
@@ -168,22 +166,23 @@ class DriverLock:
         self._write()  # if that fails, the next beat says it
 
     def tell(self, progress: Progress) -> None:
-        """Have the next beat say how far the job is; asks and waits for nobody."""
+        """Have the next beat write the job's progress; returns at once."""
         self._told = told_of(progress, self._told_before)
 
     def tell_more(self) -> None:
-        """Add what is reported from now on, of other rows, to what was reported so far."""
+        """Add progress that is reported from now on, about other rows, to what was reported so far."""
         self._told_before = self._told
 
-    def promise(self, tables: Iterable[str]) -> bool:
-        """Say in this driver's file, from its next write on, that it renders these; return if any is new.
+    def promise(self, tables: Iterable[str]) -> None:
+        """Say in this driver's file that it renders these, to whoever added them and waits for an answer.
 
-        tables: files of added rows, for whoever added them and waits for an answer.
+        tables: files of added rows, which were read.
         """
         with self._writing:
             before = self._ours.tables
             self._ours = replace(self._ours, tables=tuple(sorted({*before, *tables})))
-            return self._ours.tables != before
+        if self._ours.tables != before:
+            self._write()
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -197,7 +196,7 @@ class DriverLock:
             self._store.write(self._path, self._ours.to_bytes())
 
     def _take_next(self) -> bool:
-        """Wait until the newest driver is gone, and try to be the next; tell whether that worked."""
+        """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
         # Where somebody has cleared drivers/, parts still tell how far epochs went.
         newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
         self._wait_until_abandoned(epoch_path(newest))
@@ -220,7 +219,7 @@ class DriverLock:
             raise self._refusal(holder)
 
     def _watch(self, path: str, held: bytes) -> None:
-        """Return when a counter has stood still for long enough, or its driver says that it ended."""
+        """Return when a counter has not moved for long enough, or its driver says that it ended."""
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
             self._store.url_of(path),
@@ -244,7 +243,7 @@ class DriverLock:
         )
 
     def _beat(self) -> None:
-        """Raise the counter until released, and see who asks for what; end when another has the output."""
+        """Raise the counter until released, and read requests; end when another driver has the output."""
         while not self._released.wait(self._beat_s):
             try:
                 if not self.still_ours():
@@ -253,11 +252,7 @@ class DriverLock:
                 self._write(beat=self._ours.beat + 1)
                 there = set(self._store.list(DRIVERS))
                 self.asked = frozenset(one for one in ASKED if request_path(self.epoch, one) in there)
-                tables = self._store.list(TABLES)
-                self.num_tables = len(tables)
-                # In this order: what is listed here, the driver's last look after it turned this off sees.
-                if self.takes_tables and self.promise(tables):
-                    self._write()
+                self.num_tables = len(self._store.list(TABLES))
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
 

@@ -74,7 +74,7 @@ class Tally:
         return self._total - self._done - self._failed
 
     def pause(self, since: str, *, now: float) -> None:
-        """Nothing is rendered from now on, and this time does not count. since: for people."""
+        """Nothing is rendered from now on, and this time is not counted. since: for people."""
         self._paused_since, self._paused_at = since, now
 
     def resume(self, *, now: float) -> None:
@@ -82,11 +82,11 @@ class Tally:
         self._paused_since = ""
 
     def _worked_until(self, now: float) -> float:
-        """Return a clock that stands while the job is paused."""
+        """Return a clock that stops while the job is paused."""
         return (self._paused_at if self.is_paused else now) - self._paused_s
 
     def starting(self, doing: str) -> None:
-        """A worker is on its way, and this takes its time."""
+        """A worker is on its way. doing: what takes its time."""
         self._waiting_for = doing
 
     def joined(self, worker: str, node: str, model: str = "") -> None:
@@ -138,11 +138,11 @@ class Tally:
         seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:
-        """A row left the worker's hands."""
+        """The worker has handed back a row."""
         self._seats[worker].in_hand -= 1
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
-        """Rows that were done are to be rendered again, over their clips of this many bytes.
+        """Rows that were done are rendered again, over their clips of this many bytes.
 
         num_before: of these, those that were done before this run.
         """
@@ -164,11 +164,11 @@ class Tally:
         self._last_failure = message
 
     def unused(self, places: tuple[str, ...]) -> None:
-        """These workers and machines are used no longer, as of now; each with its reason."""
+        """These workers and machines are no longer used; each with its reason."""
         self._unused = places
 
     def left(self, worker: str, how: str) -> None:
-        """A worker is there no longer. how: of `GONE`."""
+        """A worker is gone. how: of `GONE`."""
         seat = self._here.pop(worker, None)
         if seat is None:  # it never joined, or has left
             return

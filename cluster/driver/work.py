@@ -21,57 +21,51 @@ from framefleet.pipeline.rows.tables.table_rows import ModelRows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """Rows that were added to the table, which the index has by now.
+    """Rows that were added to the table, and are in the index now.
 
-    table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups: of
-    the workers of all lanes by now.
+    table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups,
+    largest, row_work: of all lanes by now, as of `Work`.
     """
 
     table: RowSource
     setups: Mapping[LaneKey, WorkerSetup]
     num_new: int
     num_done: int
+    largest: Mapping[LaneKey, Request]
+    row_work: Mapping[LaneKey, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A job, resolved and checked: all that the driver needs.
+    """A job, resolved and checked: all that the driver needs."""
 
-    setups: of the workers of each lane. num_encoders: of workers that only encode, whose setup is that of
-    ENCODER_POOL, the last. order: of rows, as
-    the job says it. rows: reads the table's rows. index: every valid one, with those
-    that have a record marked done. run: names the parts of this run; never used before. adoption: clips
-    that earlier runs left. spent: by earlier runs; model_time: of these, where it limits audits.
-    gpus_per_worker: that money is counted by. elastic:
-    None where the number of workers does not follow the rows left. largest: the row that takes most memory,
-    and row_work: what a row is expected to take, in a unit that lanes share; both of each lane.
-    device_name: of the GPU, or of the processor, that all workers must have; "": the first's; None: any.
-    more: takes rows that were added to the table since, into the index; None where there are none.
-    """
-
-    setups: Mapping[LaneKey, WorkerSetup]
+    setups: Mapping[LaneKey, WorkerSetup]  # of the workers of each lane; the last may be ENCODER_POOL's
     faults: FaultPolicy
-    order: str
+    order: str  # of rows, as the job says it
     table: RowSource
-    rows: ModelRows
-    index: RowIndex
-    run: str
+    rows: ModelRows  # reads the table's rows
+    index: RowIndex  # every valid row; those that have a record are marked done
+    run: str  # names the parts of this run; never used before
     lock: DriverLock
-    adoption: Adoption = field(default_factory=Adoption)
+    adoption: Adoption = field(default_factory=Adoption)  # clips that earlier runs left
     budget: JobBudget = field(default_factory=JobBudget)
-    spent: Spent = field(default_factory=Spent)
-    model_time: ComputeTime = field(default_factory=ComputeTime)
-    gpus_per_worker: float = 1.0
-    num_encoders: int = 0
-    elastic: ElasticWorkers | None = None
+    spent: Spent = field(default_factory=Spent)  # by earlier runs
+    model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
+    gpus_per_worker: float = 1.0  # by which money is counted
+    num_encoders: int = 0  # workers that only encode text, with the setup of ENCODER_POOL
+    elastic: ElasticWorkers | None = None  # None if the number of workers does not follow the rows left
+    # By lane: the row that takes most memory.
     largest: Mapping[LaneKey, Request] = field(default_factory=dict)
+    # By lane: what a row is expected to take, in a unit that lanes share.
     row_work: Mapping[LaneKey, float] = field(default_factory=dict)
+    # GPU or processor that all workers must have; "": that of the first worker; None: any.
     device_name: str | None = None
+    # Takes rows that were added to the table since, into the index; None if there are none.
     more: Callable[[], Added | None] = lambda: None
 
     @property
     def setup(self) -> WorkerSetup:
-        """That of the first lane: store, batching, audits and steps are those of all."""
+        """The setup of the first lane: store, batching, audits and steps are the same for all."""
         return next(iter(self.setups.values()))
 
     def cost(self, spent: Spent) -> float | None:
@@ -79,5 +73,5 @@ class Work:
         return self.budget.cost(self.spent + spent, gpus_per_worker=self.gpus_per_worker)
 
     def over_budget(self, spent: Spent) -> str | None:
-        """Return what is said where the budget is spent; None while some is left. spent: by this run."""
+        """Return the message if the budget is spent, else None. spent: by this run."""
         return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)

@@ -51,7 +51,7 @@ class Everywhere:
         return {name: _answer(ref, name, timeout_s, is_done=ref in done) for name, ref in calls.items()}
 
     def meet(self, *, timeout_s: float) -> dict[str, Any]:
-        """Have each machine connect to Ray on all others and to a free port of this process."""
+        """Let each machine connect to Ray on all others, and to a free port of this process."""
         with socket.create_server((get_node_ip_address(), 0)) as here:
             places = {machine.name: (machine.address, machine.port) for machine in self.machines}
             places["the driver's machine, a free port"] = here.getsockname()[:2]

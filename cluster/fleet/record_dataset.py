@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 
 def record_dataset(store: Store, schema: pa.Schema, where: str | None) -> ray.data.Dataset:
-    """Return the records that there are now, in the order in which they were committed.
+    """Return the records that exist now, in the order in which they were committed.
 
     schema: the columns. where: a condition in SQL; None: all records.
     """
@@ -34,7 +34,7 @@ class _Records(Datasource):
         self._doubled = doubled_rows(store, self._parts)
 
     def estimate_inmemory_data_size(self) -> None:
-        """Nobody knows before parts are read."""
+        """Return None: the size is unknown before parts are read."""
 
     def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
         size = max(1, -(-len(self._parts) // max(1, parallelism)))

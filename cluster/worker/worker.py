@@ -296,13 +296,14 @@ class Worker:
 
         for outcome in outcomes:
             self._checkpointer.ended(outcome.row_id)
+            is_later = outcome.row_id in self._later
+            self._later.discard(outcome.row_id)
             with self._news:
                 self._rendering.discard(outcome.row_id)
             if self._setup.stage == "encode" and _has_encoded(outcome):
                 renderer.when_written(partial(self._report_encoded, outcome.row_id))
             elif isinstance(outcome, Clip):
-                if outcome.row_id in self._later:
-                    self._later.discard(outcome.row_id)
+                if is_later:
                     outcome = replace(outcome, was_batched=True)
                 attempt = self._attempts[outcome.row_id]
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
@@ -326,22 +327,20 @@ class Worker:
 
         Return whether to go on.
         """
-        with self._news:
-            while not self._is_drained:
-                self._drop(renderer)
-                if self._updates != renderer.model.updates and not renderer.num_active:
+        while True:
+            self._drop(renderer)
+            with self._news:
+                if self._is_drained or (self._updates != renderer.model.updates and not renderer.num_active):
                     return False
                 taken = self._inbox.take(renderer.room)
+                self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
+                self._rendering |= {row.assignment.row_id for row in taken}
                 if taken or renderer.has_rows:
                     break
                 with renderer.clock.spending("inputs" if self._inbox else "rows"):
                     has_news = self._news.wait(timeout=_IDLE_S if renderer.num_active else None)
                 if not has_news and renderer.num_active:
                     break
-            else:
-                return False
-            self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
-            self._rendering |= {row.assignment.row_id for row in taken}
         if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
             renderer.rehearse(largest)
         self._has_rehearsed |= bool(taken)
@@ -351,12 +350,16 @@ class Worker:
 
     def _drop(self, renderer: Renderer) -> None:
         """Leave rows that ended elsewhere; clips that writers have are stored, and nobody counts them."""
-        for row_id in self._dropped & self._rendering:
-            renderer.drop(row_id)
+        with self._news:
+            dropped = self._dropped & self._rendering
+            self._dropped.clear()
+        for row_id in dropped:
+            renderer.drop(row_id)  # waits for what it does on a thread of its own; the driver must not
             self._checkpointer.ended(row_id)
-            self._rendering.discard(row_id)
-            del self._attempts[row_id]
-        self._dropped.clear()
+            self._later.discard(row_id)
+            with self._news:
+                self._rendering.discard(row_id)
+                del self._attempts[row_id]
 
     def _submit(self, row: Arrived, renderer: Renderer) -> None:
         assignment = row.assignment

@@ -24,6 +24,13 @@ echo RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=150 >>"$folder/env"
 [ ! -r "$secrets" ] || cat "$secrets" >>"$folder/env"
 # Ray lets every user write in its folder, so the one above it is closed, and nobody else can have made it before.
 echo 'RAY_TMPDIR=${RAY_TMPDIR:-/tmp}/'"$run" >>"$folder/env"
+dir=$(. "$folder/env" && echo "$RAY_TMPDIR")
+# The path of a socket has at most 107 bytes, and Ray's names below its folder take the rest.
+[ ${#dir} -le 35 ] || {
+    echo "error: $dir is too long for Ray's sockets: set RAY_TMPDIR to at most 20 characters, e.g. /tmp" >&2
+    rm -rf "$folder"
+    exit 2
+}
 
 # Ray runs as long as this script, below a shell whose number is noted. `ray stop` would end every Ray of a machine.
 start='umask 077; ulimit -n 65536 2>/dev/null; set -a; . "$0"; rm -f "$0"; echo $$ >"$0.pid"; echo "$RAY_TMPDIR" >"$0.dir"

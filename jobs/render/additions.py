@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
-from framefleet.jobs.render.lanes import check_lanes, lanes_of, setup_of
+from framefleet.jobs.render.lanes import check_lanes, lanes_of, largest_rows, row_works, setup_of
 from framefleet.jobs.render.recalled_survey import remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
 from framefleet.jobs.render.row_parts import write_rows
@@ -34,6 +34,7 @@ class Additions:
         self._table = resolved.table if isinstance(resolved.table, Table) else None
         sources = self._table.sources if self._table else ()
         self._seen = {PurePosixPath(source.path).name for source in sources}
+        lock.promise(path for path in added_in(resolved.store) if PurePosixPath(path).name in self._seen)
 
     def take(self) -> Added | None:
         """Take the rows of the oldest file that is new; None where there is none.
@@ -78,6 +79,8 @@ class Additions:
             setups={lane: setup_of(resolved, lane) for lane in lanes_of(resolved, index)},
             num_new=index.render_added(first),
             num_done=num_done,
+            largest=largest_rows(resolved, self._survey, index),
+            row_work=row_works(resolved, self._survey, index),
         )
 
     def _mark_done(self, first: int) -> int:

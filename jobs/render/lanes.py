@@ -12,8 +12,10 @@ from framefleet.cluster.driver.encoding import ENCODER_POOL, encoding_setup
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -44,6 +46,25 @@ def check_lanes(job: Job, lanes: Collection[LaneKey]) -> None:
             f"fleet.encoders: the rows name several recipes, which share no process: {names}",
             "leave it out, or render the rows of each in a job of its own",
         )
+
+
+def largest_rows(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> dict[LaneKey, Request]:
+    """Return of each lane of the table's rows the row that takes most memory."""
+    largest = {}
+    for lane in index.lanes:
+        model = resolved.models[lane.model]
+        row = survey.largest(model.spec.preset, model.settings.options, model=lane.model, lane=lane)
+        if row is not None:
+            largest[lane] = row
+    return largest
+
+
+def row_works(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> dict[LaneKey, float]:
+    """Return what a row of each lane is expected to take, in a unit that lanes share."""
+    return {
+        lane: survey.mean_work(lane) * resolved.models[lane.model].weights.stored_bytes(but="text_encoder")
+        for lane in index.lanes
+    }
 
 
 def setups_of(resolved: ResolvedJob, lanes: Iterable[LaneKey]) -> dict[LaneKey, WorkerSetup]:

@@ -27,7 +27,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.lanes import lanes_named, lanes_of, setups_of
+from framefleet.jobs.render.lanes import lanes_named, lanes_of, largest_rows, row_works, setups_of
 from framefleet.jobs.render.on_end import report_end
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
@@ -175,20 +175,14 @@ def render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
-        models = {lane: resolved.models[lane.model] for lane in index.lanes}
-        largest = {
-            lane: row
-            for lane, model in models.items()
-            if (row := survey.largest(model.spec.preset, model.settings.options, model=lane.model, lane=lane))
-        }
-        row_work = {
-            lane: survey.mean_work(lane) * model.weights.stored_bytes(but="text_encoder")
-            for lane, model in models.items()
-        }
-        work = replace(work, spent=work.spent + elsewhere, largest=largest, row_work=row_work)
+        work = replace(
+            work,
+            spent=work.spent + elsewhere,
+            largest=largest_rows(resolved, survey, index),
+            row_work=row_works(resolved, survey, index),
+        )
         if index.is_whole:
             work = replace(work, more=Additions(resolved, survey, index, lock).take)
-            lock.takes_tables = True
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:

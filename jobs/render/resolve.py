@@ -67,15 +67,11 @@ class ResolvedModel(OpenedModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedJob:
-    """A job whose parts were found to fit each other.
-
-    steps: of clips, by section. models: by name; the only one has none. recipes: by name; grows as rows name
-    others.
-    """
+    """A job whose parts were found to fit each other."""
 
     job: Job
-    models: Mapping[str, ResolvedModel]
-    recipes: dict[str, Recipe]
+    models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
+    recipes: dict[str, Recipe]  # by name; grows as rows name others
     second_models: Mapping[str, SecondModel]
     table: RowSource
     rows: ModelRows
@@ -85,7 +81,7 @@ class ResolvedJob:
     store: Store
     inputs: Inputs
     finder: InputIndex
-    steps: Mapping[str, ClipStep]
+    steps: Mapping[str, ClipStep]  # of clips, by section
 
     @property
     def first(self) -> ResolvedModel:

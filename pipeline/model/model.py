@@ -31,27 +31,20 @@ LEFT_OUT: Mapping[Stage, tuple[str, ...]] = {"whole": (), "encode": DENOISERS, "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """What a job says about its model.
+    """What a job says about its model."""
 
-    path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
-    revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
-    dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
-    license: what records call it; None: as its card or its preset has it.
-    threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
-    ip_adapter: whose image every row gives. options: see `Options`.
-    """
-
-    path: str
-    revision: str | None = None
-    lock: str | None = None
+    path: str  # a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`
+    revision: str | None = None  # of a hub model
+    lock: str | None = None  # a lock file, if not the model's own
     allow_pickle: bool = False
-    license: str | None = None
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    dtype: DType = "auto"
-    device: str = "auto"
-    threads: int = 1
+    license: str | None = None  # what records call it; None: as its card or its preset has it
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # to open a URL
+    dtype: DType = "auto"  # of all components, or of each; see `dtypes`
+    device: str = "auto"  # auto is the GPU if there is one
+    threads: int = 1  # of torch, on the CPU
+    # That rows may name; which ones a row uses is among its arguments.
     loras: Mapping[str, Lora] = field(default_factory=dict)
-    ip_adapter: IpAdapter | None = None
+    ip_adapter: IpAdapter | None = None  # whose image every row gives
     options: Options = field(default_factory=Options)
 
     @property
@@ -68,22 +61,17 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A loaded pipeline, and what identifies it.
-
-    digest: of all files loaded; digests: of each. environment: see `environment`. attention: where a job
-    asks for a backend. updates: of weights that it no longer has from its files; the digest counts them.
-    stage: what it is loaded for.
-    """
+    """A loaded pipeline, and what identifies it."""
 
     settings: ModelSettings
     pipe: Any
     spec: PipelineSpec
-    digests: Mapping[str, str]
-    digest: str
+    digests: Mapping[str, str]  # of each file that was loaded
+    digest: str  # of all these files; counts `updates` too
     environment: Mapping[str, Any]
-    attention: Attention | None = None
-    updates: tuple[WeightUpdate, ...] = ()
-    stage: Stage = "whole"
+    attention: Attention | None = None  # if a job asks for a backend
+    updates: tuple[WeightUpdate, ...] = ()  # of weights that it no longer has from its files
+    stage: Stage = "whole"  # what it is loaded for
 
     def __repr__(self) -> str:
         settings = self.settings

@@ -4,7 +4,8 @@
     stars.jsonl            all of them together, for people and other programs; made again after every change
 
 No server writes another's file, so that none loses a change, whatever the store can do. Readers merge the
-files: of a clip the newest line counts. What earlier versions or people wrote is in stars.jsonl alone.
+files: of a clip the newest line counts. What earlier versions or people wrote is in stars.jsonl alone; a
+line of theirs may have a row_id and no stars.
 """
 
 from __future__ import annotations
@@ -41,13 +42,18 @@ class KeptPick(PickChange):
 
     at: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def is_pick(self) -> bool:
+        """Whether the clip is chosen; else its pick was taken back."""
+        return bool(self.stars or self.note) or "stars" not in self.model_fields_set
+
 
 _KEPT = TypeAdapter(KeptPick)
 
 
 def read_picks(store: Store) -> dict[str, KeptPick]:
     """Return the picks of an output by row_id. Raises JobError for a line that is none."""
-    return {row_id: pick for row_id, pick in _merged(store).items() if pick.stars or pick.note}
+    return {row_id: pick for row_id, pick in _merged(store).items() if pick.is_pick}
 
 
 def gathered_picks(store: Store) -> bytes:
@@ -87,7 +93,7 @@ class PickKeeper:
         """Do what `read_picks` does."""
         found = _merged(self._store)
         self._seen = {row_id: pick.at for row_id, pick in found.items()}
-        return {row_id: pick for row_id, pick in found.items() if pick.stars or pick.note}
+        return {row_id: pick for row_id, pick in found.items() if pick.is_pick}
 
     def change(self, pick: PickChange) -> None:
         """Keep what is said of one clip, in place of what was; nothing of one without stars and note."""
@@ -111,4 +117,4 @@ class PickKeeper:
 
 
 def _lines(picks: Iterable[KeptPick]) -> bytes:
-    return "".join(f"{json.dumps(pick.model_dump())}\n" for pick in picks).encode()
+    return "".join(f"{json.dumps(pick.model_dump(exclude_unset=True))}\n" for pick in picks).encode()

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Rehearsal:
-    """Of one model. render: makes the plain call of a row."""
+    """Rehearsals of one model. render: makes the plain call of a row."""
 
     def __init__(self, model: Model, places: Places | None, render: Callable[[RenderRow], RowTask]) -> None:
         self._model, self._places, self._render = model, places, render
@@ -41,7 +41,7 @@ class Rehearsal:
         self._too_large: str | None = None  # the shape that did not fit
 
     def make(self, row: RenderRow) -> None:
-        """Find out what a row of one step takes here, unless that is known."""
+        """Measure what a row of one step takes here, unless that is known."""
         environment = self._model.environment
         machine = f"{environment['gpu']}, torch {environment['torch']}"
         name = memory_name(self._model.digest, self._model.settings, row.request)

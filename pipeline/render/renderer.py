@@ -391,7 +391,7 @@ class Renderer:
             if self._at_home is None:
                 self._at_home = ExitStack()
                 self._at_home.enter_context(networks_at_home())
-            thread = RowThread(call, around=self._as_here)
+            thread = RowThread(call, around=self._as_here, news=self._batcher.news)
         task = RowTask(
             call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
         )

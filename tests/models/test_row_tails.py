@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,8 @@ def slow(pipe: Any, request: Request) -> Any:
     frames = _rendered(pipe, request)
     if request.seed == 1:
         assert HELD.wait(60)
+    if request.seed == 3:
+        time.sleep(0.3)  # so that it ends while nothing is left but to wait
     return frames
 
 
@@ -160,6 +163,18 @@ def test_the_next_row_denoises_while_one_looks_and_clips_come_as_they_end() -> N
         if len(seeds) == 2:
             HELD.set()
     assert seeds[:2] == [0, 2] and sorted(seeds) == [0, 1, 2, 3]
+
+
+def test_of_two_rows_that_look_the_one_that_ends_first_comes_first() -> None:
+    HELD.clear()
+    threading.Timer(20, HELD.set).start()
+    seeds = []
+    for outcome in _renderer().render(_rows("slow")):
+        seeds.append(outcome.request.seed)
+        if len(seeds) == 3:
+            assert not HELD.is_set()
+            HELD.set()
+    assert seeds == [0, 2, 3, 1]
 
 
 def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten() -> None:

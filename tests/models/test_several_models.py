@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.recalled_survey import recall_survey
 from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.rows.lane_key import LaneKey
@@ -167,6 +171,22 @@ def test_rows_that_are_added_while_it_runs_go_to_their_models(tmp_path: Path) ->
     assert (summary.done, summary.failed) == (6, 0)
     records = sorted(records_of(tmp_path / "out"), key=lambda record: record["row_indices"])
     assert [record["model_name"] for record in records] == [*MODELS] * 3
+
+
+def test_lanes_whose_rows_are_added_are_weighed_as_those_of_the_table(tmp_path: Path) -> None:
+    rows = two_model_rows(2)
+    values = two_models(tmp_path, rows[:1])
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+        survey = survey_rows(resolved, index, Callback())
+        with DriverLock(resolved.store) as lock:
+            claim(resolved)
+            write_rows(resolved, index, lock)
+            additions = Additions(resolved, survey, index, lock)
+            framefleet.add(values, rows[1:], wait_s=0)
+            added = additions.take()
+    assert added and added.num_new == 1
+    assert set(added.largest) == set(added.row_work) == set(map(LaneKey, MODELS))
+    assert all(work > 1 for work in added.row_work.values())
 
 
 def test_a_table_that_was_checked_before_is_not_checked_again(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.recalled_survey import recall_survey
@@ -67,7 +68,6 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         write_rows(resolved, index, lock)
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         work = replace(work, more=Additions(resolved, survey, index, lock).take)
-        lock.takes_tables = True
 
         def then(what: Callable[[], None]) -> Callable[[], None]:
             def do() -> None:
@@ -206,6 +206,7 @@ def test_a_damaged_file_of_added_rows_does_not_end_a_run(
         summary = run(values, at={1: damage})
     assert summary and summary.done == 7
     assert "is not rendered by this run: " in caplog.text
+    assert not driver_of(Store(values["output"])).tables, "nobody is promised what cannot be read"
     with pytest.raises(FramefleetError, match="cannot be read"):
         run(values)
 

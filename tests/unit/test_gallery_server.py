@@ -178,6 +178,16 @@ def test_stars_of_earlier_versions_stay_and_can_be_changed(output: Store, served
     assert [row_id for row_id, _ in json.loads(ask(served, "picks")[1])] == [ROW]
 
 
+def test_clips_that_a_line_by_hand_names_without_stars_stay_chosen(
+    output: Store, served: GalleryServer
+) -> None:
+    output.write("stars.jsonl", b'{"row_id": "%032x"}\n' % 7)
+    for stars in (1, 2):
+        assert ask(served, "picks", {"row_id": ROW, "stars": stars})[0] == 200
+        found = picked(output.url_of("stars.jsonl"), {}) or {}
+        assert {row_id: pick.stars for row_id, pick in found.items()} == {f"{7:032x}": None, ROW: stars}
+
+
 def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:
     output.write("stars.jsonl", b"{")
     with pytest.raises(JobError, match=r"stars\.jsonl is not as framefleet wrote it"):

@@ -7,7 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.tables.index import MAX_LANES, RowCounts, RowIndex
 from framefleet.pipeline.rows.tables.row_ids import as_positions, to_ids
 
 
@@ -122,3 +124,11 @@ def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:
     index.render_again([name("b")])
     index.reopen()
     assert index.first_pending() == 1
+
+
+def test_rows_of_too_many_lanes_leave_nothing_behind(index: RowIndex) -> None:
+    before, lanes = index.counts(), [LaneKey(f"m{number}") for number in range(MAX_LANES + 1)]
+    rows = [(100 + at, f"{at:032x}") for at in range(len(lanes))]
+    with pytest.raises(TableError, match="more than 1,024"):
+        index.add(rows, lanes)
+    assert index.counts() == before and len(index.lanes) < 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -96,15 +98,32 @@ def started(template: str, tmp: Path, place: Path, num_machines: int = 0) -> lis
     return (tmp / "notes").read_text().split() if (tmp / "notes").exists() else []
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """Yield a folder as /tmp is, whose path leaves room for Ray's sockets: pytest's own do not."""
+    with TemporaryDirectory(dir="/tmp", prefix="fr-") as made:
+        os.chmod(made, 0o1777)
+        yield Path(made)
+
+
 _STARTS = {"slurm_cluster.sbatch": 2, "ssh.sh": 2, "skypilot.yaml": 1}
 
 
 @pytest.mark.parametrize("template", _STARTS)
-def test_templates_start_ray_below_a_folder_that_is_closed(tmp_path: Path, template: str) -> None:
-    place = folder(tmp_path / "tmp", 0o1777)
+def test_templates_start_ray_below_a_folder_that_is_closed(
+    tmp_path: Path, short: Path, template: str
+) -> None:
     num_machines = _STARTS[template]
-    modes = started(template, tmp_path, place, num_machines)
+    modes = started(template, tmp_path, short, num_machines)
     assert len(modes) >= num_machines and {*modes} == {"700"}
+
+
+@pytest.mark.parametrize("template", ["slurm_cluster.sbatch", "ssh.sh"])
+def test_templates_refuse_a_folder_whose_path_is_too_long_for_sockets(
+    tmp_path: Path, short: Path, template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(template, tmp_path, folder(short / ("x" * 24), 0o700)) == []
+    assert "is too long for Ray's sockets" in capsys.readouterr().out
 
 
 @is_root
@@ -113,9 +132,9 @@ def test_templates_start_ray_below_a_folder_that_is_closed(tmp_path: Path, templ
 )
 @pytest.mark.parametrize("is_link", [False, True])
 def test_templates_start_no_ray_in_a_folder_that_a_stranger_made(
-    tmp_path: Path, template: str, name: str, is_link: bool
+    tmp_path: Path, short: Path, template: str, name: str, is_link: bool
 ) -> None:
-    place, mine = folder(tmp_path / "tmp", 0o1777), folder(tmp_path / "mine", 0o755)
+    place, mine = short, folder(tmp_path / "mine", 0o755)
     if is_link:
         (place / name).symlink_to(mine)
     else:

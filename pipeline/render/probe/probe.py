@@ -57,7 +57,7 @@ class Shapes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What was said against a row. is_limit: by the probe, which cannot tell; else by the pipeline."""
+    """An objection to a row. is_limit: the probe itself cannot tell; else the pipeline objects."""
 
     text: str
     is_limit: bool = False
@@ -65,7 +65,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """What came of it. refused: (problem, fix) of shapes that fail. unknown: why others cannot be probed."""
+    """The results. refused: (problem, fix) of shapes that fail. unknown: why others cannot be probed."""
 
     refused: tuple[tuple[str, str], ...]
     unknown: tuple[str, ...]
@@ -105,7 +105,7 @@ def _unknown(index: int, said: Said) -> str:
 
 
 def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str, str]:
-    """Return what is wrong with a row, where the same row with the model's own values is fine."""
+    """Return what is wrong with a row, if the same row with the model's own values is fine."""
     differing = {name: value for name, value in request.arguments.items() if value != own.arguments.get(name)}
     known = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
     others = [name for name in differing if name not in own.arguments]
@@ -140,7 +140,7 @@ def _decides(value: Any) -> bool:
 
 
 class _Prober:
-    """Asks the sandbox, which is started when it is needed, and again where a row ended it."""
+    """Asks the sandbox, which is started when it is needed, and again after a row ended it."""
 
     def __init__(self, folder: Path, files: list[str]) -> None:
         self._model = {"folder": str(folder), "files": files}
@@ -148,7 +148,7 @@ class _Prober:
         self._known: dict[str, Said | None] = {}
 
     def said(self, request: Request) -> Said | None:
-        """Return what is said against a row, or None."""
+        """Return the objection to a row, or None."""
         asked = canonical_json(self._model | {"request": _plain(request)})
         if asked not in self._known:
             self._known[asked] = self._ask(asked.encode())
@@ -183,7 +183,7 @@ def _plain(request: Request) -> Mapping[str, Any]:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request: null where the pipeline takes it, else what is said against it, and by whom."""
+    """Answer one request: null if the pipeline takes it, else the objection, and whose it is."""
     asked = json.loads(connection.recv_bytes())
     answer = None
     try:
@@ -220,7 +220,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
 
 @cache
 def _opened(folder: str, files: tuple[str, ...]) -> Any:
-    """Return the model's spec, its pipeline over hollow networks, and that itself."""
+    """Return the model's spec, copies of its pipeline over hollow networks, and that pipeline."""
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
     from framefleet.pipeline.model.sources.assembly import blank_pipeline
     from framefleet.pipeline.model.sources.components import components_in

@@ -105,7 +105,7 @@ def _all_nonzero() -> Any:
 
 
 class _NoValues(TorchFunctionMode):
-    """Answers no to a question about the values of a mask: libraries ask whether they can do without it."""
+    """Answers no to questions about the values of a mask: libraries ask whether they can do without it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         asks = func in (Tensor.__bool__, Tensor.item) and args[0].is_meta

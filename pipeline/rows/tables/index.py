@@ -79,7 +79,7 @@ class RowIndex:
     def add(self, rows: Iterable[tuple[int, str]], lanes: Sequence[LaneKey] = ()) -> None:
         """Take rows as (position in the table, row_id), in any order; a position only once.
 
-        lanes: of each row. Raises TableError where there are more than a fleet can serve.
+        lanes: of each row. Raises TableError where there are more than a fleet can serve, and takes none.
         """
         pairs = list(rows)
         self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]), lanes)
@@ -88,16 +88,16 @@ class RowIndex:
         """Take rows as `add` does, as arrays."""
         if not len(positions):
             return
+        if len(self._numbers.keys() | {*lanes}) > MAX_LANES:
+            raise TableError(
+                f"the table's rows name more than {MAX_LANES:,} models and recipes of your own",
+                "render them in several jobs: each loads the model anew",
+            )
         self._mark(positions, _THERE)
         self._ids.write(positions, ids)
         self._num_rows += len(positions)
         self._is_sorted = False
         numbers = [self._numbers.setdefault(lane, len(self._numbers)) for lane in lanes]
-        if len(self._numbers) > MAX_LANES:
-            raise TableError(
-                f"the table's rows name more than {MAX_LANES:,} models and recipes of your own",
-                "render them in several jobs: each loads the model anew",
-            )
         if len(self._numbers) > 1:
             if missing := len(self._marks) - len(self._lanes):
                 self._lanes = np.concatenate((self._lanes, np.zeros(missing, np.uint16)))

@@ -101,7 +101,8 @@ def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
 
 
 def _with_stars(tables: Iterator[pa.Table], store: Store) -> Iterator[pa.Table]:
-    stars = {row_id: pick.stars for row_id, pick in read_picks(store).items()}
+    picks = read_picks(store).items()
+    stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
     for table in tables:
         if _STARS not in table.column_names:
             given = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]

@@ -94,21 +94,17 @@ class Timeline:
 
 @dataclass(slots=True, kw_only=True)
 class WorkerTime:
-    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s: of text encoders.
-
-    write_s: background threads encoded and uploaded clips. seen_until: the end of its last clip of which
-    `busy_s` is estimated, in seconds since 1970.
-    """
+    """What one worker did."""
 
     name: str
     node: str
     rows: int = 0
-    busy_s: float = 0.0
+    busy_s: float = 0.0  # its model computed
     idle_s: float = 0.0
-    encode_s: float = 0.0
-    write_s: float = 0.0
-    seen_until: float = 0.0
-    idle: dict[str, float] = field(default_factory=dict)
+    encode_s: float = 0.0  # of text encoders
+    write_s: float = 0.0  # background threads encoded and uploaded clips
+    seen_until: float = 0.0  # end of its last clip of which `busy_s` is estimated, in seconds since 1970
+    idle: dict[str, float] = field(default_factory=dict)  # seconds by cause
 
 
 class Figures:

@@ -1,0 +1,38 @@
+"""Rows that wait to be judged: which failures of judges count, and when nobody will judge a row."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from framefleet.cluster.driver.feed import Pending
+from framefleet.cluster.driver.judging import Case, Docket
+from framefleet.cluster.worker.messages import StoredRow
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.lane_key import LaneKey
+from tests.rows import RECORD
+
+LANE = LaneKey("", "my:recipe")
+
+
+@pytest.fixture
+def docket() -> Docket:
+    request = Request(arguments={"prompt": "a"}, seed=1, recipe="my:recipe")
+    carried = pa.RecordBatch.from_pylist([{"tag": 1}])
+    pending = Pending(request=request, carried=carried, position=0, kind="k")
+    docket = Docket()
+    docket.add(LANE, Case(pending=pending, stored=StoredRow(record=RECORD), worker="w"))
+    return docket
+
+
+def test_judges_that_fail_are_counted_and_those_that_leave_are_not(docket: Docket) -> None:
+    for number in range(10):
+        assert docket.take(LANE, f"leaves-{number}")
+        docket.left(f"leaves-{number}")
+        assert docket.num_waiting(LANE) == 1
+    for number in range(3):
+        assert docket.take(LANE, f"fails-{number}")
+        assert docket.failed(f"fails-{number}") is None
+    assert docket.take(LANE, "last")
+    assert (case := docket.failed("last")) and case.row_id == RECORD.row_id
+    assert not docket.num_waiting(LANE)
