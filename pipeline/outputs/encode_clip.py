@@ -19,7 +19,7 @@ import numpy as np
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.media.clip_names import (
@@ -131,7 +131,7 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
         marked_audio_sha256=None if sound is None or sound is audio else audio_sha256(sound),
     )
     return EncodedClip(
-        suffix=media.suffix,
+        suffix=suffix_of(media, steps),
         content=content,
         record=record,
         extras=extras,
