@@ -12,16 +12,26 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from framefleet.pipeline.errors import PluginError
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import TableJob
+    from rich.table import Table
+
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
+    from framefleet.jobs.plan.plan import Probed
+    from framefleet.jobs.render.resolve import ResolvedJob
+    from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.families.family import Family
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.outputs.clip_step import ClipStep
     from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.pipeline.render.input_shapes import Shapes
+    from framefleet.pipeline.rows.tables.index import RowIndex
 
 Command: TypeAlias = Callable[..., None]
 Place: TypeAlias = str  # "module:name", imported when it is needed
@@ -30,6 +40,10 @@ Place: TypeAlias = str  # "module:name", imported when it is needed
 class Listener:
     """Follows the rendering of one output. A plugin overrides what it needs; nothing in it may raise."""
 
+    def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
+        """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
+        return nullcontext(lambda summary: None)
+
     def rendering(self, store: Store) -> AbstractContextManager[None]:
         """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
         return nullcontext()
@@ -37,6 +51,31 @@ class Listener:
     def ending_lines(self, store: Store) -> Sequence[str]:
         """Return what `framefleet render` prints about the plugin's files when the job has ended."""
         return ()
+
+
+class Shown(Protocol):
+    """A dataclass, which `framefleet plan --json` prints, and what `framefleet plan` prints of it."""
+
+    def shown(self) -> Iterable[str | Table]: ...
+
+
+class Planner:
+    """Looks closer at a job that is planned. A plugin overrides what it needs."""
+
+    def call_pipeline(
+        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]
+    ) -> Probed | None:
+        """For `--hollow`: return what a pipeline says to rows. folder: has the model's configs, `files`."""
+        return None
+
+    def predict(
+        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
+    ) -> Shown | None:
+        """For `--probe`: return what the rows of `index` that are left take.
+
+        price: of one GPU for one hour. num_audits: rows that are expected to be rendered twice.
+        """
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +103,18 @@ class Plugin:
     clip_steps: Mapping[str, Place] = field(default_factory=dict)
     # Subclasses of Listener.
     listeners: Sequence[Place] = ()
+    # Subclasses of Planner.
+    planners: Sequence[Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[Place] = ()
 
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
-_OURS = ("train", "demo", "pages", "export", "doctor", "ports", "scores", "marks")
+_OURS = (
+    *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("marks", "forecast", "rollouts", "compact", "notify"),
+)
 
 
 @cache
@@ -137,6 +181,11 @@ def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:
 def listeners() -> Sequence[Listener]:
     """Return a listener of each kind that a plugin has."""
     return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.listeners]
+
+
+def planners() -> Sequence[Planner]:
+    """Return a planner of each kind that a plugin has."""
+    return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.planners]
 
 
 def families() -> Sequence[Family]:

@@ -64,7 +64,7 @@ class Driver:
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
-        self._scale = Scale(work.elastic) if work.elastic else None
+        self._scale = Scale(work.fleet.elastic) if work.fleet.elastic else None
         self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: str | None = None
@@ -105,7 +105,7 @@ class Driver:
 
     def _num_busy(self, num_rows: int) -> int:
         """Return how many workers this many rows can keep busy, at most."""
-        return num_rows + self._work.num_encoders
+        return num_rows + self._work.fleet.encoders
 
     def _close(self) -> None:
         """Commit what is done, whatever ended the run; then end what runs in the background."""

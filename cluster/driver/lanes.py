@@ -217,7 +217,7 @@ class Lanes:
         """
         backlogs = self._backlogs(num_workers)
         encoders = backlogs.pop(ENCODER_POOL, None)
-        if encoders and encoders.num_rows and encoders.num_workers < self._work.num_encoders:
+        if encoders and encoders.num_rows and encoders.num_workers < self._work.fleet.encoders:
             return ENCODER_POOL
         better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
         return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
@@ -228,7 +228,7 @@ class Lanes:
         """Return the lane that an idle worker should move to, if there is one; never one of `but`."""
         own = self.of(worker).key
         backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
-        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.num_encoders:
+        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.fleet.encoders:
             backlogs.pop(ENCODER_POOL, None)
         return move_from(own, backlogs)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class Summary:
         """0 if every row has a clip, otherwise 1."""
         is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
         return 1 if is_short or (self.drafts and self.drafts.exit_code) else 0
+
+    def to_json(self) -> str:
+        """Return it for programs, with the store as its URL."""
+        return json.dumps(asdict(self), default=lambda store: store.url_of(""))
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all records of the output, including earlier runs, as an Arrow table.

@@ -9,7 +9,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.fleet.settings import ElasticWorkers
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.request import Request
@@ -51,9 +51,7 @@ class Work:
     budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)  # by earlier runs
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
-    gpus_per_worker: float = 1.0  # by which money is counted
-    num_encoders: int = 0  # workers that only encode text, with the setup of ENCODER_POOL
-    elastic: ElasticWorkers | None = None  # None if the number of workers does not follow the rows left
+    fleet: FleetSettings = field(default_factory=FleetSettings)
     # By lane: the row that takes most memory.
     largest: Mapping[LaneKey, Request] = field(default_factory=dict)
     # By lane: what a row is expected to take, in a unit that lanes share.
@@ -70,8 +68,8 @@ class Work:
 
     def cost(self, spent: Spent) -> float | None:
         """Return the money that all runs have spent; None without a price. spent: by this run."""
-        return self.budget.cost(self.spent + spent, gpus_per_worker=self.gpus_per_worker)
+        return self.budget.cost(self.spent + spent, gpus_per_worker=self.fleet.paid_gpus)
 
     def over_budget(self, spent: Spent) -> str | None:
         """Return the message if the budget is spent, else None. spent: by this run."""
-        return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)
+        return self.budget.told(self.spent + spent, gpus_per_worker=self.fleet.paid_gpus)

@@ -16,7 +16,7 @@ import framefleet
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.model.model import ModelUpdate
 from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.lane_key import LaneKey
@@ -66,8 +66,8 @@ class Actor:
     def exchange(self, *told: Any, **settings: Any) -> WorkerReport:
         return self._worker.exchange(*told, **settings)
 
-    def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
-        return self._worker.renew(updates)
+    def renew(self, update: ModelUpdate | None) -> Loading:
+        return self._worker.renew(update)
 
 
 @dataclass(slots=True)

@@ -155,15 +155,15 @@ class Fleet:
         setups: of the lanes of this driver; each model's weights are those of all its lanes.
         """
         before, now = self._setups, self._clock.seconds
-        updates = {lane.model: setup.updates for lane, setup in setups.items()}
-        self._setups = {lane: replace(one, updates=updates[lane.model]) for lane, one in before.items()}
+        updates = {lane.model: setup.update for lane, setup in setups.items()}
+        self._setups = {lane: replace(one, update=updates[lane.model]) for lane, one in before.items()}
         self.open(setups)
         self._lanes.renew()
         for slot in self._slots.values():
             if slot.host:
                 machine = self._machines.find(node_id=slot.host)
                 self._hosts(slot).placed(slot.name, slot.host, machine.name if machine else slot.host[:8])
-        other = {lane for lane, one in before.items() if one.updates != updates[lane.model]}
+        other = {lane for lane, one in before.items() if one.update != updates[lane.model]}
         for slot in [s for s in self._slots.values() if s.state == "pending" and s.lane in other]:
             self._forget(slot)
             self._start(slot)
@@ -358,7 +358,7 @@ class Fleet:
             return self._place(slot, answer)
         if slot.is_to_renew:
             slot.is_to_renew = False
-            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].updates))
+            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].update))
             return None
         if isinstance(answer, Loading):
             self._actors.ask(slot, slot.actor.start.remote())

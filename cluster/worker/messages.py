@@ -13,8 +13,7 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import ModelSettings, Stage
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -54,7 +53,7 @@ class WorkerSetup:
     # What plugins do with every clip while it is stored, by section of the job, in their order.
     steps: Mapping[str, ClipStep] = field(default_factory=dict)
     keep: KeptSteps = field(default_factory=KeptSteps)  # what is kept of the steps of every row
-    updates: tuple[WeightUpdate, ...] = ()  # of the model's weights, in the store
+    update: ModelUpdate | None = None  # of the model's weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,15 +199,6 @@ class KeepSection(Section):
         return self
 
 
-class OnEndSection(Section):
-    """What to do when a run ends, for whatever reason. Not stored in job.json."""
-
-    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
-    """URL to post the summary to, as JSON."""
-    command: list[_Text] = Field(default_factory=list, repr=False)
-    """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
-
-
 class DraftSection(Section):
     """Rows rendered cheaply first; the best of these drafts are then rendered in full.
 
@@ -316,7 +307,6 @@ class CoreJob(TableJob):
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
-    on_end: OnEndSection = OnEndSection()
 
     @field_validator("models")
     @classmethod
@@ -368,6 +358,11 @@ else:
     Job = create_model(
         "Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added_sections()
     )
+
+
+def sections_not_stored() -> set[str]:
+    """Return the sections that job.json does not have, and that are not taken from there."""
+    return {name for name, section in sections().items() if not section.is_stored}
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Section(Strict):
     # Columns that all records have, by name with Arrow's name of their type: null where no clip step of the
     # section is asked for. Those that depend on a job are the step's own.
     record_columns: ClassVar[Mapping[str, str]] = {}
+    # Whether job.json has it, so that whoever reads an output takes it over.
+    is_stored: ClassVar[bool] = True
 
 
 class ListSection(RootModel[Content], Generic[Content]):
@@ -35,6 +37,7 @@ class ListSection(RootModel[Content], Generic[Content]):
 
     paths: ClassVar[tuple[Key, ...]] = ()
     record_columns: ClassVar[Mapping[str, str]] = {}
+    is_stored: ClassVar[bool] = True
 
     root: Content
 

@@ -30,12 +30,12 @@ from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
+    from framefleet.doors import Shown
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.arguments import Argument
+    from framefleet.jobs.plan.audit_plan import AuditPlan
     from framefleet.jobs.plan.memory import Memory
-    from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions
-    from framefleet.jobs.plan.prediction import AuditPlan, Prediction
-    from framefleet.pipeline.render.probe.probe import Probed
+    from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions, Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
@@ -144,8 +144,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
         if plan.drafts:
             stdout.say("drafts, of every row:")
             _show(plan.drafts)
-            if plan.drafts.prediction:
-                _show_prediction(plan.drafts.prediction)
+            _print(plan.drafts.prediction)
             stdout.say(f"in full, at most {plan.most_kept:,} of these rows: {plan.keep}")
         _show(plan)
         if plan.drafts and wanted.probe:
@@ -164,8 +163,16 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     for one in _models_of(plan).values():
         if one.hollow:
             show_probed(one.hollow, plan.table)
-    if plan.prediction and not as_json:
-        _show_prediction(plan.prediction)
+    if not as_json:
+        _print(plan.prediction)
+
+
+def _print(prediction: Shown | None) -> None:
+    for line in prediction.shown() if prediction else ():
+        if isinstance(line, str):
+            stdout.say(line)
+        else:
+            stdout.print(line)
 
 
 def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
@@ -337,29 +344,6 @@ def show_probed(probed: Probed, table: str) -> None:
         problem = f"table {table}: rows of {len(probed.refused)} shapes would fail\n{lines}"
         raise TableError(problem, "correct them")
     stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
-
-
-def _show_prediction(found: Prediction) -> None:
-    from framefleet.jobs.show.headline import duration
-    from framefleet.pipeline.text import bytes_text
-
-    table = Table("rendered here", box=box.SIMPLE_HEAD)
-    for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
-        table.add_column(heading, justify="right")
-    for kind in found.kinds:
-        numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
-        table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
-    stdout.print(table)
-    cost = "" if found.cost is None else f", price {found.cost:,.2f}"
-    stdout.say(
-        f"predicted: {found.num_rows:,} rows in {duration(found.elapsed_s)} with {found.num_workers:,} "
-        f"workers as fast as this machine: {found.worker_s / 3600:,.2f} hours of workers, "
-        f"{bytes_text(found.num_bytes)}{cost}"
-    )
-    if found.audits_s:
-        stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
-    if found.num_guessed:
-        stdout.say(f"{found.num_guessed:,} rows have other shapes, and are estimated from these")
 
 
 def _text(value: Any) -> str:

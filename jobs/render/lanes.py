@@ -97,7 +97,7 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
         steps=resolved.steps,
         keep=_kept_steps(resolved.job),
-        updates=model.updates,
+        update=model.update,
     )
 
 

@@ -16,13 +16,12 @@ from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
-from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
+from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.model.weight_updates import WeightUpdate
 from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -49,12 +48,12 @@ from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, 
 class ResolvedModel(OpenedModel):
     """files: what loading it reads, each with its SHA-256. rows: those that name it.
 
-    updates: of its weights since, which the row_ids count.
+    update: of its weights since, which the row_ids count.
     """
 
     files: Mapping[str, str]
     rows: TableRows
-    updates: tuple[WeightUpdate, ...] = ()
+    update: ModelUpdate | None = None
 
     @property
     def plan(self) -> RowPlan:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from framefleet.pipeline.model.options.attention import Attention
-    from framefleet.pipeline.model.weight_updates import WeightUpdate
+    from framefleet.pipeline.outputs.stores.store import Store
 
 TEXT_ENCODERS = ("text_encoder",)
 # What a process does of each row: all of it, its text, or the rest.
@@ -59,6 +59,17 @@ class ModelSettings:
         return fixed | scale | self.options.numerics()
 
 
+class ModelUpdate(Protocol):
+    """Other weights for a loaded model. A plugin's, pickled for workers; equal ones are applied once."""
+
+    @property
+    def components(self) -> Collection[str]:
+        """The networks that it changes."""
+
+    def apply(self, model: Model, store: Store) -> Model:
+        """Return the model with these weights, `update` and the digest that counts them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A loaded pipeline, and what identifies it."""
@@ -67,10 +78,10 @@ class Model:
     pipe: Any
     spec: PipelineSpec
     digests: Mapping[str, str]  # of each file that was loaded
-    digest: str  # of all these files; counts `updates` too
+    digest: str  # of all these files; counts `update` too
     environment: Mapping[str, Any]
     attention: Attention | None = None  # if a job asks for a backend
-    updates: tuple[WeightUpdate, ...] = ()  # of weights that it no longer has from its files
+    update: ModelUpdate | None = None  # of weights that it no longer has from its files
     stage: Stage = "whole"  # what it is loaded for
 
     def __repr__(self) -> str:

@@ -31,7 +31,7 @@ from framefleet.pipeline.outputs.layout import PROBES
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.probe.probe import input_shape
+from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.request import Request
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.

@@ -63,7 +63,7 @@ TINIES = {
     "CogVideoX": _tiny("cogvideox"),
     "LTX": _tiny("ltx"),
     "HunyuanVideo": _tiny("hunyuan"),
-    "HunyuanVideo15": _tiny("hunyuan_1_5"),
+    "HunyuanVideo15": _tiny("hunyuan_1_5", guidance=""),  # its guider has it
     "SkyReelsV2": _tiny("skyreels"),
     "Kandinsky5": _tiny("kandinsky"),
     "Kandinsky6": _tiny("kandinsky_6"),
@@ -149,7 +149,8 @@ def rows_of(tiny: Tiny, spec: PipelineSpec, pictures: list[str]) -> Iterator[dic
     """Yield rows that differ in all but their size."""
     required = {name for name, parameter in spec.parameters.items() if parameter.required}
     for seed, prompt in enumerate(PROMPTS):
-        row = {**tiny.call, "seed": seed, tiny.guidance: 3.0 + seed}
+        row = {**tiny.call, "seed": seed} | ({tiny.guidance: 3.0 + seed} if tiny.guidance else {})
+        row |= {"num_inference_steps": 4} if "num_inference_steps" in row else {}  # trials take the first two
         row |= {"prompt": prompt} if "prompt" in spec.parameters else {}
         yield row | ({"image": pictures[seed % len(pictures)]} if "image" in required else {})
 

@@ -17,13 +17,13 @@ from framefleet.cluster.driver.holder import Holder
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts import compaction
-from framefleet.pipeline.outputs.parts.compaction import merge_small_parts
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.compact import compaction
+from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.long import examples
 from tests.outputs import committed_row_ids, row_ids_of
 from tests.rows import record

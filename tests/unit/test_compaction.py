@@ -15,7 +15,6 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import beside_parts
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts import compaction
 from framefleet.pipeline.outputs.parts.part_names import Part, new_run
 from framefleet.pipeline.outputs.parts.parts import (
     PartWriter,
@@ -26,6 +25,7 @@ from framefleet.pipeline.outputs.parts.parts import (
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.compact import compaction
 from tests.commands import command
 from tests.outputs import committed_row_ids
 from tests.rows import record

@@ -20,9 +20,9 @@ from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import clip_presence
-from framefleet.pipeline.outputs.parts.compaction import merge_small_parts
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.commands import command
 from tests.committed import committed
 from tests.outputs import committed_row_ids

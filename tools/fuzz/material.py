@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from framefleet.jobs.model.command import show_lock
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
+from framefleet.plugins.models.command import show_lock
 from framefleet.plugins.pages.gallery.gallery import write_gallery
 from tests.certificates import issue
 from tests.crafter_originals import checkpoint

@@ -13,7 +13,7 @@ from framefleet.jobs.show.watch import Callback, Checked, Watch
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
-    from framefleet.pipeline.outputs.parts.compaction import Compacted
+    from framefleet.plugins.compact.compaction import Compacted
 
 
 def compact_command(
@@ -50,7 +50,7 @@ def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) ->
 def compact_output(output: Output, watch: Watch) -> Compacted:
     """Do what `compact` does, reporting to `watch`."""
     from framefleet.cluster.driver.lock import DriverLock
-    from framefleet.pipeline.outputs.parts.compaction import Compacted, merge_small_parts
+    from framefleet.plugins.compact.compaction import Compacted, merge_small_parts
 
     compacted = []
     for one in (output.drafts, output):

@@ -1,17 +1,19 @@
-"""From the rows that are left, and what some took, to time, bytes, price and audits. Plain values only."""
+"""From the rows that are left, and what some took, to time, bytes and price. Plain values only."""
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 
+from rich import box
+from rich.table import Table
+
 from framefleet.cluster.driver.budget import HOUR_S
-from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
-from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.jobs.show.headline import duration
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.text import bytes_text
 
 # Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
 MAX_TEXTS = 1 << 20
@@ -156,18 +158,25 @@ class Prediction:
     load_s: float
     audits_s: float = 0.0
 
-    @property
-    def rows_s(self) -> float:
-        """Of all workers, once they have a model."""
-        return (self.elapsed_s - self.start_s - ENDING_S) * self.num_workers
-
-    @property
-    def seconds_per_row(self) -> dict[str, float]:
-        """What a row of each kind takes one of the workers, with its share of all that comes once."""
-        render_s = sum(kind.render.wall_s * kind.num_rows for kind in self.kinds)
-        num_tried = sum(kind.num_rows for kind in self.kinds)
-        times = self.rows_s / self.num_rows * num_tried / render_s
-        return {kind.name: kind.render.wall_s * times for kind in self.kinds}
+    def shown(self) -> Iterator[str | Table]:
+        """Yield what `framefleet plan` prints of it."""
+        table = Table("rendered here", box=box.SIMPLE_HEAD)
+        for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
+            table.add_column(heading, justify="right")
+        for kind in self.kinds:
+            numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
+            table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
+        yield table
+        cost = "" if self.cost is None else f", price {self.cost:,.2f}"
+        yield (
+            f"predicted: {self.num_rows:,} rows in {duration(self.elapsed_s)} with {self.num_workers:,} "
+            f"workers as fast as this machine: {self.worker_s / HOUR_S:,.2f} hours of workers, "
+            f"{bytes_text(self.num_bytes)}{cost}"
+        )
+        if self.audits_s:
+            yield f"audits take {duration(self.audits_s)} of the workers' time"
+        if self.num_guessed:
+            yield f"{self.num_guessed:,} rows have other shapes, and are estimated from these"
 
 
 def predict(
@@ -237,59 +246,3 @@ def in_turn(each: Sequence[Prediction]) -> Prediction:
         load_s=max(one.load_s for one in each),
         audits_s=sum(one.audits_s for one in each),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPlan:
-    """What is expected if no row is a plain call; there is less of it to do the more are.
-
-    num_audits: on average. share: of the rows that are to be rendered. most_wrong: of these rows, with 95 %
-    confidence, if no audit finds one. limit: the share of the models' time that audits may take; None:
-    nothing limits them.
-    """
-
-    num_audits: float
-    share: float
-    most_wrong: int
-    limit: float | None = None
-
-
-def plan_audits(
-    audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int
-) -> AuditPlan | None:
-    """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first."""
-    if not num_pending or not audit.is_on(batching.mode):
-        return None
-    odds, still = audit.odds(num_pending), num_pending / sum(shapes.values())
-    counts = [round(count * still) for count in shapes.values()]
-    counts = [*counts[:MAX_KINDS], sum(counts[MAX_KINDS:])]
-    num_audits = min(float(num_pending), sum(odds.expected(count) for count in counts))
-    num_passed = 0
-    if audit.limit is not None:
-        num_audits = min(num_audits, 1 + math.floor(audit.limit * num_pending))
-        num_passed = _num_passed(odds, counts, audit.limit)
-    offered = [round(count * (1 - num_passed / num_pending)) for count in counts]
-    return AuditPlan(
-        num_audits=num_audits,
-        share=num_audits / num_pending,
-        most_wrong=min(num_passed + odds.most_wrong(offered), num_pending),
-        limit=audit.limit,
-    )
-
-
-def _num_passed(odds: Odds, counts: Sequence[int], share: float) -> int:
-    """Return how many rows end before audits, which are frequent at first, take less than their share.
-
-    Those are nearly all passed over. Each audit is taken to last as long as a row.
-    """
-    num_rows = sum(counts)
-
-    def is_over(num_ended: int) -> bool:
-        so_far = (round(count * num_ended / num_rows) for count in counts)
-        return sum(odds.expected(count) for count in so_far) > share * num_ended
-
-    low, high = 0, num_rows
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if is_over(middle) else (low, middle)
-    return max(0, min(low, num_rows - 1))

@@ -98,12 +98,12 @@ def info_command(
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.model.descriptions import in_company
         from framefleet.pipeline.model.families.measurements import read_measured
         from framefleet.pipeline.model.license import license_of
         from framefleet.pipeline.model.sources.integrity import model_digest
         from framefleet.pipeline.model.sources.weights import parts_of
         from framefleet.pipeline.model.specs.spec import inspect_model
+        from framefleet.plugins.models.descriptions import in_company
 
         weights = _opened(model, revision, allow_pickle)
         spec = inspect_model(weights.configs())
@@ -170,9 +170,9 @@ def _opened(
 
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
-    from framefleet.jobs.model.descriptions import fitting, in_words
     from framefleet.pipeline.model.options.footprint import CARDS_GB
     from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+    from framefleet.plugins.models.descriptions import fitting, in_words
 
     step = spec.frame_step
     rest = f" + {spec.frame_rest}" if spec.frame_rest else ""
@@ -216,8 +216,8 @@ def _gigabytes(size_bytes: int) -> str:
 
 def _classes() -> Table:
     """Return every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.jobs.model.descriptions import class_states
     from framefleet.pipeline.model.families.measurements import read_measured
+    from framefleet.plugins.models.descriptions import class_states
 
     measured = read_measured()
     table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)
@@ -228,8 +228,8 @@ def _classes() -> Table:
 
 def _presets() -> Table:
     """Return every preset with its native values and the hub model it is of."""
-    from framefleet.jobs.model.descriptions import frames_text, makes, size_text
     from framefleet.pipeline.model.families.registry import PRESETS
+    from framefleet.plugins.models.descriptions import frames_text, makes, size_text
 
     table = Table("preset", "makes", "size", "frames", box=box.SIMPLE_HEAD)
     for name in ("steps", "weights GB"):

@@ -29,12 +29,18 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.weight_updates import WeightUpdate, check_update, store_weights, updated_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
+from framefleet.plugins.rollouts.weight_updates import (
+    WeightUpdate,
+    WeightUpdates,
+    check_update,
+    store_weights,
+    updated_digest,
+)
 
 if TYPE_CHECKING:
     from framefleet.cluster.fleet.fleet import Fleet
@@ -55,6 +61,7 @@ class WarmFleet:
         self._job, self._watch = job, Callback(on_progress)
         self._stack = ExitStack()
         self._resolved: ResolvedJob | None = None
+        self._updates: dict[str, tuple[WeightUpdate, ...]] = {}  # of the weights of models, by name
         self.summary: Summary | None = None
 
     def __enter__(self) -> Self:
@@ -104,17 +111,18 @@ class WarmFleet:
         if model not in resolved.models:
             raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
         own = resolved.models[model]
-        updates = {update.component: update for update in own.updates}
+        updates = {update.component: update for update in self._updates.get(model, ())}
         for component, given in weights.items():
             fits = check_update(component, own.weights.components, own.settings.options, own.configs)
             updates[component] = store_weights(resolved.store, component, given, fits=fits)
-        self._resolved = resolved = _with_updates(resolved, model, tuple(updates.values()))
+        self._updates[model] = tuple(updates.values())
+        self._resolved = resolved = _with_updates(resolved, model, self._updates[model])
         return resolved.models[model].identity.model_digest
 
     def _forget_weights(self) -> None:
-        models, store = self._begun.models.values(), self._begun.store
-        kept = {path for one in models for update in one.updates for path in update.files}
-        store.delete_many(path for path in store.list(WEIGHTS) if path not in kept)
+        store = self._begun.store
+        in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
+        store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
 
     @property
     def _begun(self) -> ResolvedJob:
@@ -190,7 +198,8 @@ def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate,
     model = resolved.models[name]
     digest = updated_digest(model_digest(model.files), updates)
     rows = TableRows(model.plan, replace(model.identity, model_digest=digest))
-    models = {**resolved.models, name: replace(model, updates=updates, rows=rows)}
+    update = WeightUpdates(updates) if updates else None
+    models = {**resolved.models, name: replace(model, update=update, rows=rows)}
     rows_now = rows_by_model(resolved.job, resolved.table, models)
     return replace(resolved, models=models, rows=rows_now)
 

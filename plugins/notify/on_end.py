@@ -11,7 +11,6 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,11 +28,14 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
+from framefleet.plugins.notify.section import OnEndSection
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
 _ATTEMPTS = 4
 _PAUSE = wait_random_exponential(multiplier=1, max=10)
 _WEBHOOK_S, _COMMAND_S = 10.0, 60.0
+
+_SECTION = "on_end"
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +43,11 @@ log = logging.getLogger(__name__)
 @contextmanager
 def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it."""
-    if not (job.on_end.webhook or job.on_end.command):
+    wanted = _section_of(job)
+    if not (wanted.webhook or wanted.command):
         yield lambda _: None
         return
-    keep_secrets({"webhook": job.on_end.webhook})  # who knows the address of a chat may write there
+    keep_secrets({"webhook": wanted.webhook})  # who knows the address of a chat may write there
     summaries: list[Summary] = []
     try:
         yield summaries.append
@@ -54,23 +57,24 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     _send(job, summaries[0], None)
 
 
-def summary_json(summary: Summary) -> str:
-    """Return a summary for programs."""
-    return json.dumps(asdict(summary), default=lambda store: store.url_of(""))
+def _section_of(job: Job) -> OnEndSection:
+    section: OnEndSection = getattr(job, _SECTION)
+    return section
 
 
 def _send(job: Job, summary: Summary | None, error: BaseException | None) -> None:
     content = json.dumps(public_texts(_ending(job, summary, error))).encode()
     num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
-    if url := job.on_end.webhook:
+    wanted = _section_of(job)
+    if url := wanted.webhook:
         _tried(lambda: _post(url, content), f"on_end.webhook at {urlsplit(url).hostname}", num_attempts)
-    if command := job.on_end.command:
+    if command := wanted.command:
         _tried(lambda: _run(command, content), f"on_end.command {command[0]}", num_attempts)
 
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
     """Return what is said."""
-    said = json.loads(summary_json(summary)) if summary else None
+    said = json.loads(summary.to_json()) if summary else None
     found: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": said, "error": None}
     if summary:
         state = "incomplete" if summary.exit_code else "done"

@@ -33,6 +33,20 @@ class WeightUpdate:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class WeightUpdates:
+    """All updates of a model since it was loaded: a `ModelUpdate`."""
+
+    parts: tuple[WeightUpdate, ...]
+
+    @property
+    def components(self) -> frozenset[str]:
+        return frozenset(part.component for part in self.parts)
+
+    def apply(self, model: Model, store: Store) -> Model:
+        return with_weights(model, self.parts, store)
+
+
 def updated_digest(base: str, updates: Sequence[WeightUpdate]) -> str:
     """Return the digest of a model with other weights. base: of its files."""
     if not updates:
@@ -95,11 +109,13 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
 
     store: of the output that has them.
     """
+    applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
     for update in updates:
-        if update not in model.updates and model.stage != "encode":  # which has no denoisers
+        if update not in applied and model.stage != "encode":  # which has no denoisers
             with _fetched(store, update.files) as files:
                 _load(model, update.component, files)
-    return replace(model, updates=updates, digest=updated_digest(model_digest(model.digests), updates))
+    update_of_all = WeightUpdates(updates) if updates else None
+    return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
 
 
 def _stored(store: Store, file: Path) -> str:

@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.request import Request, inputs_in, is_model
+from framefleet.pipeline.render.input_shapes import Shapes, decides_shape
+from framefleet.pipeline.request import Request, is_model
 
-MAX_SHAPES = 256  # of a table: sizes are few, and thousands would take an hour
 MAX_ALL_S = 900.0
 MAX_SILENCE_S = 180.0  # of one shape; the first one waits for imports and networks, half a minute
 _MAX_SAID = 300  # characters
@@ -37,24 +38,6 @@ MAX_BYTES = 16 << 30
 _LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
 
 
-@dataclass(slots=True)
-class Shapes:
-    """The distinct shapes of a table's rows, each with the first row that has it.
-
-    num_others: rows of further shapes, which are not kept.
-    """
-
-    first: dict[str, tuple[int, Request]] = field(default_factory=dict)
-    num_others: int = 0
-
-    def add(self, index: int, request: Request) -> None:
-        shape = input_shape(request)
-        if shape not in self.first and len(self.first) == MAX_SHAPES:
-            self.num_others += 1
-        else:
-            self.first.setdefault(shape, (index, request))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
     """An objection to a row. is_limit: the probe itself cannot tell; else the pipeline objects."""
@@ -63,15 +46,7 @@ class Said:
     is_limit: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probed:
-    """The results. refused: (problem, fix) of shapes that fail. unknown: why others cannot be probed."""
-
-    refused: tuple[tuple[str, str], ...]
-    unknown: tuple[str, ...]
-
-
-def probe_shapes(shapes: Shapes, spec: PipelineSpec, folder: Path, files: list[str]) -> Probed:
+def probe_shapes(shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]) -> Probed:
     """Call the pipeline once for each shape. folder: holds the model's configs, which are `files`."""
     found = list(_probed(shapes, spec, _Prober(folder, files)))
     others = [f"{shapes.num_others:,} rows of further shapes were not probed"] if shapes.num_others else []
@@ -117,33 +92,15 @@ def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str
 def _own_shape(request: Request, spec: PipelineSpec) -> Request:
     """Return the row with the model's own values for all that decides shapes."""
     defaults = spec.defaults()
-    arguments = {name: value for name, value in request.arguments.items() if not _decides(value)}
-    return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if _decides(v)})
-
-
-def input_shape(request: Request) -> str:
-    """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
-    arguments = {name: _in_shape(value) for name, value in request.arguments.items()}
-    return canonical_json([arguments, request.scheduler, request.recipe])
-
-
-def _in_shape(value: Any) -> Any:
-    if pictures := inputs_in(value):
-        return [picture.get("num_frames", 1) for picture in pictures]
-    if isinstance(value, float):
-        return value > 1  # guidance is on or off
-    return value if _decides(value) else ""
-
-
-def _decides(value: Any) -> bool:
-    return isinstance(value, int | list) and not inputs_in(value)
+    arguments = {name: value for name, value in request.arguments.items() if not decides_shape(value)}
+    return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)})
 
 
 class _Prober:
     """Asks the sandbox, which is started when it is needed, and again after a row ended it."""
 
-    def __init__(self, folder: Path, files: list[str]) -> None:
-        self._model = {"folder": str(folder), "files": files}
+    def __init__(self, folder: Path, files: Sequence[str]) -> None:
+        self._model = {"folder": str(folder), "files": [*files]}
         self._box: Sandbox | None = None
         self._known: dict[str, Said | None] = {}
 
@@ -205,8 +162,8 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
 
     from framefleet.pipeline.model.specs.schedulers import schedulers_of
     from framefleet.pipeline.recipes.recipe import find_recipe
-    from framefleet.pipeline.render.probe.stub_networks import Decoded
     from framefleet.pipeline.request import Request
+    from framefleet.plugins.forecast.stub_networks import Decoded
 
     spec, pipelines, own = _opened(folder, files)
     request = Request(**{**wanted, "arguments": _given(spec.from_json(wanted["arguments"]), own)})
@@ -225,7 +182,7 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
     from framefleet.pipeline.model.sources.assembly import blank_pipeline
     from framefleet.pipeline.model.sources.components import components_in
     from framefleet.pipeline.model.specs.spec import inspect_model
-    from framefleet.pipeline.render.probe.stub_networks import hollow
+    from framefleet.plugins.forecast.stub_networks import hollow
 
     spec, components = inspect_model(folder), components_in(Path(folder))
     bound_memory(MAX_BYTES)  # before networks are made: buffers are as large as a config says
@@ -240,8 +197,8 @@ def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.lora import without_loras
     from framefleet.pipeline.model.specs.signature import references_of
-    from framefleet.pipeline.render.probe.stub_networks import grey, grey_reference
     from framefleet.pipeline.request import each_input
+    from framefleet.plugins.forecast.stub_networks import grey, grey_reference
 
     size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)
     plain = without_loras(arguments)
