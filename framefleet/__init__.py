@@ -19,17 +19,14 @@ if TYPE_CHECKING:
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.control.submission import logs, submit
-    from framefleet.jobs.keep.compact import compact
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
-    from framefleet.jobs.look.score.score import score
     from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.render.render import render
     from framefleet.jobs.render.retry import retry
-    from framefleet.jobs.render.warm_fleet import WarmFleet, fleet
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
@@ -47,6 +44,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.render.scheduler_steps import step_log_prob
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
+    from framefleet.plugins.compact.command import compact
     from framefleet.plugins.doctor.doctor import Diagnosis, doctor
     from framefleet.plugins.doctor.results import CheckResult
     from framefleet.plugins.export.export import export
@@ -57,6 +55,8 @@ if TYPE_CHECKING:
     from framefleet.plugins.pages.report.report import report
     from framefleet.plugins.pages.report.values import Report
     from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
+    from framefleet.plugins.rollouts.warm_fleet import WarmFleet, fleet
+    from framefleet.plugins.scores.score_output import score
     from framefleet.plugins.train.plan import TrainPlan, plan_training
     from framefleet.plugins.train.train import train
 
@@ -151,12 +151,12 @@ _HOMES = {
     "Summary": "framefleet.cluster.driver.progress",
     "Traced": "framefleet.jobs.keep.trace.trace",
     "TrainPlan": "framefleet.plugins.train.plan",
-    "WarmFleet": "framefleet.jobs.render.warm_fleet",
+    "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
     "add": "framefleet.jobs.control.add",
-    "compact": "framefleet.jobs.keep.compact",
+    "compact": "framefleet.plugins.compact.command",
     "doctor": "framefleet.plugins.doctor.doctor",
     "export": "framefleet.plugins.export.export",
-    "fleet": "framefleet.jobs.render.warm_fleet",
+    "fleet": "framefleet.plugins.rollouts.warm_fleet",
     "gallery": "framefleet.plugins.pages.gallery.gallery",
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",
@@ -173,7 +173,7 @@ _HOMES = {
     "report": "framefleet.plugins.pages.report.report",
     "resume": "framefleet.jobs.control.control",
     "retry": "framefleet.jobs.render.retry",
-    "score": "framefleet.jobs.look.score.score",
+    "score": "framefleet.plugins.scores.score_output",
     "sheet": "framefleet.plugins.pages.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",

@@ -12,14 +12,26 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from framefleet.pipeline.errors import PluginError
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import TableJob
+    from rich.table import Table
+
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job, TableJob
+    from framefleet.jobs.job.section import ListSection, Section
+    from framefleet.jobs.plan.plan import Probed
+    from framefleet.jobs.render.resolve import ResolvedJob
+    from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.families.family import Family
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+    from framefleet.pipeline.outputs.clip_step import ClipStep
     from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.pipeline.render.input_shapes import Shapes
+    from framefleet.pipeline.rows.tables.index import RowIndex
 
 Command: TypeAlias = Callable[..., None]
 Place: TypeAlias = str  # "module:name", imported when it is needed
@@ -28,6 +40,10 @@ Place: TypeAlias = str  # "module:name", imported when it is needed
 class Listener:
     """Follows the rendering of one output. A plugin overrides what it needs; nothing in it may raise."""
 
+    def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
+        """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
+        return nullcontext(lambda summary: None)
+
     def rendering(self, store: Store) -> AbstractContextManager[None]:
         """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
         return nullcontext()
@@ -35,6 +51,31 @@ class Listener:
     def ending_lines(self, store: Store) -> Sequence[str]:
         """Return what `framefleet render` prints about the plugin's files when the job has ended."""
         return ()
+
+
+class Shown(Protocol):
+    """A dataclass, which `framefleet plan --json` prints, and what `framefleet plan` prints of it."""
+
+    def shown(self) -> Iterable[str | Table]: ...
+
+
+class Planner:
+    """Looks closer at a job that is planned. A plugin overrides what it needs."""
+
+    def call_pipeline(
+        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]
+    ) -> Probed | None:
+        """For `--hollow`: return what a pipeline says to rows. folder: has the model's configs, `files`."""
+        return None
+
+    def predict(
+        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
+    ) -> Shown | None:
+        """For `--probe`: return what the rows of `index` that are left take.
+
+        price: of one GPU for one hour. num_audits: rows that are expected to be rendered twice.
+        """
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +97,24 @@ class Plugin:
     commands: Mapping[str, Sequence[Place]] = field(default_factory=dict)
     # Section of the job file: a JobKind.
     job_kinds: Mapping[str, Place] = field(default_factory=dict)
+    # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
+    sections: Mapping[str, Place] = field(default_factory=dict)
+    # Section: the subclass of ClipStep that it asks for.
+    clip_steps: Mapping[str, Place] = field(default_factory=dict)
     # Subclasses of Listener.
     listeners: Sequence[Place] = ()
+    # Subclasses of Planner.
+    planners: Sequence[Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[Place] = ()
 
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
-_OURS = ("train", "demo", "pages", "export", "doctor", "ports")
+_OURS = (
+    *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("forecast", "rollouts", "compact", "notify"),
+)
 
 
 @cache
@@ -99,9 +149,38 @@ def job_kind(sections: Iterable[str]) -> JobKind | None:
     return None
 
 
+@cache
+def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
+    """Return the models of all sections that plugins add to the job file."""
+    return _by_section("sections")
+
+
+@cache
+def clip_steps() -> Mapping[str, type[ClipStep]]:
+    """Return the step that each of these sections may ask for."""
+    return _by_section("clip_steps")
+
+
+def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:
+    by_section: dict[str, Any] = {}
+    for name, plugin in plugins().items():
+        for section, place in getattr(plugin, door).items():
+            if section in by_section:
+                raise PluginError(
+                    f"plugin {name}: another plugin has the section {section!r}", "uninstall one of them"
+                )
+            by_section[section] = _named(name, place)
+    return by_section
+
+
 def listeners() -> Sequence[Listener]:
     """Return a listener of each kind that a plugin has."""
     return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.listeners]
+
+
+def planners() -> Sequence[Planner]:
+    """Return a planner of each kind that a plugin has."""
+    return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.planners]
 
 
 def families() -> Sequence[Family]:

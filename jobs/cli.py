@@ -26,20 +26,12 @@ from framefleet.jobs.control.command import (
     submit_command,
 )
 from framefleet.jobs.job.command import schema_command
-from framefleet.jobs.keep.compact import compact_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.trace.command import trace_command
-from framefleet.jobs.keep.verify.command import verify_command as verify_output_command
+from framefleet.jobs.keep.verify.command import verify_command
 from framefleet.jobs.look.failures import failures_command
-from framefleet.jobs.look.score.command import score_command
 from framefleet.jobs.look.status.command import status_command
-from framefleet.jobs.model.command import (
-    info_command,
-    list_command,
-    lock_command,
-    verify_command,
-)
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import reporting
@@ -64,15 +56,15 @@ _PANELS: dict[str, tuple[Command, ...]] = {
     ),
     "Look at clips": (),
     "Check and repair": (
-        verify_output_command,
+        verify_command,
         trace_command,
         replay_command,
         repair_command,
         retry_command,
     ),
-    "Use clips": (score_command, compact_command),
+    "Use clips": (),
     _SETUP: (schema_command,),
-    _MODEL: (list_command, info_command, lock_command, verify_command),
+    _MODEL: (),
 }
 
 

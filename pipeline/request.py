@@ -20,24 +20,19 @@ MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2
 @quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One clip to render: what a plain diffusers call would be given.
+    """One clip to render: what a plain diffusers call would be given."""
 
-    arguments: keyword arguments of the pipeline's `__call__`; JSON values only, and tuples where it has
-        those. An image or a video is its path or URL, and once it was checked {"uri": ..., "sha256": ...};
-        several images are a list of these.
-    seed: 0 to 2**63 - 1.
-    scheduler: diffusers' class name or a short name ("euler", "ddim", ...); None is the model's own.
-    recipe: "generate" or "module:function".
-    fps: frames per second of the clip; None takes the job's, or else the model's native rate.
-    model: its name in a job of several `models`; "" in all others. Decides nothing: the renderer has one.
-    """
-
+    # Keyword arguments of the pipeline's `__call__`: JSON values only, and tuples where it has those. An
+    # image or a video is its path or URL, and once it was checked {"uri": ..., "sha256": ...}; several images
+    # are a list of these.
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = 0  # 0 to 2**63 - 1
+    # Diffusers' class name or a short name ("euler", "ddim", ...); None: the model's own.
     scheduler: str | None = None
-    recipe: str = "generate"
+    recipe: str = "generate"  # "generate" or "module:function"
+    # Frames per second of the clip; None: the job's, or else the model's native rate.
     fps: float | None = None
-    model: str = ""
+    model: str = ""  # its name in a job of several `models`, else ""; decides nothing: the renderer has one
 
     def generator(self) -> torch.Generator:
         """Return a fresh generator at this row's seed; on the CPU, so that noise is the same on every GPU."""

@@ -24,7 +24,7 @@ from framefleet.pipeline.rows.tables.rows import CheckedRow
 def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[str, list[str]]:
     """Render the rows of a job whose table carries nothing; return the output and the row_ids.
 
-    is_mixed: they differ so much that not each of them need share a forward.
+    is_mixed: they differ so much that some of them need not share a forward.
     """
     resolved = resolve_job(job_from_mapping(values), Callback())
     claim(resolved)
@@ -45,13 +45,15 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
         assert isinstance(row, CheckedRow), row
         renderer.submit(row.request, resolved.first.identity(row.request))
     writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
-    row_ids = []
+    row_ids, batch_sizes = [], []
     while renderer.num_active:
         for clip in renderer.step():
             assert isinstance(clip, Clip), clip
             record = store_clip(resolved.store, encode_clip(clip, setup.media))
-            assert record.batch_size > 1 or renderer.capacity == 1 or len(rows) == 1 or is_mixed
+            batch_sizes.append(record.batch_size)
             writer.add(None, values_of(record))
             row_ids.append(clip.row_id)
     writer.flush()
+    smallest = max(batch_sizes) if is_mixed else min(batch_sizes)
+    assert smallest > 1 or renderer.capacity == 1 or len(rows) == 1, batch_sizes
     return resolved.store.url_of(""), row_ids

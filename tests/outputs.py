@@ -13,7 +13,6 @@ import pyarrow as pa
 from framefleet.cluster.driver.holder import Holder, this_process
 from framefleet.cluster.driver.progress import Progress, WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
@@ -80,8 +79,8 @@ def row_ids_of(store: Store, path: str) -> list[str]:
 def committed_row_ids(store: Store) -> list[list[str]]:
     """Return the row_ids of every part that counts, part by part."""
     paths = [part.path for part in live_parts(store)]
-    reader, fields = PartReader(store, paths), fields_named(FIRST_FIELDS, "row_id")
-    return [reader.table(path, fields)["row_id"].to_pylist() for path in paths]
+    fields = fields_named(FIRST_FIELDS, "row_id")
+    return [read_part(store, path, fields)["row_id"].to_pylist() for path in paths]
 
 
 def write_driver(

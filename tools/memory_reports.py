@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from framefleet.jobs.model.descriptions import fitting
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.footprint import (
@@ -19,6 +18,7 @@ from framefleet.pipeline.model.options.footprint import (
     peak_gb,
 )
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.plugins.models.descriptions import fitting
 from tools.models_page import table
 
 _BLOG = "[Hugging Face, on an A100](https://huggingface.co/blog/video_gen)"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from framefleet.jobs.model.descriptions import KINDS, frames_text, in_words, makes, shared, size_text
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.measurements import Finding, Measurements, read_measured
 from framefleet.pipeline.model.families.registry import PRESETS
+from framefleet.plugins.models.descriptions import KINDS, frames_text, in_words, makes, shared, size_text
 
 HEADS = (
     "class",

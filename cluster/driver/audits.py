@@ -1,4 +1,4 @@
-"""The audits of a job: which rows are due, what records say of the others, what follows where one differs."""
+"""The audits of a job: which rows are due, what records say of others, and what follows a difference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Audits:
-    """Decides for all workers, as their rows are one job's. Kinds found wrong before stay apart."""
+    """Decides for all workers, because their rows are one job's. Kinds that differed before stay apart."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Audits:
         reopen: Callable[[], None],
         tally: Tally,
     ) -> None:
-        """reopen: called where rows with a record are to be rendered again."""
+        """reopen: called when rows with a record are to be rendered again."""
         audit, counts = work.setup.audit, work.index.counts()
         self._is_on = audit.is_on(work.setup.batching.mode)
         odds = audit.odds(counts.pending) if self._is_on else None
@@ -70,7 +70,7 @@ class Audits:
         return self._adoption.is_apart(kind)
 
     def choose(self, row_id: str, kind: str) -> None:
-        """Decide whether a row is audited; once for each, in the order of the table.
+        """Decide whether a row is audited. Called once for each row, in the order of the table.
 
         Where audits may take but a share of the time, that is decided as the row is leased.
         """
@@ -81,7 +81,7 @@ class Audits:
             self._due.add(row_id)
 
     def order(self, row_id: str, kind: str) -> AuditOrder:
-        """Tell whether a row that is leased now is audited: it was chosen, or stands for one that was."""
+        """Tell whether a row that is leased now is audited: it was chosen, or replaces one that was."""
         if self._adoption.is_apart(kind) or self._schedule.is_settled(kind):
             return False
         if self._share is not None and row_id not in self._offered:
@@ -100,7 +100,7 @@ class Audits:
         return row_id in self._due
 
     def _choose(self, row_id: str, kind: str) -> None:
-        """Have a row audited by chance, or in place of another one."""
+        """Choose a row for an audit, by chance or in place of another row."""
         if self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
             self._due.add(row_id)
 
@@ -113,11 +113,11 @@ class Audits:
 
     @property
     def _has_differing(self) -> bool:
-        """Whether rows of any kind were found to differ, in this run or before, so that no share limits."""
+        """Whether rows of any kind differed, in this run or before, so that no share limits audits."""
         return bool(self._adoption.apart)
 
     def adopted(self, stored: StoredRow, kind: str) -> Record:
-        """Do what `ended` does, for a clip of an earlier run: nobody here could choose it for an audit."""
+        """Do what `ended` does, for an adopted clip: nobody here could choose it for an audit."""
         is_compared = remark_of(stored.record.environment) == EQUAL
         self._num_unknown += stored.was_batched and not is_compared
         return self.ended(stored.record, kind, was_batched=stored.was_batched)
@@ -142,18 +142,18 @@ class Audits:
         return with_remark(record, not_compared(self._num_equal[kind], recipe=record.recipe))
 
     def given_up(self, row_id: str, kind: str) -> None:
-        """A row has failed for good: another one is audited, if it was to be."""
+        """A row failed for good. If it was to be audited, another one is audited instead."""
         if self._was_due(row_id):
             self._schedule.owe(kind)
 
     def leased(self, worker: str, kinds: Iterable[str]) -> None:
-        """Note who batches rows of which kinds; beyond `MAX_KINDS` any worker may."""
+        """Note which worker batches rows of which kinds; beyond `MAX_KINDS`, any worker may."""
         for kind in kinds:
             if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
 
     def spoiled(self, worker: str, audited: Audited) -> set[str]:
-        """Return the workers whose processes are not to be trusted after an audit, which this one made.
+        """Return the workers whose processes are not to be trusted after an audit, which this worker made.
 
         What made rows differ may still be there, in code or in state that no comparison shows. So plain calls
         of such rows are made in new processes.
@@ -163,7 +163,7 @@ class Audits:
         return {worker, *self._workers.pop(audited.kind, ())}
 
     def follow(self, worker: str, audited: Audited) -> int:
-        """Heed what became of an audit; return how many rows are to be rendered again for it."""
+        """Act on the result of an audit; return how many rows are to be rendered again."""
         self._tally.audited(audited)
         self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
@@ -184,7 +184,7 @@ class Audits:
         return self.take_back(kind)
 
     def figures(self) -> AuditFigures | None:
-        """Return what audits say of this run's rows so far; None where there are to be none."""
+        """Return what audits say of this run's rows so far; None if there are no audits."""
         if not self._is_on:
             return None
         most_wrong = self._schedule.most_wrong(num_differing=self._num_differing)
@@ -203,7 +203,7 @@ class Audits:
         return was_due
 
     def take_back(self, kind: str) -> int:
-        """Have rows of a kind that differs rendered again that have a record; return how many."""
+        """Take back the records of a kind that differs; return how many rows are rendered again."""
         found = self._committer.withdraw(kind)
         if found.num_rows:
             log.warning("rows of %s: %s that had a record are rendered again", kind, found.num_rows)

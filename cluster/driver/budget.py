@@ -15,7 +15,7 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """elapsed_s: in which a driver ran. worker_s: of all workers together. num_bytes: of clips."""
+    """What a job has spent. elapsed_s: while a driver ran. worker_s: of all workers. num_bytes: of clips."""
 
     elapsed_s: float = 0.0
     worker_s: float = 0.0
@@ -29,13 +29,13 @@ class Spent:
         )
 
     def text(self) -> str:
-        """Return it in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""
+        """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""
         hours = f"{self.elapsed_s / HOUR_S:.2f} hours, {self.worker_s / HOUR_S:.2f} hours of workers"
         return f"{hours}, {bytes_text(self.num_bytes)} of clips"
 
 
 class JobBudget(Strict):
-    """What all runs of a job may spend together. Then the job stops as after Ctrl-C; raise it to continue."""
+    """What all runs of a job may spend. At a limit, the job stops as after Ctrl-C; raise it to continue."""
 
     hours: float | None = Field(default=None, gt=0, description="Maximum hours, over all runs.")
     money: float | None = Field(
@@ -62,7 +62,7 @@ class JobBudget(Strict):
         return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price
 
     def reached(self, spent: Spent, *, gpus_per_worker: float) -> Literal["hours", "money", "bytes"] | None:
-        """Return the first limit that is reached; None while there is something left of each."""
+        """Return the first limit that is reached, or None."""
         cost = self.cost(spent, gpus_per_worker=gpus_per_worker)
         if self.hours is not None and spent.elapsed_s >= self.hours * HOUR_S:
             return "hours"
@@ -71,7 +71,7 @@ class JobBudget(Strict):
         return "bytes" if self.bytes is not None and spent.num_bytes >= self.bytes else None
 
     def told(self, spent: Spent, *, gpus_per_worker: float) -> str | None:
-        """Return what is said where a limit is reached; None while there is something left of each."""
+        """Return the message about the limit that is reached, or None."""
         limit = self.reached(spent, gpus_per_worker=gpus_per_worker)
         if limit is None:
             return None

@@ -1,4 +1,4 @@
-"""Half-done rows of an output, a file for each: which there are, as its driver knows, until they are deleted.
+"""Half-done rows of an output, a file for each: which there are, and when they are deleted.
 
 They save time and decide nothing: a row whose file is lost, damaged or of another machine begins again, and
 one that a worker wrote late, cut off from its driver, is as good as any. The renderer tells whether it fits.
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def half_done_in(store: Store) -> Iterator[str]:
-    """Yield the row_ids of the checkpoints that are there; some of them may have a record by now."""
+    """Yield the row_ids of all checkpoints; some of these rows may have a record by now."""
     return (named[1] for path in store.list(CHECKPOINTS) if (named := _NAME.fullmatch(path)))
 
 
@@ -47,36 +47,36 @@ class HalfDoneRows:
         return len(self._there)
 
     def find(self, is_pending: Callable[[str], bool | None]) -> None:
-        """Look what earlier runs left. is_pending: False of a row that has a record; its checkpoint goes."""
+        """Find the checkpoints of earlier runs; delete those of rows that have a record (not is_pending)."""
         for row_id in half_done_in(self._store):
             self.add(row_id)
         if self._is_whole:
             self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
 
     def add(self, row_id: str) -> None:
-        """A worker has written one."""
+        """A worker has written a checkpoint."""
         self._were_there = True
         self._there.add(row_id)
 
     def ended(self, row_id: str) -> None:
-        """The row has no use for its own any more, as soon as its record is written."""
+        """The row ended: its checkpoint is no longer needed once its record is written."""
         if row_id in self._there:
             self._ended.append(row_id)
 
     def committed(self) -> None:
-        """The records of rows that ended are written, or will be in a moment: their clips are stored."""
+        """The records of rows that ended are written, or soon will be: their clips are stored."""
         self.drop(self._ended)
         self._ended = []
 
     def drop(self, row_ids: Iterable[str] | None = None) -> None:
-        """Have these, or all, used no more, and deleted in a while."""
+        """Stop using these checkpoints, or all, and delete them in the background."""
         gone = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
         self._there.difference_update(gone)
         for row_id in gone:
             self._deleting.do(partial(self._delete, checkpoint_path(row_id)))
 
     def close(self, *, is_complete: bool) -> None:
-        """Leave what is not deleted yet to the next run; where all rows have ended, delete the rest too."""
+        """Leave what is not deleted yet to the next run; if all rows have ended, delete the rest too."""
         if not is_complete:
             self._deleting.leave(after_s=0)
             return

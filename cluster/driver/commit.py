@@ -1,9 +1,9 @@
-"""From finished rows to parts: what this module has flushed is done, whatever happens next."""
+"""From finished rows to parts: what this module has flushed is committed, whatever happens next."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -19,8 +19,14 @@ from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.clip_step import (
+    CellValue,
+    StepValues,
+    added_columns,
+    all_values,
+    fitting_cells,
+)
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, LOGS, RECORDS
-from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
 from framefleet.pipeline.outputs.parts.records import (
@@ -37,15 +43,11 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import argument_values
-from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
 _CLEANING_S = 5.0  # in the end, and no longer
 _MAX_MESSAGE = 1000  # characters that are kept of what is said about a row
-# As many parts as make a large one of 131,072 rows, at 256 rows a part; fewer are read in a second.
-_PARTS_TO_MERGE = 512
-_MERGING_S = 60.0  # in the end: it takes seconds, and may be left at any moment
 
 log = logging.getLogger(__name__)
 
@@ -70,27 +72,26 @@ class Committer:
         are. arguments: the columns of these.
         """
         self._models = {key.model: setup.model.name for key, setup in setups.items()}
-        setup = self._setup = next(iter(setups.values()))  # with the store and the scores of all
+        setup = self._setup = next(iter(setups.values()))  # with the store and the steps of all
         self._index = index
         self._lock = lock
         self._run = run
         job = _job_of(setup.store)
         self._arguments = arguments
-        records = record_schema(carried, arguments, score_fields(setup.scores))
+        self._added = added_columns(setup.steps)
+        records = record_schema(carried, arguments, self._added)
         failures = failure_schema(carried, arguments)
-        self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
+        num_parts = len(live_parts(setup.store))
+        self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job, num_before=num_parts)
         self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
         self._log = PartWriter(setup.store, LOGS, LOG_FIELDS, run=run)
+        self._writers = self._records, self._failures, self._log
         self._num_lines = 0
         self._intents: list[str] = []  # of the rows that wait for their part
         self._writing = TaskQueue("commit")  # whose the three are
         self._is_asked = False  # to see what is due
         self._num_flushed = self._num_told = 0
         self._cleaner = TaskQueue("pending")
-        self._compactor = Compactor(setup.store, lock)
-        self._merging = TaskQueue("compact")
-        self._num_small = len(live_parts(setup.store))  # parts since small ones were last merged, at most
-        self._can_merge = True
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
 
     def done(
@@ -99,10 +100,10 @@ class Committer:
         pending: Pending,
         *,
         worker: str,
-        scores: Mapping[str, ScoreValue] | None = None,
+        values: Mapping[str, StepValues] | None = None,
     ) -> None:
         own = {"row_indices": self._index.positions(record.row_id, pending.position), "worker": worker}
-        self._writing.do(partial(self._add, record, own, pending, scores or {}))
+        self._writing.do(partial(self._add, record, own, pending, all_values(values or {})))
 
     def withdraw(self, kind: str) -> TakenBack:
         """Let doubtful rows of this kind have no record any more, and their clips not be adopted.
@@ -113,7 +114,6 @@ class Committer:
         self._note_owed()
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
-        self._merging.wait()
         apart = {path_of(kind) for kind in self._owed_kinds}
         found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
@@ -124,7 +124,7 @@ class Committer:
             note_apart(self._setup.store, kind)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
-        """Note a row that is not tried again; return what is noted."""
+        """Note a row that is not tried again; return its record of the failure."""
         request, row_id = pending.request, row.row.row_id
         last = row.errors[-1][1] if row.errors else None
         failure = FailureRecord(
@@ -175,24 +175,23 @@ class Committer:
 
     def flush(self) -> None:
         """Write everything. Raises StoreError when another driver has taken the output over."""
-        self._writing.do(self._flush)
+        self._writing.do(partial(self._flush, self._writers))
         self._writing.wait()
 
     def close(self) -> None:
         """Write everything, and end."""
         try:
             self._note_owed()  # where that failed before, before any more of these rows are written
-            self._writing.do(self._flush)
+            self._writing.do(partial(self._flush, self._writers))
             self._writing.close()
         finally:
-            self._merging.leave(after_s=_MERGING_S)
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
     def _add(
-        self, record: Record, own: dict[str, Any], pending: Pending, scores: Mapping[str, ScoreValue]
+        self, record: Record, own: dict[str, Any], pending: Pending, added: Mapping[str, CellValue]
     ) -> None:
         """Take a record. own: what only the driver knows of it."""
-        columns = self._columns(record, pending) | own | score_cells(self._setup.scores, scores)
+        columns = self._columns(record, pending) | own | fitting_cells(self._added, added)
         self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
 
@@ -201,31 +200,17 @@ class Committer:
 
     def _flush_due(self, now: float) -> None:
         self._is_asked = False
-        if any(writer.due(now) for writer in (self._records, self._failures, self._log)):
-            self._flush()
+        if writers := [writer for writer in self._writers if writer.due(now)]:
+            self._flush(writers)
 
-    def _flush(self) -> None:
+    def _flush(self, writers: Sequence[PartWriter]) -> None:
         self._lock.check()
-        written = self._records.flush()
-        self._failures.flush()
-        self._log.flush()
-        self._confirm(written)
-        done, self._intents = self._intents, []
-        self._cleaner.do(partial(_forget, self._setup.store, done))
+        written = {writer: writer.flush() for writer in writers}
+        self._confirm(written.get(self._records, []))
+        if self._records in written:
+            done, self._intents = self._intents, []
+            self._cleaner.do(partial(_forget, self._setup.store, done))
         self._num_flushed += 1
-        self._num_small += len(written)
-        if self._num_small >= _PARTS_TO_MERGE and self._can_merge and not self._merging.num_waiting:
-            self._num_small = 0
-            self._merging.do(self._merge)
-
-    def _merge(self) -> None:
-        """Merge small parts of records. What keeps that from being done is no reason to end the job."""
-        try:
-            found = self._compactor.compact()
-            log.info("%d rows are in larger parts: %d parts now", found.num_rows, found.num_after)
-        except Exception as error:  # also of libraries, where somebody else wrote the parts
-            self._can_merge = False
-            log.warning("small parts of records are not merged any more in this run: %s", error)
 
     def _confirm(self, written: list[str]) -> None:
         """Raise StoreError where parts came too late to count, and delete them."""
@@ -246,7 +231,7 @@ def _forget(store: Store, intents: list[str]) -> None:
 
 
 def _job_of(store: Store) -> str:
-    """Return what the output was claimed with, which each part repeats; "" where nobody claimed it."""
+    """Return the job.json that each part repeats; "" if there is none."""
     try:
         return store.read(CLAIM).decode("utf-8", "replace")
     except FileNotFoundError:

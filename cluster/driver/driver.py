@@ -64,7 +64,7 @@ class Driver:
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
-        self._scale = Scale(work.elastic) if work.elastic else None
+        self._scale = Scale(work.fleet.elastic) if work.fleet.elastic else None
         self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: str | None = None
@@ -104,11 +104,11 @@ class Driver:
         return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
 
     def _num_busy(self, num_rows: int) -> int:
-        """Return how many workers this many rows keep busy at the most."""
-        return num_rows + self._work.num_encoders
+        """Return how many workers this many rows can keep busy, at most."""
+        return num_rows + self._work.fleet.encoders
 
     def _close(self) -> None:
-        """Commit what is done, whatever ended it; then end what goes on in the background."""
+        """Commit what is done, whatever ended the run; then end what runs in the background."""
         if self._stop.is_urgent:
             log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
         has_ended, is_complete = self._lanes.finished and self._lanes.error() is None, False
@@ -136,7 +136,7 @@ class Driver:
         return self._stop.is_asked or self._has_failed or self._over_budget is not None
 
     def _turn(self, fleet: Fleet) -> None:
-        """Follow what happens for a moment."""
+        """Handle what happens within a moment."""
         events = fleet.wait(WAIT_S)
         self._work.lock.check_seen()
         self._heed_requests(fleet)
@@ -153,7 +153,7 @@ class Driver:
         self._heed_budget()
 
     def _heed_requests(self, fleet: Fleet) -> None:
-        """Follow what others ask through the output: to end, to pause, to go on."""
+        """Do what others ask for through the output: stop, pause or resume."""
         asked = self._work.lock.asked
         if STOP in asked and not self._stop.is_asked:
             log.warning("asked to end by `framefleet stop`: workers hand back their rows")
@@ -176,7 +176,7 @@ class Driver:
         fleet.resize(0 if is_paused else None)
 
     def _told(self) -> Progress:
-        """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
+        """Return the job's progress; write it to the driver's file, with what this run has spent."""
         progress = self._tally.progress(time.monotonic())
         figures = added(progress.figures, self._work.setup.store.counts.figures())
         if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
@@ -190,26 +190,26 @@ class Driver:
             self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
 
     def _drain(self, fleet: Fleet) -> None:
-        """Have all workers hand back what they have; wait for it, but not for ever."""
+        """Have all workers hand back their rows, and wait for that, but not for ever."""
         fleet.resize(0)
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
 
     def _on_added(self, added: Added) -> None:
-        """Count rows that were added to the table while it is rendered."""
+        """Count rows that were added to the table during the run."""
         log.warning("%s rows were added to the table, and are rendered after it", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
         self._open(added.setups)
         self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
-        """Commit a row whose clip an earlier run left; tell whether there is one."""
+        """Commit a row whose clip an earlier run finished; tell whether there is such a clip."""
         stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
             self._audits.choose(row_id, pending.kind)
             return False
         record = self._audits.adopted(stored, pending.kind)
-        self._committer.done(record, pending, worker=record.worker, scores=stored.scored.values)
+        self._committer.done(record, pending, worker=record.worker, values=stored.values)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted(record.bytes)
         return True
@@ -248,7 +248,7 @@ class Driver:
             self._lose(fleet.end(event.worker, cause), fleet)
 
     def _go_on(self, worker: str, fleet: Fleet) -> None:
-        """Give a worker more to do; one that is to go hands back its rows, and then goes.
+        """Give a worker more rows; one that is to leave hands back its rows first.
 
         One for which there is nothing goes too, where there are more than the rows left need, or where
         another lane's rows are worth a worker more.
@@ -295,7 +295,7 @@ class Driver:
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
-        """Note what a worker reports about its rows."""
+        """Handle what a worker reports about its rows."""
         self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
         if report.prompt_lengths:
             self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
@@ -336,7 +336,7 @@ class Driver:
             self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
 
     def _note(self, level: int, worker: str, row_id: str, text: str) -> None:
-        """Say what happened to a row, here and to whoever asks the output later."""
+        """Log what happened to a row, here and in the output's logs/."""
         log.log(level, "%s: row %s: %s", worker, row_id, text, extra={"worker": worker, "row_id": row_id})
         self._committer.note(level, worker, row_id, text)
 
@@ -347,7 +347,7 @@ class Driver:
             self._committer.note(logging.INFO, worker, row_id, "its text is encoded")
 
     def _note_checkpoint(self, row_id: str) -> None:
-        """Use it when the row is given out again, unless it ended or is not to be trusted."""
+        """Note a checkpoint for the row's next lease, unless the row ended or cannot be trusted."""
         pending = self._pending.get(row_id)
         self._checkpoints.add(row_id)
         self._tally.counts.add(SAVED_CHECKPOINTS)
@@ -355,7 +355,7 @@ class Driver:
             self._checkpoints.drop([row_id])
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
-        """Return why a worker is to end that reports what is not its rows' doing, or hangs."""
+        """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
         lane, faults, silent_s = self._lanes.of(worker), self._work.faults, report.store_silent_s
         is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
         # What is compiled may be compiled anew for any batch size, in minutes.
@@ -390,11 +390,11 @@ class Driver:
 
     def _commit(self, worker: str, rendered: StoredRow, pending: Pending) -> None:
         record = self._audits.ended(rendered.record, pending.kind, was_batched=rendered.was_batched)
-        self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
-        self._tally.unscored(record.row_id, rendered.scored.errors)
+        self._committer.done(record, pending, worker=worker, values=rendered.values)
+        self._tally.lacking(record.row_id, rendered.values)
 
     def _settle(self, judge: str, again: StoredRow, case: Case, verdict: Verdict) -> None:
-        """Commit a row that was judged, and heed what that says of others."""
+        """Commit a row that was judged, and act on what the verdict says of other rows."""
         kind, is_wrong = case.pending.kind, verdict == "differs"
         remark = UNREPEATABLE if verdict == "unrepeatable" else EQUAL
         worker, right = (judge, again) if is_wrong else (case.worker, case.stored)
@@ -470,7 +470,7 @@ class Driver:
         fleet.replace(event, is_explained=bool(given_up), num_suspects=num_suspects)
 
     def _lose_lane(self, event: LaneLost) -> None:
-        """Go on with the rows of other lanes, if there are any; else the job ends by this."""
+        """Continue with the rows of other lanes, if there are any; else the job ends."""
         for worker in event.workers:
             self._lanes.of(worker).dispatcher.lost(worker, suspects=())
             self._tally.left(worker, "lost")
@@ -489,7 +489,7 @@ class Driver:
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
     def _assignments(self, worker: str) -> list[Assignment]:
-        """Lease to the worker all that it may have now."""
+        """Lease to the worker all rows that it may have now."""
         found, kinds = [], set()
         lane = self._lanes.of(worker)
         if case := self._lanes.docket.take(lane.key, worker):
@@ -526,7 +526,7 @@ class Driver:
         return found
 
     def _of_lease(self, lane: Lane, worker: str, lease: Lease) -> Sequence[LeasedRow]:
-        """Return the rows of a lease; the first alone where each is to have a process of its own."""
+        """Return the rows of a lease; only the first if each needs a process of its own."""
         kinds = (self._pending[leased.row.row_id].kind for leased in lease.rows)
         lane.is_one_each |= lane.is_users and any(map(self._audits.is_apart, kinds))
         if not lane.is_one_each:
@@ -535,7 +535,7 @@ class Driver:
         return lease.rows[:1]
 
     def _dropped(self, worker: str) -> list[str]:
-        """Return rows that the worker has and is to leave, as its copy or another one ended."""
+        """Return rows that the worker should leave, because they ended elsewhere."""
         dropped = self._lanes.of(worker).dispatcher.take_dropped(worker)
         for row_id in dropped:
             self._tally.returned(worker)
@@ -543,7 +543,7 @@ class Driver:
         return dropped
 
     def _refused(self, event: Ready, lane: Lane) -> Cause | None:
-        """Return why a worker is to end whose machine has another model, or another GPU than is wanted."""
+        """Return why a worker must end: its machine has another model, or another GPU than the job wants."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
         if event.hello.model_digest != lane.digest:
             error: FramefleetError = ModelError(

@@ -1,4 +1,4 @@
-"""Rows whose text other workers encode than those that denoise them: one dispatcher after the other.
+"""Rows whose text some workers encode and others denoise: one dispatcher after the other.
 
 A row goes to the second once its embeddings are in the store, and back where they are not found there.
 """
@@ -19,13 +19,13 @@ ENCODER_POOL = LaneKey("text encoders")
 
 
 def encoding_setup(setup: WorkerSetup) -> WorkerSetup:
-    """Return what a worker needs that encodes what those with `setup` denoise: one row at a time."""
+    """Return the setup of a worker that encodes for those with `setup`: one row at a time."""
     batching = replace(setup.batching, max_rows=1)
-    return replace(setup, stage="encode", batching=batching, checkpoint_every_s=0.0, scores=())
+    return replace(setup, stage="encode", batching=batching, checkpoint_every_s=0.0, steps={})
 
 
 class EncodeFirst:
-    """What a feed fills in place of one dispatcher.
+    """Two dispatchers, which a feed fills as if they were one.
 
     first: of the workers that encode. then: of those that denoise. Together they hold no more rows than one.
     """
@@ -44,16 +44,16 @@ class EncodeFirst:
         self._first.add(row)
 
     def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Give the rows that wait the shapes that they are now known to have."""
+        """Give waiting rows the shapes that are known now."""
         self._first.regroup(reshaped)
         self._then.regroup(reshaped)
 
     def close(self) -> None:
-        """The table is exhausted; the second dispatcher hears of it from `settle`."""
+        """The table is exhausted; `settle` closes the second dispatcher."""
         self._first.close()
 
     def settle(self) -> None:
-        """Close the second dispatcher where no row can come to it any more."""
+        """Close the second dispatcher if no row can reach it any more."""
         if self._first.finished:
             self._then.close()
 
@@ -66,7 +66,7 @@ class EncodeFirst:
         return True
 
     def came_back(self, worker: str, failed: Failed) -> GivenUp | None:
-        """Have the text of a row encoded again; return the row where it comes back for the last time."""
+        """Encode a row's text again; return the row if it came back too often."""
         row = self._then.withdraw(worker, failed.row_id)
         if row is None:
             return None

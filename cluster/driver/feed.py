@@ -1,4 +1,4 @@
-"""From the table to the dispatcher's window, as far as there is room: what waits, and what is grouped how."""
+"""From the table to the dispatcher's window, while it has room: which rows wait, and how they are grouped."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Feed:
         self._prompt_lengths: CountedApart | None = None
 
     def fill(self) -> None:
-        """Take as many rows as there is room for."""
+        """Read as many rows as there is room for."""
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
             self.num_unread -= len(rows)
@@ -90,7 +90,7 @@ class Feed:
             self._prompt_lengths = CountedApart(lengths)
 
     def regroup(self) -> None:
-        """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
+        """Group waiting rows by the lengths of their prompts, as soon as these can be counted."""
         if self._prompt_lengths and self._prompt_lengths.becomes_ready():
             log.info("batching rows with equal prompt lengths: denoiser calls depend on the prompt's length")
             self._dispatcher.regroup(self._reshaped)
@@ -100,7 +100,7 @@ class Feed:
             self._prompt_lengths.close()
 
     def _pass(self) -> Iterator[Row]:
-        """Read what is to be rendered from the table, from its beginning."""
+        """Read the rows that are to be rendered, from the beginning of the table."""
         work, lane = self._work, self._lane
         self.num_unread = work.index.num_pending(lane)
         return pending_rows(self.table, work.rows, work.index, work.order, lane)
@@ -110,14 +110,14 @@ class Feed:
         return self._adopts(row.row_id, row.payload)
 
     def _reshaped(self, rows: list[Row]) -> list[Row]:
-        """Tell rows apart by the lengths of their prompts too, where forwards are as long as these."""
+        """Separate rows by the lengths of their prompts too, if forwards are as long as the prompts."""
         return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
 
 
 def pending_rows(
     table: RowSource, rows: ModelRows, index: RowIndex, order: str = AS_TABLE, lane: LaneKey | None = None
 ) -> Iterator[Row]:
-    """Yield every row that is now still to render. Raises TableError when the table is not what it was.
+    """Yield every row that is still to be rendered. Raises TableError if the table has changed.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
     one that the index has for its position. lane: the only one whose rows are wanted.
@@ -150,7 +150,7 @@ def _pending_rows(
 def by_prompt_lengths(
     rows: list[Row], lengths: Callable[[Sequence[Mapping[str, Any]]], list[tuple[int, ...]] | None]
 ) -> list[Row]:
-    """Return the rows with the lengths of their prompts as part of their shapes, where they are counted.
+    """Return the rows with the lengths of their prompts in their shapes, where they are counted.
 
     lengths: from rows' arguments; None where they are not.
     """

@@ -1,4 +1,4 @@
-"""Who holds an output: one process on one machine, as text and back, and whether it still runs."""
+"""Who holds an output: one process on one machine, as text and back; and whether it still runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.metrics import WORKER_SECONDS, added, is_summed
+from framefleet.pipeline.metrics import added, is_summed
 from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, Sealed, epoch_path
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -28,25 +28,22 @@ HELD: set[str] = set()  # owners of this process that hold an output, or try to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One driver. Equal `machine`: its process id means the same to us.
-
-    sealed, merged, merges: of parts of records, see `outputs/parts/seals.py`.
-    progress: how far it was at its last beat, for whoever reads the output from elsewhere; beat_at: when.
-    """
+    """One driver: a process on a machine, and what it has said of its output."""
 
     owner: str
     host: str
-    machine: str
+    machine: str  # where it is equal, process ids mean the same to us
     pid: int
     process_started: str  # by the machine's own clock; tells a process from a later one with its id
     beat: int
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
-    sealed: Sealed | None = None
-    merged: Sealed = field(default_factory=dict)
+    sealed: Sealed | None = None  # parts of earlier epochs that count, see `outputs/parts/seals.py`
+    merged: Sealed = field(default_factory=dict)  # parts whose rows are in larger ones now
+    # Of each run of such larger parts, how many count.
     merges: Mapping[str, int] = field(default_factory=dict)
-    progress: Progress | None = None
+    progress: Progress | None = None  # at its last beat, for those who read the output from elsewhere
     beat_at: str = ""  # for people too
     tables: tuple[str, ...] = ()  # of added rows, that it renders before it ends: its answer to `add`
 
@@ -57,7 +54,7 @@ class Holder:
         return not self.machine or self.machine != this_machine()
 
     def is_gone(self) -> bool:
-        """Tell whether it surely does not write any more, as far as that can be seen from here."""
+        """Tell whether it certainly writes no more, as far as this machine can know."""
         if self.ended:
             return True
         if self.runs_elsewhere():
@@ -68,7 +65,7 @@ class Holder:
 
 
 def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
-    """Return what a driver's file says of it: without others' texts, which not every reader can read.
+    """Return what a driver's file says, without texts of others, which not every reader can read.
 
     earlier: what it said of rows that the same driver rendered before these; counts are of both together.
     """
@@ -103,7 +100,7 @@ def this_process(owner: str) -> Holder:
 
 
 def moment() -> str:
-    """Return the present, as files of drivers have it."""
+    """Return the current time as files of drivers write it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -113,17 +110,13 @@ _HOLDER = TypeAdapter(Holder)
 def parse_holder(content: bytes) -> Holder | None:
     """Return the holder written there; None if it is nothing we wrote."""
     try:
-        values = parse_json(content)
-        said = values.get("progress") if isinstance(values, dict) else None
-        if isinstance(said, dict) and "worker_s" in said:  # of an earlier version
-            said["figures"] = {WORKER_SECONDS.key("rows"): said["worker_s"]}
-        return _HOLDER.validate_python(values)
+        return _HOLDER.validate_python(parse_json(content))
     except ValueError:  # not JSON, or other keys and values
         return None
 
 
 def read_holder(store: Store, epoch: int) -> Holder | None:
-    """Return what the driver of an epoch said last; None if it said nothing that we wrote."""
+    """Return what the driver of an epoch wrote last; None if that is not ours to read."""
     try:
         return parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
     except FileNotFoundError:

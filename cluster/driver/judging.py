@@ -1,4 +1,4 @@
-"""Audits of users' recipes: rows, rendered again by processes that have run no row of them, and compared.
+"""Audits of users' recipes: rows, rendered again by processes that have run none of them, and compared.
 
 A process that has run a user's code cannot judge it: what makes rows wrong may be there still. So a row that
 is due is not committed before a new worker has rendered it by a plain call, as its first work. Where that
@@ -56,7 +56,7 @@ class Docket:
         return worker in self._judged
 
     def take(self, lane: LaneKey, worker: str) -> Assignment | None:
-        """Return the row that a worker renders before any other of the lane, if one waits."""
+        """Return the row that a worker must render before any other of its lane, if one waits."""
         if worker in self.used or not self._waiting[lane]:
             return None
         case = self._judged[worker] = self._waiting[lane].popleft()
@@ -65,7 +65,7 @@ class Docket:
         return Assignment(row_id=case.row_id, request=case.pending.request, attempt=1, is_judged=True)
 
     def judge(self, worker: str, stored: StoredRow) -> tuple[Case, Verdict] | None:
-        """Take what a judge has rendered; return the verdict, if there is one by now."""
+        """Take the row that a judge rendered; return the verdict, if it is reached."""
         case = self._judged.get(worker)
         if case is None or case.row_id != stored.record.row_id:
             return None
@@ -79,7 +79,7 @@ class Docket:
         return case, verdict_of(kept, first, now)
 
     def failed(self, worker: str) -> Case | None:
-        """A judge has not rendered its row; return the case if nobody will."""
+        """A judge did not render its row; return the case if no other judge will."""
         case = self._judged.pop(worker, None)
         if case is None or case.num_judges >= _MOST_JUDGES:
             return case
@@ -93,7 +93,7 @@ class Docket:
             self._waiting[case.pending.lane].appendleft(case)
 
     def close(self) -> list[Case]:
-        """Return all cases: nobody will judge them."""
+        """Return all open cases: nobody will judge them."""
         cases = [*self._judged.values(), *(case for line in self._waiting.values() for case in line)]
         self._judged.clear()
         self._waiting.clear()
@@ -101,5 +101,5 @@ class Docket:
 
 
 def recorded_digests(record: Record) -> Digests:
-    """Return those of all that a row rendered."""
+    """Return the digests of everything that a row rendered."""
     return record.frames_sha256, record.audio_sha256, record.extra_outputs, record.extra_outputs_sha256

@@ -28,23 +28,19 @@ from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """digest: of the model's files. load_s: seconds that its last worker took to load, if any. error: why its
-    rows are given up by this run. is_one_each: each row gets a process of its own, as rows of a user's recipe
-    spoil later ones.
-
-    largest: the row that takes most memory, if it is to be rehearsed. row_work: see `Backlog`.
-    """
+    """One lane of a job: its rows, and what its workers need."""
 
     key: LaneKey
     setup: WorkerSetup
-    digest: str
+    digest: str  # of the model's files
     dispatcher: Dispatcher
     feed: Feed
-    largest: Request | None
-    row_work: float
-    load_s: float | None = None
+    largest: Request | None  # the row that takes most memory, if it is to be rehearsed
+    row_work: float  # what a row is expected to take, see `Backlog`
+    load_s: float | None = None  # seconds that its last worker took to load, if any
+    # Each row gets a process of its own: rows of this user's recipe spoil later ones.
     is_one_each: bool = False
-    error: FramefleetError | None = None
+    error: FramefleetError | None = None  # why this run gives up its rows
 
     @property
     def is_users(self) -> bool:
@@ -119,7 +115,7 @@ class Lanes:
         return lane
 
     def of(self, worker: str) -> Lane:
-        """Return the lane of a worker; of one that never joined any, in which it has no rows."""
+        """Return a worker's lane; for one that never joined any, a lane in which it has no rows."""
         return self._of_worker.get(worker) or next(iter(self))
 
     @property
@@ -131,7 +127,7 @@ class Lanes:
         return not self.left()
 
     def left(self) -> list[LaneKey]:
-        """Return the lanes with rows left, but for those that no worker can serve."""
+        """Return the lanes with rows left, except those that no worker can serve."""
         return [
             lane.key
             for lane in self
@@ -143,7 +139,7 @@ class Lanes:
         return lane.dispatcher.num_workers
 
     def lose(self, key: LaneKey, error: FramefleetError) -> None:
-        """No worker can serve a lane any more: its rows are left to another run.
+        """No worker can serve a lane any more: its rows are left for another run.
 
         Where some workers encode what others denoise, none of them is of use without the others.
         """
@@ -151,7 +147,7 @@ class Lanes:
             lane.error = error
 
     def error(self) -> FramefleetError | None:
-        """Return why rows are left, if they are; where the job has other lanes, with how many of which."""
+        """Return why rows are left, if any are; with several lanes, how many rows of which."""
         lost = [(lane, lane.error) for lane in self if lane.error]
         if not lost or len(self._work.index.lanes) < 2:
             return lost[0][1] if lost else None
@@ -166,11 +162,11 @@ class Lanes:
         return lane.feed.num_unread + counts.waiting + counts.leased
 
     def in_hand(self) -> dict[str, int]:
-        """Return how many rows each worker has, of those that have any."""
+        """Return how many rows each worker has, if any."""
         return {worker: num for lane in self for worker, num in lane.dispatcher.in_hand().items()}
 
     def fill(self) -> None:
-        """Take as many rows from the table as there is room for."""
+        """Read as many rows from the table as there is room for."""
         lost = {lane.key for lane in self if lane.error}
         for feed in [feed for key, feed in self._feeds.items() if key not in lost]:
             feed.regroup()
@@ -179,7 +175,7 @@ class Lanes:
             self._encoding.settle()
 
     def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """Let workers that denoise have a row whose text is encoded; return whether that is new."""
+        """Pass a row with encoded text on to workers that denoise; return whether that is new."""
         return self._encoding is not None and self._encoding.encoded(worker, row_id, now)
 
     def came_back(self, worker: str, failed: Failed) -> GivenUp | None:
@@ -213,7 +209,7 @@ class Lanes:
             feed.close()
 
     def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
-        """Return the lane of a worker that starts. num_workers: those of each lane, also on their way.
+        """Return the lane for a worker that starts. num_workers: of each lane, including those on their way.
 
         but: lanes of which it is only where no other has rows.
 
@@ -221,7 +217,7 @@ class Lanes:
         """
         backlogs = self._backlogs(num_workers)
         encoders = backlogs.pop(ENCODER_POOL, None)
-        if encoders and encoders.num_rows and encoders.num_workers < self._work.num_encoders:
+        if encoders and encoders.num_rows and encoders.num_workers < self._work.fleet.encoders:
             return ENCODER_POOL
         better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
         return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
@@ -229,15 +225,15 @@ class Lanes:
     def move_from(
         self, worker: str, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()
     ) -> LaneKey | None:
-        """Return the lane for which an idle worker should give up its own, if there is one; none of `but`."""
+        """Return the lane that an idle worker should move to, if there is one; never one of `but`."""
         own = self.of(worker).key
         backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
-        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.num_encoders:
+        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.fleet.encoders:
             backlogs.pop(ENCODER_POOL, None)
         return move_from(own, backlogs)
 
     def _num_rows(self, lane: Lane, num_workers: Mapping[LaneKey, int]) -> int:
-        """Return how many rows no worker of a lane has, but could have."""
+        """Return how many rows wait for a worker of this lane."""
         unread = lane.feed.num_unread
         if self._encoding and not lane.encodes:
             unread = 0  # their text is to be encoded first

@@ -50,7 +50,6 @@ from framefleet.pipeline.outputs.parts.seals import (
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 STOP, PAUSE = ASKED = ("stop", "pause")  # of a driver, with `framefleet stop` and so on
-FORMER_LOCK = "driver.lock"  # of earlier versions
 BEAT_S = 10.0
 FIRST_PAUSE_S = 0.05  # before the lock is tried again; then twice as long
 EXPIRY_S = 30.0  # three beats: one may be lost, one late
@@ -108,8 +107,6 @@ class DriverLock:
             HELD.discard(self._ours.owner)
 
     def _take(self) -> None:
-        if self._wait_until_abandoned(FORMER_LOCK):
-            self._store.delete(FORMER_LOCK)
         pause_s = FIRST_PAUSE_S
         while not self._take_next():  # another was quicker, or the store's listing lags
             time.sleep(pause_s)
@@ -122,7 +119,7 @@ class DriverLock:
         self.check()
 
     def _unfinished(self) -> set[int]:
-        """Return the epochs since the last driver that left nothing to be finished."""
+        """Return the epochs since the last driver that finished everything it began."""
         found = set[int]()
         for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
             held = read_holder(self._store, epoch)
@@ -149,7 +146,7 @@ class DriverLock:
         self.check_seen()
 
     def check_seen(self) -> None:
-        """Raise StoreError if it was seen that another driver has taken the output; asks nobody."""
+        """Raise StoreError if another driver was seen to have the output; asks the store nothing."""
         if self.lost.is_set():
             raise StoreError(
                 f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
@@ -169,11 +166,11 @@ class DriverLock:
         self._write()  # if that fails, the next beat says it
 
     def tell(self, progress: Progress) -> None:
-        """Have the next beat say how far the job is; asks and waits for nobody."""
+        """Have the next beat write the job's progress; returns at once."""
         self._told = told_of(progress, self._told_before)
 
     def tell_more(self) -> None:
-        """Add what is reported from now on, of other rows, to what was reported so far."""
+        """Add progress that is reported from now on, about other rows, to what was reported so far."""
         self._told_before = self._told
 
     def promise(self, tables: Iterable[str]) -> None:
@@ -199,7 +196,7 @@ class DriverLock:
             self._store.write(self._path, self._ours.to_bytes())
 
     def _take_next(self) -> bool:
-        """Wait until the newest driver is gone, and try to be the next; tell whether that worked."""
+        """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
         # Where somebody has cleared drivers/, parts still tell how far epochs went.
         newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
         self._wait_until_abandoned(epoch_path(newest))
@@ -210,20 +207,19 @@ class DriverLock:
             return False
         return self.still_ours()
 
-    def _wait_until_abandoned(self, path: str) -> bool:
-        """Return when the driver that wrote `path` is surely gone, and whether there was one; or JobError."""
+    def _wait_until_abandoned(self, path: str) -> None:
+        """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
         held = self._read(path)
         if held is None:
-            return False
+            return
         holder = parse_holder(held)
         if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
             self._watch(path, held)
         elif not holder.is_gone():
             raise self._refusal(holder)
-        return True
 
     def _watch(self, path: str, held: bytes) -> None:
-        """Return when a counter has stood still for long enough, or its driver says that it ended."""
+        """Return when a counter has not moved for long enough, or its driver says that it ended."""
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
             self._store.url_of(path),
@@ -247,7 +243,7 @@ class DriverLock:
         )
 
     def _beat(self) -> None:
-        """Raise the counter until released, and see who asks for what; end when another has the output."""
+        """Raise the counter until released, and read requests; end when another driver has the output."""
         while not self._released.wait(self._beat_s):
             try:
                 if not self.still_ours():

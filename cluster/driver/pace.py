@@ -53,7 +53,7 @@ def _quarters(points: Sequence[Point]) -> list[float]:
 
 
 class TimeLeft:
-    """Remembers when rows were finished, as far as the workers have been the same."""
+    """Remembers when rows were finished, as long as the number of workers stays the same."""
 
     def __init__(self) -> None:
         self._points: list[Point] = []
@@ -75,12 +75,12 @@ class TimeLeft:
             self._stride *= 2
 
     def eta_s(self, left: int, *, now: float, batch: float) -> float | None:
-        """Return what the function of this name does, of what was seen."""
+        """Return `eta_s` of what was seen."""
         return eta_s(self._points, left, now=now, workers=self._workers, batch=batch)
 
 
 class Scale:
-    """How many workers a job is to have: the seconds of work left, over those that it should take."""
+    """How many workers a job should have: the seconds of work left, over those that it should take."""
 
     def __init__(self, workers: ElasticWorkers) -> None:
         self._workers = workers

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,27 +31,20 @@ class WorkerState:
 
 
 def num_rendering(workers: Sequence[WorkerState]) -> str:
-    """Return how many render of those that are still there: "7 of 8"."""
+    """Return how many workers render, of those that are still there: "7 of 8"."""
     states = Counter(worker.state for worker in workers if worker.state not in GONE)
     return f"{states['rendering']:,} of {states.total():,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFigures:
-    """What audits say of a run's rows.
+    """What audits say of a run's rows. Rows of kinds that cannot be repeated are not judged."""
 
-    num_equal: audits that found a row equal, of kinds that no audit found wrong. num_unaudited: rows that
-    were neither plain calls nor compared. most_wrong: of these at the most, with 95 % confidence; see
-    `pipeline/render/audit/schedule.py`. Rows of kinds that cannot be repeated are not judged. num_kinds: of
-    rows that were not rendered by plain calls; num_kinds_compared: of these, those of which a row was
-    compared; kinds of several runs add up.
-    """
-
-    num_equal: int = 0
-    num_unaudited: int = 0
-    most_wrong: int = 0
-    num_kinds: int = 0
-    num_kinds_compared: int = 0
+    num_equal: int = 0  # audits that found a row equal, of kinds that no audit found wrong
+    num_unaudited: int = 0  # rows that were neither plain calls nor compared
+    most_wrong: int = 0  # of these at most, with 95 % confidence; see `pipeline/render/audit/schedule.py`
+    num_kinds: int = 0  # of rows that were not rendered by plain calls; several runs add up
+    num_kinds_compared: int = 0  # of these, those of which a row was compared
 
     def __add__(self, other: AuditFigures) -> AuditFigures:
         """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
@@ -65,81 +59,71 @@ class AuditFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A job under way.
+    """A job under way."""
 
-    total: rows this run has to render. before: those that had a record when it began. done: committed or
-    about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
-    it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows. workers: all that are
-    there, then those that went last.
-    waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
-    longer, each with its reason. audits: None where there are to be none. paused_since: for people; "" while
-    it is not paused. figures: all that was counted, see `pipeline/metrics.py`.
-    """
-
-    total: int
-    done: int
+    total: int  # rows that this run has to render
+    done: int  # committed, or about to be
     failed: int
     in_flight: int
     elapsed_s: float
-    rows_per_s: float | None
-    eta_s: float | None
-    mean_batch: float | None
-    workers: tuple[WorkerState, ...]
+    rows_per_s: float | None  # since the first row was begun; None before the first is done
+    eta_s: float | None  # None while it would be a guess, see `pace.py`
+    mean_batch: float | None  # rows per forward, mean over rows
+    workers: tuple[WorkerState, ...]  # all that are there, then those that left last
     last_failure: str | None = None
-    waiting_for: str | None = None
-    unused: tuple[str, ...] = ()
-    before: int = 0
-    audits: AuditFigures | None = None
-    paused_since: str = ""
+    waiting_for: str | None = None  # what a worker is doing that is not ready yet
+    unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
+    before: int = 0  # rows that had a record when the run began
+    audits: AuditFigures | None = None  # None if there are to be none
+    paused_since: str = ""  # for people; "" while it is not paused
+    # All that was counted, see `pipeline/metrics.py`.
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unscored:
-    """A score that failed. num: clips without it. example: the first row, and why."""
+class LackingColumn:
+    """A column of a clip step that some clips of a run have no value of, as it failed."""
 
-    num: int
-    example: str
+    section: str  # of the job, whose step it is
+    num: int  # clips
+    example: str  # the first row, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a run ended. done, failed: rows of this run.
+    """How a run ended."""
 
-    figures: all that was counted, see `pipeline/metrics.py`. audits: what they say. apart: kinds of rows that
-    differed then, and were rendered by plain calls from there on. unrepeatable: kinds of which two plain
-    calls of one row differ. unused: workers and machines that were used no longer in the end, each with its
-    reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on. unscored: scores that failed, by name. drafts:
-    how those ended that were rendered before; is_none_kept: none of them was to be rendered in full.
-    over_budget: what is said where the budget ended it. store: the output.
-    """
-
-    done: int
-    failed: int
+    done: int  # rows of this run
+    failed: int  # rows of this run
     elapsed_s: float
     mean_batch: float | None
+    # All that was counted, see `pipeline/metrics.py`.
     figures: Mapping[str, float] = field(default_factory=dict)
     audits: AuditFigures | None = None
-    apart: tuple[str, ...] = ()
-    unrepeatable: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()  # kinds of rows that differed in an audit; their later rows were plain calls
+    unrepeatable: tuple[str, ...] = ()  # kinds of which two plain calls of one row differ
+    # Workers and machines that were no longer used in the end, each with its reason.
     unused: tuple[str, ...] = ()
-    gone: Gone | None = None
-    num_parts_gone: int = 0
-    unscored: Mapping[str, Unscored] = field(default_factory=dict)
-    drafts: Summary | None = None
-    is_none_kept: bool = False
-    over_budget: str | None = None
-    store: Store | None = field(default=None, repr=False, compare=False)
+    gone: Gone | None = None  # clips of earlier runs that are gone, if any
+    num_parts_gone: int = 0  # parts of records that somebody took away during the run
+    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of clip steps that failed
+    drafts: Summary | None = None  # how the drafts ended, which were rendered before
+    is_none_kept: bool = False  # no draft was chosen to be rendered in full
+    over_budget: str | None = None  # the message, if the budget ended the run
+    store: Store | None = field(default=None, repr=False, compare=False)  # the output
 
     @property
     def exit_code(self) -> int:
-        """0 where every row has a clip, otherwise 1."""
+        """0 if every row has a clip, otherwise 1."""
         is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
         return 1 if is_short or (self.drafts and self.drafts.exit_code) else 0
 
+    def to_json(self) -> str:
+        """Return it for programs, with the store as its URL."""
+        return json.dumps(asdict(self), default=lambda store: store.url_of(""))
+
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the records of the output, of earlier runs too, as an Arrow table.
+        """Return all records of the output, including earlier runs, as an Arrow table.
 
         columns: all where none are named. For outputs that fit in memory; see `record_tables`.
         """

@@ -1,4 +1,4 @@
-"""In: what a job says in `order`. Out: the order of its rows, and the number of each row that it goes by."""
+"""In: `order` of the job. Out: the order of its rows, and the number by which each row is ranked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
 
 
 def order_of(order: str, paces: Paces) -> Order:
-    """paces: what rows of each shape have taken so far."""
+    """Return the order that the job asks for. paces: what rows of each shape have taken so far."""
     if order == LONGEST:
         return Longest(paces)
     return TableOrder() if order == AS_TABLE else Ranked()
 
 
 def check_order(order: str, *columns: pa.Schema) -> None:
-    """Raise JobError where `order` names a column that rows do not have, or one that holds no numbers.
+    """Raise JobError if `order` names a column that rows do not have, or one without numbers.
 
     columns: those that records will have of a row.
     """
@@ -43,7 +43,7 @@ def check_order(order: str, *columns: pa.Schema) -> None:
 
 
 def rank_of(order: str, request: Request, carried: pa.RecordBatch) -> float:
-    """Return the number of a row: the highest goes first, no number last. carried: its own columns."""
+    """Return the number of a row: the highest goes first, one without a number last. carried: its columns."""
     if order == LONGEST:
         return work_in(request)
     name = order.removeprefix(PRIORITY)

@@ -1,4 +1,4 @@
-"""Rows that an audit speaks against: those of its kind that are no plain calls, of all runs, taken back.
+"""Records that an audit puts in doubt are taken back: of its kind, in all runs, if no plain call made them.
 
 The kind is noted in `apart/<16 hex>.json`: no clip of it is adopted by a later run.
 """
@@ -21,7 +21,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 
 @dataclass(slots=True, kw_only=True)
 class TakenBack:
-    """num_before: of num_rows, those with a record before this run. num_bytes: of all their clips.
+    """num_before: of num_rows, those that had a record before this run. num_bytes: of all their clips.
 
     num_elsewhere: rows as doubtful that keep their records, as the table does not have them.
     """
@@ -59,13 +59,13 @@ def take_back(
 
 
 def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> None:
-    """Do what a driver that was killed left undone, before records are read."""
+    """Finish what a killed driver left undone, before records are read."""
     if apart := noted_apart(store):
         take_back(store, index, apart, lock, has_begun=False)
 
 
 def note_apart(store: Store, kind: str) -> None:
-    """Write down, for drivers to come, that rows of this kind were rendered wrong in a batch."""
+    """Note, for later drivers, that rows of this kind were rendered wrong in a batch."""
     store.create(path_of(kind), canonical_json({"kind": kind}).encode())
 
 

@@ -21,7 +21,7 @@ _FIELDS = fields_named(FIRST_FIELDS, "bytes")
 
 
 def spent_before(store: Store) -> Spent:
-    """Return what all drivers of an output said last that they had spent, and the bytes of its clips.
+    """Return what all drivers of an output last reported as spent, and the bytes of its clips.
 
     A driver that was killed said so a beat before. Records could not tell: clips of one run are adopted by
     the next, days later, and `repair` writes parts of many runs anew. Their bytes are those that are there.
@@ -31,13 +31,13 @@ def spent_before(store: Store) -> Spent:
 
 
 def model_time_before(store: Store) -> ComputeTime:
-    """Return for how long models computed in all runs, as their drivers said last."""
+    """Return how long models computed in all runs, as their drivers last reported."""
     times = (ComputeTime.of(told.figures) for told in _reports(store))
     return sum((time for time in times if _are_sound(time.rows_s, time.audits_s)), ComputeTime())
 
 
 def _said(store: Store) -> Iterator[Spent]:
-    """Yield the time that each driver said it took."""
+    """Yield the time that each driver reported."""
     for told in _reports(store):
         spent = Spent(elapsed_s=told.elapsed_s, worker_s=WORKER_SECONDS.total(told.figures))
         if _are_sound(spent.elapsed_s, spent.worker_s):
@@ -45,7 +45,7 @@ def _said(store: Store) -> Iterator[Spent]:
 
 
 def _reports(store: Store) -> Iterator[Progress]:
-    """Yield what each driver said last, as far as anybody can read that; files are anybody's."""
+    """Yield each driver's last report, as far as it can be read; files may be anybody's."""
     for epoch in epochs_of(store):
         holder = read_holder(store, epoch)
         if holder and holder.progress:

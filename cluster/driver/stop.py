@@ -1,4 +1,4 @@
-"""Signals that ask this process to end, put off until what it does can be left: of a driver, of a worker."""
+"""Signals that ask this process to end, put off until its work can be left. For drivers and workers."""
 
 from __future__ import annotations
 
@@ -68,19 +68,19 @@ class Stop:
         return len(self._so_far()) > 1
 
     def ask(self) -> None:
-        """Do as Ctrl-C does, once."""
+        """Do once what Ctrl-C does."""
         if not self._so_far():
             self._asked.append(signal.SIGINT)
 
     def check(self) -> None:
-        """Let a signal that was put off go where it would have gone: mostly, KeyboardInterrupt is raised."""
+        """Deliver a signal that was put off: mostly, KeyboardInterrupt is raised."""
         if asked := self._so_far():
             if asked[0] not in self._handlers:  # in a thread, where no signal comes
                 raise KeyboardInterrupt
             self._handlers[asked[0]](asked[0], None)
 
     def _so_far(self) -> list[int]:
-        """Return the signals that count."""
+        """Return the signals that came and count."""
         with contextlib.suppress(BlockingIOError):
             for number in self._numbers[0].recv(4096) if self._numbers else b"":
                 if number in self._handlers and (not self._asked or number == signal.SIGINT):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.pace import TimeLeft
-from framefleet.cluster.driver.progress import WORKER_STATES, Progress, Summary, Unscored, WorkerState
+from framefleet.cluster.driver.progress import WORKER_STATES, LackingColumn, Progress, Summary, WorkerState
 from framefleet.pipeline.metrics import (
     AUDITS,
     BATCH_SIZES,
@@ -22,6 +22,7 @@ from framefleet.pipeline.metrics import (
     Counts,
     added,
 )
+from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.render.audit.verdict import Audited
 
@@ -49,7 +50,7 @@ class Tally:
         self._done = self._failed = 0
         self.counts = Counts()
         self.model_time = ComputeTime()
-        self._unscored: dict[str, Unscored] = {}
+        self._lacking: dict[str, LackingColumn] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}  # of all workers so far
@@ -73,7 +74,7 @@ class Tally:
         return self._total - self._done - self._failed
 
     def pause(self, since: str, *, now: float) -> None:
-        """Nothing is rendered from now on, and this time does not count. since: for people."""
+        """Nothing is rendered from now on, and this time is not counted. since: for people."""
         self._paused_since, self._paused_at = since, now
 
     def resume(self, *, now: float) -> None:
@@ -81,11 +82,11 @@ class Tally:
         self._paused_since = ""
 
     def _worked_until(self, now: float) -> float:
-        """Return a clock that stands while the job is paused."""
+        """Return a clock that stops while the job is paused."""
         return (self._paused_at if self.is_paused else now) - self._paused_s
 
     def starting(self, doing: str) -> None:
-        """A worker is on its way, and this takes its time."""
+        """A worker is on its way. doing: what takes its time."""
         self._waiting_for = doing
 
     def joined(self, worker: str, node: str, model: str = "") -> None:
@@ -108,13 +109,15 @@ class Tally:
         self._seats[worker].done += 1
         self.returned(worker)
 
-    def unscored(self, row_id: str, errors: Mapping[str, str]) -> None:
-        """These scores of a row failed, and are null in its record."""
-        for name, message in errors.items():
-            known = self._unscored.get(name)
-            self._unscored[name] = Unscored(
-                num=known.num + 1 if known else 1,
-                example=known.example if known else f"row {row_id}: {message}",
+    def lacking(self, row_id: str, values: Mapping[str, StepValues]) -> None:
+        """Count the values of clip steps that failed for a row, and are null in its record."""
+        errors = ((section, *error) for section, of in values.items() for error in of.errors.items())
+        for section, name, message in errors:
+            before = self._lacking.get(name)
+            self._lacking[name] = LackingColumn(
+                section=section,
+                num=before.num + 1 if before else 1,
+                example=before.example if before else f"row {row_id}: {message}",
             )
 
     def added(self, num_new: int, *, num_done: int) -> None:
@@ -135,11 +138,11 @@ class Tally:
         seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:
-        """A row left the worker's hands."""
+        """The worker has handed back a row."""
         self._seats[worker].in_hand -= 1
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
-        """Rows that were done are to be rendered again, over their clips of this many bytes.
+        """Rows that were done are rendered again, over their clips of this many bytes.
 
         num_before: of these, those that were done before this run.
         """
@@ -161,11 +164,11 @@ class Tally:
         self._last_failure = message
 
     def unused(self, places: tuple[str, ...]) -> None:
-        """These workers and machines are used no longer, as of now; each with its reason."""
+        """These workers and machines are no longer used; each with its reason."""
         self._unused = places
 
     def left(self, worker: str, how: str) -> None:
-        """A worker is there no longer. how: of `GONE`."""
+        """A worker is gone. how: of `GONE`."""
         seat = self._here.pop(worker, None)
         if seat is None:  # it never joined, or has left
             return
@@ -231,7 +234,7 @@ class Tally:
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
             unused=self._unused,
-            unscored=dict(self._unscored),
+            lacking=dict(self._lacking),
         )
 
     def _rate(self, rendered: int, now: float) -> float | None:

@@ -1,4 +1,4 @@
-"""In: things to do. Out: done one after another, in the background, in a thread of their own."""
+"""In: tasks. Out: done one after another, in the background, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from queue import Queue
 
 
 class TaskQueue:
-    """A queue and its thread, a daemon's: a process that must end does not wait for what hangs."""
+    """A queue and its daemon thread: a process that must end does not wait for a task that hangs."""
 
     def __init__(self, name: str) -> None:
         self._tasks: Queue[Callable[[], None] | None] = Queue()
@@ -19,36 +19,36 @@ class TaskQueue:
 
     @property
     def num_waiting(self) -> int:
-        """How many things are not done yet."""
+        """How many tasks are not done yet."""
         return self._tasks.unfinished_tasks
 
     def do(self, task: Callable[[], None]) -> None:
-        """Do this after all that was asked before, whatever became of it."""
+        """Do this task after all that were added before, even if one of those fails."""
         if self._thread.ident is None:
             self._thread.start()
         self._tasks.put(task)
 
     def check(self) -> None:
-        """Raise, once, what one of them raised."""
+        """Raise, once, what a task raised."""
         with self._lock:
             error, self._error = self._error, None
         if error is not None:
             raise error
 
     def wait(self) -> None:
-        """Return when all is done; raise what one of them raised."""
+        """Return when all tasks are done; raise what one of them raised."""
         self._tasks.join()
         self.check()
 
     def close(self) -> None:
-        """Do all that was asked, and nothing more."""
+        """Do all tasks that were added, and accept no more."""
         self._tasks.put(None)
         if self._thread.ident is not None:
             self._thread.join()
         self.check()
 
     def leave(self, *, after_s: float) -> None:
-        """Do what was asked so far, and then nothing more; raises nothing."""
+        """Do the tasks that were added so far, and then no more; raises nothing."""
         self._tasks.put(None)
         if self._thread.ident is not None:
             self._thread.join(after_s)

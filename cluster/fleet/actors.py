@@ -1,4 +1,4 @@
-"""The processes of a fleet's workers, as Ray's actors: made, asked, ended. One call of each is under way."""
+"""The processes of a fleet's workers, as Ray's actors: made, called, ended. Each has one call under way."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import framefleet
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.model.model import ModelUpdate
+from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.lane_key import LaneKey
-from framefleet.pipeline.scores.score import ClipScore
 
 if TYPE_CHECKING:
     from framefleet.cluster.worker.worker import Worker
 
 
 class Listening:
-    """A clock that stands while this process does not listen: stopped, or busy elsewhere.
+    """A clock that stops while this process does not listen: it is stopped, or busy elsewhere.
 
     now: any steadily growing seconds.
     """
@@ -36,7 +36,7 @@ class Listening:
         self._last = now
 
     def tick(self, now: float, *, at_most: float) -> float:
-        """Count what passed since the last tick, but at most so much; return all that was counted."""
+        """Count the time since the last tick, up to a limit; return all that was counted."""
         self.seconds += min(now - self._last, at_most)
         self._last = now
         return self.seconds
@@ -54,7 +54,7 @@ class Actor:
         self._device = setup.model.device
 
     def place(self) -> str:
-        """Return the id of the machine, as soon as there is one."""
+        """Return the id of the machine, as soon as the process has one."""
         return str(ray.get_runtime_context().get_node_id())
 
     def start(self) -> Hello | Loading:
@@ -66,21 +66,18 @@ class Actor:
     def exchange(self, *told: Any, **settings: Any) -> WorkerReport:
         return self._worker.exchange(*told, **settings)
 
-    def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
-        return self._worker.renew(updates)
+    def renew(self, update: ModelUpdate | None) -> Loading:
+        return self._worker.renew(update)
 
 
 @dataclass(slots=True)
 class Slot:
-    """One place for a worker; each process that takes it has a name of its own.
-
-    since: when its state began. asked_at: when its call did. Both as `Listening` counts.
-    """
+    """One place for a worker; each process that takes it has a name of its own."""
 
     number: int
     state: Literal["to start", "pending", "loading", "ready"] = "to start"
-    since: float = 0.0
-    asked_at: float = 0.0
+    since: float = 0.0  # when its state began, as `Listening` counts
+    asked_at: float = 0.0  # when its call began, as `Listening` counts
     num_starts: int = 0
     host: str | None = None
     has_rendered: bool = False
@@ -123,7 +120,7 @@ class Actors:
     def set_up(
         self, options: Mapping[LaneKey, dict[str, Any]], setups: Mapping[LaneKey, WorkerSetup]
     ) -> None:
-        """Have processes that are made from now on begin with these."""
+        """Use these for processes that are made from now on."""
         self._options = options
         self._arguments = {
             lane: (ray.cloudpickle.dumps((self._worker_class, setup)), self._folder)
@@ -131,7 +128,7 @@ class Actors:
         }
 
     def make(self, slot: Slot, *, but: Collection[str]) -> None:
-        """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
+        """Make a process for the slot, on none of these machines, when there is room; ask where it is."""
         slot.num_starts += 1
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", self._clock.seconds, None, False
         slot.is_to_renew, slot.load_s = False, None
@@ -141,7 +138,7 @@ class Actors:
         self.ask(slot, slot.actor.place.remote())
 
     def ask(self, slot: Slot, ref: Any) -> None:
-        """Wait for a call that was just made of the slot's `Actor`."""
+        """Wait for a call that was just made to the slot's `Actor`."""
         slot.asked_at = self._clock.seconds
         self._calls[ref] = slot
 
@@ -160,21 +157,23 @@ class Actors:
         return list(self._calls.values())
 
     def end(self, slot: Slot) -> None:
-        """End the process; cut off rather than dead, it would go on rendering."""
+        """End the process. One that was only cut off would continue rendering."""
         self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
         ray.kill(slot.actor)
 
 
-def modules_to_ship(named: Iterable[Recipe | ClipScore]) -> list[str]:
-    """Return the file or package folder of each that is not installed, so not on other machines."""
-    tops = {one.function.__module__.partition(".")[0] for one in named if one.is_own}
+def modules_to_ship(recipes: Iterable[Recipe], steps: Iterable[ClipStep] = ()) -> list[str]:
+    """Return the file or package folder of each function of users that is not installed elsewhere."""
+    functions = [recipe.function for recipe in recipes if recipe.is_own]
+    functions += [function for step in steps for function in step.functions]
+    tops = {function.__module__.partition(".")[0] for function in functions}
     paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]
     own = [path for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]
     return [str(path.parent if path.name == "__init__.py" else path) for path in own]
 
 
 def check_gpus(hello: Hello, given: Collection[object], device: str) -> None:
-    """Raise FleetError for a worker that took the CPU though Ray gave it GPUs. device: as the job says.
+    """Raise FleetError if a worker took the CPU though Ray gave it GPUs. device: as the job says.
 
     It would render other bits, and take hours.
     """
@@ -186,7 +185,7 @@ def check_gpus(hello: Hello, given: Collection[object], device: str) -> None:
 
 
 def check_hello(worker: str, hello: Hello) -> None:
-    """Raise FleetError for a worker that runs another build of framefleet than this process."""
+    """Raise FleetError if a worker runs another build of framefleet than this process."""
     if (hello.version, hello.fingerprint) != (framefleet.__version__, source_fingerprint()):
         raise FleetError(
             f"{worker} on {hello.node} runs framefleet {hello.version}, another build than this one "

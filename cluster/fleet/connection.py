@@ -57,14 +57,14 @@ _LIMIT_S = 5.0
 
 
 class Head:
-    """That of the cluster which this process has joined."""
+    """The head of the cluster that this process has joined."""
 
     def __init__(self) -> None:
         address = ray.get_runtime_context().gcs_address
         self._client = ray._raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled
 
     def machines(self) -> list[Machine]:
-        """Return all machines, those that have died too."""
+        """Return all machines, including those that died."""
         draining = self._client.get_draining_nodes(timeout=_LIMIT_S)
         return [
             Machine(
@@ -273,13 +273,13 @@ def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
 
 @cache
 def _token() -> str:
-    """One for all clusters that this process starts: Ray reads it once."""
+    """Return the token of all clusters that this process starts: Ray reads it once."""
     return secrets.token_hex(32)
 
 
 @contextmanager
 def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
-    """Set these variables for this process and for what it starts, until the context ends."""
+    """Set these variables for this process and its children, until the context ends."""
     before = {name: os.environ.get(name) for name in settings}
     _set(settings)
     try:
@@ -347,7 +347,7 @@ def _source_of_auto() -> str:
 
 
 def _try_to_join(address: str, fix: str) -> None:
-    """Have another process join, which can be ended where Ray waits for ever. Raises FleetError."""
+    """Let another process join first, because it can be ended if Ray hangs. Raises FleetError."""
     program = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
         # What it says, this process's own attempt says again.

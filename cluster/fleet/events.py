@@ -1,4 +1,4 @@
-"""What a fleet tells its driver, one event at a time."""
+"""What a fleet reports to its driver, one event at a time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class LaneLost:
-    """No worker can serve a lane any more, for this reason. workers: that had rows of it, and are gone."""
+    """No worker can serve a lane any more, for this reason. workers: had rows of it, and are gone."""
 
     lane: LaneKey
     error: FramefleetError
@@ -57,7 +57,7 @@ class LaneLost:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The worker's machine is to go soon: it should hand back what it has. Sent again and again."""
+    """The worker's machine will go soon, so it should hand back its rows. Sent again and again."""
 
     worker: str
 

@@ -81,7 +81,7 @@ class Fleet:
     def __enter__(self) -> Self:
         setups = self._setups.values()
         recipes = [recipe for setup in setups for recipe in setup.recipes.values()]
-        modules = modules_to_ship([*recipes, *(score for setup in setups for score in setup.scores)])
+        modules = modules_to_ship(recipes, (step for setup in setups for step in setup.steps.values()))
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
@@ -110,7 +110,7 @@ class Fleet:
             self._stack.__exit__(*raised)
 
     def grow(self, num_rows: int) -> None:
-        """Start the workers that this many rows keep busy, as far as there are machines for them."""
+        """Start the workers that this many rows keep busy, as far as machines have room."""
         self._was_ready = {}
         self._num_rows = num_rows
         self._fill()
@@ -145,7 +145,7 @@ class Fleet:
         return options
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """Serve these lanes too, whose rows came later. Those that are served already stay as they are."""
+        """Serve these lanes too, which were added later. Lanes that are served already stay as they are."""
         self._setups = {lane: self._fitted(setup) for lane, setup in setups.items()} | {**self._setups}
         self._actors.set_up(self._options(), self._setups)
 
@@ -155,15 +155,15 @@ class Fleet:
         setups: of the lanes of this driver; each model's weights are those of all its lanes.
         """
         before, now = self._setups, self._clock.seconds
-        updates = {lane.model: setup.updates for lane, setup in setups.items()}
-        self._setups = {lane: replace(one, updates=updates[lane.model]) for lane, one in before.items()}
+        updates = {lane.model: setup.update for lane, setup in setups.items()}
+        self._setups = {lane: replace(one, update=updates[lane.model]) for lane, one in before.items()}
         self.open(setups)
         self._lanes.renew()
         for slot in self._slots.values():
             if slot.host:
                 machine = self._machines.find(node_id=slot.host)
                 self._hosts(slot).placed(slot.name, slot.host, machine.name if machine else slot.host[:8])
-        other = {lane for lane, one in before.items() if one.updates != updates[lane.model]}
+        other = {lane for lane, one in before.items() if one.update != updates[lane.model]}
         for slot in [s for s in self._slots.values() if s.state == "pending" and s.lane in other]:
             self._forget(slot)
             self._start(slot)
@@ -173,7 +173,7 @@ class Fleet:
         self.resize(None)
 
     def _give_up(self, slot: Slot) -> None:
-        """Have no worker in this place any more."""
+        """Use this place no longer."""
         if slot in self._resting:
             self._resting.remove(slot)
         else:
@@ -182,7 +182,7 @@ class Fleet:
         self._num_slots -= 1
 
     def _hosts(self, slot: Slot) -> Hosts:
-        """Return what is known of machines, for the lane of a slot."""
+        """Return what is known of machines for a slot's lane."""
         return self._lanes.of(slot.lane)
 
     @property
@@ -191,7 +191,7 @@ class Fleet:
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
-        """Hand rows to a worker that has just been heard of, and wait for its next report.
+        """Send rows to a worker that has just reported, and wait for its next report.
 
         dropped: rows that it has and that are no longer wanted.
         """
@@ -199,12 +199,12 @@ class Fleet:
         self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
 
     def drain(self, worker: str) -> None:
-        """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
+        """Ask a worker that has just reported to hand back its rows, and wait for its next report."""
         slot = self._slots[worker]
         self._actors.ask(slot, slot.actor.exchange.remote((), (), drain=True))
 
     def num_by_lane(self) -> Counter[LaneKey]:
-        """Return how many workers each lane has, also on their way."""
+        """Return how many workers each lane has, including those on their way."""
         return Counter(slot.lane for slot in self._slots.values())
 
     def retire(self, worker: str, lane: LaneKey | None = None) -> None:
@@ -221,20 +221,20 @@ class Fleet:
             self._start(slot, lane)
 
     def rendered(self, worker: str) -> None:
-        """The worker has done a row: what went wrong before says nothing any more."""
+        """The worker has finished a row, so earlier faults no longer count."""
         self._slots[worker].has_rendered = True
         self._hosts(self._slots[worker]).done(self._slots[worker].name)
 
     def cleared(self, worker: str) -> None:
-        """A row is given up: what went wrong on the worker before was that row's doing."""
+        """A row was given up: earlier faults of the worker were that row's doing."""
         self._hosts(self._slots[worker]).cleared(self._slots[worker].name)
 
     def end(self, worker: str, cause: Cause) -> Lost:
-        """End a worker that is of no use any more; say so to `replace` as of one that was lost."""
+        """End a worker that is no longer of use; tell `replace` about it as if it were lost."""
         return self._lose(self._slots[worker], cause)
 
     def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int = 0) -> None:
-        """Have another process in its place, if that may help. is_explained: a row was given up for it.
+        """Start another process in its place, if that may help. is_explained: a row was given up for it.
 
         num_suspects: rows of its lane that wait to run alone.
         """
@@ -257,11 +257,11 @@ class Fleet:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Workers and machines that are used no longer, each with its reason."""
+        """Workers and machines that are no longer used, each with its reason."""
         return self._lanes.unused(are_several=len(self._setups) > 1)
 
     def unfit(self, worker: str) -> set[LaneKey]:
-        """Return the lanes of which no process is to be where this worker is."""
+        """Return the lanes that must have no process where this worker is."""
         slot = self._slots[worker]
         return {lane for lane in self.lanes_left() if self._lanes.is_unfit(lane, slot.name, slot.host)}
 
@@ -270,7 +270,7 @@ class Fleet:
         return [lane for lane in self.lanes_left() if lane not in self._lanes.closed]
 
     def publish(self, figures: Mapping[str, float]) -> None:
-        """Have a cluster that was joined export these; one of our own exports nothing."""
+        """Export these in a cluster that was joined; one of our own exports nothing."""
         if self._metrics:
             self._metrics.publish(figures)
 
@@ -285,13 +285,13 @@ class Fleet:
         return [*closed, *self._leaving(), *told, *self._silent()]
 
     def _leaving(self) -> list[Leaving]:
-        """Return whose machines are to go."""
+        """Return the workers whose machines will go soon."""
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = [slot for slot in self._slots.values() if slot.state == "ready"]
         return [Leaving(slot.worker) for slot in ready if slot.host in going]
 
     def _start_rested(self) -> None:
-        """Start what has rested, and what could not be placed while a machine rested."""
+        """Start workers whose rest is over, and those that found no place while a machine rested."""
         now = time.monotonic()
         for slot in [slot for slot in self._resting if slot.starts_at <= now]:
             self._resting.remove(slot)
@@ -301,7 +301,7 @@ class Fleet:
             self._start(slot)
 
     def _fill(self) -> None:
-        """Have as many workers as were asked for, or as there is room for, but no more than rows."""
+        """Start as many workers as were asked for, or have room, but no more than there are rows."""
         blocked = self._lanes.blocked(self._lanes_open())
         wanted = min(self._shares.num_workers(self._machines.alive, but=blocked), self._num_rows)
         while self._num_slots < wanted:
@@ -358,7 +358,7 @@ class Fleet:
             return self._place(slot, answer)
         if slot.is_to_renew:
             slot.is_to_renew = False
-            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].updates))
+            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].update))
             return None
         if isinstance(answer, Loading):
             self._actors.ask(slot, slot.actor.start.remote())
@@ -368,7 +368,7 @@ class Fleet:
         return Reported(slot.worker, answer)
 
     def _place(self, slot: Slot, host: str) -> Event | None:
-        """Note where the worker is, and have it load its model, unless nothing is to run there any more."""
+        """Note where the worker is, and load its model there, unless its machine is no longer used."""
         machine = self._machines.find(node_id=host)
         slot.host = host
         self._hosts(slot).placed(slot.name, host, machine.name if machine else host[:8])
@@ -397,7 +397,7 @@ class Fleet:
         return self._lose(slot, cause)
 
     def _silent(self) -> list[Lost]:
-        """Give up the workers that have not answered for too long."""
+        """Give up workers that have been silent for too long."""
         lost, now = [], self._clock.seconds
         for slot in self._actors.asked():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
@@ -434,7 +434,7 @@ class Fleet:
         return f"{worker} on {host}" if host else worker
 
     def _check_cluster(self) -> None:
-        """Raise FleetError when the cluster is lost; use what has joined it."""
+        """Raise FleetError if the cluster is lost; use machines that have joined it."""
         now = self._clock.seconds
         if self._machines.num_looks != self._num_looks:
             self._num_looks, self._heard = self._machines.num_looks, now
@@ -466,7 +466,7 @@ class Fleet:
         return lost
 
     def _hopeless(self, lane: LaneKey) -> FramefleetError | None:
-        """Return why no worker of a lane can be started any more; None where one can, or lives."""
+        """Return why no worker of a lane can be started any more; None if one can, or lives."""
         hosts, blocked = self._lanes.of(lane), self._lanes.blocked([lane])
         is_placed = any(slot.lane == lane and slot.state != "pending" for slot in self._slots.values())
         slots = [*self._slots.values(), *self._resting, *self._losses.values()]
@@ -484,7 +484,7 @@ class Fleet:
         return bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
 
     def _unready(self, lane: LaneKey) -> FleetError | None:
-        """Return an error where a lane waits for its first worker, or the next, for longer than it may.
+        """Return an error if a lane has waited too long for its first worker, or the next one.
 
         One whose workers wait for those of other lanes to end may wait for them.
         """

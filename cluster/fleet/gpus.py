@@ -10,7 +10,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lack:
-    """key: of the job's, whose value cannot be had here."""
+    """What this machine lacks. key: of the job, whose value cannot be had here."""
 
     key: tuple[str, ...]
     problem: str
@@ -18,7 +18,7 @@ class Lack:
 
 
 def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) -> Lack | None:
-    """Return what asks for a GPU that workers would need here; None where there is one, or none is asked for.
+    """Return what asks for a GPU that workers would need here; None if there is one, or none is needed.
 
     devices: what models are to be on, each by its key in the job.
     """

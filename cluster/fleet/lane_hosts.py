@@ -14,7 +14,7 @@ from framefleet.pipeline.rows.lane_key import LaneKey
 
 
 class LaneHosts:
-    """closed: lanes that were given up, each with its reason."""
+    """What is known of machines, for each lane. closed: lanes that were given up, each with its reason."""
 
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
@@ -30,7 +30,7 @@ class LaneHosts:
     def fault(
         self, lane: LaneKey, worker: str, cause: Cause, *, now: float, is_explained: bool, num_suspects: int
     ) -> float | None:
-        """Do what `Hosts.fault` does, for a worker of a lane; one that is out of reach is so for all."""
+        """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
         hosts = self.of(lane)
         host = hosts.host_of(worker)
         starts_at = hosts.fault(
@@ -48,23 +48,23 @@ class LaneHosts:
         return starts_at
 
     def blocked(self, lanes: Iterable[LaneKey]) -> set[str]:
-        """Return the machines that are used no longer for any of these lanes."""
+        """Return the machines that none of these lanes uses any more."""
         each = [set(self.of(lane).to_avoid(time.monotonic())[0]) for lane in lanes]
         return set.intersection(*each) if each else set()
 
     def is_unfit(self, lane: LaneKey, worker: str, host: str | None) -> bool:
-        """Tell whether a worker, or its machine, is used no longer for a lane, or that was given up."""
+        """Tell whether a lane uses a worker or its machine no longer, or was given up."""
         hosts = self.of(lane)
         is_blocked = host is not None and hosts.is_blocked(host)
         return lane in self.closed or is_blocked or hosts.is_barred(worker)
 
     def renew(self) -> None:
-        """Forget what was refused, or went wrong: there are other weights now."""
+        """Forget refusals and faults, because the weights are others now."""
         self._by_lane.clear()
         self.closed.clear()
 
     def unused(self, *, are_several: bool) -> tuple[str, ...]:
-        """Return what is used no longer, each with its reason, in words."""
+        """Return what is no longer used, each with its reason, in words."""
         return tuple(
             f"{lane}: {place}" if are_several and str(lane) else place
             for lane, hosts in self._by_lane.items()

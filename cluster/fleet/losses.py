@@ -1,4 +1,4 @@
-"""In: what Ray raised for a call, or what a worker reports. Out: why it is lost, or is to end.
+"""In: what Ray raised for a call, or what a worker reports. Out: why the worker is lost, or must end.
 
 And what that says of its machine and its rows.
 """
@@ -36,7 +36,7 @@ _GONE = ("node has died", "node was terminated")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Why a worker is lost, or is to end.
+    """Why a worker is lost, or must end.
 
     suspects: those of its rows that may be why, if not all. error: ours, if that is why. address: of its
     machine, if Ray names one. is_able: the worker can hand its rows back first.
@@ -51,7 +51,7 @@ class Cause:
 
 
 def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
-    """is_ready: the worker had loaded its model."""
+    """Return why a call failed, and whose fault that is. is_ready: the worker had loaded its model."""
     if isinstance(error, RayTaskError):
         return _raised(error, is_ready=is_ready)
     text = str(error)
@@ -124,7 +124,7 @@ def address_in(text: str) -> str | None:
 
 
 def _shortened(text: str) -> str:
-    """Keep the beginning and the end: a traceback has its error last."""
+    """Keep the beginning and the end, because a traceback has its error last."""
     if len(text) <= _MAX_CHARACTERS:
         return text
     half = _MAX_CHARACTERS // 2
@@ -151,7 +151,7 @@ class Storing:
 def cause_to_end(
     report: WorkerReport, faults: FaultPolicy, *, is_cut_off: bool, longest_still_s: float
 ) -> Cause | None:
-    """Return what is wrong with the worker; None where it may go on.
+    """Return what is wrong with the worker; None if it may continue.
 
     is_cut_off: the output is silent to this worker alone. longest_still_s: how long its rows may come no
     further.
@@ -166,8 +166,9 @@ def cause_to_end(
         reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
         return Cause(reason=reason, kind="machine")
     if report.writing_s > faults.longest_writing_s:
-        if row_id := report.scoring:
-            reason = f"it hung: a function of `scores` has not returned for {report.writing_s:.0f} s"
+        if report.measuring:
+            section, row_id = report.measuring
+            reason = f"it hung: a function of `{section}` has not returned for {report.writing_s:.0f} s"
             return Cause(reason=reason, kind="died", suspects=(row_id,))
         reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
         return Cause(reason=reason, kind="machine")

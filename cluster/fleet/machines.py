@@ -41,7 +41,7 @@ class Machine:
         return f"{self.host} ({self.address})"
 
     def holds(self, *, cpus: float, gpus: float) -> int:
-        """Return how many workers of such needs have room here."""
+        """Return how many workers with such needs have room here."""
         rooms = [total / need for total, need in ((self.cpus, cpus), (self.gpus, gpus)) if need]
         return int(min(rooms)) if rooms else 1
 
@@ -59,7 +59,7 @@ class Machines:
         self._thread = threading.Thread(target=self._run, name="machines", daemon=True)
 
     def __enter__(self) -> Self:
-        """Raises FleetError where the cluster does not say what machines it has."""
+        """Raises FleetError if the cluster does not say what machines it has."""
         try:
             self._take_look()
         except Exception as error:  # Ray's, gRPC's, ...: of a head that is busy, or gone already
@@ -72,7 +72,7 @@ class Machines:
         self._thread.join(_STOP_S)
 
     def check(self, *, silent_s: float, limit_s: float) -> None:
-        """Raise FleetError when the cluster is lost. silent_s: since its last answer, as callers count."""
+        """Raise FleetError if the cluster is lost. silent_s: since its last answer, as callers count."""
         if self._lost is not None:
             raise FleetError(self._lost, _GO_ON)
         if silent_s > limit_s:
@@ -103,7 +103,7 @@ class Machines:
         self.num_looks += 1
 
     def _check_own(self) -> None:
-        """See whether the Ray of this machine, through which all of ours goes, is still there."""
+        """Check that the Ray of this machine, which all our calls pass, is still there."""
         own = self.find(node_id=self._own)
         if own is None or not own.port:
             return

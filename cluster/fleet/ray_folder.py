@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def ray_folder_problem() -> str | None:
-    """Return who can write Ray's folder on this machine; None where only we and root can.
+    """Return who can write Ray's folder on this machine; None if only we and root can.
 
     It is that of the Ray that this process has joined, or else of one that it would start.
     """

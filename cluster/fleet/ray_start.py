@@ -1,4 +1,4 @@
-"""Ray of our own: started without what only people look at, watched meanwhile, tried again if it fails."""
+"""Our own Ray: started without what only people look at, watched meanwhile, tried again if it fails."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def start_ray(options: dict[str, Any]) -> None:
 
 @contextmanager
 def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
-    """Have `ray.init` start what we want and wait as we do: it has no setting for either. End what fails.
+    """Make `ray.init` start what we want and wait as we do, for which it has no setting. End what fails.
 
     Ray's own waits take 30 s each, for a process that is dead too.
     """
@@ -129,7 +129,7 @@ def _knows(client: Any, node_id: str) -> bool:
 
 @contextmanager
 def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Have another value in a module of Ray's, for what it has no setting."""
+    """Replace a value in a module of Ray's that has no setting for it."""
     original = getattr(module, name)
     setattr(module, name, value)
     try:

@@ -94,7 +94,7 @@ class FleetSettings(Strict):
 
     @property
     def elastic(self) -> ElasticWorkers | None:
-        """How the number of workers follows the rows left; None where it does not."""
+        """How the number of workers follows the rows left; None if it does not."""
         return self.workers if isinstance(self.workers, ElasticWorkers) else None
 
     @property
@@ -129,7 +129,7 @@ class Shares:
         return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs"
 
     def room(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
-        """Return for how many workers there is room on these machines, but for some."""
+        """Return how many workers have room on these machines, without those in `but`."""
         found = (machine for machine in machines if machine.node_id not in but)
         return sum(machine.holds(cpus=self.cpus, gpus=self.gpus) for machine in found)
 
@@ -150,7 +150,7 @@ class Shares:
 
 
 def worker_variables(*, threads: int) -> dict[str, str]:
-    """Return what is set in the environment of every worker, and of processes that libraries start there."""
+    """Return the environment variables of every worker, and of processes that libraries start there."""
     return {"OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1"}  # its folder is not where modules are
 
 

@@ -46,13 +46,13 @@ def as_joined(settings: FleetSettings) -> FleetSettings:
 
 
 def check_own_ray(settings: FleetSettings) -> None:
-    """Raise FleetError where this machine has no place for a Ray of our own, if one is to start."""
+    """Raise FleetError if our own Ray is to start and this machine has no place for it."""
     if as_joined(settings).address is None:
         check_parent()
 
 
 class Start:
-    """Begun in steps, as it becomes sure that there is work. The first may be left out.
+    """Begins in steps, as it becomes certain that there is work. The first step may be left out.
 
     is_urgent: whether to wait for nothing that hangs any more, as Ctrl-C came twice.
     """
@@ -75,12 +75,12 @@ class Start:
         self._stack.__exit__(*raised)
 
     def import_libraries(self, *, device: str, threads: int) -> None:
-        """Begin to import what workers need, where they can be forks of one process. From the main thread."""
+        """Begin to import what workers need, if they can be forks. From the main thread."""
         if self._warm is None and may_fork(self._settings, device=device):
             self._warm = self._stack.enter_context(warm(threads=threads))
 
     def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
-        """Begin to start Ray and one worker, unless that was begun.
+        """Begin to start Ray and one worker, unless that has begun.
 
         setups: of each lane, that of the first worker first. pipelines: the classes of the models.
         """
@@ -97,7 +97,7 @@ class Start:
         self._thread.start()
 
     def fleet(self, waiting: Callable[[], None]) -> Fleet:
-        """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
+        """Wait for the fleet and return it; call `waiting` now and then. Raises FleetError if it fails."""
         limit = time.monotonic() + START_S
         while not self._is_there.wait(LOOK_S):
             waiting()
@@ -114,7 +114,7 @@ class Start:
         return self._fleet
 
     def _run(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """Be there as long as the fleet: what Ray starts ends with the thread that started it."""
+        """Live as long as the fleet: what Ray starts ends with the thread that started it."""
         try:
             from framefleet.cluster.fleet.fleet import Fleet  # imports Ray
 

@@ -37,7 +37,7 @@ class Submission:
 
 
 def submit_files(address: str | None, files: Path, command: str, *, output: str) -> Submission:
-    """Have a cluster run a command in a copy of a folder; return at once. output: public, to find it by.
+    """Let a cluster run a command in a copy of a folder; return at once. output: public, to find it by.
 
     address: of the job server; None: as `ray job` finds it. Raises FleetError.
     """
@@ -67,7 +67,7 @@ def find_submission(address: str | None, output: str) -> Submission:
 
 
 def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
-    """Yield what a job has printed, in pieces. follow: until it ends. Raises FleetError."""
+    """Yield what a job has printed, in pieces. follow: until the job ends. Raises FleetError."""
     with _client(submission.address) as client:
         if not follow:
             yield client.get_job_logs(submission.submission_id)

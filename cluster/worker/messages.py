@@ -13,8 +13,8 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import ModelSettings, Stage
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
@@ -27,7 +27,6 @@ from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.scores.score import ClipScore, Scored
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -35,16 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """All that a worker needs to know before its first row.
-
-    model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
-    second_models: those that rows may name.
-    keep_embeddings: whether what text encoders returned is kept in the store. stage: what it does of rows.
-    num_writers: how many clips may be encoded and uploaded at once, at the least.
-    checkpoint_every_s: how often rows under way are kept half-done; 0: never.
-    scores: what is measured of every clip, in parallel with the denoising.
-    keep: of the steps of every row. updates: of the model's weights, in the store.
-    """
+    """All that a worker needs to know before its first row."""
 
     model: ModelSettings
     batching: Batching
@@ -52,24 +42,23 @@ class WorkerSetup:
     store: Store
     recipes: Mapping[str, Recipe]
     inputs: Inputs
+    # SHA-256 of every file that it loads; empty: the worker asks lock and hub itself.
     model_files: Mapping[str, str] = field(default_factory=dict)
-    second_models: Mapping[str, SecondModel] = field(default_factory=dict)
+    second_models: Mapping[str, SecondModel] = field(default_factory=dict)  # those that rows may name
     audit: Audit = field(default_factory=Audit)
-    keep_embeddings: bool = False
-    stage: Stage = "whole"
-    num_writers: int = 2
-    checkpoint_every_s: float = 0.0
-    scores: tuple[ClipScore, ...] = ()
-    keep: KeptSteps = field(default_factory=KeptSteps)
-    updates: tuple[WeightUpdate, ...] = ()
+    keep_embeddings: bool = False  # what text encoders returned is kept in the store
+    stage: Stage = "whole"  # what this worker does of each row
+    num_writers: int = 2  # clips that may be encoded and uploaded at once, at least
+    checkpoint_every_s: float = 0.0  # how often half-done rows are saved; 0: never
+    # What plugins do with every clip while it is stored, by section of the job, in their order.
+    steps: Mapping[str, ClipStep] = field(default_factory=dict)
+    keep: KeptSteps = field(default_factory=KeptSteps)  # what is kept of the steps of every row
+    update: ModelUpdate | None = None  # of the model's weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What a worker is, said once when its model is loaded.
-
-    room: bytes of memory that a row has there. has_run: its process has begun a row, for an earlier driver.
-    """
+    """What a worker is; sent once, when its model is loaded."""
 
     version: str
     fingerprint: str
@@ -77,8 +66,8 @@ class Hello:
     environment: Mapping[str, str | int]
     node: str
     pid: int
-    room: int = 0
-    has_run: bool = False
+    room: int = 0  # bytes of memory that a row has there
+    has_run: bool = False  # its process has begun a row, for an earlier driver
 
     @classmethod
     def of(cls, model: Model) -> Self:
@@ -106,40 +95,31 @@ class Loading:
 @quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One row to render now.
-
-    is_apart: an audit found rows of its kind to differ in a batch. is_audited: it is compared with a plain
-    call, unless it is one. is_judged: it is rendered by a plain call, for the driver to compare, as the first
-    work of a process. has_checkpoint: it is half-done already. largest: the row of the job that takes most
-    memory, which a worker rehearses before its first row.
-    """
+    """One row to render now."""
 
     row_id: str
     request: Request
     attempt: int
-    is_apart: bool = False
-    is_audited: AuditOrder = False
+    is_apart: bool = False  # an audit found rows of its kind to differ in a batch
+    is_audited: AuditOrder = False  # it is compared with a plain call, unless it is one
+    # It is rendered by a plain call as the process's first work, for the driver to compare.
     is_judged: bool = False
-    has_checkpoint: bool = False
-    largest: Request | None = None
+    has_checkpoint: bool = False  # it is half-done already
+    largest: Request | None = None  # the job's row that takes most memory, rehearsed before the first row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """One row that did not become a clip. Strings: not every exception survives pickling.
-
-    is_final: the same would happen on every worker. blame: whose fault it is, and why we say so. room: bytes
-    of memory that it had, where it ran out of that.
-    """
+    """One row that did not become a clip. Strings: not every exception survives pickling."""
 
     row_id: str
     error_type: str
     message: str
     traceback: str
-    is_final: bool = False
-    blame: Blame = "row"
-    why: str = ""
-    room: int = 0
+    is_final: bool = False  # the same would happen on every worker
+    blame: Blame = "row"  # whose fault it is
+    why: str = ""  # the reason for the blame, for people
+    room: int = 0  # bytes of memory that it had, if it ran out of memory
 
     @classmethod
     def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0) -> Self:
@@ -163,12 +143,12 @@ class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
     was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
-    audits of its kind speak for it.
+    audits of its kind speak for it. values: of clip steps, by section.
     """
 
     record: Record
     was_batched: bool = False
-    scored: Scored = field(default_factory=Scored)
+    values: Mapping[str, StepValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,32 +162,23 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """What became of a worker's rows since its last report.
-
-    saved: rows whose checkpoint is in the store, whatever else is reported of them. handed_back: rows that it
-    renders no more, being drained. encoded: rows whose embeddings are in the store, of a worker that does no
-    more of them. is_leaving: it was asked to end (SIGTERM), and wants to be drained.
-    remarks: what there is to say of rows.
-    audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
-    seen to be as long as the prompts. figures: what it counted since its start, see `pipeline/metrics.py`.
-    store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
-    renders came further; 0 while it waits for others. rendering: these rows, where that is long. writing_s:
-    for how long one of its clips has been encoded, scored or stored. scoring: the row of that clip, if it is
-    the scores that take this long.
-    """
+    """What became of a worker's rows since its last report."""
 
     rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
-    saved: tuple[str, ...] = ()
-    handed_back: tuple[str, ...] = ()
-    encoded: tuple[str, ...] = ()
-    is_leaving: bool = False
-    remarks: tuple[Remark, ...] = ()
-    audited: tuple[Audited, ...] = ()
+    saved: tuple[str, ...] = ()  # rows whose checkpoint is in the store, whatever else is reported of them
+    handed_back: tuple[str, ...] = ()  # rows that it no longer renders, because it is drained
+    encoded: tuple[str, ...] = ()  # rows whose embeddings are in the store, of a worker that does only that
+    is_leaving: bool = False  # it was sent SIGTERM, and wants to be drained
+    remarks: tuple[Remark, ...] = ()  # lines about rows, for the log
+    audited: tuple[Audited, ...] = ()  # what became of audits
+    # A pickled `PromptLengths`, once forwards were seen to be as long as the prompts.
     prompt_lengths: bytes | None = None
+    # What it counted since its start, see `pipeline/metrics.py`.
     figures: Mapping[str, float] = field(default_factory=dict)
-    still_s: float = 0.0
-    store_silent_s: float = 0.0
-    writing_s: float = 0.0
-    scoring: str | None = None
-    rendering: tuple[str, ...] = ()
+    still_s: float = 0.0  # since the rows that it renders last made progress; 0 while it waits for others
+    store_silent_s: float = 0.0  # since the output last answered, if it does not answer now
+    writing_s: float = 0.0  # for how long one of its clips has been encoded, measured or stored
+    # The section whose clip step has not returned its values for this long, and the row of the clip.
+    measuring: tuple[str, str] | None = None
+    rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long

@@ -37,15 +37,13 @@ from framefleet.pipeline.errors import NotLoaded
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
-from framefleet.pipeline.model.weight_updates import WeightUpdate, with_weights
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.marks.watermark import check_marks
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
-from framefleet.pipeline.scores.score import load_scores
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.model.model import Model, ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -128,7 +126,7 @@ class Worker:
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
         self._started, self._load_s = time.perf_counter(), 0.0
-        self._updates = setup.updates  # of the model's weights, that it is to have
+        self._update = setup.update  # of the model's weights, that it is to have
         self._is_renewed = False
         self._counted: Mapping[str, float] = {}  # for an earlier driver
         self._has_rehearsed = False  # of the render thread's, as what follows
@@ -159,13 +157,13 @@ class Worker:
             self._counted = self._figures()
         return replace(Hello.of(self._renderer.model), has_run=self._has_run)
 
-    def renew(self, updates: tuple[WeightUpdate, ...]) -> Loading:
+    def renew(self, update: ModelUpdate | None) -> Loading:
         """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
         with self._news:
             self._inbox.take_all()
             self._dropped.update(self._rendering)
-            if updates != self._updates and self._broken is None:  # else `start` says what it is
-                self._updates, self._doing = updates, "loading new weights"
+            if update != self._update and self._broken is None:  # else `start` says what it is
+                self._update, self._doing = update, "loading new weights"
                 self._loaded.clear()
             self._is_renewed = True
             self._news.notify_all()
@@ -252,10 +250,13 @@ class Worker:
             finally:
                 gc.enable()
 
+            self._doing = "preparing clip steps"
+            for step in self._setup.steps.values():
+                step.prepare()
             model = self._load()
-            load_scores(self._setup.scores)
             while True:
-                model = with_weights(model, self._updates, self._setup.store)
+                if self._update:
+                    model = self._update.apply(model, self._setup.store)
                 renderer = Renderer(
                     model,
                     self._setup.batching,
@@ -286,7 +287,7 @@ class Worker:
         """Say that the model is loaded, unless it has to have other weights by now."""
         with self._news:
             self._renderer = renderer
-            if self._updates == renderer.model.updates:
+            if self._update == renderer.model.update:
                 self._loaded.set()
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
@@ -331,7 +332,7 @@ class Worker:
         while True:
             self._drop(renderer)
             with self._news:
-                if self._is_drained or (self._updates != renderer.model.updates and not renderer.num_active):
+                if self._is_drained or (self._update != renderer.model.update and not renderer.num_active):
                     return False
                 taken = self._inbox.take(renderer.room)
                 self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}

@@ -1,4 +1,4 @@
-"""Clips of one worker, to the store: encoded, scored and uploaded by threads while others render."""
+"""Clips of one worker, to the store: encoded, measured and uploaded by threads while others render."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.metrics import Spending
+from framefleet.pipeline.outputs.clip_step import StepInput, StepValues
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_input, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.rows.inputs.marks import ingredients_of
-from framefleet.pipeline.scores.score import score_clip
 
 # Writers that wait cost nothing, and the store is waited for longer than the CPU.
 _MIN_WRITERS = 2
@@ -33,7 +33,8 @@ class _Held:
 
     row_id: str
     since: float = field(default_factory=time.monotonic)
-    doing: Literal["encoding", "scoring", "storing"] = "encoding"
+    doing: Literal["encoding", "storing"] = "encoding"
+    measuring: str | None = None  # the section whose clip step finds its values
 
 
 class Writers:
@@ -66,12 +67,12 @@ class Writers:
         return "upload" if 2 * num_storing > self.num else "media"
 
     def slowest(self) -> dict[str, Any]:
-        """Return for a report how long one of them has had its clip, and whether it is being scored."""
+        """Return for a report how long one of them has had its clip, and what measures it."""
         held = min(self._held, key=lambda held: held.since, default=None)
         if held is None:
             return {}
-        scoring = held.row_id if held.doing == "scoring" else None
-        return {"writing_s": time.monotonic() - held.since, "scoring": scoring}
+        measuring = (held.measuring, held.row_id) if held.measuring else None
+        return {"writing_s": time.monotonic() - held.since, "measuring": measuring}
 
     def _run(self) -> None:
         while True:
@@ -91,13 +92,22 @@ class Writers:
         store = self._setup.store
         media = self._setup.media
         inputs = ingredients_of(clip.request, self._setup.inputs.read) if media.marks else ()
-        encoded = encode_clip(clip, media, inputs)
+        of = StepInput(clip=clip, media=media, read=self._setup.inputs.read)
+        encoded = encode_input(of, self._setup.steps.values(), inputs)
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
-        held.doing = "scoring"
-        scored = score_clip(self._setup.scores, clip.frames, values_of(encoded.record))
+        values = self._values(of, encoded, held)
         held.doing = "storing"
-        announce(store, encoded.record, was_batched=clip.was_batched, scores=scored.values)
+        announce(store, encoded.record, was_batched=clip.was_batched, values=values)
         record = store_clip(store, encoded)
         if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
-            announce(store, encoded.record, was_batched=clip.was_batched, scores=scored.values)
-        return StoredRow(record=record, was_batched=clip.was_batched, scored=scored)
+            announce(store, encoded.record, was_batched=clip.was_batched, values=values)
+        return StoredRow(record=record, was_batched=clip.was_batched, values=values)
+
+    def _values(self, of: StepInput, encoded: EncodedClip, held: _Held) -> dict[str, StepValues]:
+        """Return what each step adds to the record."""
+        values = {}
+        for section, step in self._setup.steps.items():
+            held.measuring = section
+            values[section] = step.values(of, encoded.content, values_of(encoded.record))
+        held.measuring = None
+        return values

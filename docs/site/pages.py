@@ -8,7 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("docs", "pipeline", "cluster", "jobs", "examples", "tests", "tools")
+FOLDERS = ("docs", "pipeline", "cluster", "jobs", "plugins", "examples", "tests", "tools")
 SHOWN = {".md", ".png", ".webp", ".gif", ".svg", ".yaml"}
 
 

@@ -16,8 +16,9 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.resolve import base_of, scores_of
+from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.text import command
@@ -33,15 +34,14 @@ def submit(
 
     table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
-    model, output. Modules of its recipe and scores go with it. Raises JobError, FleetError.
+    model, output. Modules of its recipe and its clip steps go with it. Raises JobError, FleetError.
     """
     given = job_as(Job, job) if table is None else with_table(job, table)
     output = store_of_job(given).url_of("")
     with TemporaryDirectory(prefix="framefleet-") as name:
         folder = Path(name)
-        for module in map(
-            Path, modules_to_ship([find_recipe(given.recipe, given.folder), *scores_of(given)])
-        ):
+        recipes, steps = [find_recipe(given.recipe, given.folder)], open_steps(given)
+        for module in map(Path, modules_to_ship(recipes, steps.values())):
             if module.is_dir():
                 shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
             else:

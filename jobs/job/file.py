@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from framefleet.cluster.fleet.gpus import lacking_gpu
 from framefleet.doors import JobKind, job_kind
-from framefleet.jobs.job.mistakes import NAMED, Key, mistakes_in
+from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import check_variables, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
+from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import expected

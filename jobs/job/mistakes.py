@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
+from framefleet.jobs.job.section import Key
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
@@ -19,7 +20,6 @@ NAMED: dict[Any, type[BaseModel]] = {
     "second_models": SecondModelSection,
 }
 _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
-Key = tuple[str | int, ...]
 
 # By pydantic's type of error, whose own words are for programmers.
 SHOULD_BE = {
@@ -153,6 +153,10 @@ def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
 
 def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
+    if issubclass(model, RootModel):  # a list, which has no keys of its own
+        for member in _models_in(model.model_fields["root"].annotation):
+            yield from _known_keys(member)
+        return
     for own, field in model.model_fields.items():
         name = field.alias or own
         yield (name,), (name,)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.job.mistakes import Key
+from framefleet.doors import sections
+from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ _PATHS: tuple[Key, ...] = (
     *((*key, "offload", "disk") for key in _MODELS),
     ("inputs", "base"),
     ("inputs", "roots", "*"),
-    ("scores", "*", "similarity"),
     ("sweep", "*", "file"),
     ("sweep", "*", "*", "file"),
     *((*key, "certificate") for key in _SIGNING),
@@ -78,7 +77,8 @@ class NamedPath:
 
 def paths_in(values: Any) -> Iterator[NamedPath]:
     """Yield every path, URL and name of the hub of a job."""
-    for keys, may_be_of_hub in ((_NAMES, True), (_PATHS, False)):
+    added = tuple((name, *key) for name, section in sections().items() for key in section.paths)
+    for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
             for found, at in _matches(values, key):
                 if isinstance(at[found[-1]], str) and at[found[-1]]:
@@ -114,18 +114,10 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(named.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        text = named.text
         if named.place == "output" or is_next or not (is_here or named.may_be_of_hub):
-            named.replace(str(job.parent / text))
-            if is_elsewhere and any(os.path.lexists(Path(text, name)) for name in (CLAIM, TRAINING)):
-                log.warning(
-                    "output: this job writes to %s, and there is another output in the current folder; "
-                    "to continue that one, add --output %s",
-                    named.text,
-                    text,
-                )
+            named.replace(str(job.parent / named.text))
         elif is_elsewhere:
-            log.warning("%s: %s is in the current folder, not next to the job file", named.place, text)
+            log.warning("%s: %s is in the current folder, not next to the job file", named.place, named.text)
 
 
 def absolute_paths(values: dict[str, Any]) -> None:

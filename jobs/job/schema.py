@@ -6,15 +6,18 @@ without a value (`null`) means its default, but below `defaults:`, where it is a
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -23,7 +26,9 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.budget import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.doors import sections
+from framefleet.jobs.job.section import Section, as_list
+from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
@@ -48,16 +53,6 @@ def _mapping(model: object) -> object:
 
 def _named(watermark: object) -> object:
     return {"name": watermark} if isinstance(watermark, str) else watermark
-
-
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-class Section(Strict):
-    """A mapping of the job file. The text below a key is its description in the JSON Schema."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class SecondModelSection(Section):
@@ -192,7 +187,7 @@ class MarksSection(Section):
             ]
         ],
         BeforeValidator(
-            _listed,
+            as_list,
             json_schema_input_type=WatermarkName | WatermarkSection | list[WatermarkName | WatermarkSection],
         ),
     ] = Field(default_factory=list)
@@ -252,19 +247,12 @@ class LoraSection(Section):
     """Load a pickle of tensors."""
 
 
-class SimilaritySection(Section):
-    """A score: how well a clip matches its prompt."""
-
-    similarity: _Text
-    """Folder of a CLIP model, on every worker's machine."""
-
-
 class KeepSection(Section):
     """Which drafts are rendered in full: those for which `where` is true, and of these the best."""
 
     best: int | None = Field(default=None, ge=1)
     """Number of drafts to keep of each group, by `by`. Default: all."""
-    per: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
     """Columns of records, e.g. [prompt]: each of their values makes a group. Default: one group."""
     by: _Text | None = None
     """A score, the highest first; -flicker is the lowest first."""
@@ -278,15 +266,6 @@ class KeepSection(Section):
         if self.best is None and self.where is None:
             raise PydanticCustomError("keep", "given with `best` and `by`, or with `where`")
         return self
-
-
-class OnEndSection(Section):
-    """What to do when a run ends, for whatever reason. Not stored in job.json."""
-
-    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
-    """URL to post the summary to, as JSON."""
-    command: list[_Text] = Field(default_factory=list, repr=False)
-    """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
 
 
 class DraftSection(Section):
@@ -355,7 +334,7 @@ class StepsSection(Section):
     """Store the log-probability of every step, for a stochastic scheduler."""
 
 
-class Job(TableJob):
+class CoreJob(TableJob):
     """What is rendered, and how."""
 
     model_config = ConfigDict(title="framefleet job")
@@ -382,9 +361,6 @@ class Job(TableJob):
     text_to_keyframes_to_video, or yours as module:function."""
     overrides: _Arguments = Field(default_factory=dict)
     """Arguments of all rows. The table's columns of these names are not read."""
-    scores: list[str | SimilaritySection] = Field(default_factory=list)
-    """Scores of every clip, measured in the background, columns of records: sharpness, motion, flicker,
-    is_black, is_static, num_torn_frames, {similarity: CLIP_FOLDER}, yours as module:function."""
     draft: DraftSection | None = None
     """Render each row cheaply first, and only the best of them in full."""
     batching: BatchingSection = BatchingSection()
@@ -401,7 +377,6 @@ class Job(TableJob):
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
-    on_end: OnEndSection = OnEndSection()
 
     @field_validator("models")
     @classmethod
@@ -430,6 +405,34 @@ class Job(TableJob):
         if not sweep and others.data.get("table", "") is None:
             raise PydanticCustomError("no_rows", "missing")
         return sweep
+
+
+def _field_of(section: type[BaseModel]) -> tuple[type[BaseModel], Any]:
+    return section, Field(default=section(), description=inspect.getdoc(section))
+
+
+def _added_sections() -> dict[str, Any]:
+    """Return the fields that plugins add. Raises PluginError where the core has one of that name."""
+    if twice := sections().keys() & CoreJob.model_fields.keys():
+        problem = f"a plugin adds the section {min(twice)!r}, which every job file has"
+        raise PluginError(problem, "rename it, or uninstall the plugin")
+    return {name: _field_of(section) for name, section in sections().items()}
+
+
+if TYPE_CHECKING:
+
+    class Job(CoreJob):
+        """A `CoreJob` with the sections of plugins, each by its name."""
+
+else:
+    Job = create_model(
+        "Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added_sections()
+    )
+
+
+def sections_not_stored() -> set[str]:
+    """Return the sections that job.json does not have, and that are not taken from there."""
+    return {name for name, section in sections().items() if not section.is_stored}
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:

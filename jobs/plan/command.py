@@ -30,13 +30,12 @@ from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
+    from framefleet.doors import Shown
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.arguments import Argument
+    from framefleet.jobs.plan.audit_plan import AuditPlan
     from framefleet.jobs.plan.memory import Memory
-    from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions
-    from framefleet.jobs.plan.prediction import AuditPlan, Prediction
-    from framefleet.jobs.plan.simulated_job import SimulatedJob
-    from framefleet.pipeline.render.probe.probe import Probed
+    from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions, Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
@@ -70,19 +69,6 @@ _Price = Annotated[
         help="Price of a GPU for one hour, for --probe. Default: the job's budget.price.",
     ),
 ]
-_Simulate = Annotated[
-    bool,
-    Option(
-        "--simulate", help="Do what --probe does, then simulate the whole fleet, with --deaths and --drains."
-    ),
-]
-_Deaths = Annotated[
-    float, Option("--deaths", min=0, max=60, help="Crashes per worker and hour, for --simulate.")
-]
-_Drains = Annotated[
-    float,
-    Option("--drains", min=0, max=60, help="Spot preemptions per machine and hour, for --simulate."),
-]
 _GpuMemory = Annotated[
     str | None,
     Option(
@@ -108,9 +94,6 @@ def plan_command(
     sets: Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
-    simulate: _Simulate = False,
-    deaths: _Deaths = 0.0,
-    drains: _Drains = 0.0,
     price: _Price = None,
     gpu_memory: _GpuMemory = None,
     as_json: _AsOneJson = False,
@@ -134,14 +117,10 @@ def plan_command(
         loaded = load_job(job, given, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
         from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
-        from framefleet.jobs.plan.simulated_job import FaultRates
 
-        if (deaths or drains) and not simulate:
-            raise JobError("--deaths and --drains: nothing is simulated", "add --simulate")
         wanted = PlanOptions(
             hollow=hollow,
             probe=probe,
-            simulate=FaultRates(deaths=deaths, drains=drains) if simulate else None,
             price=price,
             gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
             limit=limit,
@@ -155,7 +134,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     from framefleet.jobs.render.survey import check_valid_rows
     from framefleet.jobs.show.progress import watch_on
 
-    if wanted.predicts:
+    if wanted.probe:
         quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, wanted)
@@ -165,11 +144,10 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
         if plan.drafts:
             stdout.say("drafts, of every row:")
             _show(plan.drafts)
-            if plan.drafts.prediction:
-                _show_prediction(plan.drafts.prediction, plan.drafts.simulation)
+            _print(plan.drafts.prediction)
             stdout.say(f"in full, at most {plan.most_kept:,} of these rows: {plan.keep}")
         _show(plan)
-        if plan.drafts and wanted.predicts:
+        if plan.drafts and wanted.probe:
             stdout.say("only drafts are predicted: which rows are rendered in full is not known yet")
     check_valid_rows(
         plan.invalid,
@@ -185,8 +163,16 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     for one in _models_of(plan).values():
         if one.hollow:
             show_probed(one.hollow, plan.table)
-    if plan.prediction and not as_json:
-        _show_prediction(plan.prediction, plan.simulation)
+    if not as_json:
+        _print(plan.prediction)
+
+
+def _print(prediction: Shown | None) -> None:
+    for line in prediction.shown() if prediction else ():
+        if isinstance(line, str):
+            stdout.say(line)
+        else:
+            stdout.print(line)
 
 
 def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
@@ -358,36 +344,6 @@ def show_probed(probed: Probed, table: str) -> None:
         problem = f"table {table}: rows of {len(probed.refused)} shapes would fail\n{lines}"
         raise TableError(problem, "correct them")
     stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
-
-
-def _show_prediction(found: Prediction, simulated: SimulatedJob | None) -> None:
-    from framefleet.jobs.show.headline import duration
-    from framefleet.pipeline.text import bytes_text
-
-    table = Table("rendered here", box=box.SIMPLE_HEAD)
-    for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
-        table.add_column(heading, justify="right")
-    for kind in found.kinds:
-        numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
-        table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
-    stdout.print(table)
-    cost = "" if found.cost is None else f", price {found.cost:,.2f}"
-    stdout.say(
-        f"predicted: {found.num_rows:,} rows in {duration(found.elapsed_s)} with {found.num_workers:,} "
-        f"workers as fast as this machine: {found.worker_s / 3600:,.2f} hours of workers, "
-        f"{bytes_text(found.num_bytes)}{cost}"
-    )
-    if found.audits_s:
-        stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
-    if found.num_guessed:
-        stdout.say(f"{found.num_guessed:,} rows have other shapes, and are estimated from these")
-    if simulated is not None:
-        cost = "" if simulated.cost is None else f", price {simulated.cost:,.2f}"
-        stdout.say(
-            f"simulated: {duration(simulated.elapsed_s)}, {simulated.worker_s / 3600:,.2f} hours of workers"
-            f"{cost}; {share_text(simulated.lost)} of the work is lost, {simulated.num_again:,} rows go to a "
-            f"second worker, {simulated.num_given_up:,} fail"
-        )
 
 
 def _text(value: Any) -> str:

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver.feed import Pending, pending_rows
+from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
-from framefleet.cluster.fleet.warm import server
-from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
+from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
-from framefleet.jobs.plan.prediction import AuditPlan, Kinds, Prediction, Took, in_turn, plan_audits, predict
-from framefleet.jobs.plan.simulated_job import FaultRates, SimulatedJob, simulate_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
-from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.render import check_limit
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
-from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
+from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import Request, one_step
-from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
-COMMAND_S = 1.5  # of the command, before anything starts in the background
-# Ray's own processes and the driver's share in them, on a core of a cloud machine.
-RAY = Took(wall_s=5.0, cpu_s=9.0)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What a pipeline says to one row of each shape."""
+
+    refused: tuple[tuple[str, str], ...]  # (problem, fix) of shapes that fail
+    unknown: tuple[str, ...]  # why others cannot be called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +90,7 @@ class JobPlan(ModelPlan):
     shapes: Mapping[str, int]
     lanes: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
-    prediction: Prediction | None = None
-    simulation: SimulatedJob | None = None
+    prediction: Any = None  # what plugins predict, a `doors.Shown`; None: not asked for
     audits: AuditPlan | None = None
     gone: Gone | None = None
     drafts: JobPlan | None = None
@@ -117,7 +109,6 @@ def plan(
     *,
     hollow: bool = False,
     probe: bool = False,
-    simulate: FaultRates | None = None,
     price: float | None = None,
     gpu_memory: str | int | None = None,
     limit: int | None = None,
@@ -125,16 +116,13 @@ def plan(
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
     job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
-    probe: render some rows of each shape here, and predict what the rest takes. simulate: and what it takes
-    where workers fail as often. price: of one GPU for one
+    probe: render some rows of each shape here, and predict what the rest takes. price: of one GPU for one
     hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". limit: plan
     only the first rows of the table, as `render --limit` renders them. Raises FramefleetError as
     `render` would, but for rows that cannot be rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
-    wanted = PlanOptions(
-        hollow=hollow, probe=probe, simulate=simulate, price=price, gpu_memory=card, limit=limit
-    )
+    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
     return plan_job(job_as(Job, job), Callback(), wanted)
 
 
@@ -144,14 +132,8 @@ class PlanOptions:
 
     hollow: bool = False
     probe: bool = False
-    simulate: FaultRates | None = None
     price: float | None = None
     gpu_memory: int | None = None
-
-    @property
-    def predicts(self) -> bool:
-        return self.probe or self.simulate is not None
-
     limit: int | None = None
 
 
@@ -163,9 +145,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
         return _plan_of(job, watch, wanted)
     check_limit(job, wanted.limit)
     drafts = _plan_of(draft_job(job), watch, wanted)
-    full = _plan_of(
-        job, watch, replace(wanted, probe=False, simulate=None)
-    )  # of rows that nobody has chosen yet
+    full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
     keep = keep_of(job)
     return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep), audits=None)
 
@@ -173,7 +153,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index, ExitStack() as stack:
         check_claim(resolved)
-        is_called = wanted.hollow or wanted.predicts
+        is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
         configs = {name: model.weights.configs() for name, model in resolved.models.items()}
         cut = {name: stack.enter_context(closing(CutPrompts(folder))) for name, folder in configs.items()}
@@ -183,19 +163,24 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         for name, shapes in ((name, shapes) for name, shapes in probed.items() if shapes.first):
             model = resolved.models[name]
             watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
-            hollow[name] = probe_shapes(shapes, model.plan.spec, configs[name], model.weights.config_files)
+            answers = (
+                planner.call_pipeline(shapes, model.plan.spec, configs[name], model.weights.config_files)
+                for planner in doors.planners()
+            )
+            if answer := next(filter(None, answers), None):
+                hollow[name] = answer
         is_refused = any(one.refused for one in hollow.values())
         is_sound = not is_refused and (not survey.num_invalid or job.on_invalid == "skip")
-        prediction = simulation = None
+        prediction = None
         found = _plan(resolved, survey, index, wanted, hollow)
-        if wanted.predicts and is_sound and index.counts().pending:
+        if wanted.probe and is_sound and index.counts().pending:
             num_audits = found.audits.num_audits if found.audits else 0.0
-            prediction = _prediction(resolved, index, watch, wanted, num_audits=num_audits)
-        if prediction and wanted.simulate:
-            wait_for(watch, "simulating the fleet")
-            max_rows = resolved.batching.max_rows
-            simulation = simulate_job(prediction, job, wanted.simulate, max_rows=max_rows)
-        return replace(found, prediction=prediction, simulation=simulation, gone=gone, limit=wanted.limit)
+            forecasts = (
+                planner.predict(resolved, index, watch, price=wanted.price, num_audits=num_audits)
+                for planner in doors.planners()
+            )
+            prediction = next(filter(None, forecasts), None)
+        return replace(found, prediction=prediction, gone=gone, limit=wanted.limit)
 
 
 def _plan(
@@ -273,101 +258,3 @@ def _is_on_cpu(job: Job, device: str) -> bool:
     """Return whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
     is_asked = device == "cpu" or job.fleet.gpus_per_worker == 0
     return is_asked or (job.fleet.address is None and not gpus_here())
-
-
-def num_workers_of(job: Job) -> int:
-    """Return the number of workers that a job starts. JobError if it joins a cluster, which decides that."""
-    fleet = job.fleet
-    if fleet.max_workers is not None:
-        return fleet.max_workers
-    if fleet.address is not None:
-        raise JobError(
-            f"the cluster at {fleet.address} has as many workers as it has room for",
-            "give the number of workers to predict for: --set fleet.workers=8",
-        )
-    are_on_cpu = all(model.device == "cpu" for model in job.by_name.values())
-    gpus = 0 if are_on_cpu else len(gpus_here())
-    if fleet.gpus_per_worker != 0 and gpus:
-        return max(1, int(gpus / fleet.paid_gpus))
-    return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
-
-
-def _prediction(
-    resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions, *, num_audits: float
-) -> Prediction:
-    """Render some rows of each kind, and predict what the rest takes: one lane after the other."""
-    by_lane: dict[LaneKey, Kinds] = {}
-    for row in pending_rows(resolved.table, resolved.rows, index):
-        if isinstance(row.payload, Pending):
-            by_lane.setdefault(lane_of(row.payload.request), Kinds()).add(row.shape, row.payload.request)
-    by_lane = dict(sorted(by_lane.items(), key=lambda one: one[0].recipe))  # a user's code runs last
-    job, num_rows = resolved.job, sum(kinds.num_rows for kinds in by_lane.values())
-    settings, num_cores = resolved.first.settings, os.cpu_count() or 1
-    wait_for(watch, "importing libraries, as a worker does")
-    is_forked = may_fork(job.fleet, device=settings.device)
-    starts_s = starting_s(time_imports(threads=settings.threads), is_forked=is_forked, num_cores=num_cores)
-    found = [
-        _prediction_of(
-            resolved, lane, kinds, watch, wanted, num_audits=num_audits * kinds.num_rows / num_rows
-        )
-        for lane, kinds in by_lane.items()
-    ]
-    joined = in_turn(found)
-    return replace(joined, elapsed_s=joined.elapsed_s + starts_s, start_s=joined.start_s + starts_s)
-
-
-def _prediction_of(
-    resolved: ResolvedJob,
-    lane: LaneKey,
-    kinds: Kinds,
-    watch: Watch,
-    wanted: PlanOptions,
-    *,
-    num_audits: float,
-) -> Prediction:
-    """Predict what the rows of one lane take, once workers have started."""
-    from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
-
-    job, num_workers = resolved.job, num_workers_of(resolved.job)
-    setup, identity = setup_of(resolved, lane), resolved.models[lane.model].identity
-    tried = kinds.most_frequent(MAX_TRIED)
-    load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
-    return predict(
-        kinds_tried,
-        num_rows=kinds.num_rows,
-        num_texts=kinds.num_texts,
-        num_audits=num_audits,
-        load=load,
-        starting_s=0.0,
-        num_workers=num_workers,
-        num_cores=os.cpu_count() or 1,
-        price=wanted.price if wanted.price is not None else job.budget.price,
-        gpus_per_worker=job.fleet.paid_gpus,
-    )
-
-
-def starting_s(imports: Took, *, is_forked: bool, num_cores: int) -> float:
-    """Return it. is_forked: workers are forks of one process, which imports while Ray starts."""
-    if not is_forked:
-        return COMMAND_S + RAY.wall_s + imports.wall_s
-    return COMMAND_S + max(RAY.wall_s, imports.wall_s, (RAY + imports).cpu_s / num_cores)
-
-
-def time_imports(*, threads: int) -> Took:
-    """Have a process import what a worker does."""
-    before, began = _cpu_s(), time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-P", "-c", f"from {server.__name__} import import_all; import_all()"],
-        env=environment_of_imports(threads=threads),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # what libraries say as they are imported; a worker says it too
-        check=True,
-    )
-    return Took(wall_s=time.perf_counter() - began, cpu_s=_cpu_s() - before)
-
-
-def _cpu_s() -> float:
-    """Return what processes took that this one started, and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -10,8 +10,9 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
+from framefleet.doors import clip_steps
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
-from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.render.output_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
@@ -85,7 +86,8 @@ def claim(resolved: ResolvedJob) -> None:
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     said = _description(resolved)
-    job = {key: said["job"][key] for key in ("model", "models", "scores", "on_invalid")}
+    keys = ("model", "models", *clip_steps(), "on_invalid")
+    job = {key: said["job"][key] for key in keys}
     return {**_decisive(said), **job, "versions": said["versions"], "pipeline": said.get("pipeline")}
 
 
@@ -99,7 +101,7 @@ def _is_whole(store: Store) -> bool:
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
-    job = resolved.job.model_dump(exclude={"storage_options", "on_end"})
+    job = resolved.job.model_dump(exclude={"storage_options", *sections_not_stored()})
     job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
     job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")

@@ -100,9 +100,7 @@ def show_render(
     ):
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
-        from framefleet.jobs.render.on_end import summary_json
-
-        stdout.say(summary_json(summary))
+        stdout.say(summary.to_json())
     return summary.exit_code if quiet or as_json else show_ending(summary)
 
 
@@ -135,7 +133,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
-    lines += _unscored_lines(summary)
+    lines += _lacking_lines(summary)
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
@@ -185,11 +183,11 @@ def _audit_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _unscored_lines(summary: Summary) -> list[str]:
-    """Return which scores failed: their clips are stored, and `framefleet score` measures them again."""
+def _lacking_lines(summary: Summary) -> list[str]:
+    """Return which columns of clip steps failed: their clips are stored without them."""
     return [
-        f"scores: {failed.num:,} clips have no {name}, e.g. {failed.example}"
-        for name, failed in summary.unscored.items()
+        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
+        for name, failed in summary.lacking.items()
     ]
 
 
@@ -209,7 +207,6 @@ def retry_command(
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
-        from framefleet.jobs.render.on_end import summary_json
         from framefleet.jobs.render.output_job import job_of
         from framefleet.jobs.render.retry import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
@@ -232,5 +229,5 @@ def retry_command(
                 stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
             if as_json:
                 nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
-                stdout.say(summary_json(nothing))
+                stdout.say(nothing.to_json())
     raise Exit(code)

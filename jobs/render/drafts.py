@@ -24,21 +24,22 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import for_drafts, step_columns
+from framefleet.jobs.render.choice import Draft, Keep, check_keep, kept_drafts
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.render import render_rows
-from framefleet.jobs.render.resolve import ResolvedJob, names_of, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.outputs.clip_step import added_columns
 from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.pipeline.scores.choice import Draft, Keep, check_keep, kept_drafts
-from framefleet.pipeline.scores.score import OWN_SCORES, score_fields
 
 _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
@@ -55,7 +56,7 @@ class Choice:
 def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
     carried = drafts.rows.carried.schema(drafts.table.schema)
-    columns = record_schema(carried, drafts.rows.argument_fields, score_fields(drafts.scores))
+    columns = record_schema(carried, drafts.rows.argument_fields, added_columns(drafts.steps))
     plans = [model.plan for model in drafts.models.values()]
     arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
     known = {*columns.names, *arguments}
@@ -64,7 +65,7 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, known))
     if keep.where is not None:
         check_where(columns, keep.where)
-    ours = {_ROW_ID, _PATH, *(_SCORE.format(score.name) for score in drafts.scores)}
+    ours = {_ROW_ID, _PATH, *map(_SCORE.format, added_columns(drafts.steps).names)}
     for name in ours & {*drafts.table.schema.names}:
         raise TableError(
             f"column {name!r} has the name of one that says which draft a row comes from",
@@ -80,11 +81,11 @@ def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
     silent = Callback()
     with closing(resolve_job(drafts, silent)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
-        scores = [score.name for score in drafted.scores]
+        measured = added_columns(drafted.steps).names
         kept = kept_drafts(
-            drafted.store, keep, scores, is_wanted=lambda row_id: index.is_pending(row_id) is not None
+            drafted.store, keep, measured, is_wanted=lambda row_id: index.is_pending(row_id) is not None
         )
-        place = _written(job, drafted, kept, scores) if kept else None
+        place = _written(job, drafted, kept) if kept else None
         return Choice(place=place, num_kept=len(kept), num_drafts=index.counts().distinct)
 
 
@@ -98,10 +99,10 @@ def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[st
                     yield row.row_id
 
 
-def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: list[str]) -> str:
+def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
     """Write the rows that are kept, each with its draft's seed, and return where."""
     seed = job.columns.get("seed", "seed")
-    schema = _chosen_schema(drafted, seed, scores)
+    schema = _chosen_schema(drafted, seed)
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "chosen.parquet")
         with pq.ParquetWriter(file, schema) as writer:
@@ -119,12 +120,11 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: 
     return below(job, path)
 
 
-def _chosen_schema(drafted: ResolvedJob, seed: str, scores: list[str]) -> pa.Schema:
-    kinds = {score.name: score.kind for score in drafted.scores}
+def _chosen_schema(drafted: ResolvedJob, seed: str) -> pa.Schema:
     own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
-    said = [pa.field(_SCORE.format(name), kinds[name]) for name in scores]
+    measured = [pa.field(_SCORE.format(field.name), field.type) for field in added_columns(drafted.steps)]
     texts = [pa.field(name, pa.string()) for name in (_ROW_ID, _PATH)]
-    return pa.schema([*own, pa.field(seed, pa.int64()), *texts, *said])
+    return pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
 
 
 def _chosen(
@@ -143,7 +143,7 @@ def _chosen(
         _ROW_ID: [draft.row_id for draft in drafts],
         _PATH: [draft.path and f"{DRAFTS}/{draft.path}" for draft in drafts],
     }
-    ours |= {_SCORE.format(name): [draft.scores[name] for draft in drafts] for name in drafts[0].scores}
+    ours |= {_SCORE.format(name): [draft.values[name] for draft in drafts] for name in drafts[0].values}
     cells = [
         pa.array(ours[field.name], field.type) if field.name in ours else taken.column(field.name)
         for field in schema
@@ -157,7 +157,7 @@ def draft_job(job: Job) -> Job:
     changed = {
         "output": below(job, DRAFTS),
         "overrides": {**job.overrides, **job.draft.arguments},
-        "scores": job.scores or list(OWN_SCORES),
+        **for_drafts(job),
         "draft": None,
     }
     return job.model_copy(update=changed)
@@ -168,7 +168,7 @@ def keep_of(job: Job) -> Keep:
     assert job.draft is not None
     given = job.draft.keep
     keep = Keep(best=given.best, per=tuple(given.per), by=given.by, where=given.where)
-    check_keep(keep, names_of(draft_job(job)))
+    check_keep(keep, step_columns(draft_job(job)))
     return keep
 
 

@@ -95,9 +95,9 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
         keep_embeddings=resolved.job.keep_embeddings or has_encoders,
         stage="denoise" if has_encoders else "whole",
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
-        scores=resolved.scores,
+        steps=resolved.steps,
         keep=_kept_steps(resolved.job),
-        updates=model.updates,
+        update=model.update,
     )
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
-from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.schema import Job, sections_not_stored
+from framefleet.jobs.job.steps import untrusted_sections
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
@@ -57,7 +58,8 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     claim = claim_of(store)
     said: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
     said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
-    said.pop("on_end", None)  # nor this: a command that anybody may have written
+    for section in sections_not_stored():  # nor these: anybody may have written them there
+        said.pop(section, None)
     for kind, found in _FOUND.items():
         named = said.get(kind, {}).items()
         said[kind] = {name: {key: one[key] for key in one if key not in found} for name, one in named}
@@ -117,10 +119,7 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, show any text file, or open a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
-    for score in job.scores:
-        if not isinstance(score, str) or ":" in score:
-            yield "scores", job.model_dump(include={"scores"})["scores"]
-            break
+    yield from untrusted_sections(job)
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
     if job.table is not None and not is_opened(job.table):

@@ -28,7 +28,6 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.lanes import lanes_named, lanes_of, largest_rows, row_works, setups_of
-from framefleet.jobs.render.on_end import report_end
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -84,7 +83,8 @@ def render_job(
     only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
     of failures of other rows stays. limit: of the table's first rows only those without a record.
     """
-    with report_end(job) as end:
+    with ExitStack() as running:
+        endings = [running.enter_context(listener.running(job)) for listener in listeners()]
         if job.draft is None:
             summary = render_rows(job, watch, only=only, limit=limit)
         else:
@@ -92,7 +92,8 @@ def render_job(
             from framefleet.jobs.render.drafts import render_drafted  # it imports this file
 
             summary = render_drafted(job, watch, only=only)
-        end(summary)
+        for note_ending in endings:
+            note_ending(summary)
     return summary
 
 
@@ -270,9 +271,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(resolved.store),
-        gpus_per_worker=resolved.job.fleet.paid_gpus,
-        elastic=resolved.job.fleet.elastic,
-        num_encoders=resolved.job.fleet.encoders,
+        fleet=resolved.job.fleet,
         device_name=_wanted_device(resolved),
     )
     if work.over_budget(Spent()):

@@ -12,16 +12,17 @@ from framefleet.cluster.driver.ranks import check_order
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
-from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
+from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.model.weight_updates import WeightUpdate
+from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
@@ -41,19 +42,18 @@ from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_ki
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
 from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
-from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel(OpenedModel):
     """files: what loading it reads, each with its SHA-256. rows: those that name it.
 
-    updates: of its weights since, which the row_ids count.
+    update: of its weights since, which the row_ids count.
     """
 
     files: Mapping[str, str]
     rows: TableRows
-    updates: tuple[WeightUpdate, ...] = ()
+    update: ModelUpdate | None = None
 
     @property
     def plan(self) -> RowPlan:
@@ -66,14 +66,11 @@ class ResolvedModel(OpenedModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedJob:
-    """A job whose parts were found to fit each other.
-
-    models: by name; the only one has none. recipes: by name; grows as rows name others.
-    """
+    """A job whose parts were found to fit each other."""
 
     job: Job
-    models: Mapping[str, ResolvedModel]
-    recipes: dict[str, Recipe]
+    models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
+    recipes: dict[str, Recipe]  # by name; grows as rows name others
     second_models: Mapping[str, SecondModel]
     table: RowSource
     rows: ModelRows
@@ -83,7 +80,7 @@ class ResolvedJob:
     store: Store
     inputs: Inputs
     finder: InputIndex
-    scores: tuple[ClipScore, ...]
+    steps: Mapping[str, ClipStep]  # of clips, by section
 
     @property
     def first(self) -> ResolvedModel:
@@ -112,7 +109,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     check_encoders(job, opened)
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, opened)}
-    scores = scores_of(job)
+    steps = open_steps(job)
     inputs = Inputs(
         job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
     )
@@ -127,7 +124,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             recipes,
             finder,
             second_models,
-            scores=[score.name for score in scores],
+            steps=steps,
             added=added_in(store_of_job(job)) if table is None else (),
         )
         check_model_column(of_rows, source)
@@ -135,6 +132,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         check_order(job.order, columns[0].schema(source.schema), columns[1])
     with mistakes.noted():
         store, media = store_of_job(job), _media_of(job, opened)
+        check_steps(steps, media)
     mistakes.report()
     models = {}
     for name, model in opened.items():
@@ -157,7 +155,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         store=store,
         inputs=inputs,
         finder=finder,
-        scores=scores,
+        steps=steps,
     )
 
 
@@ -212,21 +210,22 @@ def open_rows(
     recipes: dict[str, Recipe],
     finder: Finder,
     second_models: Mapping[str, SecondModel],
-    scores: Collection[str] = (),
+    steps: Mapping[str, ClipStep],
     added: Collection[str] = (),
 ) -> tuple[RowSource, dict[str, RowPlan]]:
     """Return where rows come from, and how those of each model become requests.
 
     The job's recipe may call another pipeline over a model's components. recipes: holds the job's own, and
-    gets those that rows name. scores: columns that records get. added: files of rows in the job's output.
+    gets those that rows name. steps: whose columns records get. added: files of rows in the job's output.
     """
     own = recipes[job.recipe]
     called: dict[str, PipelineSpec] = {}
     for name, model in models.items():
         with naming_model(place_of(name)):
             called[name] = spec_for(own, model.spec)
-            _check_scores(scores, meanings(called[name], own), called[name].class_name)
+            check_free(steps, meanings(called[name], own), called[name].class_name)
     table = table_of_job(job, called.values(), own, added)
+    ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *added_columns(steps).names}
     known = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
     plans: dict[str, RowPlan] = {}
     mistakes = Mistakes()
@@ -242,7 +241,7 @@ def open_rows(
                 find_recipe=partial(
                     _recipe_of_row, recipes=recipes, own=own, spec=models[name].spec, called=spec
                 ),
-                reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *scores},
+                reserved=ours,
                 finder=finder,
                 fps=job.media.fps,
                 loras=models[name].settings.loras,
@@ -311,15 +310,6 @@ def _model_named(place: str, name: Any, job: Job) -> str | None:
     )
 
 
-def _check_scores(scores: Collection[str], arguments: Collection[str], class_name: str) -> None:
-    for name in scores:
-        if name in arguments:
-            raise JobError(
-                f"scores: records have a column {name!r} already, which is an argument of {class_name}",
-                "give the function another name",
-            )
-
-
 def added_in(store: Store) -> list[str]:
     """Return the files of rows that were added to an output's table, the oldest first."""
     return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
@@ -383,19 +373,3 @@ def second_models_of(job: Job) -> dict[str, SecondModel]:
         for name, section in job.second_models.items()
     }
     return open_second_models(given)
-
-
-def names_of(job: Job) -> list[str]:
-    """Return the columns of the job's scores, without opening them."""
-    names = [score if isinstance(score, str) else SIMILARITY for score in job.scores]
-    return [name.rpartition(":")[2] for name in names]
-
-
-def scores_of(job: Job) -> tuple[ClipScore, ...]:
-    """Return the job's scores. Raises UserError for what is none, or has the name of another column."""
-    names = [score for score in job.scores if isinstance(score, str)]
-    folders = [score.similarity for score in job.scores if not isinstance(score, str)]
-    if len(folders) > 1:
-        raise JobError("scores: there are two CLIP models", "remove one")
-    reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
-    return tuple(open_scores(names, folders[0] if folders else None, reserved=reserved, folder=job.folder))

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.render.probe.probe import Shapes
+from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
@@ -41,20 +41,17 @@ _DONE = fields_named(FIRST_FIELDS, "row_id", "row_indices")
 
 @dataclass(slots=True)
 class Survey:
-    """What the table holds.
-
-    shapes: how many valid rows have each. examples: the request of one row of each. invalid: the first of the
-    rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
-    are to be probed, and cut_prompts: rows whose prompts are too long, if asked, both of each model.
-    """
+    """What the table holds."""
 
     num_rows: int = 0
     num_invalid: int = 0
-    invalid: list[InvalidRow] = field(default_factory=list)
-    places: dict[int, str] = field(default_factory=dict)
-    shapes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, Request] = field(default_factory=dict)
+    invalid: list[InvalidRow] = field(default_factory=list)  # the first of the rows that cannot be rendered
+    places: dict[int, str] = field(default_factory=dict)  # where these are in files
+    shapes: Counter[str] = field(default_factory=Counter)  # how many valid rows have each
+    examples: dict[str, Request] = field(default_factory=dict)  # the request of one row of each shape
+    # By model: one row of each shape, if they are to be probed.
     probed: Mapping[str, Shapes] = field(default_factory=dict)
+    # By model: rows whose prompts are too long, if asked.
     cut_prompts: Mapping[str, CutPrompts] = field(default_factory=dict)
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:

@@ -113,7 +113,7 @@ def read_again(model: Model, names: Collection[str]) -> None:
             f"a row changed the weights of {', '.join(names)}, which are quantized or offloaded",
             "have the recipe put back what it changes, or load the model again",
         )
-    if updated := {update.component for update in model.updates} & {*names}:
+    if model.update and (updated := {*names} & {*model.update.components}):
         raise ModelError(
             f"a row changed the weights of {', '.join(updated)}, which were updated since they were loaded",
             "have the recipe put back what it changes",

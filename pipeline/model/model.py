@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from framefleet.pipeline.model.options.attention import Attention
-    from framefleet.pipeline.model.weight_updates import WeightUpdate
+    from framefleet.pipeline.outputs.stores.store import Store
 
 TEXT_ENCODERS = ("text_encoder",)
 # What a process does of each row: all of it, its text, or the rest.
@@ -31,27 +31,20 @@ LEFT_OUT: Mapping[Stage, tuple[str, ...]] = {"whole": (), "encode": DENOISERS, "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """What a job says about its model.
+    """What a job says about its model."""
 
-    path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
-    revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
-    dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
-    license: what records call it; None: as its card or its preset has it.
-    threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
-    ip_adapter: whose image every row gives. options: see `Options`.
-    """
-
-    path: str
-    revision: str | None = None
-    lock: str | None = None
+    path: str  # a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`
+    revision: str | None = None  # of a hub model
+    lock: str | None = None  # a lock file, if not the model's own
     allow_pickle: bool = False
-    license: str | None = None
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    dtype: DType = "auto"
-    device: str = "auto"
-    threads: int = 1
+    license: str | None = None  # what records call it; None: as its card or its preset has it
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # to open a URL
+    dtype: DType = "auto"  # of all components, or of each; see `dtypes`
+    device: str = "auto"  # auto is the GPU if there is one
+    threads: int = 1  # of torch, on the CPU
+    # That rows may name; which ones a row uses is among its arguments.
     loras: Mapping[str, Lora] = field(default_factory=dict)
-    ip_adapter: IpAdapter | None = None
+    ip_adapter: IpAdapter | None = None  # whose image every row gives
     options: Options = field(default_factory=Options)
 
     @property
@@ -66,24 +59,30 @@ class ModelSettings:
         return fixed | scale | self.options.numerics()
 
 
+class ModelUpdate(Protocol):
+    """Other weights for a loaded model. A plugin's, pickled for workers; equal ones are applied once."""
+
+    @property
+    def components(self) -> Collection[str]:
+        """The networks that it changes."""
+
+    def apply(self, model: Model, store: Store) -> Model:
+        """Return the model with these weights, `update` and the digest that counts them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A loaded pipeline, and what identifies it.
-
-    digest: of all files loaded; digests: of each. environment: see `environment`. attention: where a job
-    asks for a backend. updates: of weights that it no longer has from its files; the digest counts them.
-    stage: what it is loaded for.
-    """
+    """A loaded pipeline, and what identifies it."""
 
     settings: ModelSettings
     pipe: Any
     spec: PipelineSpec
-    digests: Mapping[str, str]
-    digest: str
+    digests: Mapping[str, str]  # of each file that was loaded
+    digest: str  # of all these files; counts `update` too
     environment: Mapping[str, Any]
-    attention: Attention | None = None
-    updates: tuple[WeightUpdate, ...] = ()
-    stage: Stage = "whole"
+    attention: Attention | None = None  # if a job asks for a backend
+    update: ModelUpdate | None = None  # of weights that it no longer has from its files
+    stage: Stage = "whole"  # what it is loaded for
 
     def __repr__(self) -> str:
         settings = self.settings

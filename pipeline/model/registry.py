@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:ModularRows"
 # Folders that were converted before the ports were plugins name them where they were.
-_MOVED = "framefleet.plugins.ports", "framefleet.plugins.ports"
+_MOVED = "framefleet.plugins.ports", "framefleet.pipeline.models"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,49 +19,35 @@ from framefleet.pipeline.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One rendered row, and all that its record says about how it came to be.
-
-    pixels: its frames, perhaps still being made; None of pipelines that make sound alone. audio: its sound,
-    if any. extras: what else the pipeline returned. native_fps: the rate it is rendered for; None where the
-    model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
-    with other rows), decode_s, compute_s (its share of all that the model was busy). idle: seconds in which
-    the model had nothing to do since the last clip, by what it waited for. batch_size: mean rows over its
-    forwards. started_at: when the renderer took the row. numerics: as the row_id has them. environment: where
-    it was rendered. was_batched: not by a plain call, and so audits speak for it.
-    num_prompt_tokens, is_prompt_cut: what its prompt has, and whether its end was read; None: unknown.
-    license: of the model's weights.
-    """
+    """One rendered row, and all that its record says about how it came to be."""
 
     row_id: str
     request: Request
-    pixels: Pixels | None
-    native_fps: float | None
+    pixels: Pixels | None  # its frames, perhaps still being made; None if a pipeline makes only sound
+    native_fps: float | None  # the rate it is rendered for; None if the model does not say
     model: str
     model_digest: str
-    numerics: Mapping[str, Any]
+    numerics: Mapping[str, Any]  # as the row_id has them
+    # Encode_s (text), denoise_s (from the first forward to the last, shared with other rows), decode_s,
+    # compute_s (its share of all the time that the model was busy).
     seconds: Mapping[str, float]
-    batch_size: float
+    batch_size: float  # mean number of rows in its forwards
     peak_memory_bytes: int
-    environment: Mapping[str, Any]
-    started_at: datetime
-    was_batched: bool = False
+    environment: Mapping[str, Any]  # where it was rendered
+    started_at: datetime  # when the renderer took the row
+    was_batched: bool = False  # not by a plain call, and so audits speak for it
+    # Seconds in which the model had nothing to do since the last clip, by what it waited for.
     idle: Mapping[str, float] = field(default_factory=dict)
-    audio: Audio | None = None
+    audio: Audio | None = None  # its sound, if any
     audio_sha256: str | None = None
-    extras: Extras = field(default_factory=Extras)
-    num_prompt_tokens: int | None = None
-    is_prompt_cut: bool | None = None
-    license: str | None = None
+    extras: Extras = field(default_factory=Extras)  # what else the pipeline returned
+    num_prompt_tokens: int | None = None  # None: unknown
+    is_prompt_cut: bool | None = None  # the end of its prompt was not read; None: unknown
+    license: str | None = None  # of the model's weights
 
     def __repr__(self) -> str:
         prompt = self.request.arguments.get("prompt", "")
         return f"Clip({reprlib.repr(prompt)}, seed={self.request.seed}, row_id={self.row_id[:8]!r})"
-
-    @property
-    def had_company(self) -> bool:
-        """Say what `was_batched` says, by its former name; for one version."""
-        warnings.warn("Clip.had_company is called was_batched now", DeprecationWarning, stacklevel=2)
-        return self.was_batched
 
     @property
     def frames(self) -> Pictures | None:

@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import CLIPS, DRAFTS, EXTRAS, PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
+from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
@@ -89,11 +89,10 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
     checked: is called with how many records were looked at, now and then.
     """
     num_checked, paths = 0, [part.path for part in live_parts(store)]
-    parts = PartReader(store, paths)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         for path in paths:
             try:
-                for rows in rows_in_table(parts.table(path, _FIELDS, _MAYBE), store.url_of(path)):
+                for rows in rows_in_table(read_part(store, path, _FIELDS, _MAYBE), store.url_of(path)):
                     looked = list(readers.map(partial(look_at, store), rows))
                     index.add(path, (record for record, _ in looked))
                     yield from (damage for _, damages in looked for damage in damages)

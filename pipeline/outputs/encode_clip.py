@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from html import escape
@@ -19,6 +19,7 @@ import numpy as np
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.marks.label import xmp_packet
@@ -51,7 +52,7 @@ class EncodedClip:
     """A clip as a file. record: as of a first attempt, without places, `worker` and `row_indices`.
 
     suffix: of its name. extras: the file of arrays that were returned besides it, if any. preview: a still.
-    label: a file that lies next to it. frames: those in the file, with their watermark.
+    label: a file that lies next to it. frames: those in the file, as steps changed them.
     """
 
     suffix: str
@@ -63,12 +64,20 @@ class EncodedClip:
     frames: Pictures | None = None
 
 
-def encode_clip(clip: Clip, media: Media, inputs: Sequence[Ingredient] = ()) -> EncodedClip:
+def encode_clip(clip: Clip, media: Media, steps: Collection[ClipStep] = ()) -> EncodedClip:
+    """Return the file of a clip, as `encode_input` does."""
+    return encode_input(StepInput(clip=clip, media=media), steps)
+
+
+def encode_input(
+    of: StepInput, steps: Collection[ClipStep], inputs: Sequence[Ingredient] = ()
+) -> EncodedClip:
     """Return the file of a clip; equal clips give equal bytes in every process, but signed ones.
 
-    inputs: what the row started from, whose marks are kept. Raises RenderError for what the format cannot
-    hold, and for sound out of step with its frames.
+    steps: in their order. inputs: what the row started from, whose marks are kept. Raises RenderError for
+    what the format cannot hold, and for sound out of step with its frames, and what steps raise.
     """
+    clip, media = of.clip, of.media
     started = time.perf_counter()
     request = clip.request
     audio = clip.audio if media.audio else None
@@ -76,7 +85,13 @@ def encode_clip(clip: Clip, media: Media, inputs: Sequence[Ingredient] = ()) -> 
     if audio and clip.frames is not None:
         _check_step(clip, audio, fps, fps_source)
     frames, sound = _watermarked(clip, audio, media)
-    content = encode(frames, media=media, fps=fps, metadata=_tags(clip), audio=sound)
+    for step in steps:
+        frames = None if frames is None else step.frames(frames, of)
+        sound = None if sound is None else step.sound(sound, of)
+    tags = {**_tags(clip), **{key: text for step in steps for key, text in step.tags(of).items()}}
+    content = encode(frames, media=media, fps=fps, metadata=tags, audio=sound)
+    for step in steps:
+        content = step.file(content, of)
     if media.marks.sign is not None:
         content = _signed(content, clip, media, inputs)
     extras = clip.extras.file()

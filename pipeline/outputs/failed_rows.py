@@ -29,16 +29,13 @@ _FIXES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRow:
-    """One row that was given up. positions: in its table. fix: "" where nobody knows one.
-
-    is_draft: it is a draft of the job; else a row in full.
-    """
+    """One row that was given up."""
 
     row_id: str
-    positions: tuple[int, ...]
+    positions: tuple[int, ...]  # in its table
     error_type: str
     message: str
-    fix: str
+    fix: str  # "" if nobody knows one
     attempts: int
     workers: tuple[str, ...]
     seed: int
@@ -46,7 +43,7 @@ class FailedRow:
     arguments: str  # JSON
     failed_at: datetime
     traceback: str
-    is_draft: bool = False
+    is_draft: bool = False  # it is a draft of the job; else a row in full
 
 
 def failed_rows(store: Store) -> Iterator[FailedRow]:

@@ -59,25 +59,23 @@ class Recipe:
     """A named function `(pipe, request) -> frames`.
 
     It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
-    digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
-    is_batched: rows of it may be rendered together; a user's says so, see `framefleet.recipe`.
-    needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
-    check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
-    pipeline: from a model's class and configs, model_index.json as "index", to the class whose call takes a
-        row's arguments. Raises RecipeError when the recipe cannot render with the model.
-    then: to the class that goes on from its frames, if any.
-    cut_to: the argument that says how many frames of the row's video are rendered over, if any does.
     """
 
     name: str
     function: Callable[..., Any]
+    # SHA-256 of its source file; None for framefleet's own, which the version covers.
     digest: str | None = None
-    is_batched: bool = True
-    needs: tuple[str, ...] = ()
-    makes: tuple[str, ...] = ()
+    is_batched: bool = True  # its rows may be rendered together; a user's says so, see `framefleet.recipe`
+    needs: tuple[str, ...] = ()  # arguments without which no row can be rendered
+    makes: tuple[str, ...] = ()  # arguments of the pipeline that it makes itself
+    # From the recipe's own arguments and those of the pipeline, to what is wrong between them.
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] = _no_problems
+    # From a model's class and configs, model_index.json as "index", to the class whose call takes a row's
+    # arguments. Raises RecipeError when the recipe cannot render with the model.
     pipeline: Callable[[str, Configs], str] = _models_own
+    # From the same to the class that continues from its frames, if any.
     then: Callable[[str, Configs], str | None] = _no_other
+    # The argument that says how many frames of the row's video are rendered over, if any.
     cut_to: str | None = None
 
     @property

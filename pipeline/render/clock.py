@@ -50,7 +50,7 @@ class Clock:
 
     @contextmanager
     def spending(self, cause: str) -> Iterator[None]:
-        """Say what time goes to while the block runs, unless that is part of something of a higher rank."""
+        """Count the block's time as this, unless it is part of something of a higher rank."""
         before, rank = self._cause, _RANKS.get(self._cause, 0)
         counts = not rank or _RANKS.get(cause, 0) > rank
         self._turn(cause if counts else before)
@@ -60,13 +60,13 @@ class Clock:
             self._turn(before)
 
     def around(self, cause: str, _: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call what time goes to; for `intercept`."""
+        """Call a function and count its time; for `intercept`."""
         with self.spending(cause):
             return original(*args, **kwargs)
 
     @contextmanager
     def seeing(self, networks: Mapping[str, Any]) -> Iterator[None]:
-        """Be busy while one of these computes, as far as others call it in the block."""
+        """Count the time of these functions as busy while the block runs."""
         with ExitStack() as stack:
             for method in ("forward", "encode", "decode"):
                 around = partial(self.around, "decode" if method == "decode" else "encode")
@@ -75,7 +75,7 @@ class Clock:
             yield
 
     def watch_compiler(self) -> None:
-        """Tell the model's work from its compilation, from now on."""
+        """Count compilation apart from the model's work, from now on."""
         from torch._dynamo.callback import callback_handler  # takes a second to import
 
         stack = ExitStack()
@@ -115,7 +115,7 @@ class Clock:
         return {cause: more for cause in total if (more := total[cause] - told.get(cause, 0.0))}
 
     def still_s(self) -> float:
-        """Return for how long the thread is about one thing; 0 while it waits for others. From any thread."""
+        """Return how long the thread has been at one thing; 0 while it waits for others. From any thread."""
         with self._lock:
             return 0.0 if self._cause in _OTHERS else self._now() - self._turned
 
@@ -156,12 +156,12 @@ class _Moments:
         self.mark = now
 
     def seconds(self, first: float, then: float) -> float | None:
-        """Return what passed between two; None while the second is to come."""
+        """Return the time between two moments; None while the second has not come."""
         return then - first
 
 
 class _Events:
-    """Of a GPU, which comes to them when all that was launched before is done."""
+    """Moments of a GPU, which come when all that was launched before them is done."""
 
     are_anyones = False  # another thread's would end a part of the model's work in the middle of a launch
 
@@ -195,7 +195,7 @@ class Charges:
         self._rows = dict(rows)
 
     def charge(self) -> None:
-        """Share out what the model was busy since the last call.
+        """Share out the model's busy time since the last call.
 
         As the rows' calls took, as far as seen from here; what no call tells of, as an audit, in equal parts.
         On a GPU some time is known later than it passed, and shared then.
@@ -210,14 +210,14 @@ class Charges:
             row.compute_s += busy_s * (part / total if total else 1 / len(parts))
 
     def told(self, outcome: Outcome) -> Outcome:
-        """Return a clip of these rows with all that its row took until now."""
+        """Return the clip of one of these rows with all the time that its row took until now."""
         if not isinstance(outcome, Clip):
             return outcome
         assert isinstance(outcome.seconds, ClipSeconds)
         return replace(outcome, seconds=outcome.seconds.plus(compute_s=self._took_s(outcome)))
 
     def again(self, clip: Clip) -> RenderRow:
-        """Return the row of a clip as one that is rendered again; what it took stays with it."""
+        """Return a clip's row as one that is rendered again; the time that it took stays with it."""
         return RenderRow(clip.row_id, clip.request, compute_s=self._took_s(clip))
 
     def _took_s(self, clip: Clip) -> float:
@@ -229,7 +229,7 @@ class Charges:
 
 
 def _worked_since(task: RowTask, row: RenderRow) -> float:
-    """Return the seconds that a row's calls took since it was asked last."""
+    """Return the seconds that a row's calls took since the last time this was called."""
     before = row.worked_s
     row.worked_s = task.forward_s + sum(task.seconds.values()) + sum(row.seconds.values())
     return max(row.worked_s - before, 0.0)

@@ -44,7 +44,7 @@ UNKEPT = Unkept()
 
 
 def embedding_bytes(key: str, output: Encoded) -> bytes | None:
-    """Return the file that holds `output` under `key`; None where it is not of what a file can hold."""
+    """Return the file that holds `output` under `key`; None if a file cannot hold it."""
     leaves, structure = output
     tensors: dict[str, Tensor] = {}
     try:

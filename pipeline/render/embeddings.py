@@ -42,7 +42,7 @@ MAX_WAITING_BYTES = 256 * 2**20
 
 
 class NoEmbeddings:
-    """What encoders return is kept nowhere; and what `Embeddings` do more.
+    """Keeps nothing that encoders return. `Embeddings` keeps it; this is their interface.
 
     call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by digest,
     values.
@@ -51,21 +51,21 @@ class NoEmbeddings:
     is_certain = False  # whether an entry need not be compared with an output of this process
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        """Return the output of a call, on the model's device; None where it is not kept, damaged, or late."""
+        """Return the output of a call, on the model's device; None if it is not kept, damaged, or late."""
         return None
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """Have an output written, soon. is_instead: in place of an entry that is wrong."""
+        """Write an output soon. is_instead: in place of an entry that is wrong."""
 
     def keep_again(self, call: tuple[Hashable, ...], output: Encoded) -> None:
-        """Have an output written that this process kept before, should rows wait for it."""
+        """Write an output again that this process kept before, in case rows wait for it."""
 
     def kept_of(self, leaves: list[Any]) -> list[Any]:
-        """Return what is kept of an output's leaves."""
+        """Return the leaves of an output that are kept."""
         return leaves
 
     def refuse(self, place: Hashable) -> None:
-        """A call cannot be kept. Raises RowError where rows would wait for it."""
+        """A call cannot be kept. Raises RowError if rows would wait for it."""
 
 
 class Embeddings(NoEmbeddings):
@@ -167,7 +167,7 @@ class ExchangedEmbeddings(Embeddings):
 
 
 class EncodedEmbeddings(ExchangedEmbeddings):
-    """Of a process that encodes: all is written, and whoever asks `when_written` has the errors."""
+    """For a process that encodes: everything is written, and `when_written` reports errors."""
 
     takes_unkept = True
 
@@ -203,12 +203,12 @@ class EncodedEmbeddings(ExchangedEmbeddings):
 
 
 class AwaitedEmbeddings(ExchangedEmbeddings):
-    """Of a process that denoises: it has no encoders, so each entry must be there, and is taken as it is."""
+    """For a process that denoises. It has no encoders, so each entry must exist, and is used as it is."""
 
     is_certain = True
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded:
-        """Raises NotEncoded where it is not kept, or damaged."""
+        """Return the output of a call. Raises NotEncoded if it is not kept, or damaged."""
         key = self._key(call)
         with self._spending("store"):
             found = self._read(key)
@@ -247,7 +247,7 @@ def _files_digest(encoder: str, model: Model) -> str:
 
 
 def _spelled(value: Any) -> Any:
-    """Return what a call consists of as JSON, in which 1, 1.0, True and "1" differ."""
+    """Return a call as JSON, in which 1, 1.0, True and "1" differ."""
     if isinstance(value, tuple):
         return [_spelled(part) for part in value]
     if isinstance(value, type):

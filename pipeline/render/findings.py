@@ -32,7 +32,7 @@ _PLACE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Findings:
-    """Of one model in its surroundings. Without places nothing is known, and nothing kept."""
+    """What is known of one model in its surroundings. Without places, nothing is known or kept."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Findings:
         self._own: dict[str, Found] = {}  # measured or proven here: only this is handed on
 
     def tell(self, look: Hashable, sizes: Sizes) -> bool:
-        """Tell `sizes` what is known of a look; return whether that is anything."""
+        """Tell `sizes` what is known of calls that look like this; return whether anything is."""
         known = self._of(look).sizes
         for size in known:
             if size.verdict == "pays":
@@ -58,19 +58,19 @@ class Findings:
         return bool(known)
 
     def pins(self, kind: Kind) -> frozenset[str] | None:
-        """Return the modules that were pinned in exact forwards of a kind; None where none is known."""
+        """Return the modules that were pinned in exact forwards of a kind; None if none is known."""
         for pins in self._of(kind.look).pins:
             if pins == _pins_of(kind, pins.modules):
                 return frozenset(pins.modules)
         return None
 
     def note(self, kind: Kind, verdict: Worth, *, seconds: float, pins: Collection[str] | None) -> None:
-        """KeptSteps what was found of a kind. pins: the modules that make it exact, where it is."""
+        """Keep what was measured for a kind. pins: the modules that make it exact, if any do."""
         size = BatchSize(rows=kind.rows, seconds=seconds, verdict=verdict)
         self._keep(kind, size, [] if pins is None else [_pins_of(kind, pins)])
 
     def confirm(self, kind: Kind, pins: Collection[str]) -> None:
-        """Hand on what was known of a kind, with the pins that were proven just now."""
+        """Keep what was known of a kind, with the pins that were proven just now."""
         size = next((size for size in self._of(kind.look).sizes if size.rows == kind.rows), None)
         if size and self._places:
             self._places.num_confirmed += 1
@@ -96,7 +96,7 @@ class Findings:
         self._places.keep(name, self._own[name])
 
     def _name(self, look: Hashable) -> str | None:
-        """Return the name of a look's file; None of one that no other process can meet."""
+        """Return the file name for a look; None for a look that no other process can meet."""
         text = repr(look) if self._places and look is not None else ""
         if not text or _ADDRESS.search(text):
             return None

@@ -1,4 +1,4 @@
-"""What was found of calls that look alike, kept in this machine's cache folder and in the output, if any.
+"""What was measured of calls that look alike, kept in this machine's cache folder and in the output, if any.
 
 Hints: sizes to begin with, and modules to pin in any case. Whoever uses them proves the rest on rows of its
 own, so that a wrong one, or one that somebody made up, costs time and no bit.
@@ -31,7 +31,7 @@ from framefleet.pipeline.outputs.layout import PROBES
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.probe.probe import input_shape
+from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.request import Request
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
@@ -87,7 +87,7 @@ class RowMemory(Strict):
 
 
 class Found(Strict):
-    """All of it, once for each number of rows; pins also for each mix of LoRAs; memory for each machine."""
+    """Measurements, once for each number of rows; pins also for each mix of LoRAs, memory per machine."""
 
     format: Literal[1] = 1
     sizes: list[BatchSize] = Field(default_factory=list)
@@ -99,7 +99,7 @@ _FOUND = TypeAdapter(Found)
 
 
 def united(older: Found, newer: Found) -> Found:
-    """Return what both say, and of what both speak of, what the newer says."""
+    """Return what both say; where they differ, what the newer one says."""
     sizes = {size.rows: size for size in (*older.sizes, *newer.sizes)}
     pins = {(p.rows, *p.loras, None, *p.differing): p for p in (*older.pins, *newer.pins)}
     memory = {found.machine: found for found in (*older.memory, *newer.memory)}
@@ -109,7 +109,7 @@ def united(older: Found, newer: Found) -> Found:
 
 
 def memory_name(model_digest: str, settings: ModelSettings, request: Request) -> str:
-    """Return what the memory of a request is kept as, see `Places`: by model, options and shape."""
+    """Return the name under which a request's memory is kept, see `Places`: by model, options and shape."""
     options = settings.options.model_dump(mode="json")
     said = [model_digest, asked(settings.dtype), options, input_shape(request)]
     return f"memory/{hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]}"
@@ -120,7 +120,7 @@ def to_bytes(found: Found) -> bytes:
 
 
 class Places:
-    """Read one after another until one knows, and all written; of several writers at once the last wins."""
+    """Read one after another until one knows; all are written. Of several writers, the last wins."""
 
     def __init__(self, output: Store | None = None, spending: Spending = contextlib.nullcontext) -> None:
         self._cache = cache_folder() / PROBES.lstrip(".")
@@ -134,7 +134,7 @@ class Places:
         self._waiting: list[Future[None]] = []
 
     def read(self, name: str) -> Found | None:
-        """Return what is known under a name; None where nothing is, or what is there is damaged or late."""
+        """Return what is known under a name; None if nothing is, or the file is damaged or late."""
         return self._soon.ask(partial(self._read_first, name))
 
     def _read_first(self, name: str) -> Found | None:
@@ -144,7 +144,7 @@ class Places:
         return None
 
     def keep(self, name: str, found: Found) -> None:
-        """Have it written, soon, next to what others found."""
+        """Write it soon, next to what others measured."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="probes")
             self._waiting.append(self._writer.submit(self._sweep))

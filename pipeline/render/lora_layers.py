@@ -94,12 +94,12 @@ class LoraLayers:
         return all(_held_by(layers[place]) == row.first[place] for place in places)
 
     def used_in(self, component: str, row: Adapters) -> Adapters:
-        """Return those of a row's adapters that change what this component returns."""
+        """Return the row's adapters that change what this component returns."""
         layers = [layer for name, layer in self._all.items() if name.startswith(f"{component}.")]
         return tuple(pair for pair in row if any(pair[0] in layer.r for layer in layers))
 
     def _around(self, component: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a network that has LoRA layers, set for the rows that it works on."""
+        """Call a network with LoRA layers, set for the rows that it works on."""
         rows = working_rows()
         if len(rows) == 1:
             self.hold(rows[0])
@@ -115,7 +115,7 @@ class LoraLayers:
         return forward(*args, **kwargs)
 
     def _by_row(self, name: str, forward: _Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Call one layer; where that is for several rows, each with its own adapters."""
+        """Call one layer; for several rows, each with its own adapters."""
         layer, rows = self._all[name], working_rows()
         if not rows or rows[0] is self._holder:  # nobody's row: as the caller of the pipeline has set it
             return forward(x, *args, **kwargs)

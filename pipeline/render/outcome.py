@@ -65,7 +65,7 @@ def seconds_of(task: RowTask, row: RenderRow) -> ClipSeconds:
 
 
 def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = None) -> Failure:
-    """Return what is reported of a row that failed. The error loses its frames. half_done: what is kept."""
+    """Return the report of a row that failed. The error loses its frames. half_done: its checkpoint."""
     text = _dropped_frames(error)
     if is_out_of_memory(error):
         error = OutOfMemory(

@@ -11,17 +11,17 @@ _EVERY_S = 0.5  # forwards may take milliseconds, and a terminal to redraw as lo
 
 
 class ProgressBar:
-    """Counts rows that ended; between two of them, forwards, so that one long clip is seen to go on."""
+    """Counts rows that ended; between two of them, forwards, so that a long clip shows progress too."""
 
     def __init__(self, requests: Iterable[object], wanted: bool | None) -> None:
-        """wanted: None: where stderr is a terminal."""
+        """wanted: None means if stderr is a terminal."""
         total = len(requests) if isinstance(requests, Sized) else None
         self._bar = tqdm(total=total, unit="row", disable=None if wanted is None else not wanted)
         self._num_forwards = 0
         self._shown_at = 0.0
 
     def show(self, *, num_ended: int, num_active: int) -> None:
-        """Say what one step of the renderer did: rows that ended, or else a forward of those under way."""
+        """Show one step of the renderer: rows that ended, or else a forward of those under way."""
         self._num_forwards += not num_ended
         now = time.monotonic()
         if num_ended or now - self._shown_at > _EVERY_S:

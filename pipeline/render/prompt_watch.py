@@ -1,4 +1,4 @@
-"""Tell, from rows that differ in their texts only, whether forwards are as long as the prompts.
+"""Find out, from rows that differ only in their texts, whether forwards are as long as the prompts.
 
 Where they are, only rows of equal lengths can share forwards, and whoever hands out rows should bring such
 rows together. Not asked of networks that take rows as lists: these share what they can by themselves.
@@ -48,7 +48,7 @@ class PromptWatch:
         self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
 
     def reading(self, request: Request) -> PromptReading | None:
-        """Return how much of a row's prompts is read; None where nobody can say."""
+        """Return how much of a row's prompts is read; None if that is unknown."""
         try:
             return reading_of(self._readers, request.arguments)
         except Exception as error:  # a model's own tokenizer; its clip is there all the same
@@ -77,7 +77,7 @@ def _tells_apart(counter: PromptLengths, rows: Sequence[Mapping[str, Any]]) -> b
 
 
 def _rest(arguments: Mapping[str, Any]) -> Hashable:
-    """What else may decide the sizes of forwards: all but texts and those numbers that never do."""
+    """Return what else may decide the sizes of forwards: all except texts, and numbers that never do."""
     texts = dict(texts_of(arguments))
     return tuple(
         (name, None if name in texts or _is_free(name, value) else repr(value))

@@ -128,7 +128,7 @@ class RecipeCall:
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
     def _finish(self, step: Callable[..., Rendered], *arguments: Any) -> Rendered:
-        """Make what is left to do for a row; the clock and second tries are for the renderer's thread."""
+        """Do what is left to do for a row; the clock and second tries are for the renderer's thread."""
         if is_away():
             return step(*arguments)
         with self._clock.spending("frames"):
@@ -150,7 +150,7 @@ class RecipeCall:
         return replace(rendered, extras=Extras(arrays=arrays, values=values))
 
     def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:
-        """Return one of fresh state, a copy of what is built once for each name: that takes milliseconds."""
+        """Return a new copy of the scheduler, which is built once for each name: that takes milliseconds."""
         if name not in self._schedulers:
             found = schedulers_of(self._model.pipe, name, self._model.spec)
             self._schedulers[name] = {component: OwnPipelines(made) for component, made in found.items()}
@@ -225,7 +225,7 @@ class Looks:
 
 
 def _processors(pipe: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield those of a pipeline, and whether each does it as diffusers' own classes do."""
+    """Yield the processors of a pipeline, and whether each works as diffusers' own classes do."""
     of_video = VideoProcessor.postprocess_video
     for value in vars(pipe).values():
         kind: Any = type(value)

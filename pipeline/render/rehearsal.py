@@ -21,9 +21,9 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.findings_storage import Found, Places, RowMemory, memory_name
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
+from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.render.loaded_model import Spoiled
 from framefleet.pipeline.render.outcome import failure_of
-from framefleet.pipeline.render.probe.probe import input_shape
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, one_step
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Rehearsal:
-    """Of one model. render: makes the plain call of a row."""
+    """Rehearsals of one model. render: makes the plain call of a row."""
 
     def __init__(self, model: Model, places: Places | None, render: Callable[[RenderRow], RowTask]) -> None:
         self._model, self._places, self._render = model, places, render
@@ -41,7 +41,7 @@ class Rehearsal:
         self._too_large: str | None = None  # the shape that did not fit
 
     def make(self, row: RenderRow) -> None:
-        """Find out what a row of one step takes here, unless that is known."""
+        """Measure what a row of one step takes here, unless that is known."""
         environment = self._model.environment
         machine = f"{environment['gpu']}, torch {environment['torch']}"
         name = memory_name(self._model.digest, self._model.settings, row.request)

@@ -24,28 +24,22 @@ from framefleet.pipeline.request import Request
 
 @dataclass(slots=True, eq=False)
 class RenderRow:
-    """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
-
-    draws: what it draws from global generators. adapters: its LoRAs. was_batched: other rows were under way
-    together with it. is_alone: none may be. is_plain: it is rendered by a plain call.
-    checkpoint: of an earlier attempt, from which it is to go on; earlier: the seconds that it took there.
-    compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
-    """
+    """A request on its way to a clip."""
 
     row_id: str
     request: Request
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: RowSeconds = field(default_factory=RowSeconds)
-    is_alone: bool = False
-    is_plain: bool = False
-    pipe: Any = None
-    draws: GlobalDraws = field(default_factory=GlobalDraws)
-    was_batched: bool = False
-    checkpoint: RowCheckpoint | bytes | None = None
-    earlier: Mapping[str, float] = field(default_factory=dict)
-    compute_s: float = 0.0
-    worked_s: float = 0.0
-    adapters: RowAdapters = field(init=False)
+    seconds: RowSeconds = field(default_factory=RowSeconds)  # spent on it, by what
+    is_alone: bool = False  # no other row may be under way
+    is_plain: bool = False  # it is rendered by a plain call
+    pipe: Any = None  # its own, once it is under way
+    draws: GlobalDraws = field(default_factory=GlobalDraws)  # what it draws from global generators
+    was_batched: bool = False  # other rows were under way together with it
+    checkpoint: RowCheckpoint | bytes | None = None  # of an earlier attempt, from which it continues
+    earlier: Mapping[str, float] = field(default_factory=dict)  # the seconds that it took there
+    compute_s: float = 0.0  # its share of the model's time here, all beginnings included
+    worked_s: float = 0.0  # see `Charges`
+    adapters: RowAdapters = field(init=False)  # its LoRAs
 
     def __post_init__(self) -> None:
         self.adapters = RowAdapters(adapters_in(self.request.arguments))

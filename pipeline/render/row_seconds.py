@@ -1,4 +1,4 @@
-"""What the calls of a row took, by what they are for; on a GPU known once it has come to their ends.
+"""What the calls of a row took, by purpose; on a GPU, known once it has reached their ends.
 
 Nobody waits for it meanwhile: whoever reads a clip's seconds has its frames, and so it has.
 """
@@ -27,11 +27,11 @@ class RowSeconds(dict[str, float]):
         self[key] = self.get(key, 0.0) + seconds
 
     def add_later(self, settle: Callable[[], None]) -> None:
-        """Have `settle` called, which waits for the GPU and adds, before all are read."""
+        """Call `settle`, which waits for the GPU and adds its seconds, before all are read."""
         self._launched.append(settle)
 
     def settled(self) -> Self:
-        """Wait for those of calls that a GPU has not come to; return all."""
+        """Wait for calls that a GPU has not reached yet; return all seconds."""
         while self._launched:
             with suppress(RuntimeError):  # a broken GPU: whoever waits for the frames gets its error
                 self._launched.pop()()

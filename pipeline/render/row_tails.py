@@ -1,4 +1,4 @@
-"""What recipes do once they have looked at their frames for the last time: learned of a row, then done away.
+"""What recipes do after their last look at their frames: learned from one row, then done on a thread.
 
 A row's look is a call of a processor of its pipeline that makes an array. Of the first row of a recipe the
 looks are counted, on the renderer's thread. Later rows run on threads of their own (`RowThread`), and go away
@@ -22,7 +22,7 @@ _MAX_AWAY = 2
 
 
 class Tails:
-    """Those of one renderer's recipes."""
+    """The tails of one renderer's recipes."""
 
     def __init__(self, num_away: Callable[[], int], *, is_able: bool) -> None:
         """num_away: rows that are away now. is_able: whether rows may be at all."""
@@ -30,7 +30,7 @@ class Tails:
         self._num_looks: dict[str, int] = {}  # by recipe; 0 of one whose rows stay
 
     def has_look(self, recipe: str) -> bool:
-        """Whether a recipe's rows are known to look, and may go away then."""
+        """Whether a recipe's rows are known to look at frames, and may go away then."""
         return self._is_able and self._num_looks.get(recipe, 0) > 0
 
     def is_to_learn(self, recipe: str) -> bool:
@@ -49,7 +49,7 @@ class Tails:
         self._num_looks.setdefault(recipe, num_looks)
 
     def unlearn(self, recipe: str) -> None:
-        """Have a recipe's rows stay: one does after its look what another does not."""
+        """Let a recipe's rows stay: one does something after its look that another does not."""
         self._num_looks[recipe] = 0
 
 
@@ -64,7 +64,7 @@ class RowTail:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See whether the block, which is the row's code, calls networks, where that is to be learned."""
+        """Notice whether the block, which is the row's code, calls networks, if that is to be learned."""
         if row_thread() or not self._tails.is_to_learn(self._recipe):
             yield
             return
@@ -81,7 +81,7 @@ class RowTail:
             handle.remove()
 
     def look(self) -> None:
-        """The row's code asks for its frames."""
+        """The row's code looks at its frames."""
         if self._has_ended:
             return
         self._num_looks += 1

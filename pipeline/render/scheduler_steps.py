@@ -68,7 +68,7 @@ class StepTrace:
         scheduler.__class__ = type(kind.__name__, (kind,), {"step": step, "__module__": kind.__module__})
 
     def fields(self) -> dict[str, Any]:
-        """Return what is kept, by its names in a clip's extras. Raises RowError for what is not there."""
+        """Return what is kept, by its names in a clip's extras. Raises RowError if something is missing."""
         num_steps = len(self._timesteps)
         if not num_steps:
             raise RowError("keep: the row's noise scheduler made no step", "leave `keep` out of this job")
@@ -132,7 +132,7 @@ class _Noise(TorchFunctionMode):
 
 
 def _stepped(scheduler: Any, step: Any, noise: Literal[0, 1], bound: dict[str, Any]) -> tuple[Tensor, int]:
-    """Return what a step returns with this noise, as doubles, and how often it drew some."""
+    """Return what a step returns with this noise, as doubles, and how often it drew noise."""
     with _Noise(noise) as drawn:
         result = step(_copy_of(scheduler), **{**bound, "return_dict": False})
     return result[0].double(), drawn.num_draws

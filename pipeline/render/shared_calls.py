@@ -27,7 +27,7 @@ _Seconds = Callable[[], RowSeconds | None]
 
 
 class SharedCalls:
-    """Those of one model's rows. shared: what rows may call together, by name."""
+    """The shared calls of one model's rows. shared: what rows may call together, by name."""
 
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
         self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
@@ -76,7 +76,7 @@ class SharedCalls:
 
 
 def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
-    """Return what code may set on a network for its calls, as tiles of an autoencoder."""
+    """Return what code may set on a network for its calls, such as an autoencoder's tiles."""
     plain = (bool, int, float)
     return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
 

@@ -16,8 +16,8 @@ from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hu
 from framefleet.plugins.doctor.software import SOFTWARE_CHECKS, versions
 
 if TYPE_CHECKING:
-    from framefleet.cluster.fleet.everywhere import Met
     from framefleet.jobs.job.schema import TableJob
+    from framefleet.plugins.doctor.everywhere import Met
 
 _CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
 _MEET_S = 30.0
@@ -104,7 +104,7 @@ def _of_job(
 
 
 def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
-    from framefleet.cluster.fleet.everywhere import everywhere
+    from framefleet.plugins.doctor.everywhere import everywhere
 
     with everywhere(address) as cluster:
         installed = versions()

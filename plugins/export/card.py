@@ -18,7 +18,9 @@ from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.stores.store import Store
 
-DATASET_CARD, CROISSANT = "README.md", "croissant.json"
+# Not .json: `datasets` takes that for the data of a folder with few clips. `configs` in the card would help,
+# but of such a card `datasets` remembers the folder's name alone, and opens what another folder held.
+DATASET_CARD, CROISSANT = "README.md", "croissant.jsonld"
 _COLUMNS = ("model", "license")
 _MAX_MODELS = 20
 
@@ -50,15 +52,14 @@ def write_card(
     *,
     columns: Sequence[pa.Field],
     endings: Collection[str],
-    data_files: Mapping[str, str],
 ) -> None:
     """Write card and metadata, unless the dataset has them: somebody may have written more into them.
 
-    columns: of its rows. endings: of its clips, as ".mp4". data_files: patterns of their paths, by split.
+    columns: of its rows. endings: of its clips, as ".mp4".
     """
     models = _models(store, parts)
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
-    for path, text in ((DATASET_CARD, _card(models, data_files)), (CROISSANT, metadata + "\n")):
+    for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
             place.create(path, text.encode())
 
@@ -114,23 +115,10 @@ def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:
     return list(found)[:_MAX_MODELS]
 
 
-def _card(models: Sequence[tuple[str, str]], data_files: Mapping[str, str]) -> str:
-    """Return the card. Without its `configs`, `datasets` takes croissant.json next to few clips for data."""
+def _card(models: Sequence[tuple[str, str]]) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
-    head = _head(
-        {
-            "license": "other",
-            "license_name": _plain(name),
-            "tags": ["synthetic"],
-            "configs": [
-                {
-                    "config_name": "default",
-                    "data_files": [{"split": split, "path": path} for split, path in data_files.items()],
-                }
-            ],
-        }
-    )
+    head = _head({"license": "other", "license_name": _plain(name), "tags": ["synthetic"]})
     lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
     return (
         f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"

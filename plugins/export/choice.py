@@ -28,22 +28,18 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportChoice:
-    """where: a condition in SQL. picks: only these rows. columns: of the records; None is the lean set.
-
-    caption: a template over columns. validation: share of the prompts in the validation split; None: no
-    split. near_duplicates: largest Hamming distance between the hashes of two near duplicates; None keeps
-    them. shard_rows, shard_mb: a shard ends with whichever comes first; of clips, in megabytes.
-    """
+    """Which rows of an output are exported, and how."""
 
     format: ExportFormat
-    where: str | None = None
-    picks: Mapping[str, Pick] | None = None
-    columns: tuple[str, ...] | None = None
-    caption: str | None = None
-    validation: float | None = None
+    where: str | None = None  # a condition in SQL
+    picks: Mapping[str, Pick] | None = None  # only these rows
+    columns: tuple[str, ...] | None = None  # of the records; None: the lean set
+    caption: str | None = None  # a template over columns
+    validation: float | None = None  # share of the prompts in the validation split; None: no split
+    # Largest Hamming distance between the hashes of two near duplicates; None keeps them.
     near_duplicates: int | None = None
-    shard_rows: int = SHARD_ROWS
-    shard_mb: int = SHARD_MB
+    shard_rows: int = SHARD_ROWS  # a shard ends with this or `shard_mb`, whichever comes first
+    shard_mb: int = SHARD_MB  # of clips
 
     def __post_init__(self) -> None:
         if self.format not in get_args(ExportFormat):

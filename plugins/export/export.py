@@ -35,31 +35,25 @@ from framefleet.plugins.export.shard import (
     TarShard,
     check_folder,
     feature_of,
-    folder_patterns,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What is there in the end, also of earlier runs. left_out: rows whose clips are damaged.
+    """What there is in the end, including the work of earlier runs."""
 
-    place: None for a table in a catalog; num_rows: of a table, those that it was given now. columns: of each
-    row; columns_left_out: of the records. splits: rows of train and validation, {} without
-    a split. near_duplicates: rows left out because an earlier one looks the same; num_not_compared: clips
-    without frames to compare, which stay. num_newer_parts: of records, which came after the export began.
-    """
-
-    place: Store | None
-    num_rows: int
+    place: Store | None  # None for a table in a catalog
+    num_rows: int  # of a table: the rows that it was given now
     num_bytes: int = 0
     num_shards: int = 0
-    left_out: tuple[Damage, ...] = ()
-    columns: tuple[str, ...] = ()
-    columns_left_out: tuple[str, ...] = ()
+    left_out: tuple[Damage, ...] = ()  # rows whose clips are damaged
+    columns: tuple[str, ...] = ()  # of each row
+    columns_left_out: tuple[str, ...] = ()  # of the records
+    # Rows of train and validation; {} without a split.
     splits: Mapping[str, int] = field(default_factory=dict)
-    near_duplicates: tuple[NearDuplicate, ...] = ()
-    num_not_compared: int = 0
-    num_newer_parts: int = 0
+    near_duplicates: tuple[NearDuplicate, ...] = ()  # rows left out because an earlier one looks the same
+    num_not_compared: int = 0  # clips without frames to compare, which stay
+    num_newer_parts: int = 0  # parts of records that came after the export began
 
 
 def export(
@@ -156,15 +150,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
     if choice.format == "hf":
-        splits = [shard.split for shard in plan.shards]
-        write_card(
-            store,
-            place,
-            parts,
-            columns=selection.fields,
-            endings=plan.endings,
-            data_files=folder_patterns(splits),
-        )
+        write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     return Exported(
         place=place,

@@ -21,9 +21,8 @@ import framefleet
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
-from framefleet.pipeline.outputs.parts.merged_parts import listed_then
 from framefleet.pipeline.outputs.parts.part_names import Part
-from framefleet.pipeline.outputs.parts.seals import SEALED, live_parts, sealed_of
+from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import ExportChoice
@@ -102,7 +101,14 @@ def parts_to_export(store: Store, place: Store) -> tuple[list[Part], int]:
         then = SEALED.validate_python(read_json(place, _PLAN, _KIND, fix=_OTHER).get("parts"))
     except (FileNotFoundError, ValueError):  # none was begun, or by an earlier version
         return parts, 0
-    return listed_then(store, parts, then)
+    exported = [part for part in parts if is_sealed(part, then)]
+    if sealed_of(exported) != then:
+        raise JobError(
+            f"{place.url_of('')} holds an export that was begun with parts of records that are gone since, "
+            "e.g. merged by `framefleet compact`",
+            _OTHER,
+        )
+    return exported, len(parts) - len(exported)
 
 
 def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part]) -> None:

@@ -35,7 +35,7 @@ def read_records(
     found = Output.open_rendered(output, storage_options)
     schema = record_schema_of(found.store, columns=columns)
     if to == "ray":
-        from framefleet.cluster.fleet.record_dataset import record_dataset  # imports Ray
+        from framefleet.plugins.export.record_dataset import record_dataset  # imports Ray
 
         if where is not None:
             check_where(record_schema_of(found.store), where)

@@ -9,7 +9,7 @@ import math
 import re
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -23,7 +23,6 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.labels import CAPTION, prompt_of
-from framefleet.plugins.export.selection import Split
 
 Feature = Literal["video", "image", "audio", "clip"]
 # As the `datasets` library sorts endings; clip: several, or what it has no name for.
@@ -170,11 +169,6 @@ def _folder(name: str) -> str:
     """Return data/000000, or data/train/000000: `datasets` reads the split from the path."""
     split, _, number = name.partition("-")
     return f"data/{number}" if split == "shard" else f"data/{split}/{number}"
-
-
-def folder_patterns(splits: Iterable[Split | None]) -> dict[str, str]:
-    """Return which files each split has; all are of `train` where there are no splits."""
-    return {split or "train": f"data/{f'{split}/' if split else ''}*/*" for split in splits}
 
 
 class ParquetShard(ShardWriter):

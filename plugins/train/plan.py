@@ -40,27 +40,22 @@ TRAINED_COPIES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainPlan:
-    """What a training comes down to.
-
-    num_rows: that can be trained on. buckets: of these by shape, with as many as are never used in unused.
-    num_workers: None where the fleet decides. epochs: passes over the rows. weights_gb: what weights,
-    gradients and moments take, without activations. seconds_per_step: on this machine; None: not probed.
-    """
+    """What a training comes down to."""
 
     table: str
     output: str
     model: str
     pipeline: str
     component: str
-    num_rows: int
-    buckets: Mapping[str, int]
-    unused: Mapping[str, int]
-    num_workers: int | None
+    num_rows: int  # rows that can be trained on
+    buckets: Mapping[str, int]  # these rows by shape
+    unused: Mapping[str, int]  # by shape: rows that are never used
+    num_workers: int | None  # None if the fleet decides
     rows_per_step: int
     steps: int
-    epochs: float
-    weights_gb: float
-    seconds_per_step: float | None = None
+    epochs: float  # passes over the rows
+    weights_gb: float  # of weights, gradients and moments, without activations
+    seconds_per_step: float | None = None  # on this machine; None: not probed
 
     @property
     def elapsed_s(self) -> float | None:

@@ -58,16 +58,13 @@ SPECIAL = ("seed", "scheduler", "fps")  # of a sample, besides the arguments of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedTraining:
-    """A training's job whose parts were found to fit each other.
-
-    files: what loading the model reads, each with its SHA-256; digest: of them all.
-    """
+    """A training's job whose parts were found to fit each other."""
 
     job: TrainJob
     model: ModelSettings
     spec: PipelineSpec
-    files: Mapping[str, str]
-    digest: str
+    files: Mapping[str, str]  # what loading the model reads, each with its SHA-256
+    digest: str  # of all these files
     columns: Columns
     buckets: tuple[Bucket, ...]
     store: Store

@@ -15,18 +15,14 @@ from framefleet.plugins.train.settings import TrainSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """One output's training.
-
-    files: of the model, each with its SHA-256; digest: of them all. inputs: opens the rows' videos. samples:
-    what is rendered now and then. prepared: where latents and embeddings are kept.
-    """
+    """One output's training."""
 
     model: ModelSettings
-    files: Mapping[str, str]
-    digest: str
+    files: Mapping[str, str]  # of the model, each with its SHA-256
+    digest: str  # of all these files
     rows: TrainingRows
     settings: TrainSettings
     store: Store
-    prepared: Store
-    inputs: Inputs
-    samples: Sequence[Request] = ()
+    prepared: Store  # where latents and embeddings are kept
+    inputs: Inputs  # opens the rows' videos
+    samples: Sequence[Request] = ()  # what is rendered now and then

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from framefleet.jobs.plan.command import show_probed
+from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.render.probe.probe import MAX_SHAPES, Probed, Shapes
-from framefleet.pipeline.render.probe.stub_networks import Decoded, hollow
+from framefleet.pipeline.render.input_shapes import MAX_SHAPES, Shapes
 from framefleet.pipeline.request import Request
+from framefleet.plugins.forecast.stub_networks import Decoded, hollow
 from tests.commands import command
 from tests.jobs import write_table
 from tests.tiny import SMALLEST, smallest_call, tiny

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from framefleet import Audit, Batching, Renderer, load_model
-from framefleet.pipeline.render.probe.probe import input_shape
+from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.request import Request, one_step
 from tests.standin.faulted import rows
 from tests.tiny import tiny

@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from framefleet.pipeline.errors import ModelError, UserError
-from framefleet.pipeline.scores.score import open_scores, score_clip
-from framefleet.pipeline.scores.similarity import open_similarity
+from framefleet.plugins.scores.clip_scores import open_scores, score_clip
+from framefleet.plugins.scores.similarity import open_similarity
 from tests.tinies.encoders import clip_tokenizer, image_processor
 
 FRAMES = np.random.default_rng(2).integers(0, 256, (3, 20, 30, 3), np.uint8)

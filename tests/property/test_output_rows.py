@@ -16,12 +16,12 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.pages.gallery.rows import shown_failures
 from tests.long import examples
 from tests.rows import failure, record
@@ -72,7 +72,7 @@ class Written:
             list(withdraw(self.store, lambda row: row["row_id"] in gone, Held()))
             self.done -= ids
         elif kind == "compacted":
-            Compactor(self.store, Held()).compact()
+            merge_small_parts(self.store, Held())
         elif kind == "forgotten":  # they were tried again, and their run ended well
             gone = {f"{one:032x}" for one in ids}
             for number, part in enumerate(parts_in(self.store, FAILURES), start=1):

@@ -1,4 +1,4 @@
-"""The fleet of `plan --simulate` with faults of every kind, and more that is counted: for tests."""
+"""A simulated fleet with faults of every kind, and more that is counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import LossKind
 from framefleet.cluster.driver.progress import Progress
-from framefleet.jobs.plan.simulation import (
+from tests.simulator.simulation import (
     IDLE_S,
     Action,
     SimulatedFleet,

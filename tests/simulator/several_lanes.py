@@ -12,9 +12,9 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import QueueCounts
-from framefleet.jobs.plan.simulation import IDLE_S
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet, FaultySimulation
+from tests.simulator.simulation import IDLE_S
 
 NUM_SHAPES = 3  # of each lane
 

@@ -10,7 +10,7 @@ import pytest
 from framefleet import Audit, Batching
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.plan.prediction import plan_audits
+from framefleet.jobs.plan.audit_plan import plan_audits
 from framefleet.jobs.show.headline import audit_line, share_text
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule, Odds

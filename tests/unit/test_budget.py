@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -82,15 +81,6 @@ def test_earlier_runs_are_counted_as_their_drivers_said(tmp_path: Path) -> None:
     write_driver(store, 2, progress=None)  # it rendered nothing, as `repair`
     write_driver(store, 3, progress=replace(UNDER_WAY, elapsed_s=30, figures=last))
     assert spent_before(store) == Spent(elapsed_s=120, worker_s=150, num_bytes=3 * 1234)
-
-
-def test_what_a_driver_of_an_earlier_version_said_counts_too(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    told = json.loads(write_driver(store).to_bytes())
-    told["progress"] = told["progress"] | {"elapsed_s": 60.0, "worker_s": 9.0}
-    del told["progress"]["figures"]
-    store.write("drivers/000001.json", json.dumps(told).encode())
-    assert spent_before(store) == Spent(elapsed_s=60.0, worker_s=9.0)
 
 
 def test_the_days_between_two_runs_are_not_spent(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.choice import Keep, kept_drafts
 from framefleet.jobs.render.drafts import draft_job, keep_of
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.choice import Keep, kept_drafts
-from framefleet.pipeline.scores.score import OWN_SCORES, score_fields
+from framefleet.plugins.scores.clip_scores import OWN_SCORES, score_fields
 from tests.rows import record
 
 JOB: dict[str, Any] = {"table": "t.csv", "output": "s3://b/run/", "model": "m"}
@@ -64,7 +64,7 @@ def test_drafts_of_rows_that_are_in_the_table_no_more_do_not_count(drafts: Store
 def test_a_draft_is_told_with_its_clip_and_its_scores(drafts: Store) -> None:
     found = kept_drafts(drafts, Keep(best=1, by="sharpness"), ["sharpness"], lambda row_id: True)
     (draft,) = found.values()
-    assert (draft.path, draft.scores) == ("clips/1", {"sharpness": 0.5})
+    assert (draft.path, draft.values) == ("clips/1", {"sharpness": 0.5})
 
 
 def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -> None:
@@ -73,7 +73,7 @@ def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -
     drafts = draft_job(job)
     assert drafts.output == "s3://b/run/drafts"
     assert drafts.overrides == {"num_inference_steps": 4, "height": 32}
-    assert drafts.scores == list(OWN_SCORES)
+    assert drafts.scores.root == list(OWN_SCORES)
     assert drafts.draft is None
     assert str(keep_of(job)) == "the best 2 of each prompt by -flicker"
 

@@ -16,7 +16,6 @@ from typer.main import get_command
 import framefleet
 from framefleet.cluster.driver.progress import AuditFigures, Summary
 from framefleet.jobs.cli import command_line
-from framefleet.jobs.render.on_end import summary_json
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 
@@ -153,7 +152,7 @@ def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
 def test_a_summary_is_one_json_object() -> None:
     audits = AuditFigures(num_equal=3)
     summary = Summary(done=2, failed=1, elapsed_s=3.0, mean_batch=None, audits=audits, store=Store("/out"))
-    values = json.loads(summary_json(replace(summary, drafts=summary)))
+    values = json.loads(replace(summary, drafts=summary).to_json())
     assert (values["done"], values["audits"]["num_equal"], values["drafts"]["failed"]) == (2, 3, 1)
     assert values["store"] == values["drafts"]["store"] == "/out"
 

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet.cluster.driver import commit
-from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.fleet.events import Event
-from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import beside_parts
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts import compaction
-from framefleet.pipeline.outputs.parts.compaction import Compactor
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
-from framefleet.pipeline.outputs.parts.part_file import ORIGINS, read_part, to_parquet
-from framefleet.pipeline.outputs.parts.part_names import Part, merging_run, new_run, part_path
+from framefleet.pipeline.outputs.parts.part_names import Part, new_run
 from framefleet.pipeline.outputs.parts.parts import (
     PartWriter,
     find_record,
     job_in_parts,
     read_parts,
-    record_in,
 )
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.compact import compaction
 from tests.commands import command
-from tests.jobs import job_values, prompt_rows, write_table
-from tests.made_up_workers import Workers, hello_of, render_by
 from tests.outputs import committed_row_ids
 from tests.rows import record
 
@@ -195,82 +179,33 @@ def test_a_part_that_does_not_count_yet_is_not_read_and_goes(
     assert committed_row_ids(store) == before
 
 
-def test_who_had_listed_parts_reads_their_rows_after_two_merges(store: Store) -> None:
-    listed = [part.path for part in live_parts(store)]
-    before = list(read_parts(store, listed, None))
-    reader, reports = PartReader(store, listed), Output(store).records()
-    first = next(reports)
-    with DriverLock(store) as lock:
-        compactor = Compactor(store, lock)
-        compactor.compact()
-        larger = [part.path for part in live_parts(store)]
-        larger_rows = list(read_parts(store, larger, None))
-        write_parts(store, range(NUM_ROWS, NUM_ROWS + 8), epoch=lock.epoch)
-        compactor.compact()
-    assert len(live_parts(store)) == 1 and not store.exists(larger[0])
-    assert list(read_parts(store, listed, None)) == before
-    assert list(read_parts(store, larger, None)) == larger_rows
-    assert reader.columns(listed[3])[0] == before[3].schema
-    assert record_in(reader, listed[-1], f"{0:032x}") == find_record(store, f"{0:032x}")
-    found = pa.concat_tables([first, *reports])["row_id"].to_pylist()
-    assert sorted(found) == [f"{number:032x}" for number in range(NUM_ROWS)]
-    store.delete(live_parts(store)[0].path)
-    with pytest.raises(JobError, match="is gone"):
-        reader.table(listed[0], None)
-
-
-def test_what_a_merged_part_says_may_be_anybodys(store: Store) -> None:
+def test_who_had_listed_parts_is_told_that_they_were_merged(store: Store) -> None:
+    tables = Output(store).records()
+    next(tables)
     listed = [part.path for part in live_parts(store)]
     framefleet.compact(store.url_of(""))
-    (path,) = store.list(RECORDS)
-    table = read_part(store, path, None)
-    for said in ("", "!", "AAAA", base64.b64encode(zlib.compress(b"[[1]]")).decode()):
-        store.delete(path)
-        content = to_parquet(table, {ORIGINS: said})
-        path = part_path(RECORDS, merging_run(9), 1, content)
-        store.create(path, content)
-        with pytest.raises(JobError, match="does not say where its rows are from"):
-            list(read_parts(store, listed, None))
+    with pytest.raises(JobError, match="it was replaced while it was read"):
+        list(read_parts(store, listed, None))
 
 
-def test_a_driver_merges_parts_as_it_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "_PARTS_TO_MERGE", 4)
-    monkeypatch.setattr(Committer, "flush_due", lambda committer, now: committer.flush())
-    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS)), tmp_path / "out")
-    most: list[int] = []
-
-    class Reading(Workers):
-        def wait(self, timeout_s: float) -> list[Event]:
-            rows = Counter(row_id for row_ids in committed_row_ids(self.store) for row_id in row_ids)
-            assert max(rows.values(), default=1) == 1
-            most.append(len(self.store.list(RECORDS)))
-            return super().wait(timeout_s)
-
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
-        render_by(Reading(resolved.store, hello_of(resolved), 1, {}), resolved)
-        store = resolved.store
-    assert len(records_in(store)) == NUM_ROWS
-    assert max(most) < len(most) / 2 and not gone_parts(store)
-    assert {part.path for part in live_parts(store)} == set(store.list(RECORDS))
-
-
-def test_what_is_large_but_for_its_file_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "_MOST_ROWS", NUM_ROWS // 2)
-    asked: list[int] = []
-
-    def read(store: Store, paths: list[str], fields: pa.Schema | None) -> Iterator[pa.Table]:
-        asked.append(len(paths))
-        return read_parts(store, paths, fields)
-
-    monkeypatch.setattr(compaction, "read_parts", read)
-    before = records_in(store)
-    with DriverLock(store) as lock:
-        compactor = Compactor(store, lock)
-        assert compactor.compact().num_after == 2
-        write_parts(store, range(NUM_ROWS, NUM_ROWS + 8), epoch=lock.epoch)
-        assert compactor.compact().num_after == 3
-    assert asked == [50, 2]
-    assert [row for row in records_in(store) if row in before] == before
+@pytest.mark.parametrize(
+    ("num_before", "num_rows", "age_s"), [(0, 256, 5), (1024, 512, 10), (9999, 8192, 160)]
+)
+def test_the_more_parts_there_are_the_more_rows_the_next_one_has(
+    num_before: int, num_rows: int, age_s: int, tmp_path: Path
+) -> None:
+    writer = PartWriter(
+        Store(str(tmp_path)), RECORDS, record_schema(TAGS), run="0-run", num_before=num_before
+    )
+    tag = pa.RecordBatch.from_pydict({"tag": ["x"]}, TAGS)
+    values = values_of(record(0))
+    writer.add(tag, values)
+    assert not writer.due(7.0) and not writer.due(7.0 + age_s - 0.1) and writer.due(7.0 + age_s)
+    for _ in range(num_rows - 2):
+        writer.add(tag, values)
+    assert not writer.due(7.0)
+    writer.add(tag, values)
+    assert writer.due(7.0)
 
 
 def test_what_cannot_be_compacted_is_refused_with_a_fix(store: Store) -> None:

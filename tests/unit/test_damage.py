@@ -20,9 +20,9 @@ from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import clip_presence
-from framefleet.pipeline.outputs.parts.compaction import Compactor
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.commands import command
 from tests.committed import committed
 from tests.outputs import committed_row_ids
@@ -139,7 +139,7 @@ def test_parts_that_others_would_count_are_not_called_well(
 ) -> None:
     with DriverLock(Store(str(out))) as lock, monkeypatch.context() as patch:
         patch.setattr(Store, "delete_many", lambda store, paths: None)  # as where it is killed before
-        before = Compactor(lock._store, lock).compact().num_before
+        before = merge_small_parts(lock._store, lock).num_before
     assert before > 1
     verified = command("verify", out, "--files")
     assert verified.exit_code == 1 and "all is well" not in verified.stderr

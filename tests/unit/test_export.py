@@ -72,9 +72,11 @@ def test_an_export_that_goes_on_holds_what_was_there_when_it_began(
     assert files(killed) == whole
     assert "3 parts of records are newer than this export" in result.output
     (killed / last).unlink()
-    framefleet.compact(str(tmp_path / "out"))
     again = framefleet.export(str(tmp_path / "out"), str(killed), format=format, shard_rows=3)
     assert files(killed) == whole and again.num_newer_parts
+    framefleet.compact(str(tmp_path / "out"))
+    with pytest.raises(JobError, match="merged by `framefleet compact`"):
+        framefleet.export(str(tmp_path / "out"), str(killed), format=format, shard_rows=3)
     again = framefleet.export(str(tmp_path / "out"), str(tmp_path / "again"), format=format)
     assert again.num_rows == 8
 
@@ -287,15 +289,15 @@ def test_a_folder_for_datasets_is_described_as_croissant(
     import mlcroissant
 
     to = exported(tmp_path, "hf", shard_rows=3, caption="{prompt}, {note}")
-    described = mlcroissant.Dataset(str(to / "croissant.json"))
+    described = mlcroissant.Dataset(str(to / "croissant.jsonld"))
     assert not described.metadata.issues.errors
     rows = list(described.records("row"))
     assert [row["row/seed"] for row in rows] == list(range(7))
     assert rows[1]["row/sharpness"] == 0.9
     assert rows[0]["row/caption"].decode() == f"{PROMPT} 0, x"
-    (to / "croissant.json").write_text("{}")
+    (to / "croissant.jsonld").write_text("{}")
     exported(tmp_path, "hf", shard_rows=3, caption="{prompt}, {note}")
-    assert (to / "croissant.json").read_text() == "{}", "somebody's own stays"
+    assert (to / "croissant.jsonld").read_text() == "{}", "somebody's own stays"
 
 
 def test_datasets_opens_one_clip_and_a_folder_of_splits(tmp_path: Path) -> None:
@@ -309,6 +311,18 @@ def test_datasets_opens_one_clip_and_a_folder_of_splits(tmp_path: Path) -> None:
         assert split == ("validation" if options else "train")
         assert loaded[split]["row_id"] == [record["row_id"]]
         assert loaded[split].features["video"] == datasets.Video()
+
+
+def test_datasets_does_not_take_a_folder_for_another_of_its_name(tmp_path: Path) -> None:
+    import datasets
+
+    for place, count in (("first", 2), ("second", 2), ("third", 3)):
+        rendered(Store(str(tmp_path / place / "out")), count)
+        folder = exported(tmp_path / place, "hf", "clips")
+        loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        clips = loaded.cast_column("video", datasets.Video(decode=False))["video"]
+        assert {Path(clip["path"]).parents[2] for clip in clips} == {folder}
+        assert len(clips) == count
 
 
 MAPS = pa.map_(pa.string(), pa.int64())

@@ -32,7 +32,8 @@ from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECO
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.scores.score import ClipScore
+from framefleet.plugins.scores.clip_scores import ClipScore
+from framefleet.plugins.scores.step import ScoreStep
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
@@ -107,8 +108,10 @@ class Played:
             report, first = self.reports.pop(0), self.hand[0].row_id
             failed = tuple(replace(failed, row_id=first) for failed in report.failed)
             rendering = tuple(first for _ in report.rendering)
-            scoring = report.scoring and first
-            return [Reported(worker, replace(report, failed=failed, rendering=rendering, scoring=scoring))]
+            measuring = report.measuring and ("scores", first)
+            return [
+                Reported(worker, replace(report, failed=failed, rendering=rendering, measuring=measuring))
+            ]
         stored = tuple(map(_stored, self.hand))
         self.hand = []
         return [Reported(worker, WorkerReport(rendered=stored))]
@@ -191,7 +194,7 @@ def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
 
 
 def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: ResolvedJob) -> None:
-    hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, scoring="it")
+    hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, measuring=("scores", "it"))
     summary, fleet = run(resolved, ONE_DONE, *[hung] * 3)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
@@ -207,17 +210,17 @@ def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJo
         return 1.0
 
     hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
-    worker = Worker(replace(setup_of(resolved, LaneKey()), scores=(hanging,)))
+    worker = Worker(replace(setup_of(resolved, LaneKey()), steps={"scores": ScoreStep(scores=(hanging,))}))
     worker._writers.start()
     worker._writers.put(CLIP, attempt=1)
     assert begun.wait(60)
     report = worker.exchange([])
-    assert (report.scoring, report.writing_s > 0, report.rendered) == (CLIP.row_id, True, ())
+    assert (report.measuring, report.writing_s > 0, report.rendered) == (("scores", CLIP.row_id), True, ())
     goes_on.set()
     while not (report := worker.exchange([])).rendered:
         assert not report.failed
-    assert (report.scoring, report.writing_s) == (None, 0.0)
-    assert report.rendered[0].scored.values == {"hangs": 1.0}
+    assert (report.measuring, report.writing_s) == (None, 0.0)
+    assert report.rendered[0].values["scores"].values == {"hangs": 1.0}
 
 
 def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> None:

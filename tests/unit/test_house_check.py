@@ -20,6 +20,7 @@ from tools.house.links import anchors, broken_links
 from tools.house.markers import conflict_markers
 from tools.house.measurements import block, stray_measurements
 from tools.house.paths import lost_documents, lost_paths
+from tools.house.rooms import poor_records, poor_rooms
 from tools.house.twice import doubled_names
 from tools.house.words import odd_words
 
@@ -97,7 +98,42 @@ def test_a_message_says_it_in_common_words(path: str, text: str, is_refused: boo
 )
 def test_a_measured_figure_stands_where_a_tool_wrote_it(text: str, is_refused: bool) -> None:
     assert bool(problems(stray_measurements, text, "docs/speed.md")) is is_refused
-    assert not problems(stray_measurements, text, "cluster/README.md")  # for those who work on it
+    for path in ("cluster/README.md", "docs/why/fleet.md"):  # for those who work on it
+        assert not problems(stray_measurements, text, path)
+
+
+README = "# rows: in and out\n\n    table -> table.py -> rows\n"
+
+
+@pytest.mark.parametrize(
+    ("readme", "problem"),
+    [
+        (README, ""),
+        (None, "has 4 Python files and no README"),
+        (README + "a\n" * 60, "has 63 lines, over 60"),
+        ("# rows: in and out\n", "has no picture"),
+        (README + "see page/gone.js", "page/gone.js does not exist in pipeline/rows/"),
+        (README + "see page/main.js, https://x.org/gone.js", ""),
+    ],
+)
+def test_a_room_has_a_short_readme_with_a_picture(readme: str | None, problem: str) -> None:
+    texts = {f"pipeline/rows/{name}.py": "" for name in ("__init__", "a", "b", "c", "table")}
+    texts |= {"pipeline/rows/page/main.js": ""} | (
+        {} if readme is None else {"pipeline/rows/README.md": readme}
+    )
+    problems = [finding.problem for finding in poor_rooms(House(texts))]
+    assert len(problems) == bool(problem) and all(problem in one for one in problems)
+
+
+def test_a_small_folder_may_be_described_by_its_parent() -> None:
+    assert not [*poor_rooms(House({f"pipeline/rows/{name}.py": "" for name in "abc"} | {"tools/a/b.py": ""}))]
+
+
+def test_a_record_of_decisions_is_short_and_listed() -> None:
+    index = {"docs/why/README.md": "[a](a.md)"}
+    assert not [*poor_records(House(index | {"docs/why/a.md": "a\n" * 120}))]
+    assert [*poor_records(House(index | {"docs/why/a.md": "a\n" * 121}))]
+    assert [*poor_records(House(index | {"docs/why/b.md": ""}))]
 
 
 @pytest.mark.parametrize("marker", ["<" * 7 + " HEAD", "|" * 7 + " base", "=" * 7, ">" * 7 + " branch"])
@@ -116,6 +152,8 @@ def test_a_conflict_marker_is_found_in_any_text(marker: str) -> None:
         (lost_paths, "`render/*_gone.py`", "`render/*.py`, `*/table.py`"),
         (lost_paths, "`pipeline/NAME/gone.py`", "`pipeline/NAME/renderer.py`"),
         (lost_paths, "`pipeline/gone`", "`pipeline/rows`"),
+        (lost_paths, "-> ../render/gone.py", "-> ../docs/options.md, ../pipeline/rows/table.py"),
+        (lost_paths, "-> ../rows/table.py", "-> ../pipeline/rows"),  # not seen from here
         (lost_paths, "below gone/, say", "below rows/, say, or an output's `clips/`"),
         (lost_paths, "`render/renderer.py:gone`", "`render/renderer.py:SIZE`"),
         (lost_paths, "`render/renderer.py:Renderer.gone`", "`render/renderer.py:Renderer.step`"),

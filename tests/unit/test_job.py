@@ -65,13 +65,6 @@ def test_paths_of_a_file_start_in_its_folder(
     assert load_job("jobs/job.yaml").output == "jobs/out", "one job file has one output"
     assert caplog.messages == ["model: folder is in the current folder, not next to the job file"]
     caplog.clear()
-    (tmp_path / "out" / "job.json").touch()  # earlier versions wrote there
-    assert load_job("jobs/job.yaml", model="m").output == "jobs/out"
-    assert caplog.messages == [
-        "output: this job writes to jobs/out, and there is another output in the current folder; to continue "
-        "that one, add --output out"
-    ]
-    caplog.clear()
     load_job("jobs/job.yaml", ["output=other", "model.path=m"])
     job_kind_of("jobs/job.yaml")
     assert not caplog.messages, "of what an option replaces nothing is said"
@@ -101,7 +94,7 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
     assert (job.loras["hub"].path, job.loras["hub"].file) == ("org/name", "f")
     assert job.second_models["big"].path == "jobs/model"
     assert (job.inputs.base, job.inputs.roots) == ("jobs/pictures", ["jobs/more", "s3://bucket"])
-    assert job.scores[0].similarity == "jobs/clip"  # type: ignore[union-attr]
+    assert job.scores.root[0].similarity == "jobs/clip"  # type: ignore[union-attr]
     assert job.sweep.model_dump()["prompt"] == {"file": "jobs/prompts.txt"}
     assert job.marks.watermark[0].weights == "jobs/w"
     assert base_of(job) == "jobs/pictures"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from framefleet.cluster.driver.holder import Holder, parse_holder, this_process
-from framefleet.cluster.driver.lock import FORMER_LOCK, PAUSE, STOP, DriverLock
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.jobs.control.control import ask_driver, resume_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.output import Output
@@ -157,23 +156,11 @@ def test_a_driver_elsewhere_that_ends_makes_room_at_once(store: Store) -> None:
         assert ours.still_ours()
 
 
-@pytest.mark.parametrize("path", [FIRST, FORMER_LOCK])
 @pytest.mark.parametrize("content", [b"", b"not json", b"{}", b"[1]"])
-def test_a_lock_that_nobody_can_read_expires_too(store: Store, content: bytes, path: str) -> None:
-    store.write(path, content)
+def test_a_lock_that_nobody_can_read_expires_too(store: Store, content: bytes) -> None:
+    store.write(FIRST, content)
     with lock(store) as ours:
         assert ours.still_ours()
-
-
-def test_the_lock_of_an_earlier_version_is_waited_for_and_then_removed(store: Store) -> None:
-    former = {
-        name: value for name, value in asdict(elsewhere("dead")).items() if name not in ("ended", "sealed")
-    }
-    store.write(FORMER_LOCK, json.dumps(former).encode())
-    before = time.monotonic()
-    with lock(store):
-        assert time.monotonic() - before >= 0.3
-        assert not store.exists(FORMER_LOCK)
 
 
 def test_a_driver_that_lost_the_lock_knows_it_and_leaves_the_other_alone(store: Store) -> None:

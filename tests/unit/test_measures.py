@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.scores.measures import (
+from framefleet.plugins.scores.measures import (
     flicker,
     is_black,
     is_static,

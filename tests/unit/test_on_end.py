@@ -18,15 +18,15 @@ from tenacity import wait_none
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render import on_end
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.on_end import report_end
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.notify import on_end
+from framefleet.plugins.notify.on_end import report_end
 from tests.jobs import job_values, prompt_rows, write_table
 
 SUMMARY = Summary(done=3, failed=1, elapsed_s=9.0, mean_batch=2.0, store=Store("/out"))

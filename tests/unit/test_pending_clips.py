@@ -15,6 +15,7 @@ from framefleet.cluster.driver.adoption import Adoption, find_adoptable
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.recall import note_apart
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -65,7 +66,9 @@ def worked(store: Store, encoded: EncodedClip, *, was_batched: bool = False) -> 
 
 def adoption(store: Store) -> Adoption:
     setup: Any = type(
-        "Setup", (), {"store": store, "media": Media(), "model": type("Model", (), {"name": "m"})}
+        "Setup",
+        (),
+        {"store": store, "media": Media(), "steps": {}, "model": type("Model", (), {"name": "m"})},
     )
     return find_adoptable(setup, intents_in(store), {"": (setup.model.name, RECORD.model_digest)})
 
@@ -236,8 +239,8 @@ def test_a_driver_that_lost_the_lock_sweeps_nothing(store: Store) -> None:
 
 def test_an_adopted_clip_keeps_its_scores(store: Store) -> None:
     encoded, scores = attempt(b"a clip"), {"sharpness": 0.5, "is_black": False, "motion": None}
-    announce(store, encoded.record, was_batched=False, scores=scores)
+    announce(store, encoded.record, was_batched=False, values={"scores": StepValues(values=scores)})
     store_clip(store, encoded)
     adopted = adoption(store).take(ROW_ID, REQUEST)
     assert adopted is not None
-    assert adopted.scored.values == scores
+    assert adopted.values[""].values == scores

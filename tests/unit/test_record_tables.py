@@ -13,8 +13,18 @@ import pytest
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts import record_tables as module
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, record_schema, values_of
+from framefleet.pipeline.outputs.parts.record_tables import (
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
+from framefleet.pipeline.outputs.parts.records import (
+    FIRST_FIELDS,
+    MAY_COME_LATER,
+    RECORD_FIELDS,
+    record_schema,
+    values_of,
+)
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.score_index import ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import epoch_path
@@ -44,7 +54,9 @@ def commit(
     clip: str = "a",
 ) -> list[str]:
     """Write one part; return its path. clip: which one each row has."""
-    schema = record_schema(carried.schema, scores=scores.schema)
+    schema = record_schema(
+        carried.schema, added=pa.schema([field.with_metadata(MAY_COME_LATER) for field in scores.schema])
+    )
     writer = PartWriter(store, "records", schema, run=run)
     measured = scores.to_pylist() or [{}] * len(numbers)
     for place, number in enumerate(numbers):

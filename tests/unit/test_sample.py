@@ -9,7 +9,6 @@ import pytest
 
 from framefleet.jobs.keep.verify import rows
 from framefleet.jobs.keep.verify.rows import sample_rows
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
@@ -47,7 +46,7 @@ def test_all_are_chosen_where_there_are_fewer(store: Store) -> None:
 
 def test_a_sample_knows_the_part_of_its_rows(store: Store) -> None:
     (one,) = sample_rows(store, 1)
-    assert record_in(PartReader(store, [one.part]), one.part, one.row_id) == find_record(store, one.row_id)
+    assert record_in(store, one.part, one.row_id) == find_record(store, one.row_id)
 
 
 def test_groups_that_are_too_many_are_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

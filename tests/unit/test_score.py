@@ -13,7 +13,6 @@ import pytest
 
 import framefleet
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.look.score.score import score_output
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, ClipsProgress
 from framefleet.pipeline.errors import JobError
@@ -25,7 +24,8 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.score import OWN_SCORES
+from framefleet.plugins.scores.clip_scores import OWN_SCORES
+from framefleet.plugins.scores.score_output import score_output
 from tests.commands import command
 from tests.jobs import job_values, write_table
 from tests.made_up_workers import Workers, hello_of, render_by

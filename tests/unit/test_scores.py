@@ -13,12 +13,13 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.resolve import names_of, scores_of
+from framefleet.jobs.job.steps import open_steps, step_columns
 from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.outputs.clip_step import fitting_cells
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.pipeline.scores import score
-from framefleet.pipeline.scores.score import OWN_SCORES, open_scores, score_cells, score_clip, score_fields
+from framefleet.plugins.scores import clip_scores as score
+from framefleet.plugins.scores.clip_scores import OWN_SCORES, open_scores, score_clip, score_fields
 from tests.rows import RECORD
 
 JOB = {"table": "t.csv", "output": "out", "model": "m"}
@@ -122,7 +123,9 @@ def test_what_is_transparent_is_black_to_scores() -> None:
 def test_columns_take_only_what_they_can_hold() -> None:
     scores = list(OWN_SCORES.values())
     assert score_fields(scores).field("num_torn_frames").type == pa.int64()
-    cells = score_cells(scores, {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1})  # type: ignore[dict-item]
+    cells = fitting_cells(
+        score_fields(scores), {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1}
+    )
     assert cells == dict.fromkeys(OWN_SCORES) | {"sharpness": 1.0}
 
 
@@ -141,10 +144,10 @@ def test_columns_take_only_what_they_can_hold() -> None:
 )
 def test_what_is_no_score_is_told_with_its_fix(scores: list[Any], said: str) -> None:
     with pytest.raises(UserError) as raised:
-        scores_of(job_from_mapping(JOB | {"scores": scores}))
+        open_steps(job_from_mapping(JOB | {"scores": scores}))
     assert said in str(raised.value)
 
 
 def test_a_job_names_the_columns_of_its_scores() -> None:
     job = job_from_mapping(JOB | {"scores": ["motion", "my.scores:colour", {"similarity": "/models/clip"}]})
-    assert names_of(job) == ["motion", "colour", "similarity"]
+    assert step_columns(job) == ["motion", "colour", "similarity"]

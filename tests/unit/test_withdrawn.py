@@ -24,7 +24,6 @@ from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import (
-    ALONE,
     DIFFERED,
     EQUAL,
     Verdict,
@@ -189,4 +188,4 @@ def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summar
 @pytest.mark.parametrize("said", ["{", "[]", '{"audit": 3}', '{"audit": "as I say"}', "{}", '"x"'])
 def test_a_record_that_says_nothing_of_audits_is_in_doubt(said: str) -> None:
     assert is_doubtful(said)
-    assert not any(is_doubtful(json.dumps({"audit": remark})) for remark in (EQUAL, ALONE, apart(DIFFERED)))
+    assert not any(is_doubtful(json.dumps({"audit": remark})) for remark in (EQUAL, apart(DIFFERED)))

@@ -18,8 +18,8 @@ from PIL import Image
 import framefleet
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.scores.score import OWN_SCORES
 from framefleet.plugins.demo.prepare import MODEL, PROMPTS
+from framefleet.plugins.scores.clip_scores import OWN_SCORES
 
 SCORES = ("sharpness", "motion", "flicker")
 WAYS = {

@@ -1,6 +1,6 @@
 """Kill a command before each change it makes to an output, and halfway through, and run it again.
 
-    python -m tools.chaos.crash_points [render repair compact merge retry add fleet export] [--every 3]
+    python -m tools.chaos.crash_points [render repair compact retry add fleet export] [--every 3]
 
 Each try begins with a copy of the same folder: six rows of a tiny model, without Ray. A change is a write,
 a rename or a deletion by `Folder`; halfway through a write, half of its temporary file is there. After the
@@ -125,14 +125,6 @@ def many_parts(place: Path) -> None:
     render(place)
 
 
-def merge(place: Path) -> None:
-    """Render so that each row has a part of its own, and parts are merged meanwhile."""
-    from framefleet.cluster.driver import commit
-
-    commit._PARTS_TO_MERGE = 2
-    many_parts(place)
-
-
 def compact(place: Path) -> None:
     framefleet.compact(str(place / "output"))
 
@@ -170,7 +162,6 @@ COMMANDS = {
     "render": Command(lambda _: None, render, render),
     "repair": Command(damaged, repair, repair),
     "compact": Command(many_parts, compact, render),
-    "merge": Command(lambda _: None, merge, render),
     "retry": Command(render_with_failures, retry, render),  # retry has nothing to do then
     "add": Command(render, add, render),
     "fleet": Command(lambda _: None, fleet, fleet),

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from framefleet.jobs.model.command import show_lock
 from framefleet.pipeline.outputs.marks.manifest import open_signing
 from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.models.command import show_lock
 from framefleet.plugins.pages.gallery.gallery import write_gallery
 from tests.certificates import issue
 from tests.crafter_originals import checkpoint

@@ -19,6 +19,7 @@ from tools.house.measurements import stray_measurements
 from tools.house.measures import measures
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.plain_job import plain_job
+from tools.house.rooms import poor_records, poor_rooms
 from tools.house.twice import doubled_names
 from tools.house.walks import walks
 from tools.house.words import odd_words
@@ -41,6 +42,8 @@ CHECKS = (
     import_cycles,
     odd_words,
     stray_measurements,
+    poor_rooms,
+    poor_records,
 )
 
 

@@ -63,7 +63,9 @@ def stray_measurements(house: House) -> Iterator[Finding]:
 
 
 def is_for_users(path: str) -> bool:
-    return path == "README.md" or (path.startswith("docs/") and path.endswith(".md"))
+    """docs/why/ is for those who work on the code: what decided is quoted there, and not measured again."""
+    is_page = path.startswith("docs/") and not path.startswith("docs/why/")
+    return path == "README.md" or (is_page and path.endswith(".md"))
 
 
 def _in_page(path: str, text: str) -> Iterator[Finding]:

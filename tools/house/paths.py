@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from tools.house.symbols import has_name
 # A file by its ending (and what it defines, as `guards/redaction.py:public_text`); what lies below a top
 # folder; or a folder by its slash. Behind an address, a variable or a home folder no name is one of ours.
 _PATH = re.compile(
-    r"(?<![\w/.:@~$<>{}*…\\-])"
+    r"(?<![\w/.:@~$<>{}*…\\-])(?P<up>(?:\.\./)+)?"
     r"(?:(?P<file>[\w*-]+(?:/[\w.*-]+)*\.(?:py|md))(?::(?P<name>[A-Za-z_][\w.]*\w))?(?![\w/])"
     r"|(?P<below>(?:docs|tests|framefleet|pipeline|cluster|jobs|plugins)/[\w.*/-]*[\w*/])"
     r"|(?P<folder>(?:[\w*-]+/)+)(?=[\s`,.;:)]|$))",
@@ -30,7 +31,7 @@ def lost_paths(house: House) -> Iterator[Finding]:
 
     def problem(path: str, match: re.Match[str]) -> str | None:
         named = match["file"] or match["below"] or match["folder"]
-        if found := _find(house, path, named.rstrip("/")):
+        if found := _find(house, path, (match["up"] or "") + named.rstrip("/")):
             has_it = not match["name"] or has_name(house, found, match["name"])
             return None if has_it else f"{found} defines no {match['name']}"
         if _is_foreign(house, match, named) or (match["folder"] and _is_written_by_code(house, named)):
@@ -59,9 +60,10 @@ def _is_foreign(house: House, match: re.Match[str], named: str) -> bool:
 
 def _find(house: House, path: str, named: str) -> str | None:
     """Return what a name in a file stands for, as a path from the root."""
-    bases = [*map(str, PurePosixPath(path).parents), "docs", *PACKAGES]
+    parents = [*map(str, PurePosixPath(path).parents)]
+    bases = parents[:1] if named.startswith("../") else [*parents, "docs", *PACKAGES]
     for base in bases:
-        place = _PLACEHOLDER.sub("*/", named if base == "." else f"{base}/{named}")
+        place = posixpath.normpath(_PLACEHOLDER.sub("*/", f"{base}/{named}"))
         if place in house.places:
             return place
         if "*" in place and (found := next((one for one in house.places if fnmatchcase(one, place)), None)):

@@ -27,6 +27,7 @@ def walks() -> Iterator[str]:
     from framefleet.jobs.render.render import work_of
     from framefleet.jobs.render.resolve import resolve_job
     from framefleet.jobs.show.watch import Callback
+    from framefleet.pipeline.rows.tables.index import RowIndex
     from framefleet.plugins.demo.prepare import MODEL
 
     with TemporaryDirectory() as folder:
@@ -41,7 +42,7 @@ def walks() -> Iterator[str]:
         def set_up() -> Any:
             resolved = resolve_job(job_from_mapping(values), Callback())
             claim(resolved)
-            return resolved, work_of(resolved, None, None, run="r1")
+            return resolved, work_of(resolved, RowIndex(), None, run="r1")
 
         stops, (resolved, work) = _walk(set_up)
         yield _line("a job, until its workers start", stops)

@@ -48,22 +48,20 @@ _MARGIN_DB, _MARGIN_FACTOR = 1.5, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What a row rendered again is to its record and its stored files (docs/damage.md explains verdicts).
+    """A row rendered again, compared with its record and its stored files (docs/damage.md explains verdicts).
 
-    which: columns of the record that differ, or are wrong. num_pixels, share, max_levels (of 255), psnr_db:
-    how much frames differ, in a lossy format as they are decoded; psnr_db of sound where that alone
-    differs. None where nothing could be compared. one_level_psnr_db: what single levels come to in a format
-    with loss. doubt: what else it may be, where that cannot be decided.
+    How much frames differ is measured on decoded frames in a lossy format. None where nothing could be
+    compared.
     """
 
     verdict: Likeness
-    which: tuple[str, ...] = ()
+    which: tuple[str, ...] = ()  # columns of the record that differ, or are wrong
     num_pixels: int | None = None
     share: float | None = None
-    max_levels: float | None = None
-    psnr_db: float | None = None
-    one_level_psnr_db: float | None = None
-    doubt: str | None = None
+    max_levels: float | None = None  # of 255
+    psnr_db: float | None = None  # of frames; of sound where that alone differs
+    one_level_psnr_db: float | None = None  # what differences of one level come to in a format with loss
+    doubt: str | None = None  # what else it may be, if that cannot be decided
 
 
 def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:

@@ -116,23 +116,18 @@ def _where(record: Record, column: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What is said by whoever replays a row, as no output is trusted with it.
+    """What the caller says about a replay, because no output is trusted with it."""
 
-    model, ip_adapter, loras, second_models: where these are now, the latter two by name. models: the same of
-    models, by name, where a job has several. recipe: one of a
-    module, which the record must name too. roots: folders and URLs below which images and videos may be read,
-    on private networks too. allow_pickle: load pickles of tensors. storage_options: as in the job.
-    """
-
-    model: str | None = None
-    models: Mapping[str, str] = field(default_factory=dict)
-    loras: Mapping[str, str] = field(default_factory=dict)
-    ip_adapter: str | None = None
-    second_models: Mapping[str, str] = field(default_factory=dict)
-    recipe: str | None = None
+    model: str | None = None  # where the model is now
+    models: Mapping[str, str] = field(default_factory=dict)  # the same by name, if a job has several models
+    loras: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
+    ip_adapter: str | None = None  # where it is now
+    second_models: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
+    recipe: str | None = None  # one of a module, which the record must name too
+    # Folders and URLs below which images and videos may be read, on private networks too.
     roots: tuple[str, ...] = ()
-    allow_pickle: bool = False
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    allow_pickle: bool = False  # load pickles of tensors
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as in the job
 
 
 NOTHING = Given()
@@ -140,18 +135,15 @@ NOTHING = Given()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """One committed row, as its record and job.json have it. second_models: that it names, by name.
-
-    model_files: what loading its model read then, each with its SHA-256.
-    """
+    """One committed row, as its record and job.json have it."""
 
     record: Record
     claim: Claim
     environment: Mapping[str, Any]
     request: Request
     model: ModelSettings
-    model_files: Mapping[str, str]
-    second_models: Mapping[str, ModelSettings]
+    model_files: Mapping[str, str]  # what loading its model read then, each with its SHA-256
+    second_models: Mapping[str, ModelSettings]  # those that it names, by name
     inputs: Inputs
     store: Store
 

@@ -48,27 +48,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """What is known of a file.
-
-    found_by: the layer that names its row; None: none does. row_id: of the row, or its first digits where
-    only a watermark names it. record: of the row, in an output; None: none was given, or none has it.
-    candidates: rows that a short watermark may mean. signer: who stands behind the manifest. tagged: the
-    row_id in tags or a label, which anybody can write. changes: since it was stored. problem: why it could
-    not be read.
-    """
+    """What is known of a file."""
 
     file: str
     sha256: str = ""
-    found_by: FoundBy | None = None
-    row_id: str | None = None
+    found_by: FoundBy | None = None  # the layer that names its row, if any does
+    row_id: str | None = None  # of the row, or its first digits if only a watermark names it
     output: str | None = None
-    record: Mapping[str, Any] | None = None
-    candidates: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None  # of the row; None: no output was given, or none has it
+    candidates: tuple[str, ...] = ()  # rows that a short watermark may mean
     marks: FoundMarks | None = None
-    signer: Signer | None = None
-    tagged: str | None = None
-    changes: tuple[str, ...] = ()
-    problem: str | None = None
+    signer: Signer | None = None  # who stands behind the manifest
+    tagged: str | None = None  # the row_id in tags or a label, which anybody can write
+    changes: tuple[str, ...] = ()  # since the file was stored
+    problem: str | None = None  # why it could not be read
 
     @property
     def signed(self) -> str | None:

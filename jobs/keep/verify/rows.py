@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.output import below
+from framefleet.jobs.job.steps import for_comparison
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
@@ -33,7 +34,6 @@ from framefleet.pipeline.outputs.marks.settings import Watermark
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
@@ -112,9 +112,7 @@ def verified_rows(
 
 def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
     chosen = sample_rows(store, sample, seed=seed)
-    reader = PartReader(store, [one.part for one in chosen])
-    found = [record_in(reader, one.part, one.row_id) for one in chosen]
-    return [record for record in found if record]
+    return [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
 
 
 def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
@@ -202,7 +200,7 @@ def rendered_by_fleet(
         # What is compared is frames, sound and files: a label is put into these here, a signature nowhere.
         marks = job.marks.model_copy(update={"sign": None, "label": False})
         changed: dict[str, Any] = {"output": place, "media": media, "marks": marks}
-        plain = job.model_copy(update={**changed, "scores": [], "draft": None})
+        plain = job.model_copy(update={**for_comparison(job), **changed, "draft": None})
         table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)

@@ -28,7 +28,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
-_NEW_PARTS = 4  # of records: each has five seconds of a run, or is merged from many
+_NEW_PARTS = 4  # of records: each has five seconds of a run or more, or is merged from many
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
@@ -40,19 +40,16 @@ SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverSeen:
-    """The newest driver. progress: its last report. told_s: seconds since then, if it gave the time.
-
-    tables: files of added rows that it has said to render.
-    """
+    """The newest driver of an output."""
 
     state: DriverState
     epoch: int = 0
     pid: int = 0
     host: str = ""
     started_at: str = ""
-    told_s: float | None = None
-    progress: Progress | None = None
-    tables: tuple[str, ...] = ()
+    told_s: float | None = None  # seconds since its last report, if it gave the time
+    progress: Progress | None = None  # its last report
+    tables: tuple[str, ...] = ()  # files of added rows that it has promised to render
 
     @property
     def is_at_work(self) -> bool:
@@ -149,33 +146,25 @@ def _are_sound(figures: Mapping[str, float]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Progress of an output.
-
-    num_rows: of the table, distinct and valid ones; None where nobody wrote them down. num_done, num_failed
-    and num_left add up to it. num_former: have a record, but are no longer in the table. rows_per_s: of the
-    newest run. eta_s: None where no driver is at work, or it would be a guess. last_failures: the newest
-    first. audits: of all rows with a record; None where nothing is known. paused_since: "" where its job is
-    not paused. num_half_done: of the rows left, those with a checkpoint, while no driver is at work.
-    figures: of the newest run, see `pipeline/metrics.py`. drafts: the same of its drafts.
-    """
+    """Progress of an output. num_done, num_failed and num_left add up to num_rows."""
 
     output: str
-    num_rows: int | None
+    num_rows: int | None  # distinct and valid rows of the table; None if nobody wrote that down
     num_done: int
     num_failed: int
     num_invalid: int
     num_left: int | None
-    rows_per_s: float | None
-    eta_s: float | None
+    rows_per_s: float | None  # of the newest run
+    eta_s: float | None  # None if no driver is at work, or if it would be a guess
     driver: DriverSeen
     workers: tuple[WorkerState, ...]
-    last_failures: tuple[FailedRow, ...]
-    num_former: int = 0
-    audits: AuditFigures | None = None
-    paused_since: str = ""
-    num_half_done: int = 0
-    figures: Mapping[str, float] = field(default_factory=dict)
-    drafts: Status | None = None
+    last_failures: tuple[FailedRow, ...]  # the newest first
+    num_former: int = 0  # rows that have a record, but are no longer in the table
+    audits: AuditFigures | None = None  # of all rows with a record; None if nothing is known
+    paused_since: str = ""  # "" if its job is not paused
+    num_half_done: int = 0  # of the rows left, those with a checkpoint, while no driver is at work
+    figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
+    drafts: Status | None = None  # the status of its drafts
 
     @property
     def is_under_way(self) -> bool:

@@ -38,41 +38,33 @@ class Preset:
 
     Sources are the signatures and docstrings of diffusers 0.42, its documentation, the model cards, and where
     named the authors' code. Size multiples and frame steps come from the configs, see specs/geometry.py.
-
-    name: what `framefleet model info` and `list` call it. models: of the hub.
-    inputs: what a clip starts from.
-    pipelines: classes that it is recognised with, as the index names them.
-    match: values in the components' configs, and ("index") in model_index.json, that tell it from others.
-    arguments: native values of the call, used where neither row nor job gives one.
-    parameters: in millions, counted on the libraries' classes built from the published configs.
-    held: in millions, counted alike: of components that `offload: group` moves, the most that is on the GPU
-        at once (the largest block and all that is in no block; of text encoders the largest layer).
-    token: frames, height, width in pixels of one token of the denoiser (of UNets: of one latent place).
-    width: channels of a token. joined: both prompts of guidance are in one forward.
-    fps: as trained, where that is not the family's; in `registry.PRESETS` always. None for images.
-    dtype: of `dtype: auto` on a GPU. dtypes: of the components that differ.
-    download_gb: as the hub shows it, or summed over its files; None where neither could be checked.
-    scheduler: as shipped, where that could be checked. note: what else to know.
     """
 
-    name: str
-    pipelines: tuple[str, ...]
+    name: str  # what `framefleet model info` and `list` call it
+    pipelines: tuple[str, ...]  # classes that it is recognised with, as the index names them
+    # Values in the components' configs, and ("index") in model_index.json, that distinguish it from others.
     match: Mapping[str, Mapping[str, Any]]
-    arguments: Mapping[str, Scalar]
+    arguments: Mapping[str, Scalar]  # native values of the call, used where neither row nor job gives one
+    # In millions, counted on the libraries' classes built from the published configs.
     parameters: Mapping[str, int]
+    # In millions, counted alike: of components that `offload: group` moves, the most that is on the GPU at
+    # once (the largest block and all that is in no block; of text encoders the largest layer).
     held: Mapping[str, int]
+    # Frames, height, width in pixels of one token of the denoiser (of UNets: of one latent place).
     token: tuple[int, int, int]
-    width: int
+    width: int  # channels of a token
     licence: str
-    models: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ("text",)
-    joined: bool = False
+    models: tuple[str, ...] = ()  # of the hub
+    inputs: tuple[str, ...] = ("text",)  # what a clip starts from
+    joined: bool = False  # both prompts of guidance are in one forward
+    # As trained, if that is not the family's; in `registry.PRESETS` always. None for images.
     fps: float | None = None
-    dtype: DTypeName = "bf16"
-    dtypes: Mapping[str, DTypeName] = field(default_factory=dict)
+    dtype: DTypeName = "bf16"  # of `dtype: auto` on a GPU
+    dtypes: Mapping[str, DTypeName] = field(default_factory=dict)  # of the components that differ
+    # As the hub shows it, or summed over its files; None if neither could be checked.
     download_gb: float | None = None
-    scheduler: str = ""
-    note: str = ""
+    scheduler: str = ""  # as shipped, if that could be checked
+    note: str = ""  # what else to know
 
     def fits(self, class_name: str, configs: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether a model of this class with these configs is this one. configs: with `index`."""
@@ -105,20 +97,17 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sibling:
-    """`target` does `task` with the components of `source`.
-
-    when: config values, as "component.key", that must be set (True) or must not (False).
-    redraws_when: the same, for clips that `source` itself rendered: it must take their lengths.
-    otherwise: why a model with other values cannot, and what can. noising: the scheduler's method it needs.
-    """
+    """`target` does `task` with the components of `source`."""
 
     task: SiblingTask
     source: str
     target: str
+    # Config values, as "component.key", that must be set (True) or must not (False).
     when: Mapping[str, bool] = field(default_factory=dict)
+    # The same, for clips that `source` itself rendered: it must take their lengths.
     redraws_when: Mapping[str, bool] = field(default_factory=dict)
-    otherwise: tuple[str, str] = ("", "")
-    noising: str | None = None
+    otherwise: tuple[str, str] = ("", "")  # why a model with other values cannot, and what can
+    noising: str | None = None  # the scheduler's method that it needs
 
     def fits(self, configs: _Configs, *, redraws: bool) -> bool:
         conditions = [*self.when.items(), *(self.redraws_when.items() if redraws else ())]
@@ -141,62 +130,53 @@ class TrainingInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What holds for all pipelines whose class name starts with `prefix`; where nothing is, configs say.
+    """What holds for all pipelines whose class name starts with `prefix`; else configs decide.
 
     Read from `check_inputs`, `prepare_latents` and `__call__` of each pipeline in diffusers 0.42.
-
-    Sizes and frames.
-    size_base: what height and width are multiples of, beyond what the pipeline's source says of them.
-    default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
-        "config" asks the denoiser's; None where it is not known.
-    frame_factor: the frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
-    whole_when: a class that takes whole frame steps, without a first frame alone, where the config value
-        "component.key" is set.
-    max_frames: of the longest clips that it was trained on, where it renders no longer ones.
-    drops_repeats: where no first frame is packed alone, images leave a clip fewer frames; `row_rules` check
-        how many there are.
-    fps: the rate that the model was trained at; None for images. fps_when: that of models with the config
-        value "component.key" set.
-    fps_is_motion: the call's own `fps` says how much motion there is to be, not how fast the clip plays.
-
-    Text, guidance and noise.
-    text_positions: of a model whose text has fixed positions, where its config does not say how many.
-    reads_guidance_once: `guidance_scale` is an input of the network, or read before the first step only, in
-        pipelines without `true_cfg_scale`.
-    joins_prompts: both prompts are in one forward, of (B, C, F, H, W): all that FasterCache's skipping of the
-        unconditional half was written for.
-    sends: what the pipeline hands to `scheduler.set_timesteps` besides the number of steps.
-    schedulers: the only classes that its loop works with; empty when any of the right kind does.
-
-    Models and tasks.
-    training: by the class of the pipeline.
-    dtypes: of `dtype: auto` on a GPU, without a preset: by component, the others as `default`.
-    pipelines, components: classes that diffusers lacks, and the modules that hold them.
-    row_rules: "module:function" that knows what a row may hold, beyond what each argument may be.
-    converter: "module:function" from a checkpoint of its authors to what becomes of it, or to None.
     """
 
     prefix: str
+    # What height and width are multiples of, beyond what the pipeline's source says of them.
     size_base: int = 1
+    # Of a call that gives no size: (height, width) in pixels, or one number in latent pixels; "config" asks
+    # the denoiser's; None: not known.
     default_size: tuple[int, int] | int | Literal["config"] | None = None
+    # The frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
     frame_factor: int = 1
+    # By class: it takes whole frame steps, without a first frame alone, if this "component.key" is set.
     whole_when: Mapping[str, str] = field(default_factory=dict)
-    max_frames: int | None = None
+    max_frames: int | None = None  # of the longest clips that it was trained on, if it renders no longer ones
+    # Where no first frame is packed alone, images leave a clip fewer frames; `row_rules` check how many there
+    # are.
     drops_repeats: bool = False
-    fps: float | None = None
+    fps: float | None = None  # the rate that the model was trained at; None for images
+    # That of models with the config value "component.key" set.
     fps_when: Mapping[str, float] = field(default_factory=dict)
+    # The call's own `fps` says how much motion there is to be, not how fast the clip plays.
     fps_is_motion: bool = False
+    # Of a model whose text has fixed positions, if its config does not say how many.
     text_positions: int | None = None
+    # `guidance_scale` is an input of the network, or read before the first step only, in pipelines without
+    # `true_cfg_scale`.
     reads_guidance_once: bool = False
+    # Both prompts are in one forward, of (B, C, F, H, W): all that FasterCache's skipping of the
+    # unconditional half was written for.
     joins_prompts: bool = False
-    sends: tuple[str, ...] = ("sigmas", "mu")  # the careful guess: what most flow-matching pipelines send
+    # What the pipeline passes to `scheduler.set_timesteps` besides the number of steps. The default is the
+    # careful guess: what most flow-matching pipelines send.
+    sends: tuple[str, ...] = ("sigmas", "mu")
+    # The only classes that its loop works with; empty: any of the right kind does.
     schedulers: tuple[str, ...] = ()
+    # Of `dtype: auto` on a GPU, without a preset: by component, the others as `default`.
     dtypes: Mapping[str, DTypeName] = field(default_factory=lambda: WITHOUT_PRESET)
     siblings: tuple[Sibling, ...] = ()
-    training: Mapping[str, TrainingInput] = field(default_factory=dict)
+    training: Mapping[str, TrainingInput] = field(default_factory=dict)  # by the class of the pipeline
+    # Classes that diffusers lacks, and the modules that hold them.
     pipelines: Mapping[str, str] = field(default_factory=dict)
-    components: Mapping[str, str] = field(default_factory=dict)
+    components: Mapping[str, str] = field(default_factory=dict)  # the same of components
+    # "module:function" that knows what a row may hold, beyond what each argument may be.
     row_rules: str | None = None
+    # "module:function" from a checkpoint of its authors to what becomes of it, or to None.
     converter: str | None = None
 
 

@@ -15,22 +15,16 @@ Sound = Literal["none", "kept", "dropped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Mixed rows of one tiny model, rendered in batches and each alone by a plain call of diffusers.
-
-    makes: what becomes of what, "text to video". equal: of how many of the rows frames and sound were those
-    of the plain calls. mean_batch: rows of a forward. sound: that the plain calls make. workers: of the
-    fleet; 0 where one process rendered all rows.
-    why: what is not equal, not shared or not supported, and the reason.
-    """
+    """Mixed rows of one tiny model, rendered in batches and each alone by a plain call of diffusers."""
 
     class_name: str
-    makes: str
+    makes: str  # what becomes of what, "text to video"
     rows: int
-    equal: int
-    mean_batch: float
-    sound: Sound
-    workers: int
-    why: str = ""
+    equal: int  # of how many rows frames and sound were those of the plain calls
+    mean_batch: float  # rows of a forward
+    sound: Sound  # that the plain calls make
+    workers: int  # of the fleet; 0 if one process rendered all rows
+    why: str = ""  # what is not equal, not shared or not supported, and the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

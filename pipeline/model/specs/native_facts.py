@@ -64,18 +64,14 @@ def _component(library: str, name: str, config: Mapping[str, Any] | None) -> Con
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeFacts:
-    """What a class states; None where it states nothing.
+    """What a class states; None where it states nothing."""
 
-    fps: frames per second. sides: what height and width are multiples of. frame_step, frame_rest: frames are
-    `frame_step * k + frame_rest`. shortest_s, longest_s: of a clip, in seconds.
-    """
-
-    fps: float | None = None
-    sides: int | None = None
-    frame_step: int | None = None
+    fps: float | None = None  # frames per second
+    sides: int | None = None  # what height and width are multiples of
+    frame_step: int | None = None  # frames are `frame_step * k + frame_rest`
     frame_rest: int | None = None
-    shortest_s: float | None = None
-    longest_s: float | None = None
+    shortest_s: float | None = None  # of a clip
+    longest_s: float | None = None  # of a clip
     height: int | None = None
     width: int | None = None
     num_frames: int | None = None

@@ -42,41 +42,29 @@ _READ = (*geometry.AUTOENCODERS, "scheduler", "transformer", "unet", "motion_ada
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSpec:
-    """What one model folder renders and what its `__call__` takes.
-
-    size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
-    frame_step, frame_rest: frames must be `frame_step * k + frame_rest`; None when any number is rendered.
-    min_frames, max_frames: the shortest and the longest clip that the model was made for; None for no limit.
-    only_frames: the one length that the model renders; None for all others.
-    max_text: the largest `max_sequence_length` that the pipeline takes; None when it says nothing.
-    default_height, default_width, default_frames: what a plain call without them renders; None if not known.
-    scheduler_class, scheduler_config: the model's own noise scheduler.
-    components: the names in model_index.json. preset: what is known about the model beyond its configs.
-    configs: of the components, and model_index.json as "index".
-    returns: the fields of the call's output; empty if not known.
-    """
+    """What one model folder renders and what its `__call__` takes."""
 
     class_name: str
     kind: Literal["video", "image", "audio"]
     parameters: Mapping[str, Parameter]
     family: Family
-    size_multiple: int
-    frame_step: int | None
+    size_multiple: int  # of height and width; other sizes are rounded silently or fail late
+    frame_step: int | None  # frames must be `frame_step * k + frame_rest`; None: any number is rendered
     frame_rest: int
-    min_frames: int | None
-    max_frames: int | None
-    only_frames: int | None
-    max_text: int | None
+    min_frames: int | None  # of the shortest clip that the model was made for; None: no limit
+    max_frames: int | None  # of the longest clip that the model was made for; None: no limit
+    only_frames: int | None  # the one length that the model renders; None for all others
+    max_text: int | None  # the largest `max_sequence_length` that the pipeline takes; None: it says nothing
     native_fps: float | None
-    default_height: int | None
+    default_height: int | None  # what a plain call without these three renders; None: not known
     default_width: int | None
     default_frames: int | None
-    scheduler_class: str
+    scheduler_class: str  # of the model's own noise scheduler
     scheduler_config: Mapping[str, Any]
-    components: tuple[str, ...]
-    preset: Preset | None
-    configs: Configs
-    returns: frozenset[str] = frozenset()
+    components: tuple[str, ...]  # the names in model_index.json
+    preset: Preset | None  # what is known about the model beyond its configs
+    configs: Configs  # of the components, and model_index.json as "index"
+    returns: frozenset[str] = frozenset()  # fields of the call's output; empty: not known
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:

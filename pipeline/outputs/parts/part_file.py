@@ -21,16 +21,11 @@ from framefleet.pipeline.text import command
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-# Metadata: job.json; the parts that this one is in place of, one in a line; of which each row was.
-JOB, REPLACES, ORIGINS = "framefleet.job", "framefleet.replaces", "framefleet.origins"
-
+# Metadata: job.json; the parts that this one is in place of, one in a line.
+JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
 # Columns that take twice as long to read if there is a dictionary of their values.
 _DISTINCT = {"row_id", "row_index", "row_indices", "uri", "path", "media_sha256", "frames_sha256"}
-
-
-class PartGone(JobError):
-    """A part that was listed is not there any more."""
 
 
 def storage_of(schema: pa.Schema) -> dict[str, Any]:
@@ -49,7 +44,7 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 
 def metadata_of(store: Store, path: str) -> dict[str, str]:
-    """Return what a part says of itself: `JOB`, `REPLACES`, `ORIGINS`. Raises JobError as `read_part`."""
+    """Return what a part says of itself: `JOB`, `REPLACES`. Raises JobError as `read_part`."""
     return _told_by(_footer(store, path))
 
 
@@ -68,7 +63,7 @@ def _footer(store: Store, path: str) -> pq.FileMetaData:
 
 
 def _told_by(footer: pq.FileMetaData) -> dict[str, str]:
-    told = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES, ORIGINS)}
+    told = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
     return {name: text.decode("utf-8", "replace") for name, text in told.items() if text is not None}
 
 
@@ -89,7 +84,7 @@ def part_content(store: Store, path: str) -> bytes:
     try:
         content = store.read(path, MAX_PART_BYTES + 1)
     except FileNotFoundError as error:
-        raise PartGone(
+        raise JobError(
             f"{store.url_of(path)} is gone: it was replaced while it was read",
             "run the same command again",
         ) from error

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
 from framefleet.pipeline.outputs.parts.records import (
@@ -30,9 +29,13 @@ from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
-_MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
+# When a part is written: after this many rows, or this long. What has no record yet when a driver dies is
+# adopted, which asks the store for each row. Both double with every 1,024 parts of a folder, up to 8,192 rows
+# and 160 s: 100 million rows make 16,000 parts (else 390,000), and a month of slow rows 20,000.
+_MAX_ROWS = 256  # about half a megabyte a part
+MAX_AGE_S = 5.0
+_PARTS_PER_SIZE, _MAX_DOUBLINGS = 1024, 5
 MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
-MAX_AGE_S = 5.0  # rows finished within this time have no record when a driver dies, and are adopted
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 _MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are this large together
 _BYTES_AHEAD = 64 << 20
@@ -44,15 +47,19 @@ _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 class PartWriter:
     """Collects rows and writes them as parts of a folder; only what `flush` wrote is committed."""
 
-    def __init__(self, store: Store, folder: str, schema: pa.Schema, *, run: str, job: str = "") -> None:
-        """run: names the parts, so it must be new for every driver; letters, digits, dashes. job: job.json"""
+    def __init__(
+        self, store: Store, folder: str, schema: pa.Schema, *, run: str, job: str = "", num_before: int = 0
+    ) -> None:
+        """run: names the parts, so it must be new for every driver; letters, digits, dashes. job: job.json.
+        num_before: parts that the folder has.
+        """
         if not re.fullmatch(r"[A-Za-z0-9-]+", run):
             raise JobError(f"run is {run!r}", "use letters, digits and dashes")
         self._store, self._folder, self._schema, self._run, self._job = store, folder, schema, run, job
         self._carried: list[pa.RecordBatch] = []
         self._values: list[Mapping[str, Any]] = []
         self._waiting_since: float | None = None
-        self._num_parts = self._num_bytes = 0
+        self._num_before, self._num_parts, self._num_bytes = num_before, 0, 0
         self._unsure: tuple[str, bytes] | None = None  # a part that may be stored: nobody answered
 
     @property
@@ -67,7 +74,7 @@ class PartWriter:
         self._values.append(values)
 
     def due(self, now: float) -> bool:
-        """Tell whether to flush: enough rows or bytes wait, or have since MAX_AGE_S. now: rising seconds.
+        """Tell whether to flush: enough rows or bytes wait, or some for long enough. now: rising seconds.
 
         The age counts from the first call that saw a row waiting, so call it after every `add` or at least
         once a second.
@@ -76,8 +83,9 @@ class PartWriter:
             return self._unsure is not None
         if self._waiting_since is None:
             self._waiting_since = now
-        is_full = len(self._values) >= _MAX_ROWS or self._num_bytes >= MAX_CARRIED_BYTES
-        return is_full or now - self._waiting_since >= MAX_AGE_S
+        size = 2 ** min((self._num_before + self._num_parts) // _PARTS_PER_SIZE, _MAX_DOUBLINGS)
+        is_full = len(self._values) >= size * _MAX_ROWS or self._num_bytes >= MAX_CARRIED_BYTES
+        return is_full or now - self._waiting_since >= size * MAX_AGE_S
 
     def flush(self) -> list[str]:
         """Write the rows that wait as a part; return the paths of what was written.
@@ -132,17 +140,12 @@ def tables_by_part(store: Store, fields: pa.Schema) -> Iterator[tuple[str, pa.Ta
 def read_parts(
     store: Store, paths: Iterable[str], fields: pa.Schema | None, maybe: pa.Schema | None = None
 ) -> Iterator[pa.Table]:
-    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None.
-
-    Rows of parts that were merged after they were listed are those that they had.
-    """
-    paths = list(paths)
-    reader = PartReader(store, paths)
+    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None."""
     waiting: deque[Future[pa.Table]] = deque()
     num_ahead = NUM_READERS
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for path in paths:
-            waiting.append(readers.submit(reader.table, path, fields, maybe))
+            waiting.append(readers.submit(read_part, store, path, fields, maybe))
             while len(waiting) > num_ahead:
                 table = waiting.popleft().result()
                 num_ahead = max(1, min(_MAX_AHEAD, _BYTES_AHEAD // max(1, table.nbytes)))
@@ -159,10 +162,8 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of one row. Raises JobError if there is none."""
-    parts = [part.path for part in live_parts(store)]
-    reader = PartReader(store, parts)
-    for path in reversed(parts):  # of doubles the last counts
-        if record := record_in(reader, path, row_id):
+    for part in reversed(live_parts(store)):  # of doubles the last counts
+        if record := record_in(store, part.path, row_id):
             return record
     raise JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
@@ -170,11 +171,11 @@ def find_record(store: Store, row_id: str) -> Record:
     )
 
 
-def record_in(reader: PartReader, path: str, row_id: str) -> Record | None:
+def record_in(store: Store, path: str, row_id: str) -> Record | None:
     """Return the record of one row in a part; None where it names another."""
-    if not pc.is_in(pa.scalar(row_id), reader.table(path, _ROW_ID)["row_id"]).as_py():
+    if not pc.is_in(pa.scalar(row_id), read_part(store, path, _ROW_ID)["row_id"]).as_py():
         return None
-    table, where = reader.table(path, FIRST_FIELDS, LATER_FIELDS), reader.store.url_of(path)
+    table, where = read_part(store, path, FIRST_FIELDS, LATER_FIELDS), store.url_of(path)
     return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.outputs.clip_step import CellValue, StepValues, all_values
 from framefleet.pipeline.outputs.layout import PENDING, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import (
     TAG,
@@ -65,11 +66,14 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedClip:
-    """What an intent says: the record of a clip, whether other rows were under way with it, its scores."""
+    """What an intent says about a clip."""
 
     record: Record
-    was_batched: Annotated[bool, Field(alias="had_company")]  # as files of earlier versions have it
-    scores: Mapping[str, bool | int | float | None] = field(default_factory=dict)
+    # Whether other rows were under way with it; named as files of earlier versions have it, as the next.
+    was_batched: Annotated[bool, Field(alias="had_company")]
+    values: Annotated[Mapping[str, CellValue], Field(alias="scores")] = field(
+        default_factory=dict
+    )  # of steps
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -89,13 +93,11 @@ def announce(
     record: Record,
     *,
     was_batched: bool,
-    scores: Mapping[str, bool | int | float | None] | None = None,
+    values: Mapping[str, StepValues] | None = None,
 ) -> None:
-    """Write down that this clip is about to be stored."""
-    said = _FINISHED.dump_json(
-        FinishedClip(record=record, was_batched=was_batched, scores=scores or {}), by_alias=True
-    )
-    store.write(path_of_intent(record), said)
+    """Write down that this clip is about to be stored. values: of clip steps, by section."""
+    finished = FinishedClip(record=record, was_batched=was_batched, values=all_values(values or {}))
+    store.write(path_of_intent(record), _FINISHED.dump_json(finished, by_alias=True))
 
 
 def disown(store: Store, paths: Iterable[str]) -> None:

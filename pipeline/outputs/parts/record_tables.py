@@ -18,11 +18,15 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
-from framefleet.pipeline.outputs.parts.merged_parts import PartReader
-from framefleet.pipeline.outputs.parts.part_file import REPLACES
+from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, fields_named, is_score
+from framefleet.pipeline.outputs.parts.records import (
+    FIRST_FIELDS,
+    RECORD_FIELDS,
+    fields_named,
+    may_come_later,
+)
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
@@ -65,13 +69,13 @@ def record_tables(
     known = _Columns.of(store, parts)
     schema = known.all if columns is None else _chosen(store, known.all, columns)
     paths = _paths(parts)
-    scores = pa.schema([field for field in schema if field.name in known.scores.names])
-    if not scores.names:
+    later = pa.schema([field for field in schema if field.name in known.later.names])
+    if not later.names:
         yield from (_shaped(table, schema) for table in _counting_records(store, paths, known, schema.names))
         return
     tables = _counting_records(store, paths, known, [*schema.names, *OF_CLIP.names])
-    given = read_parts(store, _paths(parts_in(store, SCORES)), _ROW_ID, pa.schema([*OF_CLIP, *scores]))
-    with closing(ScoreIndex(scores)) as index:
+    given = read_parts(store, _paths(parts_in(store, SCORES)), _ROW_ID, pa.schema([*OF_CLIP, *later]))
+    with closing(ScoreIndex(later)) as index:
         for table in given:
             index.add(table)
         for table in tables:
@@ -102,30 +106,30 @@ def _ids(store: Store, path: str, mask: npt.NDArray[np.bool_]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """records: those of the parts. scores: those of scores/. taken: of records, those that are no score."""
+    """records: those of the parts. later: those of scores/. taken: those that scores/ cannot have."""
 
     records: pa.Schema
-    scores: pa.Schema
+    later: pa.Schema
     taken: frozenset[str]
 
     @property
     def all(self) -> pa.Schema:
-        return _united([self.records, self.scores])
+        return _united([self.records, self.later])
 
     @classmethod
     def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:
         there = _schemas_of(store, parts)
         ours = [_our_field(field) for field in _united(there)] or list(RECORD_FIELDS)
-        told = (field.name for schema in there for field in schema if not is_score(field))
+        told = (field.name for schema in there for field in schema if not may_come_later(field))
         taken = frozenset([*RECORD_FIELDS.names, *told])
         given = _united(_schemas_of(store, parts_in(store, SCORES)))
-        scores = [*filter(None, (_score_field(field) for field in given if field.name not in taken))]
-        if len(scores) > _MAX_SCORES:
+        later = [*filter(None, (_score_field(field) for field in given if field.name not in taken))]
+        if len(later) > _MAX_SCORES:
             raise JobError(
-                f"{store.url_of(SCORES)} has {len(scores):,} columns, more than {_MAX_SCORES}",
+                f"{store.url_of(SCORES)} has {len(later):,} columns, more than {_MAX_SCORES}",
                 "move the parts that framefleet did not write out of the output",
             )
-        return cls(records=pa.schema(ours), scores=pa.schema(scores), taken=taken)
+        return cls(records=pa.schema(ours), later=pa.schema(later), taken=taken)
 
 
 def _paths(parts: Sequence[Part]) -> list[str]:
@@ -134,14 +138,14 @@ def _paths(parts: Sequence[Part]) -> list[str]:
 
 def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     """Return the columns of parts. All parts of a run have those of its first, unless they replace others."""
-    found, reader = [], PartReader(store, _paths(parts))
+    schemas = []
     for run, of_run in groupby(sorted(parts), lambda part: part.run):
         for part in of_run:
-            schema, said = reader.columns(part.path)
-            found.append(schema)
-            if run and REPLACES not in said:
+            schema, metadata = columns_of(store, part.path)
+            schemas.append(schema)
+            if run and REPLACES not in metadata:
                 break
-    return found
+    return schemas
 
 
 def _our_field(field: pa.Field) -> pa.Field:

@@ -152,27 +152,25 @@ def are_records(schema: pa.Schema) -> bool:
     return {"row_id", "frames_sha256", "uri", "arguments"} <= set(schema.names)
 
 
-NO_ARGUMENTS = NO_SCORES = pa.schema([])
-_SCORE = b"framefleet.score"  # in the metadata of a column
-_MARK = {_SCORE: b"1"}
+NO_ARGUMENTS = NO_COLUMNS = pa.schema([])
+# Metadata of a column of a part of records whose values `scores/` may add, or replace.
+MAY_COME_LATER = {b"framefleet.score": b"1"}
 
 
 def record_schema(
-    carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, scores: pa.Schema = NO_SCORES
+    carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, added: pa.Schema = NO_COLUMNS
 ) -> pa.Schema:
-    """Return the columns of `records/`: carried, scores, arguments, ours. TableError if a name is in two.
+    """Return the columns of `records/`: carried, added, arguments, ours. TableError if a name is in two.
 
-    Only scores may be given anew, in `scores/`: so they are marked.
+    added: by clip steps, with metadata.
     """
-    schema = _with_ours([*carried, *scores, *arguments], RECORD_FIELDS, RECORDS)
-    return pa.schema(
-        [field.with_metadata(_MARK) if field.name in scores.names else field for field in schema]
-    )
+    schema = _with_ours([*carried, *added, *arguments], RECORD_FIELDS, RECORDS)
+    return pa.schema([added.field(field.name) if field.name in added.names else field for field in schema])
 
 
-def is_score(field: pa.Field) -> bool:
-    """Tell whether a column of a part of records is a score."""
-    return _SCORE in (field.metadata or {})
+def may_come_later(field: pa.Field) -> bool:
+    """Tell whether `scores/` may add or replace the values of a column of a part of records."""
+    return MAY_COME_LATER.keys() <= (field.metadata or {}).keys()
 
 
 def failure_schema(carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS) -> pa.Schema:
@@ -220,6 +218,11 @@ def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
+
+
+def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's columns, and its arguments besides them where no column has that name."""
+    return {**told_arguments(record), **record}
 
 
 def record_of(values: Mapping[str, Any], where: str) -> Record:

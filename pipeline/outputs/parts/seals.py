@@ -7,7 +7,7 @@ begun, of one that was frozen or cut off in the middle of a request, is *late*: 
 by then, so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are
 of seals.
 
-A driver also writes down there which parts it has merged into larger ones (`compaction.py`). That one write
+A driver also writes down there which parts it has merged into larger ones (`plugins/compact`). That one write
 lets the larger part count in place of the others: before and after it, each row is in one part that counts.
 """
 

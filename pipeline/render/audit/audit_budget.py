@@ -1,4 +1,4 @@
-"""From the model's time so far to whether one more row may be compared now. Plain values."""
+"""From the model's time so far to whether one more row may be audited now. Plain values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ComputeTime:
 
     @classmethod
     def of(cls, figures: Mapping[str, float]) -> ComputeTime:
-        """Return what figures of workers say, see `pipeline/metrics.py`."""
+        """Return the sums of workers' figures, see `pipeline/metrics.py`."""
         seconds = {cause: WORKER_SECONDS.of(figures, cause) for cause in BUSY}
         audits_s = seconds.pop("audit")
         return cls(rows_s=sum(seconds.values()), audits_s=audits_s)
@@ -34,7 +34,7 @@ class ComputeTime:
 def is_affordable(
     share: float, time: ComputeTime, *, num_open: int = 0, longest_s: float | None = None
 ) -> bool:
-    """Tell whether one more row may be compared: audits so far, and those ordered, take at most this share.
+    """Tell whether one more row may be audited: audits so far, and those ordered, stay within this share.
 
     So all audits together take at most the share, and one row. num_open: audits that were ordered and have
     not ended; each counts as the longest so far, and while there is none, the first is waited for.
@@ -45,5 +45,5 @@ def is_affordable(
 
 
 def is_small(share: float, num_rows: int) -> bool:
-    """Tell whether the share of a whole job is less than one row, which is then all that it gets."""
+    """Tell whether the share of a whole job is less than one row, which is all that it then gets."""
     return share * num_rows < 1 and num_rows <= MOST_SMALL

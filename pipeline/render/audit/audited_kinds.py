@@ -1,4 +1,4 @@
-"""Which kinds of rows there are and were compared, and which row says most where only one may be."""
+"""Which kinds of rows exist and were compared, and which row says most if only one may be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_KINDS = 1000  # that are counted: a table may have a shape for each row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindOutlook:
-    """A kind of which rows are still to be rendered."""
+    """A kind that still has rows to be rendered."""
 
     kind: str
     num_rows: int  # of the job
@@ -21,7 +21,7 @@ class KindOutlook:
 
 
 def most_informative(kinds: Collection[KindOutlook]) -> str | None:
-    """Return the kind of which a row is compared next: that with the most rows.
+    """Return the kind to compare a row of next: the one with the most rows.
 
     Of equals, one that is batched, then one in forwards of a new size.
     """
@@ -73,7 +73,7 @@ class AuditedKinds:
 
     @property
     def num_compared(self) -> int:
-        """Of these, kinds of which a row was compared."""
+        """Of these, the kinds of which a row was compared."""
         return len(self._compared)
 
 
@@ -86,12 +86,12 @@ class OneAudit:
         self._num_rows: dict[str, int] = {}  # by kind
 
     def add(self, row_id: str, kind: str) -> None:
-        """Note a row that is to come."""
+        """Note a row that is still to come."""
         self._lots.setdefault(kind, {})[row_id] = lot_of(row_id)
         self._num_rows[kind] = self._num_rows.get(kind, 0) + 1
 
     def is_next(self, row_id: str, kind: str) -> bool:
-        """Tell whether a row that is leased now is the one, of all that were to come."""
+        """Tell whether a row that is leased now is the one to audit, of all that were to come."""
         lots = {kind: lots for kind, lots in self._lots.items() if lots}
         informative = most_informative([self._kinds.outlook(kind, self._num_rows[kind]) for kind in lots])
         is_next = kind == informative and row_id == min(lots[kind], key=lots[kind].__getitem__)

@@ -1,4 +1,4 @@
-"""Which rows are audited, as the job says, and how many may be wrong where no audit found one. No torch.
+"""Which rows are audited, as the job says, and how many may be wrong if no audit found one. No torch.
 
 Goes by row_ids and counts, so that it picks the same rows each time.
 Assumes nothing about which rows are wrong. If the rows in a set W are wrong, no audit finds one with
@@ -54,11 +54,11 @@ class Audit:
         return SHARE if self.share is None and self.every == EVERY else self.share
 
     def is_on(self, mode: Mode) -> bool:
-        """Whether there are any in this mode of batching: fast lets rows differ."""
+        """Whether there are audits in this mode of batching: fast mode lets rows differ."""
         return self.every > 0 and mode == "exact"
 
     def odds(self, num_rows: int | None = None) -> Odds:
-        """Return the odds by which rows are chosen. num_rows: of the job; None: nobody knows how many."""
+        """Return the odds by which rows are chosen. num_rows: of the job; None: unknown."""
         if self.at_most is None:
             return Odds(lowest=1 / self.every)
         if num_rows is None:
@@ -120,7 +120,7 @@ class Odds:
         return int(self.young / self.lowest + _TINY)
 
     def _most_young(self, counts: list[int], left: float) -> int:
-        """Return the same of young rows, as if they were endlessly divisible, which makes it no less.
+        """Return the same for young rows, as if they could be divided endlessly, which makes it no less.
 
         Of row n the weight is at least young * log(n / (n - 1)), so that rows from a on, up to b, weigh
         young * log(b / a). The first rows, which are sure to be audited, are not wrong.
@@ -139,12 +139,12 @@ class Odds:
 
 
 def odds_for(at_most: float, num_rows: int) -> float:
-    """Return the odds at which, if audits find none wrong, at most this share of this many rows is."""
+    """Return the odds with which, if audits find nothing, at most this share of this many rows is wrong."""
     return float(1 - _MISSED ** (1 / (math.floor(at_most * num_rows + _TINY) + 1)))
 
 
 def young_for(at_most: float) -> float:
-    """Return the same for rows without a known end: `young` of odds that hold at each row."""
+    """Return the same for rows without a known end: `young`, of odds that hold at each row."""
     return 1.0 if at_most >= CONFIDENCE else _limit(0) / _weight(at_most)
 
 
@@ -153,7 +153,7 @@ def _weight(odds: float) -> float:
 
 
 def _below(rows: float) -> int:
-    """Return the most whole rows that are fewer."""
+    """Return the largest whole number below this."""
     return max(0, math.ceil(rows - _TINY) - 1)
 
 
@@ -194,12 +194,12 @@ class AuditSchedule:
         return lot_of(row_id) < self._odds.of(self._rows[counted])
 
     def pass_over(self, kind: str) -> None:
-        """Count a row that cannot be audited, as audits took their share of the time: it may be wrong."""
+        """Count a row that audits had no time left for: it may be wrong."""
         if self._odds is not None and kind not in self._settled:
             self._passed[self._counted(kind)] += 1
 
     def owe(self, kind: str) -> None:
-        """A row that was due could not be audited, e.g. as it was a plain call: another one is."""
+        """A row that was due could not be audited, e.g. because it was a plain call: audit another one."""
         self._owed[self._counted(kind)] += 1
 
     def pays(self, kind: str) -> bool:
@@ -210,14 +210,14 @@ class AuditSchedule:
         return is_owed
 
     def settle(self, kind: str) -> None:
-        """Rows of this kind are plain calls now, or cannot be judged: none is due, none is spoken of."""
+        """Rows of this kind are plain calls now, or cannot be judged: none is due or counted any more."""
         self._settled.add(kind)
 
     def is_settled(self, kind: str) -> bool:
         return kind in self._settled
 
     def miss(self, kind: str) -> None:
-        """A row was due, was no plain call, and was not compared: nothing is known of its kind."""
+        """A row was due, was not a plain call, and was not compared: nothing is known of its kind."""
         self._blind.add(self._counted(kind))
 
     def most_wrong(self, *, num_differing: int) -> int:

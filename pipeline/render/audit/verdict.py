@@ -30,7 +30,6 @@ _TOLD: dict[Verdict, str] = {
 }
 AUDIT = "audit"
 EQUAL = "compared with a plain call, and equal"
-ALONE = "rendered alone, not batched"  # of earlier versions, where rows alone were plain calls
 PLAINLY = "rendered by a plain call"
 DIFFERED = "such a row was not, and an audit found that it differs"
 NOT_COMPARED = "not a plain call, not compared"
@@ -101,7 +100,7 @@ def with_remark(record: Record, remark: str) -> Record:
 def is_doubtful(environment: str) -> bool:
     """Tell whether a record's row may be wrong if others of its kind are: maybe no plain call made it."""
     remark = remark_of(environment) or ""
-    return not remark.startswith((EQUAL, ALONE, PLAINLY))
+    return not remark.startswith((EQUAL, PLAINLY))
 
 
 def kind_of_record(record: Mapping[str, Any]) -> str:

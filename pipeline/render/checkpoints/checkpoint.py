@@ -1,4 +1,4 @@
-"""A row that is half done, as the bytes of a safetensors file, and back: no pickle, every bit checked."""
+"""A half-done row, as the bytes of a safetensors file, and back: no pickle, every bit checked."""
 
 from __future__ import annotations
 
@@ -29,25 +29,21 @@ _KEYS = {"version", "calls", "then", "seconds", "started_at", "had_company", *_I
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCheckpoint:
-    """How far a row has come.
-
-    model, build, surroundings: digests of the model's files, of framefleet's source, and of all else that
-    decides bits: where a row goes on, they are the same. made, then: see `Journal`. seconds: spent so far.
-    """
+    """How far a row has come. Where it continues, the three digests must be the same."""
 
     row_id: str
-    model: str
-    build: str
-    surroundings: str
-    made: Sequence[Made]
-    then: str | None
-    seconds: Mapping[str, float]
+    model: str  # digest of the model's files
+    build: str  # digest of framefleet's source
+    surroundings: str  # digest of all else that decides bits
+    made: Sequence[Made]  # see `Journal`
+    then: str | None  # see `Journal`
+    seconds: Mapping[str, float]  # spent so far
     started_at: datetime
     was_batched: bool
 
 
 def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
-    """Return the file."""
+    """Return the bytes of the row's file."""
     body = canonical_json(
         {
             "version": _VERSION,
@@ -136,12 +132,12 @@ class HalfDone:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether there is a checkpoint; to ask makes none."""
+        """Whether there is a checkpoint; asking makes none."""
         return self._checkpoint is not None
 
     @cached_property
     def checkpoint(self) -> bytes | None:
-        """The bytes for `Renderer.submit`, made once they are asked for, from any thread; else None."""
+        """The bytes for `Renderer.submit`, made when they are first read, from any thread; else None."""
         if isinstance(self._checkpoint, RowCheckpoint):
             return checkpoint_bytes(self._checkpoint)
         return self._checkpoint

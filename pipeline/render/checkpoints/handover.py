@@ -1,4 +1,4 @@
-"""Rows of one renderer to checkpoints, and on from those of another."""
+"""From rows of one renderer to checkpoints, and from another's checkpoints to rows that continue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HandOver:
         self._told: set[str] = set()
 
     def journal(self, row: RenderRow) -> Journal:
-        """Return the journal of a row that starts: where its checkpoint is of no use here, an empty one."""
+        """Return the journal of a row that starts: an empty one if its checkpoint cannot be used here."""
         are_bits = self._batching.mode == "exact"
         content, row.checkpoint = row.checkpoint, None
         if content is None:
@@ -50,7 +50,7 @@ class HandOver:
         return HalfDone(row.row_id, row.request, self.checkpoint(row, task))
 
     def checkpoint(self, row: RenderRow, task: RowTask) -> RowCheckpoint | None:
-        """Return how far a row has come; None where it has to begin again."""
+        """Return how far a row has come; None if it has to begin again."""
         if obstacle := self._obstacle() or task.journal.obstacle:
             self._tell(obstacle)
         if obstacle or not task.journal.made:
@@ -72,7 +72,7 @@ class HandOver:
         )
 
     def _check(self, found: RowCheckpoint, row: RenderRow) -> None:
-        """Raise ValueError for a checkpoint of another row, or by what gives other bits."""
+        """Raise ValueError for a checkpoint of another row, or made where bits would differ."""
         if obstacle := self._obstacle():
             raise ValueError(obstacle)
         here = (row.row_id, self._model.digest, _build(), surroundings(self._model, self._batching))

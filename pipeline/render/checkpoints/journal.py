@@ -1,4 +1,4 @@
-"""What a row's denoisers returned so far: with that, another process goes on where this one was.
+"""What a row's denoisers returned so far: with that, another process continues where this one stopped.
 
 All else that a row computes follows from its request and these tensors, so it is computed again: schedulers,
 guiders, generators and the variables of a pipeline or a recipe come to hold what they held, whatever they
@@ -44,11 +44,11 @@ _Held = tuple[Any, int | None]  # a leaf, and how often it was written to
 
 
 class Differs(Exception):
-    """A row that goes on does not do what it did."""
+    """A row that continues does not do what it did before."""
 
 
 class Journal:
-    """The calls of one row. obstacle: why they do not tell all that another process would need."""
+    """The calls of one row. obstacle: why they are not all that another process would need."""
 
     def __init__(self, made: Sequence[Made] = (), then: str | None = None, *, are_bits: bool = True) -> None:
         """made: by another process, in order; then: `mark_of` the call that it came to after them.
@@ -66,11 +66,11 @@ class Journal:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the row has yet to come to where another process was."""
+        """Whether the row has not yet reached the point where another process stopped."""
         return self._place < self._num_given
 
     def answer(self, call: Call) -> tuple[Any] | None:
-        """Return what a call returned, in a tuple of one, where that is known; else it is to be made.
+        """Return what a call returned, in a tuple of one, if that is known; else the call must be made.
 
         From the row's own code. Raises Differs for another call than that which was made.
         """
@@ -98,7 +98,7 @@ class Journal:
             self._keep(call, result)
 
     def until(self, call: Call | None, draws: GlobalDraws) -> tuple[tuple[Made, ...], str | None]:
-        """Return what another process needs. call: that which the row has come to, if it is a denoiser's.
+        """Return what another process needs. call: the one that the row has reached, if it is a denoiser's.
 
         draws: the row's.
         """
@@ -107,7 +107,7 @@ class Journal:
         return tuple(self.made), mark_of(call, draws)
 
     def doubt(self, error: Exception | None) -> str | None:
-        """Return why what a row has come to is not to be used; None where it is fine. error: how it ended."""
+        """Return why a row's result cannot be used; None if it can. error: how the row ended."""
         if self._difference:
             return self._difference
         if self.is_behind or self._then:
@@ -220,7 +220,7 @@ def _held_in(call: Call) -> list[_Held]:
 
 
 def _is_same(before: _Held, after: _Held) -> bool:
-    """Whether what an object held is there still."""
+    """Whether an object still holds what it held."""
     (one, version), (other, _) = before, after
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return one is other or (type(one) is type(other) and bool(one == other))

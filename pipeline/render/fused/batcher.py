@@ -26,7 +26,7 @@ from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread, s
 
 
 class RowTask:
-    """One function on its way. `value` or `error` is set once it is finished."""
+    """One function under way. `value` or `error` is set once it is finished."""
 
     def __init__(
         self,
@@ -66,22 +66,22 @@ class RowTask:
 
     @property
     def is_away(self) -> bool:
-        """Whether it goes on by itself, and its end was not seen yet."""
+        """Whether it runs by itself, and its end was not noticed yet."""
         return self.thread is not None and self.thread.is_away
 
     @property
     def batch_size(self) -> float:
-        """Mean rows per forward."""
+        """Mean number of rows per forward."""
         return self.num_rows / self.num_forwards if self.num_forwards else 1.0
 
     def run(self) -> None:
-        """Do all of it at once: for a function whose calls nobody parks."""
+        """Run all of it at once: for a function whose calls are not parked."""
         self.first_forward_at = time.perf_counter()
         self.greenlet.switch()
         self.last_forward_at = time.perf_counter()
 
     def resume(self) -> None:
-        """Take it to its next call, or to its end."""
+        """Run it to its next call, or to its end."""
         with self.draws.turn(), self._turn():
             self.greenlet.switch()
 
@@ -112,7 +112,7 @@ class RowTask:
 class Batcher:
     """Tasks that share forwards. All calls must come from one thread.
 
-    tasks: those on their way. news: set whenever one that has a thread says something.
+    tasks: those under way. news: set whenever one that has a thread says something.
     """
 
     def __init__(self, forwards: Forwards) -> None:
@@ -132,7 +132,7 @@ class Batcher:
 
     @property
     def num_away(self) -> int:
-        """Tasks that go on by themselves."""
+        """Tasks that run by themselves."""
         return sum(task.is_away for task in self.tasks.values())
 
     @property
@@ -161,7 +161,7 @@ class Batcher:
         return task
 
     def step(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> list[RowTask]:
-        """Take every task to its next forward; return those that finished, or else run the forwards.
+        """Run every task to its next forward; return those that finished, or else run the forwards.
 
         Finished tasks come back first, so that others can take their place in the forwards.
         around: held while tasks run, not while forwards do; what it puts around methods sees calls first.
@@ -174,7 +174,7 @@ class Batcher:
         return finished
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-        """Take every task to its next forward or its end, and run none. around: see `step`."""
+        """Run every task to its next forward or its end, and run no forward. around: see `step`."""
         with as_in_pipelines(), self._process.kept(), ExitStack() as stack:
             for name, method in self._forwards.methods.items():
                 stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
@@ -182,7 +182,7 @@ class Batcher:
             self._resume_all()
 
     def take_finished(self) -> list[RowTask]:
-        """Return tasks that have come to their end, and forget them."""
+        """Return finished tasks, and forget them."""
         finished = [task for task in self.tasks.values() if task.is_finished]
         for task in finished:
             del self.tasks[task.greenlet]
@@ -195,7 +195,7 @@ class Batcher:
             task.end_its_turn()
 
     def cancel(self) -> None:
-        """End all tasks where they are, the last one first: what each changed for its call it puts back."""
+        """End all tasks where they are, the last one first, because each puts back what it changed."""
         with as_in_pipelines(), self._process.kept():
             for task in reversed(self.tasks.values()):
                 task.end()
@@ -286,7 +286,7 @@ class Batcher:
 
 @contextmanager
 def as_in_pipelines() -> Iterator[None]:
-    """Gradients off, as in a pipeline's call, and set back at the end.
+    """Switch gradients off, as pipelines do in their calls, and back at the end.
 
     torch keeps them per thread, not per greenlet: one row's exit must not switch another's on.
     """

@@ -125,7 +125,7 @@ class Sizes:
         return self._missed[size] >= PATIENCE * (base + per_row * size)
 
     def num_going_on(self, waiting: int) -> int:
-        """Return how many of this many rows go on now: all once any size pays, else those of the next trial.
+        """Return how many of these rows continue now: all once a size pays, else those of the next trial.
 
         Rows that took turns would all be late, and all be lost in a crash.
         """
@@ -148,7 +148,7 @@ class Sizes:
         self._rates[size] = size / seconds
 
     def refuse(self, size: int, *, is_final: bool) -> None:
-        """Do not use this size: never again as its bits differ, or not soon as it does not pay."""
+        """Do not use this size: never again if its bits differ, or not soon if it does not pay."""
         wait = self._retry_after.get(size, RETRY_AFTER)
         self._retry_after[size] = 2 * wait
         self._refused_until[size] = math.inf if is_final else self._num_forwards + wait

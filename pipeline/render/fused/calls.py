@@ -52,27 +52,21 @@ class CallKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
-    """One row's call of a module.
-
-    leaves: the arguments' leaves in order, lists of the row's batch as one leaf. batch: the row's own batch
-    size, 0 for a call that is not shared. shape: equal for calls that look alike. axes: along which it would
-    be joined with others, as far as the call itself tells. has_lists: whether some leaves are lists of the
-    row's batch. holders: the objects among the arguments that a forward may change.
-    given: the arguments themselves, where there are holders. adapters: the LoRAs of the row, which keep no
-    calls apart. draws: what a forward of this row alone draws from global generators; what a shared one
-    draws is nobody's, and so not exact.
-    """
+    """One row's call of a module."""
 
     module: str
-    leaves: list[Any]
+    leaves: list[Any]  # of the arguments, in order; a list of the row's batch is one leaf
     structure: Hashable
-    batch: int
-    shape: Hashable
-    axes: Axes
-    has_lists: bool = False
-    holders: tuple[Any, ...] = ()
+    batch: int  # the row's own batch size; 0 for a call that is not shared
+    shape: Hashable  # equal for calls that look alike
+    axes: Axes  # along which it would be joined with others, as far as the call itself shows
+    has_lists: bool = False  # some leaves are lists of the row's batch
+    holders: tuple[Any, ...] = ()  # objects among the arguments that a forward may change
+    # The arguments themselves, if there are holders.
     given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-    adapters: RowAdapters = field(default_factory=RowAdapters)
+    adapters: RowAdapters = field(default_factory=RowAdapters)  # the row's LoRAs, which do not separate calls
+    # What a forward of this row alone draws from global generators; what a shared one draws is no row's, and
+    # so not exact.
     draws: GlobalDraws = field(default_factory=GlobalDraws)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -222,7 +216,7 @@ _fingerprints: MutableMapping[Tensor, tuple[int, bytes]] = WeakTensorKeyDictiona
 
 
 def fingerprint(leaf: Any) -> Hashable:
-    """A digest of a tensor's values, remembered as long as it lives unchanged; of a list, that of each."""
+    """Return a digest of a tensor's values, remembered while it is unchanged; for a list, of each tensor."""
     if isinstance(leaf, list | tuple):
         return tuple(fingerprint(child) for child in leaf)
     if not isinstance(leaf, Tensor):
@@ -236,7 +230,7 @@ def fingerprint(leaf: Any) -> Hashable:
 
 
 def digest_of(tensor: Tensor) -> bytes:
-    """SHA-256 of a tensor's dtype, shape and values."""
+    """Return the SHA-256 of a tensor's dtype, shape and values."""
     return digests_of([tensor])[0]
 
 
@@ -277,7 +271,7 @@ class Method:
 
     @property
     def is_as_it_was(self) -> bool:
-        """Whether its weights have their dtype: a row that changed it wants the call made at once."""
+        """Whether its weights have their dtype: a row that changed it needs the call made at once."""
         return self.dtype is None or dtype_of(self.network) == self.dtype
 
     @property

@@ -48,18 +48,18 @@ class Company:
         self._refuted: set[tuple[Hashable, int, int]] = set()  # (look, leaf, axis)
 
     def look(self, call: Call) -> Hashable | None:
-        """What calls that may share a forward have in common; None until `saw` had such a call."""
+        """Return what calls that may share a forward have in common; None until `saw` had such a call."""
         if call.has_lists and call.batch:
             return self._looks.get(call.shape)
         prints = tuple([fingerprint(call.leaves[place]) for place in self.masks(call)])
         return (call.shape, prints) if prints else call.shape
 
     def masks(self, call: Call) -> tuple[int, ...]:
-        """Return the leaves by which a network cuts texts: rows that share have these equal."""
+        """Return the leaves by which a network cuts texts: rows that share must have them equal."""
         return self._masks.get(call.shape, ())
 
     def share_by_masks(self, call: Call, *, is_needed: Callable[[], bool]) -> bool:
-        """From now on such calls share with those of equal masks only, if that is needed.
+        """From now on, such calls share only with those of equal masks, if that is needed.
 
         Return whether that is new. is_needed: asked once for calls of a shape.
         """
@@ -69,7 +69,7 @@ class Company:
         return bool(self._masks[call.shape])
 
     def saw(self, call: Call, traces: Traces) -> None:
-        """Learn how a forward of this call alone looks inside."""
+        """Learn what a forward of this call alone looks like inside."""
         digest = hashlib.sha256(repr((call.batch, call.structure, look_inside(traces))).encode())
         self._learn(call, (call.module, digest.digest()))
 
@@ -87,7 +87,7 @@ class Company:
             self._proven.setdefault(call.shape, set()).add(company)
 
     def part_ways(self, calls: Sequence[Call]) -> bool:
-        """From now on those of them that were not proven share with calls of the very same shape only.
+        """From now on, those that were not proven share only with calls of the very same shape.
 
         Return whether that changes anything.
         """
@@ -123,14 +123,14 @@ class Company:
             yield _changed(known, leaf, axis)
 
     def join_by(self, call: Call, axes: Axes) -> None:
-        """From now on join such calls by these axes, which were seen to be right."""
+        """From now on, join such calls along these axes, which were seen to be right."""
         look = self.look(call)
         self._supposed.pop(look, None)
         if axes != self.axes(call):
             self._axes[look] = axes
 
     def refute(self, call: Call) -> bool:
-        """Take back what was only supposed of such calls; return whether there was anything."""
+        """Take back what was only assumed of such calls; return whether there was anything."""
         look = self.look(call)
         supposed = self._supposed.pop(look, {})
         self._refuted.update((look, leaf, axis) for leaf, axis in supposed.items())

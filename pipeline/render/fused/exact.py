@@ -207,7 +207,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
-    """Whether what masks of tokens say changes what inner modules are called with.
+    """Whether the values of token masks change what inner modules are called with.
 
     Some networks cut a text off where it ends, or leave out a mask where nothing is masked. Rows whose masks
     differ are something else to them in a batch than alone, and round differently.

@@ -67,7 +67,7 @@ class Forwards:
         return [apart for places in groups for apart in by_loras(calls, places)]
 
     def sizes(self, call: Call) -> Hashable | None:
-        """What of a row's call tells how long its prompts are, where it does; see `tensor_sizes`."""
+        """Return what of a row's call shows how long its prompts are, if anything; see `tensor_sizes`."""
         return tensor_sizes(call, self._company.masks(call))
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
@@ -89,7 +89,7 @@ class Forwards:
         return self._trials.reach(calls)
 
     def turns(self, calls: Sequence[Call]) -> int:
-        """Return how many of these calls, which may share a forward, go on now; the first ones."""
+        """Return how many of these calls, which may share a forward, continue now; the first ones."""
         has_look = len(calls) > 1 and calls[0].batch and self._company.look(calls[0]) is not None
         return self._trials.num_going_on(calls[0], len(calls)) if has_look else len(calls)
 

@@ -1,4 +1,4 @@
-"""A row's recipe on a thread of its own, so that what it does with its frames need not keep others waiting.
+"""A row's recipe on a thread of its own, so that what it does with its frames keeps no others waiting.
 
 The thread takes turns with the greenlet that stands for it: one of them waits for the other. Once it goes
 away, it runs at the same time as whatever the renderer does, until it ends. It must call no network then:
@@ -83,7 +83,7 @@ class RowThread:
         return self._value
 
     def _next_word(self) -> _Word:
-        """Wait for what the thread says; at an interrupt, which the main thread gets, for its end."""
+        """Wait for the thread's next message; at an interrupt, which the main thread gets, for its end."""
         try:
             return self._words.get()
         except KeyboardInterrupt as error:  # a word that just came is lost
@@ -93,7 +93,7 @@ class RowThread:
             return "has ended"
 
     def pause(self) -> None:
-        """Let the renderer go on until it is this row's turn again. On this thread."""
+        """Let the renderer continue until it is this row's turn again. On this thread."""
         self.stay()
         if self._is_ending:
             raise greenlet.GreenletExit
@@ -103,13 +103,13 @@ class RowThread:
             raise greenlet.GreenletExit
 
     def go_away(self) -> None:
-        """Need no turn until the end. On this thread."""
+        """Take no more turns until the end. On this thread."""
         self.is_away = True
         self._words.put("goes away")
         self._news.set()
 
     def stay(self) -> None:
-        """End here, if it is away, as what follows is not done away. On this thread."""
+        """End here if it is away, because what follows is not done away. On this thread."""
         if self.is_away:
             self._has_come_back = True
             raise greenlet.GreenletExit
@@ -127,7 +127,7 @@ class RowThread:
 
 
 def row_thread() -> RowThread | None:
-    """Return that of the running thread; None on a thread that is no row's."""
+    """Return the row's thread that is running; None on any other thread."""
     return getattr(_here, "row", None)
 
 
@@ -138,14 +138,14 @@ def is_away() -> bool:
 
 
 def stay() -> None:
-    """Have a row end here that is away: what follows is the renderer's."""
+    """End a row here that is away: what follows is the renderer's."""
     if (row := row_thread()) is not None:
         row.stay()
 
 
 @contextmanager
 def networks_at_home() -> Iterator[None]:
-    """Have rows that are away end before a network computes."""
+    """End rows that are away before a network computes."""
 
     def end(*_: Any) -> None:
         stay()

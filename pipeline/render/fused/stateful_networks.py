@@ -86,7 +86,7 @@ class StateWatch:
             self._compare(name, before, after, {**before, **after}, _is_made)
 
     def forget(self) -> None:
-        """What networks hold was changed for all rows."""
+        """Forget what networks held: it was changed for all rows."""
         self._left.clear()
 
     def restore(self) -> None:

@@ -60,11 +60,11 @@ class Trials:
         return self._sizes_of(call).take(waiting)
 
     def num_going_on(self, call: Call, waiting: int) -> int:
-        """Return how many of this many calls that look alike are to go on."""
+        """Return how many of this many calls that look alike continue now."""
         return self._sizes_of(call).num_going_on(waiting)
 
     def count_forward(self, call: Call) -> None:
-        """Time goes by: what did not pay may be tried again."""
+        """Count a forward: what did not pay may be tried again after some."""
         if sizes := self._sizes.get(self._company.look(call)):
             sizes.count_forward()
 
@@ -251,13 +251,13 @@ class Trials:
 
 
 def best(function: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the lesser of two timings, or the only one of a long forward."""
+    """Return the result, and the smaller of two timings, or the only one of a long forward."""
     result, seconds = clocked(function)
     return result, min(seconds, clocked(function)[1]) if seconds < SHORT_S else seconds
 
 
 def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the seconds that it took."""
+    """Return the result, and the seconds that it took."""
     # On a CPU the thread's own time: what other processes take away says nothing about the forward.
     clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
     _synchronize()

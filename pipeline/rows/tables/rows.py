@@ -76,30 +76,24 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowPlan:
-    """How the rows of one table become requests; made by `row_plan.plan_rows`.
-
-    base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
-    fps: the job's own rate, if it has one. model: the name of the rows' model, where a job has several.
-    rules: what a pipeline allows in a row beyond what each argument may be; see `registry.own_row_rules`.
-    carried: columns that go into the record as they are. argument_fields: columns that show the arguments.
-    lookalikes: (carried column, argument that it may have meant).
-    """
+    """How the rows of one table become requests; made by `row_plan.plan_rows`."""
 
     readers: tuple[Reader, ...]
-    base: Mapping[str, Any]
+    base: Mapping[str, Any]  # the arguments of a row whose cells are all null
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
-    loras: Mapping[str, Any]
+    loras: Mapping[str, Any]  # the LoRAs of such a row
     recipe: Recipe
-    fps: float | None
+    fps: float | None  # the job's own rate, if it has one
     finder: Finder
     spec: PipelineSpec
+    # What a pipeline allows in a row beyond each argument's own rule; see `registry.own_row_rules`.
     rules: Rules | None
-    carried: Carried
-    argument_fields: pa.Schema
-    lookalikes: tuple[tuple[str, str], ...]
-    model: str = ""
+    carried: Carried  # columns that go into the record as they are
+    argument_fields: pa.Schema  # columns that show the arguments
+    lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
+    model: str = ""  # the name of the rows' model, if a job has several
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""

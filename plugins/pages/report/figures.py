@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.audit.verdict import (
-    ALONE,
     AUDIT,
     EQUAL,
     NOT_COMPARED,
@@ -37,7 +36,7 @@ THE_REST = "(others)"
 _MAX_S = 1e9  # thirty years: what takes longer is no measurement
 _MOMENTS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _MAX_BATCH = 4096
-_REMARKS = (EQUAL, ALONE, PLAINLY, UNREPEATABLE)
+_REMARKS = (EQUAL, PLAINLY, UNREPEATABLE)
 # Each divides the next, so that bins are joined and never split.
 _WIDTHS_S = (1, 2, 10, 30, 60, 120, 600, 1800, 3600, 7200, 21_600, 86_400, 604_800, 6_048_000, 60_480_000)
 MAX_BINS = 120  # columns of three points each
@@ -95,21 +94,17 @@ class Timeline:
 
 @dataclass(slots=True, kw_only=True)
 class WorkerTime:
-    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s: of text encoders.
-
-    write_s: background threads encoded and uploaded clips. seen_until: the end of its last clip of which
-    `busy_s` is estimated, in seconds since 1970.
-    """
+    """What one worker did."""
 
     name: str
     node: str
     rows: int = 0
-    busy_s: float = 0.0
+    busy_s: float = 0.0  # its model computed
     idle_s: float = 0.0
-    encode_s: float = 0.0
-    write_s: float = 0.0
-    seen_until: float = 0.0
-    idle: dict[str, float] = field(default_factory=dict)
+    encode_s: float = 0.0  # of text encoders
+    write_s: float = 0.0  # background threads encoded and uploaded clips
+    seen_until: float = 0.0  # end of its last clip of which `busy_s` is estimated, in seconds since 1970
+    idle: dict[str, float] = field(default_factory=dict)  # seconds by cause
 
 
 class Figures:

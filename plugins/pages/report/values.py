@@ -128,12 +128,7 @@ class FailedAlike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The report of an output.
-
-    spent: what all runs counted, see `pipeline/metrics.py`. gpu_hours: the hours of workers, times the GPUs
-    that each has; of one without a GPU its own. cost: None without a price. clip_yield: None where drivers
-    counted nothing. failures: by message, the most frequent first.
-    """
+    """The report of an output."""
 
     framefleet: str
     made_at: datetime
@@ -143,13 +138,13 @@ class Report:
     throughput: Throughput
     work: ModelTime
     audits: AuditedRows
-    spent: Mapping[str, float]
+    spent: Mapping[str, float]  # what all runs counted, see `pipeline/metrics.py`
     gpus_per_worker: float
-    gpu_hours: float
-    cost: Cost | None
-    clip_yield: Yield | None
+    gpu_hours: float  # hours of workers, times the GPUs of each; of a worker without a GPU its own hours
+    cost: Cost | None  # None without a price
+    clip_yield: Yield | None  # None if drivers counted nothing
     failures_by_type: Mapping[str, int]
-    failures: tuple[FailedAlike, ...]
+    failures: tuple[FailedAlike, ...]  # by message, the most frequent first
     environments: tuple[UsedEnvironment, ...]
     models: tuple[UsedModel, ...]
 

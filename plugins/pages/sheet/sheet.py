@@ -17,7 +17,6 @@ from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of, stacked, within
-from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -34,6 +33,7 @@ from framefleet.plugins.pages.sheet.choice import (
     pages_of,
     value_of,
 )
+from framefleet.plugins.pages.sheet.grid_picture import GridPicture, Tile
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
 STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands

@@ -86,18 +86,15 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denoiser:
-    """A transformer, with what stays the same from step to step.
-
-    negative: None where no step is guided. reference: tokens of mask and given frames, (B, S, channels); None
-    for a transformer that takes none. embedded: guidance as an input, for transformers distilled to take it.
-    """
+    """A transformer, with what stays the same from step to step."""
 
     transformer: Any
     text: Text
-    negative: Text | None
+    negative: Text | None  # None if no step is guided
+    # Tokens of mask and given frames, (B, S, channels); None: the transformer takes none.
     reference: Tensor | None
     guidance: TwoScales
-    embedded: Tensor | None
+    embedded: Tensor | None  # guidance as an input, for transformers distilled to take it
     image_ids: Tensor
     text_ids: Tensor
 

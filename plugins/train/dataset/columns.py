@@ -39,21 +39,16 @@ _CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Where in a table the rows of one training are.
-
-    video: the column, None where none is needed; kind: what its cells name. read: argument to column.
-    base: arguments of a row whose cells are all null. required: arguments that no row can do without.
-    is_rendered: the table is a render job's records, and prompts are in their arguments.
-    """
+    """Where in a table the rows of one training are."""
 
     table: Table
-    video: str | None
-    kind: InputKind
-    read: Mapping[str, str]
+    video: str | None  # the column; None if none is needed
+    kind: InputKind  # what its cells name
+    read: Mapping[str, str]  # argument to column
     kinds: Mapping[str, ScalarKind]
-    base: Mapping[str, Any]
-    required: tuple[str, ...]
-    is_rendered: bool
+    base: Mapping[str, Any]  # arguments of a row whose cells are all null
+    required: tuple[str, ...]  # arguments that no row can do without
+    is_rendered: bool  # the table is a render job's records, and prompts are in their arguments
     spec: PipelineSpec
 
     @property

@@ -1,0 +1,49 @@
+"""A section of the job file: the base of the core's and of those that plugins add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import ConfigDict, RootModel
+
+from framefleet.pipeline.guards.strict_model import Strict
+
+Key = tuple[str | int, ...]
+Content = TypeVar("Content")
+
+
+class Section(Strict):
+    """A mapping of the job file. The text below a key is its description in the JSON Schema.
+
+    A plugin's section has a default for each of its keys: a job need not have it.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    # Keys below it whose texts are paths or URLs; "*" is any name or number.
+    paths: ClassVar[tuple[Key, ...]] = ()
+    # Other keys of a job file that say the same as a key of it: their whole key, and that below it.
+    moved: ClassVar[Mapping[Key, Key]] = {}
+    # Whether job.json has it, so that whoever reads an output takes it over.
+    is_stored: ClassVar[bool] = True
+
+
+class ListSection(RootModel[Content], Generic[Content]):
+    """A section that is a list. A subclass gives `root` a default."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    paths: ClassVar[tuple[Key, ...]] = ()
+    moved: ClassVar[Mapping[Key, Key]] = {}
+    is_stored: ClassVar[bool] = True
+
+    root: Content
+
+    def __len__(self) -> int:
+        return len(self.root)  # type: ignore[arg-type]  # a list
+
+
+def as_list(value: object) -> Any:
+    """Return a list of a value that a job file may give alone."""
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,95 @@
+"""From the sections that plugins add to a job file to the clip steps that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from framefleet.doors import clip_steps
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
+from framefleet.pipeline.outputs.media.media_settings import Media
+
+
+def open_steps(job: Job) -> dict[str, ClipStep]:
+    """Return the job's steps by section, in their order. Raises UserError for what cannot be used."""
+    opened = {
+        name: step
+        for name, kind in clip_steps().items()
+        if (step := kind.open(getattr(job, name), folder=job.folder)) is not None
+    }
+    return dict(sorted(opened.items(), key=lambda named: named[1].order))
+
+
+def check_steps(steps: Mapping[str, ClipStep], media: Media) -> None:
+    """Raise JobError for steps that do not go with the format, or with each other."""
+    names = added_columns(steps).names
+    for section, step in steps.items():
+        step.check(media)
+        for name in step.columns.names:
+            if names.count(name) > 1:
+                raise JobError(f"{section}: there would be two columns {name!r}", "leave one of them out")
+
+
+def check_free(steps: Mapping[str, ClipStep], arguments: Collection[str], class_name: str) -> None:
+    """Raise JobError for a column of a step that is an argument of the pipeline."""
+    for section, step in steps.items():
+        for name in step.columns.names:
+            if name in arguments:
+                raise JobError(
+                    f"{section}: records have a column {name!r} already, "
+                    f"which is an argument of {class_name}",
+                    "give the function another name",
+                )
+
+
+def step_columns(job: Job) -> list[str]:
+    """Return the names of the columns that the job's steps add to records, without opening them."""
+    return [column for name, kind in clip_steps().items() for column in kind.column_names(getattr(job, name))]
+
+
+def for_drafts(job: Job) -> dict[str, Any]:
+    """Return the sections of a job that renders drafts."""
+    return {name: kind.for_drafts(getattr(job, name)) for name, kind in clip_steps().items()}
+
+
+def for_comparison(job: Job) -> dict[str, Any]:
+    """Return the sections of a job that renders rows again to compare frames and sound."""
+    return {name: kind.for_comparison(getattr(job, name)) for name, kind in clip_steps().items()}
+
+
+def decisive_sections(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
+    return {
+        name: kind.decisive(
+            Job.model_fields[name].default.model_dump() if job.get(name) is None else job[name], job
+        )
+        for name, kind in clip_steps().items()
+    }
+
+
+def untrusted_sections(job: Job) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of these sections, with their values, that are not used because job.json says so."""
+    for name, kind in clip_steps().items():
+        yield from kind.untrusted(getattr(job, name))
+
+
+def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, ClipStep]:
+    """Return the steps with which the file of a row is made again. job: as in job.json.
+
+    Raises JobError for what job.json cannot say, and for what the caller has to allow.
+    """
+    steps = {
+        name: step
+        for name, kind in clip_steps().items()
+        if kind.changes_file
+        and job.get(name) is not None
+        and (step := kind.again(job[name], allow_pickle=allow_pickle)) is not None
+    }
+    return dict(sorted(steps.items(), key=lambda named: named[1].order))
+
+
+def step_labels(steps: Iterable[ClipStep]) -> tuple[str, ...]:
+    """Return what each clip carries because of these steps, for people."""
+    return tuple(label for step in steps for label in step.labels)

@@ -1,1 +1,0 @@
-"""Scores of clips that are there."""

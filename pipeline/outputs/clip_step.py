@@ -1,0 +1,191 @@
+"""What plugins do with each clip while it is stored: a `ClipStep` for a section of the job file.
+
+A worker's writers call steps in the background, while other rows are rendered. A job without steps calls
+nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pyarrow as pa
+
+from framefleet.pipeline.pickling import quickly_pickled
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.clips import Clip
+    from framefleet.pipeline.outputs.frames.audio import Audio
+    from framefleet.pipeline.outputs.frames.frames import Pictures
+    from framefleet.pipeline.outputs.media.media_settings import Media
+
+CellValue = bool | int | float | str | None
+
+
+@quickly_pickled
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepValues:
+    """What a step adds to the record of one clip."""
+
+    values: Mapping[str, CellValue] = field(default_factory=dict)  # by column
+    errors: Mapping[str, str] = field(default_factory=dict)  # by column: why its value is missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInput:
+    """A clip that is about to be stored, as it was rendered."""
+
+    clip: Clip
+    media: Media  # how it is stored
+    # Returns the bytes at a path or URL that the clip's request names; None where these are not at hand.
+    read: Callable[[str], bytes] | None = None
+    notes: dict[object, Any] = field(default_factory=dict)  # what a step has found out, for its later calls
+
+
+class ClipStep:
+    """One step of one job. A subclass is a frozen dataclass of its settings, and overrides what it needs.
+
+    It is pickled to the workers. What it raises fails the row; a value that is merely missing is said in the
+    `errors` of `values`.
+    """
+
+    # Steps are called in ascending order; the last one sees the file as it is stored.
+    order: ClassVar[int] = 0
+    # Whether it changes the file. Its settings then decide whether an output can be continued, and it is run
+    # again when a row is replayed. It never changes a row_id, which is about the frames as rendered.
+    changes_file: ClassVar[bool] = True
+
+    # -- Of a job --
+
+    @classmethod
+    def open(cls, section: Any, *, folder: str | None) -> Self | None:
+        """Return the step that a section asks for; None: it asks for nothing. folder: of the job file.
+
+        Raises UserError for what cannot be used.
+        """
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns that it adds to records. Metadata of a field are kept in the parts of records."""
+        return pa.schema([])
+
+    @classmethod
+    def column_names(cls, section: Any) -> list[str]:
+        """Return the names of its columns by the section alone, without opening anything."""
+        return []
+
+    @property
+    def functions(self) -> tuple[Callable[..., object], ...]:
+        """The user's own functions that it calls, whose modules workers on other machines need."""
+        return ()
+
+    @property
+    def unrepeatable(self) -> str | None:
+        """What gives equal frames other bytes, as records name it; None: nothing does."""
+        return None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a clip carries because of it, for people."""
+        return ()
+
+    def check(self, media: Media) -> None:
+        """Raise JobError where it cannot be done with files of this format."""
+
+    def repeatable(self) -> Self | None:
+        """Return the step without what is not repeatable; None where nothing is left."""
+        return None if self.unrepeatable else self
+
+    # -- Of job.json, which may be anybody's. job: the job there, with all sections. --
+
+    def written(self, section: dict[str, Any]) -> Any:
+        """Return what job.json says of the section, without secrets. section: its values, with defaults."""
+        return section
+
+    @classmethod
+    def decisive(cls, section: Any, job: Mapping[str, Any]) -> Any:
+        """Return what must be the same for an output to be continued. section: as it is in job.json."""
+        return section if cls.changes_file else {}
+
+    @classmethod
+    def make_readable(cls, job: dict[str, Any]) -> None:
+        """Remove what `written` added, so that the job can be read as a job file."""
+
+    @classmethod
+    def untrusted(cls, section: Any) -> Iterator[tuple[str, Any]]:
+        """Yield the keys, with their values, that are not used because job.json says so."""
+        yield from ()
+
+    @classmethod
+    def again(cls, section: Any, *, allow_pickle: bool) -> ClipStep | None:
+        """Return the step with which the file of a row is made again. section: as it is in job.json.
+
+        Raises JobError for what cannot be read, and for what the caller has to allow.
+        """
+        return None
+
+    # -- Of jobs that are made of a job --
+
+    @classmethod
+    def for_drafts(cls, section: Any) -> Any:
+        """Return the section of a job that renders drafts."""
+        return section
+
+    @classmethod
+    def for_comparison(cls, section: Any) -> Any:
+        """Return the section of a job that renders rows again to compare frames and sound, not files."""
+        return section if cls.changes_file else type(section)()
+
+    # -- On a worker --
+
+    def prepare(self) -> None:
+        """Load what it needs, once per worker and before its first row. Raises what keeps it from that."""
+
+    def frames(self, frames: Pictures, of: StepInput) -> Pictures:
+        """Return the frames that are encoded, the same for the same frames."""
+        return frames
+
+    def sound(self, audio: Audio, of: StepInput) -> Audio:
+        """Return the sound that is encoded, the same for the same sound."""
+        return audio
+
+    def tags(self, of: StepInput) -> Mapping[str, str]:
+        """Return tags for the file."""
+        return {}
+
+    def file(self, content: bytes, of: StepInput) -> bytes:
+        """Return the file that is stored. content: as it was encoded."""
+        return content
+
+    def label(self, of: StepInput) -> bytes | None:
+        """Return an XMP file to lie next to the clip; the same for all clips of a row."""
+        return None
+
+    def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
+        """Return the values of its columns. content: the stored file. record: the other columns."""
+        return StepValues()
+
+
+def added_columns(steps: Mapping[str, ClipStep]) -> pa.Schema:
+    """Return the columns that steps add to records."""
+    return pa.schema([field for step in steps.values() for field in step.columns])
+
+
+def all_values(values: Mapping[str, StepValues]) -> dict[str, CellValue]:
+    """Return the values of all steps by column. values: by section."""
+    return {name: value for of in values.values() for name, value in of.values.items()}
+
+
+def fitting_cells(columns: pa.Schema, values: Mapping[str, CellValue]) -> dict[str, CellValue]:
+    """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
+    return {field.name: _fitting(field.type, values.get(field.name)) for field in columns}
+
+
+def _fitting(kind: pa.DataType, value: CellValue) -> CellValue:
+    try:
+        cell: CellValue = pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, OverflowError):
+        return None
+    return cell

@@ -1,1 +1,0 @@
-"""Numbers about finished clips: how sharp, how lively, how broken, how near to their prompt."""

@@ -1,0 +1,1 @@
+"""Many small files of records, merged into a few large ones."""

@@ -1,0 +1,66 @@
+"""`framefleet compact`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.watch import Callback, Checked, Watch
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.output import Output
+    from framefleet.plugins.compact.compaction import Compacted
+
+
+def compact_command(
+    output: OutputToRead, as_json: AsJson = False, sets: StorageSets = None, verbose: Verbose = False
+) -> None:
+    """Merge many small files of records into a few large ones.
+
+    Jobs write such a file every few seconds. With fewer files, large outputs are faster to resume, report and
+    query. Does not change records or clips. Refused while a job writes to the output.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
+        from framefleet.jobs.show.progress import watch_on
+
+        with watch_on(stderr) as watch:
+            found = compact_output(output_at(output, sets), watch)
+        if as_json:
+            stdout.say(json.dumps(asdict(found)))
+        else:
+            stdout.say(f"{found.num_before:,} parts of records before, {found.num_after:,} now")
+
+
+def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:
+    """Merge the small parts of records of an output into large ones, and those of its drafts.
+
+    storage_options: what fsspec takes. Raises JobError where there is no output, a job writes to it, or a
+    part is damaged; StoreError.
+    """
+    from framefleet.pipeline.outputs.output import Output
+
+    return compact_output(Output.open(output, storage_options), Callback())
+
+
+def compact_output(output: Output, watch: Watch) -> Compacted:
+    """Do what `compact` does, reporting to `watch`."""
+    from framefleet.cluster.driver.lock import DriverLock
+    from framefleet.plugins.compact.compaction import Compacted, merge_small_parts
+
+    compacted = []
+    for one in (output.drafts, output):
+        if one:
+            with DriverLock(one.store) as lock:
+                compacted.append(
+                    merge_small_parts(one.store, lock, lambda num: watch.show(Checked(num_rows=num)))
+                )
+    return Compacted(
+        num_before=sum(one.num_before for one in compacted),
+        num_after=sum(one.num_after for one in compacted),
+        num_rows=sum(one.num_rows for one in compacted),
+    )

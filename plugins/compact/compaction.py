@@ -1,0 +1,130 @@
+"""Many small parts of records merged into a few large ones, while no job adds any.
+
+A larger part is stored, then one write lets it count in place of the others (`MergingHold`), then these go.
+So each row is in one part that counts at every moment. Wherever a kill comes, the next driver deletes what is
+left. The rows of a larger part are in the order of the table, so that neighbours are read together. Parts
+without an epoch are people's, and stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_parquet
+from framefleet.pipeline.outputs.parts.part_names import Part, merging_run, part_path
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.seals import MergingHold, live_parts
+from framefleet.pipeline.outputs.stores.store import Store
+
+# As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.
+LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 128 << 20
+_MOST_ROWS = 1 << 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted:
+    """Parts of records, before and after."""
+
+    num_before: int
+    num_after: int
+    num_rows: int  # of the parts that were merged
+
+
+@dataclass(slots=True)
+class _Group:
+    """Parts that are merged. num_bytes: of their files; unpacked: in memory."""
+
+    parts: list[Part] = field(default_factory=list)
+    tables: list[pa.Table] = field(default_factory=list)
+    num_bytes: int = 0
+    unpacked: int = 0
+    num_rows: int = 0
+
+    def takes(self, part: Part, table: pa.Table, num_bytes: int) -> bool:
+        """Add a part, if it fits."""
+        num_bytes, unpacked = self.num_bytes + num_bytes, self.unpacked + table.nbytes
+        num_rows = self.num_rows + len(table)
+        is_alike = not self.tables or table.schema.equals(self.tables[0].schema)
+        is_small = num_bytes <= LARGE_BYTES and unpacked <= MOST_BYTES_UNPACKED and num_rows <= _MOST_ROWS
+        if self.parts and not (is_alike and is_small):
+            return False
+        self.parts.append(part)
+        self.tables.append(table)
+        self.num_bytes, self.unpacked, self.num_rows = num_bytes, unpacked, num_rows
+        return True
+
+    @property
+    def is_large(self) -> bool:
+        """Whether they are half of what a part may be, by any measure: such a part is not merged again."""
+        return (
+            self.num_bytes >= LARGE_BYTES // 2
+            or self.unpacked >= MOST_BYTES_UNPACKED // 2
+            or self.num_rows >= _MOST_ROWS // 2
+        )
+
+
+def merge_small_parts(
+    store: Store, hold: MergingHold, on_rows: Callable[[int], None] = lambda num: None
+) -> Compacted:
+    """Merge the small parts of records. Only for who holds the output, and adds no part meanwhile.
+
+    on_rows: is called with how many records were merged. Raises JobError for a part that is damaged.
+    """
+    parts = live_parts(store)
+    sizes = {path: stored.size for path, stored in store.details(RECORDS).items()}
+    small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
+    num_after, num_rows = len(parts), 0
+    run, num_merged, schema = "", 0, None  # a run of larger parts, which all have the same columns
+    for group in _groups(store, small, sizes):
+        if len(group.parts) == 1:
+            continue
+        if schema is None or not group.tables[0].schema.equals(schema):
+            run, num_merged, schema = merging_run(hold.epoch), 0, group.tables[0].schema
+            hold.merged((), run=run, count=0)
+        num_merged += 1
+        content = _merged(store, group)
+        hold.check()
+        store.create(part_path(RECORDS, run, num_merged, content), content)
+        hold.merged(group.parts, run=run, count=num_merged)
+        hold.check()
+        store.delete_many([part.path for part in group.parts])
+        num_after -= len(group.parts) - 1
+        num_rows += group.num_rows
+        on_rows(num_rows)
+    pa.default_memory_pool().release_unused()
+    return Compacted(num_before=len(parts), num_after=num_after, num_rows=num_rows)
+
+
+def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
+    """Yield neighbours of equal columns that make a large part together; one that is large by itself."""
+    group = _Group()
+    tables = read_parts(store, [part.path for part in parts], None)
+    for part, table in zip(parts, tables, strict=True):
+        alone = _Group()
+        alone.takes(part, table, sizes[part.path])
+        if alone.is_large:
+            yield from (one for one in (group, alone) if one.parts)
+            group = _Group()
+        elif not group.takes(part, table, sizes[part.path]):
+            yield group
+            group = alone
+    if group.parts:
+        yield group
+
+
+def _merged(store: Store, group: _Group) -> bytes:
+    """Return the file of the part in place of these."""
+    table = pa.concat_tables(group.tables)
+    places = table["row_indices"]
+    if pc.all(pc.greater(pc.list_value_length(places), 0), skip_nulls=False).as_py():
+        table = table.take(pc.sort_indices(pc.list_element(places, 0)))  # in the order of the table
+    # All parts of a run say the same of themselves, and of the newest run counts what it says.
+    first_of_run = {part.run: part for part in reversed(group.parts)}
+    jobs = (metadata_of(store, part.path).get(JOB) for part in first_of_run.values())
+    job = next(filter(None, jobs), None)
+    return to_parquet(table, {JOB: job} if job else {})

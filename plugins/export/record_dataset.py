@@ -1,0 +1,68 @@
+"""From the records of an output to a Ray Dataset: read by the cluster's tasks, some parts each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from framefleet.pipeline.outputs.parts.part_names import Part
+from framefleet.pipeline.outputs.parts.record_tables import doubled_rows
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.stores.store import Store
+
+
+def record_dataset(store: Store, schema: pa.Schema, where: str | None) -> ray.data.Dataset:
+    """Return the records that exist now, in the order in which they were committed.
+
+    schema: the columns. where: a condition in SQL; None: all records.
+    """
+    found: ray.data.Dataset = ray.data.read_datasource(_Records(store, schema, where))
+    return found
+
+
+class _Records(Datasource):
+    def __init__(self, store: Store, schema: pa.Schema, where: str | None) -> None:
+        self._store, self._schema, self._where = store, schema, where
+        self._parts = live_parts(store)
+        self._doubled = doubled_rows(store, self._parts)
+
+    def estimate_inmemory_data_size(self) -> None:
+        """Return None: the size is unknown before parts are read."""
+
+    def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
+        size = max(1, -(-len(self._parts) // max(1, parallelism)))
+        found = []
+        for first in range(0, len(self._parts), size):
+            parts = self._parts[first : first + size]
+            read = partial(_read, self._store, self._schema, self._where, parts, self._elsewhere(parts))
+            paths = tuple(part.path for part in parts)
+            about = BlockMetadata(num_rows=None, size_bytes=None, input_files=paths, exec_stats=None)
+            found.append(ReadTask(read, about, self._schema))
+        return found
+
+    def _elsewhere(self, parts: Sequence[Part]) -> Mapping[str, str]:
+        """Return the rows whose records in other parts count."""
+        paths = {part.path for part in parts}
+        return {row_id: path for row_id, path in self._doubled.items() if path not in paths}
+
+
+def _read(
+    store: Store, schema: pa.Schema, where: str | None, parts: Sequence[Part], elsewhere: Mapping[str, str]
+) -> Iterator[pa.Table]:
+    left_out = pa.array(list(elsewhere), pa.string())
+    for table in records_where(store, ["row_id", *schema.names], where, parts):
+        found = table.filter(pc.invert(pc.is_in(table["row_id"], left_out)))
+        columns = [
+            found[field.name].cast(field.type)
+            if field.name in found.column_names
+            else pa.nulls(len(found), field.type)
+            for field in schema
+        ]
+        yield pa.table(columns, schema=schema)

@@ -1,0 +1,243 @@
+"""`framefleet model`: what is in a model, a lock file of it, and whether it is still the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from framefleet.jobs.options import Verbose
+from framefleet.jobs.show.console import EscapingConsole, reporting, stderr, stdout
+from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.sources.weights import ComponentSummary, Weights
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+# Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
+WIDTH = 1000
+
+_ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
+]
+_Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
+_LockFile = Annotated[
+    Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
+]
+_AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
+]
+
+
+def lock_command(
+    model: _ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="File to write. Default: in the model's folder if it is local, else in the current folder.",
+        ),
+    ] = None,
+    revision: _Revision = None,
+    allow_pickle: _AllowPickle = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
+    with reporting(verbose=verbose):
+        show_lock(model, revision=revision, allow_pickle=allow_pickle, output=output)
+
+
+def verify_command(
+    model: _ModelArgument,
+    lock: _LockFile = None,
+    revision: _Revision = None,
+    allow_pickle: _AllowPickle = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
+    with reporting(verbose=verbose):
+        from framefleet.pipeline.model.sources.integrity import LOCK_FILE, is_named, model_digest
+
+        weights = _opened(model, revision, allow_pickle, lock=lock)
+        with stderr.status(f"reading {weights.source.name}"):
+            folder, digests = weights.fetched()
+        by_name = sum(is_named(folder / file) for file in weights.files)
+        if not weights.lock and not by_name:
+            raise ModelError(
+                f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
+                f"make one where the model is known to be right: {command('model', 'lock', model)}",
+            )
+        size = _gigabytes(sum(weights.source.files[file].size for file in weights.files))
+        by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
+        stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
+
+
+def list_command(
+    classes: Annotated[
+        bool,
+        typer.Option("--classes", help="List every pipeline class of diffusers and what is known of it."),
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the known models: native size, frames and steps, size of the weights, and hub name."""
+    with reporting(verbose=verbose):
+        console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
+        console.print(_classes() if classes else _presets())
+
+
+def info_command(
+    model: _ModelArgument,
+    revision: _Revision = None,
+    allow_pickle: _AllowPickle = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a model consists of and what it renders. Fetches only small files and headers."""
+    with reporting(verbose=verbose):
+        from framefleet.pipeline.model.families.measurements import read_measured
+        from framefleet.pipeline.model.license import license_of
+        from framefleet.pipeline.model.sources.integrity import model_digest
+        from framefleet.pipeline.model.sources.weights import parts_of
+        from framefleet.pipeline.model.specs.spec import inspect_model
+        from framefleet.plugins.models.descriptions import in_company
+
+        weights = _opened(model, revision, allow_pickle)
+        spec = inspect_model(weights.configs())
+        stdout.say(f"model:     {weights.source.name}")
+        stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
+        stdout.say(
+            f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
+        )
+        if findings := read_measured().of_class(spec.class_name):
+            stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
+        stdout.say(f"license:   {license_of(weights.source, spec.preset, None)}")
+        for name, text in _rules(spec).items():
+            stdout.say(f"{name + ':':<11}{text}")
+        digest = (
+            model_digest(weights.lock.digests)
+            if weights.lock
+            else f"not locked ({command('model', 'lock', model)})"
+        )
+        stdout.say(f"digest:    {digest}")
+        stdout.print(_table(parts_of(weights)))
+
+
+def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
+    """Write the lock file and print where it is. An older one of the folder does not count."""
+    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
+    from framefleet.pipeline.outputs.stores.folder import Folder
+
+    weights = _opened(model, revision, allow_pickle, ignore_lock=True)
+    with stderr.status(f"reading {weights.source.name}"):
+        digests = weights.digests()
+    lock = ModelLock(
+        source=weights.source.name,
+        revision=weights.source.revision,
+        class_name=weights.class_name,
+        sizes={file: weights.source.files[file].size for file in weights.files},
+        digests=digests,
+    )
+    path = output or (Path(weights.source.path) if weights.source.is_local else Path()) / LOCK_FILE
+    try:
+        # In the name's place, and not through it: it may be a link that came with the model.
+        Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
+    except OSError as error:
+        raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
+    size = _gigabytes(sum(lock.sizes.values()))
+    stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
+
+
+def _opened(
+    model: str,
+    revision: str | None,
+    allow_pickle: bool,
+    *,
+    lock: Path | None = None,
+    ignore_lock: bool = False,
+) -> Weights:
+    from framefleet.pipeline.model.sources.weights import open_weights
+
+    quiet_libraries()
+    from framefleet.pipeline.model.sources.source import open_source
+
+    source = open_source(model, revision=revision)
+    path = str(lock) if lock else None
+    return open_weights(source, lock=path, allow_pickle=allow_pickle, ignore_lock=ignore_lock)
+
+
+def _rules(spec: PipelineSpec) -> dict[str, str]:
+    from framefleet.pipeline.model.options.footprint import CARDS_GB
+    from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+    from framefleet.plugins.models.descriptions import fitting, in_words
+
+    step = spec.frame_step
+    rest = f" + {spec.frame_rest}" if spec.frame_rest else ""
+    frames = f"{step}k{rest}" if step and step > 1 else "any number"
+    if spec.only_frames:
+        frames = f"{spec.only_frames}, no other number"
+    shortest = f", at least {spec.min_frames}" if spec.min_frames else ""
+    longest = f", at most {spec.max_frames}" if spec.max_frames else ""
+    defaults = spec.defaults()
+    height, width = defaults.get("height"), defaults.get("width")
+    count = next((defaults[name] for name in FRAME_PARAMETERS if name in defaults), None)
+    size = f"multiples of {spec.size_multiple}" + (f", {height} x {width} unless given" if height else "")
+    found = {} if spec.kind == "audio" else {"size": size}
+    if spec.kind == "video":
+        found["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
+        found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
+    if spec.has_sound:
+        found["sound"] = "alone" if spec.kind == "audio" else "with the frames"
+    if spec.preset:
+        found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
+        found["dtype"] = f"on a GPU {in_words(spec.preset)}"
+        found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
+    return found | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
+
+
+def _table(parts: list[ComponentSummary]) -> Table:
+    table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
+    table.add_column("parameters", justify="right")
+    table.add_column("bytes", justify="right")
+    for part in parts:
+        parameters = f"{part.num_parameters:,}" if part.num_parameters else ""
+        table.add_row(part.name, part.class_name, part.dtypes, parameters, f"{part.size_bytes:,}")
+    total = sum(part.num_parameters for part in parts)
+    table.add_row("all", "", "", f"{total:,}", f"{sum(part.size_bytes for part in parts):,}")
+    return table
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes:,} bytes"
+
+
+def _classes() -> Table:
+    """Return every pipeline class of diffusers, what it makes, and what is known of it."""
+    from framefleet.pipeline.model.families.measurements import read_measured
+    from framefleet.plugins.models.descriptions import class_states
+
+    measured = read_measured()
+    table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)
+    for row in class_states(measured):
+        table.add_row(*row)
+    return table
+
+
+def _presets() -> Table:
+    """Return every preset with its native values and the hub model it is of."""
+    from framefleet.pipeline.model.families.registry import PRESETS
+    from framefleet.plugins.models.descriptions import frames_text, makes, size_text
+
+    table = Table("preset", "makes", "size", "frames", box=box.SIMPLE_HEAD)
+    for name in ("steps", "weights GB"):
+        table.add_column(name, justify="right")
+    table.add_column("model", overflow="fold")
+    for preset in PRESETS:
+        steps, weights_gb = preset.arguments["num_inference_steps"], sum(preset.weights_gb().values())
+        model = preset.models[0] if preset.models else "see docs/models.md"
+        made = (makes(preset), size_text(preset), frames_text(preset))
+        table.add_row(preset.name, *made, str(steps), f"{weights_gb:.1f}", model)
+    return table

@@ -1,0 +1,11 @@
+"""The commands `framefleet model list`, `info`, `lock` and `verify`."""
+
+from framefleet.doors import Plugin
+
+_COMMANDS = "framefleet.plugins.models.command"
+
+PLUGIN = Plugin(
+    commands={
+        "model": [f"{_COMMANDS}:{name}_command" for name in ("list", "info", "lock", "verify")],
+    },
+)

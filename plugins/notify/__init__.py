@@ -1,0 +1,1 @@
+"""Web addresses and commands that hear how a run has ended."""

@@ -1,0 +1,137 @@
+"""Reports how a run has ended to what `on_end` names: a web address, a command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from framefleet.cluster.driver.progress import Summary
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
+from framefleet.plugins.notify.section import OnEndSection
+
+# An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
+_ATTEMPTS = 4
+_PAUSE = wait_random_exponential(multiplier=1, max=10)
+_WEBHOOK_S, _COMMAND_S = 10.0, 60.0
+
+_SECTION = "on_end"
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
+    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it."""
+    wanted = _section_of(job)
+    if not (wanted.webhook or wanted.command):
+        yield lambda _: None
+        return
+    keep_secrets({"webhook": wanted.webhook})  # who knows the address of a chat may write there
+    summaries: list[Summary] = []
+    try:
+        yield summaries.append
+    except BaseException as error:
+        _send(job, None, error)
+        raise
+    _send(job, summaries[0], None)
+
+
+def _section_of(job: Job) -> OnEndSection:
+    section: OnEndSection = getattr(job, _SECTION)
+    return section
+
+
+def _send(job: Job, summary: Summary | None, error: BaseException | None) -> None:
+    content = json.dumps(public_texts(_ending(job, summary, error))).encode()
+    num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
+    wanted = _section_of(job)
+    if url := wanted.webhook:
+        _tried(lambda: _post(url, content), f"on_end.webhook at {urlsplit(url).hostname}", num_attempts)
+    if command := wanted.command:
+        _tried(lambda: _run(command, content), f"on_end.command {command[0]}", num_attempts)
+
+
+def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
+    """Return what is said."""
+    said = json.loads(summary.to_json()) if summary else None
+    found: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": said, "error": None}
+    if summary:
+        state = "incomplete" if summary.exit_code else "done"
+        return found | {"state": state, "exit_code": summary.exit_code}
+    if isinstance(error, FramefleetError):
+        problem = {"problem": error.problem, "fix": error.fix}
+        return found | {"state": "error", "exit_code": error.exit_code, "error": problem}
+    if isinstance(error, Exception):
+        problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
+        return found | {"state": "error", "exit_code": None, "error": problem}
+    return found | {"state": "interrupted", "exit_code": None}
+
+
+def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
+    attempts = Retrying(
+        stop=stop_after_attempt(num_attempts),
+        wait=_PAUSE,
+        retry=retry_if_exception_type(Exception) & retry_if_not_exception_type(_Final),
+    )
+    try:
+        attempts(act)
+    except (RetryError, _Final) as failed:
+        last = failed.last_attempt.exception() if isinstance(failed, RetryError) else failed
+        log.warning("%s", public_text(f"{what} could not be notified that the job ended: {last}"))
+
+
+class _Final(Exception):
+    """It would fail again, or may have done what it should; the text says why it is not tried again."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        raise _Final("it redirects, which nothing is posted to; give the address that it redirects to")
+
+
+def _post(url: str, content: bytes) -> None:
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(_NoRedirects).open(request, timeout=_WEBHOOK_S):
+        """It has taken it."""
+
+
+def _run(command: list[str], content: bytes) -> None:
+    """Run a command, and end it with all that it started where it takes too long. Arguments may be secret."""
+    sys.stderr.flush()
+    try:
+        # What it prints goes where our own words go: standard output is for results.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    except OSError as error:
+        raise _Final(f"it cannot be run: {error.strerror}") from None
+    try:
+        process.communicate(content, timeout=_COMMAND_S)
+    except subprocess.TimeoutExpired:
+        raise _Final(f"it was ended after {_COMMAND_S:.0f} s") from None
+    finally:
+        if process.returncode != 0:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode:
+        raise ChildProcessError(f"it returned non-zero exit status {process.returncode}")

@@ -1,0 +1,21 @@
+"""The section `on_end` of a job file. Imports nothing heavy: each job file is read with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from framefleet.jobs.job.section import Section
+
+
+class OnEndSection(Section):
+    """What to do when a run ends, for whatever reason. Not stored in job.json."""
+
+    # An address may be a secret, and a command in a job.json may be anybody's.
+    is_stored: ClassVar[bool] = False
+
+    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
+    """URL to post the summary to, as JSON."""
+    command: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, repr=False)
+    """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""

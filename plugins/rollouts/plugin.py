@@ -1,0 +1,5 @@
+"""`framefleet.fleet`, for Python alone: it adds no command."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin()

@@ -1,0 +1,215 @@
+"""A fleet that stays between calls: rows in, their records out, and weights that are updated in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.recall import finish_taking_back
+from framefleet.cluster.fleet.start import Start
+from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.jobs.job.file import check_gpu
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.render import render_pending
+from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job, rows_by_model
+from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.layout import WEIGHTS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.table_rows import TableRows
+from framefleet.plugins.rollouts.weight_updates import (
+    WeightUpdate,
+    WeightUpdates,
+    check_update,
+    store_weights,
+    updated_digest,
+)
+
+if TYPE_CHECKING:
+    from framefleet.cluster.fleet.fleet import Fleet
+
+
+class WarmFleet:
+    """The workers of a job, as a context; they start with the first rows, and end with the context.
+
+    summary: how the last call of `render` ended; None before it. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        job: Job | str | Path | Mapping[str, Any],
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._job, self._watch = job, Callback(on_progress)
+        self._stack = ExitStack()
+        self._resolved: ResolvedJob | None = None
+        self._updates: dict[str, tuple[WeightUpdate, ...]] = {}  # of the weights of models, by name
+        self.summary: Summary | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+
+    @property
+    def output(self) -> Output:
+        """What has been rendered so far, with `frames` and `extras` of each record."""
+        return Output(self._begun.store)
+
+    def render(self, rows: object) -> pa.Table:
+        """Render rows; return their records, in their order, without those of rows that failed.
+
+        rows: as `framefleet.render` takes them. A row that was rendered before, with the same weights, is not
+        rendered again. Raises as `framefleet.render` does.
+        """
+        job = with_table(self._job, rows)
+        resolved = self._begin(job) if self._resolved is None else _with_rows(self._resolved, job)
+        self._resolved = resolved
+        with closing(RowIndex()) as index:
+            survey = survey_rows(resolved, index, self._watch)
+            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            finish_taking_back(resolved.store, index, self._lock)
+            mark_done(resolved, index, self._watch)
+            write_rows(resolved, index, self._lock)
+            row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
+            index.leave_only(row_ids)  # of the output's: what earlier calls left half-done stays
+            self._lock.tell_more()
+            self.summary = render_pending(
+                resolved, survey, index, self._lock, self._watch, self._start, row_ids, Spent()
+            )
+        self._forget_weights()  # now that no worker loads those of before
+        return _records_of(self.output, row_ids)
+
+    def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
+        """Have all workers go on with other weights, where they are; return the model's new digest.
+
+        weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
+        model: the name of one of the job's `models`.
+        Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError for
+        weights that do not fit; all workers then keep those that they have.
+        """
+        resolved = self._begun
+        if model not in resolved.models:
+            raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
+        own = resolved.models[model]
+        updates = {update.component: update for update in self._updates.get(model, ())}
+        for component, given in weights.items():
+            fits = check_update(component, own.weights.components, own.settings.options, own.configs)
+            updates[component] = store_weights(resolved.store, component, given, fits=fits)
+        self._updates[model] = tuple(updates.values())
+        self._resolved = resolved = _with_updates(resolved, model, self._updates[model])
+        return resolved.models[model].identity.model_digest
+
+    def _forget_weights(self) -> None:
+        store = self._begun.store
+        in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
+        store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
+
+    @property
+    def _begun(self) -> ResolvedJob:
+        if self._resolved is None:
+            raise JobError("the fleet has not rendered any rows yet", "call render(rows) first")
+        return self._resolved
+
+    def _begin(self, job: Job) -> ResolvedJob:
+        """Take the output, and have the fleet start when it is asked for."""
+        if job.draft is not None:
+            raise JobError("a fleet that stays renders no drafts", "leave `draft` out of the job")
+        check_gpu(job)
+        resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
+        self._lock = self._stack.enter_context(DriverLock(resolved.store))
+        claim(resolved)
+        self._stack.callback(resolved.store.delete_all, WEIGHTS)
+        self._start = self._stack.enter_context(_Kept(job))
+        return resolved
+
+
+class _Kept(Start):
+    """A start whose fleet serves one driver after the other: the inner contexts do not end it."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.fleet, job.retries)
+        self._setups: Mapping[LaneKey, WorkerSetup] = {}
+        self._depth, self._is_used = 0, False
+
+    def __enter__(self) -> Self:
+        self._depth += 1
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._depth -= 1
+        if not self._depth:
+            super().__exit__(*raised)
+
+    def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
+        self._setups = setups
+        super().begin(setups, pipelines)
+
+    def fleet(self, waiting: Callable[[], None]) -> Fleet:
+        fleet = super().fleet(waiting)
+        if self._is_used:
+            fleet.renew(self._setups)
+        self._is_used = True
+        return fleet
+
+
+def fleet(
+    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+) -> WarmFleet:
+    """Return a job's workers as a context, for rows that are given call by call, as rollouts are.
+
+    job: a job file's path, or its content; without a table. Equal rows have equal bits, batched or not.
+    """
+    return WarmFleet(job, on_progress=on_progress)
+
+
+def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
+    """Return the job with other rows; what it opened stays open."""
+    table, plans = open_rows(
+        job, resolved.models, resolved.recipes, resolved.finder, resolved.second_models, resolved.steps
+    )
+    models = {
+        name: replace(model, rows=TableRows(plans[name], model.identity))
+        for name, model in resolved.models.items()
+    }
+    return replace(resolved, job=job, table=table, models=models, rows=rows_by_model(job, table, models))
+
+
+def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate, ...]) -> ResolvedJob:
+    model = resolved.models[name]
+    digest = updated_digest(model_digest(model.files), updates)
+    rows = TableRows(model.plan, replace(model.identity, model_digest=digest))
+    update = WeightUpdates(updates) if updates else None
+    models = {**resolved.models, name: replace(model, update=update, rows=rows)}
+    rows_now = rows_by_model(resolved.job, resolved.table, models)
+    return replace(resolved, models=models, rows=rows_now)
+
+
+def _records_of(output: Output, row_ids: list[str]) -> pa.Table:
+    """Return the records of these rows, in this order."""
+    wanted = pa.array(row_ids, pa.string())
+    tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in output.records()]
+    if not tables:
+        return pa.table({"row_id": pa.array([], pa.string())})
+    found = pa.concat_tables(tables)
+    places = {row_id: place for place, row_id in enumerate(found["row_id"].to_pylist())}
+    return found.take([places[row_id] for row_id in row_ids if row_id in places])

@@ -1,0 +1,189 @@
+"""Weights of a loaded model's denoisers, replaced where they are by those of files in an output."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.integrity import model_digest, sha256_of
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.outputs.layout import WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.outputs.stores.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightUpdate:
+    """All weights of a component. files: paths in the output, each named by its SHA-256."""
+
+    component: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUpdates:
+    """All updates of a model since it was loaded: a `ModelUpdate`."""
+
+    parts: tuple[WeightUpdate, ...]
+
+    @property
+    def components(self) -> frozenset[str]:
+        return frozenset(part.component for part in self.parts)
+
+    def apply(self, model: Model, store: Store) -> Model:
+        return with_weights(model, self.parts, store)
+
+
+def updated_digest(base: str, updates: Sequence[WeightUpdate]) -> str:
+    """Return the digest of a model with other weights. base: of its files."""
+    if not updates:
+        return base
+    said = [base, sorted((update.component, sorted(update.files)) for update in updates)]
+    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+
+
+def store_weights(
+    store: Store,
+    component: str,
+    weights: Mapping[str, Any] | str | Path,
+    *,
+    fits: Callable[[Sequence[Path]], None] = lambda files: None,
+) -> WeightUpdate:
+    """Put weights into an output. weights: a state dict; a .safetensors file, or a folder of some.
+
+    fits: called with their files before; raises for those that are not to be stored.
+    """
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        if isinstance(weights, Mapping):
+            from safetensors.torch import save_file
+
+            own = {name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}
+            save_file(own, file := Path(folder, "weights.safetensors"))
+            files = [file]
+        else:
+            place = Path(weights)
+            files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+        if not files or not all(file.is_file() for file in files):
+            raise ModelError(f"{weights} has no .safetensors files", "give a file, a folder, or a state dict")
+        fits(files)
+        return WeightUpdate(component=component, files=tuple(_stored(store, file) for file in files))
+
+
+def check_update(
+    component: str, components: Sequence[Component], options: Options, configs: Path
+) -> Callable[[Sequence[Path]], None]:
+    """Return what checks that files hold all weights of a component, without loading it. Raises ModelError.
+
+    components, options: of the model. configs: the folder of its small files.
+    """
+    import torch
+
+    networks = {one.name: one for one in components if one.has_weights and one.name.startswith(DENOISERS)}
+    _check_updatable(component, networks, options)
+    owner = class_of(networks[component].library, networks[component].class_name)
+    with torch.device("meta"):
+        network = owner.from_config(owner.load_config(str(configs / component)))
+    shapes = {name: list(weight.shape) for name, weight in network.state_dict().items()}
+
+    def check(files: Sequence[Path]) -> None:
+        _opened(component, shapes, files)
+
+    return check
+
+
+def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) -> Model:
+    """Return the model with other weights, which its networks hold by then. Raises ModelError.
+
+    store: of the output that has them.
+    """
+    applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
+    for update in updates:
+        if update not in applied and model.stage != "encode":  # which has no denoisers
+            with _fetched(store, update.files) as files:
+                _load(model, update.component, files)
+    update_of_all = WeightUpdates(updates) if updates else None
+    return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
+
+
+def _stored(store: Store, file: Path) -> str:
+    path = f"{WEIGHTS}/{sha256_of(file)}.safetensors"
+    if not store.exists(path):
+        store.upload(path, file)
+    return path
+
+
+@contextmanager
+def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        files = []
+        for path in paths:
+            store.download(path, file := Path(folder, Path(path).name))
+            if sha256_of(file) != file.stem:
+                raise ModelError(f"{store.url_of(path)} is not what was written", "update them again")
+            files.append(file)
+        yield files
+
+
+def _load(model: Model, component: str, files: Sequence[Path]) -> None:
+    import torch
+
+    known = _network(model, component).state_dict()  # which shares memory with the weights
+    found = _opened(component, {name: list(weight.shape) for name, weight in known.items()}, files)
+    with torch.no_grad():
+        for name, file in found.items():
+            known[name].copy_(file.get_tensor(name))
+
+
+def _opened(component: str, known: Mapping[str, list[int]], files: Sequence[Path]) -> dict[str, Any]:
+    """Return the file of each weight. known: the shape of each. Raises ModelError where others are there."""
+    from safetensors import SafetensorError, safe_open
+
+    found = dict[str, tuple[Any, list[int]]]()
+    try:
+        opened = [safe_open(file, framework="pt") for file in files]
+    except SafetensorError as error:
+        raise ModelError(
+            f"the new weights of {component} are no safetensors file: {error}", "write them anew"
+        ) from error
+    for file in opened:
+        found |= {name: (file, file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    for name in sorted(known.keys() ^ found.keys()):
+        lacks = "have no" if name in known else "have a weight that it does not know,"
+        raise ModelError(f"the new weights of {component} {lacks} {name}", "give its whole state_dict()")
+    for name, (_, shape) in found.items():
+        if (own := known[name]) != shape:
+            raise ModelError(
+                f"the new weights of {component}: {name} has the shape {shape}, not {own}",
+                "give the weights of the same network",
+            )
+    return {name: file for name, (file, _) in found.items()}
+
+
+def _network(model: Model, component: str) -> nn.Module:
+    networks = model.denoisers()
+    _check_updatable(component, networks, model.settings.options)
+    return networks[component]
+
+
+def _check_updatable(component: str, networks: Mapping[str, Any], options: Options) -> None:
+    if component not in networks:
+        names = ", ".join(networks)
+        raise ModelError(f"weights of {component!r} cannot be updated", f"name one of {names}")
+    if options.quantization or options.offload or options.layerwise_casting:
+        raise ModelError(
+            f"weights of {component} cannot be updated where they are: they are quantized or offloaded",
+            "leave these options out of `model`",
+        )

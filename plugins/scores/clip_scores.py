@@ -1,0 +1,204 @@
+"""Scores by name: framefleet's own, similarity by a CLIP folder, or a function of frames and record.
+
+And from a clip's frames and its record to its scores. What fails is null, and reported: a clip is worth more
+than a score of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.named_function import named_function, source_digest
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.clip_step import StepValues
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.parts.records import with_arguments
+from framefleet.plugins.scores.measures import (
+    flicker,
+    is_black,
+    is_static,
+    motion,
+    num_torn_frames,
+    sharpness,
+)
+from framefleet.plugins.scores.section import SIMILARITY
+from framefleet.plugins.scores.similarity import Similarity, open_similarity
+
+ScoreValue = bool | int | float | None
+_MAX_MESSAGE = 300  # characters of what a function said
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipScore:
+    """A column of numbers about clips. kind: of its cells.
+
+    function: of frames, and of what the record says. digest: SHA-256 of the source file of a user's
+    function, or of the CLIP model; None of framefleet's own.
+    """
+
+    name: str
+    kind: pa.DataType
+    function: Callable[[Frames, Mapping[str, Any]], object]
+    digest: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the function of whoever runs the job."""
+        return self.digest is not None and self.name != SIMILARITY
+
+
+def _of_frames(
+    measure: Callable[[Frames], ScoreValue], frames: Frames, record: Mapping[str, Any]
+) -> ScoreValue:
+    return measure(frames)
+
+
+_MEASURES: tuple[tuple[Callable[[Frames], ScoreValue], pa.DataType], ...] = (
+    (sharpness, pa.float64()),
+    (motion, pa.float64()),
+    (flicker, pa.float64()),
+    (is_black, pa.bool_()),
+    (is_static, pa.bool_()),
+    (num_torn_frames, pa.int64()),
+)
+OWN_SCORES = {
+    measure.__name__: ClipScore(name=measure.__name__, kind=kind, function=partial(_of_frames, measure))
+    for measure, kind in _MEASURES
+}
+
+
+def score_fields(scores: Iterable[ClipScore]) -> pa.Schema:
+    """Return their columns."""
+    return pa.schema([(score.name, score.kind) for score in scores])
+
+
+def open_scores(
+    names: Sequence[str],
+    clip: str | None = None,
+    *,
+    reserved: Collection[str] = (),
+    folder: str | None = None,
+) -> list[ClipScore]:
+    """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
+
+    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. folder: where
+    modules are, besides the current folder. Only for
+    names of those who run the job: importing a module runs it. Raises UserError for what is none, or is
+    there twice.
+    """
+    scores = [_score(name, folder) for name in names]
+    if clip is not None:
+        function = open_similarity(clip)
+        scores.append(
+            ClipScore(name=SIMILARITY, kind=pa.float64(), function=function, digest=function.digest)
+        )
+    columns = [score.name for score in scores]
+    for column in columns:
+        if columns.count(column) > 1 or column in reserved:
+            raise JobError(
+                f"scores: there would be two columns {column!r}",
+                "give the function another name, or leave one out",
+            )
+    return scores
+
+
+def load_scores(scores: Iterable[ClipScore]) -> None:
+    """Load the models among them, once for this process: while others compute, that would disturb them.
+
+    Libraries set torch's default dtype and draw from its global generator as they load.
+    """
+    for score in scores:
+        if isinstance(score.function, Similarity):
+            score.function.load()
+
+
+def _score(name: str, folder: str | None) -> ClipScore:
+    if name in OWN_SCORES:
+        return OWN_SCORES[name]
+    if name == SIMILARITY:
+        raise JobError("scores: similarity needs a CLIP model", "write it as `{similarity: /models/clip}`")
+    if ":" not in name:
+        fix = did_you_mean(name, OWN_SCORES)
+        raise JobError(f"there is no score {name!r}", f"{fix}; or name yours as module:function")
+    function = named_function(name, "score", folder=folder)
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise JobError(
+            f"score {name!r} does not take (frames, record)", "give it these two parameters"
+        ) from None
+    return ClipScore(
+        name=function.__name__, kind=pa.float64(), function=function, digest=source_digest(function)
+    )
+
+
+def score_clip(
+    scores: Sequence[ClipScore], pictures: Pictures | None, record: Mapping[str, Any]
+) -> StepValues:
+    """Return all scores of one clip; of sound alone each is None. Raises nothing.
+
+    pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers
+    count as frames. record: its columns; functions get them with the arguments besides them.
+    """
+    if not scores:
+        return StepValues()
+    if pictures is None:
+        return StepValues(values={score.name: None for score in scores})
+    try:
+        frames, told = plain_frames(pictures), with_arguments(record)
+    except Exception as error:  # no memory for a second copy: the clip is there
+        names = [score.name for score in scores]
+        return StepValues(values=dict.fromkeys(names), errors=dict.fromkeys(names, _said(error)))
+    values: dict[str, ScoreValue] = {}
+    errors: dict[str, str] = {}
+    for score in scores:
+        try:
+            values[score.name] = _number(score, score.function(frames, told))
+        except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
+            values[score.name], errors[score.name] = None, _said(error)
+    return StepValues(values=values, errors=errors)
+
+
+def _said(error: BaseException) -> str:
+    said = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
+    return public_text(said)[:_MAX_MESSAGE]
+
+
+def plain_frames(pictures: Pictures) -> Frames:
+    """Return frames as scores take them, (T, H, W, 3) uint8, which no function may change."""
+    whole = pictures
+    if whole.dtype != np.uint8:
+        whole = (np.nan_to_num(whole).clip(0, 1) * 255).round()
+    colours = whole[..., :3].astype(np.uint8)
+    if whole.shape[-1] == 4:
+        colours = (colours.astype(np.uint16) * whole[..., 3:].astype(np.uint16) // 255).astype(np.uint8)
+    frames: Frames = np.ascontiguousarray(colours)
+    frames.flags.writeable = False
+    return frames
+
+
+def _number(score: ClipScore, given: object) -> ScoreValue:
+    """Return what a function gave as a cell of its column. Raises for what is no finite number."""
+    value: Any = given.item() if hasattr(given, "item") else given  # of NumPy, or torch: raises for many
+    if value is None:
+        return None
+    if not isinstance(value, bool | int | float):
+        raise TypeError(f"it returned {type(given).__name__}, not a number")
+    if not math.isfinite(value):
+        raise ValueError(f"it returned {value}")
+    kinds = {pa.bool_(): bool, pa.int64(): int, pa.float64(): float}
+    number: ScoreValue = kinds[score.kind](value)
+    return number

@@ -1,0 +1,270 @@
+"""From an output to the scores of its clips, as parts next to its records. Continues an earlier run."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.cluster.driver.progress import LackingColumn
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
+from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
+from framefleet.pipeline.outputs.layout import RECORDS, SCORES
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    FIRST_FIELDS,
+    RECORD_FIELDS,
+    fields_named,
+)
+from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
+from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.scores.clip_scores import (
+    OWN_SCORES,
+    ClipScore,
+    load_scores,
+    open_scores,
+    score_clip,
+    score_fields,
+)
+
+_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+# What clips are found and compared by.
+_READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
+
+
+@dataclass(slots=True)
+class ScoreSummary:
+    """How a run of `score` ended. done: clips with new scores; columns: these.
+
+    num_damaged: clips that are not as they were committed; damage: the first of them. unscored: scores that
+    failed, by name; they are null.
+    """
+
+    columns: tuple[str, ...] = ()
+    done: int = 0
+    elapsed_s: float = 0.0
+    num_damaged: int = 0
+    damage: str | None = None
+    unscored: dict[str, LackingColumn] = field(default_factory=dict)
+
+    def add(self, clip: ScoredClip) -> None:
+        if clip.damage is not None:
+            self.num_damaged += 1
+            self.damage = self.damage or clip.damage
+            return
+        self.done += 1
+        for name, message in clip.scored.errors.items():
+            before = self.unscored.get(name)
+            example = before.example if before else f"row {clip.row_id}: {message}"
+            num = before.num + 1 if before else 1
+            self.unscored[name] = LackingColumn(section="scores", num=num, example=example)
+
+
+def score(
+    output: str | Path,
+    scores: Sequence[str] = (),
+    *,
+    similarity: str | Path | None = None,
+    where: str | None = None,
+    again: bool = False,
+    num_threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[ClipsProgress], None] | None = None,
+) -> ScoreSummary:
+    """Measure the clips of an output and add the scores to its records; return how that ended.
+
+    scores: "sharpness", ... or yours as "module:function", of frames, (T, H, W, 3) uint8, and a mapping of
+    what the record says, to a number; () is all of framefleet's. similarity: the folder of a CLIP model.
+    where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
+    clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
+    after an interruption. Raises FramefleetError.
+    """
+    return score_output(
+        Store(str(output), storage_options),
+        scores,
+        Callback(on_progress),
+        similarity=None if similarity is None else str(similarity),
+        where=where,
+        again=again,
+        num_threads=num_threads,
+    )
+
+
+def score_output(
+    store: Store,
+    names: Sequence[str],
+    watch: Watch,
+    *,
+    similarity: str | None = None,
+    where: str | None = None,
+    again: bool = False,
+    num_threads: int | None = None,
+) -> ScoreSummary:
+    """Do what `score` promises, reporting to `watch`."""
+    if not parts_in(store, RECORDS):
+        raise Output(store).no_records()
+    asked = list(names) or ([] if similarity else list(OWN_SCORES))
+    scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    load_scores(scores)
+    _check_free(store, scores)
+    wait_for(watch, "looking for clips without these scores")
+    known = set() if again else _known(store, scores)
+    left = partial(_left, store, scores, where, known, again=again)
+    total = sum(1 for _ in left(is_count=True))
+    started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
+    found = ScoreSummary(columns=tuple(score.name for score in scores))
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
+    writer = PartWriter(store, SCORES, schema, run=new_run(0))
+    clips = scored_clips(store, scores, left(), num_threads=num_threads or os.cpu_count() or 1)
+    try:
+        with closing(clips):  # type: ignore[type-var]  # a generator
+            for clip in clips:
+                found.add(clip)
+                if clip.damage is None:
+                    of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
+                    writer.add(None, of_clip | fitting_cells(score_fields(scores), clip.scored.values))
+                if writer.due(time.monotonic()):
+                    writer.flush()
+                pace.add(1)
+    finally:
+        writer.flush()
+    found.elapsed_s = time.monotonic() - started
+    return found
+
+
+def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
+    """Raise JobError for a column of that name that can be no earlier run of the score."""
+    columns = record_schema_of(store)
+    taken = taken_columns(store) | _arguments_among(store, [score.name for score in scores])
+    for score in scores:
+        is_other = score.name in columns.names and columns.field(score.name).type != score.kind
+        if is_other or score.name in taken:
+            raise JobError(
+                f"scores: there would be two columns {score.name!r}, as the records carry one of that name",
+                "give the function another name, or name the other scores with --scores",
+            )
+
+
+def _arguments_among(store: Store, names: Sequence[str]) -> set[str]:
+    """Return which names are arguments of some row; quotes in texts are escaped, and so not meant."""
+    found: set[str] = set()
+    for table in record_tables(store, ["arguments"]):
+        for name in names:
+            key = f'"{re.escape(name)}" *:'
+            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
+                found.add(name)
+    return found
+
+
+def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
+    """Return the clips of which earlier runs measured all of these, found or not; see `_key`."""
+    wanted = {score.name for score in scores}
+    parts = [part.path for part in parts_in(store, SCORES)]
+    covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
+    tables = read_parts(store, covering, _ROW_ID, OF_CLIP)
+    return {key for table in tables for key in map(_key, table["row_id"].to_pylist(), clips_of(table))}
+
+
+def _key(row_id: str, clip: str) -> bytes:
+    """clip: its media_sha256; "": any of the row, as parts of earlier versions have it."""
+    return bytes.fromhex(row_id) + clip.encode()
+
+
+def _left(
+    store: Store,
+    scores: Sequence[ClipScore],
+    where: str | None,
+    known: set[bytes],
+    *,
+    again: bool,
+    is_count: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield the records whose clips are to be scored. is_count: without what is not needed to count them."""
+    names = [score.name for score in scores]
+    is_whole = any(score.is_own for score in scores) and not is_count
+    wanted = record_schema_of(store).names if is_whole else [*_READ, *names]
+    for table in records_where(store, wanted, where):
+        for row in table.to_pylist():
+            is_there = all(row.get(name) is not None for name in names)
+            is_known = any(_key(row["row_id"], clip) in known for clip in (row["media_sha256"], ""))
+            if again or not (is_there or is_known):
+                yield row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredClip:
+    """media_sha256: of the clip. damage: what is wrong with it; it then has no scores."""
+
+    row_id: str
+    media_sha256: str
+    scored: StepValues
+    damage: str | None = None
+
+
+def scored_clips(
+    store: Store, scores: Sequence[ClipScore], records: Iterable[Mapping[str, Any]], *, num_threads: int
+) -> Iterator[ScoredClip]:
+    """Yield the scores of clips in the order of their records, several measured at once.
+
+    At most twice as many clips are under way as there are threads, each of up to 3 GB when it is decoded.
+    Raises StoreError for an output that does not answer.
+    """
+    waiting: deque[Future[ScoredClip]] = deque()
+    left = iter(records)
+    with ThreadPoolExecutor(num_threads) as threads:
+        try:
+            while True:
+                for record in islice(left, 2 * num_threads - len(waiting)):
+                    waiting.append(threads.submit(_scored, store, scores, record))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]) -> ScoredClip:
+    if record["frames_sha256"] is None:  # sound alone
+        return _clip(record, score_clip(scores, None, record))
+    try:
+        file = recorded_clip(record)
+        if record["bytes"] > MAX_CLIP_BYTES:
+            return _clip(record, damage=f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes")
+    except JobError as error:  # the record may be anybody's
+        return _clip(record, damage=error.problem)
+    content = sound_content(store, file)
+    if not isinstance(content, bytes):
+        return _clip(record, damage=f"{file.path}: {HOW[content]}")
+    try:
+        frames = decode(content)
+    except StoreError as error:
+        return _clip(record, damage=f"{file.path}: {error.problem}")
+    return _clip(record, score_clip(scores, frames, record))
+
+
+def _clip(
+    record: Mapping[str, Any], scored: StepValues | None = None, damage: str | None = None
+) -> ScoredClip:
+    row_id, media_sha256 = record["row_id"], record["media_sha256"]
+    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored or StepValues(), damage=damage)
