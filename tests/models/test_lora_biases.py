@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from framefleet import Batching, Clip, load_model
+from framefleet import Batching, Clip, Renderer, load_model
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
+from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.lora_dialects import DIALECTS
@@ -47,6 +48,31 @@ def test_rows_with_biases_are_those_of_plain_diffusers_in_a_batch_and_alone(
     rows = lora_rows("wan", list(WEIGHTS))
     again = list(unaudited(alone, Batching(max_rows=1)).render(rows))
     assert {clip.request.seed: clip.frames_sha256 for clip in again if isinstance(clip, Clip)} == {
+        row.seed: expected[row.seed] for row in rows
+    }
+
+
+def test_rows_with_biases_go_on_after_a_drain_with_equal_bits(files: dict[str, Path]) -> None:
+    rows = lora_rows("wan", list(WEIGHTS))
+    _, expected = clips_and_expected("wan", "fp32", files, device="cpu")
+
+    def renderer() -> Renderer:
+        return unaudited(load_model(tiny("wan"), dtype="fp32", loras=files), Batching(max_rows=5, min_gain=0))
+
+    first = renderer()
+    for index, row in enumerate(rows):
+        first.submit(*first._check(row, index))
+    ended = [outcome for _ in range(3) for outcome in first.step()] + first.drain()
+    halves = [one for one in ended if isinstance(one, HalfDone) and one.checkpoint]
+    assert {name for half in halves for name in half.request.arguments.get("lora", ())} == {*files}
+    second = renderer()
+    for half in ended:
+        if isinstance(half, HalfDone):
+            second.submit(half.request, half.row_id, half.checkpoint)
+    while second.num_active:
+        ended += second.step()
+    clips = [one for one in ended if not isinstance(one, HalfDone)]
+    assert {clip.request.seed: clip.frames_sha256 for clip in clips if isinstance(clip, Clip)} == {
         row.seed: expected[row.seed] for row in rows
     }
 
