@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.control.submission import logs, submit
     from framefleet.jobs.keep.repair.repair import repair
-    from framefleet.jobs.keep.trace.trace import Traced, trace
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
     from framefleet.jobs.look.status.status import Status, status
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.doctor.results import CheckResult
     from framefleet.plugins.export.export import export
     from framefleet.plugins.export.records import read_records
+    from framefleet.plugins.marks.trace.trace import Traced, trace
     from framefleet.plugins.pages.gallery.gallery import gallery
     from framefleet.plugins.pages.gallery.serve import GalleryServer
     from framefleet.plugins.pages.report.live_page import StatusServer
@@ -149,7 +149,7 @@ _HOMES = {
     "StatusServer": "framefleet.plugins.pages.report.live_page",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
-    "Traced": "framefleet.jobs.keep.trace.trace",
+    "Traced": "framefleet.plugins.marks.trace.trace",
     "TrainPlan": "framefleet.plugins.train.plan",
     "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
     "add": "framefleet.jobs.control.add",
@@ -179,7 +179,7 @@ _HOMES = {
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
     "submit": "framefleet.jobs.control.submission",
-    "trace": "framefleet.jobs.keep.trace.trace",
+    "trace": "framefleet.plugins.marks.trace.trace",
     "train": "framefleet.plugins.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }

@@ -113,7 +113,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("forecast", "rollouts", "compact", "notify"),
+    *("marks", "forecast", "rollouts", "compact", "notify"),
 )
 
 
@@ -159,6 +159,11 @@ def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
 def clip_steps() -> Mapping[str, type[ClipStep]]:
     """Return the step that each of these sections may ask for."""
     return _by_section("clip_steps")
+
+
+def record_columns() -> Mapping[str, str]:
+    """Return the columns of sections that all records have, with Arrow's names of their types."""
+    return {name: kind for section in sections().values() for name, kind in section.record_columns.items()}
 
 
 def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:

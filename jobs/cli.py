@@ -28,7 +28,6 @@ from framefleet.jobs.control.command import (
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
-from framefleet.jobs.keep.trace.command import trace_command
 from framefleet.jobs.keep.verify.command import verify_command
 from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
@@ -57,7 +56,6 @@ _PANELS: dict[str, tuple[Command, ...]] = {
     "Look at clips": (),
     "Check and repair": (
         verify_command,
-        trace_command,
         replay_command,
         repair_command,
         retry_command,

@@ -14,6 +14,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import framefleet
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.request import Request
 
@@ -23,6 +24,14 @@ def raises(pipe: Any, request: Request) -> Any:
     """Raise for rows whose prompt says poison."""
     if "poison" in request.arguments["prompt"]:
         raise ValueError("this row is poison")
+    return generate(pipe, request)
+
+
+@framefleet.recipe(batched=True)
+def refuses(pipe: Any, request: Request) -> Any:
+    """Refuse rows whose prompt says unwanted, as what no other machine could render either."""
+    if "unwanted" in request.arguments["prompt"]:
+        raise RowError("this row is refused", "leave it out")
     return generate(pipe, request)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, added_columns, all_values
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -60,6 +61,7 @@ def write_output(
     rows: Sequence[Mapping[str, Any]],
     *,
     media: Media | None = None,
+    steps: Mapping[str, ClipStep] | None = None,
     failures: Sequence[str] = (),
     run: str = "r1",
     positions: Sequence[int] | None = None,
@@ -70,16 +72,21 @@ def write_output(
     change: makes other clips of those that move. positions: of the rows in the table.
     """
     store = Store(str(folder))
-    records = PartWriter(store, RECORDS, record_schema(CARRIED), run=run)
+    records = PartWriter(store, RECORDS, record_schema(CARRIED, added=added_columns(steps or {})), run=run)
     for number, row in enumerate(rows):
         arguments = {name: value for name, value in row.items() if name not in ("seed", *CARRIED.names)}
         clip = change(clip_of(number, arguments, seed=row.get("seed", number)))
+        of = StepInput(clip=clip, media=media or Media())
+        encoded = encode_input(of, (steps or {}).values())
+        added = {
+            section: step.values(of, encoded.content, values_of(encoded.record))
+            for section, step in (steps or {}).items()
+        }
         record = replace(
-            store_clip(store, encode_clip(clip, media or Media())),
-            row_indices=(positions[number] if positions else number,),
+            store_clip(store, encoded), row_indices=(positions[number] if positions else number,)
         )
         carried = [[row.get("label", f"row {number}")], [row.get("sharpness", number / 10)]]
-        records.add(pa.record_batch(carried, schema=CARRIED), values_of(record))
+        records.add(pa.record_batch(carried, schema=CARRIED), values_of(record) | all_values(added))
     records.flush()
     failed = PartWriter(store, FAILURES, FAILURE_FIELDS, run=run)
     for number, message in enumerate(failures):

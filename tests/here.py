@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.load import load
+from framefleet.pipeline.outputs.clip_step import StepInput, added_columns, all_values
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.render.audit.schedule import Audit
@@ -44,14 +47,21 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
     for row in rows:
         assert isinstance(row, CheckedRow), row
         renderer.submit(row.request, resolved.first.identity(row.request))
-    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
+    schema = pa.schema([*RECORD_FIELDS, *added_columns(setup.steps)])
+    writer = PartWriter(resolved.store, "records", schema, run="r1")
     row_ids, batch_sizes = [], []
     while renderer.num_active:
         for clip in renderer.step():
             assert isinstance(clip, Clip), clip
-            record = store_clip(resolved.store, encode_clip(clip, setup.media))
+            of = StepInput(clip=clip, media=setup.media, read=setup.inputs.read)
+            encoded = encode_input(of, setup.steps.values())
+            added = {
+                section: step.values(of, encoded.content, values_of(encoded.record))
+                for section, step in setup.steps.items()
+            }
+            record = store_clip(resolved.store, encoded)
             batch_sizes.append(record.batch_size)
-            writer.add(None, values_of(record))
+            writer.add(None, values_of(record) | all_values(added))
             row_ids.append(clip.row_id)
     writer.flush()
     smallest = max(batch_sizes) if is_mixed else min(batch_sizes)

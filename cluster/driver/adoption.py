@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from framefleet.cluster.driver.recall import noted_apart, path_of
 from framefleet.cluster.worker.messages import StoredRow, WorkerSetup
-from framefleet.pipeline.outputs.clip_step import StepValues
+from framefleet.pipeline.outputs.clip_step import StepValues, suffix_of
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.render.audit.verdict import kind_of
@@ -62,7 +62,7 @@ def find_adoptable(
     setup: of any worker. intents: of rows of the table that have no record. models: as of `Adoption`.
     """
     digests = {digest for _, digest in models.values()}
-    finished = finished_clips(setup.store, intents, setup.media.suffix)
+    finished = finished_clips(setup.store, intents, suffix_of(setup.media, setup.steps.values()))
     # Those that say what a file holds. A value of another kind may come later, and is null.
     columns = {name for step in setup.steps.values() if step.changes_file for name in step.columns.names}
     ours = (

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # between two looks, as a person sees it
+LEAVING_LOOK_S = 0.05  # each job ends by one
 # Three tries of our own Ray take four minutes; one that is joined is there, or never.
 START_S = 300.0
 # For joining a Ray though that is wanted no more, and for the end of a fleet. What hangs then ends with this
@@ -51,7 +52,12 @@ def check_own_ray(settings: FleetSettings) -> None:
 
 
 class Start:
-    """Begins in steps, as it becomes certain that there is work. The first step may be left out."""
+    """Begins in steps, as it becomes certain that there is work. The first step may be left out.
+
+    is_urgent: whether to wait for nothing that hangs any more, as Ctrl-C came twice.
+    """
+
+    is_urgent: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, settings: FleetSettings, faults: FaultPolicy) -> None:
         self._settings, self._faults = settings, faults
@@ -127,14 +133,25 @@ class Start:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._thread is not None
-        is_there = self._is_there.wait(LEAVE_S if self._settings.address else START_S)
+        was_urgent = self.is_urgent()  # by what came before: workers are given the time to stop even so
+        limit_s = LEAVE_S if self._settings.address else START_S
+        is_there = self._wait(self._is_there.is_set, limit_s, was_urgent=was_urgent)
         self._error = error
         self._is_over.set()
-        self._thread.join(END_S if is_there else 0.0)
-        if self._thread.is_alive():
+        if not self._wait(self._has_ended, END_S if is_there else 0.0, was_urgent=was_urgent):
             log.warning("Ray does not answer, and is left: it ends with this process")
         if self._error is not error and self._error is not None:
             raise self._error
+
+    def _has_ended(self) -> bool:
+        return self._thread is not None and not self._thread.is_alive()
+
+    def _wait(self, is_so: Callable[[], bool], limit_s: float, *, was_urgent: bool) -> bool:
+        """Wait until it is so, the limit has passed, or Ctrl-C came again; tell whether it is so."""
+        until = time.monotonic() + limit_s
+        while not is_so() and time.monotonic() < until and (was_urgent or not self.is_urgent()):
+            time.sleep(LEAVING_LOOK_S)
+        return is_so()
 
 
 def _keep_sigterm() -> None:

@@ -38,7 +38,6 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
-from framefleet.pipeline.outputs.marks.watermark import check_marks
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
@@ -140,7 +139,6 @@ class Worker:
         """
         if self._render is None:
             check_encoder(self._setup.media)
-            check_marks(self._setup.media.marks)
             self._notice.heed()
             self._remarks.listen()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.

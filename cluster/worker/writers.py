@@ -18,7 +18,6 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_input, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.pipeline.rows.inputs.marks import ingredients_of
 
 # Writers that wait cost nothing, and the store is waited for longer than the CPU.
 _MIN_WRITERS = 2
@@ -90,10 +89,8 @@ class Writers:
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
         store = self._setup.store
-        media = self._setup.media
-        inputs = ingredients_of(clip.request, self._setup.inputs.read) if media.marks else ()
-        of = StepInput(clip=clip, media=media, read=self._setup.inputs.read)
-        encoded = encode_input(of, self._setup.steps.values(), inputs)
+        of = StepInput(clip=clip, media=self._setup.media, read=self._setup.inputs.read)
+        encoded = encode_input(of, self._setup.steps.values())
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
         values = self._values(of, encoded, held)
         held.doing = "storing"

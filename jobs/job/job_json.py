@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 from framefleet.jobs.job.schema import (
     IpAdapterSection,
     MediaSection,
-    ProviderSection,
-    WatermarkSection,
 )
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
@@ -59,27 +57,10 @@ class ClaimedOfSeveral(ClaimedModel):
     files: dict[str, str]
 
 
-class ClaimedSigning(Written):
-    certificate_sha256: Sha256
-
-
 class ClaimedMedia(MediaSection):
-    """How clips are stored; of a certificate its digest alone."""
+    """How clips are stored."""
 
-    c2pa: ClaimedSigning | None = None  # type: ignore[assignment]  # a job has the files
-
-
-class ClaimedWatermark(WatermarkSection):
-    digest: Sha256 | None = None
-
-
-class ClaimedMarks(Written):
-    """The marks of clips. Whoever signs is not asked again."""
-
-    sign: ClaimedSigning | None = None
-    provider: ProviderSection | None = None
-    watermark: list[ClaimedWatermark] = []
-    label: bool = False
+    model_config = ConfigDict(extra="allow")  # job.json of earlier versions says here who signs
 
 
 class ClaimedJob(Written):
@@ -89,7 +70,6 @@ class ClaimedJob(Written):
     models: dict[str, ClaimedOfSeveral] = {}
     recipe: str = "generate"
     media: ClaimedMedia = ClaimedMedia()
-    marks: ClaimedMarks = ClaimedMarks()
     loras: dict[str, ClaimedLora] = {}
     second_models: dict[str, ClaimedSecondModel] = {}
 

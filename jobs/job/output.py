@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from fsspec.core import has_magic
@@ -14,8 +13,6 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS, RECORDS, TABLES
-from framefleet.pipeline.outputs.marks.manifest import open_signing
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark, weights_digest
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
@@ -99,8 +96,7 @@ def _plain(location: str) -> str:
 def media_of(job: Job, spec: PipelineSpec) -> Media:
     """Return how clips are stored. Raises JobError for a format that does not hold them."""
     own: MediaFormat = "png.zip" if spec.has_layers else _OWN[spec.kind]
-    asked = {"format": job.media.format or own, "marks": clip_marks_of(job)}
-    media = Media(**job.media.model_dump(exclude={"c2pa"}) | asked)
+    media = Media(**job.media.model_dump() | {"format": job.media.format or own})
     said = f"media.format is {media.format}, but {spec.class_name} renders "
     if (media.format in SOUNDS) != (spec.kind == "audio"):
         raise JobError(f"{said}{'sound only' if spec.kind == 'audio' else 'frames'}", f"use {own}")
@@ -113,20 +109,3 @@ def media_of(job: Job, spec: PipelineSpec) -> Media:
         problem, fix = out_of_step(media.fps or native, native).args
         raise JobError(f"media.fps: {problem}", fix)
     return media
-
-
-def clip_marks_of(job: Job) -> ClipMarks:
-    """Return the marks of a job's clips, their files read. Raises UserError for what cannot be used."""
-    asked, earlier = job.marks, job.media.c2pa
-    if asked.sign and earlier:
-        raise JobError("marks.sign and media.c2pa say the same", "leave media.c2pa out")
-    sign, where = (asked.sign, "marks.sign") if asked.sign else (earlier, "media.c2pa")
-    marks = ClipMarks(
-        sign=open_signing(Signing(**sign.model_dump(), where=where)) if sign else None,
-        provider=Provider(**asked.provider.model_dump()) if asked.provider else None,
-        watermarks=tuple(Watermark(**one.model_dump()) for one in asked.watermark),
-        label=asked.label,
-        training=asked.training if asked.sign else None,
-    )
-    locked = tuple(replace(one, digest=weights_digest(one)) for one in marks.watermarks)
-    return replace(marks, watermarks=locked)

@@ -25,7 +25,6 @@ from framefleet.pipeline.model.sources.selection import is_weights
 log = logging.getLogger(__name__)
 
 _MODELS = (("model",), ("models", "*"))
-_SIGNING = (("marks", "sign"), ("media", "c2pa"))
 # Keys whose texts may be paths, or names of the hub.
 _NAMES: tuple[Key, ...] = (
     *(
@@ -44,10 +43,6 @@ _PATHS: tuple[Key, ...] = (
     ("inputs", "roots", "*"),
     ("sweep", "*", "file"),
     ("sweep", "*", "*", "file"),
-    *((*key, "certificate") for key in _SIGNING),
-    *((*key, "private_key") for key in _SIGNING),
-    ("marks", "watermark", "weights"),
-    ("marks", "watermark", "*", "weights"),
     ("train", "prepared"),
 )
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")

@@ -32,7 +32,6 @@ from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.marks.settings import TrainingUse, WatermarkName
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
@@ -49,10 +48,6 @@ _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
-
-
-def _named(watermark: object) -> object:
-    return {"name": watermark} if isinstance(watermark, str) else watermark
 
 
 class SecondModelSection(Section):
@@ -136,68 +131,6 @@ class AuditSection(Section):
         return self
 
 
-class SigningSection(Section):
-    """Signed C2PA manifests, which state in your name that a model made the clip."""
-
-    certificate: _Text
-    """File on this machine with your certificate in PEM, and those of its issuers."""
-    private_key: _Text
-    """File on every worker's machine with its key in PEM. The key is never transferred."""
-    time_authority: _Text | None = None
-    """URL of a service that stamps signatures with the time (RFC 3161). Default: no time stamp."""
-
-
-class ProviderSection(Section):
-    """Who provides the system that made the clips, for manifests and labels."""
-
-    name: _Text
-    """Name of the provider."""
-    url: _Text | None = None
-    """URL of the provider, e.g. where its detector is."""
-    system: _Text | None = None
-    """Name of the system that makes the clips."""
-    version: _Text | None = None
-    """Version of that system."""
-    code: _Text | None = None
-    """Code of the provider in the Chinese label. Default: its name."""
-
-
-class WatermarkSection(Section):
-    """A watermark, which carries the first bits of the row_id in the frames or the sound."""
-
-    name: WatermarkName
-    """spread needs no weights and marks frames and sound. videoseal and trustmark mark frames, audioseal
-    sound."""
-    weights: _Text | None = None
-    """File or folder of its weights, on this machine and every worker's."""
-
-
-class MarksSection(Section):
-    """Marks that say that a model made the clip."""
-
-    sign: SigningSection | None = None
-    """Sign mp4, png, webp, gif, flac and wav. Their bytes are then not repeatable."""
-    provider: ProviderSection | None = None
-    """Who provides the system."""
-    watermark: Annotated[
-        list[
-            Annotated[
-                WatermarkSection,
-                BeforeValidator(_named, json_schema_input_type=WatermarkName | WatermarkSection),
-            ]
-        ],
-        BeforeValidator(
-            as_list,
-            json_schema_input_type=WatermarkName | WatermarkSection | list[WatermarkName | WatermarkSection],
-        ),
-    ] = Field(default_factory=list)
-    """Watermark of the frames and the sound: spread, videoseal, audioseal, trustmark, or a list of two."""
-    label: bool = False
-    """Write the AIGC label of GB 45438-2025 and IPTC's digital source type into each file, or next to it."""
-    training: TrainingUse = "notAllowed"
-    """Whether others may train on the clips or mine them, as signed manifests state it."""
-
-
 class MediaSection(Section):
     """How clips are stored."""
 
@@ -215,8 +148,6 @@ class MediaSection(Section):
     For webm: libvpx-vp9 or libsvtav1. Default: the first."""
     fps: float | None = Field(default=None, ge=MIN_FPS, le=MAX_FPS)
     """Frames per second. Default: the row's, or the model's own."""
-    c2pa: SigningSection | None = None
-    """The same as marks.sign, of earlier versions."""
     previews: bool = _MEDIA.previews
     """Store a preview image of each clip, for galleries."""
 
@@ -369,7 +300,6 @@ class CoreJob(TableJob):
     keep_embeddings: bool = False
     """Store what text encoders return in the output, and keep the encoders off the GPU."""
     media: MediaSection = MediaSection()
-    marks: MarksSection = MarksSection()
     order: str = Field(
         default="table",
         description="Which rows go first, of the few thousand that are read ahead: table, in its order; "

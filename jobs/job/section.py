@@ -23,8 +23,9 @@ class Section(Strict):
 
     # Keys below it whose texts are paths or URLs; "*" is any name or number.
     paths: ClassVar[tuple[Key, ...]] = ()
-    # Other keys of a job file that say the same as a key of it: their whole key, and that below it.
-    moved: ClassVar[Mapping[Key, Key]] = {}
+    # Columns that all records have, by name with Arrow's name of their type: null where no clip step of the
+    # section is asked for. Those that depend on a job are the step's own.
+    record_columns: ClassVar[Mapping[str, str]] = {}
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
 
@@ -35,7 +36,7 @@ class ListSection(RootModel[Content], Generic[Content]):
     model_config = ConfigDict(strict=True, frozen=True)
 
     paths: ClassVar[tuple[Key, ...]] = ()
-    moved: ClassVar[Mapping[Key, Key]] = {}
+    record_columns: ClassVar[Mapping[str, str]] = {}
     is_stored: ClassVar[bool] = True
 
     root: Content

@@ -69,6 +69,12 @@ def decisive_sections(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def make_readable(job: dict[str, Any]) -> None:
+    """Remove what steps added to job.json, so that it can be read as a job file."""
+    for kind in clip_steps().values():
+        kind.make_readable(job)
+
+
 def untrusted_sections(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield the keys of these sections, with their values, that are not used because job.json says so."""
     for name, kind in clip_steps().items():

@@ -12,6 +12,7 @@ from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
@@ -204,7 +205,7 @@ def _plan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
-        marks=resolved.media.marks.names(),
+        marks=step_labels(resolved.steps.values()),
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),

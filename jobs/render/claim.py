@@ -13,6 +13,7 @@ import framefleet
 from framefleet.doors import clip_steps
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job, sections_not_stored
+from framefleet.jobs.job.steps import decisive_sections
 from framefleet.jobs.render.output_job import is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
@@ -24,7 +25,6 @@ from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
-from framefleet.pipeline.outputs.marks.signing import certificate_sha256
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
@@ -120,12 +120,7 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
             said |= _found(model)
     media = resolved.media
     job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
-    job["marks"]["watermark"] = [asdict(one) for one in media.marks.watermarks]
-    if media.marks.sign is not None:
-        section, key = media.marks.sign.where.split(".")
-        job[section][key] = {"certificate_sha256": certificate_sha256(media.marks.sign)}
-        if media.marks.sign.time_authority:
-            job[section][key]["time_authority"] = public_url(media.marks.sign.time_authority)
+    job |= {name: step.written(job[name]) for name, step in resolved.steps.items()}
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
     job["loras"] = {name: _where(lora) for name, lora in loras.items()}
     job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
@@ -230,27 +225,13 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     values["table"] = _named_table(job)
     values["media"] = _settled(job["media"])
-    values["marks"] = _marks_in(job)
-    for key in ("previews", "c2pa"):  # the first changes no clip, the second is among marks
-        del values["media"][key]
+    values |= decisive_sections(job)
+    for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
+        values["media"].pop(key, None)
     for kind, decides in _NAMED.items():
         found = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
         values[kind] = {name: {key: _spelled(one[key]) for key in decides} for name, one in found}
     return dict(flat("", values))
-
-
-def _marks_in(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which marks clips carry; job.json of earlier versions knows media.c2pa alone.
-
-    A certificate is renewed, and weights are moved.
-    """
-    marks = job.get("marks") or {}
-    return {
-        "sign": bool(marks.get("sign") or job["media"].get("c2pa")),
-        "provider": marks.get("provider"),
-        "watermark": [[one["name"], one["digest"]] for one in marks.get("watermark") or []],
-        "label": bool(marks.get("label")),
-    }
 
 
 def _spelled(value: Any) -> Any:

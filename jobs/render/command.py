@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from typer import Exit
@@ -72,8 +74,19 @@ def render_command(
         given = [*swept, *short_sets(workers, steps), *(sets or [])]
         loaded = load_job(job, given, table=table, model=model, output=output, is_rendered=True)
 
-        code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
+        with _imports_ahead(loaded):
+            code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
     raise Exit(code)
+
+
+def _imports_ahead(job: Job) -> AbstractContextManager[None]:
+    """Have workers' libraries imported before ours, where there is sure to be something to render."""
+    from framefleet.cluster.fleet.warm.start import may_fork, warm_ahead
+
+    model = next(iter(job.by_name.values()))
+    is_new = "://" not in job.output and not os.path.exists(os.path.join(job.output, RECORDS))
+    may_begin = is_new and may_fork(job.fleet, device=model.device)
+    return warm_ahead(threads=model.threads) if may_begin else nullcontext()
 
 
 def show_render(

@@ -65,12 +65,20 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, known))
     if keep.where is not None:
         check_where(columns, keep.where)
-    ours = {_ROW_ID, _PATH, *map(_SCORE.format, added_columns(drafts.steps).names)}
+    ours = {_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
     for name in ours & {*drafts.table.schema.names}:
         raise TableError(
             f"column {name!r} has the name of one that says which draft a row comes from",
             "rename it in the table, or drop it",
         )
+
+
+def _measured(drafts: ResolvedJob) -> pa.Schema:
+    """Return the columns of clip steps by which drafts can be ranked: those of numbers."""
+    kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    return pa.schema(
+        [field for field in added_columns(drafts.steps) if any(is_of(field.type) for is_of in kinds)]
+    )
 
 
 def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
@@ -81,7 +89,7 @@ def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
     silent = Callback()
     with closing(resolve_job(drafts, silent)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
-        measured = added_columns(drafted.steps).names
+        measured = _measured(drafted).names
         kept = kept_drafts(
             drafted.store, keep, measured, is_wanted=lambda row_id: index.is_pending(row_id) is not None
         )
@@ -122,7 +130,7 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
 
 def _chosen_schema(drafted: ResolvedJob, seed: str) -> pa.Schema:
     own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
-    measured = [pa.field(_SCORE.format(field.name), field.type) for field in added_columns(drafted.steps)]
+    measured = [pa.field(_SCORE.format(field.name), field.type) for field in _measured(drafted)]
     texts = [pa.field(name, pa.string()) for name in (_ROW_ID, _PATH)]
     return pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
 

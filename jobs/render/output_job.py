@@ -15,7 +15,7 @@ from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_val
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job, sections_not_stored
-from framefleet.jobs.job.steps import untrusted_sections
+from framefleet.jobs.job.steps import make_readable, untrusted_sections
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
@@ -63,10 +63,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     for kind, found in _FOUND.items():
         named = said.get(kind, {}).items()
         said[kind] = {name: {key: one[key] for key in one if key not in found} for name, one in named}
-    for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
-        said.get(section, {}).pop(key, None)
-    for one in said.get("marks", {}).get("watermark") or []:
-        one.pop("digest", None)
+    make_readable(said)
     said["table"] = _moved(said.get("table"), said.get("output"), store)
     for key in claim.withheld:
         if not _is_given(key, given):
@@ -143,8 +140,6 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
             yield f"{name}.path", section.path
         if section.allow_pickle:
             yield f"{name}.allow_pickle", True
-    if any(one.weights for one in job.marks.watermark):  # which are pickles
-        yield "marks.watermark", job.model_dump(exclude_none=True)["marks"]["watermark"]
 
 
 def is_opened(place: str) -> bool:

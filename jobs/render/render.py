@@ -213,6 +213,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
             watch.show(awaited)
             stop.check()
 
+        start.is_urgent = lambda: stop.is_urgent
         return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
 
 

@@ -269,7 +269,15 @@ def _scale_of(guider: Any, scale: str) -> float | None:
 
 
 def _outputs(pipe: Any) -> list[str]:
-    names: list[str] = pipe._blocks.output_names
+    """Return the names of what the blocks give; of those that do not say so, what the last of them gives.
+
+    diffusers then names all that any block has handed to the next one (0.42).
+    """
+    blocks: Any = pipe._blocks
+    kind = diffusers.SequentialPipelineBlocks
+    while isinstance(blocks, kind) and type(blocks).outputs is kind.outputs and blocks.sub_blocks:
+        blocks = next(reversed(blocks.sub_blocks.values()))
+    names: list[str] = blocks.output_names
     return names
 
 

@@ -7,6 +7,7 @@ modules that a family lists are ever imported for it: what a model_index.json na
 from __future__ import annotations
 
 import importlib
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -80,4 +81,8 @@ def named(place: str) -> Any:
 def own_component(module: str, name: str) -> Any:
     """Return our component that a model_index.json names by module and class, or None."""
     ours = _COMPONENTS.get(name)
-    return own_class(name) if ours and module in (ours, ours.replace(*_MOVED)) else None
+    if not ours or module not in (ours, ours.replace(*_MOVED)):
+        return None
+    # diffusers loads a component from a module of this name only where it is imported already.
+    sys.modules.setdefault(module, importlib.import_module(ours))
+    return own_class(name)

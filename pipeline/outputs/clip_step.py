@@ -6,7 +6,7 @@ nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -84,6 +84,11 @@ class ClipStep:
     @property
     def unrepeatable(self) -> str | None:
         """What gives equal frames other bytes, as records name it; None: nothing does."""
+        return None
+
+    @property
+    def suffix(self) -> str | None:
+        """The ending of the file's name, as ".npy", where it makes a file of another format of it."""
         return None
 
     @property
@@ -171,6 +176,11 @@ class ClipStep:
 def added_columns(steps: Mapping[str, ClipStep]) -> pa.Schema:
     """Return the columns that steps add to records."""
     return pa.schema([field for step in steps.values() for field in step.columns])
+
+
+def suffix_of(media: Media, steps: Collection[ClipStep]) -> str:
+    """Return how names of clips end. steps: in their order."""
+    return [media.suffix, *(step.suffix for step in steps if step.suffix)][-1]
 
 
 def all_values(values: Mapping[str, StepValues]) -> dict[str, CellValue]:

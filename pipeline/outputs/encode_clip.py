@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from base64 import b64encode
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from html import escape
@@ -19,13 +19,9 @@ import numpy as np
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
-from framefleet.pipeline.outputs.marks.label import xmp_packet
-from framefleet.pipeline.outputs.marks.manifest import Ingredient, sign
-from framefleet.pipeline.outputs.marks.signing import certificate_sha256
-from framefleet.pipeline.outputs.marks.watermark import mark_frames, mark_sound
 from framefleet.pipeline.outputs.media.clip_names import (
     clip_path,
     extras_path,
@@ -34,7 +30,7 @@ from framefleet.pipeline.outputs.media.clip_names import (
     tags,
 )
 from framefleet.pipeline.outputs.media.media import encode, preview_of
-from framefleet.pipeline.outputs.media.media_settings import LABELLED, VIDEOS, Media
+from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -69,13 +65,11 @@ def encode_clip(clip: Clip, media: Media, steps: Collection[ClipStep] = ()) -> E
     return encode_input(StepInput(clip=clip, media=media), steps)
 
 
-def encode_input(
-    of: StepInput, steps: Collection[ClipStep], inputs: Sequence[Ingredient] = ()
-) -> EncodedClip:
-    """Return the file of a clip; equal clips give equal bytes in every process, but signed ones.
+def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
+    """Return the file of a clip; equal clips give equal bytes in every process, unless a step cannot.
 
-    steps: in their order. inputs: what the row started from, whose marks are kept. Raises RenderError for
-    what the format cannot hold, and for sound out of step with its frames, and what steps raise.
+    steps: in their order. Raises RenderError for what the format cannot hold, and for sound out of step with
+    its frames, and what steps raise.
     """
     clip, media = of.clip, of.media
     started = time.perf_counter()
@@ -84,16 +78,12 @@ def encode_input(
     fps, fps_source = _rate(clip, media)
     if audio and clip.frames is not None:
         _check_step(clip, audio, fps, fps_source)
-    frames, sound = _watermarked(clip, audio, media)
+    frames, sound = clip.frames, audio
     for step in steps:
         frames = None if frames is None else step.frames(frames, of)
         sound = None if sound is None else step.sound(sound, of)
-    tags = {**_tags(clip), **{key: text for step in steps for key, text in step.tags(of).items()}}
-    content = encode(frames, media=media, fps=fps, metadata=tags, audio=sound)
-    for step in steps:
-        content = step.file(content, of)
-    if media.marks.sign is not None:
-        content = _signed(content, clip, media, inputs)
+    content = encode_file(of, steps, frames, sound, fps=fps, tags=_tags(clip))
+    unrepeatable = (media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
     record = Record(
@@ -130,52 +120,42 @@ def encode_input(
         extra_outputs=clip.extras.json(),
         idle_s=sum(clip.idle.values()),
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
-        media_encoder=media.unrepeatable,
+        media_encoder=", ".join(filter(None, unrepeatable)) or None,
         num_prompt_tokens=clip.num_prompt_tokens,
         is_prompt_cut=clip.is_prompt_cut,
         compute_s=clip.seconds.get("compute_s"),
         license=clip.license,
         model_name=request.model or None,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
-        marks=_marks(media, inputs),
         marked_sha256=None if frames is None or frames is clip.frames else frames_sha256(frames),
         marked_audio_sha256=None if sound is None or sound is audio else audio_sha256(sound),
     )
     return EncodedClip(
-        suffix=media.suffix,
+        suffix=suffix_of(media, steps),
         content=content,
         record=record,
         extras=extras,
         preview=preview,
-        label=_label_beside(clip, media),
+        label=next(filter(None, (step.label(of) for step in steps)), None),
         frames=frames,
     )
 
 
-def _watermarked(clip: Clip, audio: Audio | None, media: Media) -> tuple[Pictures | None, Audio | None]:
-    """Return frames and sound with their watermarks; the clip's own where there is none for them."""
-    frames, watermarks = clip.frames, media.marks.watermarks
-    device = str(clip.environment.get("device", "cpu"))
-    if frames is not None:
-        frames = mark_frames(frames, watermarks, clip.row_id, device=device)
-    return frames, audio and mark_sound(audio, watermarks, clip.row_id, device=device)
-
-
-def _marks(media: Media, inputs: Sequence[Ingredient]) -> str | None:
-    """Return what the record says of marks, as JSON; None where there are none."""
-    marks = media.marks
-    said: dict[str, Any] = {"c2pa": certificate_sha256(marks.sign)} if marks.sign else {}
-    said |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
-    said |= {"label": True} if marks.label else {}
-    said |= {"inputs": [one.said() for one in inputs]} if inputs else {}
-    return canonical_json(said) if said else None
-
-
-def _label_beside(clip: Clip, media: Media) -> bytes | None:
-    marks = media.marks
-    if not (marks.label and marks.provider) or media.format in LABELLED:
-        return None
-    return xmp_packet(marks.provider, clip.row_id)
+def encode_file(
+    of: StepInput,
+    steps: Collection[ClipStep],
+    frames: Pictures | None,
+    sound: Audio | None,
+    *,
+    fps: float,
+    tags: Mapping[str, str],
+) -> bytes:
+    """Return the file of frames and sound that steps have changed already."""
+    added = {key: text for step in steps for key, text in step.tags(of).items()}
+    content = encode(frames, media=of.media, fps=fps, metadata={**tags, **added}, audio=sound)
+    for step in steps:
+        content = step.file(content, of)
+    return content
 
 
 def _rate(clip: Clip, media: Media) -> tuple[float, str]:
@@ -258,13 +238,6 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
         finished_at=datetime.now(UTC),
         write_s=record.write_s + time.perf_counter() - started,
     )
-
-
-def _signed(content: bytes, clip: Clip, media: Media, inputs: Sequence[Ingredient]) -> bytes:
-    """Return the file with a manifest that says what made it."""
-    made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
-    made |= {"license": clip.license} if clip.license else {}
-    return sign(content, marks=media.marks, title=f"{clip.row_id}{media.suffix}", made=made, inputs=inputs)
 
 
 def _create(store: Store, paths: list[str], content: bytes, *, label: bytes | None = None) -> str:

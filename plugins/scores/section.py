@@ -35,6 +35,6 @@ class ScoresSection(ListSection[list[str | SimilaritySection]]):
         return [score.similarity for score in self.root if not isinstance(score, str)]
 
     @property
-    def columns(self) -> list[str]:
+    def column_names(self) -> list[str]:
         names = [score if isinstance(score, str) else SIMILARITY for score in self.root]
         return [name.rpartition(":")[2] for name in names]

@@ -46,7 +46,7 @@ class ScoreStep(ClipStep):
 
     @classmethod
     def column_names(cls, section: ScoresSection) -> list[str]:
-        return section.columns
+        return section.column_names
 
     @property
     def functions(self) -> tuple[Callable[..., object], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_t
 from tests.tiny import tiny
 from tests.two_models import MODELS, two_model_rows, two_models
 
+# By recipe: what the prompts of bad rows say, and what their failures are.
+FAULTS = {
+    "kills": ("killer", "WorkerDied", "its worker died 3 times"),
+    "hangs": ("hang", "WorkerDied", "it hung"),
+    "never_fits": ("huge", "OutOfMemory", "a row that never fits"),
+    "raises": ("poison", "ValueError", "this row is poison"),
+    "refuses": ("unwanted", "RowError", "this row is refused"),
+}
 KILLERS = (0, 1, 2, 5, 7, 11)
 RECIPE = "tests.faults:kills"
 
@@ -68,3 +77,50 @@ def test_half_of_the_rows_kill_their_workers_and_all_others_are_done(
     failures = all_columns(Store(str(tmp_path / "out")), "failures").to_pylist()
     assert {failure["row_indices"][0] for failure in failures} == set(KILLERS)
     assert {failure["error_type"] for failure in failures} == {"WorkerDied"}
+
+
+def bad_job(
+    folder: Path, fault: str, bad: Collection[int], *, num_models: int, address: str
+) -> dict[str, Any]:
+    """Return a job of eight rows, of which some are bad."""
+    rows = two_model_rows(8) if num_models == 2 else prompt_rows(8)
+    for number in bad:
+        rows[number]["prompt"] = FAULTS[fault][0]
+    more = {"recipe": f"tests.faults:{fault}", "fleet": fleet_of(address, 1), "retries": {"stall_s": 4}}
+    if num_models == 2:
+        return two_models(folder, rows, **more)
+    return job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
+
+
+def check_ended(output: Path, fault: str, bad: Collection[int]) -> None:
+    """All rows are done but the bad ones, each of which failed with its reason."""
+    store = Store(str(output))
+    done = {index for record in all_columns(store, "records").to_pylist() for index in record["row_indices"]}
+    assert done == {*range(8)} - {*bad}
+    failures = all_columns(store, "failures").to_pylist()
+    assert {failure["row_indices"][0] for failure in failures} == {*bad}
+    _, error_type, message = FAULTS[fault]
+    assert {failure["error_type"] for failure in failures} == {error_type}
+    assert all(message in failure["message"] for failure in failures), failures
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("num_models", [1, 2])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_some_rows_of_any_fault_fail_and_all_others_are_done(
+    fault: str, num_models: int, tmp_path: Path, ray_cluster: str
+) -> None:
+    bad = (1, 2)
+    summary = framefleet.render(bad_job(tmp_path, fault, bad, num_models=num_models, address=ray_cluster))
+    assert (summary.done, summary.failed) == (8 - len(bad), len(bad))
+    check_ended(tmp_path / "out", fault, bad)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("fault", ["raises", "refuses"])
+def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
+    fault: str, tmp_path: Path, ray_cluster: str
+) -> None:
+    bad = (1, 3, 5, 7)
+    framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
+    check_ended(tmp_path / "out", fault, bad)

@@ -19,12 +19,12 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
     certificate, key = issue(keys)
     signing = {"certificate": str(certificate), "private_key": str(key)}
     table = write_table(tmp_path / "t.parquet", prompt_rows(3))
-    values = job_values(table, tmp_path / "out", address=ray_cluster, media={"c2pa": signing})
+    values = job_values(table, tmp_path / "out", address=ray_cluster, marks={"sign": signing})
     assert "3 rows rendered in" in command("render", write_job(tmp_path / "job.yaml", values)).stderr
     record = records_of(tmp_path / "out")[0]
     with c2pa.Reader("video/mp4", io.BytesIO(Path(record["uri"]).read_bytes())) as reader:
         assert record["row_id"] in reader.json()
-    told = json.loads((tmp_path / "out" / "job.json").read_text())["job"]["media"]["c2pa"]
+    told = json.loads((tmp_path / "out" / "job.json").read_text())["job"]["marks"]["sign"]
     assert list(told) == ["certificate_sha256"]
     secret = key.read_bytes().splitlines()[1]
     assert not [
@@ -32,10 +32,10 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
     ]
     assert replay(str(tmp_path / "out"), record["row_id"]).is_equal
     renewed, renewed_key = issue(keys, name="renewed")
-    again = [f"media.c2pa.certificate={renewed}", f"media.c2pa.private_key={renewed_key}"]
+    again = [f"marks.sign.certificate={renewed}", f"marks.sign.private_key={renewed_key}"]
     sets = [word for change in again for word in ("--set", change)]
     assert "3 rows, 3 done, 0 to render" in command("render", tmp_path / "job.yaml", *sets).stderr
-    unsigned = command("render", tmp_path / "job.yaml", "--set", "media.c2pa=null")
+    unsigned = command("render", tmp_path / "job.yaml", "--set", "marks.sign=null")
     assert unsigned.exit_code == 2
     assert "marks.sign: True there, False here" in unsigned.stderr
 
@@ -43,9 +43,9 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
 def test_a_key_of_another_certificate_starts_no_worker(tmp_path: Path) -> None:
     signing = {"certificate": str(issue(tmp_path)[0]), "private_key": str(issue(tmp_path, name="other")[1])}
     table = write_table(tmp_path / "t.parquet", prompt_rows(1))
-    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", media={"c2pa": signing}))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", marks={"sign": signing}))
     for name in ("plan", "render"):
         ended = command(name, job)
         assert ended.exit_code == 2
-        assert "is not the key of media.c2pa.certificate" in ended.stderr
+        assert "is not the key of marks.sign.certificate" in ended.stderr
     assert not (tmp_path / "out").exists()

@@ -98,7 +98,7 @@ def test_duckdb_reads_the_records(rendered: Path) -> None:
 def test_job_json_says_what_made_the_output(rendered: Path) -> None:
     claim = json.loads((rendered / "out" / "job.json").read_text())
     assert claim["framefleet"] == framefleet.__version__
-    media = {"format": "mp4", "crf": 18, "fps": None, "audio": True, "encoder": "libx264", "c2pa": None}
+    media = {"format": "mp4", "crf": 18, "fps": None, "audio": True, "encoder": "libx264"}
     media |= {"previews": True}
     assert claim["job"]["media"] == media
     assert claim["model_digest"] == records_of(rendered / "out")[0]["model_digest"]

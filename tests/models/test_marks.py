@@ -15,9 +15,9 @@ from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.marks.label import label_in
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import open_output
+from framefleet.plugins.marks.label import label_in
 from tests.certificates import issue
 from tests.commands import command
 from tests.here import render_here
@@ -83,8 +83,6 @@ def test_other_marks_are_other_clips_and_a_renewed_certificate_is_not(tmp_path: 
     assert written["watermark"] == [{"name": "spread", "weights": None, "digest": None}]
     assert replay(output, row_ids[0]).is_equal
     assert resolved_claim(values | {"marks": {**MARKS, "sign": signs[1]}})
-    earlier = {"media": {"c2pa": signs[1]}, "marks": MARKS}  # the key of earlier versions says the same
-    assert resolved_claim(values | earlier)
     for marks, said in (
         (MARKS, "marks.sign: True there, False here"),
         ({**MARKS, "sign": signs[0], "label": False}, "marks.label: True there, False here"),
@@ -93,8 +91,6 @@ def test_other_marks_are_other_clips_and_a_renewed_certificate_is_not(tmp_path: 
     ):
         with pytest.raises(JobError, match=said):
             resolved_claim(values | {"marks": marks})
-    with pytest.raises(JobError, match=r"leave media\.c2pa out"):
-        resolved_claim(values | {"media": {"c2pa": signs[0]}})
 
 
 def test_marks_that_cannot_be_are_refused_with_their_key(tmp_path: Path) -> None:

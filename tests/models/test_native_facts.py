@@ -11,7 +11,9 @@ from typing import Any
 import av
 import diffusers
 import pytest
+from diffusers.modular_pipelines.wan.modular_blocks_wan import WanBlocks
 
+from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model import modular
 from framefleet.pipeline.model.modular_rows import ModularRows
@@ -82,6 +84,76 @@ def test_a_pipeline_that_nobody_planned_for_states_its_own_facts(
     (folder / INDEX).write_text(json.dumps(index))
     spec = inspect_model(folder)
     assert (spec.native_fps, spec.max_frames, spec.size_multiple % 16) == (12.0, 24, 0)
+
+
+class _Constant(diffusers.WanPipeline):  # type: ignore[misc]
+    """A pipeline of a month to come, whose family nobody knows, with its rate as a constant."""
+
+
+class OddFps(_Constant):
+    fps = 12
+
+
+class OddUpper(_Constant):
+    FPS = 12
+
+
+class OddRate(_Constant):
+    frame_rate: float = 12.0
+
+
+class OddDefault(_Constant):
+    default_fps = 12
+
+
+class OddInherited(OddUpper):
+    pass
+
+
+class OddProperty(OddUpper):
+    @property
+    def frame_rate(self) -> float:
+        return self.FPS / 1
+
+
+@pytest.mark.parametrize("made", [OddFps, OddUpper, OddRate, OddDefault, OddInherited, OddProperty])
+def test_a_rate_that_is_a_constant_of_a_pipelines_class_is_that_of_its_files(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusers, made.__name__, made, raising=False)
+    folder = shutil.copytree(tiny("wan"), tmp_path / "odd")
+    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": made.__name__}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert inspect_model(folder).native_fps == 12.0
+
+
+class SilentBlocks(WanBlocks):  # type: ignore[misc]
+    """Blocks that do not say what they give: diffusers names all that they hand to one another."""
+
+    outputs = diffusers.SequentialPipelineBlocks.outputs
+
+
+class SilentModularPipeline(diffusers.WanModularPipeline):  # type: ignore[misc]
+    default_blocks_name = "SilentBlocks"
+
+
+def test_blocks_without_outputs_of_their_own_give_what_the_last_of_them_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for made in (SilentBlocks, SilentModularPipeline):
+        monkeypatch.setattr(diffusers, made.__name__, made, raising=False)
+    modular.modular_class.cache_clear()
+    folder = shutil.copytree(tiny("wan_modular"), tmp_path / "silent")
+    names = {"_class_name": "SilentModularPipeline", "_blocks_class_name": "SilentBlocks"}
+    index = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).write_text(json.dumps(index | names))
+    arguments = SMALLEST["wan_modular"] | {"prompt": "a red ball"}
+    silent, usual = (
+        next(Renderer(load_model(place, dtype="fp32")).render([Request(arguments=arguments, seed=1)]))
+        for place in (folder, tiny("wan_modular"))
+    )
+    assert isinstance(silent, Clip) and isinstance(usual, Clip)
+    assert (silent.frames_sha256, silent.extras.json()) == (usual.frames_sha256, usual.extras.json())
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ seconds.settled()
 assert seconds["denoise_s"] > 0.1 and 0.1 <= seconds["decode_s"] < 0.15, seconds
 """
 MARKED = """
-from framefleet.pipeline.outputs.marks.watermark import mark_frames
-from framefleet.pipeline.rows.inputs.marks import SPREAD
+from framefleet.plugins.marks.watermark import mark_frames
+from framefleet.plugins.marks.file_marks import SPREAD
 frames = numpy.random.default_rng(0).integers(0, 256, (5, 70, 90, 3), dtype=numpy.uint8)
 here, there = (mark_frames(frames, [SPREAD], "ab" * 16, device=device) for device in ("cpu", "cuda:1"))
 assert numpy.array_equal(here, there) and not numpy.array_equal(here, frames)

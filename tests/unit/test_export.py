@@ -313,13 +313,6 @@ def test_datasets_opens_one_clip_and_a_folder_of_splits(tmp_path: Path) -> None:
         assert loaded[split].features["video"] == datasets.Video()
 
 
-def test_a_number_that_datasets_cannot_read_of_a_folder_is_refused(tmp_path: Path) -> None:
-    rendered(Store(str(tmp_path / "out")), 1, carried={"mine": pa.array([2**63], pa.uint64())})
-    with pytest.raises(JobError, match="'mine' holds 9223372036854775808"):
-        exported(tmp_path, "hf")
-    assert pq.read_table(exported(tmp_path, "parquet", "other"))["mine"].to_pylist() == [2**63]
-
-
 def test_datasets_does_not_take_a_folder_for_another_of_its_name(tmp_path: Path) -> None:
     import datasets
 
@@ -330,6 +323,13 @@ def test_datasets_does_not_take_a_folder_for_another_of_its_name(tmp_path: Path)
         clips = loaded.cast_column("video", datasets.Video(decode=False))["video"]
         assert {Path(clip["path"]).parents[2] for clip in clips} == {folder}
         assert len(clips) == count
+
+
+def test_a_number_that_datasets_cannot_read_of_a_folder_is_refused(tmp_path: Path) -> None:
+    rendered(Store(str(tmp_path / "out")), 1, carried={"mine": pa.array([2**63], pa.uint64())})
+    with pytest.raises(JobError, match="'mine' holds 9223372036854775808"):
+        exported(tmp_path, "hf")
+    assert pq.read_table(exported(tmp_path, "parquet", "other"))["mine"].to_pylist() == [2**63]
 
 
 MAPS = pa.map_(pa.string(), pa.int64())

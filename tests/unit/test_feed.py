@@ -80,7 +80,6 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
             dispatcher,
             {},
             lambda row_id, pending: False,
-            lambda added: None,
             lane=LaneKey(),
             table=work.table,
         )

@@ -17,14 +17,15 @@ from framefleet.cluster.worker.writers import Writers
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks.manifest import open_signing
-from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
-from framefleet.pipeline.outputs.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.plugins.marks.manifest import open_signing
+from framefleet.plugins.marks.manifest_reader import read_manifest
+from framefleet.plugins.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.step import MarkStep
 from tests.certificates import issue
 from tests.unit.test_encode_clip import CLIP
 from tests.unit.test_watermark import scene
@@ -40,14 +41,15 @@ def marked_picture(folder: Path) -> bytes:
         sign=signing, provider=Provider(name="Parents"), watermarks=(Watermark(name="spread"),), label=True
     )
     clip = replace(CLIP, row_id=PARENT, pixels=to_pixels(scene(1)))
-    return encode_clip(clip, Media(format="png", marks=marks)).content
+    return encode_clip(clip, Media(format="png"), [MarkStep(marks=marks)]).content
 
 
 def stored(folder: Path, marks: ClipMarks, *, sha256: str, uri: str) -> StoredRow | Failed:
     setup = WorkerSetup(
         model=ModelSettings(path="none"),
         batching=Batching(),
-        media=Media(format="png", marks=marks),
+        media=Media(format="png"),
+        steps={"marks": MarkStep(marks=marks)} if marks else {},
         store=Store(str(folder / "out")),
         recipes={},
         inputs=Inputs([str(folder)]),
@@ -70,7 +72,7 @@ def test_marks_of_a_picture_are_in_the_record_and_its_manifest_in_the_clip(tmp_p
     sha256 = hashlib.sha256(content).hexdigest()
     news = stored(tmp_path, ClipMarks(sign=signing), sha256=sha256, uri=str(picture))
     assert isinstance(news, StoredRow), news
-    [said] = json.loads(news.record.marks or "")["inputs"]
+    [said] = json.loads(str(news.values["marks"].values["marks"]))["inputs"]
     assert (said["argument"], said["sha256"], said["c2pa"]["state"]) == ("image", sha256, "intact")
     assert said["c2pa"]["source_type"].endswith("trainedAlgorithmicMedia")
     assert said["label"]["aigc"]["ContentProducer"] == "Parents"
@@ -89,7 +91,7 @@ def test_without_marks_inputs_are_not_read_again_and_with_them_a_changed_one_fai
     (picture := tmp_path / "start.png").write_bytes(buffer.getvalue())
     plain = stored(tmp_path, NO_MARKS, sha256="0" * 64, uri=str(picture))
     assert isinstance(plain, StoredRow)
-    assert plain.record.marks is None
+    assert plain.values == {}
     labelled = ClipMarks(label=True, provider=Provider(name="Example"))
     failed = stored(tmp_path, labelled, sha256="0" * 64, uri=str(picture))
     assert isinstance(failed, Failed)

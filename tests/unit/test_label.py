@@ -18,24 +18,26 @@ from framefleet.pipeline.outputs.damage import ClipIndex, IndexedRecord, damaged
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks.label import aigc_label, label_in, xmp_packet
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, read_metadata
-from framefleet.pipeline.outputs.media.media_settings import LABELLED, SOUNDS, Media
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.marks.label import aigc_label, label_in, xmp_packet
+from framefleet.plugins.marks.settings import LABELLED, ClipMarks, Provider
+from framefleet.plugins.marks.step import MarkStep
 from tests.unit.test_encode_clip import CLIP, FRAMES
 
 PROVIDER = Provider(name="Example Ltd", code="001191110102MACQD9K64010000", system="Painter <1>")
 MARKS = ClipMarks(provider=PROVIDER, label=True)
+STEP = MarkStep(marks=MARKS)
 STILL = replace(CLIP, pixels=to_pixels(FRAMES[:1]))
 SOUND = replace(CLIP, pixels=None, audio=Audio(samples=np.zeros((1, 801), np.float32), sample_rate=8000))
 
 
 def labelled(format: str) -> bytes:
     clip = SOUND if format in SOUNDS else STILL
-    media = Media(format=format, marks=MARKS)  # type: ignore[arg-type]
-    content = encode_clip(clip, media).content
-    assert content == encode_clip(clip, media).content
+    media = Media(format=format)  # type: ignore[arg-type]
+    content = encode_clip(clip, media, [STEP]).content
+    assert content == encode_clip(clip, media, [STEP]).content
     return content
 
 
@@ -81,7 +83,7 @@ def test_labels_lie_where_the_guides_have_them() -> None:
 
 def test_formats_without_a_place_have_a_file_next_to_them(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    encoded = encode_clip(replace(CLIP, model_digest="0" * 64), Media(format="mkv", marks=MARKS))
+    encoded = encode_clip(replace(CLIP, model_digest="0" * 64), Media(format="mkv"), [STEP])
     record = store_clip(store, encoded)
     assert label_in(encoded.content) is None
     beside = label_in(store.read(f"{record.path}.xmp"))

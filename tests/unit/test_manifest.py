@@ -16,22 +16,24 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import AuthorityError, JobError
-from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
+from framefleet.pipeline.outputs.encode_clip import encode_clip, encode_input
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks import manifest
-from framefleet.pipeline.outputs.marks.manifest import (
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
+from framefleet.plugins.marks import manifest
+from framefleet.plugins.marks.manifest import (
     Ingredient,
     check_signing,
     mime_type_of,
     open_signing,
     sign,
 )
-from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
-from framefleet.pipeline.outputs.marks.signing import certificate_sha256
-from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.media.media_settings import SIGNED, SOUNDS, Media, MediaFormat
+from framefleet.plugins.marks.manifest_reader import read_manifest
+from framefleet.plugins.marks.settings import SIGNED, ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.signing import certificate_sha256
+from framefleet.plugins.marks.step import MarkStep
 from tests.certificates import issue
 from tests.time_authority import time_authority
 from tests.unit.test_encode_clip import CLIP, FRAMES
@@ -51,8 +53,14 @@ def opened(certificate: Path, key: Path, **others: str) -> Signing:
     return open_signing(Signing(certificate=str(certificate), private_key=str(key), **others))
 
 
-def signed_by(signing: Signing, format: MediaFormat = "png", **others: Any) -> Media:
-    return Media(format=format, marks=ClipMarks(sign=signing, **others))
+def signed_by(signing: Signing, format: MediaFormat = "png", **others: Any) -> tuple[Media, list[ClipStep]]:
+    return Media(format=format), [MarkStep(marks=ClipMarks(sign=signing, **others))]
+
+
+def said_of(of: StepInput, steps: list[ClipStep]) -> dict[str, Any]:
+    """Return what the record says of the marks of a clip."""
+    said: dict[str, Any] = json.loads(str(steps[0].values(of, b"", {}).values["marks"]))
+    return said
 
 
 def _read(content: bytes, anchors: str | None = None) -> dict[str, Any]:
@@ -75,7 +83,7 @@ def test_every_format_is_signed_and_a_changed_file_is_found_out(
     signing: Signing, format: MediaFormat
 ) -> None:
     clip = SOUND if format in SOUNDS else STILL
-    content = bytearray(encode_clip(clip, signed_by(signing, format)).content)
+    content = bytearray(encode_clip(clip, *signed_by(signing, format)).content)
     found = _read(bytes(content))
     # Only that the certificate is of no public list is found amiss.
     assert {one["code"] for one in found.get("validation_status", [])} <= {"signingCredential.untrusted"}
@@ -95,7 +103,7 @@ def test_a_manifest_says_who_made_the_clip_and_with_what(signing: Signing) -> No
     marks = signed_by(
         signing, provider=PROVIDER, training="notAllowed", watermarks=(Watermark(name="spread"),)
     )
-    said = _said(_read(encode_clip(replace(STILL, license="apache-2.0"), marks).content))
+    said = _said(_read(encode_clip(replace(STILL, license="apache-2.0"), *marks).content))
     [action] = said["c2pa.actions.v2"]["actions"]
     assert action["action"] == "c2pa.created"
     assert action["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
@@ -118,7 +126,7 @@ def test_a_time_stamp_and_the_trust_of_a_list_are_checked_by_c2pa_itself(tmp_pat
     (folder := tmp_path / "time").mkdir()
     with time_authority(folder) as authority:
         signing = opened(certificate, key, time_authority=authority.url)
-        content = encode_clip(STILL, signed_by(signing)).content
+        content = encode_clip(STILL, *signed_by(signing)).content
         assert authority.num_asked == 2  # once for the pixel that is tried
         found = _read(content, root + authority.root)
         codes = {one["code"] for one in found["validation_results"]["activeManifest"]["success"]}
@@ -142,12 +150,14 @@ def test_what_a_row_started_from_becomes_an_ingredient_with_its_own_manifest(
     tmp_path: Path, signing: Signing
 ) -> None:
     other = opened(*issue(tmp_path, name="other"))
-    parent = encode_clip(replace(STILL, row_id="cd" * 16), signed_by(other)).content
+    parent = encode_clip(replace(STILL, row_id="cd" * 16), *signed_by(other)).content
     given = Ingredient(
         argument="image", name="start.png", sha256="0" * 64, content=parent, found={"label": {"aigc": {}}}
     )
     plain = replace(given, argument="video", name="film.bin", content=b"no format of C2PA's")
-    encoded = encode_clip(STILL, signed_by(signing), (given, plain))
+    media, steps = signed_by(signing)
+    of = StepInput(clip=STILL, media=media, notes={MarkStep: (given, plain)})
+    encoded = encode_input(of, steps)
     found = _read(encoded.content)
     said = _said(found)
     [ingredient] = said["manifest"]["ingredients"]
@@ -155,11 +165,11 @@ def test_what_a_row_started_from_becomes_an_ingredient_with_its_own_manifest(
     assert ingredient["active_manifest"] in found["manifests"]  # the parent's own is kept
     assert [one["argument"] for one in said["framefleet.clip"]["inputs"]] == ["image", "video"]
     assert {one["code"] for one in found["validation_status"]} <= {"signingCredential.untrusted"}
-    assert json.loads(encoded.record.marks or "")["inputs"][0]["label"] == {"aigc": {}}
+    assert said_of(of, steps)["inputs"][0]["label"] == {"aigc": {}}
 
 
 def test_an_altered_manifest_is_forged_and_a_damaged_one_unreadable(signing: Signing) -> None:
-    content = encode_clip(STILL, signed_by(signing)).content
+    content = encode_clip(STILL, *signed_by(signing)).content
     at = content.find(CLIP.row_id.encode())
     found = read_manifest(content[:at] + b"cd" + content[at + 2 :])
     assert found is not None
@@ -175,13 +185,14 @@ def test_an_altered_manifest_is_forged_and_a_damaged_one_unreadable(signing: Sig
 def test_a_signature_changes_the_file_and_no_frame(signing: Signing) -> None:
     for format in ("mp4", "png", "webp"):
         media = Media(format=format)
-        plain, signed = encode_clip(STILL, media), encode_clip(STILL, signed_by(signing, format))
-        again = encode_clip(STILL, signed_by(signing, format))
+        plain, signed = encode_clip(STILL, media), encode_clip(STILL, *signed_by(signing, format))
+        again = encode_clip(STILL, *signed_by(signing, format))
         assert np.array_equal(decode(signed.content), decode(plain.content))
         assert signed.record.frames_sha256 == plain.record.frames_sha256
         assert signed.record.media_sha256 != again.record.media_sha256
         assert (plain.record.media_encoder, signed.record.media_encoder) == (None, "c2pa")
-        assert json.loads(signed.record.marks or "") == {"c2pa": certificate_sha256(signing)}
+        of = StepInput(clip=STILL, media=media)
+        assert said_of(of, signed_by(signing)[1]) == {"c2pa": certificate_sha256(signing)}
 
 
 def test_the_key_does_not_travel(signing: Signing) -> None:
@@ -193,7 +204,8 @@ def test_the_key_does_not_travel(signing: Signing) -> None:
 
 def test_a_format_without_a_place_for_manifests_is_refused(signing: Signing) -> None:
     with pytest.raises(JobError, match=r"marks.sign signs mp4, png, .* and media.format is mkv"):
-        signed_by(signing, "mkv")
+        (media, [step]) = signed_by(signing, "mkv")
+        step.check(media)
 
 
 def test_a_key_or_certificate_that_does_not_fit_is_reported(tmp_path: Path) -> None:
@@ -217,6 +229,6 @@ def test_a_key_or_certificate_that_does_not_fit_is_reported(tmp_path: Path) -> N
 
 def test_a_machine_without_the_key_is_named(tmp_path: Path) -> None:
     certificate, _ = issue(tmp_path)
-    signing = opened(certificate, tmp_path / "elsewhere", where="media.c2pa")
-    with pytest.raises(JobError, match=r"media.c2pa.private_key: .*elsewhere cannot be read on"):
+    signing = opened(certificate, tmp_path / "elsewhere")
+    with pytest.raises(JobError, match=r"marks.sign.private_key: .*elsewhere cannot be read on"):
         check_signing(signing)

@@ -13,23 +13,27 @@ from pathlib import Path
 import av
 import c2pa
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 import framefleet
-from framefleet.jobs.keep.trace.lookup import Wanted, look_up
-from framefleet.jobs.keep.trace.trace import Traced
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks.manifest import open_signing
-from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import Output, open_output
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.plugins.marks.manifest import open_signing
+from framefleet.plugins.marks.manifest_reader import read_manifest
+from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.step import MarkStep
+from framefleet.plugins.marks.trace.lookup import Wanted, look_up
+from framefleet.plugins.marks.trace.trace import Traced
 from tests import outputs
 from tests.certificates import issue
 from tests.commands import command
@@ -45,7 +49,7 @@ class Marked:
     """An output whose clips carry every mark. clips: their files, by number."""
 
     output: Path
-    media: Media
+    step: MarkStep
     clips: list[Path]
     folder: Path
 
@@ -82,11 +86,11 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
         watermarks=(Watermark(name="spread"),),
         label=True,
     )
-    media = Media(marks=marks)
-    write_output(folder / "out", ROWS, media=media, change=moving)
+    step = MarkStep(marks=marks)
+    write_output(folder / "out", ROWS, steps={"marks": step}, change=moving)
     records = [record for table in open_output(str(folder / "out")).records() for record in table.to_pylist()]
     clips = [folder / "out" / record["path"] for record in records]
-    yield Marked(output=folder / "out", media=media, clips=clips, folder=folder)
+    yield Marked(output=folder / "out", step=step, clips=clips, folder=folder)
 
 
 def again(frames: Frames, **tags: str) -> bytes:
@@ -143,9 +147,9 @@ def test_a_forged_manifest_and_a_foreign_signature_do_not_count(marked: Marked, 
     assert (forged.marks.manifest.state, forged.signer) == ("forged", None)
     assert (forged.found_by, forged.row_id) == ("watermark", ids(1))
     # Somebody else signs a picture of theirs as one of our rows.
-    theirs = Media(marks=ClipMarks(sign=signing(tmp_path, "stranger")))
+    theirs = MarkStep(marks=ClipMarks(sign=signing(tmp_path, "stranger")))
     clip = replace(clip_of(2, {}, seed=2), row_id=ids(2))
-    foreign = marked.trace(encode_clip(clip, theirs).content)
+    foreign = marked.trace(encode_clip(clip, Media(), [theirs]).content)
     assert foreign.marks is not None
     assert foreign.marks.manifest is not None
     assert (foreign.marks.manifest.state, foreign.signer) == ("intact", "foreign")
@@ -154,8 +158,11 @@ def test_a_forged_manifest_and_a_foreign_signature_do_not_count(marked: Marked, 
 
 
 def test_a_record_may_name_anything_as_its_certificate(tmp_path: Path) -> None:
-    named = record(1, marks='{"c2pa": "x"}')
-    (found,) = look_up([Output(outputs.write_output(tmp_path, [named]))], Wanted(row_ids={named.row_id}))
+    named, store = record(1), outputs.write_output(tmp_path)
+    writer = PartWriter(store, "records", record_schema(pa.schema([("marks", pa.string())])), run="r1")
+    writer.add(None, values_of(named) | {"marks": '{"c2pa": "x"}'})
+    writer.flush()
+    (found,) = look_up([Output(store)], Wanted(row_ids={named.row_id}))
     assert found.certificates == ()
 
 
@@ -163,7 +170,7 @@ def test_files_of_others_are_looked_at_too(marked: Marked, tmp_path: Path) -> No
     certificate, key = issue(tmp_path, name="camera")
     theirs = open_signing(Signing(certificate=str(certificate), private_key=str(key)))
     clip = replace(clip_of(7, {}, seed=7), row_id="ee" * 16)
-    content = encode_clip(clip, Media(marks=ClipMarks(sign=theirs))).content
+    content = encode_clip(clip, Media(), [MarkStep(marks=ClipMarks(sign=theirs))]).content
     (root := tmp_path / "root.pem").write_text("-----BEGIN" + certificate.read_text().split("-----BEGIN")[2])
     assert marked.trace(content).signer == "unknown"
     assert marked.trace(content, trust=str(root)).signer == "trusted"

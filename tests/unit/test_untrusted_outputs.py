@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.keep.replay.recorded_row import Given, find_recorded, recipe_of, watermarks_of
+from framefleet.jobs.job.steps import steps_again
+from framefleet.jobs.keep.replay.recorded_row import Given, find_recorded, recipe_of
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -271,12 +272,14 @@ def test_weights_of_watermarks_are_pickles(tmp_path: Path) -> None:
     theirs = [{"name": "trustmark", "weights": "/tmp/theirs", "digest": "0" * 64}]
     recorded = find_recorded(claiming(output_with(tmp_path), marks={"watermark": theirs}), ROW_ID)
     with pytest.raises(JobError, match="its watermark trustmark may contain pickles"):
-        watermarks_of(recorded, Given())
-    assert [one.weights for one in watermarks_of(recorded, Given(allow_pickle=True))] == ["/tmp/theirs"]
+        steps_again(recorded.claim.job.model_dump(), allow_pickle=False)
+    step = steps_again(recorded.claim.job.model_dump(), allow_pickle=True)["marks"]
+    assert [one.weights for one in step.marks.watermarks] == ["/tmp/theirs"]  # type: ignore[attr-defined]
     own = find_recorded(
         claiming(output_with(tmp_path / "b"), marks={"watermark": [{"name": "spread"}]}), ROW_ID
     )
-    assert [one.name for one in watermarks_of(own, Given())] == ["spread"]
+    step = steps_again(own.claim.job.model_dump(), allow_pickle=False)["marks"]
+    assert step.labels == ("watermark spread",)
 
 
 def test_an_image_on_a_private_network_is_read_only_below_a_root_of_the_caller(

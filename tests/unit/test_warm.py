@@ -16,14 +16,17 @@ import pytest
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.warm import server, start
 from framefleet.cluster.fleet.warm.relay import main as relay
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.command import _imports_ahead
 
 SCRIPT = "import os, sys; print(sys.argv[1], os.getcwd(), os.environ['OWN'], 'kept' in vars(os)); sys.exit(7)"
 SERVER = """
 import os, socket
 from framefleet.cluster.fleet.warm import server
 os.kept = True
-asked, relay = server.serve_forks(socket.socket(fileno=os.dup(0)), server.read_on_import(os.environ))
-server.run(asked.arguments, relay)
+driver = socket.socket(fileno=os.dup(0))
+listener = socket.socket(fileno=socket.recv_fds(driver, 1, 1)[1][0])
+server.run(*server.serve_forks(listener, server.read_on_import(os.environ), driver))
 """
 
 
@@ -123,6 +126,24 @@ def test_only_workers_of_this_machine_that_meet_no_gpu_are_forks(
 ) -> None:
     monkeypatch.setattr(start, "_GPUS", ("/" if has_gpu else "/nowhere",))
     assert start.may_fork(FleetSettings(address=address), device=device) is (may and sys.platform == "linux")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks under Linux")
+def test_imports_begin_ahead_for_an_output_without_records_and_are_begun_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "_GPUS", ())
+    values = {"table": "t.csv", "output": str(tmp_path), "model": "m"}
+    threads = job_from_mapping(values).model.threads
+    with _imports_ahead(job_from_mapping(values)), start.warm(threads=threads) as first:
+        with start.warm(threads=threads) as second:
+            assert first is second and first.place.exists()
+        assert first.place.exists()
+    assert not first.place.exists()
+    (tmp_path / "records").mkdir()
+    for more in ({}, {"output": "s3://bucket/run"}, {"output": "new", "fleet": {"address": "auto"}}):
+        with _imports_ahead(job_from_mapping({**values, **more})):
+            assert not start._ahead
 
 
 POOL = """

@@ -14,22 +14,24 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
+from framefleet.pipeline.outputs.clip_step import StepInput
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.marks import spread
-from framefleet.pipeline.outputs.marks.payload import payload_of, row_prefix
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark, weights_digest
-from framefleet.pipeline.outputs.marks.watermark import (
+from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.marks import spread
+from framefleet.plugins.marks.payload import payload_of, row_prefix
+from framefleet.plugins.marks.settings import ClipMarks, Watermark, weights_digest
+from framefleet.plugins.marks.step import MarkStep
+from framefleet.plugins.marks.watermark import (
     FoundWatermark,
     mark_frames,
     mark_sound,
     watermarks_in,
 )
-from framefleet.pipeline.outputs.marks.weights import read_weights
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
-from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.marks.weights import read_weights
 from tests.unit.test_encode_clip import CLIP
 
 SPREAD = (Watermark(name="spread"),)
@@ -170,17 +172,18 @@ def test_payloads_of_every_length_are_read_back_and_noise_is_refused() -> None:
 
 def test_a_record_has_the_digests_of_the_frames_without_and_with_their_mark() -> None:
     clip = replace(CLIP, row_id=ROW_ID, pixels=to_pixels(scene(5)), audio=tune(1.0))
-    media = Media(format="mkv", marks=ClipMarks(watermarks=SPREAD))
-    plain, marked = encode_clip(clip, replace(media, marks=ClipMarks())), encode_clip(clip, media)
-    assert marked.content == encode_clip(clip, media).content
+    media, step = Media(format="mkv"), MarkStep(marks=ClipMarks(watermarks=SPREAD))
+    plain, marked = encode_clip(clip, media), encode_clip(clip, media, [step])
+    assert marked.content == encode_clip(clip, media, [step]).content
     assert marked.record.frames_sha256 == plain.record.frames_sha256 == frames_sha256(scene(5))
     assert marked.record.marked_sha256 == frames_sha256(decode(marked.content))
     pcm, rate = decode_audio(marked.content) or (None, 0)
     assert pcm is not None
     as_pcm = Audio(samples=(pcm.T / 32767).astype(np.float32), sample_rate=rate)
     assert marked.record.marked_audio_sha256 == audio_sha256(as_pcm)
-    assert (plain.record.marked_sha256, plain.record.marks) == (None, None)
-    assert marked.record.marks == '{"watermarks":["spread"]}'
+    assert plain.record.marked_sha256 is None
+    values = step.values(StepInput(clip=clip, media=media), marked.content, {}).values
+    assert values == {"marks": '{"watermarks":["spread"]}'}
 
 
 def test_two_watermarks_of_one_part_and_missing_weights_are_refused() -> None:

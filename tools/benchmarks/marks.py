@@ -33,12 +33,13 @@ from PIL import Image
 
 import framefleet
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.marks.manifest import open_signing
-from framefleet.pipeline.outputs.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark
-from framefleet.pipeline.outputs.marks.watermark import mark_frames
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.rows.inputs.marks import SPREAD, marks_in
+from framefleet.plugins.marks.file_marks import SPREAD, marks_in
+from framefleet.plugins.marks.manifest import open_signing
+from framefleet.plugins.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.step import MarkStep
+from framefleet.plugins.marks.watermark import mark_frames
 from tests.certificates import issue
 from tests.jobs import write_table
 from tests.time_authority import time_authority
@@ -295,7 +296,8 @@ def cost(clips: Clips) -> Iterator[Result]:
         }
         model = build_model(folder / "model")
         for way, marks in ways.items():
-            spent = measure(clips, model, folder / way, None, device="cpu", media=Media(marks=marks))
+            steps = {"marks": MarkStep(marks=marks)} if marks else {}
+            spent = measure(clips, model, folder / way, None, device="cpu", media=Media(), steps=steps)
             waits = {cause: seconds / rows for cause, seconds in spent.idle.items()}
             yield {
                 "marks": way,

@@ -31,6 +31,7 @@ from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.options.schema import FirstBlock, Options
+from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -123,6 +124,7 @@ def measure(
     *,
     device: str = "cpu",
     media: Media = _MEDIA,
+    steps: Mapping[str, ClipStep] | None = None,
     max_rows: int = 1,
     is_cached: bool = False,
 ) -> Spent:
@@ -133,6 +135,7 @@ def measure(
             model=ModelSettings(path=str(model), dtype="fp32", device=device, options=options),
             batching=Batching(max_rows=max_rows),
             media=media,
+            steps=steps or {},
             audit=Audit(every=0),
             store=Store(str(output)),
             recipes={recipe.name: recipe} if recipe else {},

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from framefleet.pipeline.outputs.marks.manifest import open_signing
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Signing, Watermark
-from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.marks.manifest import open_signing
+from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.models.command import show_lock
 from framefleet.plugins.pages.gallery.gallery import write_gallery
 from tests.certificates import issue
@@ -75,7 +75,9 @@ class Material:
             watermarks=(Watermark(name="spread"),),
             label=True,
         )
-        store = write_output(folder / "out", [{"prompt": "a"}, {"prompt": "b"}], media=Media(marks=marks))
+        store = write_output(
+            folder / "out", [{"prompt": "a"}, {"prompt": "b"}], steps={"marks": MarkStep(marks=marks)}
+        )
         write_gallery(store)
         return folder / "out", [path.read_bytes() for path in sorted((folder / "out/clips").rglob("*.mp4"))]
 

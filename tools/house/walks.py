@@ -67,7 +67,12 @@ def _one_clip(resolved: Any, setup: Any) -> Callable[[], None]:
         renderer.submit(row.request, resolved.first.identity(row.request))
         while renderer.num_active:
             for clip in renderer.step():
-                writer.add(None, values_of(store_clip(resolved.store, encode_clip(clip, setup.media))))
+                writer.add(
+                    None,
+                    values_of(
+                        store_clip(resolved.store, encode_clip(clip, setup.media, setup.steps.values()))
+                    ),
+                )
         writer.flush()
 
     return render

@@ -1,4 +1,4 @@
-"""A process that has imported torch, diffusers and all of a worker: relays that ask for a Python get a fork.
+"""A process that has imported torch, diffusers and all of a worker: who asks for a Python gets a fork.
 
 Run as a program whose standard input is a socket: from there come the socket that it listens on and names of
 pipelines to import as well, and with it it ends. A fork goes on as the Python that was asked for: its
@@ -12,13 +12,17 @@ import atexit
 import contextlib
 import fcntl
 import gc
+import importlib
 import os
 import runpy
 import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
+import time
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,18 +48,31 @@ READ_ON_IMPORT = (
     "TRANSFORMERS_",
 )
 
-READ_WHEN_USED = ("TORCHINDUCTOR_CACHE_DIR",)  # torch itself sets it, in one process sooner than in another
+# Of these: what is read when it is used, what torch itself sets in one process sooner than in another, and
+# what decides only what libraries print.
+BEAR_CHANGES = (
+    "HF_TOKEN",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "DIFFUSERS_VERBOSITY",
+    "TRANSFORMERS_VERBOSITY",
+)
+
+_OPTIONS = ("-u", "-P")  # of Python, which a fork has or can do without
 
 BEAR_FORKS = ("jemalloc_bg_thd",)  # Arrow's: jemalloc ends and begins it around a fork (pthread_atfork)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a Python is to be. arguments: a script's path and the script's own."""
+    """What a Python is to be. arguments: of its command line.
+
+    parent: a process above this one, which adopts the fork; None for a relay, which stands for it.
+    """
 
     arguments: list[str]
     environment: dict[str, str]
     folder: str
+    parent: int | None = None
 
 
 _ASKED = TypeAdapter(Asked)
@@ -70,41 +87,53 @@ def import_all() -> None:
     import framefleet.pipeline.render.renderer  # noqa: F401
 
 
-def serve_forks(driver: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, socket.socket]:
-    """Fork for each relay that asks. Returns in the forks only: what to be, and the relay.
+def serve_forks(
+    listener: socket.socket, seen: Mapping[str, str], driver: socket.socket | None = None
+) -> tuple[Asked, socket.socket]:
+    """Fork for each that asks. Returns in the forks only: what to be, and who asked.
 
-    driver: whose words come over it. seen: the variables that libraries were imported under.
+    seen: the variables that libraries were imported under. driver: names pipelines; the server ends with it.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that ended leave nothing
-    _, descriptors, *_ = socket.recv_fds(driver, 1, 1)
-    listener = socket.socket(fileno=descriptors[0])
     while True:
-        ready, _, _ = select.select([driver, listener], [], [])
+        ready, _, _ = select.select([*filter(None, [driver]), listener], [], [])
         if driver in ready:
             if not (names := driver.recv(4096)):
                 os._exit(0)
             for name in names.decode().split():
                 _import_pipeline(name)
             continue
-        relay, _ = listener.accept()
-        asked, streams = _asked(relay)
+        asker, _ = listener.accept()
+        asked, streams = _asked(asker)
         is_warm = read_on_import(asked.environment) == seen and is_alone()
-        if is_warm and not os.fork():
+        if is_warm and _fork(asked.parent):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            listener.close()
-            driver.close()
-            _become(asked, relay, streams)
-            return asked, relay
+            for ours in filter(None, [listener, driver]):
+                ours.close()
+            _become(asked, asker, streams)
+            return asked, asker
         if not is_warm:
-            relay.sendall(b"c")
-        for descriptor in (*streams, relay.detach()):
+            asker.sendall(b"c")
+        for descriptor in (*streams, asker.detach()):
             os.close(descriptor)
 
 
-def _asked(relay: socket.socket) -> tuple[Asked, list[int]]:
-    _, streams, *_ = socket.recv_fds(relay, 1, 3)
-    with relay.makefile() as text:
-        return read_as(_ASKED, text.read(), "what a relay asks for"), list(streams)
+def _fork(parent: int | None) -> bool:
+    """Tell whether this is the fork."""
+    if os.fork():
+        return False
+    if parent is not None:
+        if os.fork():  # whose end makes an orphan of its fork, for `parent` to adopt
+            os._exit(0)
+        while os.getppid() != parent:
+            time.sleep(0.001)
+    return True
+
+
+def _asked(asker: socket.socket) -> tuple[Asked, list[int]]:
+    _, streams, *_ = socket.recv_fds(asker, 1, 3)
+    with asker.makefile() as text:
+        return read_as(_ASKED, text.read(), "what a process asks for"), list(streams)
 
 
 def _import_pipeline(name: str) -> None:
@@ -118,7 +147,7 @@ def _import_pipeline(name: str) -> None:
 
 
 def read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
-    names = (name for name in environment if name.startswith(READ_ON_IMPORT) and name not in READ_WHEN_USED)
+    names = (name for name in environment if name.startswith(READ_ON_IMPORT) and name not in BEAR_CHANGES)
     return {name: environment[name] for name in names}
 
 
@@ -130,23 +159,30 @@ def is_alone() -> bool:
     return all(number == os.getpid() or name in BEAR_FORKS for number, name in names.items())
 
 
-def _become(asked: Asked, relay: socket.socket, streams: list[int]) -> None:
+def _become(asked: Asked, asker: socket.socket, streams: list[int]) -> None:
     """Take over what a process has from its start."""
     # When a worker ends, Ray kills its process group (`SchedulePostExitProcessGroupCleanup`): not the others.
     os.setsid()
-    null = os.open(os.devnull, os.O_RDONLY)
-    for number, descriptor in enumerate([null, *streams[1:]]):
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-    for descriptor in (null, *streams):
         os.close(descriptor)
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(asked.folder)
     os.environ.clear()
     os.environ.update(asked.environment)
+    tempfile.tempdir = None  # it may have been looked for in another environment
     gc.enable()
-    relay.sendall(b"f")
-    # Killed when the relay is: then its end of this socket closes.
+    if asked.parent is None:
+        asker.sendall(b"f")
+        _end_with(asker)
+    else:
+        asker.sendall(str(os.getpid()).encode())
+    renew_thread_pool()
+
+
+def _end_with(relay: socket.socket) -> None:
+    """Have this process killed when a relay is: then its end of this socket closes."""
     fcntl.fcntl(relay, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(relay, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(relay, fcntl.F_SETFL, os.O_ASYNC)
@@ -154,7 +190,6 @@ def _become(asked: Asked, relay: socket.socket, streams: list[int]) -> None:
     gone.register(relay, select.POLLHUP)
     if any(event & select.POLLHUP for _, event in gone.poll(0)):  # before it was listened for
         os._exit(1)
-    renew_thread_pool()
 
 
 def renew_thread_pool() -> None:
@@ -166,40 +201,60 @@ def renew_thread_pool() -> None:
         torch.set_num_threads(torch.get_num_threads())
 
 
-def run(arguments: list[str], relay: socket.socket) -> NoReturn:
-    """Run a script as its interpreter would, and tell the relay its exit code."""
-    code: Any = None
-    while arguments[0].startswith("-"):  # of Python: -u, and nothing else is given by Ray
+def execute(arguments: list[str]) -> None:
+    """Run what stands on the command line after `python`."""
+    while arguments[0] in _OPTIONS:
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
         arguments = arguments[1:]
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(":"))
-    sys.argv = arguments
-    try:
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        sys.modules.pop(sys.argv[0], None)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(arguments[1], vars(sys.modules["__main__"]))
+    else:
+        sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def run(asked: Asked, asker: socket.socket) -> NoReturn:
+    """Run a Python to its end, as an interpreter would, but tear nothing down; tell its exit code."""
+    code: Any = None
+    try:
+        execute(asked.arguments)
     except SystemExit as ended:
         code = ended.code
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
-    threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter does
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(relay, fcntl.F_SETFL, 0)
-        relay.sendall(str(code if isinstance(code, int) else int(code is not None)).encode())
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    with contextlib.suppress(OSError):  # who adopted it waits for no code
+        fcntl.fcntl(asker, fcntl.F_SETFL, 0)
+        asker.sendall(str(code or 0).encode())
+    os._exit(code or 0)
 
 
-def main() -> None:
+def import_and_fork(*modules: str) -> tuple[Asked, socket.socket]:
+    """Import all of a worker, and these modules; then fork, as `serve_forks`, for whoever started this."""
     seen = read_on_import(os.environ)  # now: libraries set some themselves
     gc.disable()  # nearly all that imports make stays: to look through it meanwhile takes a fifth of the time
     import_all()
+    for module in modules:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()
-    asked, relay = serve_forks(socket.socket(fileno=os.dup(0)), seen)
-    run(asked.arguments, relay)
+    driver = socket.socket(fileno=os.dup(0))
+    _, descriptors, *_ = socket.recv_fds(driver, 1, 1)
+    return serve_forks(socket.socket(fileno=descriptors[0]), seen, driver)
 
 
 if __name__ == "__main__":
-    main()
+    run(*import_and_fork())

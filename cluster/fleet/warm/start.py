@@ -22,6 +22,7 @@ import framefleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.socket_folder import make_socket_folder
 
+RELAY = Path(__file__).with_name("relay.py")
 _HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
 # Files of the drivers of NVIDIA (also under WSL) and AMD.
 _GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -29,15 +30,23 @@ _GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Where workers come from, as Ray's `runtime_env` takes it."""
+    """Where workers come from. place: of its server's socket."""
 
-    py_executable: str
+    place: Path
     _server: socket.socket
+
+    @property
+    def py_executable(self) -> str:
+        """What Ray's `runtime_env` calls so."""
+        return " ".join(map(shlex.quote, (sys.executable, "-IS", str(RELAY), str(self.place))))
 
     def prepare(self, pipeline: str) -> None:
         """Have a pipeline imported as well."""
         with contextlib.suppress(OSError):  # it has died: workers start cold
             self._server.sendall(f"{pipeline}\n".encode())
+
+
+_ahead: dict[int, Warm] = {}  # by threads
 
 
 def may_fork(fleet: FleetSettings, *, device: str) -> bool:
@@ -53,11 +62,14 @@ def environment_of_imports(*, threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def warm(*, threads: int) -> Iterator[Warm]:
+def warm(*, threads: int, server: str = f"{__package__}.server") -> Iterator[Warm]:
     """Yield workers-to-be: a process that imports what they need, and ends with the context.
 
-    threads: of torch in each, which libraries read while they are imported.
+    threads: of torch in each, which libraries read while they are imported. server: the module that it runs.
     """
+    if threads in _ahead:
+        yield _ahead[threads]
+        return
     folder = make_socket_folder()
     place = folder / "socket"
     with contextlib.ExitStack() as stack:
@@ -68,17 +80,25 @@ def warm(*, threads: int) -> Iterator[Warm]:
             listener.bind(str(place))
             listener.listen()
             socket.send_fds(ours, [b"."], [listener.fileno()])
-            server = subprocess.Popen(
+            process = subprocess.Popen(
                 # -P: a module in the working folder must not take the place of one of ours
-                [sys.executable, "-P", "-m", f"{__package__}.server"],
+                [sys.executable, "-P", "-m", server],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a worker that starts cold says what is wrong
                 start_new_session=True,  # Ctrl-C in a terminal is the driver's to follow
                 env=environment_of_imports(threads=threads),
             )
-        stack.callback(server.wait)
-        stack.callback(server.kill)
-        relay = Path(__file__).with_name("relay.py")
-        command = (sys.executable, "-IS", str(relay), str(place))
-        yield Warm(" ".join(map(shlex.quote, command)), ours)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        yield Warm(place, ours)
+
+
+@contextmanager
+def warm_ahead(*, threads: int) -> Iterator[None]:
+    """Begin what `warm` would begin in the block, which has much to import itself before it knows enough."""
+    with warm(threads=threads) as _ahead[threads]:
+        try:
+            yield
+        finally:
+            del _ahead[threads]

@@ -24,7 +24,6 @@ from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_o
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.outputs.marks.settings import Watermark
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
@@ -300,11 +299,3 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
         f"{problem}, and code is not run just because a record names it",
         f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",
     )
-
-
-def watermarks_of(recorded: Recorded, given: Given) -> tuple[Watermark, ...]:
-    """Return the watermarks of the clips. Raises JobError for weights that nobody but job.json names."""
-    claimed = recorded.claim.job.marks.watermark
-    for one in claimed:
-        _check_pickles(one.weights is not None, f"its watermark {one.name}", given)
-    return tuple(Watermark(**one.model_dump()) for one in claimed)

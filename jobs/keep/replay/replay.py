@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
+from framefleet.jobs.job.schema import MediaSection
+from framefleet.jobs.job.steps import steps_again
 from framefleet.jobs.keep.replay.compare import Compared, compare, compared_digests
 from framefleet.jobs.keep.replay.recorded_row import (
     NOTHING,
@@ -15,7 +17,6 @@ from framefleet.jobs.keep.replay.recorded_row import (
     environment_of,
     find_recorded,
     recipe_of,
-    watermarks_of,
 )
 from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
@@ -27,7 +28,6 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.extras import kept_in
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Provider, Watermark
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -81,9 +81,11 @@ class Replayer:
     def replay(self, recorded: Recorded) -> Replayed:
         """Do what `replay` promises."""
         recipe = recipe_of(recorded, self._given)
-        media = media_again(recorded.claim.job, watermarks_of(recorded, self._given))
+        job = recorded.claim.job
+        media, allow_pickle = media_again(job), self._given.allow_pickle
+        steps = steps_again(job.model_dump(), allow_pickle=allow_pickle)
         clip = self._render(recorded, recipe)
-        now = encode_clip(clip, media)
+        now = encode_clip(clip, media, steps.values())
         there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
         differences = tuple(_differences(there, here))
@@ -135,20 +137,13 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     return Replayer(given).replay(find_recorded(output, row_id, given))
 
 
-def media_again(job: ClaimedJob, watermarks: Iterable[Watermark]) -> Media:
+def media_again(job: ClaimedJob) -> Media:
     """Return how clips are encoded once more, as job.json says of the first time.
 
-    watermarks: of the job, whose weights may be opened. Neither by NVENC nor signed: no equal bytes are to be
-    expected of these, nor that they can be made.
+    Not by NVENC: no equal bytes are to be expected of it, nor that it is there.
     """
-    media, asked = job.media, job.marks
-    marks = ClipMarks(
-        provider=Provider(**asked.provider.model_dump()) if asked.provider else None,
-        watermarks=tuple(watermarks),
-        label=asked.label,
-    )
-    encoder = None if media.encoder == "h264_nvenc" else media.encoder
-    return Media(**media.model_dump(exclude={"c2pa"}) | {"encoder": encoder, "marks": marks})
+    media = job.media.model_dump(include={*MediaSection.model_fields})
+    return Media(**media | {"encoder": None if job.media.encoder == "h264_nvenc" else job.media.encoder})
 
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:

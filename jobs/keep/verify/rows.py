@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.output import below
-from framefleet.jobs.job.steps import for_comparison
+from framefleet.jobs.job.steps import for_comparison, steps_again
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
@@ -26,12 +25,14 @@ from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
+from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
+from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, RECORDS, SCRATCH
-from framefleet.pipeline.outputs.marks.settings import Watermark
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
+from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run
@@ -49,10 +50,12 @@ from framefleet.pipeline.outputs.parts.records import (
     Record,
     fields_named,
     record_of,
+    told_arguments,
     values_of,
 )
 from framefleet.pipeline.outputs.record_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import lane_named
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
@@ -143,9 +146,10 @@ def _by_fleet(
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done."""
     row_ids = [record.row_id for record in records]
-    # What the caller agreed to: job.json may name other weights.
-    watermarks = [Watermark(**one.model_dump()) for one in claimed_job(output, sets).marks.watermark]
-    media = media_again(claim_of(store).job, watermarks)
+    claimed = claim_of(store).job
+    media = media_again(claimed)
+    # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
+    steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
@@ -154,7 +158,7 @@ def _by_fleet(
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
             else:
-                yield _of_fleet(store, then, rendered(scratch, again[then.row_id], media))
+                yield _of_fleet(store, then, rendered(scratch, again[then.row_id], media, steps))
 
 
 def _of_fleet(store: Store, then: Record, again: Again) -> VerifiedRow:
@@ -197,10 +201,8 @@ def rendered_by_fleet(
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        # What is compared is frames, sound and files: a label is put into these here, a signature nowhere.
-        marks = job.marks.model_copy(update={"sign": None, "label": False})
-        changed: dict[str, Any] = {"output": place, "media": media, "marks": marks}
-        plain = job.model_copy(update={**for_comparison(job), **changed, "draft": None})
+        changed = {"output": place, "media": media, "draft": None, **for_comparison(job)}
+        plain = job.model_copy(update=changed)
         table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)
@@ -208,15 +210,15 @@ def rendered_by_fleet(
         Store(output, job.storage_options).delete_all(f"{SCRATCH}/{run}")
 
 
-def rendered(scratch: Store, record: Record, media: Media) -> Again:
-    """Return a row that a fleet rendered. media: how the clips of its output are encoded."""
+def rendered(scratch: Store, record: Record, media: Media, steps: Collection[ClipStep] = ()) -> Again:
+    """Return a row that a fleet rendered. media, steps: how the clips of its output are made."""
     path = recorded_clip(values_of(record)).path
     read = cache(partial(scratch.read, path))
     return Again(
         record=record,
         media=media,
         frames=lambda: _frames(record, read()),
-        content=lambda: _encoded(record, read(), media) if media.format in LOSSY else read(),
+        content=lambda: _encoded(record, read(), media, steps) if media.format in LOSSY else read(),
     )
 
 
@@ -226,7 +228,7 @@ def _frames(record: Record, content: bytes) -> Pictures | None:
     return (decode_floats if record.frames_format.endswith("float32") else decode)(content)
 
 
-def _encoded(record: Record, content: bytes, media: Media) -> bytes:
+def _encoded(record: Record, content: bytes, media: Media, steps: Collection[ClipStep]) -> bytes:
     """Return the file of the output's own format."""
     assert record.fps is not None, "mkv has one always"
     tags, sound = read_metadata(content), decode_audio(content)
@@ -234,7 +236,26 @@ def _encoded(record: Record, content: bytes, media: Media) -> bytes:
     if sound:
         samples = sound[0].T.astype(np.float32) / np.float32(32767)
         audio = Audio(samples=samples, sample_rate=sound[1])
-    return encode(decode(content), media=media, fps=record.fps, metadata=tags, audio=audio)
+    of = StepInput(clip=_clip(record), media=media)
+    return encode_file(of, steps, decode(content), audio, fps=record.fps, tags=tags)
+
+
+def _clip(record: Record) -> Clip:
+    """Return what a record says of its clip, without frames and sound."""
+    return Clip(
+        row_id=record.row_id,
+        request=Request(arguments=told_arguments(values_of(record)), seed=record.seed),
+        pixels=None,
+        native_fps=record.fps,
+        model=record.model,
+        model_digest=record.model_digest,
+        numerics={},
+        seconds={},
+        batch_size=record.batch_size,
+        peak_memory_bytes=record.peak_memory_bytes or 0,
+        environment={},
+        started_at=record.started_at,
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)

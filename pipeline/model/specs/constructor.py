@@ -90,8 +90,11 @@ class Constructed:
     def __getattr__(self, name: str) -> Any:
         if name in self.attributes:
             return self.attributes[name]
-        if isinstance(getattr(self.made, name, None), property):
+        of_class = inspect.getattr_static(self.made, name, None)
+        if isinstance(of_class, property):
             return self._returned(name, {})
+        if type(of_class) in (int, float, str) and _is_small(of_class):  # a constant
+            return of_class
         raise AttributeError(name)
 
     def _returned(self, name: str, scope: Scope) -> Any:

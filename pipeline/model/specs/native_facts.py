@@ -2,8 +2,9 @@
 
 Pipelines compute how many pixels one latent stands for, and not all ask the autoencoder: Wan's over videos
 counts the levels that it halves, and knows nothing of patches (Wan 2.2 TI2V, the shipped demo).
-Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`, `canvas_multiple`).
-These are read from their source over the configs of a model. A preset adds only what no class says.
+Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`, `canvas_multiple`), and
+others as constants of their classes (`FPS`). These are read from their source over the configs of a model. A
+preset adds only what no class says.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ _SAID = {
     _TEMPORAL: ("scale_factor_temporal", "temporal_compression_ratio"),
 }
 
+# How classes call their rate, as a property or a constant: the usual ones first.
+_RATES = (
+    "fps",
+    "frame_rate",
+    "native_fps",
+    "default_fps",
+    "model_fps",
+    "video_fps",
+    "output_fps",
+    "target_fps",
+)
 _MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # no model has a tenth of it
 
 
@@ -90,7 +102,7 @@ def native_facts(pipe: Any) -> NativeFacts:
     step, rest = _count(pipe, "vae_frames_per_chunk"), _count(pipe, "vae_latents_per_chunk")
     has_step = step is not None and rest is not None and rest < step
     return NativeFacts(
-        fps=_number(pipe, ("fps", "frame_rate"), MAX_FPS),
+        fps=_number(pipe, (*_RATES, *map(str.upper, _RATES)), MAX_FPS),
         sides=_count(pipe, "canvas_multiple"),
         frame_step=step if has_step else None,
         frame_rest=rest if has_step else None,

@@ -16,13 +16,6 @@ from PIL import Image, PngImagePlugin
 from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range
-from framefleet.pipeline.outputs.marks.label import (
-    AIGC,
-    aigc_label,
-    with_chunks,
-    with_xmp_box,
-    xmp_packet,
-)
 from framefleet.pipeline.outputs.media.animation import (
     GIF_SIGNATURE,
     decode_animation,
@@ -52,7 +45,7 @@ PREVIEW_SIDE = 320  # pixels of the longer side: sharp on a tile of a dense scre
 # 2 of 6: a tenth larger than the slowest, at a third of its time (docs/gallery.md, "What previews cost").
 _EFFORT, _QUALITY = 2, 80
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_XMP_OF_PNG = "XML:com.adobe.xmp"
+XMP_TAG = "XML:com.adobe.xmp"  # an XMP packet, which png and webp have a place for
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -68,23 +61,12 @@ def encode(
 
     metadata: written as the container's own tags (png: iTXt chunks, zip: tags.json, webp: Exif, gif: a
     comment); keys in lower case. mp4 and webm are 4:2:0, but 4:4:4 where a side is odd (and it is not AV1);
-    not every player shows that. A label says the metadata's row_id. Raises RenderError for what the format
-    cannot hold.
+    not every player shows that. Raises RenderError for what the format cannot
+    hold.
     """
     _check(frames, audio, media)
     tags = {key: _storable(value) for key, value in metadata.items()}
-    if not (media.marks.label and media.marks.provider):
-        return _encoded(frames, audio, media, exact_rate(fps), tags)
-    said = (media.marks.provider, tags.get("row_id", ""))
-    label, iptc = aigc_label(*said), xmp_packet(*said, aigc=False)
-    if media.format in ("mp4", "flac"):
-        tags[AIGC] = label
-    elif media.format in ("png", "webp"):
-        tags[_XMP_OF_PNG] = xmp_packet(*said).decode()
-    content = _encoded(frames, audio, media, exact_rate(fps), tags)
-    if media.format == "mp4":
-        return with_xmp_box(content, iptc)
-    return with_chunks(content, AIGC=label.encode(), _PMX=iptc) if media.format == "wav" else content
+    return _encoded(frames, audio, media, exact_rate(fps), tags)
 
 
 def _encoded(
@@ -96,7 +78,7 @@ def _encoded(
             return _encode_png(frames, tags)
         if media.format in ANIMATIONS:
             assert frames is not None
-            packet = tags.pop(_XMP_OF_PNG, "").encode()
+            packet = tags.pop(XMP_TAG, "").encode()
             return encode_animation(frames, media=media, rate=rate, tags=tags, packet=packet)
         if media.format in ZIPS:
             assert frames is not None

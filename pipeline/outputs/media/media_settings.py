@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import Literal, cast, get_args
 
 from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.outputs.marks.settings import NO_MARKS, ClipMarks
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 LARGEST_FRAME = 1 << 26  # 8192 x 8192, as in docs/inputs.md
@@ -44,10 +43,6 @@ SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
 LOSSY: tuple[MediaFormat, ...] = ("mp4", "webm", "webp", "gif")
 # Faster ones are shown at 10 frames a second by browsers, which take them for mistakes.
 _MOST_FPS: dict[MediaFormat, int] = {"gif": 50, "webp": 100}
-# Those that C2PA manifests are put into.
-SIGNED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "gif", "flac", "wav")
-# Those that have a place of their own for the label; next to others lies a file.
-LABELLED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "flac", "wav")
 
 
 def check_pixels(width: int, height: int, num_frames: int) -> None:
@@ -75,8 +70,7 @@ class Media:
 
     encoder: of mp4 and webm; None is H.264 or VP9. crf: the encoder's own scale, from 0, the best; None is a
     value at which a clip looks like its frames. fps: None takes the row's or the model's native rate. audio:
-    whether clips have their sound. previews: whether a small still lies next to each clip. marks: what says
-    of the clip that a model made it.
+    whether clips have their sound. previews: whether a small still lies next to each clip.
     """
 
     format: MediaFormat = "mp4"
@@ -85,7 +79,6 @@ class Media:
     audio: bool = True
     encoder: VideoEncoder | None = None
     previews: bool = True
-    marks: ClipMarks = NO_MARKS
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):
@@ -98,11 +91,6 @@ class Media:
         if self.fps is not None:
             exact_rate(self.fps)
             check_pace(self.fps, self.format, JobError)
-        if self.marks.sign is not None and self.format not in SIGNED:
-            raise JobError(
-                f"{self.marks.sign.where} signs {', '.join(SIGNED)}, and media.format is {self.format}",
-                f"leave {self.marks.sign.where} out, or set media.format to mp4 or, for images, png",
-            )
         if not self.audio and self.format in SOUNDS:
             raise JobError(
                 f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
@@ -143,8 +131,7 @@ class Media:
     @property
     def unrepeatable(self) -> str | None:
         """What gives equal frames other bytes, as records name it; None where nothing does."""
-        causes = [self.codec] * (self.codec == "h264_nvenc") + ["c2pa"] * (self.marks.sign is not None)
-        return ", ".join(causes) or None
+        return self.codec if self.codec == "h264_nvenc" else None
 
     @property
     def suffix(self) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from framefleet.doors import record_columns
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
@@ -119,7 +120,8 @@ class _Columns:
     @classmethod
     def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:
         there = _schemas_of(store, parts)
-        ours = [_our_field(field) for field in _united(there)] or list(RECORD_FIELDS)
+        added = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in record_columns().items()])
+        ours = [_our_field(field) for field in _united([*(there or [RECORD_FIELDS]), added])]
         told = (field.name for schema in there for field in schema if not may_come_later(field))
         taken = frozenset([*RECORD_FIELDS.names, *told])
         given = _united(_schemas_of(store, parts_in(store, SCORES)))

@@ -89,9 +89,8 @@ class Record:
     audio_duration_s: float | None = None
     license: str | None = None  # of the model's weights; "unknown" where nobody says
     model_name: str | None = None  # in the job's `models`; None: the job has one model
-    marks: str | None = None  # JSON: which marks the clip carries, and those of what it started from
-    marked_sha256: str | None = None  # of the frames with their watermark; None: they carry none
-    marked_audio_sha256: str | None = None  # of the sound, the same
+    marked_sha256: str | None = None  # of the frames in the file, if clip steps changed them
+    marked_audio_sha256: str | None = None  # of the sound, likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,10 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.marks.adapters import _trust_mark_network
-from framefleet.pipeline.outputs.marks.payload import payload_of, row_prefix
-from framefleet.pipeline.outputs.marks.settings import Watermark, WatermarkName, weights_digest
-from framefleet.pipeline.outputs.marks.watermark import mark_frames, mark_sound, watermarks_in
+from framefleet.plugins.marks.adapters import _trust_mark_network
+from framefleet.plugins.marks.payload import payload_of, row_prefix
+from framefleet.plugins.marks.settings import Watermark, WatermarkName, weights_digest
+from framefleet.plugins.marks.watermark import mark_frames, mark_sound, watermarks_in
 
 ROW_ID = "0123456789abcdef" * 2
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 4), dtype=np.uint8)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from framefleet.pipeline.outputs.marks.settings import Watermark
-from framefleet.pipeline.outputs.marks.weights import read_weights
+from framefleet.plugins.marks.settings import Watermark
+from framefleet.plugins.marks.weights import read_weights
 from tools.fuzz import hostile
 from tools.fuzz.case import Case, command, reported
 from tools.fuzz.child import MARK

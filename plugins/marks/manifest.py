@@ -22,9 +22,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 import framefleet
 from framefleet.pipeline.errors import AuthorityError, JobError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.outputs.marks.label import IPTC_SPACE, SOURCE_TYPE
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Signing
-from framefleet.pipeline.outputs.marks.signing import key_of, leaf_of, read_pem
+from framefleet.plugins.marks.label import IPTC_SPACE, SOURCE_TYPE
+from framefleet.plugins.marks.settings import ClipMarks, Signing
+from framefleet.plugins.marks.signing import key_of, leaf_of, read_pem
 
 ASSERTION = "framefleet.clip"
 # Thumbnails would be copies of what is in the file; manifests elsewhere and revocations are on networks.
@@ -75,8 +75,8 @@ def open_signing(signing: Signing) -> Signing:
     """
     if find_spec("c2pa") is None:
         fix = "pip install 'framefleet[c2pa]', on every machine"
-        raise JobError(f"{signing.where} needs c2pa-python", fix)
-    chain = read_pem(f"{signing.where}.certificate", signing.certificate)
+        raise JobError("marks.sign needs c2pa-python", fix)
+    chain = read_pem("marks.sign.certificate", signing.certificate)
     opened = replace(signing, certificate=chain.decode("utf-8", "replace"))
     leaf_of(opened)
     if Path(signing.private_key).exists():
@@ -98,7 +98,7 @@ def check_signing(signing: Signing) -> None:
         sign(pixel.getvalue(), marks=untimed, title="", made={})
     except c2pa.C2paError as error:
         raise JobError(
-            f"{signing.where}.certificate does not sign content: {error}",
+            f"marks.sign.certificate does not sign content: {error}",
             "use one that C2PA's profile allows: not self-signed, for document signing or email protection, "
             "with those that issued it behind it",
         ) from None
@@ -138,7 +138,7 @@ def sign(
             raise
         shown = public_url(authority)  # the key was tried before
         raise AuthorityError(
-            f"{marks.sign.where}.time_authority: {shown} gives no time stamp: "
+            f"marks.sign.time_authority: {shown} gives no time stamp: "
             + str(error).replace(authority, shown),
             "give the URL of an authority that answers RFC 3161 requests over http",
         ) from None

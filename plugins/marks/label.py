@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.marks.settings import Provider
+from framefleet.plugins.marks.settings import Provider
 
 # IPTC's word for what a trained model made.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

@@ -17,12 +17,12 @@ import numpy as np
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.marks.chips import Reading, Samples
-from framefleet.pipeline.outputs.marks.manifest import check_signing
-from framefleet.pipeline.outputs.marks.payload import Bits, is_checked, payload_of, row_prefix
-from framefleet.pipeline.outputs.marks.settings import ClipMarks, Watermark
-from framefleet.pipeline.outputs.marks.spread import SpreadFrames
-from framefleet.pipeline.outputs.marks.spread_sound import SpreadSound
+from framefleet.plugins.marks.chips import Reading, Samples
+from framefleet.plugins.marks.manifest import check_signing
+from framefleet.plugins.marks.payload import Bits, is_checked, payload_of, row_prefix
+from framefleet.plugins.marks.settings import ClipMarks, Watermark
+from framefleet.plugins.marks.spread import SpreadFrames
+from framefleet.plugins.marks.spread_sound import SpreadSound
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def open_watermark(watermark: Watermark) -> tuple[FrameMark | None, SoundMark | 
     """
     if watermark.name == "spread":
         return SpreadFrames(), SpreadSound()
-    from framefleet.pipeline.outputs.marks import adapters  # imports their libraries
+    from framefleet.plugins.marks import adapters  # imports their libraries
 
     if watermark.name == "audioseal":
         return None, adapters.AudioSeal(watermark)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.outputs.marks.settings import Watermark, joint_digest, weight_file_digests
+from framefleet.plugins.marks.settings import Watermark, joint_digest, weight_file_digests
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.marks.manifest import ASSERTION, SETTINGS, mime_type_of
+from framefleet.plugins.marks.manifest import ASSERTION, SETTINGS, mime_type_of
 
 # What a reader reports where the file is not what was signed, and where only the signer is not known.
 _CONTENT = re.compile(r"assertion\.(data|bmff|boxes|collection)Hash\.mismatch")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 
 WatermarkName = Literal["spread", "videoseal", "audioseal", "trustmark"]
 # Whether others may train on a clip or mine it, in the words of CAWG's assertion.
@@ -17,6 +18,10 @@ TrainingUse = Literal["allowed", "notAllowed", "constrained"]
 # Spread needs no weights, and marks both.
 OF_FRAMES: tuple[WatermarkName, ...] = ("spread", "videoseal", "trustmark")
 OF_SOUND: tuple[WatermarkName, ...] = ("spread", "audioseal")
+# Those that C2PA manifests are put into.
+SIGNED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "gif", "flac", "wav")
+# Those that have a place of their own for the label; next to others lies a file.
+LABELLED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "flac", "wav")
 # GB 45438-2025, annex E: printable ASCII without a space, a quotation mark or a backslash.
 _CODE = re.compile(r"[!#-\[\]-~]+", re.ASCII)
 MAX_WEIGHTS_BYTES, _MAX_FILES = 4 << 30, 64  # of one watermark; the largest of the four libraries has 0.3 GB
@@ -26,13 +31,11 @@ MAX_WEIGHTS_BYTES, _MAX_FILES = 4 << 30, 64  # of one watermark; the largest of 
 class Signing:
     """Who says that a model made a clip. certificate: the chain, in PEM. private_key: the file of its key, on
     each machine that signs; its content travels nowhere. time_authority: the URL of an RFC 3161 service.
-    where: the key of the job that says so.
     """
 
     certificate: str
     private_key: str
     time_authority: str | None = None
-    where: str = "marks.sign"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

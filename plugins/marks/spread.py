@@ -22,8 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.marks.chips import NUM_BITS, Plane, Reading, chips
-from framefleet.pipeline.outputs.marks.payload import Bits
+from framefleet.plugins.marks.chips import NUM_BITS, Plane, Reading, chips
+from framefleet.plugins.marks.payload import Bits
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,9 @@ _NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(
 _REGION = 512  # pixels a side of the clip in which sizes are tried
 _SUSPECT = 5.2  # standard deviations of a peak among 65,536 places; of noise one in a dozen passes
 _MOST_TRIED = 6
-_MOST_PIXELS = 1 << 26  # of a clip at its own size, as `LARGEST_FRAME` in media/media_settings.py
+_MOST_PIXELS = (
+    1 << 26
+)  # of a clip at its own size, as `LARGEST_FRAME` in pipeline/outputs/media/media_settings.py
 
 
 class SpreadFrames:

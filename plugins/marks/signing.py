@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.regular_file import read_regular
-from framefleet.pipeline.outputs.marks.settings import Signing
+from framefleet.plugins.marks.settings import Signing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -31,7 +31,7 @@ def key_of(signing: Signing) -> tuple[bytes, str]:
     """Return the private key and its algorithm, as c2pa names it. Raises JobError where it does not fit."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-    what = f"{signing.where}.private_key"
+    what = "marks.sign.private_key"
     content = read_pem(what, signing.private_key)
     try:
         key = load_pem_private_key(content, password=None)
@@ -43,7 +43,7 @@ def key_of(signing: Signing) -> tuple[bytes, str]:
     formats = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*formats) != leaf_of(signing).public_key().public_bytes(*formats):
         raise JobError(
-            f"{what}: {signing.private_key} is not the key of {signing.where}.certificate",
+            f"{what}: {signing.private_key} is not the key of marks.sign.certificate",
             "name the key that the certificate was issued for; the certificate stands first in its file",
         )
     return content, _algorithm(key, what)
@@ -66,7 +66,7 @@ def leaf_of(signing: Signing) -> Certificate:
     """Return the certificate that signs, which is the first of its chain. Raises JobError for a bad one."""
     from cryptography.x509 import load_pem_x509_certificates
 
-    what = f"{signing.where}.certificate"
+    what = "marks.sign.certificate"
     try:
         leaf = load_pem_x509_certificates(signing.certificate.encode())[0]
     except ValueError:

@@ -16,6 +16,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.output import Output, find_claim_as
+from framefleet.plugins.marks.claim import claimed_signing
 
 # Of each record: what is shown, and what a file is compared with.
 TRACED_COLUMNS = (
@@ -118,5 +119,5 @@ def _certificates(output: Output) -> tuple[str, ...]:
         claim = find_claim_as(output.store, JOB_JSON)
     except JobError:
         return ()
-    signs = (claim.job.marks.sign, claim.job.media.c2pa) if claim else ()
-    return tuple(sign.certificate_sha256 for sign in signs if sign)
+    sign = claimed_signing(claim.job.model_dump()) if claim else None
+    return (sign.certificate_sha256,) if sign else ()

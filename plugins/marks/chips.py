@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.pipeline.outputs.marks.payload import Bits, Soft
+from framefleet.plugins.marks.payload import Bits, Soft
 
 NUM_BITS = 256
 Plane: TypeAlias = npt.NDArray[np.float32]

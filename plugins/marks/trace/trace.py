@@ -16,22 +16,21 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from framefleet.jobs.keep.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.regular_file import read_regular
-from framefleet.pipeline.outputs.marks.label import label_in
-from framefleet.pipeline.outputs.marks.manifest_reader import read_manifest
-from framefleet.pipeline.outputs.marks.settings import Watermark, WatermarkName
-from framefleet.pipeline.outputs.marks.signing import read_pem
-from framefleet.pipeline.outputs.marks.watermark import open_watermark
 from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
-from framefleet.pipeline.outputs.media.media_settings import LABELLED
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
-from framefleet.pipeline.rows.inputs.marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
+from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
+from framefleet.plugins.marks.label import label_in
+from framefleet.plugins.marks.manifest_reader import read_manifest
+from framefleet.plugins.marks.settings import LABELLED, Watermark, WatermarkName
+from framefleet.plugins.marks.signing import read_pem
+from framefleet.plugins.marks.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
+from framefleet.plugins.marks.watermark import open_watermark
 
 FoundBy = Literal["digest", "manifest", "watermark", "tags"]
 # own: the certificate of the output that has the row. foreign: the manifest names a row of an output, and

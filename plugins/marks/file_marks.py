@@ -15,11 +15,6 @@ import numpy as np
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
-from framefleet.pipeline.outputs.marks.label import FoundLabel, label_in
-from framefleet.pipeline.outputs.marks.manifest import Ingredient
-from framefleet.pipeline.outputs.marks.manifest_reader import FoundManifest, read_manifest
-from framefleet.pipeline.outputs.marks.settings import Watermark
-from framefleet.pipeline.outputs.marks.watermark import FoundWatermark, watermarks_in
 from framefleet.pipeline.outputs.media.frame_zip import ZIP_SIGNATURE
 from framefleet.pipeline.outputs.media.media import decode, decode_audio
 from framefleet.pipeline.request import Request, inputs_in
@@ -32,6 +27,11 @@ from framefleet.pipeline.rows.inputs.video_frames import (
     frames_of,
     open_sound,
 )
+from framefleet.plugins.marks.label import FoundLabel, label_in
+from framefleet.plugins.marks.manifest import Ingredient
+from framefleet.plugins.marks.manifest_reader import FoundManifest, read_manifest
+from framefleet.plugins.marks.settings import Watermark
+from framefleet.plugins.marks.watermark import FoundWatermark, watermarks_in
 
 SPREAD = Watermark(name="spread")
 _MOST_FRAMES = 32  # that are kept of a video: the same watermark is in all of them

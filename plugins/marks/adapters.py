@@ -20,13 +20,13 @@ from PIL import Image
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.marks.chips import Reading, Samples
-from framefleet.pipeline.outputs.marks.payload import Bits
-from framefleet.pipeline.outputs.marks.settings import Watermark
-from framefleet.pipeline.outputs.marks.weights import not_weights, read_weights
+from framefleet.plugins.marks.chips import Reading, Samples
+from framefleet.plugins.marks.payload import Bits
+from framefleet.plugins.marks.settings import Watermark
+from framefleet.plugins.marks.weights import not_weights, read_weights
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.marks.weights import Tensors
+    from framefleet.plugins.marks.weights import Tensors
 
 _AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
 _RATE = 16_000  # of the sound that AudioSeal was trained on

@@ -15,8 +15,8 @@ from framefleet.jobs.options import AsJson, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
-    from framefleet.jobs.keep.trace.trace import Traced
-    from framefleet.pipeline.rows.inputs.marks import FoundMarks
+    from framefleet.plugins.marks.file_marks import FoundMarks
+    from framefleet.plugins.marks.trace.trace import Traced
 
 _SIGNERS = {
     "own": "with the output's own certificate",
@@ -69,8 +69,8 @@ def trace_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values
-        from framefleet.jobs.keep.trace.lookup import open_outputs
-        from framefleet.jobs.keep.trace.trace import trace_files
+        from framefleet.plugins.marks.trace.lookup import open_outputs
+        from framefleet.plugins.marks.trace.trace import trace_files
 
         opened = open_outputs(outputs or [], set_values(sets or []).get("storage_options"))
         num_files = num_found = 0

@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.pipeline.outputs.marks.chips import NUM_BITS, Reading, Samples, chips
-from framefleet.pipeline.outputs.marks.payload import Bits
+from framefleet.plugins.marks.chips import NUM_BITS, Reading, Samples, chips
+from framefleet.plugins.marks.payload import Bits
 
 _TIMES, _BANDS = 64, 60
 _HOP_S, _HOPS = 0.01, 4  # a cell is 40 ms

@@ -1,0 +1,9 @@
+"""Marks that say that a model made a clip: the section `marks`, and the command `framefleet trace`."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin(
+    commands={"Check and repair": ["framefleet.plugins.marks.command:trace_command"]},
+    sections={"marks": "framefleet.plugins.marks.section:MarksSection"},
+    clip_steps={"marks": "framefleet.plugins.marks.step:MarkStep"},
+)

@@ -1,0 +1,197 @@
+"""The clip step of the section `marks`: watermarks frames and sound, labels the file and signs it.
+
+It is the last of all steps: what it signs is the file as it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.media.media import XMP_TAG
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.marks.claim import claimed_marks, claimed_signing
+from framefleet.plugins.marks.file_marks import ingredients_of
+from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet
+from framefleet.plugins.marks.manifest import Ingredient, open_signing, sign
+from framefleet.plugins.marks.section import MarksSection
+from framefleet.plugins.marks.settings import (
+    LABELLED,
+    SIGNED,
+    ClipMarks,
+    Provider,
+    Signing,
+    Watermark,
+    weights_digest,
+)
+from framefleet.plugins.marks.signing import certificate_sha256
+from framefleet.plugins.marks.watermark import check_marks, mark_frames, mark_sound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkStep(ClipStep):
+    marks: ClipMarks
+
+    order: ClassVar[int] = 1000
+
+    @classmethod
+    def open(cls, section: MarksSection, *, folder: str | None) -> Self | None:
+        watermarks = [Watermark(**one.model_dump()) for one in section.watermark]
+        marks = ClipMarks(
+            sign=open_signing(Signing(**section.sign.model_dump())) if section.sign else None,
+            provider=Provider(**section.provider.model_dump()) if section.provider else None,
+            watermarks=tuple(watermarks),
+            label=section.label,
+            training=section.training if section.sign else None,
+        )
+        locked = tuple(replace(one, digest=weights_digest(one)) for one in watermarks)
+        return cls(marks=replace(marks, watermarks=locked)) if marks else None
+
+    @property
+    def columns(self) -> pa.Schema:
+        # JSON: which marks the clip carries, and those of what it started from.
+        return pa.schema([("marks", pa.string())])
+
+    @property
+    def unrepeatable(self) -> str | None:
+        return "c2pa" if self.marks.sign else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.marks.names()
+
+    def check(self, media: Media) -> None:
+        if self.marks.sign and media.format not in SIGNED:
+            raise JobError(
+                f"marks.sign signs {', '.join(SIGNED)}, and media.format is {media.format}",
+                "leave marks.sign out, or set media.format to mp4 or, for images, png",
+            )
+
+    def repeatable(self) -> Self | None:
+        marks = replace(self.marks, sign=None)
+        return replace(self, marks=marks) if marks else None
+
+    def written(self, section: dict[str, Any]) -> dict[str, Any]:
+        said = {**section, "watermark": [asdict(one) for one in self.marks.watermarks]}
+        if signing := self.marks.sign:
+            said["sign"] = {"certificate_sha256": certificate_sha256(signing)}
+            if signing.time_authority:
+                said["sign"]["time_authority"] = public_url(signing.time_authority)
+        return said
+
+    @classmethod
+    def decisive(cls, section: Any, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what decides: a certificate may be renewed, and weights may be moved."""
+        claimed = claimed_marks(section)
+        return {
+            "sign": claimed_signing({**job, "marks": section}) is not None,
+            "provider": claimed.provider.model_dump() if claimed.provider else None,
+            "watermark": [[one.name, one.digest] for one in claimed.watermark],
+            "label": claimed.label,
+        }
+
+    @classmethod
+    def make_readable(cls, job: dict[str, Any]) -> None:
+        claimed_signing(job)  # raises for what cannot be
+        for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
+            (job.get(section) or {}).pop(key, None)
+        for one in (job.get("marks") or {}).get("watermark") or []:
+            one.pop("digest", None)
+
+    @classmethod
+    def untrusted(cls, section: MarksSection) -> Iterator[tuple[str, Any]]:
+        if any(one.weights for one in section.watermark):  # which are pickles
+            yield "marks.watermark", section.model_dump(exclude_none=True)["watermark"]
+
+    @classmethod
+    def again(cls, section: Any, *, allow_pickle: bool) -> Self | None:
+        claimed = claimed_marks(section)
+        for one in claimed.watermark:
+            if one.weights is not None and not allow_pickle:
+                raise JobError(
+                    f"its watermark {one.name} may contain pickles, which can run code when they are opened",
+                    "if you trust where it comes from, add --allow-pickle",
+                )
+        marks = ClipMarks(
+            provider=Provider(**claimed.provider.model_dump()) if claimed.provider else None,
+            watermarks=tuple(Watermark(**one.model_dump()) for one in claimed.watermark),
+            label=claimed.label,
+        )
+        return cls(marks=marks) if marks else None
+
+    @classmethod
+    def for_comparison(cls, section: MarksSection) -> MarksSection:
+        return section.model_copy(update={"sign": None, "label": False})
+
+    def prepare(self) -> None:
+        check_marks(self.marks)
+
+    def frames(self, frames: Pictures, of: StepInput) -> Pictures:
+        return mark_frames(frames, self.marks.watermarks, of.clip.row_id, device=_device(of))
+
+    def sound(self, audio: Audio, of: StepInput) -> Audio:
+        return mark_sound(audio, self.marks.watermarks, of.clip.row_id, device=_device(of))
+
+    def tags(self, of: StepInput) -> dict[str, str]:
+        provider, row_id = self._label_provider, of.clip.row_id
+        if provider and of.media.format in ("mp4", "flac"):
+            return {AIGC: aigc_label(provider, row_id)}
+        if provider and of.media.format in ("png", "webp"):
+            return {XMP_TAG: xmp_packet(provider, row_id).decode()}
+        return {}
+
+    def file(self, content: bytes, of: StepInput) -> bytes:
+        provider, row_id, format = self._label_provider, of.clip.row_id, of.media.format
+        if provider and format in ("mp4", "wav"):
+            iptc = xmp_packet(provider, row_id, aigc=False)
+            label = aigc_label(provider, row_id).encode()
+            is_mp4 = format == "mp4"
+            content = with_xmp_box(content, iptc) if is_mp4 else with_chunks(content, AIGC=label, _PMX=iptc)
+        return self._signed(content, of) if self.marks.sign else content
+
+    def label(self, of: StepInput) -> bytes | None:
+        if self._label_provider is None or of.media.format in LABELLED:
+            return None
+        return xmp_packet(self._label_provider, of.clip.row_id)
+
+    def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
+        marks, inputs = self.marks, _inputs(of)
+        said: dict[str, Any] = {"c2pa": certificate_sha256(marks.sign)} if marks.sign else {}
+        said |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
+        said |= {"label": True} if marks.label else {}
+        said |= {"inputs": [one.said() for one in inputs]} if inputs else {}
+        return StepValues(values={"marks": canonical_json(said)})
+
+    @property
+    def _label_provider(self) -> Provider | None:
+        """Who provides the system, where there is to be a label."""
+        return self.marks.provider if self.marks.label else None
+
+    def _signed(self, content: bytes, of: StepInput) -> bytes:
+        """Return the file with a manifest that says what made it."""
+        clip, title = of.clip, f"{of.clip.row_id}{of.media.suffix}"
+        made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
+        made |= {"license": clip.license} if clip.license else {}
+        return sign(content, marks=self.marks, title=title, made=made, inputs=_inputs(of))
+
+
+def _inputs(of: StepInput) -> Sequence[Ingredient]:
+    """Return what the row started from, with its marks; they are read once."""
+    if MarkStep not in of.notes:
+        of.notes[MarkStep] = () if of.read is None else ingredients_of(of.clip.request, of.read)
+    inputs: Sequence[Ingredient] = of.notes[MarkStep]
+    return inputs
+
+
+def _device(of: StepInput) -> str:
+    """Return the device of the model, which also marks frames."""
+    return str(of.clip.environment.get("device", "cpu"))

@@ -1,0 +1,40 @@
+"""The plugin in examples/: installed by pip as a stranger's, rendered with, and asked by its command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.jobs import job_values, prompt_rows, write_job, write_table
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
+
+
+def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    words = [sys.executable, *map(str, arguments)]
+    return subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True)
+
+
+def test_an_installed_plugin_adds_a_score_a_format_and_a_command(tmp_path: Path) -> None:
+    assert len((EXAMPLE / "framefleet_arrays.py").read_text().splitlines()) <= 60
+    shutil.copytree(EXAMPLE, tmp_path / "plugin")  # pip builds in the folder
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--target", tmp_path / "installed"]
+    installed = run(tmp_path, "-m", "pip", "install", *options, tmp_path / "plugin")
+    assert installed.returncode == 0, installed.stderr
+    table = write_table(tmp_path / "t.parquet", prompt_rows(2))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", arrays={"npy": True}))
+    ended = run(tmp_path / "installed", "-m", "framefleet", "render", job)
+    assert ended.returncode == 0, ended.stderr
+    clips = sorted((tmp_path / "out" / "clips").rglob("*.npy"))
+    assert [np.load(clip).dtype for clip in clips] == [np.uint8, np.uint8]
+    shown = run(tmp_path / "installed", "-m", "framefleet", "brightest", tmp_path / "out")
+    brightest = max(clips, key=lambda clip: float(np.load(clip).mean()))
+    assert shown.stdout.strip() == str(brightest.relative_to(tmp_path / "out")), shown.stderr
+    again = run(tmp_path / "installed", "-m", "framefleet", "render", job, "--set", "arrays.npy=false")
+    assert (again.returncode, "arrays.npy: True there, False here" in again.stderr) == (2, True)

@@ -1,0 +1,88 @@
+"""A Ray that hangs keeps nobody: each wait for it says what it is, and ends at a second Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.jobs import job_values, prompt_rows, start_render, write_job, write_table
+from tests.servers import warm_cluster
+
+ENDS_WITHIN_S = 12.0  # after the second Ctrl-C; at once on a free machine
+
+
+@contextmanager
+def hung(address: str) -> Iterator[str]:
+    """Have the head of a cluster answer nobody meanwhile."""
+    port = int(address.rpartition(":")[2])
+    listening = psutil.net_connections("tcp")
+    (head,) = {one.pid for one in listening if one.status == "LISTEN" and one.laddr.port == port}
+    assert head
+    os.kill(head, signal.SIGSTOP)
+    try:
+        yield address
+    finally:
+        os.kill(head, signal.SIGCONT)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Yield an address that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def job_at(folder: Path, address: str) -> Path:
+    table = write_table(folder / "t.parquet", prompt_rows(3))
+    values = job_values(table, folder / "out", address=address) | {"recipe": "tests.faults:lingers"}
+    return write_job(folder / "job.yaml", values)
+
+
+def interrupted_twice(process: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C twice, with two seconds between; return what was printed."""
+    for _ in range(2):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(2)
+    printed, _ = process.communicate(timeout=ENDS_WITHIN_S)
+    assert process.returncode in (130, -signal.SIGINT), printed
+    return printed
+
+
+def wait_until_it_joins(process: subprocess.Popen[str], output: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not list(output.glob("rows/*.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("is_auto", [True, False], ids=["auto", "explicit"])
+def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(
+    is_auto: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent() as address:
+        if is_auto:
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        process = start_render(job_at(tmp_path, "auto" if is_auto else address))
+        wait_until_it_joins(process, tmp_path / "out")
+        printed = interrupted_twice(process)
+    assert "starting Ray" in printed and "to continue: framefleet render" in printed
+
+
+@pytest.mark.ci
+def test_a_ray_whose_head_hangs_as_it_is_joined_is_left_at_a_second_interrupt(tmp_path: Path) -> None:
+    with warm_cluster() as address, hung(address):
+        process = start_render(job_at(tmp_path, address))
+        wait_until_it_joins(process, tmp_path / "out")
+        assert "starting Ray" in interrupted_twice(process)
