@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -24,10 +24,13 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 
 
-def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[str, list[str]]:
+def render_here(
+    values: Mapping[str, Any], *, is_mixed: bool = False, least: Callable[[list[float]], float] = min
+) -> tuple[str, list[str]]:
     """Render the rows of a job whose table carries nothing; return the output and the row_ids.
 
-    is_mixed: they differ so much that some of them need not share a forward.
+    is_mixed: they differ so much that none of them need share a forward. least: of the batch sizes of others, the
+    one that has to be above 1.
     """
     resolved = resolve_job(job_from_mapping(values), Callback())
     claim(resolved)
@@ -49,7 +52,8 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
         renderer.submit(row.request, resolved.first.identity(row.request))
     schema = pa.schema([*RECORD_FIELDS, *added_columns(setup.steps)])
     writer = PartWriter(resolved.store, "records", schema, run="r1")
-    row_ids, batch_sizes = [], []
+    row_ids: list[str] = []
+    batch_sizes: list[float] = []
     while renderer.num_active:
         for clip in renderer.step():
             assert isinstance(clip, Clip), clip
@@ -64,6 +68,5 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
             writer.add(None, values_of(record) | all_values(added))
             row_ids.append(clip.row_id)
     writer.flush()
-    smallest = max(batch_sizes) if is_mixed else min(batch_sizes)
-    assert smallest > 1 or renderer.capacity == 1 or len(rows) == 1, batch_sizes
+    assert least(batch_sizes) > 1 or renderer.capacity == 1 or len(rows) == 1 or is_mixed, batch_sizes
     return resolved.store.url_of(""), row_ids

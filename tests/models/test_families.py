@@ -141,7 +141,7 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     values |= {"model": {"path": str(model), "dtype": "fp32", **tiny.options}, "defaults": {}}
     values["batching"]["max_rows"] = tiny.max_rows
     values["media"] = {"format": "mkv"}  # which holds sound of any rate
-    output, row_ids = render_here(values, is_mixed=True)
+    output, row_ids = render_here(values, least=max)
     return Rendered(spec=spec, model=model, folder=folder, rows=rows, output=output, row_ids=row_ids)
 
 

@@ -123,5 +123,5 @@ def test_a_model_is_declared_as_a_path_or_a_mapping(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("table: t\noutput: o\nmodel: m\nsecond_models: {flux: ./a}\n", encoding="utf-8")
     job = load_job(path, ["second_models.flux.revision=v1", "second_models.other=org/b"])
-    assert (job.second_models["flux"].path, job.second_models["flux"].revision) == ("./a", "v1")
+    assert (job.second_models["flux"].path, job.second_models["flux"].revision) == (str(tmp_path / "a"), "v1")
     assert job.second_models["other"].path == "org/b"

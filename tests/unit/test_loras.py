@@ -133,7 +133,7 @@ def test_a_job_declares_a_lora_as_a_path_or_a_mapping(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("table: t\noutput: o\nmodel: m\nloras: {style: ./a}\n", encoding="utf-8")
     changed = load_job(path, ["loras.style.file=b.safetensors", "loras.other=./c"])
-    assert changed.loras["style"] == LoraSection(path="./a", file="b.safetensors")
+    assert changed.loras["style"] == LoraSection(path=str(tmp_path / "a"), file="b.safetensors")
     assert changed.loras["other"] == LoraSection(path="./c")
 
 
