@@ -29,8 +29,8 @@ def render_here(
 ) -> tuple[str, list[str]]:
     """Render the rows of a job whose table carries nothing; return the output and the row_ids.
 
-    is_mixed: they differ so much that none of them need share a forward. least: of the batch sizes of others, the
-    one that has to be above 1.
+    is_mixed: they differ so much that none of them need share a forward. least: of the batch sizes of
+    others, the one that has to be above 1.
     """
     resolved = resolve_job(job_from_mapping(values), Callback())
     claim(resolved)
