@@ -58,7 +58,7 @@ def test_by_default_columns_are_what_a_trainer_needs(tmp_path: Path, records: li
     rows, found = exported(tmp_path)
     size, varied = {"height", "width", "num_frames", "fps", "duration_s"}, {"guidance_scale"}
     assert set(rows[0]) == {"row_id", "prompt", "style", "sharpness", "seed", "video", *size, *varied}
-    assert {*found.columns_left_out} == {*RECORD_FIELDS.names, "empty"} - {*rows[0]}
+    assert {*found.columns_left_out} == {*RECORD_FIELDS.names, "marks", "empty"} - {*rows[0]}
     content = b"".join(path.read_bytes() for path in (tmp_path / "to").glob("*.parquet"))
     table = pq.read_table(tmp_path / "to").drop_columns(["video"])
     for name in ("model", "node", "worker", "uri"):
@@ -68,13 +68,13 @@ def test_by_default_columns_are_what_a_trainer_needs(tmp_path: Path, records: li
 
 def test_all_columns_are_there_when_asked_for(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     rows, found = exported(tmp_path, columns="all")
-    assert {*rows[0]} == {*RECORD_FIELDS.names, *COLUMNS, "video"}
+    assert {*rows[0]} == {*RECORD_FIELDS.names, "marks", *COLUMNS, "video"}
     assert found.columns_left_out == ()
     result = command("export", tmp_path / "out", tmp_path / "cli", "--format=parquet", "--columns=all")
     assert (result.exit_code, "columns of the records" in result.stderr) == (0, False)
     result = command("export", tmp_path / "out", tmp_path / "lean", "--format=parquet")
-    num_left_out = (
-        len(RECORD_FIELDS) + len(COLUMNS) + 1 - len(pq.read_schema(tmp_path / "lean/shard-000000.parquet"))
+    num_left_out = len({*RECORD_FIELDS.names, "marks", *COLUMNS, "video"}) - len(
+        pq.read_schema(tmp_path / "lean/shard-000000.parquet")
     )
     assert f"{num_left_out} columns of the records are left out; --columns all adds them" in result.stderr
 

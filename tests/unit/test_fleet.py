@@ -58,6 +58,7 @@ def test_whatever_ray_raises_as_it_starts_is_an_error_of_the_cluster(
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(connection, "_reachable", lambda address: address)  # whether or not a Ray runs here
     monkeypatch.setattr(ray_start, "RETRY_AFTER_S", 0.0)
     monkeypatch.setattr(connection, "_own_folder", lambda _: nullcontext(tmp_path))
     with pytest.raises(FleetError, match="timed out during startup") as caught, connect(address, num_cpus=1):

@@ -14,6 +14,7 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.doors import Listener
 from framefleet.jobs.render import render
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -301,7 +302,8 @@ def test_a_driver_that_does_not_get_the_output_leaves_its_page_alone(
 
     job = committed(tmp_path, 1)
     monkeypatch.setattr(render, "DriverLock", refused)
-    monkeypatch.setattr(render, "listeners", lambda: pytest.fail("it has no lock"))
+    monkeypatch.setattr(Listener, "rendering", lambda *_: pytest.fail("it has no lock"))
+    monkeypatch.setattr(render, "listeners", lambda: [Listener()])
     with pytest.raises(JobError, match="another driver's"):
         render.render(job)
 

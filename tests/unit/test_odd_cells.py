@@ -161,7 +161,7 @@ _CELLS = st.one_of(
 def test_columns_of_one_type_have_the_one_that_arrow_gives_them(cells: list[Any]) -> None:
     import io
 
-    content = "\n".join(json.dumps({"a": cell}) for cell in cells).encode()
+    content = "\n".join(json.dumps({"n": 1, "a": cell}) for cell in cells).encode()
     assert (
         JsonLines(io.BufferedReader(io.BytesIO(content)), None).schema.field("a").type == pa.array(cells).type
     )
