@@ -13,13 +13,8 @@ Key = tuple[str | int, ...]
 Content = TypeVar("Content")
 
 
-class Section(Strict):
-    """A mapping of the job file. The text below a key is its description in the JSON Schema.
-
-    A plugin's section has a default for each of its keys: a job need not have it.
-    """
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class SectionFacts:
+    """What the core asks of every section, whatever its form."""
 
     # Keys below it whose texts are paths or URLs; "*" is any name or number.
     paths: ClassVar[tuple[Key, ...]] = ()
@@ -30,14 +25,19 @@ class Section(Strict):
     is_stored: ClassVar[bool] = True
 
 
-class ListSection(RootModel[Content], Generic[Content]):
+class Section(SectionFacts, Strict):
+    """A mapping of the job file. The text below a key is its description in the JSON Schema.
+
+    A plugin's section has a default for each of its keys: a job need not have it.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ListSection(SectionFacts, RootModel[Content], Generic[Content]):
     """A section that is a list. A subclass gives `root` a default."""
 
     model_config = ConfigDict(strict=True, frozen=True)
-
-    paths: ClassVar[tuple[Key, ...]] = ()
-    record_columns: ClassVar[Mapping[str, str]] = {}
-    is_stored: ClassVar[bool] = True
 
     root: Content
 
