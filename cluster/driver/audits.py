@@ -43,8 +43,8 @@ class Audits:
         tally: Tally,
     ) -> None:
         """reopen: called when rows with a record are to be rendered again."""
-        audit, counts = work.setup.audit, work.index.counts()
-        self._is_on = audit.is_on(work.setup.batching.mode)
+        audit, counts = work.run.audit, work.index.counts()
+        self._is_on = audit.is_on(work.run.batching.mode)
         odds = audit.odds(counts.pending) if self._is_on else None
         self._schedule = AuditSchedule(odds)
         self._share = audit.limit if self._is_on else None

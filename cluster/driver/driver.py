@@ -53,18 +53,15 @@ class Driver:
         self._pending = self._lanes.pending
         counts = work.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
-        rows, index = work.rows, work.index
-        carried = rows.carried.schema(work.table.schema)
-        self._committer = Committer(
-            work.setups, carried, index, work.lock, run=work.run, arguments=rows.argument_fields
-        )
-        self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
+        self._committer = Committer(work)
+        self._checkpoints = HalfDoneRows(work.run.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
-        self._scale = Scale(work.fleet.elastic) if work.fleet.elastic else None
+        elastic = work.run.job.fleet.elastic
+        self._scale = Scale(elastic) if elastic else None
         self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: str | None = None
@@ -105,7 +102,7 @@ class Driver:
 
     def _num_busy(self, num_rows: int) -> int:
         """Return how many workers this many rows can keep busy, at most."""
-        return num_rows + self._work.fleet.encoders
+        return num_rows + self._work.run.job.fleet.encoders
 
     def _close(self) -> None:
         """Commit what is done, whatever ended the run; then end what runs in the background."""
@@ -178,7 +175,7 @@ class Driver:
     def _told(self) -> Progress:
         """Return the job's progress; write it to the driver's file, with what this run has spent."""
         progress = self._tally.progress(time.monotonic())
-        figures = added(progress.figures, self._work.setup.store.counts.figures())
+        figures = added(progress.figures, self._work.run.store.counts.figures())
         if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
             figures[SPENT_MONEY.key()] = cost
         progress = replace(progress, audits=self._audits.figures(), figures=figures)
@@ -192,14 +189,14 @@ class Driver:
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back their rows, and wait for that, but not for ever."""
         fleet.resize(0)
-        limit_s = self._work.faults.drain_s
+        limit_s = self._work.run.job.retries.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
 
     def _on_added(self, added: Added) -> None:
         """Count rows that were added to the table during the run."""
         log.warning("%s rows were added to the table, and are rendered after it", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
-        self._open(added.setups)
+        self._open({key: lane.setup for key, lane in added.lanes.items()})
         self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
@@ -356,7 +353,7 @@ class Driver:
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
         """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
-        lane, faults, silent_s = self._lanes.of(worker), self._work.faults, report.store_silent_s
+        lane, faults, silent_s = self._lanes.of(worker), self._work.run.job.retries, report.store_silent_s
         is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not lane.setup.model.options.compile

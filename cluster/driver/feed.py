@@ -13,13 +13,13 @@ import pyarrow as pa
 from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.encoding import EncodeFirst
-from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
 from framefleet.cluster.driver.work import Work
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.prompt_lengths import CountedApart
+from framefleet.pipeline.rows.ranks import AS_TABLE, rank_of
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
@@ -101,9 +101,9 @@ class Feed:
 
     def _pass(self) -> Iterator[Row]:
         """Read the rows that are to be rendered, from the beginning of the table."""
-        work, lane = self._work, self._lane
-        self.num_unread = work.index.num_pending(lane)
-        return pending_rows(self.table, work.rows, work.index, work.order, lane)
+        run, index, lane = self._work.run, self._work.index, self._lane
+        self.num_unread = index.num_pending(lane)
+        return pending_rows(self.table, run.rows, index, run.job.order, lane)
 
     def _is_adopted(self, row: Row) -> bool:
         assert isinstance(row.payload, Pending)

@@ -19,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.progress import Summary
-from framefleet.cluster.driver.spending import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_drafts, step_columns
@@ -233,7 +233,7 @@ def render_drafted(job: Job, watch: Watch, *, only: Collection[str] | None) -> S
 
 def _spent(job: Job) -> Spent:
     """Return what was spent on one of the two outputs, where the other's run has to know."""
-    return Spent() if job.budget == JobBudget() else spent_before(store_of_job(job))
+    return spent_before(store_of_job(job)) if job.budget.is_limited else Spent()
 
 
 def _check_in_full(job: Job, drafts: Job, keep: Keep, watch: Watch) -> None:

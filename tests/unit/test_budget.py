@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.earlier_runs import Adoption, spent_before
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Summary
-from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render import render
