@@ -57,7 +57,14 @@ def write_card(
 
     columns: of its rows. endings: of its clips, as ".mp4".
     """
-    models = _models(store, parts)
+    names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
+    found: dict[tuple[str, str], None] = {}
+    for table in record_tables(store, names, parts):
+        if "license" not in names:
+            table = table.append_column("license", pa.nulls(len(table), pa.string()))
+        for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
+            found[row["model"], row["license"] or "unknown"] = None
+    models = list(found)[:_MAX_MODELS]
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
     for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
@@ -101,18 +108,6 @@ def _field(name: str, kind: str) -> dict[str, object]:
     source = {"fileSet": {"@id": "rows"}, "extract": {"column": name}}
     what = {"@type": "cr:Field", "@id": f"row/{name}", "name": name}
     return what | {"dataType": kind, "source": source}
-
-
-def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:
-    """Return each model that rendered a clip, with its license; the first ones of many."""
-    names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
-    found: dict[tuple[str, str], None] = {}
-    for table in record_tables(store, names, parts):
-        if "license" not in names:
-            table = table.append_column("license", pa.nulls(len(table), pa.string()))
-        for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
-            found[row["model"], row["license"] or "unknown"] = None
-    return list(found)[:_MAX_MODELS]
 
 
 def _card(models: Sequence[tuple[str, str]]) -> str:

@@ -109,7 +109,12 @@ def export_chosen(
     if choice.is_table and to.startswith(CATALOG):
         return Exported(place=None, num_rows=export_table(store, to, options, choice, watch))
     place = Store(to, options)
-    _check_apart(store, place)
+    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
+    if one.startswith(other) or other.startswith(one):
+        raise JobError(
+            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
+            "choose a separate place, as readers of one would read both",
+        )
     if choice.is_table:
         return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
     return _export_clips(store, place, choice, watch)
@@ -176,15 +181,6 @@ def _splits(plan: ExportPlan, damages: Mapping[int, Sequence[Damage]]) -> dict[s
     return counts
 
 
-def _check_apart(store: Store, place: Store) -> None:
-    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
-    if one.startswith(other) or other.startswith(one):
-        raise JobError(
-            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
-            "choose a separate place, as readers of one would read both",
-        )
-
-
 _KINDS: dict[ExportFormat, type[ShardWriter]] = {
     "webdataset": TarShard,
     "parquet": ParquetShard,
@@ -239,18 +235,14 @@ def _write_shard(
         pace.add(len(found), sum(map(len, clips)))
     if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
         raise _changed()
-    _note(target.place, number, damages)
+    if damages:
+        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
+        target.place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
     if shard is not None:
         shard.finish()
     if not damages:
         target.place.delete(_note_path(number))
     return damages
-
-
-def _note(place: Store, number: int, damages: Sequence[Damage]) -> None:
-    if damages:
-        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
-        place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
 
 
 def _note_path(number: int) -> str:

@@ -45,7 +45,11 @@ class Hub:
         What the hub has already it does not take again, so a push that was interrupted goes on. A card that
         is there stays.
         """
-        stored, kept = place.details(""), {DATASET_CARD, CROISSANT} & self._files()
+        try:
+            found = self._api.dataset_info(self._name).siblings or []
+        except Exception as error:  # as above
+            _refuse(self._name, error)
+        stored, kept = place.details(""), {DATASET_CARD, CROISSANT} & {file.rfilename for file in found}
         sizes = {
             path: stored[path].size
             for path in sorted(stored)
@@ -57,13 +61,6 @@ class Hub:
             self._commit(place, paths)
             num_pushed += len(paths)
         return f"{self._api.endpoint}/datasets/{self._name}"
-
-    def _files(self) -> set[str]:
-        try:
-            found = self._api.dataset_info(self._name).siblings or []
-        except Exception as error:  # as above
-            _refuse(self._name, error)
-        return {file.rfilename for file in found}
 
     def _commit(self, place: Store, paths: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:

@@ -168,7 +168,13 @@ class Selection:
             start = in_piece = 0
             sizes = table["bytes"].to_pylist()
             for end, size in enumerate(sizes):
-                self._check_size(table, end, size)
+                if not 0 <= size <= MAX_CLIP_BYTES:
+                    row_id = table["row_id"][end].as_py()
+                    raise not_ours(
+                        self._store.url_of(RECORDS),
+                        f"the clip of {row_id} has {size:,} bytes",
+                        f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
+                    )
                 is_full = num_rows == self._choice.shard_rows or (
                     num_rows and num_bytes + size > self._choice.shard_mb * 1_000_000
                 )
@@ -180,15 +186,6 @@ class Selection:
                 num_rows, num_bytes, in_piece = num_rows + 1, num_bytes + size, in_piece + size
             if start < len(sizes):
                 yield Piece(shard=shard, split=split, rows=table.slice(start))
-
-    def _check_size(self, table: pa.Table, place: int, size: int) -> None:
-        if not 0 <= size <= MAX_CLIP_BYTES:
-            row_id = table["row_id"][place].as_py()
-            raise not_ours(
-                self._store.url_of(RECORDS),
-                f"the clip of {row_id} has {size:,} bytes",
-                f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
-            )
 
 
 def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:

@@ -203,9 +203,10 @@ class ParquetShard(ShardWriter):
         table = own_columns(rows, self._target.columns, taken=[feature])
         table = table.append_column(pa.field(feature, _CLIP), cells)
         if self._writer is None:
+            features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
             self._writer = pq.ParquetWriter(
                 self._file,
-                table.schema.with_metadata(_said(feature)),
+                table.schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
                 compression={name: "zstd" for name in _leaves(table.schema)} | {f"{feature}.bytes": "none"},
                 use_dictionary=[name for name in table.column_names if name != feature],
             )
@@ -214,20 +215,10 @@ class ParquetShard(ShardWriter):
 
 def _leaves(schema: pa.Schema) -> list[str]:
     """Return the columns as Parquet names them, nested ones by their leaves."""
-    parquet = pq.ParquetFile(_empty(schema)).schema
-    return [parquet.column(index).path for index in range(len(parquet))]
-
-
-def _empty(schema: pa.Schema) -> pa.BufferReader:
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
-    return pa.BufferReader(sink.getvalue())
-
-
-def _said(feature: str) -> dict[str, str]:
-    """Return the metadata from which `datasets` knows that a struct is a video."""
-    features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
-    return {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [parquet.column(index).path for index in range(len(parquet))]
 
 
 class TarShard(ShardWriter):

@@ -106,7 +106,17 @@ class _Prober:
 
     def said(self, request: Request) -> Said | None:
         """Return the objection to a row, or None."""
-        asked = canonical_json(self._model | {"request": _plain(request)})
+        asked = canonical_json(
+            self._model
+            | {
+                "request": {
+                    "arguments": dict(request.arguments),
+                    "seed": request.seed,
+                    "scheduler": request.scheduler,
+                    "recipe": request.recipe,
+                }
+            }
+        )
         if asked not in self._known:
             self._known[asked] = self._ask(asked.encode())
         return self._known[asked]
@@ -128,15 +138,6 @@ class _Prober:
         if self._box:
             self._box.end()
         self._box = None
-
-
-def _plain(request: Request) -> Mapping[str, Any]:
-    return {
-        "arguments": dict(request.arguments),
-        "seed": request.seed,
-        "scheduler": request.scheduler,
-        "recipe": request.recipe,
-    }
 
 
 def _answer(connection: Connection) -> None:

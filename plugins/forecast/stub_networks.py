@@ -74,7 +74,16 @@ class _Shapes:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, structure = flatten((args, kwargs))
-        asked = (structure, tuple(_told(leaf) for leaf in leaves))
+        # What decides shapes. Two of equal text may differ, but not in shapes.
+        asked = (
+            structure,
+            tuple(
+                (tuple(leaf.shape), str(leaf.dtype))
+                if isinstance(leaf, Tensor)
+                else f"{type(leaf)} {leaf!r:.200}"
+                for leaf in leaves
+            ),
+        )
         if asked not in self._known:
             as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             given, named = unflatten(structure, as_meta)
@@ -112,11 +121,6 @@ class _NoValues(TorchFunctionMode):
         if asks and args[0].dtype == torch.bool:
             return False
         return func(*args, **(kwargs or {}))
-
-
-def _told(leaf: Any) -> Hashable:
-    """Return what decides shapes of an argument. Two of equal text may differ, but not in shapes."""
-    return (tuple(leaf.shape), str(leaf.dtype)) if isinstance(leaf, Tensor) else f"{type(leaf)} {leaf!r:.200}"
 
 
 def _zeros(answer: Any) -> Any:

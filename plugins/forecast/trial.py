@@ -82,7 +82,8 @@ class _Stream:
             renderer.cancel()  # it had to find out which sizes pay, which the run's workers read from disk
             renderer, clock = self._renderer(), _Clock()
             first, begun = self._window(renderer, clock)
-        audit = _audit(renderer, begun)
+        seconds = max((audited.seconds for audited in renderer.take_audits()), default=0.0)
+        audit = begun * min(1.0, seconds / begun.wall_s)
         then, pace = self._window(renderer, clock)
         renderer.cancel()
         write, num_bytes = self._written(then)
@@ -118,7 +119,10 @@ class _Stream:
         """Return as many clips as are under way at once, and what they took."""
         ended: list[Clip] = []
         while len(ended) < self._room(renderer):
-            self._fill(renderer)
+            while renderer.num_active < self._room(renderer):
+                request = next(self._rows)
+                renderer.submit(request, self._identity(request), is_audited=self._is_first)
+                self._is_first = False
             ended += _clips(renderer)
             if self._room(renderer) == 1 < renderer.num_active and not ended:
                 # Batching does not pay: the rows that were begun would take turns for minutes.
@@ -129,12 +133,6 @@ class _Stream:
 
     def _room(self, renderer: Renderer) -> int:
         return max(1, min(renderer.capacity, self._most))
-
-    def _fill(self, renderer: Renderer) -> None:
-        while renderer.num_active < self._room(renderer):
-            request = next(self._rows)
-            renderer.submit(request, self._identity(request), is_audited=self._is_first)
-            self._is_first = False
 
     def _endless(self) -> Iterator[Request]:
         """Yield rows of the table's proportions, each with a seed of its own."""
@@ -160,12 +158,6 @@ def _clips(renderer: Renderer) -> list[Clip]:
                 "render it by itself to see more, or correct it",
             )
     return [outcome for outcome in ended if isinstance(outcome, Clip)]
-
-
-def _audit(renderer: Renderer, took: Took) -> Took:
-    """Return what an audit took, if there was one. took: of all that was done meanwhile."""
-    seconds = max((audited.seconds for audited in renderer.take_audits()), default=0.0)
-    return took * min(1.0, seconds / took.wall_s)
 
 
 def _encoding(clips: Sequence[Clip], took: Took) -> Took:

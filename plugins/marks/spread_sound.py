@@ -47,7 +47,13 @@ class SpreadSound:
         if len(loud) < 2 * _HOPS:
             return
         period = _TIMES * _HOPS
-        whole = np.pad(_relative(loud), ((0, -len(loud) % period), (0, 0)))
+        from scipy.ndimage import uniform_filter
+
+        rest = loud - uniform_filter(loud, (8 * _HOPS + 1, 1))
+        rest -= uniform_filter(rest, (1, 7))
+        usual = np.sqrt(uniform_filter(rest * rest, (16 * _HOPS, 9)).clip(0)) + 0.5
+        relative: _Cells = (rest / usual).clip(-2, 2)
+        whole = np.pad(relative, ((0, -len(loud) % period), (0, 0)))
         tile = whole.reshape(-1, period, _BANDS).sum(axis=0)
         match = np.fft.irfft((np.fft.rfft(tile, axis=0) * _sync()).sum(axis=1), period)
         best = int(match.argmax())
@@ -89,17 +95,6 @@ def _loudness(sound: npt.NDArray[np.float32], sample_rate: int) -> _Cells:
     energy = total[_HOPS:] - total[:-_HOPS]
     loud: _Cells = 10 * np.log10(energy + 1e-7 * energy.max(initial=0) + 1e-12)
     return loud
-
-
-def _relative(loud: _Cells) -> _Cells:
-    """Return how much louder cells are than what lies around them, in terms of what is usual there."""
-    from scipy.ndimage import uniform_filter
-
-    rest = loud - uniform_filter(loud, (8 * _HOPS + 1, 1))
-    rest -= uniform_filter(rest, (1, 7))
-    usual = np.sqrt(uniform_filter(rest * rest, (16 * _HOPS, 9)).clip(0)) + 0.5
-    relative: _Cells = (rest / usual).clip(-2, 2)
-    return relative
 
 
 def _window(sample_rate: int) -> tuple[int, _Cells]:

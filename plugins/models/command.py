@@ -16,7 +16,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.sources.weights import ComponentSummary, Weights
+    from framefleet.pipeline.model.sources.weights import Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 # Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
@@ -123,7 +123,16 @@ def info_command(
             else f"not locked ({command('model', 'lock', model)})"
         )
         stdout.say(f"digest:    {digest}")
-        stdout.print(_table(parts_of(weights)))
+        parts = parts_of(weights)
+        table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
+        table.add_column("parameters", justify="right")
+        table.add_column("bytes", justify="right")
+        for part in parts:
+            parameters = f"{part.num_parameters:,}" if part.num_parameters else ""
+            table.add_row(part.name, part.class_name, part.dtypes, parameters, f"{part.size_bytes:,}")
+        total = sum(part.num_parameters for part in parts)
+        table.add_row("all", "", "", f"{total:,}", f"{sum(part.size_bytes for part in parts):,}")
+        stdout.print(table)
 
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
@@ -196,18 +205,6 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
         found["dtype"] = f"on a GPU {in_words(spec.preset)}"
         found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
     return found | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
-
-
-def _table(parts: list[ComponentSummary]) -> Table:
-    table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
-    table.add_column("parameters", justify="right")
-    table.add_column("bytes", justify="right")
-    for part in parts:
-        parameters = f"{part.num_parameters:,}" if part.num_parameters else ""
-        table.add_row(part.name, part.class_name, part.dtypes, parameters, f"{part.size_bytes:,}")
-    total = sum(part.num_parameters for part in parts)
-    table.add_row("all", "", "", f"{total:,}", f"{sum(part.size_bytes for part in parts):,}")
-    return table
 
 
 def _gigabytes(size_bytes: int) -> str:

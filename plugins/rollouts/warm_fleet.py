@@ -96,7 +96,9 @@ class WarmFleet:
             self.summary = render_pending(
                 resolved, survey, index, self._lock, self._watch, self._start, row_ids, Spent()
             )
-        self._forget_weights()  # now that no worker loads those of before
+        store = self._begun.store
+        in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
+        store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
         return _records_of(self.output, row_ids)
 
     def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
@@ -118,11 +120,6 @@ class WarmFleet:
         self._updates[model] = tuple(updates.values())
         self._resolved = resolved = _with_updates(resolved, model, self._updates[model])
         return resolved.models[model].identity.model_digest
-
-    def _forget_weights(self) -> None:
-        store = self._begun.store
-        in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
-        store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
 
     @property
     def _begun(self) -> ResolvedJob:

@@ -19,8 +19,6 @@ from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.outputs.layout import WEIGHTS
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.stores.store import Store
 
@@ -113,7 +111,17 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
     for update in updates:
         if update not in applied and model.stage != "encode":  # which has no denoisers
             with _fetched(store, update.files) as files:
-                _load(model, update.component, files)
+                import torch
+
+                networks = model.denoisers()
+                _check_updatable(update.component, networks, model.settings.options)
+                known = networks[update.component].state_dict()  # which shares memory with the weights
+                found = _opened(
+                    update.component, {name: list(weight.shape) for name, weight in known.items()}, files
+                )
+                with torch.no_grad():
+                    for name, file in found.items():
+                        known[name].copy_(file.get_tensor(name))
     update_of_all = WeightUpdates(updates) if updates else None
     return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
 
@@ -135,16 +143,6 @@ def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
                 raise ModelError(f"{store.url_of(path)} is not what was written", "update them again")
             files.append(file)
         yield files
-
-
-def _load(model: Model, component: str, files: Sequence[Path]) -> None:
-    import torch
-
-    known = _network(model, component).state_dict()  # which shares memory with the weights
-    found = _opened(component, {name: list(weight.shape) for name, weight in known.items()}, files)
-    with torch.no_grad():
-        for name, file in found.items():
-            known[name].copy_(file.get_tensor(name))
 
 
 def _opened(component: str, known: Mapping[str, list[int]], files: Sequence[Path]) -> dict[str, Any]:
@@ -170,12 +168,6 @@ def _opened(component: str, known: Mapping[str, list[int]], files: Sequence[Path
                 "give the weights of the same network",
             )
     return {name: file for name, (file, _) in found.items()}
-
-
-def _network(model: Model, component: str) -> nn.Module:
-    networks = model.denoisers()
-    _check_updatable(component, networks, model.settings.options)
-    return networks[component]
 
 
 def _check_updatable(component: str, networks: Mapping[str, Any], options: Options) -> None:

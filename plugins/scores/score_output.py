@@ -156,7 +156,15 @@ def score_output(
 def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
     columns = record_schema_of(store)
-    taken = taken_columns(store) | _arguments_among(store, [score.name for score in scores])
+    # Quotes in texts are escaped, so only names of arguments match.
+    names = [score.name for score in scores]
+    found: set[str] = set()
+    for table in record_tables(store, ["arguments"]):
+        for name in names:
+            key = f'"{re.escape(name)}" *:'
+            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
+                found.add(name)
+    taken = taken_columns(store) | found
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
         if is_other or score.name in taken:
@@ -164,17 +172,6 @@ def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
                 f"scores: there would be two columns {score.name!r}, as the records carry one of that name",
                 "give the function another name, or name the other scores with --scores",
             )
-
-
-def _arguments_among(store: Store, names: Sequence[str]) -> set[str]:
-    """Return which names are arguments of some row; quotes in texts are escaped, and so not meant."""
-    found: set[str] = set()
-    for table in record_tables(store, ["arguments"]):
-        for name in names:
-            key = f'"{re.escape(name)}" *:'
-            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
-                found.add(name)
-    return found
 
 
 def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:

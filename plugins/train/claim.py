@@ -91,7 +91,13 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
     """Make the output this training's. Raises JobError when it is another's. Call while holding the lock."""
     ours = _description(resolved, workers) | {"rows": {"count": len(rows), "digest": rows.digest()}}
     _check_same(resolved, ours)
-    _check_steps(resolved)
+    settings, store = resolved.job.train, resolved.store
+    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
+    if last is not None and last.step > settings.steps:
+        raise JobError(
+            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
+            f"raise it to {last.step} or more, or choose another output",
+        )
     resolved.store.write(TRAINING, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -120,17 +126,6 @@ def _theirs(resolved: ResolvedTraining) -> dict[str, Any] | None:
     index = resolved.spec.configs.get("index", {})
     theirs["job"]["train"].setdefault(_FRACTIONAL, bool(index.get("expand_timesteps")))
     return theirs
-
-
-def _check_steps(resolved: ResolvedTraining) -> None:
-    """Raise JobError where more steps were trained already than the job asks for."""
-    settings, store = resolved.job.train, resolved.store
-    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
-    if last is not None and last.step > settings.steps:
-        raise JobError(
-            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
-            f"raise it to {last.step} or more, or choose another output",
-        )
 
 
 def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:

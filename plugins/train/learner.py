@@ -86,8 +86,15 @@ class Learner:
             weight_decay=settings.weight_decay,
         )
         self._average = Average(self.weights, settings.ema) if settings.ema else None
+        # Of a LoRA: where gradients pass frozen weights of fp16, small ones become 0.
         self._scaler = torch.amp.GradScaler(
-            world.device.type, enabled=settings.precision == "fp16" or _has_fp16(self._modules)
+            world.device.type,
+            enabled=settings.precision == "fp16"
+            or any(
+                weight.dtype == torch.float16
+                for module in self._modules.values()
+                for weight in module.parameters()
+            ),
         )
 
     def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
@@ -143,7 +150,10 @@ class Learner:
             generator = seeded(self._settings.seed, step, micro * self._world.size + self._world.rank)
             with self._loss.syncing(now=micro == len(batches) - 1):
                 with self._autocast():
-                    loss = self._loss(self._on_device(batch), generator) / len(batches)
+                    device = self._world.device
+                    loss = self._loss(
+                        [{name: value.to(device) for name, value in row.items()} for row in batch], generator
+                    ) / len(batches)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         mean = self._world.mean(total).item()
@@ -154,10 +164,6 @@ class Learner:
         precision = self._settings.precision
         dtype = None if precision == "fp32" else torch_dtype(precision)
         return torch.autocast(self._world.device.type, dtype=dtype, enabled=dtype is not None)
-
-    def _on_device(self, batch: Sequence[Prepared]) -> list[Prepared]:
-        device = self._world.device
-        return [{name: value.to(device) for name, value in row.items()} for row in batch]
 
     def _clip(self) -> float:
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
@@ -198,12 +204,17 @@ class Learner:
 
     def _kept(self) -> dict[str, Mapping[str, Tensor]]:
         average = self._average.values if self._average else {}
-        return {"weights": self.weights, "buffers": _buffers(self._modules), "average": average}
-
-
-def _has_fp16(modules: Mapping[str, nn.Module]) -> bool:
-    """Tell whether gradients pass frozen weights of fp16, as those of a LoRA: there small ones become 0."""
-    return any(weight.dtype == torch.float16 for module in modules.values() for weight in module.parameters())
+        # What else changes as it trains, such as the statistics of batch norms.
+        return {
+            "weights": self.weights,
+            "buffers": {
+                f"{component}.{name}": buffer
+                for component, module in self._modules.items()
+                for name, buffer in module.named_buffers()
+                if name in module.state_dict()
+            },
+            "average": average,
+        }
 
 
 def _check_finite(name: str, value: float) -> None:
@@ -213,16 +224,6 @@ def _check_finite(name: str, value: float) -> None:
             "with another output, lower train.learning_rate, set train.max_grad_norm, or take "
             "train.precision bf16 or fp32",
         )
-
-
-def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return what else of a component changes as it trains, as the statistics of batch norms."""
-    return {
-        f"{component}.{name}": buffer
-        for component, module in modules.items()
-        for name, buffer in module.named_buffers()
-        if name in module.state_dict()
-    }
 
 
 def seeded(*numbers: int) -> torch.Generator:

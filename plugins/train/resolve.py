@@ -20,7 +20,6 @@ from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
-from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -135,15 +134,7 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model, or a training of it, cannot have."""
     options = model.settings.options
     check_dtype(model.settings.dtype, model.spec.components)
-    _check_options(options, job.train.part)
-    if options.compile and job.train.lora:
-        raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
-    check_options(options, model.spec, folder=model.configs, components=model.weights.components, device=None)
-
-
-def _check_options(options: Options, part: str) -> None:
-    """Raise JobError for options that training cannot have."""
-    if part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
+    if job.train.part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
         raise JobError(
             "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",
             "leave them out, and lower train.batch_size or train.sizes where memory is short",
@@ -158,6 +149,9 @@ def _check_options(options: Options, part: str) -> None:
             "leave it out for torch's own choice, or use one of "
             f"{', '.join(ATTENTION)}, {ATTENTION_OF_TORCH}...",
         )
+    if options.compile and job.train.lora:
+        raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
+    check_options(options, model.spec, folder=model.configs, components=model.weights.components, device=None)
 
 
 def _with_fp32(dtype: DType, component: str) -> DType:

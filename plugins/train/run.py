@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
@@ -25,7 +25,7 @@ from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.clips import Failure, Outcome
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
 from framefleet.pipeline.outputs.media.media import encode
@@ -96,14 +96,20 @@ class _Run:
             self._task,
             training.inputs.read,
             store=training.prepared,
-            identity=_decide_prepared(training, self._model.pipe),
+            identity=_prepared_identity(training, self._model.pipe),
         )
         self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
         self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
         self._losses: list[Step] = []
 
     def run(self) -> None:
-        self._prepare()
+        total, size = len(self._rows), self._world.size
+        self._rows.prepare(
+            rank=self._world.rank,
+            world_size=size,
+            progress=lambda done: self._tell(Preparing(done=min(done * size, total), total=total)),
+        )
+        self._world.wait()
         self._learner = Learner(self._task, self._settings, self._world)
         steps = range(self._resume(), self._settings.steps)
         for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
@@ -112,16 +118,6 @@ class _Run:
             if isinstance(self._task, Finishes):
                 self._task.finish(self._rows.some(FINISH_ROWS))
             write_result(self._training, self._task, self._world)
-
-    def _prepare(self) -> None:
-        """Let all processes make their share of what is computed once."""
-        total, size = len(self._rows), self._world.size
-        self._rows.prepare(
-            rank=self._world.rank,
-            world_size=size,
-            progress=lambda done: self._tell(Preparing(done=min(done * size, total), total=total)),
-        )
-        self._world.wait()
 
     def _resume(self) -> int:
         """Return the first step to do, with weights and all else as they were before it."""
@@ -163,7 +159,14 @@ class _Run:
         if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
             self._sample(number)  # before the checkpoint, or a kill in between would leave them out
         if is_last or _is_due(number, settings.checkpoint_every):
-            self._keep(number)
+            state = self._learner.state()
+            if self._world.is_first:
+                write_losses(self._store, self._losses)
+                self._checkpoints.write(number, state, self._learner.scale())
+                self._tell(Kept(steps=number))
+            else:
+                for _ in state:  # gathering takes all processes
+                    pass
 
     def _sample(self, number: int) -> None:
         is_shared = self._settings.strategy == "fsdp"  # then a forward takes all processes
@@ -179,32 +182,22 @@ class _Run:
             for problem in _write_samples(self._store, number, outcomes):
                 self._tell(problem)
 
-    def _keep(self, number: int) -> None:
-        state = self._learner.state()
-        if self._world.is_first:
-            write_losses(self._store, self._losses)
-            self._checkpoints.write(number, state, self._learner.scale())
-            self._tell(Kept(steps=number))
-        else:
-            for _ in state:  # gathering takes all processes
-                pass
 
-
-def _decide_prepared(training: Training, pipe: Any) -> dict[str, Any]:
+def _prepared_identity(training: Training, pipe: Any) -> dict[str, Any]:
     """Return what latents and embeddings come from besides the rows: of denoisers the config, no weights."""
+    denoisers: Mapping[str, Any] = modules_of(pipe, DENOISERS)
     return {
         "part": training.settings.part,
         "files": {file: sha256 for file, sha256 in training.files.items() if not file.startswith(DENOISERS)},
-        "denoisers": {name: _config(part) for name, part in modules_of(pipe, DENOISERS).items()},
+        # Without the version of diffusers that wrote a config, and the like.
+        "denoisers": {
+            name: {key: value for key, value in denoiser.config.items() if not key.startswith("_")}
+            for name, denoiser in denoisers.items()
+        },
         "dtypes": {name: str(part.dtype) for name, part in modules_of(pipe).items()},
         "options": training.model.options.numerics(),
         "versions": {name: metadata.version(name) for name in ("framefleet", "diffusers", "transformers")},
     }
-
-
-def _config(module: Any) -> dict[str, Any]:
-    """Return a component's config, without the version of diffusers that wrote it, and the like."""
-    return {key: value for key, value in module.config.items() if not key.startswith("_")}
 
 
 def _is_due(number: int, every: int | None) -> bool:
@@ -269,12 +262,9 @@ def _write_samples(store: Store, step: int, outcomes: Iterable[Outcome]) -> Iter
         audio = outcome.audio if media.format == "mp4" else None
         content = encode(frames, media=media, fps=fps, metadata={"step": str(step)}, audio=audio)
         store.write(f"{_SAMPLES}/{step}/{number:02}{media.suffix}", content)
-        tiles.append((frames, _caption(outcome, step)))
+        prompt, seed = outcome.request.arguments.get("prompt", ""), outcome.request.seed
+        tiles.append((frames, f"{prompt}\nseed {seed}, after step {step:,}"))
     if tiles:
         picture = io.BytesIO()
         contact_sheet(tiles).save(picture, format="PNG")
         store.write(f"{_SAMPLES}/{step}/contact-sheet.png", picture.getvalue())
-
-
-def _caption(clip: Clip, step: int) -> str:
-    return f"{clip.request.arguments.get('prompt', '')}\nseed {clip.request.seed}, after step {step:,}"

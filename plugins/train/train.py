@@ -183,17 +183,12 @@ def loss_curve(losses: Sequence[float]) -> bytes:
     axes.grid(axis="y", which="both", color=_GRID)
     steps, marker = np.arange(1, len(raw) + 1), "." if len(raw) == 1 else ""
     axes.plot(steps, raw, marker=marker, color=_RAW, linewidth=1)
-    axes.plot(steps, _smoothed(raw), marker=marker, color=_SMOOTH, linewidth=2)
+    half = max(len(raw) // _SMOOTHED_SHARE, _SMOOTHED)
+    sums = np.concatenate([[0.0], np.cumsum(raw)])
+    first = np.maximum(np.arange(len(raw)) - half, 0)
+    last = np.minimum(np.arange(len(raw)) + half + 1, len(raw))
+    smoothed: _Values = (sums[last] - sums[first]) / (last - first)
+    axes.plot(steps, smoothed, marker=marker, color=_SMOOTH, linewidth=2)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
-
-
-def _smoothed(values: _Values) -> _Values:
-    """Return the mean around each value, of this many to both sides."""
-    half = max(len(values) // _SMOOTHED_SHARE, _SMOOTHED)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    first = np.maximum(np.arange(len(values)) - half, 0)
-    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    smoothed: _Values = (sums[last] - sums[first]) / (last - first)
-    return smoothed

@@ -101,7 +101,12 @@ def trace_files(
         open_watermark(watermark)  # what is wrong with its weights is not said of every file
     every = _files(paths)
     while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
-        records = list(look_up(outputs, _wanted(some))) if outputs else []
+        wanted = Wanted(
+            digests={one.sha256 for one in some},
+            row_ids={row_id for one in some for row_id in (one.signed, one.tagged) if row_id},
+            prefixes={mark.prefix for one in some if one.marks for mark in one.marks.watermarks},
+        )
+        records = list(look_up(outputs, wanted))
         for one in some:
             yield _settled(one, records, has_anchors=anchors is not None) if one.marks else one
 
@@ -142,7 +147,11 @@ def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> T
     try:
         marks = marks_in(content, watermarks, anchors=anchors)
         marks = replace(marks, label=marks.label or label_in(packet))
-        tagged = _tagged(content, marks)
+        try:
+            tag = read_metadata(content).get("row_id")
+        except StoreError:
+            tag = None
+        tagged = _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))
     except Exception as error:  # it may be anybody's, and must not end the trace of others
         log.debug("%s", path, exc_info=True)
         return Traced(file=str(path), problem=f"it cannot be looked at: {type(error).__name__}: {error}")
@@ -156,24 +165,8 @@ def _content(path: Path) -> bytes:
     return read_regular(path, MAX_CLIP_BYTES)
 
 
-def _tagged(content: bytes, marks: FoundMarks) -> str | None:
-    try:
-        tag = read_metadata(content).get("row_id")
-    except StoreError:
-        tag = None
-    return _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))
-
-
 def _row_id(text: Any) -> str | None:
     return text if isinstance(text, str) and re.fullmatch(ROW_ID, text) else None
-
-
-def _wanted(files: Sequence[Traced]) -> Wanted:
-    return Wanted(
-        digests={one.sha256 for one in files},
-        row_ids={row_id for one in files for row_id in (one.signed, one.tagged) if row_id},
-        prefixes={mark.prefix for one in files if one.marks for mark in one.marks.watermarks},
-    )
 
 
 def _settled(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Traced:
@@ -226,7 +219,15 @@ def _found(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None
 
 def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     """Yield what differs from the clip that the record is about."""
-    yield from _missing_marks(found, marks)
+    if found.certificates and marks.manifest is None:
+        yield "the signed manifest was removed"
+    if found.marks.get("watermarks") and not marks.watermarks:
+        yield "the watermark is not found"
+    for mark in marks.watermarks:
+        if not found.row_id.startswith(mark.prefix):
+            yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
+    if found.marks.get("label") and marks.label is None and _format(found) in LABELLED:
+        yield "the label was removed"
     format = _format(found)
     if marks.format and format not in marks.format and not format.endswith(".zip"):
         yield f"written as {marks.format} instead of {format}"
@@ -238,18 +239,6 @@ def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     if not differences:
         same = (found.record["marked_sha256"], found.record["frames_sha256"])
         yield "its frames are the same" if marks.contents.sha256 in same else "encoded again"
-
-
-def _missing_marks(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
-    if found.certificates and marks.manifest is None:
-        yield "the signed manifest was removed"
-    if found.marks.get("watermarks") and not marks.watermarks:
-        yield "the watermark is not found"
-    for mark in marks.watermarks:
-        if not found.row_id.startswith(mark.prefix):
-            yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
-    if found.marks.get("label") and marks.label is None and _format(found) in LABELLED:
-        yield "the label was removed"
 
 
 def _format(found: TracedRecord) -> str:

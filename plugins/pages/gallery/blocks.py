@@ -140,7 +140,11 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_decimal(kind):
         return array.cast(pa.float64())
     if pa.types.is_timestamp(kind):
-        return _moments(array)
+        zone = array.type.tz
+        try:
+            return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
+        except pa.ArrowInvalid:  # of a zone that is none
+            return pa.array([_UNREADABLE] * len(array), pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return pc.binary_join_element_wise(pc.binary_length(array).cast(pa.string()), "bytes", " ")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -153,14 +157,6 @@ def _rounded(array: pa.Array) -> pa.Array:
         return pc.round(array, _DIGITS)
     except pa.ArrowInvalid:  # of a number near the largest
         return array
-
-
-def _moments(array: pa.Array) -> pa.Array:
-    zone = array.type.tz
-    try:
-        return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
-    except pa.ArrowInvalid:  # of a zone that is none
-        return pa.array([_UNREADABLE] * len(array), pa.string())
 
 
 def _as_text(cell: pa.Scalar) -> str | None:

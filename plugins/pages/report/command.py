@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
 from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.output import Output
 
 _Price = Annotated[
     float | None,
@@ -68,7 +65,13 @@ def report_command(
         from framefleet.jobs.job.file import output_at
 
         if serve:
-            _serve(output_at(output, sets), port=port, every_s=every_s)
+            from framefleet.plugins.pages.report.live_page import StatusServer
+
+            with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
+                stdout.say(server.url)
+                stderr.say("press Ctrl-C to stop")
+                with suppress(KeyboardInterrupt):
+                    server.wait()
             return
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
@@ -93,13 +96,3 @@ def report_command(
         stdout.say(f"json:   {store.url_of(VALUES)}")
         if drafts := opened.drafts:
             stderr.say(f"drafts have a report of their own: {command('report', drafts.url)}")
-
-
-def _serve(output: Output, *, port: int, every_s: float) -> None:
-    from framefleet.plugins.pages.report.live_page import StatusServer
-
-    with StatusServer(output, port=port, every_s=every_s) as server:
-        stdout.say(server.url)
-        stderr.say("press Ctrl-C to stop")
-        with suppress(KeyboardInterrupt):
-            server.wait()

@@ -132,21 +132,16 @@ class Figures:
         self.num_bytes += int(pc.sum(positive(table["bytes"])).as_py() or 0)
         self.clip_s += float(pc.sum(positive(table["duration_s"])).as_py() or 0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, pc.max(table["peak_memory_bytes"]).as_py() or 0)
-        self._add_times(table)
-        self._add_batches(positive(table["batch_size"]))
-        self._add_kinds(table)
-        self._add_workers(table)
-
-    def _add_times(self, table: pa.Table) -> None:
         started, finished = _moments(table["started_at"]), _moments(table["finished_at"])
         self.timeline.add(finished)
         self.started = min(filter(None, [self.started, *started]), default=None)
         self.finished = max(filter(None, [self.finished, *finished]), default=None)
-
-    def _add_batches(self, sizes: pa.ChunkedArray) -> None:
+        sizes = positive(table["batch_size"])
         self.batch_sum += float(pc.sum(pc.min_element_wise(sizes, _MAX_BATCH)).as_py() or 0)
         counts = pc.value_counts(pc.round(pc.min_element_wise(sizes, float(_MAX_BATCH))).combine_chunks())
         self.batches.update({int(one["values"].as_py()): one["counts"].as_py() for one in counts})
+        self._add_kinds(table)
+        self._add_workers(table)
 
     def _add_kinds(self, table: pa.Table) -> None:
         for *sides, rows in _grouped(table, ["num_frames", "height", "width"]):

@@ -162,7 +162,11 @@ class CrafterPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(steps.num_inference_steps, device=self._execution_device)
         self._num_timesteps = len(self.scheduler.timesteps)
         extra: dict[str, Any] = {"generator": steps.generator, "eta": steps.eta}
-        fps = self._rates(steps.fps, latents)
+        rate = self.unet.config.default_fps if steps.fps is None else steps.fps
+        rates = rate if isinstance(rate, list) else [rate] * len(latents)
+        if len(rates) != len(latents):
+            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
+        fps = None if rate is None else torch.tensor(rates, device=latents.device)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 noisy = (
@@ -187,14 +191,6 @@ class CrafterPipeline(DiffusionPipeline):
                 latents = self._after_step(i, t, latents, steps)
                 progress_bar.update()
         return latents
-
-    def _rates(self, fps: int | list[int] | None, latents: Tensor) -> Tensor | None:
-        """Return each clip's rate, (B); None for a model that takes none."""
-        rate = self.unet.config.default_fps if fps is None else fps
-        rates = rate if isinstance(rate, list) else [rate] * len(latents)
-        if len(rates) != len(latents):
-            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
-        return None if rate is None else torch.tensor(rates, device=latents.device)
 
     def _after_step(self, i: int, t: Tensor, latents: Tensor, steps: Steps) -> Tensor:
         if steps.callback is None:

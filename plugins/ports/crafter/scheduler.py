@@ -54,7 +54,12 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         betas = np.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=np.float64) ** 2
         if rescale_betas_zero_snr:
-            betas = _zero_terminal_snr(betas)
+            roots = np.sqrt(np.cumprod(1 - betas))
+            first, last = roots[0].copy(), roots[-1].copy()
+            products = ((roots - last) * first / (first - last)) ** 2
+            alphas = products / np.concatenate([[1.0], products[:-1]])
+            rescaled: _Floats = 1 - alphas
+            betas = rescaled
         self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - betas).astype(np.float32))
         rising = np.linspace(1, latent_scale or 1, scale_steps)
         constant = np.full(max(0, num_train_timesteps - scale_steps), latent_scale or 1)
@@ -123,12 +128,3 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
-
-
-def _zero_terminal_snr(betas: _Floats) -> _Floats:
-    roots = np.sqrt(np.cumprod(1 - betas))
-    first, last = roots[0].copy(), roots[-1].copy()
-    products = ((roots - last) * first / (first - last)) ** 2
-    alphas = products / np.concatenate([[1.0], products[:-1]])
-    rescaled: _Floats = 1 - alphas
-    return rescaled

@@ -153,7 +153,12 @@ def plan_columns(
     missing = [name for name in needed if name not in read]
     missing += ["video"] if video is None and part != "text_encoder" else []
     if missing:
-        raise _missing(missing, schema)
+        first = missing[0]
+        raise TableError(
+            f"the table has no column {' and none '.join(map(repr, missing))}; "
+            f"it has {', '.join(schema.names)}",
+            f"add it, or say which one it is with `columns: {{{first}: ...}}`",
+        )
     for name, column in read.items():
         check_type(schema.field(column), name, kinds[name])
     if is_rendered:
@@ -216,26 +221,14 @@ def _check_mapped(columns: Mapping[str, str], known: tuple[str, ...], schema: pa
             )
 
 
-def _missing(missing: list[str], schema: pa.Schema) -> TableError:
-    first = missing[0]
-    return TableError(
-        f"the table has no column {' and none '.join(map(repr, missing))}; it has {', '.join(schema.names)}",
-        f"add it, or say which one it is with `columns: {{{first}: ...}}`",
-    )
-
-
 def _check(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
     if name == REPEATS:
-        return _check_repeats(value)
+        count = coerce(value, "int")
+        if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
+            return count
+        return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")
     # They are prompts too: blank ones are refused.
     return check_argument("prompt" if name in (PARAPHRASE, CONTRAST) else name, value, kind, spec)
-
-
-def _check_repeats(value: Any) -> Any:
-    count = coerce(value, "int")
-    if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
-        return count
-    return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")
 
 
 def table_folder(location: str, schema: pa.Schema) -> str:
@@ -265,15 +258,15 @@ def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[st
     arguments.
     """
     arguments = told_arguments({_ARGUMENTS: text})
-    prompts = {name: _storable(value) for name, value in arguments.items() if name.startswith("prompt")}
+    # Without lone surrogates, which JSON can spell and no column of text can hold.
+    prompts = {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in arguments.items()
+        if name.startswith("prompt")
+    }
     carried = {name: cell for name, cell in row.items() if name not in arguments}
     edited = {name: row[name] for name in prompts if row.get(name) is not None}
     return {name: value for name, value in (prompts | carried | edited).items() if name in names}
-
-
-def _storable(value: Any) -> Any:
-    """Return text without lone surrogates, which JSON can spell and no column of text can hold."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:

@@ -136,17 +136,16 @@ class PreparedRows:
             try:
                 self._rows_per_shard = read_json(self._store, path, _PLAN, fix=fix).rows_per_shard
             except FileNotFoundError:
-                self._rows_per_shard = self._settled()
+                # As many rows of the largest bucket as fill a shard: every rank comes to the same number.
+                buckets = self._rows.buckets()
+                volumes = [bucket.num_frames * bucket.height * bucket.width for bucket in buckets]
+                largest = volumes.index(max(volumes))
+                self._rows_per_shard = max(
+                    1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(_size_of(self._made(largest)), 1))
+                )
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})
                 self._store.create(path, content.encode())
         return self._rows_per_shard
-
-    def _settled(self) -> int:
-        """Return how many rows of the largest bucket fill a shard: every rank comes to the same number."""
-        buckets = self._rows.buckets()
-        volumes = [bucket.num_frames * bucket.height * bucket.width for bucket in buckets]
-        largest = volumes.index(max(volumes))
-        return max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(_size_of(self._made(largest)), 1)))
 
     def _made(self, position: int) -> Prepared:
         row = self._rows[position]
@@ -205,7 +204,12 @@ class _Shards:
         if path not in self._open:
             local = Path(self._store.url_of(path)) if self._is_local else self._copied(path)
             self._open[path] = Shard(local)
-            self._make_room()
+            while len(self._open) > OPEN_SHARDS or (
+                len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
+            ):
+                oldest, _ = self._open.popitem(last=False)
+                if self._sizes.pop(oldest, None) is not None and self._copies:
+                    (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
         self._open.move_to_end(path)
         return self._open[path]
 
@@ -215,14 +219,6 @@ class _Shards:
         self._store.download(path, local)
         self._sizes[path] = local.stat().st_size
         return local
-
-    def _make_room(self) -> None:
-        while len(self._open) > OPEN_SHARDS or (
-            len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
-        ):
-            oldest, _ = self._open.popitem(last=False)
-            if self._sizes.pop(oldest, None) is not None and self._copies:
-                (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
 
 
 def _size_of(prepared: Prepared) -> int:

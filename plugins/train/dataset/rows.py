@@ -59,7 +59,8 @@ class TrainingRows:
         if not 0 <= position < len(self):
             raise IndexError(position)
         (cells,) = self._table.slice(position, 1).to_pylist()
-        return _row(cells)
+        bucket = _bucket(*(cells.pop(name) for name in _SIZE))
+        return TrainingRow(**cells | {"arguments": parse_json(cells["arguments"])}, bucket=bucket)
 
     def buckets(self) -> list[Bucket]:
         """Return the bucket of every row, each value once in memory, with the conditions that rows share."""
@@ -104,11 +105,6 @@ def _cells(row: TrainingRow) -> dict[str, Any]:
     plain = {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
     size = {name: getattr(row.bucket, name) for name in _SIZE}
     return plain | size | {"arguments": canonical_json(dict(row.arguments))}
-
-
-def _row(cells: dict[str, Any]) -> TrainingRow:
-    bucket = _bucket(*(cells.pop(name) for name in _SIZE))
-    return TrainingRow(**cells | {"arguments": parse_json(cells["arguments"])}, bucket=bucket)
 
 
 def _bucket(num_frames: int, height: int, width: int, conditions: str = "") -> Bucket:

@@ -47,7 +47,10 @@ class BucketCall:
     def of(cls, captured: Captured, denoiser: nn.Module, *, is_fractional: bool = False) -> BucketCall:
         """is_fractional: timesteps are never rounded, whatever the scheduler does."""
         call = captured.call
-        names = _names(call, denoiser)
+        args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
+        bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
+        owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
+        names = tuple(owners[number] for number in range(len(call.leaves)))
         timestep = names.index("timestep")
         first, seen = (float(t.max()) for t in (captured.scheduler.timesteps, call.leaves[timestep]))
         patch = getattr(denoiser.config, "patch_size", 1)
@@ -145,14 +148,6 @@ class BucketCall:
         return [behind, *call.leaves[1:]]
 
 
-def _names(call: Call, denoiser: nn.Module) -> tuple[str, ...]:
-    """Return for each leaf the parameter of `forward` that it belongs to."""
-    args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
-    bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
-    owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
-    return tuple(owners[number] for number in range(len(call.leaves)))
-
-
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
@@ -242,9 +237,8 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
 def _reach(name: str, _: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     call = parse_call(name, args, kwargs)
     leaves, structure = flatten((args, kwargs))
-    own = [leaf[:1] if isinstance(leaf, Tensor) and _is_of(leaf, call.batch) else leaf for leaf in leaves]
+    own = [
+        leaf[:1] if isinstance(leaf, Tensor) and (leaf.dim() > 0 and leaf.shape[0] == call.batch) else leaf
+        for leaf in leaves
+    ]
     raise _Reached(replace(call, leaves=own, structure=structure, given=None, batch=1))
-
-
-def _is_of(leaf: Tensor, batch: int) -> bool:
-    return leaf.dim() > 0 and leaf.shape[0] == batch

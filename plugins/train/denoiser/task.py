@@ -158,7 +158,13 @@ def row_arguments(
     known = call_parameters(type(pipe).__name__)
     sizes = {"height": bucket.height, "width": bucket.width}
     sizes |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
-    own = {name: value for name, value in arguments.items() if value is not None and not _is_ignored(name)}
+    # Arguments of guidance, which training has none of, and frames, which the video gives.
+    own = {
+        name: value
+        for name, value in arguments.items()
+        if value is not None
+        and not ("guidance_scale" in name or name.startswith("negative_prompt") or name in INPUTS)
+    }
     if unknown := [name for name in own if name not in known]:
         raise TableError(
             f"row {index}: {type(pipe).__name__} has no argument {unknown[0]!r}",
@@ -167,7 +173,12 @@ def row_arguments(
     given = own | _seen(pipe, arguments, frames)
     given |= {name: value for name, value in sizes.items() if name in known}
     given = fitted_arguments(pipe, given)
-    given |= {"num_inference_steps": _num_steps(pipe.scheduler), "output_type": "latent"}
+    # Enough that all noise levels of a flow are among them, shifted as the pipeline shifts.
+    is_flow = steps_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
+    given |= {
+        "num_inference_steps": int(pipe.scheduler.config.num_train_timesteps) if is_flow else 2,
+        "output_type": "latent",
+    }
     return given | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
 
 
@@ -181,17 +192,6 @@ def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _training(pipe: Any) -> TrainingInput | None:
     name = type(pipe).__name__
     return family_of(name).training.get(name)
-
-
-def _is_ignored(name: str) -> bool:
-    """Whether an argument is of guidance, which training has none of, or a frame, which the video gives."""
-    return "guidance_scale" in name or name.startswith("negative_prompt") or name in INPUTS
-
-
-def _num_steps(scheduler: Any) -> int:
-    """Return enough that all noise levels of a flow are among them, shifted as the pipeline shifts."""
-    is_flow = steps_flow(type(scheduler).__name__, scheduler.config)
-    return int(scheduler.config.num_train_timesteps) if is_flow else 2
 
 
 def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
