@@ -62,9 +62,9 @@ def doctor(
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     if job is not None:
         targets, address = _of_job(job, targets, address)
-    known = {*checks_of(Targets(store="")), "ports"}
-    if unknown := set(only) - known:
-        raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(known))}")
+    names = {*checks_of(Targets(store="")), "ports"}
+    if unknown := set(only) - names:
+        raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(names))}")
     if address is None:
         here = platform.node()
         return Diagnosis(results=tuple(replace(one, machine=here) for one in check_machine(targets)[0]))
@@ -108,9 +108,9 @@ def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
 
     with everywhere(address) as cluster:
         installed = versions()
-        found = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
+        answers = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else cluster.meet(timeout_s=_MEET_S)
-    for name, answer in found.items():
+    for name, answer in answers.items():
         if isinstance(answer, FleetError):
             yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")
             continue

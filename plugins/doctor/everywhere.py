@@ -62,11 +62,11 @@ class Everywhere:
             places = {machine.name: (machine.address, machine.port) for machine in self.machines}
             places["the driver's machine, a free port"] = here.getsockname()[:2]
             sent = time.time()
-            found = self.run(_connect_to, places, timeout_s=timeout_s)
+            answers = self.run(_connect_to, places, timeout_s=timeout_s)
             received = time.time()
         return {
             name: answer if isinstance(answer, FleetError) else _met(answer, sent, received)
-            for name, answer in found.items()
+            for name, answer in answers.items()
         }
 
 

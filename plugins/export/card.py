@@ -58,13 +58,13 @@ def write_card(
     columns: of its rows. endings: of its clips, as ".mp4".
     """
     names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
-    found: dict[tuple[str, str], None] = {}
+    licensed: dict[tuple[str, str], None] = {}
     for table in record_tables(store, names, parts):
         if "license" not in names:
             table = table.append_column("license", pa.nulls(len(table), pa.string()))
         for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
-            found[row["model"], row["license"] or "unknown"] = None
-    models = list(found)[:_MAX_MODELS]
+            licensed[row["model"], row["license"] or "unknown"] = None
+    models = list(licensed)[:_MAX_MODELS]
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
     for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
@@ -75,7 +75,7 @@ def _croissant(
     models: Sequence[tuple[str, str]], columns: Sequence[pa.Field], endings: Collection[str]
 ) -> dict[str, object]:
     """Return the metadata. Columns of lists and structs are in the files, and not described here."""
-    known = {field.name: kind for field in columns for kind, is_of in _KINDS.items() if is_of(field.type)}
+    kinds = {field.name: kind for field in columns for kind, is_of in _KINDS.items() if is_of(field.type)}
     clips = [f"data/**/*{ending}" for ending in sorted(endings)]
     return {
         "@context": _CONTEXT,
@@ -93,7 +93,7 @@ def _croissant(
                 "@type": "cr:RecordSet",
                 "@id": "row",
                 "name": "row",
-                "field": [_field(name, kind) for name, kind in {"file_name": "sc:Text", **known}.items()],
+                "field": [_field(name, kind) for name, kind in {"file_name": "sc:Text", **kinds}.items()],
             }
         ],
     }
@@ -114,7 +114,7 @@ def _card(models: Sequence[tuple[str, str]]) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
     head = _head({"license": "other", "license_name": _plain(name), "tags": ["synthetic"]})
-    lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
+    lines = [f"- `{_plain(model)}`: {_plain(_terms_text(license))}" for model, license in models]
     return (
         f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"
         + "\n".join([*lines, ""])
@@ -126,7 +126,7 @@ def _head(values: Mapping[str, object]) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)}---\n"
 
 
-def _said(name: str) -> str:
+def _terms_text(name: str) -> str:
     terms = License(name=name, source="card").terms
     return f"{name}: {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else name
 

@@ -144,8 +144,8 @@ def export_command(
             exported = export_chosen(Store(output, theirs), to, to_options, choice, watch)
             url = hub.push(exported.place, watch) if hub and exported.place else None
         if choice.picks is not None and where is None:
-            found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
-            if num_unknown := len(choice.picks) - found:
+            num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+            if num_unknown := len(choice.picks) - num_picked:
                 stderr.say(f"{num_unknown:,} picks have no record in this output")
         _show(exported, format)
         stdout.say(exported.place.url_of("") if exported.place else to)

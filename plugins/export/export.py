@@ -207,7 +207,7 @@ def write_shards(
 
 
 def _done(target: Target, names: Sequence[str]) -> set[int]:
-    """Return which shards are there. One of which rows were left out is made again: they may be back."""
+    """Return which shards are there. One that lacks rows is made again: they may be back."""
     wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
     there = target.copiers.map(target.place.exists, names)
     return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
@@ -225,14 +225,14 @@ def _write_shard(
     shard: ShardWriter | None = None
     damages: list[Damage] = []
     digest = hashlib.sha256()
-    for piece, found in read:
+    for piece, contents in read:
         piece.digest(digest)
-        damages += [clip for clip in found if isinstance(clip, Damage)]
-        clips = [clip for clip in found if isinstance(clip, bytes)]
+        damages += [clip for clip in contents if isinstance(clip, Damage)]
+        clips = [clip for clip in contents if isinstance(clip, bytes)]
         if clips:
             shard = kind(target, plan.shards[number].name) if shard is None else shard
-            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
-        pace.add(len(found), sum(map(len, clips)))
+            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), clips)
+        pace.add(len(contents), sum(map(len, clips)))
     if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
         raise _changed()
     if damages:

@@ -46,14 +46,14 @@ class Hub:
         is there stays.
         """
         try:
-            found = self._api.dataset_info(self._name).siblings or []
+            siblings = self._api.dataset_info(self._name).siblings or []
         except Exception as error:  # as above
             _refuse(self._name, error)
-        stored, kept = place.details(""), {DATASET_CARD, CROISSANT} & {file.rfilename for file in found}
+        stored, cards = place.details(""), {DATASET_CARD, CROISSANT} & {file.rfilename for file in siblings}
         sizes = {
             path: stored[path].size
             for path in sorted(stored)
-            if not path.startswith(f"{NOTES}/") and path not in kept
+            if not path.startswith(f"{NOTES}/") and path not in cards
         }
         num_pushed = 0
         for paths in _commits(sizes):
@@ -94,18 +94,18 @@ def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 def _refuse(name: str, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
-    said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
+    message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
         raise JobError(
-            f"push: {name!r} is not a dataset name of the hub: {said}", "write it as org/name"
+            f"push: {name!r} is not a dataset name of the hub: {message}", "write it as org/name"
         ) from None
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:
         raise JobError(
-            f"push: no right to write to {name} on the hub: {said}",
+            f"push: no right to write to {name} on the hub: {message}",
             "log in with `hf auth login`, or set HF_TOKEN to a token that may write there",
         ) from None
     raise ServiceError(
-        f"push: the hub did not accept {name}: {said}",
+        f"push: the hub did not accept {name}: {message}",
         "check the connection and HF_ENDPOINT, then run the same command again to continue",
     ) from None

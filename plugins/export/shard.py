@@ -79,7 +79,9 @@ class ShardWriter(ABC):
 
 def feature_of(endings: frozenset[str]) -> Feature:
     """Return what the clips are to the `datasets` library."""
-    return next((feature for feature, known in _FEATURES.items() if endings <= known), "clip")
+    return next(
+        (feature for feature, feature_endings in _FEATURES.items() if endings <= feature_endings), "clip"
+    )
 
 
 def file_name(row: dict[str, str]) -> str:
@@ -123,7 +125,7 @@ def readable_type(kind: pa.DataType) -> pa.DataType:
 
 
 def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
-    """Raise JobError for clips of which `load_dataset` does not make one feature, and for others' files."""
+    """Raise JobError for clips that `load_dataset` does not take as one feature, and for others' files."""
     if feature == "clip" or ".webm" in endings:  # which it takes for sound
         raise JobError(
             f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
@@ -236,8 +238,8 @@ class TarShard(ShardWriter):
         return f"{name}.tar"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        named = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
-        for row, name, clip in named:
+        named_clips = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
+        for row, name, clip in named_clips:
             values = {column: row[column] for column in self._target.columns}
             self._write(name, clip)
             self._write(f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode())

@@ -40,12 +40,12 @@ def try_rows(
     clock = _Clock()
     model = load(setup.model, setup.model_files)
     loaded = clock.lap()
-    found = []
+    tried = []
     for kind in kinds:
         wait_for(watch, f"rendering rows of {kind.name}")
         most = -(-kind.num_rows // num_workers)
-        found.append(_Stream(model, setup, identity, kind, most=most).measure())
-    return loaded, found
+        tried.append(_Stream(model, setup, identity, kind, most=most).measure())
+    return loaded, tried
 
 
 class _Clock:

@@ -243,5 +243,5 @@ def _at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
     from scipy.signal import resample_poly
 
     ratio = Fraction(wanted, rate)
-    found: Samples = resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
-    return found
+    resampled: Samples = resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
+    return resampled

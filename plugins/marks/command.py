@@ -73,12 +73,12 @@ def trace_command(
 
         opened = open_outputs(outputs or [], set_values(sets or []).get("storage_options"))
         num_files = num_found = 0
-        for found in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
-            num_files, num_found = num_files + 1, num_found + (found.found_by is not None)
+        for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
+            num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)
             if as_json:
-                stdout.say(json.dumps(asdict(found), ensure_ascii=False, default=str))
+                stdout.say(json.dumps(asdict(traced), ensure_ascii=False, default=str))
             else:
-                for line in _lines(found):
+                for line in _lines(traced):
                     stdout.say(line)
         stderr.say(f"{num_files:,} files: {num_found:,} found")
     raise Exit(0 if num_found == num_files else 1)
@@ -104,16 +104,16 @@ def _lines(found: Traced) -> Iterator[Text | str]:
         yield _line("  model", f"{found.record['model']}, license {found.record['license'] or 'unknown'}")
     if found.marks:
         if manifest := found.marks.manifest:
-            said = _STATES[manifest.state]
+            state = _STATES[manifest.state]
             if found.signer:
-                said += (
+                state += (
                     f"; signed by {manifest.signer or 'a signer without a name'}, {_SIGNERS[found.signer]}"
                 )
             if manifest.signed_at:
-                said += f", at {manifest.signed_at}" + (" (time stamp)" if manifest.has_time else "")
+                state += f", at {manifest.signed_at}" + (" (time stamp)" if manifest.has_time else "")
             if manifest.generator:
-                said += f"; made by {manifest.generator}"
-            yield _line("  manifest", said)
+                state += f"; made by {manifest.generator}"
+            yield _line("  manifest", state)
             if manifest.ingredients:
                 yield _line("  made from", ", ".join(manifest.ingredients))
         for mark in found.marks.watermarks:

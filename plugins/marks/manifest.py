@@ -63,7 +63,7 @@ class Ingredient:
     content: bytes
     found: Mapping[str, Any] = field(default_factory=dict)
 
-    def said(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """Return what records and manifests say of it."""
         return {"argument": self.argument, "sha256": self.sha256, **self.found}
 
@@ -166,8 +166,8 @@ def _signed(
     ):
         for number, one in enumerate(inputs):
             if kind := mime_type_of(one.content):
-                said = {"title": one.name, "relationship": "inputTo", "label": f"input{number}"}
-                builder.add_ingredient(json.dumps(said), kind, io.BytesIO(one.content))
+                ingredient = {"title": one.name, "relationship": "inputTo", "label": f"input{number}"}
+                builder.add_ingredient(json.dumps(ingredient), kind, io.BytesIO(one.content))
         builder.sign(signer, mime_type_of(content), io.BytesIO(content), signed)
     return signed.getvalue()
 
@@ -176,20 +176,20 @@ def _manifest(
     title: str, marks: ClipMarks, made: Mapping[str, str], inputs: Sequence[Ingredient]
 ) -> dict[str, Any]:
     agent = {"name": "framefleet", "version": framefleet.__version__}
-    provider = marks.provider.said() if marks.provider else {}
-    kept = [f"input{number}" for number, one in enumerate(inputs) if mime_type_of(one.content)]
+    provider = marks.provider.description() if marks.provider else {}
+    labels = [f"input{number}" for number, one in enumerate(inputs) if mime_type_of(one.content)]
     created = {
         "action": "c2pa.created",
         "digitalSourceType": SOURCE_TYPE,
         "softwareAgent": _filled(name=provider.get("system"), version=provider.get("version")) or agent,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-    } | _filled(parameters=_filled(ingredientIds=kept))
+    } | _filled(parameters=_filled(ingredientIds=labels))
     clip = {
         **made,
         **_filled(
             provider=provider,
             watermarks=[one.name for one in marks.watermarks],
-            inputs=[one.said() for one in inputs],
+            inputs=[one.description() for one in inputs],
         ),
     }
     assertions = {"c2pa.actions.v2": {"actions": [created]}, ASSERTION: clip}
@@ -198,13 +198,13 @@ def _manifest(
     if marks.training:
         entries = {f"cawg.{name}": {"use": marks.training} for name in _MINED}
         assertions["cawg.training-mining"] = {"entries": entries}
-    listed = [{"label": label, "data": said} for label, said in assertions.items()]
+    listed = [{"label": label, "data": assertion} for label, assertion in assertions.items()]
     return {"claim_generator_info": [agent], "title": title, "assertions": listed}
 
 
 def _metadata(provider: Mapping[str, str], made: Mapping[str, str]) -> dict[str, Any]:
     """Return what IPTC's and Dublin Core's properties say, as JSON-LD."""
-    said = {
+    properties = {
         "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": "http://purl.org/dc/elements/1.1/"},
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
         "Iptc4xmpExt:AISystemUsed": provider.get("system"),
@@ -213,7 +213,7 @@ def _metadata(provider: Mapping[str, str], made: Mapping[str, str]) -> dict[str,
         "dc:publisher": [provider["name"]],
         "dc:rights": made.get("license"),
     }
-    return _filled(**said)
+    return _filled(**properties)
 
 
 def _filled(**values: Any) -> dict[str, Any]:

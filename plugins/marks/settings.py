@@ -52,10 +52,10 @@ class Provider:
     def label_code(self) -> str:
         return self.code or self.name
 
-    def said(self) -> dict[str, str]:
+    def description(self) -> dict[str, str]:
         """Return what manifests say of it."""
-        said = {"name": self.name, "url": self.url, "system": self.system, "version": self.version}
-        return {name: text for name, text in said.items() if text}
+        description = {"name": self.name, "url": self.url, "system": self.system, "version": self.version}
+        return {name: text for name, text in description.items() if text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,9 @@ class SpreadFrames:
         size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
             possible = [scale for scale in scales if size <= _MOST_PIXELS * scale**2]
-            peaks = sorted(((_found(_central(flat, scale))[0], scale) for scale in possible), reverse=True)
+            peaks = sorted(
+                ((_locate_tile(_central(flat, scale))[0], scale) for scale in possible), reverse=True
+            )
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
                 yield from _readings(flat, scale)
@@ -159,7 +161,7 @@ def _resized(plane: Plane, down: float, across: float) -> Plane:
     return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.BICUBIC))
 
 
-def _found(plane: Plane) -> tuple[float, npt.NDArray[np.float64]]:
+def _locate_tile(plane: Plane) -> tuple[float, npt.NDArray[np.float64]]:
     """Return how much one place stands out as the beginning of a tile, and the mean tile from there on."""
     height, width = plane.shape
     whole = np.pad(plane, ((0, -height % _TILE), (0, -width % _TILE)))
@@ -175,7 +177,7 @@ def _readings(flat: dict[int, Plane], scale: float) -> Iterator[Reading]:
     plane = _at_scale(flat, scale)
     for down, across in _NEAR:
         sizes = (scale * (1 + down / 1000), scale * (1 + across / 1000))
-        stands_out, tile = _found(_resized(plane, *sizes))
+        stands_out, tile = _locate_tile(_resized(plane, *sizes))
         if stands_out > _SUSPECT:
             cells = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
             yield Reading(soft=_CHIPS.soft(cells), scale=sizes[1])

@@ -96,11 +96,11 @@ def _answer(connection: Connection) -> None:
         weights = next(
             (checkpoint[key] for key in _WRAPPED if isinstance(checkpoint.get(key), dict)), checkpoint
         )
-        named = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
         # Libraries follow names from attribute to attribute.
-        if any(not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name for name in named):
+        if any(not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name for name in tensors):
             raise ValueError
-        stored = save({name: value.detach().clone().contiguous() for name, value in named.items()})
+        stored = save({name: value.detach().clone().contiguous() for name, value in tensors.items()})
     except MemoryError:
         problem = "it unpacks to more memory than its size allows"
     except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is

@@ -194,17 +194,17 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     height, width = defaults.get("height"), defaults.get("width")
     count = next((defaults[name] for name in FRAME_PARAMETERS if name in defaults), None)
     size = f"multiples of {spec.size_multiple}" + (f", {height} x {width} unless given" if height else "")
-    found = {} if spec.kind == "audio" else {"size": size}
+    rules = {} if spec.kind == "audio" else {"size": size}
     if spec.kind == "video":
-        found["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
-        found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
+        rules["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
+        rules["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
     if spec.has_sound:
-        found["sound"] = "alone" if spec.kind == "audio" else "with the frames"
+        rules["sound"] = "alone" if spec.kind == "audio" else "with the frames"
     if spec.preset:
-        found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
-        found["dtype"] = f"on a GPU {in_words(spec.preset)}"
-        found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
-    return found | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
+        rules["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
+        rules["dtype"] = f"on a GPU {in_words(spec.preset)}"
+        rules["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
+    return rules | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
 
 
 def _gigabytes(size_bytes: int) -> str:

@@ -114,9 +114,9 @@ class WarmFleet:
             raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
-        for component, given in weights.items():
+        for component, content in weights.items():
             fits = check_update(component, own.weights.components, own.settings.options, own.configs)
-            updates[component] = store_weights(resolved.store, component, given, fits=fits)
+            updates[component] = store_weights(resolved.store, component, content, fits=fits)
         self._updates[model] = tuple(updates.values())
         self._resolved = resolved = _with_updates(resolved, model, self._updates[model])
         return resolved.models[model].identity.model_digest
@@ -207,6 +207,6 @@ def _records_of(output: Output, row_ids: list[str]) -> pa.Table:
     tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in output.records()]
     if not tables:
         return pa.table({"row_id": pa.array([], pa.string())})
-    found = pa.concat_tables(tables)
-    places = {row_id: place for place, row_id in enumerate(found["row_id"].to_pylist())}
-    return found.take([places[row_id] for row_id in row_ids if row_id in places])
+    records = pa.concat_tables(tables)
+    places = {row_id: place for place, row_id in enumerate(records["row_id"].to_pylist())}
+    return records.take([places[row_id] for row_id in row_ids if row_id in places])

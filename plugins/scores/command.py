@@ -64,17 +64,17 @@ def score_command(
         store = Store(output, storage_options(sets or []))
         names = [name.strip() for text in scores or [] for name in text.split(",")]
         with watch_on(stderr) as watch:
-            found = score_output(
+            summary = score_output(
                 store, names, watch, similarity=similarity, where=where, again=again, num_threads=threads
             )
-        if not found.done and not found.num_damaged:
+        if not summary.done and not summary.num_damaged:
             stderr.say("nothing to do: every clip has these scores")
         else:
-            columns = ", ".join(found.columns)
-            stderr.say(f"{found.done:,} clips scored in {duration(found.elapsed_s)}: {columns}")
+            columns = ", ".join(summary.columns)
+            stderr.say(f"{summary.done:,} clips scored in {duration(summary.elapsed_s)}: {columns}")
             stderr.say(f"scores: {store.url_of(SCORES)}")
-        for name, failed in found.unscored.items():
+        for name, failed in summary.unscored.items():
             stderr.say(f"{failed.num:,} clips have no {name}, e.g. {failed.example}")
-        if found.num_damaged:
-            stderr.say(f"{found.num_damaged:,} clips are damaged and have no scores, e.g. {found.damage}")
-    raise Exit(1 if found.num_damaged or found.unscored else 0)
+        if summary.num_damaged:
+            stderr.say(f"{summary.num_damaged:,} clips are damaged and have no scores, e.g. {summary.damage}")
+    raise Exit(1 if summary.num_damaged or summary.unscored else 0)

@@ -124,23 +124,23 @@ def score_output(
     """Do what `score` promises, reporting to `watch`."""
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    asked = list(names) or ([] if similarity else list(OWN_SCORES))
-    scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    wanted = list(names) or ([] if similarity else list(OWN_SCORES))
+    scores = open_scores(wanted, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
     load_scores(scores)
     _check_free(store, scores)
     wait_for(watch, "looking for clips without these scores")
-    known = set() if again else _known(store, scores)
-    left = partial(_left, store, scores, where, known, again=again)
+    measured = set() if again else _measured(store, scores)
+    left = partial(_left, store, scores, where, measured, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
-    found = ScoreSummary(columns=tuple(score.name for score in scores))
+    summary = ScoreSummary(columns=tuple(score.name for score in scores))
     schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
     clips = scored_clips(store, scores, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
             for clip in clips:
-                found.add(clip)
+                summary.add(clip)
                 if clip.damage is None:
                     of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
                     writer.add(None, of_clip | fitting_cells(score_fields(scores), clip.scored.values))
@@ -149,8 +149,8 @@ def score_output(
                 pace.add(1)
     finally:
         writer.flush()
-    found.elapsed_s = time.monotonic() - started
-    return found
+    summary.elapsed_s = time.monotonic() - started
+    return summary
 
 
 def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
@@ -158,13 +158,13 @@ def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
     columns = record_schema_of(store)
     # Quotes in texts are escaped, so only names of arguments match.
     names = [score.name for score in scores]
-    found: set[str] = set()
+    arguments: set[str] = set()
     for table in record_tables(store, ["arguments"]):
         for name in names:
             key = f'"{re.escape(name)}" *:'
             if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
-                found.add(name)
-    taken = taken_columns(store) | found
+                arguments.add(name)
+    taken = taken_columns(store) | arguments
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
         if is_other or score.name in taken:
@@ -174,8 +174,8 @@ def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
             )
 
 
-def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
-    """Return the clips of which earlier runs measured all of these, found or not; see `_key`."""
+def _measured(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
+    """Return the clips that earlier runs measured all of these on, with or without a result; see `_key`."""
     wanted = {score.name for score in scores}
     parts = [part.path for part in parts_in(store, SCORES)]
     covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]

@@ -71,13 +71,13 @@ class Similarity:
         longest = model.config.text_config.max_position_embeddings
         text = tokenizer([prompt[:MOST_CHARACTERS]], truncation=True, max_length=longest, return_tensors="pt")
         with torch.inference_mode():
-            found = model(
+            outputs = model(
                 input_ids=text["input_ids"],
                 attention_mask=text["attention_mask"],
                 pixel_values=pixels["pixel_values"],
             )
-        images = torch.nn.functional.normalize(found.image_embeds, dim=-1)
-        texts = torch.nn.functional.normalize(found.text_embeds, dim=-1)
+        images = torch.nn.functional.normalize(outputs.image_embeds, dim=-1)
+        texts = torch.nn.functional.normalize(outputs.text_embeds, dim=-1)
         return float((images @ texts.T).mean())
 
 
@@ -105,12 +105,12 @@ def open_similarity(folder: str) -> Similarity:
 
 def _json_of(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(read_first(path, _MAX_JSON_BYTES))
+        content = parse_json(read_first(path, _MAX_JSON_BYTES))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise ModelError(f"similarity: {path} is not a JSON mapping", "fetch the model again")
-    return found
+    return content
 
 
 def _weights_in(place: Path) -> list[str]:

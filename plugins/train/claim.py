@@ -102,7 +102,7 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
 
 
 def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
-    """Raise JobError when the output holds a training of which anything decisive in `ours` differs."""
+    """Raise JobError when the output holds a training that differs from `ours` in anything decisive."""
     store, theirs = resolved.store, _theirs(resolved)
     if theirs is None:
         return
@@ -151,8 +151,8 @@ def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:
 
 def _shown(sample: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
     """Return a sample; of an image or a video its URL without what may be secret."""
-    known = spec.settable()
-    inputs = {name for name in sample if name in known and known[name].kind in PLACES}
+    settable = spec.settable()
+    inputs = {name for name in sample if name in settable and settable[name].kind in PLACES}
     return {name: public_url(value) if name in inputs else value for name, value in sample.items()}
 
 

@@ -59,9 +59,9 @@ class Average:
     def _exchange(self) -> None:
         for name, value in self.values.items():
             weight = self._weights[name]
-            kept = weight.detach().clone()  # of one weight at a time: a third copy of all might not fit
+            current = weight.detach().clone()  # of one weight at a time: a third copy of all might not fit
             weight.copy_(value)
-            value.copy_(kept)
+            value.copy_(current)
 
 
 class Learner:
@@ -78,8 +78,8 @@ class Learner:
         for module in self._modules.values():
             module.train()
         self._loss = SharedLoss(task, settings.strategy, world)
-        named = weights_by_name(self._modules).items()
-        self.weights: dict[str, nn.Parameter] = {name: w for name, w in named if w.requires_grad}
+        weights = weights_by_name(self._modules).items()
+        self.weights: dict[str, nn.Parameter] = {name: w for name, w in weights if w.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self.weights.values(),
             betas=(settings.betas[0], settings.betas[1]),
@@ -174,7 +174,7 @@ class Learner:
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield all that the next step depends on, whole and on the CPU; every process must call this."""
-        for kind, values in self._kept().items():
+        for kind, values in self._groups().items():
             for name, value in values.items():
                 yield f"{kind}/{name}", whole_tensor(value.detach()).cpu()
         for name, weight in self.weights.items():
@@ -184,7 +184,7 @@ class Learner:
     @torch.no_grad()
     def restore(self, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:
         """Take back what `state` yielded, and `scale` returned."""
-        kept, places = self._kept(), {name: place for place, name in enumerate(self.weights)}
+        tensors, places = self._groups(), {name: place for place, name in enumerate(self.weights)}
         moments: dict[int, dict[str, Tensor]] = {}
         for path, value in state:
             kind, _, name = path.partition("/")
@@ -193,7 +193,7 @@ class Learner:
                 share = value if key == "step" else shared_as(self.weights[name], value)
                 moments.setdefault(places[name], {})[key] = share
             else:
-                kept[kind][name].copy_(shared_as(kept[kind][name], value))
+                tensors[kind][name].copy_(shared_as(tensors[kind][name], value))
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._scaler.load_state_dict(dict(scale))
@@ -202,7 +202,7 @@ class Learner:
         """Return the loss scale of fp16 as plain numbers; empty for others."""
         return self._scaler.state_dict()
 
-    def _kept(self) -> dict[str, Mapping[str, Tensor]]:
+    def _groups(self) -> dict[str, Mapping[str, Tensor]]:
         average = self._average.values if self._average else {}
         # What else changes as it trains, such as the statistics of batch norms.
         return {

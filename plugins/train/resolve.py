@@ -181,11 +181,11 @@ def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) 
 
 
 def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: InputIndex) -> Request:
-    known = spec.settable()
-    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in known}
+    settable = spec.settable()
+    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in settable}
     for name in values:
-        if name not in known:
-            raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, known))
+        if name not in settable:
+            raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, settable))
     recipe = find_recipe("generate")
     needed = required_arguments(spec, recipe)
     if missing := [name for name in needed if name not in values]:
@@ -209,12 +209,12 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
     store, table, is_skipping = resolved.store, resolved.columns.table, resolved.job.on_invalid == "skip"
     earlier = store.list(INVALID)
     writer = PartWriter(store, INVALID, invalid_schema(table.schema), run=uuid.uuid4().hex)
-    found = Survey()
+    surveyed = Survey()
 
     def refused(row: InvalidRow, cells: pa.RecordBatch) -> None:
-        found.num_invalid += 1
-        if len(found.invalid) < MAX_SHOWN:
-            found.invalid.append(row)
+        surveyed.num_invalid += 1
+        if len(surveyed.invalid) < MAX_SHOWN:
+            surveyed.invalid.append(row)
         if is_skipping:
             writer.add(repaired_row(cells), reasons(row))
             if writer.due(0.0):
@@ -225,12 +225,12 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
 
     columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
     rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
-    found.find_places(table)
-    found.num_rows = len(rows) + found.num_invalid
-    check_valid(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
+    surveyed.find_places(table)
+    surveyed.num_rows = len(rows) + surveyed.num_invalid
+    check_valid(surveyed, table, on_invalid=resolved.job.on_invalid, verb="trained on")
     if is_skipping:
         writer.flush()
         store.delete_many(earlier)
-    left_out = f", {found.num_invalid:,} left out (see {INVALID}/)" if found.num_invalid else ""
+    left_out = f", {surveyed.num_invalid:,} left out (see {INVALID}/)" if surveyed.num_invalid else ""
     watch.say(f"{len(rows):,} rows to train on{left_out}")
     return rows

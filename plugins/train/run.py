@@ -124,25 +124,26 @@ class _Run:
         if self._world.is_first:
             self._checkpoints.clear()
         self._world.wait()
-        found = self._checkpoints.last()
-        step = found.step if found else 0
+        checkpoint = self._checkpoints.last()
+        step = checkpoint.step if checkpoint else 0
         if self._world.mean(torch.tensor(float(step), device=self._world.device)).item() != step:
             raise StoreError(
                 f"{self._store.url_of('')} is not the same for all processes: this one finds {step:,} steps",
                 "choose an output that all machines of the fleet see",
             )
-        if found is None:
+        if checkpoint is None:
             return 0
-        self._tell(f"going on after step {found.step:,}")
+        self._tell(f"going on after step {checkpoint.step:,}")
         try:
-            self._learner.restore(self._checkpoints.read(found), found.scale)
+            self._learner.restore(self._checkpoints.read(checkpoint), checkpoint.scale)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:  # sound, and of other weights
             raise JobError(
-                f"checkpoint {found.step:,} of {self._store.url_of('')} does not fit this model: {error!r}",
+                f"checkpoint {checkpoint.step:,} of {self._store.url_of('')} does not fit this model: "
+                f"{error!r}",
                 "choose another output",
             ) from error
-        self._losses = read_losses(self._store, before=found.step)
-        return found.step
+        self._losses = read_losses(self._store, before=checkpoint.step)
+        return checkpoint.step
 
     def _batches_of(self, step: int) -> list[list[Prepared]]:
         return [

@@ -97,8 +97,8 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
     resolved = as_begun(resolve_training(job, watch))
-    asked = job.fleet.max_workers
-    check_output(resolved, workers=asked)  # before the lock, which leaves its file in what is another's
+    num_workers = job.fleet.max_workers
+    check_output(resolved, workers=num_workers)  # before the lock, which leaves its file in what is another's
     with (
         DriverLock(resolved.store) as lock,
         Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,

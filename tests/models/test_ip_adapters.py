@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from framefleet import Clip, Inputs, Request, load_model
+from framefleet import Clip, Inputs, Request, Store, load_model
 from framefleet.jobs.job.file import job_as, job_from_mapping
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.recorded_row import Given
@@ -26,7 +26,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, TableError
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.plugins.train.job import TrainJob

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.two_clips import Again
@@ -31,7 +32,6 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table

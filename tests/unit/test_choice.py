@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.choice import Keep, kept_drafts
 from framefleet.jobs.render.drafts import draft_job, keep_of
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores.clip_scores import OWN_SCORES, score_fields
 from tests.rows import record
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.learner import Learner, learning_rate

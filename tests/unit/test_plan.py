@@ -9,6 +9,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
@@ -23,7 +24,6 @@ from framefleet.pipeline.model.options.footprint import Way, activations_gb, pea
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.text import shape_text

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.driver.progress import Progress, WorkerState
+from framefleet import Progress
+from framefleet.cluster.driver.progress import WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import duration, headline
 from framefleet.jobs.show.progress import (

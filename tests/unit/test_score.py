@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, ClipsProgress
@@ -23,7 +24,6 @@ from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from framefleet.plugins.scores.score_output import score_output
 from tests.commands import command

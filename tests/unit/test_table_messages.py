@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.output import files_of_others, store_of_job
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.column_checks import of_others

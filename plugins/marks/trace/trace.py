@@ -84,9 +84,9 @@ def trace(
     is trusted. watermarks: weights by name, as {"videoseal": "/models/videoseal.pth"}; spread needs none.
     Raises JobError for what cannot be opened.
     """
-    given, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))
+    paths, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))
     opened = open_outputs([str(place) for place in places], storage_options)
-    return list(trace_files(map(Path, given), opened, trust, watermarks or {}))
+    return list(trace_files(map(Path, paths), opened, trust, watermarks or {}))
 
 
 def trace_files(
@@ -112,9 +112,9 @@ def trace_files(
 
 
 def _watermark(name: str, weights: AnyPath) -> Watermark:
-    known = [one for one in get_args(WatermarkName) if one != SPREAD.name]
-    if name not in known:
-        raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(known)}")
+    names = [one for one in get_args(WatermarkName) if one != SPREAD.name]
+    if name not in names:
+        raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(names)}")
     return Watermark(name=cast(WatermarkName, name), weights=str(weights))
 
 
@@ -131,10 +131,10 @@ def _is_media(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        found = file_kind(read_regular(path, 512))
+        kind = file_kind(read_regular(path, 512))
     except OSError:
         return True  # it is said of the file why it cannot be read
-    return found is not None and (found.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
+    return kind is not None and (kind.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
 
 
 def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> Traced:
@@ -172,20 +172,20 @@ def _row_id(text: Any) -> str | None:
 def _settled(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Traced:
     """Return what a file is by the first layer that names its row."""
     file = replace(file, signer=_signer(file, records, has_anchors=has_anchors))
-    named = {one.row_id: one for one in records}
+    by_row_id = {one.row_id: one for one in records}
     for one in records:
         if one.record["media_sha256"] == file.sha256:
-            return _found(file, "digest", one.row_id, one)
+            return _with_row(file, "digest", one.row_id, one)
     if file.signed and file.signer != "foreign":
-        return _found(file, "manifest", file.signed, named.get(file.signed))
+        return _with_row(file, "manifest", file.signed, by_row_id.get(file.signed))
     for mark in file.marks.watermarks if file.marks else ():
-        fitting = [one for one in named.values() if one.row_id.startswith(mark.prefix)]
+        fitting = [one for one in by_row_id.values() if one.row_id.startswith(mark.prefix)]
         if len(fitting) > 1:
             file = replace(file, candidates=tuple(one.row_id for one in fitting))
         elif fitting or mark.is_checked:
-            return _found(file, "watermark", mark.prefix, fitting[0] if fitting else None)
-    if file.tagged and (file.tagged in named or not records):
-        return _found(file, "tags", file.tagged, named.get(file.tagged))
+            return _with_row(file, "watermark", mark.prefix, fitting[0] if fitting else None)
+    if file.tagged and (file.tagged in by_row_id or not records):
+        return _with_row(file, "tags", file.tagged, by_row_id.get(file.tagged))
     return file
 
 
@@ -208,7 +208,7 @@ def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool)
     return "trusted" if has_anchors and manifest.is_trusted else "unknown"
 
 
-def _found(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None) -> Traced:
+def _with_row(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None) -> Traced:
     """Return a file with its row, and what was changed where there is a record of it."""
     if found is None:
         return replace(file, found_by=layer, row_id=row_id)
@@ -249,14 +249,14 @@ def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[s
     was = np.array([found.record["height"] or 0, found.record["width"] or 0])
     if shown.size is None or not was.all():
         return
-    now, said = np.array(shown.size), f"{was[0]} x {was[1]} to {shown.size[0]} x {shown.size[1]}"
+    now, change = np.array(shown.size), f"{was[0]} x {was[1]} to {shown.size[0]} x {shown.size[1]}"
     scale = next((one.scale for one in marks.watermarks if one.scale), None)
     if scale is None:
         ratio = now / was
         if ratio.max() / ratio.min() > 1 + _NEAR:
-            yield f"cropped or stretched, from {said}"
+            yield f"cropped or stretched, from {change}"
         elif ratio.max() != 1:
-            yield f"scaled, from {said}"
+            yield f"scaled, from {change}"
         return
     left = now / scale / was  # of the clip's height and width
     if abs(scale - 1) > _NEAR / 4:

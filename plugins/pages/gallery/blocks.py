@@ -187,9 +187,9 @@ def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -
             if len(column.values) > MAX_DISTINCT:
                 column.values = None
                 break
-    known = [value for value in values if value is not None]
-    if column.kind in ("number", "time") and known:
-        known = list(map(float, known)) if column.kind == "number" else known
-        least, most = min(known), max(known)
+    present = [value for value in values if value is not None]
+    if column.kind in ("number", "time") and present:
+        present = list(map(float, present)) if column.kind == "number" else present
+        least, most = min(present), max(present)
         column.least = least if column.least is None else min(column.least, least)
         column.most = most if column.most is None else max(column.most, most)

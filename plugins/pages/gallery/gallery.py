@@ -198,11 +198,11 @@ class _Blocks:
 
 
 def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks, check: Callable[[], None]) -> dict[str, Any]:
-    found = TableBlocks(blocks.put)
+    table_blocks = TableBlocks(blocks.put)
     for table in in_blocks(tables):
         check()
-        found.add(table, roles_in(table))
-    return found.described()
+        table_blocks.add(table, roles_in(table))
+    return table_blocks.described()
 
 
 def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:

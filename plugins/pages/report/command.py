@@ -81,17 +81,17 @@ def report_command(
         store = opened.store
         with watch_on(stderr) as watch:
             wait_for(watch, f"reading the records of {opened.url}")
-            found = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+            made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
         if as_json:
-            stdout.say(found.to_json(is_ascii=True).rstrip("\n"))
+            stdout.say(made.to_json(is_ascii=True).rstrip("\n"))
             return
-        write_report(store, found)
-        if found.cost:
-            unit, cost = "GPU" if found.gpus_per_worker else "worker", found.cost
+        write_report(store, made)
+        if made.cost:
+            unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
             hours = f"{cost.gpu_hours:,.3g} {unit} hours x {cost.price_per_gpu_hour:g}"
             stdout.say(f"cost: {cost.total:,.2f} ({hours})")
-        if found.clip_yield:
-            stdout.say(f"yield: {found.clip_yield.text()}")
+        if made.clip_yield:
+            stdout.say(f"yield: {made.clip_yield.text()}")
         stdout.say(f"report: {store.url_of(PAGE)}")
         stdout.say(f"json:   {store.url_of(VALUES)}")
         if drafts := opened.drafts:

@@ -158,8 +158,8 @@ class Figures:
         for environment, rows in _grouped(table, ["environment"]):
             place, remark = _split(environment)
             _count(self.environments, place, rows, "{}")
-            known = (known for known in _REMARKS if str(remark).startswith(known))
-            self.remarks[next(known, NOT_COMPARED)] += rows
+            starts = (start for start in _REMARKS if str(remark).startswith(start))
+            self.remarks[next(starts, NOT_COMPARED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
         """Add up what each worker did; rows without a recorded share are estimated."""
@@ -176,8 +176,10 @@ class Figures:
             for name in _SUMMED:
                 setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
         self._estimate(table.filter(pc.is_null(computed)))
-        said = zip(*(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True)
-        for name, node, causes in said:
+        idle_causes = zip(
+            *(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True
+        )
+        for name, node, causes in idle_causes:
             sums = self._worker(name, node).idle
             for cause, seconds in _causes(causes or "").items():
                 if cause in sums or len(sums) < MAX_CAUSES:
@@ -252,19 +254,19 @@ def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> Any:
 def mapping_in(text: str) -> dict[str, Any]:
     """Return the mapping in JSON of a record; {} where the text is something else."""
     try:
-        found = parse_json(text)
+        content = parse_json(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _split(environment: str) -> tuple[str, object]:
     """Return the environment of rows without the remark on their audit, and that remark."""
-    found = mapping_in(environment)
-    if AUDIT not in found:
+    values = mapping_in(environment)
+    if AUDIT not in values:
         return environment, None
-    remark = found.pop(AUDIT)
-    return canonical_json(found), remark
+    remark = values.pop(AUDIT)
+    return canonical_json(values), remark
 
 
 def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:

@@ -128,8 +128,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     yield unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
-    if said := report.audits.said:
-        yield "rows rendered again, all equal", f"{said.num_equal:,}", False
+    if figures := report.audits.said:
+        yield "rows rendered again, all equal", f"{figures.num_equal:,}", False
     if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
         yield "rows that differ, at most (95 % confidence)", share_text(report.audits.wrong_share), False
     if cost := report.cost:

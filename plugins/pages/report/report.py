@@ -67,10 +67,10 @@ def report(
     writes nothing. Needs no cluster. Raises JobError where there is no output, or its records are not ours.
     """
     store = Output.open_rendered(output, storage_options).store
-    found = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+    made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
     if write:
-        write_report(store, found)
-    return found
+        write_report(store, made)
+    return made
 
 
 def write_report(store: Store, found: Report) -> None:
@@ -163,9 +163,9 @@ def _rows(status: Status, counts: OutputCounts) -> RowsByState:
 
 
 def _audits(status: Status, figures: Figures) -> AuditedRows:
-    said, by_remark = status.audits, dict(figures.remarks.most_common())
-    share = said.most_wrong / figures.num_rows if said and figures.num_rows else None
-    return AuditedRows(said=said, wrong_share=share, by_remark=by_remark)
+    reported, by_remark = status.audits, dict(figures.remarks.most_common())
+    share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
+    return AuditedRows(said=reported, wrong_share=share, by_remark=by_remark)
 
 
 def _clips(figures: Figures) -> Clips:

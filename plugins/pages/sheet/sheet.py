@@ -264,8 +264,8 @@ def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return a caption: these columns, the first as its title; or prompt, seed and steps."""
     if names:
         title, *details = (str(value_of(record, name)) for name in names)
-        named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
-        return f"{title}\n{', '.join(named)}"
+        labelled = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
+        return f"{title}\n{', '.join(labelled)}"
     arguments = told_arguments(record)
     details = [f"seed {record['seed']}"]
     for name, short in _NAMES.items():

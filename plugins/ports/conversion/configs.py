@@ -94,10 +94,10 @@ def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: s
 
     Raises ModelError for what no component has, and for what neither tensors nor the user tell.
     """
-    known = [f"{component}.{key}" for component, config in configs.items() for key in config]
+    settings = [f"{component}.{key}" for component, config in configs.items() for key in config]
     for name in given:
-        if name not in known:
-            raise ModelError(f"--set {name}: {place} has no such setting", did_you_mean(name, known))
+        if name not in settings:
+            raise ModelError(f"--set {name}: {place} has no such setting", did_you_mean(name, settings))
     merged = {
         component: {key: given.get(f"{component}.{key}", value) for key, value in config.items()}
         for component, config in configs.items()

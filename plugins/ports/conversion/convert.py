@@ -53,15 +53,15 @@ def convert(
     if dtype not in (None, *NAMES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
     check_new(folder)
-    checkpoint, told = open_checkpoint(path), dict(given or {})
-    for component in [name for name in told if "." not in name]:
-        place = told.pop(component)
+    checkpoint, settings = open_checkpoint(path), dict(given or {})
+    for component in [name for name in settings if "." not in name]:
+        place = settings.pop(component)
         if not isinstance(place, str | Path):
             raise ModelError(
                 f"--set {component}={place}: it is not a path", "give a file, or a folder of files"
             )
         checkpoint = checkpoint.with_part(component, open_checkpoint(Path(place)))
-    conversion = plan_conversion(checkpoint, variant=variant, given=told)
+    conversion = plan_conversion(checkpoint, variant=variant, given=settings)
     check(conversion, checkpoint)
     cast = torch_dtype(dtype) if dtype else None
     networks = conversion.networks.values()
@@ -173,8 +173,8 @@ def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: to
 def _entry(component: object) -> list[str]:
     """Return [library, class] as diffusers' `save_pretrained` writes it: a class of ours by its module."""
     library, _, _ = type(component).__module__.partition(".")
-    named = library if library in ("diffusers", "transformers") else type(component).__module__
-    return [named, type(component).__name__]
+    module = library if library in ("diffusers", "transformers") else type(component).__module__
+    return [module, type(component).__name__]
 
 
 @contextmanager

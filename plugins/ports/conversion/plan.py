@@ -138,8 +138,8 @@ def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint
     except (RuntimeError, IndexError):  # of torch, about shapes that cannot be cut or joined so
         fits = False
     if not fits:
-        found = " and ".join(f"{n} has shape {tuple(checkpoint.shapes[n].shape)}" for n in origin.names)
+        shapes = " and ".join(f"{n} has shape {tuple(checkpoint.shapes[n].shape)}" for n in origin.names)
         raise ModelError(
-            f"{place}: {found}, but {name}, which is made of it, is {tuple(like.shape)}",
+            f"{place}: {shapes}, but {name}, which is made of it, is {tuple(like.shape)}",
             "the file may be of another model, or broken: fetch it again",
         )

@@ -46,8 +46,8 @@ def with_given(parts: Mapping[str, NetworkPart], checkpoint: Checkpoint) -> dict
             f"{checkpoint.path} holds no {names}",
             f"it may be pruned: add {' '.join(setting(name, 'DIR') for name in lacking)}; {_WHERE}",
         )
-    given = {name: _given(name, parts[name], checkpoint) for name in encoders if name in checkpoint.parts}
-    return {**parts, **given}
+    own = {name: _part_of(name, parts[name], checkpoint) for name in encoders if name in checkpoint.parts}
+    return {**parts, **own}
 
 
 def check_widths(
@@ -69,7 +69,7 @@ def check_widths(
             )
 
 
-def _given(component: str, part: NetworkPart, checkpoint: Checkpoint) -> NetworkPart:
+def _part_of(component: str, part: NetworkPart, checkpoint: Checkpoint) -> NetworkPart:
     """Return how a component becomes ours, of what is given for it. Raises ModelError where it is none."""
     of_transformers, of_open_clip = _ENDS[component]
     names = [name for name in checkpoint.shapes if name.startswith(f"{component}:")]
@@ -79,9 +79,9 @@ def _given(component: str, part: NetworkPart, checkpoint: Checkpoint) -> Network
             return replace(part, prefix=name.removesuffix(of_transformers), config=config, origins=same_names)
         if name.endswith(of_open_clip) and not name.endswith(of_transformers):
             return replace(part, prefix=name.removesuffix(of_open_clip))
-    named = "open_clip" if _is_pooled(part) else "open_clip or transformers"
+    libraries = "open_clip" if _is_pooled(part) else "open_clip or transformers"
     raise ModelError(
-        f"--set {component}: what it names holds no {component} of CLIP, as {named} has it", _WHERE
+        f"--set {component}: what it names holds no {component} of CLIP, as {libraries} has it", _WHERE
     )
 
 

@@ -126,8 +126,8 @@ class CrafterPipeline(DiffusionPipeline):
         self, prompt: str | list[str] | None, embeds: Tensor | None, *, batch_size: int
     ) -> Tensor:
         """Return what guidance leads away from; the empty prompt unless one is given."""
-        given = "" if prompt is None and embeds is None else prompt
-        return self.encode_prompt(given, embeds, batch_size=batch_size, name="negative_prompt")
+        avoided = "" if prompt is None and embeds is None else prompt
+        return self.encode_prompt(avoided, embeds, batch_size=batch_size, name="negative_prompt")
 
     def prepare_latents(
         self, batch_size: int, num_frames: int, height: int, width: int, generator: Generators, latents: Any
@@ -196,8 +196,8 @@ class CrafterPipeline(DiffusionPipeline):
         if steps.callback is None:
             return latents
         changed = steps.callback(self, i, t, {name: latents for name in steps.callback_tensors})
-        kept: Tensor = changed.pop("latents", latents)
-        return kept
+        following: Tensor = changed.pop("latents", latents)
+        return following
 
     def decode(self, latents: Tensor, output_type: str, return_dict: bool) -> Any:
         """Return the output of `__call__`. Frames are decoded one by one, which bounds memory."""

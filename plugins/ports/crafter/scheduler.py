@@ -102,8 +102,8 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
         clean = clean / scale
         variance = eta**2 * (1 - next_alpha) / (1 - alpha) * (1 - alpha / next_alpha)
         # Rounding may leave a negative rest at zero SNR, whose root would be NaN.
-        kept = max(0.0, 1 - next_alpha - variance) ** 0.5
-        following = next_alpha**0.5 * next_scale * clean + kept * noise
+        deterministic = max(0.0, 1 - next_alpha - variance) ** 0.5
+        following = next_alpha**0.5 * next_scale * clean + deterministic * noise
         if eta > 0:
             if variance_noise is None:
                 variance_noise = randn_tensor(

@@ -78,11 +78,11 @@ def convert_opensora(
 
 def _files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     """Return the tensors of each file of a folder; those of a single file under an empty name."""
-    found: dict[str, dict[str, Tensor]] = {}
+    shapes_by_file: dict[str, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.shapes.items():
         file, _, key = name.rpartition(":")
-        found.setdefault(file, {})[key] = tensor
-    return found
+        shapes_by_file.setdefault(file, {})[key] = tensor
+    return shapes_by_file
 
 
 def _pairs(
@@ -106,19 +106,19 @@ def _prefix(file: str) -> str:
 
 
 def _chosen(pairs: list[_Pair], asked: str | None, place: str) -> _Pair:
-    found = [pair for pair in pairs if asked in (None, pair[0])]
-    if len(found) == 1:
-        return found[0]
+    fitting = [pair for pair in pairs if asked in (None, pair[0])]
+    if len(fitting) == 1:
+        return fitting[0]
     if asked is not None and asked not in _AUTOENCODERS:
         raise ModelError(f"{place} is not {asked}", f"Open-Sora's variants are {', '.join(_AUTOENCODERS)}")
-    if not found:
+    if not fitting:
         raise ModelError(
             f"{place} holds no transformer of Open-Sora v2 together with the autoencoder that it needs",
             "give the folder that holds both, and T5 and CLIP, as hpcai-tech/Open-Sora-v2 has them",
         )
     listed = "; ".join(
         f"{name}: {', '.join(part.prefix.removesuffix(':') for part in parts.values())}"
-        for name, parts, _ in found
+        for name, parts, _ in fitting
     )
     raise ModelError(f"{place} holds several models: {listed}", "say which with --variant, or take files out")
 

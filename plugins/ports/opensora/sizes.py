@@ -31,12 +31,12 @@ def named_size(
     is left. Raises ValueError for a name that is not known.
     """
     resolution, aspect_ratio = resolution or "256px", aspect_ratio or "16:9"
-    for name, value, known in (
+    for name, value, names in (
         ("resolution", resolution, RESOLUTIONS),
         ("aspect_ratio", aspect_ratio, ASPECT_RATIOS),
     ):
-        if value not in known:
-            raise ValueError(f"`{name}` has to be one of {', '.join(known)} but is {value!r}")
+        if value not in names:
+            raise ValueError(f"`{name}` has to be one of {', '.join(names)} but is {value!r}")
     pixels = RESOLUTIONS[resolution]
     wide, high = (float(side) for side in aspect_ratio.split(":"))
     longer = int(math.sqrt(pixels * max(wide, high) / min(wide, high))) // multiple * multiple

@@ -112,8 +112,8 @@ def _ignored(files: Files, chosen: set[str]) -> frozenset[str]:
 def _stored(name: str, tensors: Mapping[str, str]) -> str:
     """Return what a tensor of an encoder is called among those of a whole model."""
     if name in _EMBEDDINGS:
-        return next((known for known in _EMBEDDINGS if known in tensors), name)
-    is_whole = any(known.startswith("text_model.") for known in tensors)
+        return next((stored for stored in _EMBEDDINGS if stored in tensors), name)
+    is_whole = any(stored.startswith("text_model.") for stored in tensors)
     return f"text_model.{name}" if is_whole else name
 
 

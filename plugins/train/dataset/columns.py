@@ -113,7 +113,7 @@ def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Ar
         PARAPHRASE: "str",
         CONTRAST: "str",
         REPEATS: "int",
-        **_told(spec),
+        **_call_kinds(spec),
     }
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
@@ -135,20 +135,20 @@ def plan_columns(
         raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
-    told = _told(spec)
-    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
+    call_kinds = _call_kinds(spec)
+    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds), schema)
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
     not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
     own = [name for name in schema.names if name not in not_own]
-    found = {**{name: name for name in own}, **clip, **columns}
-    kinds = _kinds(part, told)
-    read = {name: found[name] for name in kinds if name in found}
+    column_of = {**{name: name for name in own}, **clip, **columns}
+    kinds = _kinds(part, call_kinds)
+    read = {name: column_of[name] for name in kinds if name in column_of}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
-    kind = next((name for name in _KINDS if name in found), None)
+    kind = next((name for name in _KINDS if name in column_of), None)
     of_clips = _URI if is_rendered else None
-    video = None if part == "text_encoder" else found[kind] if kind else of_clips
-    base = _base(defaults or {}, kinds, told, spec)
+    video = None if part == "text_encoder" else column_of[kind] if kind else of_clips
+    base = _base(defaults or {}, kinds, call_kinds, spec)
     needed = [name for name in required if name not in base and not (is_rendered and name == "prompt")]
     missing = [name for name in needed if name not in read]
     missing += ["video"] if video is None and part != "text_encoder" else []
@@ -178,7 +178,7 @@ def plan_columns(
     )
 
 
-def _told(spec: PipelineSpec) -> dict[str, ScalarKind]:
+def _call_kinds(spec: PipelineSpec) -> dict[str, ScalarKind]:
     settable = spec.settable().items()
     return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
 
@@ -247,8 +247,8 @@ def _clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]
 
 
 def _path_in(uri: Any) -> Any:
-    found = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
-    return found[1] if found else uri
+    match = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
+    return match[1] if match else uri
 
 
 def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -95,12 +95,12 @@ class PreparedRows:
                 number, row = divmod(position, self._plan())
                 return self._shards.open(self._path(number))[row]
         with self._lock:
-            found = self._memory.get(position)
-        if found is None:
-            found = self._made(position)
+            prepared = self._memory.get(position)
+        if prepared is None:
+            prepared = self._made(position)
             with self._lock:
-                self._memory.keep(position, found)
-        return found
+                self._memory.keep(position, prepared)
+        return prepared
 
     def some(self, count: int) -> Iterator[Prepared]:
         """Yield at most `count` rows, from all over the table."""
@@ -256,8 +256,8 @@ def fitted_frames(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
 
 
 def _pictures(content: bytes) -> Generator[Image.Image]:
-    found = file_kind(content)
-    if found is not None and found.kind == "image" and found.name != "gif":
+    kind = file_kind(content)
+    if kind is not None and kind.kind == "image" and kind.name != "gif":
         yield open_image(content)
     else:
         yield from frames_of(content)
@@ -281,7 +281,7 @@ def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
 
 
 class Shard:
-    """An open file, of which only what is asked for comes into memory."""
+    """An open file; only the tensors that are asked for come into memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

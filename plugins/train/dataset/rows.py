@@ -64,10 +64,13 @@ class TrainingRows:
 
     def buckets(self) -> list[Bucket]:
         """Return the bucket of every row, each value once in memory, with the conditions that rows share."""
-        known: dict[tuple[int, int, int, str], Bucket] = {}
+        buckets_by_key: dict[tuple[int, int, int, str], Bucket] = {}
         columns = [self._table[name].to_pylist() for name in _SIZE]
-        told = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
-        return [known.setdefault(values, _bucket(*values)) for values in zip(*columns, told, strict=True)]
+        conditions = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
+        return [
+            buckets_by_key.setdefault(values, _bucket(*values))
+            for values in zip(*columns, conditions, strict=True)
+        ]
 
     def repeats(self) -> Sequence[int]:
         """Return how often an epoch has every row."""
@@ -87,18 +90,18 @@ class TrainingRows:
 
     def _digest(self, *, leave_out: Sequence[str]) -> str:
         names = [name for name in _SCHEMA.names if name not in leave_out]
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for batch in self._table.select(names).to_batches(_PART_ROWS):
-            found.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+            digest.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
 
 def _alike(arguments: str) -> str:
     """Return those of a row's arguments that a forward has once, as canonical JSON; "" for none."""
     if not any(name in arguments for name in ALIKE):
         return ""
-    told = {name: value for name, value in parse_json(arguments).items() if name in ALIKE}
-    return canonical_json(told) if told else ""
+    conditions = {name: value for name, value in parse_json(arguments).items() if name in ALIKE}
+    return canonical_json(conditions) if conditions else ""
 
 
 def _cells(row: TrainingRow) -> dict[str, Any]:

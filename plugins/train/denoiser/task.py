@@ -88,13 +88,13 @@ class DenoiserTask:
         device = shared.call.leaves[0].device
         clean = torch.cat([row["latents"] for row in batch]).to(device)
         noised = objective.noised(clean, torch.cat(noise).to(device), torch.stack(times))
-        held = shared.held(clean)
-        sample = noised.sample if held is None else torch.where(held, clean, noised.sample)
+        mask = shared.clean_mask(clean)
+        sample = noised.sample if mask is None else torch.where(mask, clean, noised.sample)
         args, kwargs = shared.arguments(batch, dropped, sample, noised.timesteps)
         # Called, not its `forward`: gradient checkpointing, FSDP and casts hang on the call.
         predicted: Tensor = self._module(*args, **kwargs)[0]
         errors = (predicted.float() - noised.target.float()) ** 2
-        return errors.mean() if held is None else errors[~held.expand_as(errors)].mean()
+        return errors.mean() if mask is None else errors[~mask.expand_as(errors)].mean()
 
     def _draw(
         self, row: Prepared, objective: Objective, generator: torch.Generator
@@ -126,11 +126,11 @@ class DenoiserTask:
 
     def _without_prompt(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
         """Return the call of a row whose prompt is dropped; without frames that of the row before may fit."""
-        asked = without_prompt(self.pipe, arguments)
-        if not INPUTS.keys().isdisjoint(asked):
-            return self._call(asked, row)
-        if self._unprompted is None or self._unprompted[0] != asked:
-            self._unprompted = asked, self._call(asked, row)
+        promptless = without_prompt(self.pipe, arguments)
+        if not INPUTS.keys().isdisjoint(promptless):
+            return self._call(promptless, row)
+        if self._unprompted is None or self._unprompted[0] != promptless:
+            self._unprompted = promptless, self._call(promptless, row)
         return self._unprompted[1]
 
     def _call(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
@@ -155,7 +155,7 @@ def row_arguments(
     arguments: the row's own. index: of the row, for errors. What a clip starts from is taken from the row's
     video: `image` is its first frame.
     """
-    known = call_parameters(type(pipe).__name__)
+    parameters = call_parameters(type(pipe).__name__)
     sizes = {"height": bucket.height, "width": bucket.width}
     sizes |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
     # Arguments of guidance, which training has none of, and frames, which the video gives.
@@ -165,21 +165,21 @@ def row_arguments(
         if value is not None
         and not ("guidance_scale" in name or name.startswith("negative_prompt") or name in INPUTS)
     }
-    if unknown := [name for name in own if name not in known]:
+    if unknown := [name for name in own if name not in parameters]:
         raise TableError(
             f"row {index}: {type(pipe).__name__} has no argument {unknown[0]!r}",
-            f"leave it out; it has {', '.join(known)}",
+            f"leave it out; it has {', '.join(parameters)}",
         )
-    given = own | _seen(pipe, arguments, frames)
-    given |= {name: value for name, value in sizes.items() if name in known}
-    given = fitted_arguments(pipe, given)
+    call = own | _seen(pipe, arguments, frames)
+    call |= {name: value for name, value in sizes.items() if name in parameters}
+    call = fitted_arguments(pipe, call)
     # Enough that all noise levels of a flow are among them, shifted as the pipeline shifts.
     is_flow = steps_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
-    given |= {
+    call |= {
         "num_inference_steps": int(pipe.scheduler.config.num_train_timesteps) if is_flow else 2,
         "output_type": "latent",
     }
-    return given | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
+    return call | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
 
 
 def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,8 +198,8 @@ def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
     """Return the frames that the pipeline is given."""
     training = _training(pipe)
     if training and training.inputs:
-        found: dict[str, Any] = named(training.inputs)(own, frames)
-        return found
+        inputs: dict[str, Any] = named(training.inputs)(own, frames)
+        return inputs
     takes_image = "image" in call_parameters(type(pipe).__name__)
     return {"image": Image.fromarray(frames[0])} if takes_image else {}
 
