@@ -193,7 +193,11 @@ def write_shards(
 ) -> dict[int, list[Damage]]:
     """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
     kind = _KINDS[choice.format]
-    done = _done(target, [kind.path_of(shard.name) for shard in plan.shards])
+    # A shard that lacks rows is made again: they may be back.
+    names = [kind.path_of(shard.name) for shard in plan.shards]
+    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
+    there = target.copiers.map(target.place.exists, names)
+    done = {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
     before = sum(plan.shards[number].num_rows for number in done)
     pace = ClipsPace("exported", total=plan.num_rows, before=before, watch=watch)
     pieces = (piece for piece in selection.pieces(is_whole=True) if piece.shard not in done)
@@ -204,13 +208,6 @@ def write_shards(
     if len(done | damages.keys()) != len(plan.shards):
         raise _changed()
     return damages
-
-
-def _done(target: Target, names: Sequence[str]) -> set[int]:
-    """Return which shards are there. One that lacks rows is made again: they may be back."""
-    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
-    there = target.copiers.map(target.place.exists, names)
-    return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
 
 
 def _write_shard(

@@ -58,25 +58,22 @@ class Hub:
         num_pushed = 0
         for paths in _commits(sizes):
             wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files done")
-            self._commit(place, paths)
+            with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+                files = [Path(folder, str(number)) for number in range(len(paths))]
+                for path, file in zip(paths, files, strict=True):
+                    place.download(path, file)
+                added = [
+                    CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
+                    for path, file in zip(paths, files, strict=True)
+                ]
+                try:
+                    self._api.create_commit(
+                        self._name, added, repo_type="dataset", commit_message=f"{paths[0]} to {paths[-1]}"
+                    )
+                except Exception as error:  # as above
+                    _refuse(self._name, error)
             num_pushed += len(paths)
         return f"{self._api.endpoint}/datasets/{self._name}"
-
-    def _commit(self, place: Store, paths: list[str]) -> None:
-        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-            files = [Path(folder, str(number)) for number in range(len(paths))]
-            for path, file in zip(paths, files, strict=True):
-                place.download(path, file)
-            added = [
-                CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
-                for path, file in zip(paths, files, strict=True)
-            ]
-            try:
-                self._api.create_commit(
-                    self._name, added, repo_type="dataset", commit_message=f"{paths[0]} to {paths[-1]}"
-                )
-            except Exception as error:  # as above
-                _refuse(self._name, error)
 
 
 def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:

@@ -162,22 +162,19 @@ class FolderShard(ShardWriter):
         list(target.copiers.map(target.place.write, paths, clips))
         taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
         table = own_columns(rows, target.columns, taken=taken)
-        _check_numbers(table)
+        # `load_dataset` makes Python's values of the cells of a folder.
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
+            if largest is not None and largest >= 2**63:
+                raise JobError(
+                    f"column {name!r} holds {largest}, and datasets reads only numbers below 2**63 from a "
+                    "folder",
+                    "leave it out with --columns, or use --format parquet",
+                )
         table = table.add_column(0, "file_name", pa.array(names))
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
         self._writer.write_table(table)
-
-
-def _check_numbers(table: pa.Table) -> None:
-    """Raise JobError for what `load_dataset` cannot read of a folder, whose cells become Python's values."""
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
-        if largest is not None and largest >= 2**63:
-            raise JobError(
-                f"column {name!r} holds {largest}, and datasets reads only numbers below 2**63 from a folder",
-                "leave it out with --columns, or use --format parquet",
-            )
 
 
 def _folder(name: str) -> str:

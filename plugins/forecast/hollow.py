@@ -69,7 +69,14 @@ def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tup
             if models:
                 yield f"row {index} cannot be probed: it calls a second model, its {models[0]}"
             elif objection := prober.objection(request):
-                own = _own_shape(request, spec)
+                # The row with the model's own values for all that decides shapes.
+                defaults = spec.defaults()
+                arguments = {
+                    name: value for name, value in request.arguments.items() if not decides_shape(value)
+                }
+                own = replace(
+                    request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)}
+                )
                 alone = not objection.is_limit and prober.objection(own) is None
                 yield _refusal(index, request, own, objection.text) if alone else _unknown(index, objection)
 
@@ -87,13 +94,6 @@ def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str
     fix = [f"use {', '.join(current)}"] * bool(current) + [f"leave out {', '.join(others)}"] * bool(others)
     wanted = ", ".join(f"{name} {shown(value)}" for name, value in differing.items())
     return f"row {index}: with {wanted}, the pipeline says: {said}", ", and ".join(fix)
-
-
-def _own_shape(request: Request, spec: PipelineSpec) -> Request:
-    """Return the row with the model's own values for all that decides shapes."""
-    defaults = spec.defaults()
-    arguments = {name: value for name, value in request.arguments.items() if not decides_shape(value)}
-    return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)})
 
 
 class _Prober:

@@ -67,7 +67,11 @@ class Kinds:
         is_said = request.recipe == "generate" or request.recipe in shape
         name = shape if is_said else f"{request.recipe} {shape}"
         self.by_name.setdefault(name, RowKind(name)).add(request)
-        self._note(request)
+        self.num_rows += 1
+        if len(self._texts) < MAX_TEXTS:
+            self._num_asked += 1
+            texts = (request.arguments.get(name) or "" for name in ("prompt", "negative_prompt"))
+            self._texts.add(hash(tuple(zlib.crc32(str(text).encode("utf-8", "replace")) for text in texts)))
 
     @property
     def num_texts(self) -> int:
@@ -78,13 +82,6 @@ class Kinds:
     def most_frequent(self, count: int) -> list[RowKind]:
         ordered = sorted(self.by_name.values(), key=lambda kind: -kind.num_calls)
         return list(islice(ordered, count))
-
-    def _note(self, request: Request) -> None:
-        self.num_rows += 1
-        if len(self._texts) < MAX_TEXTS:
-            self._num_asked += 1
-            texts = (request.arguments.get(name) or "" for name in ("prompt", "negative_prompt"))
-            self._texts.add(hash(tuple(zlib.crc32(str(text).encode("utf-8", "replace")) for text in texts)))
 
 
 def calls_of(request: Request) -> int:

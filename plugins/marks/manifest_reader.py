@@ -145,6 +145,11 @@ def _manifest_of(report: _Report) -> FoundManifest:
     assertions = {one.label: one.data for one in active.assertions}
     signature = active.signature_info or _Signature()
     clip = assertions.get(ASSERTION)
+    # How the file was made, as the first action says that says it.
+    assertion = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions")
+    actions = assertion.get("actions") if isinstance(assertion, dict) else None
+    listed = actions if isinstance(actions, list) else []
+    types = (one.get("digitalSourceType") for one in listed if isinstance(one, dict))
     return FoundManifest(
         state="changed" if is_changed else "forged" if problems else "intact",
         is_trusted="signingCredential.trusted" in succeeded,
@@ -154,16 +159,8 @@ def _manifest_of(report: _Report) -> FoundManifest:
         generator=" ".join(
             f"{one.name or ''} {one.version or ''}".strip() for one in active.claim_generator_info or []
         ),
-        source_type=_source_type(assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions")),
+        source_type=next((one for one in types if isinstance(one, str)), None),
         clip=clip if isinstance(clip, dict) else {},
         ingredients=tuple(one.title or "" for one in active.ingredients),
         problems=tuple(sorted(problems)),
     )
-
-
-def _source_type(assertion: Any) -> str | None:
-    """Return how the file was made, as the first action says that says it."""
-    actions = assertion.get("actions") if isinstance(assertion, dict) else None
-    listed = actions if isinstance(actions, list) else []
-    types = (one.get("digitalSourceType") for one in listed if isinstance(one, dict))
-    return next((one for one in types if isinstance(one, str)), None)

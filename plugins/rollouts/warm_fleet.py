@@ -99,7 +99,13 @@ class WarmFleet:
         store = self._begun.store
         in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
         store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
-        return _records_of(self.output, row_ids)
+        wanted = pa.array(row_ids, pa.string())
+        tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in self.output.records()]
+        if not tables:
+            return pa.table({"row_id": pa.array([], pa.string())})
+        records = pa.concat_tables(tables)
+        places = {row_id: place for place, row_id in enumerate(records["row_id"].to_pylist())}
+        return records.take([places[row_id] for row_id in row_ids if row_id in places])
 
     def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
         """Have all workers go on with other weights, where they are; return the model's new digest.
@@ -199,14 +205,3 @@ def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate,
     models = {**resolved.models, name: replace(model, update=update, rows=rows)}
     rows_now = rows_by_model(resolved.job, resolved.table, models)
     return replace(resolved, models=models, rows=rows_now)
-
-
-def _records_of(output: Output, row_ids: list[str]) -> pa.Table:
-    """Return the records of these rows, in this order."""
-    wanted = pa.array(row_ids, pa.string())
-    tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in output.records()]
-    if not tables:
-        return pa.table({"row_id": pa.array([], pa.string())})
-    records = pa.concat_tables(tables)
-    places = {row_id: place for place, row_id in enumerate(records["row_id"].to_pylist())}
-    return records.take([places[row_id] for row_id in row_ids if row_id in places])

@@ -83,7 +83,11 @@ class _Run:
     def __init__(self, training: Training, world: World, tell: Tell) -> None:
         self._training, self._world, self._tell = training, world, tell
         self._settings, self._store = training.settings, training.store
-        _be_deterministic(world.device)
+        if world.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            # On by default with it, for programs that read memory before they write it.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tell("loading the model")
@@ -113,7 +117,22 @@ class _Run:
         self._learner = Learner(self._task, self._settings, self._world)
         steps = range(self._resume(), self._settings.steps)
         for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
-            self._after(self._learner.learn(step, batches))
+            done = self._learner.learn(step, batches)
+            self._losses.append(done)
+            self._tell(done)
+            number, settings = done.step + 1, self._settings
+            is_last = number == settings.steps
+            if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
+                self._sample(number)  # before the checkpoint, or a kill in between would leave them out
+            if is_last or _is_due(number, settings.checkpoint_every):
+                state = self._learner.state()
+                if self._world.is_first:
+                    write_losses(self._store, self._losses)
+                    self._checkpoints.write(number, state, self._learner.scale())
+                    self._tell(Kept(steps=number))
+                else:
+                    for _ in state:  # gathering takes all processes
+                        pass
         with self._learner.result(), self._learner.resting():
             if isinstance(self._task, Finishes):
                 self._task.finish(self._rows.some(FINISH_ROWS))
@@ -151,24 +170,6 @@ class _Run:
             for micro in range(self._settings.accumulation)
         ]
 
-    def _after(self, done: Step) -> None:
-        """Report a step, and keep what is due after it."""
-        self._losses.append(done)
-        self._tell(done)
-        number, settings = done.step + 1, self._settings
-        is_last = number == settings.steps
-        if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
-            self._sample(number)  # before the checkpoint, or a kill in between would leave them out
-        if is_last or _is_due(number, settings.checkpoint_every):
-            state = self._learner.state()
-            if self._world.is_first:
-                write_losses(self._store, self._losses)
-                self._checkpoints.write(number, state, self._learner.scale())
-                self._tell(Kept(steps=number))
-            else:
-                for _ in state:  # gathering takes all processes
-                    pass
-
     def _sample(self, number: int) -> None:
         is_shared = self._settings.strategy == "fsdp"  # then a forward takes all processes
         if not (self._world.is_first or is_shared):
@@ -203,15 +204,6 @@ def _prepared_identity(training: Training, pipe: Any) -> dict[str, Any]:
 
 def _is_due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
-
-
-def _be_deterministic(device: torch.device) -> None:
-    """Make backward passes on a GPU repeatable too; those on a CPU are."""
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # On by default with it, for programs that read memory before they write it.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:

@@ -74,7 +74,9 @@ def _part(
     if folder is None:
         raise ModelError(f"{path} holds no {wanted[0].upper()} text encoder", _FIX)
     own = {file: tensors for file, tensors in files.items() if str(Path(file).parent) == folder}
-    tensors = _tensors(own)
+    # The checkpoint's name of each tensor; where weights are there twice, of the safetensors.
+    ordered = sorted(own, key=lambda file: file.endswith(".safetensors"))
+    tensors = {name: f"{file}:{name}" for file in ordered for name in own[file]}
     with torch.device("meta"):
         module = build(str(path / folder))
     origins = {}
@@ -83,7 +85,16 @@ def _part(
         origins[name] = Origin(name=tensors.get(stored, f"{folder}:{stored}"))
     tokenizer = _tokenizer(path / folder, module.config.vocab_size)
     network = Network(module=module, origins=origins)
-    return TextPart(network=network, tokenizer=tokenizer, ignored=_ignored(own, set(tensors.values())))
+    # Tensors of no use here: of the model's other half, or there twice.
+    chosen = set(tensors.values())
+    names = {f"{file}:{name}": name for file in own for name in own[file]}
+    return TextPart(
+        network=network,
+        tokenizer=tokenizer,
+        ignored=frozenset(
+            full for full, name in names.items() if full not in chosen or _UNNEEDED.match(name)
+        ),
+    )
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -95,18 +106,6 @@ def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     if len(tokenizer) < vocab_size / 2:
         raise ModelError(f"{folder} holds no tokenizer for {vocab_size} tokens", _FIX)
     return tokenizer
-
-
-def _tensors(files: Files) -> dict[str, str]:
-    """Return the checkpoint's name of each tensor; where weights are there twice, of the safetensors."""
-    ordered = sorted(files, key=lambda file: file.endswith(".safetensors"))
-    return {name: f"{file}:{name}" for file in ordered for name in files[file]}
-
-
-def _ignored(files: Files, chosen: set[str]) -> frozenset[str]:
-    """Return the names of tensors that are of no use here: of the model's other half, or there twice."""
-    names = {f"{file}:{name}": name for file in files for name in files[file]}
-    return frozenset(full for full, name in names.items() if full not in chosen or _UNNEEDED.match(name))
 
 
 def _stored(name: str, tensors: Mapping[str, str]) -> str:

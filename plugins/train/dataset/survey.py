@@ -85,7 +85,9 @@ def _rows(
             offset = readable_rows.offsets[place]
             video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
             if isinstance(video, Refused):
-                problems = [_problem(columns, cells[place], video), *problems]
+                cell = cells[place]
+                shown = public_url(cell) if isinstance(cell, str) else cell
+                problems = [Problem(columns.video or "", shown, video), *problems]
             if isinstance(video, Refused) or problems:
                 row = InvalidRow(index=first + offset, problems=tuple(problems))
                 refused(row, batch.slice(offset, 1))
@@ -101,11 +103,6 @@ def _rows(
                     repeats=repeats,
                 )
         checked(first + batch.num_rows)
-
-
-def _problem(columns: Columns, cell: Any, refused: Refused) -> Problem:
-    shown = public_url(cell) if isinstance(cell, str) else cell
-    return Problem(columns.video or "", shown, refused)
 
 
 class _Videos:
