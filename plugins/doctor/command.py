@@ -19,27 +19,25 @@ if TYPE_CHECKING:
     from framefleet.plugins.doctor.doctor import Diagnosis
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
-_JobFile = Annotated[
-    Path | None,
-    Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
-]
-_Address = Annotated[
-    str | None,
-    Option("--address", help="Ray cluster whose machines to check, e.g. auto or 10.0.0.5:6379."),
-]
-_StoreUrl = Annotated[
-    str | None, Option("--store", metavar="URL", help="Output or bucket to test. Default: the job's output.")
-]
-_Only = Annotated[
-    list[str] | None, Option("--only", metavar="CHECK", help="Run only this check, e.g. store; repeatable.")
-]
 
 
 def doctor_command(
-    path: _JobFile = None,
-    address: _Address = None,
-    store: _StoreUrl = None,
-    only: _Only = None,
+    path: Annotated[
+        Path | None,
+        Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        Option("--address", help="Ray cluster whose machines to check, e.g. auto or 10.0.0.5:6379."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        Option("--store", metavar="URL", help="Output or bucket to test. Default: the job's output."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        Option("--only", metavar="CHECK", help="Run only this check, e.g. store; repeatable."),
+    ] = None,
     as_json: AsJson = False,
     sets: Sets = None,
     verbose: Verbose = False,

@@ -31,32 +31,27 @@ _STATES = {
 }
 _MAX_SHOWN = 200  # characters of a prompt
 
-_Files = Annotated[list[Path], Argument(metavar="FILE", help="Files, or folders of files.")]
-_Outputs = Annotated[
-    list[str] | None,
-    Option(
-        "--output",
-        help="Output in which to look for the row, or a text file that lists outputs; repeatable.",
-    ),
-]
-_Trust = Annotated[
-    str | None, Option("--trust", metavar="PEM", help="PEM file of the certificates that you trust.")
-]
-_Watermarks = Annotated[
-    list[str] | None,
-    Option(
-        "--watermark",
-        metavar="NAME=WEIGHTS",
-        help="Also look for this watermark: videoseal, audioseal or trustmark; repeatable.",
-    ),
-]
-
 
 def trace_command(
-    files: _Files,
-    outputs: _Outputs = None,
-    trust: _Trust = None,
-    watermarks: _Watermarks = None,
+    files: Annotated[list[Path], Argument(metavar="FILE", help="Files, or folders of files.")],
+    outputs: Annotated[
+        list[str] | None,
+        Option(
+            "--output",
+            help="Output in which to look for the row, or a text file that lists outputs; repeatable.",
+        ),
+    ] = None,
+    trust: Annotated[
+        str | None, Option("--trust", metavar="PEM", help="PEM file of the certificates that you trust.")
+    ] = None,
+    watermarks: Annotated[
+        list[str] | None,
+        Option(
+            "--watermark",
+            metavar="NAME=WEIGHTS",
+            help="Also look for this watermark: videoseal, audioseal or trustmark; repeatable.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,

@@ -1,9 +1,9 @@
 """The watermark `spread` in frames: cells a few levels lighter or darker, the same in every frame.
 
 It needs no weights and is not secret: anybody can read, remove or forge it. A tile of 64 x 64 cells of 4 x 4
-pixels (chips.py) covers the picture again and again. Cells are 1 level strong where the picture is flat, and
-up to 3 where it is busy. All is computed in numbers that floats hold exactly, so every device gives the same
-bits.
+pixels (payload.py) covers the picture again and again. Cells are 1 level strong where the picture is flat,
+and up to 3 where it is busy. All is computed in numbers that floats hold exactly, so every device gives the
+same bits.
 
 To read it, what the picture itself shows is flattened, the frames are averaged, and tiles are laid over each
 other at each size to which the file may have been scaled. Turned, mirrored or stretched pictures are not
@@ -22,8 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.marks.chips import NUM_BITS, Plane, Reading, chips
-from framefleet.plugins.marks.payload import Bits
+from framefleet.plugins.marks.payload import NUM_BITS, Bits, Plane, Reading, chips
 
 if TYPE_CHECKING:
     import torch

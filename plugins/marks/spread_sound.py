@@ -1,6 +1,6 @@
 """The watermark `spread` in sound: bands of it, a little louder or softer by turns.
 
-A tile (chips.py) is 64 stretches of 40 ms and 60 bands of 125 Hz from 300 Hz on; it is repeated as long as
+A tile (payload.py) is 64 stretches of 40 ms and 60 bands of 125 Hz from 300 Hz on; it is repeated as long as
 the sound lasts. Each cell is 1.5 dB louder or softer than it was. To read it, loudness is compared with that
 of the neighbours in time and pitch, and tiles are laid over each other. Sound that plays faster or at another
 pitch is not read.
@@ -15,8 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.plugins.marks.chips import NUM_BITS, Reading, Samples, chips
-from framefleet.plugins.marks.payload import Bits
+from framefleet.plugins.marks.payload import NUM_BITS, Bits, Reading, Samples, chips
 
 _TIMES, _BANDS = 64, 60
 _HOP_S, _HOPS = 0.01, 4  # a cell is 40 ms

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.marks.claim import claimed_marks, claimed_signing
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet
-from framefleet.plugins.marks.manifest import Ingredient, open_signing, sign
+from framefleet.plugins.marks.manifest import Ingredient, certificate_sha256, open_signing, sign
 from framefleet.plugins.marks.section import MarksSection
 from framefleet.plugins.marks.settings import (
     LABELLED,
@@ -33,7 +33,6 @@ from framefleet.plugins.marks.settings import (
     Watermark,
     weights_digest,
 )
-from framefleet.plugins.marks.signing import certificate_sha256
 from framefleet.plugins.marks.watermark import check_marks, mark_frames, mark_sound
 
 

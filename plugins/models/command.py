@@ -26,9 +26,6 @@ _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
 ]
 _Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
-_LockFile = Annotated[
-    Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
-]
 _AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
@@ -54,7 +51,9 @@ def lock_command(
 
 def verify_command(
     model: _ModelArgument,
-    lock: _LockFile = None,
+    lock: Annotated[
+        Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
+    ] = None,
     revision: _Revision = None,
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,

@@ -4,49 +4,42 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Argument, Exit, Option
+from typer import Exit, Option
 
-from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr
 from framefleet.pipeline.outputs.layout import SCORES
 
-_Output = Annotated[str, Argument(metavar="OUTPUT", help="Output whose clips to measure: a folder or a URL.")]
-_Scores = Annotated[
-    list[str] | None,
-    Option(
-        "--scores",
-        help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. "
-        "Default: all that need no model; none with --similarity.",
-    ),
-]
-_Similarity = Annotated[
-    str | None,
-    Option(
-        "--similarity",
-        metavar="FOLDER",
-        help="Measure how well clips match their prompts, with the CLIP (text-image) model in this folder.",
-    ),
-]
-_Where = Annotated[
-    str | None,
-    Option("--where", metavar="SQL", help='Measure only clips for which this is true, e.g. "seed < 8".'),
-]
-_Again = Annotated[bool, Option("--again", help="Measure again clips that already have these scores.")]
-_Threads = Annotated[
-    int | None,
-    Option(
-        "--threads", min=1, metavar="N", help="Number of clips to measure at once. Default: one per core."
-    ),
-]
-
 
 def score_command(
-    output: _Output,
-    scores: _Scores = None,
-    similarity: _Similarity = None,
-    where: _Where = None,
-    again: _Again = False,
-    threads: _Threads = None,
+    output: OutputToRead,
+    scores: Annotated[
+        list[str] | None,
+        Option(
+            "--scores",
+            help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. "
+            "Default: all that need no model; none with --similarity.",
+        ),
+    ] = None,
+    similarity: Annotated[
+        str | None,
+        Option(
+            "--similarity",
+            metavar="FOLDER",
+            help="Measure how well clips match their prompts, with the CLIP (text-image) model in this "
+            "folder.",
+        ),
+    ] = None,
+    where: Where = None,
+    again: Annotated[
+        bool, Option("--again", help="Measure again clips that already have these scores.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        Option(
+            "--threads", min=1, metavar="N", help="Number of clips to measure at once. Default: one per core."
+        ),
+    ] = None,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.plugins.train.settings import LoraSettings, TrainSettings
+from framefleet.plugins.train.job import LoraSettings, TrainSettings
 from framefleet.plugins.train.world import weights_by_name, whole_tensor
 
 _COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.reports import Step
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Prepared, TrainingTask
 from framefleet.plugins.train.world import (
     SharedLoss,

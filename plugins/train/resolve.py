@@ -43,8 +43,7 @@ from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.denoiser.latents import check_trainable
 from framefleet.plugins.train.freezing import trained_component
-from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.task import Bucket
 
 # What else a model may be given changes its weights, or keeps them where no gradient reaches.

@@ -39,6 +39,7 @@ from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
 from framefleet.plugins.train.finish import write_result
 from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner
 from framefleet.plugins.train.reports import (
     Kept,
@@ -48,7 +49,6 @@ from framefleet.plugins.train.reports import (
     read_losses,
     write_losses,
 )
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Finishes, Prepared, TrainingTask
 from framefleet.plugins.train.training import Training
 from framefleet.plugins.train.world import World

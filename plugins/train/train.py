@@ -22,11 +22,9 @@ from framefleet.plugins.train.claim import as_begun, check_output, claim_trainin
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.finish import read_finished
-from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.progress import TrainProgress
-from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, read_losses
+from framefleet.plugins.train.job import TrainJob, TrainSettings
+from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, TrainProgress, read_losses
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.trainers import Trainers
 from framefleet.plugins.train.training import Training
 

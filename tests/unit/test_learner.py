@@ -13,10 +13,10 @@ from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner, learning_rate
 from framefleet.plugins.train.reports import Step, read_losses, write_losses
 from framefleet.plugins.train.run import read_ahead
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 

@@ -20,8 +20,7 @@ from framefleet.jobs.show.progress import (
     watch_on,
 )
 from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing
-from framefleet.plugins.train.progress import TrainProgress
-from framefleet.plugins.train.reports import Preparing
+from framefleet.plugins.train.reports import Preparing, TrainProgress
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),

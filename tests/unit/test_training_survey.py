@@ -24,7 +24,7 @@ from framefleet.plugins.train.dataset.batches import buckets_of
 from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns, table_folder
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
-from framefleet.plugins.train.settings import TrainedPart
+from framefleet.plugins.train.job import TrainedPart
 from framefleet.plugins.train.task import NO_FRAMES, Bucket
 from tests.configs import SD, WAN, write_model
 from tests.media_files import image_file, sha256

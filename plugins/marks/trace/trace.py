@@ -26,9 +26,9 @@ from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in
+from framefleet.plugins.marks.manifest import read_pem
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import LABELLED, Watermark, WatermarkName
-from framefleet.plugins.marks.signing import read_pem
 from framefleet.plugins.marks.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
 from framefleet.plugins.marks.watermark import open_watermark
 

@@ -11,48 +11,42 @@ from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verb
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
-_Price = Annotated[
-    float | None,
-    Option(
-        "--price",
-        min=0.0,
-        metavar="PRICE",
-        help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
-    ),
-]
-_Accepted = Annotated[
-    str | None,
-    Option(
-        "--accepted",
-        metavar="SQL",
-        help='Count only clips for which this is true, e.g. "stars >= 3" or "sharpness > 0.4". Default: all.',
-    ),
-]
-_Ceiling = Annotated[
-    float | None,
-    Option(
-        "--ceiling",
-        min=0.0,
-        metavar="ROWS",
-        help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
-    ),
-]
-_Serve = Annotated[
-    bool,
-    Option("--serve", help="Serve a page on this machine that follows the job and plays new clips."),
-]
-_AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]
-
 
 def report_command(
     output: OutputToRead,
-    price: _Price = None,
-    accepted: _Accepted = None,
-    ceiling: _Ceiling = None,
-    serve: _Serve = False,
+    price: Annotated[
+        float | None,
+        Option(
+            "--price",
+            min=0.0,
+            metavar="PRICE",
+            help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
+        ),
+    ] = None,
+    accepted: Annotated[
+        str | None,
+        Option(
+            "--accepted",
+            metavar="SQL",
+            help='Count only clips for which this is true, e.g. "stars >= 3" or "sharpness > 0.4". '
+            "Default: all.",
+        ),
+    ] = None,
+    ceiling: Annotated[
+        float | None,
+        Option(
+            "--ceiling",
+            min=0.0,
+            metavar="ROWS",
+            help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
+        ),
+    ] = None,
+    serve: Annotated[
+        bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
+    ] = False,
     port: Port = 0,
     every_s: Every = 5.0,
-    as_json: _AsJson = False,
+    as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:

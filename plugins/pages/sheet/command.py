@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
@@ -20,50 +20,35 @@ def _column(option: str, text: str) -> Any:
     return Option(option, metavar="COLUMN", help=text)
 
 
-_Still = Annotated[Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")]
-_Moving = Annotated[
-    Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
-]
 _Rows = Annotated[str | None, _column("--rows", "Column whose values are on the left.")]
 _Columns = Annotated[str | None, _column("--columns", "Column whose values are at the top.")]
-_Pages = Annotated[
-    str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
-]
-_Where = Annotated[
-    str | None,
-    Option(
-        "--where",
-        metavar="SQL",
-        help='Include only records for which this is true, e.g. "guidance_scale < 5".',
-    ),
-]
 _Captions = Annotated[list[str] | None, _column("--caption", "Column to show below each clip; repeatable.")]
 _Limit = Annotated[int, Option("--limit", min=1, max=1000, metavar="N", help="Maximum number of clips.")]
-_GridTile = Annotated[
-    int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
-]
-_SheetTile = Annotated[
-    int | None,
-    Option(
-        "--tile",
-        min=16,
-        max=2048,
-        metavar="PIXELS",
-        help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
-    ),
-]
 
 
 def sheet_command(
     output: OutputToRead,
-    to: _Still = Path("sheet.png"),
+    to: Annotated[
+        Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")
+    ] = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
-    pages: _Pages = None,
-    where: _Where = None,
+    pages: Annotated[
+        str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
+    ] = None,
+    where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
-    tile: _SheetTile = None,
+    tile: Annotated[
+        int | None,
+        Option(
+            "--tile",
+            min=16,
+            max=2048,
+            metavar="PIXELS",
+            help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
+        ),
+    ] = None,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -85,13 +70,17 @@ def sheet_command(
 
 def grid_command(
     output: OutputToRead,
-    to: _Moving = Path("grid.mp4"),
+    to: Annotated[
+        Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
+    ] = Path("grid.mp4"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: _Where = None,
+    where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
-    tile: _GridTile = 192,
+    tile: Annotated[
+        int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
+    ] = 192,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.configs import count_below, size_of
-from framefleet.plugins.ports.conversion.plan import Origin, renamed
+from framefleet.plugins.ports.conversion.plan import Origin, count_below, renamed, size_of
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 

@@ -23,7 +23,7 @@ from framefleet.plugins.ports.opensora.denoise import (
     takes_reference,
 )
 from framefleet.plugins.ports.opensora.pipeline_components import OpenSoraComponents, with_suffixes
-from framefleet.plugins.ports.opensora.sizes import named_size
+from framefleet.plugins.ports.opensora.rules import named_size
 
 
 @dataclass

@@ -17,7 +17,7 @@ from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.text import SHAPE_ORDER, shape_text
 from framefleet.plugins.train.dataset.rows import TrainingRows
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket
 
 _MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes

@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
 from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.table import Table, folder_of
-from framefleet.plugins.train.settings import TrainedPart
+from framefleet.plugins.train.job import TrainedPart
 
 _KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
 PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing

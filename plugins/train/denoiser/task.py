@@ -32,7 +32,7 @@ from framefleet.plugins.train.denoiser.bucket_call import BucketCall, Captured, 
 from framefleet.plugins.train.denoiser.latents import check_trainable, latents_of
 from framefleet.plugins.train.denoiser.objective import Objective, objective_of
 from framefleet.plugins.train.freezing import add_lora, trained_component
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 
 

@@ -20,8 +20,8 @@ from framefleet.pipeline.model.latent_tokens import pack, unpack
 from framefleet.plugins.train.denoiser.latents import latents_of
 from framefleet.plugins.train.denoiser.task import DenoiserTask
 from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import checkpoint_gradients
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT
 from tests.denoiser_rows import (
