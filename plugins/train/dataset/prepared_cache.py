@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +47,7 @@ MAX_SHARD_ROWS = 512
 OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files that a process may have open
 COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
 MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
+TEXT_BYTES = 4096  # of the token ids of a row, as Python holds them
 FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
 _METADATA = "framefleet"  # one entry: several are written in any order
 
@@ -80,8 +82,11 @@ class PreparedRows:
         self._store = store
         content = canonical_json({**identity, "rows": rows.contents_digest()})
         self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        sizes = [bucket.num_frames * bucket.height * bucket.width for bucket in rows.buckets()]
+        self._largest = sizes.index(max(sizes))
+        # What a task keeps nothing of are frames, or token ids.
+        self._from_memory = lru_cache(MEMORY_BYTES // max(3 * max(sizes), TEXT_BYTES))(self._made)
         self._lock = threading.Lock()  # of what follows
-        self._memory = _Memory()
         self._shards = _Shards(store)
         self._rows_per_shard: int | None = None
 
@@ -90,17 +95,11 @@ class PreparedRows:
 
     def __getitem__(self, position: int) -> Prepared:
         """Return a row; raises TableError where its video changed since it was surveyed."""
-        if self._task.keeps_prepared:
-            with self._lock:
-                number, row = divmod(position, self._plan())
-                return self._shards.open(self._path(number))[row]
+        if not self._task.keeps_prepared:
+            return self._from_memory(position)
         with self._lock:
-            prepared = self._memory.get(position)
-        if prepared is None:
-            prepared = self._made(position)
-            with self._lock:
-                self._memory.keep(position, prepared)
-        return prepared
+            number, row = divmod(position, self._plan())
+            return self._shards.open(self._path(number))[row]
 
     def some(self, count: int) -> Iterator[Prepared]:
         """Yield at most `count` rows, from all over the table."""
@@ -136,13 +135,9 @@ class PreparedRows:
             try:
                 self._rows_per_shard = read_json(self._store, path, _PLAN, fix=fix).rows_per_shard
             except FileNotFoundError:
-                # As many rows of the largest bucket as fill a shard: every rank comes to the same number.
-                buckets = self._rows.buckets()
-                volumes = [bucket.num_frames * bucket.height * bucket.width for bucket in buckets]
-                largest = volumes.index(max(volumes))
-                self._rows_per_shard = max(
-                    1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(_size_of(self._made(largest)), 1))
-                )
+                # As many of the largest row as fill a shard: every rank comes to the same number.
+                size = max(1, sum(tensor.nbytes for tensor in self._made(self._largest).values()))
+                self._rows_per_shard = max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // size))
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})
                 self._store.create(path, content.encode())
         return self._rows_per_shard
@@ -166,28 +161,6 @@ class PreparedRows:
     def _prepared(self, row: TrainingRow, frames: Frames | None) -> Prepared:
         with torch.no_grad():
             return self._task.prepare(row, frames)
-
-
-class _Memory:
-    """Rows that were made on the fly, bounded by bytes; what was not asked for longest goes."""
-
-    def __init__(self, max_bytes: int = MEMORY_BYTES) -> None:
-        self._max_bytes, self._size = max_bytes, 0
-        self._rows: OrderedDict[int, Prepared] = OrderedDict()
-
-    def get(self, position: int) -> Prepared | None:
-        if position in self._rows:
-            self._rows.move_to_end(position)
-        return self._rows.get(position)
-
-    def keep(self, position: int, prepared: Prepared) -> None:
-        if position in self._rows:  # another thread was quicker
-            return
-        self._rows[position] = prepared
-        self._size += _size_of(prepared)
-        while self._size > self._max_bytes:
-            _, oldest = self._rows.popitem(last=False)
-            self._size -= _size_of(oldest)
 
 
 class _Shards:
@@ -219,10 +192,6 @@ class _Shards:
         self._store.download(path, local)
         self._sizes[path] = local.stat().st_size
         return local
-
-
-def _size_of(prepared: Prepared) -> int:
-    return sum(tensor.nbytes for tensor in prepared.values())
 
 
 # The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture
