@@ -154,14 +154,10 @@ def _check_targets(component: str, module: nn.Module, targets: list[str]) -> Non
     layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
-            ends = sorted({_end(name) for name in layers})
+            # The last word of a name, and where that is a number the word before it too.
+            split = (name.split(".") for name in layers)
+            ends = sorted({".".join(words[-2:] if words[-1].isdigit() else words[-1:]) for words in split})
             raise JobError(
                 f"train.lora.targets: no layer of {component} is called {target!r}",
                 f"use ends of names of its layers: {', '.join(ends)}",
             )
-
-
-def _end(name: str) -> str:
-    """Return the last word of a name, and where that is a number the word before it too."""
-    words = name.split(".")
-    return ".".join(words[-2:]) if words[-1].isdigit() else words[-1]

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -105,7 +105,11 @@ class Learner:
             group["lr"] = rate
         loss = self._backward(step, batches)
         self._scaler.unscale_(self._optimizer)
-        norm = self._clip()
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        total_norm = torch.nn.utils.get_total_norm(gradients)
+        if (limit := self._settings.max_grad_norm) is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), limit, total_norm)
+        norm = whole_tensor(total_norm).item()
         # A scaler leaves such steps out by itself and lowers its scale; below 1 that was not the reason.
         if not self._scaler.is_enabled() or self._scaler.get_scale() < 1:
             _check_finite(f"the norm of the gradients of step {step}", norm)
@@ -144,13 +148,14 @@ class Learner:
 
     def _backward(self, step: int, batches: Sequence[Sequence[Prepared]]) -> float:
         """Add up the gradients of all batches; return the mean loss."""
-        total = torch.zeros((), device=self._world.device)
+        device, precision = self._world.device, self._settings.precision
+        dtype = None if precision == "fp32" else torch_dtype(precision)
+        total = torch.zeros((), device=device)
         for micro, batch in enumerate(batches):
             # By its place in the whole step: two workers see what one sees that takes twice the forwards.
             generator = seeded(self._settings.seed, step, micro * self._world.size + self._world.rank)
             with self._loss.syncing(now=micro == len(batches) - 1):
-                with self._autocast():
-                    device = self._world.device
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                     loss = self._loss(
                         [{name: value.to(device) for name, value in row.items()} for row in batch], generator
                     ) / len(batches)
@@ -159,18 +164,6 @@ class Learner:
         mean = self._world.mean(total).item()
         _check_finite(f"the loss of step {step}", mean)
         return mean
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        precision = self._settings.precision
-        dtype = None if precision == "fp32" else torch_dtype(precision)
-        return torch.autocast(self._world.device.type, dtype=dtype, enabled=dtype is not None)
-
-    def _clip(self) -> float:
-        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self._settings.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._settings.max_grad_norm, norm)
-        return whole_tensor(norm).item()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield all that the next step depends on, whole and on the CPU; every process must call this."""

@@ -45,7 +45,13 @@ def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refus
 
     Most: pixels of the bucket times the share of the picture that is left when its sides are cut off.
     """
-    filled = [bucket for bucket in buckets if _fills(video, bucket)]
+    filled = [
+        bucket
+        for bucket in buckets
+        if video.num_frames >= bucket.num_frames
+        and video.height >= bucket.height
+        and video.width >= bucket.width
+    ]
     if filled:
         return max(filled, key=lambda bucket: (_kept_pixels(bucket, video), bucket))
     return Refused(
@@ -82,11 +88,6 @@ def _problems(bucket: Bucket, spec: PipelineSpec) -> Iterator[tuple[str, Refused
     if isinstance(frames, Refused):
         yield "num_frames", frames
     yield from ((name, refused) for name, refused in limits(spec, sides) if name in sides)
-
-
-def _fills(video: Described, bucket: Bucket) -> bool:
-    is_long = video.num_frames >= bucket.num_frames
-    return is_long and video.height >= bucket.height and video.width >= bucket.width
 
 
 def _kept_pixels(bucket: Bucket, video: Described) -> float:

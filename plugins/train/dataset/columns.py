@@ -34,7 +34,7 @@ TOLD = re.compile(
     r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
 )
 _URI, _ARGUMENTS = "uri", "arguments"  # columns of records
-_CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records that have no path
+_CLIP = re.compile(r"\A.*/(clips/[0-9a-f]{2}/[^/]+)\Z", re.DOTALL)  # of records that have no path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +136,23 @@ def plan_columns(
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
     call_kinds = _call_kinds(spec)
-    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds), schema)
+    targets = (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds)
+    for name, column in columns.items():
+        if name not in targets:
+            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
+        if column not in schema.names:
+            raise JobError(
+                f"columns.{name} names the column {column!r}, and the table has none of that name",
+                did_you_mean(column, schema.names),
+            )
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
     not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
     own = [name for name in schema.names if name not in not_own]
     column_of = {**{name: name for name in own}, **clip, **columns}
-    kinds = _kinds(part, call_kinds)
+    texts: dict[str, ScalarKind] = {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str"}
+    of_part = {"autoencoder": {}, "denoiser": call_kinds, "text_encoder": texts}
+    kinds: dict[str, ScalarKind] = {**of_part[part], REPEATS: "int"}
     read = {name: column_of[name] for name in kinds if name in column_of}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
     kind = next((name for name in _KINDS if name in column_of), None)
@@ -183,15 +193,6 @@ def _call_kinds(spec: PipelineSpec) -> dict[str, ScalarKind]:
     return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
 
 
-def _kinds(part: TrainedPart, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
-    """Return what the part reads besides the video."""
-    if part == "autoencoder":
-        return {REPEATS: "int"}
-    if part == "denoiser":
-        return {**told, REPEATS: "int"}
-    return {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str", REPEATS: "int"}
-
-
 def _base(
     defaults: Mapping[str, Any],
     kinds: Mapping[str, ScalarKind],
@@ -208,17 +209,6 @@ def _base(
         if name in kinds:
             base[name] = checked
     return base
-
-
-def _check_mapped(columns: Mapping[str, str], known: tuple[str, ...], schema: pa.Schema) -> None:
-    for name, column in columns.items():
-        if name not in known:
-            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, known))
-        if column not in schema.names:
-            raise JobError(
-                f"columns.{name} names the column {column!r}, and the table has none of that name",
-                did_you_mean(column, schema.names),
-            )
 
 
 def _check(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
@@ -243,12 +233,8 @@ def _clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]
     if not _is_in_output(folder_of(location), schema):
         return uris
     paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
-    return [_path_in(uri) if path is None else path for path, uri in zip(paths, uris, strict=True)]
-
-
-def _path_in(uri: Any) -> Any:
-    match = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
-    return match[1] if match else uri
+    own = [_CLIP.sub(r"\1", uri) if isinstance(uri, str) else uri for uri in uris]
+    return [uri if path is None else path for path, uri in zip(paths, own, strict=True)]
 
 
 def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -38,9 +38,14 @@ class TrainingRows:
     """Rows in table order; refused ones are not among them, so a position is not an index in the table."""
 
     def __init__(self, rows: Iterable[TrainingRow]) -> None:
-        batches, waiting, size = [], [], 0
+        batches, size = [], 0
+        waiting: list[dict[str, Any]] = []
         for row in rows:
-            waiting.append(_cells(row))
+            waiting.append(
+                {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
+                | {name: getattr(row.bucket, name) for name in _SIZE}
+                | {"arguments": canonical_json(dict(row.arguments))}
+            )
             if len(waiting) == _PART_ROWS:
                 batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
                 waiting, size = [], size + batches[-1].nbytes
@@ -102,12 +107,6 @@ def _alike(arguments: str) -> str:
         return ""
     conditions = {name: value for name, value in parse_json(arguments).items() if name in ALIKE}
     return canonical_json(conditions) if conditions else ""
-
-
-def _cells(row: TrainingRow) -> dict[str, Any]:
-    plain = {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
-    size = {name: getattr(row.bucket, name) for name in _SIZE}
-    return plain | size | {"arguments": canonical_json(dict(row.arguments))}
 
 
 def _bucket(num_frames: int, height: int, width: int, conditions: str = "") -> Bucket:

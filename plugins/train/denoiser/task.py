@@ -68,8 +68,13 @@ class DenoiserTask:
             raise TableError(f"row {row.index}: it has no video", "a denoiser is trained on videos")
         shared, _ = self._bucket(row.bucket)
         arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
-        call = self._call(arguments, row)
-        empty = self._without_prompt(arguments, row)
+        call, promptless = self._call(arguments, row), without_prompt(self.pipe, arguments)
+        if not INPUTS.keys().isdisjoint(promptless):
+            empty = self._call(promptless, row)
+        else:  # without frames, that of the row before may fit
+            if self._unprompted is None or self._unprompted[0] != promptless:
+                self._unprompted = promptless, self._call(promptless, row)
+            empty = self._unprompted[1]
         with torch.autocast(self.pipe.device.type, enabled=False):
             latents = latents_of(self.pipe, frames)
         if not latents.isfinite().all():
@@ -83,8 +88,11 @@ class DenoiserTask:
     def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
         num_frames, height, width = batch[0]["bucket"].tolist()
         shared, objective = self._bucket(Bucket(num_frames=num_frames, height=height, width=width))
-        drawn = [self._draw(row, objective, generator) for row in batch]
-        times, noise, dropped = zip(*drawn, strict=True)
+        times, noise, dropped = [], [], []
+        for row in batch:  # in this order: each draw takes the generator further
+            times.append(objective.draw(generator))
+            noise.append(torch.randn(row["latents"].shape, generator=generator))
+            dropped.append(float(torch.rand((), generator=generator)) < self._settings.prompt_dropout)
         device = shared.call.leaves[0].device
         clean = torch.cat([row["latents"] for row in batch]).to(device)
         noised = objective.noised(clean, torch.cat(noise).to(device), torch.stack(times))
@@ -96,42 +104,20 @@ class DenoiserTask:
         errors = (predicted.float() - noised.target.float()) ** 2
         return errors.mean() if mask is None else errors[~mask.expand_as(errors)].mean()
 
-    def _draw(
-        self, row: Prepared, objective: Objective, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, bool]:
-        """Return the row's time and noise, and whether its prompt is dropped."""
-        time = objective.draw(generator)
-        noise = torch.randn(row["latents"].shape, generator=generator)
-        return time, noise, float(torch.rand((), generator=generator)) < self._settings.prompt_dropout
-
     def _bucket(self, bucket: Bucket) -> tuple[BucketCall, Objective]:
         if bucket not in self._buckets:
             black = np.zeros((bucket.num_frames, bucket.height, bucket.width, 3), dtype=np.uint8)
             arguments = row_arguments(self.pipe, {"prompt": ""}, frames=black, bucket=bucket)
             captured = self._capture(without_prompt(self.pipe, arguments), seed=0)
-            self._buckets[bucket] = (
-                BucketCall.of(
-                    captured, self._module, is_fractional=bool(self._settings.fractional_timesteps)
-                ),
-                objective_of(captured.scheduler, drawing=self._settings.timesteps, share=self._share()),
-            )
+            is_fractional = bool(self._settings.fractional_timesteps)
+            call = BucketCall.of(captured, self._module, is_fractional=is_fractional)
+            share = 0.0, 1.0
+            # Wan 2.2 A14B has one denoiser for high noise, one for low.
+            if (boundary := self.pipe.config.get("boundary_ratio")) is not None:
+                share = (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
+            objective = objective_of(captured.scheduler, drawing=self._settings.timesteps, share=share)
+            self._buckets[bucket] = call, objective
         return self._buckets[bucket]
-
-    def _share(self) -> tuple[float, float]:
-        """Return the noise levels that the denoiser is for: Wan 2.2 A14B has one for high, one for low."""
-        boundary = self.pipe.config.get("boundary_ratio")
-        if boundary is None:
-            return 0.0, 1.0
-        return (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
-
-    def _without_prompt(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
-        """Return the call of a row whose prompt is dropped; without frames that of the row before may fit."""
-        promptless = without_prompt(self.pipe, arguments)
-        if not INPUTS.keys().isdisjoint(promptless):
-            return self._call(promptless, row)
-        if self._unprompted is None or self._unprompted[0] != promptless:
-            self._unprompted = promptless, self._call(promptless, row)
-        return self._unprompted[1]
 
     def _call(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
         try:
@@ -170,8 +156,12 @@ def row_arguments(
             f"row {index}: {type(pipe).__name__} has no argument {unknown[0]!r}",
             f"leave it out; it has {', '.join(parameters)}",
         )
-    call = own | _seen(pipe, arguments, frames)
-    call |= {name: value for name, value in sizes.items() if name in parameters}
+    training = _training(pipe)
+    if training and training.inputs:
+        own |= named(training.inputs)(arguments, frames)
+    elif "image" in parameters:
+        own["image"] = Image.fromarray(frames[0])
+    call = own | {name: value for name, value in sizes.items() if name in parameters}
     call = fitted_arguments(pipe, call)
     # Enough that all noise levels of a flow are among them, shifted as the pipeline shifts.
     is_flow = steps_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
@@ -179,7 +169,11 @@ def row_arguments(
         "num_inference_steps": int(pipe.scheduler.config.num_train_timesteps) if is_flow else 2,
         "output_type": "latent",
     }
-    return call | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
+    # Where the scale is an input of the denoiser, it has the pipeline's own.
+    transformer, unet = (getattr(pipe, name, None) for name in ("transformer", "unet"))
+    embeds = transformer is not None and getattr(transformer.config, "guidance_embeds", False)
+    embeds = embeds or (unet is not None and getattr(unet.config, "time_cond_proj_dim", None))
+    return call if embeds else call | {"guidance_scale": 1.0}
 
 
 def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,20 +186,3 @@ def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _training(pipe: Any) -> TrainingInput | None:
     name = type(pipe).__name__
     return family_of(name).training.get(name)
-
-
-def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
-    """Return the frames that the pipeline is given."""
-    training = _training(pipe)
-    if training and training.inputs:
-        inputs: dict[str, Any] = named(training.inputs)(own, frames)
-        return inputs
-    takes_image = "image" in call_parameters(type(pipe).__name__)
-    return {"image": Image.fromarray(frames[0])} if takes_image else {}
-
-
-def _is_guidance_embedded(pipe: Any) -> bool:
-    """Whether the scale is an input of the denoiser, which then is to have the pipeline's own."""
-    transformer, unet = (getattr(pipe, name, None) for name in ("transformer", "unet"))
-    embeds = transformer is not None and getattr(transformer.config, "guidance_embeds", False)
-    return bool(embeds or (unet is not None and getattr(unet.config, "time_cond_proj_dim", None)))
