@@ -61,7 +61,14 @@ def doctor(
     """
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     if job is not None:
-        targets, address = _of_job(job, targets, address)
+        from framefleet.jobs.job.file import job_as
+        from framefleet.jobs.job.schema import Job, TableJob
+
+        read = job if isinstance(job, TableJob) else job_as(Job, job)
+        if targets.store is None:  # what was named stays
+            targets = replace(targets, store=read.output, storage_options=read.storage_options)
+        targets = replace(targets, model=read.model.path, revision=read.model.revision)
+        address = address or read.fleet.address
     names = {*checks_of(Targets(store="")), "ports"}
     if unknown := set(only) - names:
         raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(names))}")
@@ -87,20 +94,6 @@ def checks_of(targets: Targets) -> dict[str, Check]:
 def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
     """Run on a machine: return what is found there, and the versions of what is installed."""
     return run_checks(checks_of(targets)), versions()
-
-
-def _of_job(
-    job: TableJob | str | Path | Mapping[str, Any], targets: Targets, address: str | None
-) -> tuple[Targets, str | None]:
-    """Return what a job adds; what the targets name already stays."""
-    from framefleet.jobs.job.file import job_as
-    from framefleet.jobs.job.schema import Job, TableJob
-
-    read = job if isinstance(job, TableJob) else job_as(Job, job)
-    if targets.store is None:
-        targets = replace(targets, store=read.output, storage_options=read.storage_options)
-    model = read.model
-    return replace(targets, model=model.path, revision=model.revision), address or read.fleet.address
 
 
 def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:

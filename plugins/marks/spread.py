@@ -87,7 +87,13 @@ class SpreadFrames:
             )
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
-                yield from _readings(flat, scale)
+                plane = _at_scale(flat, scale)  # whole, and at sizes near it
+                for down, across in _NEAR:
+                    sizes = (scale * (1 + down / 1000), scale * (1 + across / 1000))
+                    stands_out, tile = _locate_tile(_resized(plane, *sizes))
+                    if stands_out > _SUSPECT:
+                        cells = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
+                        yield Reading(soft=_CHIPS.soft(cells), scale=sizes[1])
 
 
 def _marked(part: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
@@ -169,14 +175,3 @@ def _locate_tile(plane: Plane) -> tuple[float, npt.NDArray[np.float64]]:
     best = int(match.argmax())
     stands_out = (match.flat[best] - match.mean()) / (match.std() or 1)
     return float(stands_out), np.roll(tile, (-(best // _TILE), -(best % _TILE)), (0, 1))
-
-
-def _readings(flat: dict[int, Plane], scale: float) -> Iterator[Reading]:
-    """Yield readings of the whole picture at a scale, and near it."""
-    plane = _at_scale(flat, scale)
-    for down, across in _NEAR:
-        sizes = (scale * (1 + down / 1000), scale * (1 + across / 1000))
-        stands_out, tile = _locate_tile(_resized(plane, *sizes))
-        if stands_out > _SUSPECT:
-            cells = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
-            yield Reading(soft=_CHIPS.soft(cells), scale=sizes[1])

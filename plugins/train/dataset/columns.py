@@ -69,7 +69,13 @@ class Columns:
         if self.video is None:
             return [None] * batch.num_rows
         if self._is_of_clips:
-            return _clips(batch, self.table.location, self.table.schema)
+            # Where the clips of records lie in their output, which may have been moved since.
+            uris: list[Any] = batch.column(_URI).to_pylist()
+            if not _is_in_output(folder_of(self.table.location), self.table.schema):
+                return uris
+            paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
+            own = [_CLIP.sub(r"\1", uri) if isinstance(uri, str) else uri for uri in uris]
+            return [uri if path is None else path for path, uri in zip(paths, own, strict=True)]
         cells: list[Any] = batch.column(self.video).to_pylist()
         return cells
 
@@ -225,16 +231,6 @@ def table_folder(location: str, schema: pa.Schema) -> str:
     """Return the folder that paths of a table are relative to, for `Inputs`: of records, the whole output."""
     folder = folder_of(location)
     return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
-
-
-def _clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]:
-    """Return where the clips of records lie in their output, which may have been moved since."""
-    uris: list[Any] = batch.column(_URI).to_pylist()
-    if not _is_in_output(folder_of(location), schema):
-        return uris
-    paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
-    own = [_CLIP.sub(r"\1", uri) if isinstance(uri, str) else uri for uri in uris]
-    return [uri if path is None else path for path, uri in zip(paths, own, strict=True)]
 
 
 def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
