@@ -83,15 +83,7 @@ def export_table(
         parts = live_parts(store)
         schema = _table_schema(store, parts, choice)
         table = OPEN[choice.format](to, dict(options))
-        state = {
-            "output": store.url_of(""),
-            "where": choice.where,
-            "columns": str(schema),
-            "parts": sealed_of(parts),
-            "scores": [part.path for part in parts_in(store, SCORES)],
-            "others": [part.path for part in parts if not part.run],  # that people have put there
-        }
-        now: TableState = json.loads(json.dumps(state))  # as it is read back
+        now = _state_of(store, choice, parts, schema)
         then = table.state()
         if then is not None:
             _check_same(to, then, now)
@@ -169,6 +161,19 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_null(kind):
         return pa.string()
     return pa.int64() if pa.types.is_unsigned_integer(kind) else kind
+
+
+def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.Schema) -> TableState:
+    state = {
+        "output": store.url_of(""),
+        "where": choice.where,
+        "columns": str(schema),
+        "parts": sealed_of(parts),
+        "scores": [part.path for part in parts_in(store, SCORES)],
+        "others": [part.path for part in parts if not part.run],  # that people have put there
+    }
+    as_json: TableState = json.loads(json.dumps(state))
+    return as_json
 
 
 def _only_more(store: Store, then: TableState, now: TableState, parts: list[Part]) -> bool:

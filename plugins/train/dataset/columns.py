@@ -142,22 +142,18 @@ def plan_columns(
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
     call_kinds = _call_kinds(spec)
-    targets = (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds)
-    for name, column in columns.items():
-        if name not in targets:
-            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
-        if column not in schema.names:
-            raise JobError(
-                f"columns.{name} names the column {column!r}, and the table has none of that name",
-                did_you_mean(column, schema.names),
-            )
+    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds), schema)
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
     not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
     own = [name for name in schema.names if name not in not_own]
     column_of = {**{name: name for name in own}, **clip, **columns}
     texts: dict[str, ScalarKind] = {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str"}
-    of_part = {"autoencoder": {}, "denoiser": call_kinds, "text_encoder": texts}
+    of_part: dict[str, dict[str, ScalarKind]] = {
+        "autoencoder": {},
+        "denoiser": call_kinds,
+        "text_encoder": texts,
+    }
     kinds: dict[str, ScalarKind] = {**of_part[part], REPEATS: "int"}
     read = {name: column_of[name] for name in kinds if name in column_of}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
@@ -199,17 +195,28 @@ def _call_kinds(spec: PipelineSpec) -> dict[str, ScalarKind]:
     return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
 
 
+def _check_mapped(columns: Mapping[str, str], targets: tuple[str, ...], schema: pa.Schema) -> None:
+    for name, column in columns.items():
+        if name not in targets:
+            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
+        if column not in schema.names:
+            raise JobError(
+                f"columns.{name} names the column {column!r}, and the table has none of that name",
+                did_you_mean(column, schema.names),
+            )
+
+
 def _base(
     defaults: Mapping[str, Any],
     kinds: Mapping[str, ScalarKind],
-    told: Mapping[str, ScalarKind],
+    call_kinds: Mapping[str, ScalarKind],
     spec: PipelineSpec,
 ) -> dict[str, Any]:
     base = {}
     for name, value in defaults.items():
-        if name not in told:
-            raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, told))
-        checked = _check(name, value, told[name], spec)
+        if name not in call_kinds:
+            raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, call_kinds))
+        checked = _check(name, value, call_kinds[name], spec)
         if isinstance(checked, Refused):
             raise JobError(f"defaults.{name} is {shown(value)}, but {checked.reason}", checked.fix)
         if name in kinds:
