@@ -51,21 +51,30 @@ def score_command(
         from framefleet.jobs.job.file import storage_options
         from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
+        from framefleet.jobs.show.watch import wait_for
         from framefleet.pipeline.outputs.stores.store import Store
-        from framefleet.plugins.scores.score_output import score_output
+        from framefleet.plugins.scores.score_output import score
 
-        store = Store(output, storage_options(sets or []))
+        options = storage_options(sets or [])
         names = [name.strip() for text in scores or [] for name in text.split(",")]
         with watch_on(stderr) as watch:
-            summary = score_output(
-                store, names, watch, similarity=similarity, where=where, again=again, num_threads=threads
+            wait_for(watch, "looking for clips without these scores")
+            summary = score(
+                output,
+                names,
+                similarity=similarity,
+                where=where,
+                again=again,
+                num_threads=threads,
+                storage_options=options,
+                on_progress=watch.show,
             )
         if not summary.done and not summary.num_damaged:
             stderr.say("nothing to do: every clip has these scores")
         else:
             columns = ", ".join(summary.columns)
             stderr.say(f"{summary.done:,} clips scored in {duration(summary.elapsed_s)}: {columns}")
-            stderr.say(f"scores: {store.url_of(SCORES)}")
+            stderr.say(f"scores: {Store(output, options).url_of(SCORES)}")
         for name, failed in summary.unscored.items():
             stderr.say(f"{failed.num:,} clips have no {name}, e.g. {failed.example}")
         if summary.num_damaged:

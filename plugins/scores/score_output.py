@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.progress import LackingColumn
-from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
@@ -100,50 +100,29 @@ def score(
     clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
     after an interruption. Raises FramefleetError.
     """
-    return score_output(
-        Store(str(output), storage_options),
-        scores,
-        Callback(on_progress),
-        similarity=None if similarity is None else str(similarity),
-        where=where,
-        again=again,
-        num_threads=num_threads,
-    )
-
-
-def score_output(
-    store: Store,
-    names: Sequence[str],
-    watch: Watch,
-    *,
-    similarity: str | None = None,
-    where: str | None = None,
-    again: bool = False,
-    num_threads: int | None = None,
-) -> ScoreSummary:
-    """Do what `score` promises, reporting to `watch`."""
+    store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    wanted = list(names) or ([] if similarity else list(OWN_SCORES))
-    scores = open_scores(wanted, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
-    load_scores(scores)
-    _check_free(store, scores)
-    wait_for(watch, "looking for clips without these scores")
-    measured = set() if again else _measured(store, scores)
-    left = partial(_left, store, scores, where, measured, again=again)
+    names = list(scores) or ([] if similarity else list(OWN_SCORES))
+    clip_model = None if similarity is None else str(similarity)
+    opened = open_scores(names, clip_model, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    load_scores(opened)
+    _check_free(store, opened)
+    measured = set() if again else _measured(store, opened)
+    left = partial(_left, store, opened, where, measured, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
-    summary = ScoreSummary(columns=tuple(score.name for score in scores))
-    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
+    summary = ScoreSummary(columns=tuple(score.name for score in opened))
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(opened)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
-    clips = scored_clips(store, scores, left(), num_threads=num_threads or os.cpu_count() or 1)
+    clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
             for clip in clips:
                 summary.add(clip)
                 if clip.damage is None:
                     of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
-                    writer.add(None, of_clip | fitting_cells(score_fields(scores), clip.scored.values))
+                    writer.add(None, of_clip | fitting_cells(score_fields(opened), clip.scored.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
