@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal
 from framefleet.pipeline.outputs.record_files import (
     FileState,
@@ -36,8 +36,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 _FOLDERS = [*(f"{kind}/{number:02x}" for number in range(256) for kind in (CLIPS, PREVIEWS)), EXTRAS]
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
-_FIELDS = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes", "media_sha256")
-_MAYBE = fields_named(LATER_FIELDS, "path", "extra_outputs_sha256", "extra_outputs_path")
+_EXTRAS = ("extra_outputs_sha256", "extra_outputs_path")
+_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes", "media_sha256", *_EXTRAS)
 _SCHEMA = """
 CREATE TABLE parts (number INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);
 -- clip, extras: what follows the row_id in the names of its files.
@@ -92,7 +92,7 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         for path in paths:
             try:
-                for rows in rows_in_table(read_part(store, path, _FIELDS, _MAYBE), store.url_of(path)):
+                for rows in rows_in_table(read_part(store, path, _FIELDS), store.url_of(path)):
                     looked = list(readers.map(partial(look_at, store), rows))
                     index.add(path, (record for record, _ in looked))
                     yield from (damage for _, damages in looked for damage in damages)

@@ -18,13 +18,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
-from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    LATER_FIELDS,
-    Record,
-    fields_named,
-    record_of,
-)
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fields_named, record_of
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
@@ -41,7 +35,7 @@ _MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are
 _BYTES_AHEAD = 64 << 20
 MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
-_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 
 
 class PartWriter:
@@ -137,15 +131,13 @@ def tables_by_part(store: Store, fields: pa.Schema) -> Iterator[tuple[str, pa.Ta
     yield from zip(paths, read_parts(store, paths, fields), strict=True)
 
 
-def read_parts(
-    store: Store, paths: Iterable[str], fields: pa.Schema | None, maybe: pa.Schema | None = None
-) -> Iterator[pa.Table]:
-    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None."""
+def read_parts(store: Store, paths: Iterable[str], fields: pa.Schema | None) -> Iterator[pa.Table]:
+    """Yield columns of parts as `read_part` does, in their order, read side by side."""
     waiting: deque[Future[pa.Table]] = deque()
     num_ahead = NUM_READERS
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for path in paths:
-            waiting.append(readers.submit(read_part, store, path, fields, maybe))
+            waiting.append(readers.submit(read_part, store, path, fields))
             while len(waiting) > num_ahead:
                 table = waiting.popleft().result()
                 num_ahead = max(1, min(_MAX_AHEAD, _BYTES_AHEAD // max(1, table.nbytes)))
@@ -175,27 +167,21 @@ def record_in(store: Store, path: str, row_id: str) -> Record | None:
     """Return the record of one row in a part; None where it names another."""
     if not pc.is_in(pa.scalar(row_id), read_part(store, path, _ROW_ID)["row_id"]).as_py():
         return None
-    table, where = read_part(store, path, FIRST_FIELDS, LATER_FIELDS), store.url_of(path)
+    table, where = read_part(store, path, RECORD_FIELDS), store.url_of(path)
     return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 
-def read_folder(
-    store: Store, folder: str = RECORDS, fields: pa.Schema = FIRST_FIELDS, *, maybe: pa.Schema = LATER_FIELDS
-) -> pa.Table:
+def read_folder(store: Store, folder: str = RECORDS, fields: pa.Schema = RECORD_FIELDS) -> pa.Table:
     """Return columns of all parts of a folder as one table: for outputs that fit in memory.
 
-    fields: columns that must be there. maybe: others, null where a part has none of them. Of records that
-    are doubled the last one.
+    Of records that are doubled the last one.
     """
     parts = live_parts(store) if folder == RECORDS else parts_in(store, folder)
-    tables = [read_part(store, part.path, fields, maybe) for part in parts]
-    table = pa.concat_tables(tables, promote_options="default") if tables else fields.empty_table()
-    return _last_of_each(table) if folder == RECORDS and "row_id" in fields.names else table
-
-
-def _last_of_each(table: pa.Table) -> pa.Table:
+    table = pa.concat_tables([fields.empty_table(), *(read_part(store, part.path, fields) for part in parts)])
+    if folder != RECORDS:
+        return table
     last = {row_id: place for place, row_id in enumerate(table["row_id"].to_pylist())}
-    return table if len(last) == len(table) else table.take(pa.array(sorted(last.values())))
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:

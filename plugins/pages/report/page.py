@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
-from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.pipeline.outputs.row_states import FailedRow
 from framefleet.pipeline.text import escaped
 from framefleet.plugins.pages.report.charts import (
     MAX_BARS,
