@@ -33,7 +33,7 @@ MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 _MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are this large together
 _BYTES_AHEAD = 64 << 20
-MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
+MAX_JOB_CHARACTERS = 1 << 15  # only the first part of a run repeats a longer job.json
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 
@@ -90,9 +90,18 @@ class PartWriter:
         """
         written = self._make_sure()
         if self._values:
-            table, number = self._table(), self._num_parts + 1
-            says_job = number == 1 or len(self._job) <= MAX_JOB_CHARACTERS
-            content = to_parquet(table, {JOB: self._job} if self._job and says_job else {})
+            ours = self._values[0].keys()
+            carried = pa.schema([field for field in self._schema if field.name not in ours])
+            table = pa.Table.from_batches(self._carried, carried).combine_chunks()
+            columns = [
+                _column([values[field.name] for values in self._values], field.type)
+                if field.name in ours
+                else table.column(field.name)
+                for field in self._schema
+            ]
+            number = self._num_parts + 1
+            has_job = self._job and (number == 1 or len(self._job) <= MAX_JOB_CHARACTERS)
+            content = to_parquet(pa.table(columns, schema=self._schema), {JOB: self._job} if has_job else {})
             self._unsure = part_path(self._folder, self._run, number, content), content
             self._carried, self._values, self._waiting_since, self._num_bytes = [], [], None, 0
         return written + self._make_sure()
@@ -104,18 +113,6 @@ class PartWriter:
         self._store.create(path, content)
         self._num_parts, self._unsure = self._num_parts + 1, None
         return [path]
-
-    def _table(self) -> pa.Table:
-        ours = self._values[0].keys()
-        carried = pa.schema([field for field in self._schema if field.name not in ours])
-        table = pa.Table.from_batches(self._carried, carried).combine_chunks()
-        columns = [
-            _column([values[field.name] for values in self._values], field.type)
-            if field.name in ours
-            else table.column(field.name)
-            for field in self._schema
-        ]
-        return pa.table(columns, schema=self._schema)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -194,9 +191,9 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
 
 
 def job_in_parts(store: Store) -> str | None:
-    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions.
+    """Return job.json by the newest part that has it; None where none has.
 
-    Raises JobError where none does, and one cannot be read.
+    Raises JobError where none has, and one cannot be read.
     """
     damage: JobError | None = None
     for part in reversed(live_parts(store)):

@@ -210,10 +210,10 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
 def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a record; {} where they are none that can be read: it may be anybody's."""
     try:
-        told = parse_json(record.get("arguments") or "{}")
+        arguments = parse_json(record.get("arguments") or "{}")
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
