@@ -54,8 +54,8 @@ DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id
 """
 
 # missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
-# other bytes, or cannot be read, as on a bad disk. doubled: the part at `path` names a row that a later record
-# names too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
+# other bytes, or cannot be read, as on a bad disk. doubled: the part at `path` names a row of a later record
+# too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
 # came when its driver had lost the output, or its rows are in a larger one. stray: no record names the file.
 # uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
 DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
