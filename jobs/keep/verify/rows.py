@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
-import pyarrow as pa
 
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.output import below
@@ -181,7 +180,7 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 def _errors(scratch: Store) -> dict[str, FramefleetError]:
     """Return why rows failed, by row_id."""
     fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-    failed = read_folder(scratch, FAILURES, fields, maybe=pa.schema([]))
+    failed = read_folder(scratch, FAILURES, fields)
     return {
         row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
         for row in rows_of(failed, scratch.url_of(FAILURES))

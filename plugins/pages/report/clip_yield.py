@@ -16,10 +16,10 @@ from framefleet.jobs.look.status.status import figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.picks import read_picks
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.report.figures import COMPUTE, positive
+from framefleet.plugins.picks import read_picks
 
 _STARS = "stars"  # in conditions: of the output's own picks, null of clips that nobody gave any
 
