@@ -64,11 +64,11 @@ _Refusal = tuple[str, str]  # the reason, and the fix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where one weight of a converted LoRA belongs. layer: None where the model has no such layer."""
+    """Where one weight of a converted LoRA belongs."""
 
     part: str
     key: str  # in there, as peft names it
-    layer: nn.Module | None
+    layer: nn.Module | None  # None where the model has no such layer
     weight: Tensor
 
     @property
@@ -82,14 +82,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Conversion:
-    """What diffusers makes of a file. weights: the file's. read: those of which a number was read."""
+    """What diffusers makes of a file."""
 
-    weights: Mapping[str, Any]
-    read: set[str] = field(default_factory=set)
+    weights: Mapping[str, Any]  # the file's
+    read: set[str] = field(default_factory=set)  # the weights of which a number was read
     places: list[Place] = field(default_factory=list)
-    alphas: dict[str, Any] = field(
-        default_factory=dict
-    )  # that are not multiplied into weights, but handed on
+    # That are not multiplied into weights, but handed on.
+    alphas: dict[str, Any] = field(default_factory=dict)
 
 
 def check_loras_fit(

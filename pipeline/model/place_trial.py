@@ -88,5 +88,5 @@ def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | N
     )
     if ended.returncode < 0:
         return ending(ended.returncode)
-    said = ended.stderr.strip().rpartition("\n")[2]
-    return said if said.startswith(_REFUSALS) and "not implemented" not in said else None
+    message = ended.stderr.strip().rpartition("\n")[2]
+    return message if message.startswith(_REFUSALS) and "not implemented" not in message else None

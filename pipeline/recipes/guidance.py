@@ -21,9 +21,9 @@ from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import coerce
+from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.ranges import out_of_range
 from framefleet.pipeline.model.specs.refusal import Refused, shown
-from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.siblings import call_parameters
 
 GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")

@@ -91,9 +91,10 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
 
     modules: may be without weights.
     """
-    known = list(backends())
-    if wanted not in (AUTO, *known):
-        raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", f"use auto, {_or(known)}")
+    names = list(backends())
+    if wanted not in (AUTO, *names):
+        fix = f"use auto, {', '.join(names[:-1])} or {names[-1]}"
+        raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", fix)
     if wanted != AUTO and not all(map(has_choice, modules.values())):
         raise ModelError(
             f"attention: {_classes(modules)} has no choice of backends in this diffusers", "leave it out"
@@ -172,7 +173,3 @@ def backends() -> Iterator[str]:
 
 def _classes(modules: Mapping[str, nn.Module]) -> str:
     return ", ".join(dict.fromkeys(type(module).__name__ for module in modules.values()))
-
-
-def _or(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

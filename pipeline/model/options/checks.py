@@ -74,8 +74,8 @@ def check_options(
         _check_components(options.quantization.components or [], by_name)
     if options.offload:
         check_offload(options.offload, denoisers, device=device)
-    for asked, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
-        if asked:
+    for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
+        if is_set:
             _check_vae(name, by_name.get("vae"), folder)
 
 
@@ -139,6 +139,6 @@ def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
 
 
 def _without_weights(component: Component, folder: Path) -> Any:
-    found = class_of(component.library, component.class_name)
+    made = class_of(component.library, component.class_name)
     with sealed(folder, [f"{component.name}/config.json"]) as place, torch.device("meta"):
-        return found.from_config(found.load_config(place, subfolder=component.name))
+        return made.from_config(made.load_config(place, subfolder=component.name))

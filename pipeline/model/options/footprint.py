@@ -15,8 +15,8 @@ from framefleet.pipeline.model.families.autoencoders import DECODERS
 from framefleet.pipeline.model.families.family import BYTES, Preset
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 
 OffloadWay = Literal["none", "model", "group"]
 OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first
@@ -54,8 +54,8 @@ MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for t
 
 def way_of(options: Options) -> Way:
     """Return what a job asks for."""
-    asked = options.offload
-    kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
+    choice = options.offload
+    kind = choice if isinstance(choice, str) else getattr(choice, "type", "none")
     offload: OffloadWay = kind if kind in OFFLOADS else "none"
     return Way(offload=offload, vae_tiling=options.vae_tiling)
 
@@ -76,11 +76,11 @@ def peak_gb(preset: Preset, way: Way, row: Mapping[str, Any] | None = None) -> f
     weights = preset.weights_gb()
     if way.offload == "none":
         return FIXED_GB + sum(weights.values()) + max(denoising, decoding)
-    held = weights if way.offload == "model" else preset.held_gb()
+    loaded = weights if way.offload == "model" else preset.held_gb()
     return FIXED_GB + max(
-        _largest(held, denoisers=True) + denoising,
-        _largest(held, denoisers=False),
-        held.get("vae", 0.0) + decoding,
+        _largest(loaded, denoisers=True) + denoising,
+        _largest(loaded, denoisers=False),
+        loaded.get("vae", 0.0) + decoding,
     )
 
 

@@ -125,16 +125,13 @@ class ModelOffload(Strict):
 
 
 class GroupOffload(Strict):
-    """A few blocks of the denoiser on the GPU at a time, and single layers of the other components.
-
-    blocks: how many of the denoiser's. stream: copy the next ones meanwhile. disk: the folder where the
-    denoiser's weights wait, in place of host memory.
-    """
+    """A few blocks of the denoiser on the GPU at a time, and single layers of the other components."""
 
     type: Literal["group"] = "group"
     level: Literal["block", "leaf"] = "block"
-    blocks: int = Field(default=1, ge=1)
-    stream: bool = False
+    blocks: int = Field(default=1, ge=1)  # how many of the denoiser's
+    stream: bool = False  # copy the next ones meanwhile
+    # The folder where the denoiser's weights wait, in place of host memory.
     disk: str | None = Field(default=None, min_length=1)
 
 
@@ -225,27 +222,25 @@ class Options(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_preset(cls, given: Any) -> Any:
+    def _with_preset(cls, values: Any) -> Any:
         """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
-        if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
-            return given
-        said = {name: value for name, value in given.items() if value is not None}
-        return {**SPEEDS.get(speed, {}), **said}  # type: ignore[call-overload]
+        if not isinstance(values, dict) or not isinstance(speed := values.get("speed"), str):
+            return values
+        own = {name: value for name, value in values.items() if value is not None}
+        return {**SPEEDS.get(speed, {}), **own}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
         """What of them is set: part of every row's identity, and enough to set them again.
 
         Of an offload to disk that it is one: where is the machine's affair. Of a preset what it set.
         """
-        given = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
-        return {name: _plain(value) for name, value in given.items() if value not in (None, False)}
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, Strict):
-        return value
-    disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
-    return value.model_dump(exclude_none=True) | disk
+        values = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
+        numerics = {name: value for name, value in values.items() if value not in (None, False)}
+        for name, value in numerics.items():
+            if isinstance(value, Strict):
+                disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
+                numerics[name] = value.model_dump(exclude_none=True) | disk
+        return numerics
 
 
 def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
@@ -266,9 +261,9 @@ def read_options(values: Mapping[str, Any]) -> Options:
     try:
         return Options.model_validate(dict(values))
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-    place = ".".join(map(str, found["loc"]))
+        mistake = error.errors(include_url=False)[0]
+    place = ".".join(map(str, mistake["loc"]))
     raise ModelError(
-        f"model option {place} is {found['input']!r}: {found['msg']}",
+        f"model option {place} is {mistake['input']!r}: {mistake['msg']}",
         f"the options are {', '.join(Options.model_fields)}; see docs/options.md",
     )

@@ -18,7 +18,7 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
+from framefleet.pipeline.model.specs.model_index import CONTROLNETS
 
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
@@ -39,16 +39,12 @@ _FIX = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedNetwork:
-    """A network, or one of those that a component consists of, as its library loaded it.
-
-    report: of what the library missed, and of what it had no use for. where: what to call its folder.
-    is_packed: its weights were quantized, and have other names now.
-    """
+    """A network, or one of those that a component consists of, as its library loaded it."""
 
     network: nn.Module
-    report: Mapping[str, Any]
-    where: Path
-    is_packed: bool
+    report: Mapping[str, Any]  # of what the library missed, and of what it had no use for
+    where: Path  # what to call its folder
+    is_packed: bool  # its weights were quantized, and have other names now
 
 
 def load_networks(
@@ -71,16 +67,16 @@ def load_networks(
 
     def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
-        found = class_of(library, class_name)
+        made = class_of(library, class_name)
         with _shapes_named(where / folder):
-            network, report = found.from_pretrained(
+            network, report = made.from_pretrained(
                 place / folder,
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
                 dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
                 # whose own error names none; they are in its report
-                **({"ignore_mismatched_sizes": True} if issubclass(found, PreTrainedModel) else {}),
+                **({"ignore_mismatched_sizes": True} if issubclass(made, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
             )
         for key, shape, expected in report.get("mismatched_keys", ()):

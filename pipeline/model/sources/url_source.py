@@ -57,8 +57,8 @@ class UrlSource:
 
     def _folder(self) -> Path:
         """Named by all that the store says about the files, so a changed model gets a folder of its own."""
-        said = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
-        return cache_folder() / "models" / short_hash(json.dumps([self.name, said]))
+        listing = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
+        return cache_folder() / "models" / short_hash(json.dumps([self.name, listing]))
 
     def _fetch(self, file: str, link: Path) -> None:
         """Download to a name that nobody reads, then name it by its content: no reader finds half a file."""
@@ -82,9 +82,9 @@ class UrlSource:
             temporary.unlink(missing_ok=True)
 
     def _check_size(self, file: str, path: Path) -> None:
-        found, listed = path.stat().st_size, self._listing[file].size
-        if found != listed:
+        size, listed = path.stat().st_size, self._listing[file].size
+        if size != listed:
             raise ModelError(
-                f"{self.name}/{file} has {found} bytes, but its listing says {listed}",
+                f"{self.name}/{file} has {size} bytes, but its listing says {listed}",
                 "it changed meanwhile: run the same command again",
             )

@@ -6,7 +6,6 @@ the model calls `fetched`, which hashes the real bytes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
 from framefleet.pipeline.model.sources.folder_source import Source, list_folder
-from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, read_header
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import (
     LOCK_FILE,
     ModelLock,
@@ -47,17 +46,13 @@ from framefleet.pipeline.model.specs.model_index import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """One model before it is loaded.
-
-    files: what loading reads. expected: the SHA-256 of those that the lock or the source names. lock: None
-    where there is none.
-    """
+    """One model before it is loaded."""
 
     source: Source
     class_name: str
     components: tuple[Component, ...]
-    files: tuple[str, ...]
-    expected: Mapping[str, str]
+    files: tuple[str, ...]  # what loading reads
+    expected: Mapping[str, str]  # the SHA-256 of those that the lock or the source names
     lock: ModelLock | None
 
     @property
@@ -100,13 +95,13 @@ class Weights:
 
     def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
         _check_files(folder, files)
-        found = file_digests(folder, files)
+        digests = file_digests(folder, files)
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
-        check_digests(folder, found, self.expected, named_by=named_by)
+        check_digests(folder, digests, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        check_digests(folder, found, _names(folder), named_by="its own name")
+        check_digests(folder, digests, _names(folder), named_by="its own name")
         check_git_names(folder, files)
-        return found
+        return digests
 
 
 def open_weights(
@@ -141,17 +136,17 @@ def open_weights(
     if source.is_local:
         check_links(Path(source.path), files)
     check_weights(components, files, where)
-    said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
+    stated = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked = None if ignore_lock else _lock_of(source, lock, read)
     if locked:
         sizes = {file: source.files[file].size for file in files}
-        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
+        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=stated)
     return Weights(
         source=source,
         class_name=index.class_name,
         components=components,
         files=tuple(files),
-        expected=locked.digests if locked else said,
+        expected=locked.digests if locked else stated,
         lock=locked,
     )
 
@@ -171,9 +166,9 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
         )
     check_links(folder, expected)
     _check_files(folder, [*expected])
-    found = file_digests(folder, expected)
-    check_digests(folder, found, expected, named_by="the driver's")
-    return folder, found
+    digests = file_digests(folder, expected)
+    check_digests(folder, digests, expected, named_by="the driver's")
+    return folder, digests
 
 
 def _check_files(folder: Path, files: Collection[str]) -> None:
@@ -201,11 +196,11 @@ def _check_index(folder: Path, index: str, names: Mapping[str, Collection[str]])
     place = index.rpartition("/")[0]
     for shard in {*shards.values()}:
         expected = {name for name, own in shards.items() if own == shard}
-        found = {*names.get(f"{place}/{shard}", expected)}
+        stored = {*names.get(f"{place}/{shard}", expected)}
         check_leftovers(
             f"{folder / place / shard}",
-            unused=found - expected,
-            lacking=expected - found,
+            unused=stored - expected,
+            lacking=expected - stored,
             fix=f"{folder / index} says something else: fetch both again",
         )
 
@@ -220,47 +215,3 @@ def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> 
 
 def _names(folder: Path) -> dict[str, str]:
     return {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentSummary:
-    """One component.
-
-    dtypes: of its tensors, the most frequent first; "pickle" where nothing says. size_bytes: of its files.
-    """
-
-    name: str
-    class_name: str
-    dtypes: str
-    num_parameters: int
-    size_bytes: int
-
-
-def parts_of(weights: Weights) -> list[ComponentSummary]:
-    """Return the components in the order of model_index.json. Reads no tensor."""
-    found = []
-    for component in weights.components:
-        files = [file for file in weights.files if file.partition("/")[0] in component.folders]
-        tensors = [
-            tensor for file in files if file.endswith(".safetensors") for tensor in _header(weights, file)
-        ]
-        parameters: Counter[str] = Counter()
-        for tensor in tensors:
-            parameters[tensor.dtype] += tensor.num_parameters
-        dtypes = ", ".join(name.lower() for name, _ in parameters.most_common())
-        found.append(
-            ComponentSummary(
-                name=component.name,
-                class_name=component.class_name,
-                dtypes=dtypes or ("pickle" if component.has_weights else ""),
-                num_parameters=parameters.total(),
-                size_bytes=sum(weights.source.files[file].size for file in files),
-            )
-        )
-    return found
-
-
-def _header(weights: Weights, file: str) -> list[Tensor]:
-    source = weights.source
-    _, tensors = read_header(lambda count: source.read(file, count), f"{source.name}/{file}")
-    return tensors

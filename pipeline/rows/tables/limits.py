@@ -17,13 +17,12 @@ from framefleet.pipeline.model.class_cache import kept
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.constructor import method
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.list_arguments import NETS, OF_EACH, controlling
-from framefleet.pipeline.model.specs.model_index import is_modular
+from framefleet.pipeline.model.specs.model_index import NETS, is_modular
 from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 from framefleet.pipeline.model.specs.ranges import too_large
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
