@@ -1,4 +1,4 @@
-"""Answers about classes, kept on disk: whoever asks again need not import them, which takes seconds.
+"""Kepts about classes, kept on disk: whoever asks again need not import them, which takes seconds.
 
 An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
 installed here. It is kept below the user's cache folder, by a digest over all of that.
@@ -28,25 +28,25 @@ from framefleet.pipeline.model.sources.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Kept = TypeVar("Kept")
 _FILE = TypeAdapter(dict[str, Any])
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
 def kept(
-    kind: TypeAdapter[Answer], *, decided_by: Callable[..., list[Any] | None] = lambda *values: [*values]
-) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    kind: TypeAdapter[Kept], *, decided_by: Callable[..., list[Any] | None] = lambda *values: [*values]
+) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """Keep what a function returns. What it raises is not kept.
 
     decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
     kept. How many there may be must not be for a table to say.
     """
 
-    def keeping(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    def keeping(function: Callable[..., Kept]) -> Callable[..., Kept]:
         name = f"{function.__module__}.{function.__qualname__}"
 
         @functools.wraps(function)
-        def answer(*arguments: Any) -> Answer:
+        def answer(*arguments: Any) -> Kept:
             digest = _digest(name, decided_by(*arguments))
             if digest is None:
                 return function(*arguments)
@@ -74,7 +74,7 @@ def _digest(name: str, deciding: list[Any] | None) -> str | None:
         return None
 
 
-def _read(file: Path, digest: str, kind: TypeAdapter[Answer]) -> list[Answer]:
+def _read(file: Path, digest: str, kind: TypeAdapter[Kept]) -> list[Kept]:
     """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe

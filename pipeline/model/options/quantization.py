@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from torch import nn
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.pipe_calls import New
@@ -26,14 +27,11 @@ DISTRIBUTIONS = {"torchao": "torchao", "quanto": "optimum-quanto"}
 def check_quantization(quantization: Quantization, *, device: str | None) -> None:
     """Raise ModelError when its package is not there, or a device that is known does not do it."""
     backend = quantization.backend
-    if quantization.type == "float8_dynamic" and device is not None:
-        is_cuda = device.startswith("cuda")
-        if not is_cuda or torch.cuda.get_device_capability(device) < (8, 9):  # Ada
-            name = torch.cuda.get_device_name(device) if is_cuda else device
-            raise ModelError(
-                f"quantization float8_dynamic does not run on {name}, but on Ada GPUs and later ones",
-                "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
-            )
+    if quantization.type == "float8_dynamic" and device is not None and not _has_fp8(device):
+        raise ModelError(
+            f"quantization float8_dynamic does not run on {_named(device)}, but on Ada GPUs and later ones",
+            "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
+        )
     try:
         metadata.version(DISTRIBUTIONS[backend])
     except metadata.PackageNotFoundError:
@@ -50,26 +48,39 @@ def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) ->
 
     libraries: of each component to quantise; the two have configs of their own for one and the same.
     """
-    mapping = {}
-    for name, library in libraries.items():
-        # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
-        module = library if library == "transformers" else "diffusers"
-        if isinstance(quantization, TorchAo):
-            kind = New(module="torchao.quantization", name=TORCHAO[quantization.type])
-            mapping[name] = New(module=module, name="TorchAoConfig", arguments={"quant_type": kind})
-        else:
-            key = "weights_dtype" if module == "diffusers" else "weights"
-            mapping[name] = New(module=module, name="QuantoConfig", arguments={key: quantization.type})
+    mapping = {name: _component_config(quantization, library) for name, library in libraries.items()}
     return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
 
 
 def check_quantized(components: Mapping[str, Any], quantization: Quantization) -> None:
     """Raise ModelError for a component that came out as it went in: the libraries skip layers in silence."""
     for name, module in components.items():
-        weights = [getattr(part, "weight", None) for part in module.modules()]
-        # Both keep what they packed in a subclass of Tensor; quanto has layers of its own around it.
-        if not any(hasattr(weight, "__tensor_flatten__") for weight in weights):
+        if not any(_is_quantized(part) for part in module.modules()):
             raise ModelError(
                 f"quantization: {quantization.backend} found nothing in {name} that it could quantise",
                 "leave it out of quantization.components, or use another type",
             )
+
+
+def _component_config(quantization: Quantization, library: str) -> New:
+    # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
+    library = library if library == "transformers" else "diffusers"
+    if isinstance(quantization, TorchAo):
+        kind = New(module="torchao.quantization", name=TORCHAO[quantization.type])
+        return New(module=library, name="TorchAoConfig", arguments={"quant_type": kind})
+    key = "weights_dtype" if library == "diffusers" else "weights"
+    return New(module=library, name="QuantoConfig", arguments={key: quantization.type})
+
+
+def _named(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _has_fp8(device: str) -> bool:
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 9)  # Ada
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    # Both keep what they packed in a subclass of Tensor; quanto has layers of its own around it.
+    weight = getattr(module, "weight", None)
+    return weight is not None and hasattr(weight, "__tensor_flatten__")

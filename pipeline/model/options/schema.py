@@ -222,25 +222,27 @@ class Options(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_preset(cls, values: Any) -> Any:
+    def _with_preset(cls, given: Any) -> Any:
         """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
-        if not isinstance(values, dict) or not isinstance(speed := values.get("speed"), str):
-            return values
-        own = {name: value for name, value in values.items() if value is not None}
-        return {**SPEEDS.get(speed, {}), **own}  # type: ignore[call-overload]
+        if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
+            return given
+        said = {name: value for name, value in given.items() if value is not None}
+        return {**SPEEDS.get(speed, {}), **said}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
         """What of them is set: part of every row's identity, and enough to set them again.
 
         Of an offload to disk that it is one: where is the machine's affair. Of a preset what it set.
         """
-        values = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
-        numerics = {name: value for name, value in values.items() if value not in (None, False)}
-        for name, value in numerics.items():
-            if isinstance(value, Strict):
-                disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
-                numerics[name] = value.model_dump(exclude_none=True) | disk
-        return numerics
+        given = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
+        return {name: _plain(value) for name, value in given.items() if value not in (None, False)}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Strict):
+        return value
+    disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
+    return value.model_dump(exclude_none=True) | disk
 
 
 def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
@@ -261,9 +263,9 @@ def read_options(values: Mapping[str, Any]) -> Options:
     try:
         return Options.model_validate(dict(values))
     except ValidationError as error:
-        mistake = error.errors(include_url=False)[0]
-    place = ".".join(map(str, mistake["loc"]))
+        found = error.errors(include_url=False)[0]
+    place = ".".join(map(str, found["loc"]))
     raise ModelError(
-        f"model option {place} is {mistake['input']!r}: {mistake['msg']}",
+        f"model option {place} is {found['input']!r}: {found['msg']}",
         f"the options are {', '.join(Options.model_fields)}; see docs/options.md",
     )

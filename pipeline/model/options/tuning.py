@@ -50,8 +50,8 @@ def options_left(options: Options, components: Collection[str], *, left_out: tup
         return options
     quantization = options.quantization
     if quantization:
-        quantized = quantization.components or denoisers_in(components)
-        names = [name for name in quantized if not name.startswith(left_out)]
+        asked = quantization.components or denoisers_in(components)
+        names = [name for name in asked if not name.startswith(left_out)]
         quantization = quantization.model_copy(update={"components": names}) if names else None
     others = Options() if left_out == DENOISERS else options
     return others.model_copy(update={"quantization": quantization})
@@ -84,12 +84,16 @@ def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a script says to the same end."""
+    """What a script says to the same end.
 
-    quantization: str  # of the weights as they are read, as code
-    lines: Sequence[str]  # after it
-    modules: Collection[str]  # that it imports
-    classes: Collection[str]  # that it imports from diffusers
+    quantization: of the weights as they are read, as code. lines: after it. modules, classes: what it
+    imports, and what it imports from diffusers.
+    """
+
+    quantization: str
+    lines: Sequence[str]
+    modules: Collection[str]
+    classes: Collection[str]
 
 
 def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
@@ -115,9 +119,9 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
 
 def packages_of(options: Options, device: str) -> list[str]:
     """Return the packages whose versions decide bits because of these options."""
-    packages = [DISTRIBUTIONS[options.quantization.backend]] if options.quantization else []
+    found = [DISTRIBUTIONS[options.quantization.backend]] if options.quantization else []
     has_kernels = options.compile or options.matmul == "triton"
-    return packages + ["triton"] * (has_kernels and device.startswith("cuda"))
+    return found + ["triton"] * (has_kernels and device.startswith("cuda"))
 
 
 def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:

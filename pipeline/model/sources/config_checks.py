@@ -83,24 +83,24 @@ def check_sizes(
                 path = folder / name / "config.json"
                 config = read_object(path) if path.is_file() else {}
                 most = _TIMES_STORED * stored[name] + _MAX_TABLES_BYTES
-                if fault := _fault(component.library, class_name, config, most, is_built=is_built):
+                if said := _said(component.library, class_name, config, most, is_built=is_built):
                     largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
-                        f"{where}/{name}/config.json: {class_name} with these values {fault}, and "
+                        f"{where}/{name}/config.json: {class_name} with these values {said}, and "
                         f"its weights have {stored[name]:,} bytes; the largest values are {values}",
                         "correct the config, or download the model again",
                     )
 
 
-def _fault(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
+def _said(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
     first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
     if first * (first if library == "diffusers" else second) > _SMALL:
         try:
-            return _fault_in_sandbox(library, name, config, most)
+            return _said_in_sandbox(library, name, config, most)
         except Ended as error:  # not kept: another time there may be more memory
             return f"cannot be built ({error})"
-    return _fault_here(library, name, config, most) if is_built else None
+    return _said_here(library, name, config, most) if is_built else None
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
@@ -116,12 +116,12 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
 
 
 @kept(TypeAdapter(str | None))
-def _fault_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
     """Return why a network is too large; None where it is not, or where it cannot be built at all."""
     with _BOXES.one() as box:
         box.send(json.dumps([library, class_name, config, most]).encode())
-        fault: str | None = json.loads(box.receive())
-    return fault
+        said: str | None = json.loads(box.receive())
+    return said
 
 
 def main() -> None:
@@ -129,13 +129,13 @@ def main() -> None:
 
 
 def _answer(connection: Connection) -> None:
-    question = json.loads(connection.recv_bytes())
-    class_of(*question[:2])  # imported before memory is bounded
+    asked = json.loads(connection.recv_bytes())
+    class_of(*asked[:2])  # imported before memory is bounded
     bound_memory(_MAX_BYTES)
-    connection.send_bytes(json.dumps(_fault_here(*question)).encode())
+    connection.send_bytes(json.dumps(_said_here(*asked)).encode())
 
 
-def _fault_here(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
     """Return why a network is too large: a tensor, or all of them, take more than `most` bytes.
 
     None where it is not, or where it cannot be built: whoever loads it says so, in the library's words.
@@ -164,12 +164,12 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
                 _check(made.untyped_storage().nbytes(), most)
             return made
 
-    made = class_of(library, class_name)
+    found = class_of(library, class_name)
     with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
-        if hasattr(made, "from_config"):  # of diffusers
-            network = made.from_config(config)
+        if hasattr(found, "from_config"):  # of diffusers
+            network = found.from_config(config)
         else:
-            network = made(made.config_class.from_dict(config))
+            network = found(found.config_class.from_dict(config))
     _check(sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers())), most)
 
 

@@ -39,12 +39,16 @@ _FIX = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedNetwork:
-    """A network, or one of those that a component consists of, as its library loaded it."""
+    """A network, or one of those that a component consists of, as its library loaded it.
+
+    report: of what the library missed, and of what it had no use for. where: what to call its folder.
+    is_packed: its weights were quantized, and have other names now.
+    """
 
     network: nn.Module
-    report: Mapping[str, Any]  # of what the library missed, and of what it had no use for
-    where: Path  # what to call its folder
-    is_packed: bool  # its weights were quantized, and have other names now
+    report: Mapping[str, Any]
+    where: Path
+    is_packed: bool
 
 
 def load_networks(
@@ -67,16 +71,16 @@ def load_networks(
 
     def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
-        made = class_of(library, class_name)
+        found = class_of(library, class_name)
         with _shapes_named(where / folder):
-            network, report = made.from_pretrained(
+            network, report = found.from_pretrained(
                 place / folder,
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
                 dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
                 # whose own error names none; they are in its report
-                **({"ignore_mismatched_sizes": True} if issubclass(made, PreTrainedModel) else {}),
+                **({"ignore_mismatched_sizes": True} if issubclass(found, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
             )
         for key, shape, expected in report.get("mismatched_keys", ()):

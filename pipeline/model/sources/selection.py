@@ -84,9 +84,9 @@ def select(
 
 def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
     """Raise ModelError for a network without weights among the selected `files`."""
-    folders = {file.partition("/")[0] for file in files if is_weights(file)}
+    found = {file.partition("/")[0] for file in files if is_weights(file)}
     for component in components:
-        lacking = [folder for folder in component.folders if folder not in folders]
+        lacking = [folder for folder in component.folders if folder not in found]
         if component.has_weights and lacking:
             raise ModelError(
                 f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
@@ -124,8 +124,8 @@ def _weights(
     *,
     allow_pickle: bool,
 ) -> list[str]:
-    usual = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
-    for name in usual:
+    known = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
+    for name in known:
         if name in names:
             return [name, *_shards(names, name, read(name), place)] if name.endswith(".json") else [name]
     pickles = sorted(name for name in names if name.endswith(PICKLES))

@@ -46,13 +46,17 @@ from framefleet.pipeline.model.specs.model_index import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """One model before it is loaded."""
+    """One model before it is loaded.
+
+    files: what loading reads. expected: the SHA-256 of those that the lock or the source names. lock: None
+    where there is none.
+    """
 
     source: Source
     class_name: str
     components: tuple[Component, ...]
-    files: tuple[str, ...]  # what loading reads
-    expected: Mapping[str, str]  # the SHA-256 of those that the lock or the source names
+    files: tuple[str, ...]
+    expected: Mapping[str, str]
     lock: ModelLock | None
 
     @property
@@ -95,13 +99,13 @@ class Weights:
 
     def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
         _check_files(folder, files)
-        digests = file_digests(folder, files)
+        found = file_digests(folder, files)
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
-        check_digests(folder, digests, self.expected, named_by=named_by)
+        check_digests(folder, found, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        check_digests(folder, digests, _names(folder), named_by="its own name")
+        check_digests(folder, found, _names(folder), named_by="its own name")
         check_git_names(folder, files)
-        return digests
+        return found
 
 
 def open_weights(
@@ -136,17 +140,17 @@ def open_weights(
     if source.is_local:
         check_links(Path(source.path), files)
     check_weights(components, files, where)
-    stated = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
+    said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked = None if ignore_lock else _lock_of(source, lock, read)
     if locked:
         sizes = {file: source.files[file].size for file in files}
-        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=stated)
+        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
     return Weights(
         source=source,
         class_name=index.class_name,
         components=components,
         files=tuple(files),
-        expected=locked.digests if locked else stated,
+        expected=locked.digests if locked else said,
         lock=locked,
     )
 
@@ -166,9 +170,9 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
         )
     check_links(folder, expected)
     _check_files(folder, [*expected])
-    digests = file_digests(folder, expected)
-    check_digests(folder, digests, expected, named_by="the driver's")
-    return folder, digests
+    found = file_digests(folder, expected)
+    check_digests(folder, found, expected, named_by="the driver's")
+    return folder, found
 
 
 def _check_files(folder: Path, files: Collection[str]) -> None:
@@ -196,11 +200,11 @@ def _check_index(folder: Path, index: str, names: Mapping[str, Collection[str]])
     place = index.rpartition("/")[0]
     for shard in {*shards.values()}:
         expected = {name for name, own in shards.items() if own == shard}
-        stored = {*names.get(f"{place}/{shard}", expected)}
+        found = {*names.get(f"{place}/{shard}", expected)}
         check_leftovers(
             f"{folder / place / shard}",
-            unused=stored - expected,
-            lacking=expected - stored,
+            unused=found - expected,
+            lacking=expected - found,
             fix=f"{folder / index} says something else: fetch both again",
         )
 

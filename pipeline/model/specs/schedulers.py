@@ -172,7 +172,7 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     settings = _checked_settings(class_name, settings)
     overrides, plain = (_overrides(class_name, {**changes, **more}, spec) for more in (settings, {}))
     # The class's name where the short one changes nothing of it, and the settings that do.
-    telling = [
+    deciding = [
         f"{key}={value}"
         for key, value in sorted(settings.items())
         if _overrides(class_name, {**changes, key: value}, spec) != plain
@@ -183,7 +183,7 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     choice = SchedulerChoice(
         class_name=class_name,
         overrides=overrides,
-        canonical=f"{canonical}({', '.join(telling)})" if telling else canonical,
+        canonical=f"{canonical}({', '.join(deciding)})" if deciding else canonical,
         # stretching the sigmas to a terminal value divides by zero when there is only one
         min_steps=2 if config.get("shift_terminal") else 1,
         max_steps=config.get("num_train_timesteps", 1000) if last is None else last,
