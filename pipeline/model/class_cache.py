@@ -28,25 +28,25 @@ from framefleet.pipeline.model.sources.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-Kept = TypeVar("Kept")
+Cached = TypeVar("Cached")
 _FILE = TypeAdapter(dict[str, Any])
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
-def kept(
-    kind: TypeAdapter[Kept], *, decided_by: Callable[..., list[Any] | None] = lambda *values: [*values]
-) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
+def disk_cached(
+    kind: TypeAdapter[Cached], *, decided_by: Callable[..., list[Any] | None] = lambda *values: [*values]
+) -> Callable[[Callable[..., Cached]], Callable[..., Cached]]:
     """Keep what a function returns. What it raises is not kept.
 
     decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
     kept. How many there may be must not be for a table to say.
     """
 
-    def keeping(function: Callable[..., Kept]) -> Callable[..., Kept]:
+    def decorated(function: Callable[..., Cached]) -> Callable[..., Cached]:
         name = f"{function.__module__}.{function.__qualname__}"
 
         @functools.wraps(function)
-        def answer(*arguments: Any) -> Kept:
+        def answer(*arguments: Any) -> Cached:
             digest = _digest(name, decided_by(*arguments))
             if digest is None:
                 return function(*arguments)
@@ -60,7 +60,7 @@ def kept(
 
         return answer
 
-    return keeping
+    return decorated
 
 
 def _digest(name: str, deciding: list[Any] | None) -> str | None:
@@ -74,7 +74,7 @@ def _digest(name: str, deciding: list[Any] | None) -> str | None:
         return None
 
 
-def _read(file: Path, digest: str, kind: TypeAdapter[Kept]) -> list[Kept]:
+def _read(file: Path, digest: str, kind: TypeAdapter[Cached]) -> list[Cached]:
     """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe

@@ -58,7 +58,15 @@ class NetworkState:
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
         parts = _parts(self._modules)
-        values = [(_without_graphs(part.attributes), _on_cpu(part.buffers)) for part in parts]
+        values = []
+        for part in parts:
+            # torch copies no result of a graph (weight norm), and copies take no memory of a GPU
+            attributes = {
+                name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
+                for name, value in part.attributes.items()
+            }
+            buffers = {name: b if b is None else b.cpu() for name, b in part.buffers.items()}
+            values.append((attributes, buffers))
         self._kept = OwnPipelines(SimpleNamespace(parts=values), tells=False).make()
         self._hooks = [part.hooks for part in parts]
 
@@ -171,32 +179,15 @@ def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bo
 
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
-    is_moved = any(map(_is_moved, modules))
+    # Diffusers' group offload moves buffers: to a disk it leaves tensors of no values, which it knows.
+    registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in modules]
+    is_moved = any(one is not None and one.get_hook("group_offloading") is not None for one in registries)
     return [_part_of(module, is_moved=is_moved) for module in modules]
 
 
 def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
     hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
     return _Part(_own(module), {} if is_moved else dict(module._buffers), hooks)
-
-
-def _is_moved(module: nn.Module) -> bool:
-    """Whether diffusers' group offload moves it: to a disk it leaves tensors of no values, which it knows."""
-    registry: Any = getattr(module, "_diffusers_hook", None)
-    return registry is not None and registry.get_hook("group_offloading") is not None
-
-
-def _without_graphs(attributes: _Held) -> _Held:
-    """Return attributes of which copies can be made: torch copies no result of a graph (weight norm)."""
-    return {
-        name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
-        for name, value in attributes.items()
-    }
-
-
-def _on_cpu(buffers: _Held) -> _Held:
-    """Return buffers that take no memory of a GPU."""
-    return {name: buffer if buffer is None else buffer.cpu() for name, buffer in buffers.items()}
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
 from framefleet.pipeline.model.specs.model_index import (
     CONTROLNETS,
@@ -74,7 +74,7 @@ def _component(name: str, library: str, class_name: str, where: str, folders: Co
     return Component(name=name, library=library, class_name=class_name, loader=loader)
 
 
-@kept(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
+@disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
     """Return who reads the weights of a component; None for one without.
 

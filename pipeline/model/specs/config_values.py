@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import diffusers_class
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import members_of
@@ -121,7 +121,7 @@ def _num_listed(value: Any) -> int:
     return len(value) + sum(map(_num_listed, value)) if isinstance(value, list | tuple) else 0
 
 
-@kept(TypeAdapter(dict[str, tuple[Form, ...]]))
+@disk_cached(TypeAdapter(dict[str, tuple[Form, ...]]))
 def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """Return the forms of each parameter that says one, by its annotation, or else by its default.
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import (
     PIPELINES,
     diffusers_class,
@@ -47,7 +47,7 @@ class PipelineCall:
     facts: SourceFacts  # what the class states about what it renders
 
 
-@kept(TypeAdapter(PipelineCall))
+@disk_cached(TypeAdapter(PipelineCall))
 def call_of(class_name: str, configs: Configs) -> PipelineCall:
     """Return the call of a class. configs: of the components, model_index.json as "index"."""
     made = pipeline_named(class_name)
@@ -62,7 +62,7 @@ def call_of(class_name: str, configs: Configs) -> PipelineCall:
     return PipelineCall(parameters=tuple(parameters), returns=returns, facts=source_facts(made, pipe))
 
 
-@kept(TypeAdapter(None), decided_by=lambda index, configs, folder: [index.class_name, configs])
+@disk_cached(TypeAdapter(None), decided_by=lambda index, configs, folder: [index.class_name, configs])
 def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
     """Raise ModelError for a pipeline or a scheduler that neither diffusers nor we have, for lacking
     components, and for a pipeline that computes another factor than its autoencoder has.

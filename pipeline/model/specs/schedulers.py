@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import class_named, is_standin
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
@@ -149,12 +149,14 @@ class SchedulerChoice:
     max_steps: int = 1000
 
 
-def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
-    has_settings = name and "(" in name  # of which a table may have any number
-    return None if has_settings else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
-
-
-@kept(TypeAdapter(SchedulerChoice), decided_by=_deciding)
+@disk_cached(
+    TypeAdapter(SchedulerChoice),
+    decided_by=lambda name, spec: (
+        None  # of settings a table may have any number
+        if name and "(" in name
+        else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
+    ),
+)
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that `name` means for this model; None is its own.
 

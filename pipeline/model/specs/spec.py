@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.autoencoders import PACKING_ALIKE
 from framefleet.pipeline.model.families.family import Family, Preset, config_value
 from framefleet.pipeline.model.families.registry import family_of, preset_of
 from framefleet.pipeline.model.specs.config_values import check_values
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _AUTOENCODERS = ("vae", "vqvae", "movq")  # what pipelines call theirs
+# They pack all frames alike, where the others pack the first one alone.
+_PACKING_ALIKE = ("AutoencoderDCVideo",)
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
 # Of the components, those whose configs say what can be rendered.
 _READ = (*_AUTOENCODERS, "scheduler", "transformer", "unet", "motion_adapter", "image_projector")
@@ -211,7 +212,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     stated = (length.default if length else None) or facts.num_frames
     frames = stated or denoiser.get("sample_frames") or denoiser.get("num_frames")
     is_whole = class_name in family.whole_when and config_value(configs, family.whole_when[class_name])
-    packs_alike = is_whole or config_value(configs, "vae._class_name") in PACKING_ALIKE
+    packs_alike = is_whole or config_value(configs, "vae._class_name") in _PACKING_ALIKE
     shortest, longest = facts.frames_between()
     trained = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
     height, width = _default_size(call, configs, family)

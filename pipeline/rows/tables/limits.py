@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.constructor import method
@@ -202,7 +202,7 @@ def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: Pipel
 
 
 @lru_cache(_CACHED)
-@kept(TypeAdapter(bool))
+@disk_cached(TypeAdapter(bool))
 def _leaves_out(class_name: str) -> bool:
     """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
     call = method(pipeline_named(class_name), "__call__")
