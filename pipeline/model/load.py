@@ -135,11 +135,11 @@ def read_again(model: Model, names: Collection[str]) -> None:
     for name in names:
         weights = dict(getattr(pipe, name).named_parameters())
         for path, weight in model.networks()[name].named_parameters():
-            values = weights[path].data.to(weight.device)
-            if weight.shape == values.shape:
-                weight.data.copy_(values)  # where it is: others hold it too
+            found = weights[path].data.to(weight.device)
+            if weight.shape == found.shape:
+                weight.data.copy_(found)  # where it is: others hold it too
             else:
-                weight.data = values
+                weight.data = found
 
 
 def _assembled(

@@ -75,9 +75,8 @@ def try_out(device: str, dtypes: list[str]) -> str:
     )
 
 
-needed_isa = disk_cached(TypeAdapter(str), decided_by=_place)(
-    try_out
-)  # what it found before on this machine counts
+# What it found before on this machine counts.
+needed_isa = disk_cached(TypeAdapter(str), decided_by=_place)(try_out)
 
 
 def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | None:

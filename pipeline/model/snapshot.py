@@ -192,63 +192,61 @@ class _Module:
 
     def has_moved(self) -> bool:
         """Whether something may differ, which is seen fast: there are hundreds of modules."""
-        values = self._held
+        held = self._held
         return (
             type(self._module) is not self._kind
-            or values["training"] is not self._training
-            or values.get("forward") is not self._forward
-            or [*values["_modules"].values()] != self._inner
-            or [*map(id, values["_parameters"].values())] != self._weights
-            or bool(values["_forward_hooks"])
-            or bool(values["_forward_pre_hooks"])
+            or held["training"] is not self._training
+            or held.get("forward") is not self._forward
+            or [*held["_modules"].values()] != self._inner
+            or [*map(id, held["_parameters"].values())] != self._weights
+            or bool(held["_forward_hooks"])
+            or bool(held["_forward_pre_hooks"])
         )
 
     def differences(self) -> Iterator[str]:
-        values = self._held
-        if type(self._module) is not self._kind or values["training"] is not self._training:
+        held = self._held
+        if type(self._module) is not self._kind or held["training"] is not self._training:
             yield f"the class or mode of {self._name}"
         if own_method(self._module) is not self._forward:
             yield f"the forward of {self._name}"
         for key, parts in self._parts.items():
-            if not _is_same(values[key], parts):
+            if not _is_same(held[key], parts):
                 changed = (
-                    name for name in {**parts, **values[key]} if values[key].get(name) is not parts.get(name)
+                    name for name in {**parts, **held[key]} if held[key].get(name) is not parts.get(name)
                 )
                 yield f"{self._name}.{next(changed, key)}"
         for key, hooks in self._hooks.items():
-            if any(_is_foreign(hook) and hook not in hooks.values() for hook in values[key].values()):
+            if any(_is_foreign(hook) and hook not in hooks.values() for hook in held[key].values()):
                 yield f"the hooks of {self._name}"
 
     def restore(self) -> None:
-        module, values = self._module, self._held
+        module, held = self._module, self._held
         module.__class__, module.training = self._kind, self._training
         if own_method(module) is not self._forward:
-            values.pop("forward", None)
+            held.pop("forward", None)
             if self._forward is not None:
-                values["forward"] = self._forward
+                held["forward"] = self._forward
         for key, parts in self._parts.items():
-            parts_now = values[key]
-            if not _is_same(parts_now, parts):
-                for name in [*parts, *parts_now]:
-                    values.pop(name, None)  # an attribute that was put in its place
-                parts_now.clear()
-                parts_now.update(parts)
+            known = held[key]
+            if not _is_same(known, parts):
+                for name in [*parts, *known]:
+                    held.pop(name, None)  # an attribute that was put in its place
+                known.clear()
+                known.update(parts)
         for key, hooks in self._hooks.items():
-            for handle in [handle for handle, hook in values[key].items() if _is_foreign(hook)]:
+            for handle in [handle for handle, hook in held[key].items() if _is_foreign(hook)]:
                 if handle not in hooks:
-                    del values[key][handle]
+                    del held[key][handle]
 
 
 def _own_methods(network: nn.Module) -> dict[str, Any]:
     """Return the methods that stand on a network itself in place of its class's, but for our own."""
     kind = type(network)
     names = [
-        name
-        for name, value in vars(network).items()
-        if callable(value) and callable(getattr(kind, name, None))
+        name for name, held in vars(network).items() if callable(held) and callable(getattr(kind, name, None))
     ]
-    methods = {name: own_method(network, name) for name in names if name != "forward"}
-    return {name: method for name, method in methods.items() if method is not None}
+    found = {name: own_method(network, name) for name in names if name != "forward"}
+    return {name: method for name, method in found.items() if method is not None}
 
 
 def _is_same(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
@@ -270,10 +268,10 @@ def _words_of(tool: Any) -> tuple[Any, ...]:
 
 def _sums_of(weights: Sequence[Tensor]) -> list[int]:
     """Return for each tensor a sum of its bits, taken as whole numbers; 0 for what holds none."""
-    sums_by_weight = [_sum_of(weight) for weight in weights]
-    if not sums_by_weight:
+    found = [_sum_of(weight) for weight in weights]
+    if not found:
         return []
-    sums: list[int] = torch.stack([one.to(sums_by_weight[0].device) for one in sums_by_weight]).tolist()
+    sums: list[int] = torch.stack([one.to(found[0].device) for one in found]).tolist()
     return sums
 
 
