@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -66,15 +67,21 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
     checked: dict[str, dict[str, Any]] = {}
     for part in text.split("+") if text.strip() not in ("", NONE) else ():
         name, colon, weight = (piece.strip() for piece in part.partition(":"))
+        if not declared:
+            fix = f"declare it: `loras: {{{name or 'style'}: ...}}`"
+            return Refused(reason="the job declares no LoRA", fix=fix)
         if name not in declared:
-            return _unknown(name, declared)
+            return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=did_you_mean(name, declared))
         if name in checked:
             return Refused(reason=f"it names {name!r} twice", fix="give it once, with one weight")
-        number = _number(weight) if colon else 1.0
-        if number is None:
+        try:
+            number = float(weight) if colon else 1.0
+        except ValueError:
+            number = math.nan
+        if not abs(number) <= MAX_WEIGHT:
             fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, as {name}:0.8"
             return Refused(reason=f"{shown(weight)} is not a weight", fix=fix)
-        checked[name] = {"sha256": declared[name].sha256, "weight": number}
+        checked[name] = {"sha256": declared[name].sha256, "weight": number + 0.0}  # -0.0 is 0.0's row
         if component := declared[name].component:
             checked[name]["component"] = component
     return checked
@@ -108,22 +115,6 @@ def _loras_in(arguments: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     return loras
 
 
-def _unknown(name: str, declared: Mapping[str, Lora]) -> Refused:
-    if not declared:
-        return Refused(
-            reason="the job declares no LoRA", fix=f"declare it: `loras: {{{name or 'style'}: ...}}`"
-        )
-    return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=did_you_mean(name, declared))
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number + 0.0 if abs(number) <= MAX_WEIGHT else None  # + 0.0: -0.0 is the same row as 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFile:
     """A LoRA that is here."""
@@ -138,13 +129,30 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     Raises ModelError when it is missing, a pickle that is not allowed, corrupted, or not `lora.sha256`.
     """
     folder, file = _split(name, lora)
-    source = _source(folder, file, lora.revision, storage_options or {})
+    if "://" in folder and file:
+        from framefleet.pipeline.model.sources.url_source import UrlSource
+
+        source: Source = UrlSource(folder, storage_options or {}, only=file)
+    else:
+        needs = [file] if file else []
+        source = open_source(
+            folder, revision=lora.revision, storage_options=storage_options or {}, needs=needs
+        )
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)
             if Path(os.path.expanduser(lora.path)).is_dir():  # that somebody else may have packed
                 check_links(Path(source.path), [file])
-        _check_kind(name, f"{source.name}/{file}", lora)
+        if file.endswith(PICKLES) and not lora.allow_pickle:
+            raise ModelError(
+                f"loras.{name}: {source.name}/{file} is a pickle, which can run code when it is opened",
+                "convert it to safetensors; if you trust where it comes from, "
+                f"set `loras.{name}.allow_pickle: true`",
+            )
+        if not is_weights(file):
+            raise ModelError(
+                f"loras.{name}: {source.name}/{file} is not a {SAFETENSORS} file", "name one as `file:`"
+            )
         path = source.fetch([file]) / file
         expected = lora.sha256 or source.files[file].sha256
     except FileNotFoundError as error:
@@ -182,29 +190,6 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
             f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL",
         )
     return path, lora.file
-
-
-def _source(
-    folder: str, file: str | None, revision: str | None, storage_options: Mapping[str, Any]
-) -> Source:
-    if "://" in folder and file:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
-        return UrlSource(folder, storage_options, only=file)
-    return open_source(
-        folder, revision=revision, storage_options=storage_options, needs=[file] if file else []
-    )
-
-
-def _check_kind(name: str, where: str, lora: Lora) -> None:
-    if where.endswith(PICKLES) and not lora.allow_pickle:
-        raise ModelError(
-            f"loras.{name}: {where} is a pickle, which can run code when it is opened",
-            "convert it to safetensors; if you trust where it comes from, "
-            f"set `loras.{name}.allow_pickle: true`",
-        )
-    if not is_weights(where):
-        raise ModelError(f"loras.{name}: {where} is not a {SAFETENSORS} file", "name one as `file:`")
 
 
 def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:

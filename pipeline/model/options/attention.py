@@ -64,7 +64,11 @@ class Attention:
         self._use(self.name)
 
     def _use(self, name: str) -> None:
-        use_backend(self._modules.values(), name)
+        from diffusers import attention_backend
+
+        with attention_backend():  # which sets the default of the process back
+            for module in self._modules.values():
+                module.set_attention_backend(name)  # type: ignore[operator]
         self.name = name
 
 
@@ -104,7 +108,9 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
 def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
     """Raise ModelError for a backend that does not work here, with those that do."""
     if not works(wanted, device=device, dtype=dtype):
-        usable = ", ".join(usable_backends(device=device, dtype=dtype))
+        # Without those that would be downloaded for it.
+        names = (name for name in backends() if not name.endswith(DOWNLOADED))
+        usable = ", ".join(name for name in names if works(name, device=device, dtype=dtype))
         raise ModelError(
             f"attention {wanted!r} does not work on {device} in {dtype}",
             f"use auto, or one of {usable}; or install what it needs",
@@ -139,22 +145,6 @@ def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
         log.debug("attention: %s does not work: %s", name, error)
         return False
     return True
-
-
-def usable_backends(*, device: str, dtype: torch.dtype) -> Iterator[str]:
-    """Yield what works here, without those that would be downloaded for it."""
-    for name in backends():
-        if not name.endswith(DOWNLOADED) and works(name, device=device, dtype=dtype):
-            yield name
-
-
-def use_backend(modules: Iterable[Any], name: str) -> None:
-    """Set the backend of these modules and of nothing else."""
-    from diffusers import attention_backend
-
-    with attention_backend():
-        for module in modules:
-            module.set_attention_backend(name)
 
 
 def backend_lines(components: Iterable[str], name: str) -> list[str]:

@@ -50,7 +50,22 @@ def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Componen
 
     Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
     """
-    return tuple(_component(name, *found, index.where, folders) for name, found in index.components.items())
+    components = []
+    for name, (library, class_name) in index.components.items():
+        loader: Loader | None = "diffusers"
+        extra_folders: tuple[str, ...] = ()
+        if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
+            # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
+            extra_folders = tuple(network_folders(name, folders)[1:])
+        else:
+            called = f"{index.where}: {name} is of {library}.{class_name}"
+            loader = _loader_of(library, class_name, called)
+        components.append(
+            Component(
+                name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra_folders
+            )
+        )
+    return tuple(components)
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
@@ -61,17 +76,6 @@ def components_in(folder: Path) -> tuple[Component, ...]:
 def class_of(library: str, name: str) -> Any:
     """Return the class of a component; None when it is not installed."""
     return own_component(library, name) or exported(_library(library), name)
-
-
-def _component(name: str, library: str, class_name: str, where: str, folders: Collection[str]) -> Component:
-    if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
-        # Its own `from_pretrained` looks for folders named controlnet, controlnet_1, ...: these are hashed.
-        extra_folders = tuple(network_folders(name, folders)[1:])
-        return Component(
-            name=name, library=library, class_name=class_name, loader="diffusers", extra_folders=extra_folders
-        )
-    loader = _loader_of(library, class_name, f"{where}: {name} is of {library}.{class_name}")
-    return Component(name=name, library=library, class_name=class_name, loader=loader)
 
 
 @disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])

@@ -54,7 +54,13 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's
                 raise
             message = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
-            raise ModelError(f"{folder} cannot be loaded: {message}", _fix(error)) from error
+            fix = "fetch the model again"
+            if isinstance(error, MemoryError) or "alloc" in str(error):
+                fix = (
+                    "it takes more memory than there is; if it should not, its configs are damaged: fetch it "
+                    "again"
+                )
+            raise ModelError(f"{folder} cannot be loaded: {message}", fix) from error
 
 
 @contextmanager
@@ -106,9 +112,3 @@ def _refusal(what: str) -> ModelError:
     return ModelError(
         f"a config of the model asks for {what}", "use a model that holds all that it needs, and no code"
     )
-
-
-def _fix(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or "alloc" in str(error):
-        return "it takes more memory than there is; if it should not, its configs are damaged: fetch it again"
-    return "fetch the model again"
