@@ -35,17 +35,13 @@ _NOT_BESIDE = ("attention", "quantization", "layerwise_casting", "offload")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapter:
-    """Where an IP-adapter comes from, and how much its image counts.
+    """Where an IP-adapter comes from, and how much its image counts."""
 
-    path: a folder, `org/name` of the hub, or a URL of a folder. revision: of the hub. weights: its file in
-    there. image_encoder: the folder in there of the CLIP model that reads images. scale: 0 for not at all.
-    """
-
-    path: str
-    weights: str
-    image_encoder: str
-    revision: str | None = None
-    scale: float = 1.0
+    path: str  # a folder, `org/name` of the hub, or a URL of a folder
+    weights: str  # its file in there
+    image_encoder: str  # the folder in there of the CLIP model that reads images
+    revision: str | None = None  # of the hub
+    scale: float = 1.0  # 0 for not at all
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -55,11 +51,11 @@ class IpAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapterFiles:
-    """An IP-adapter that is here. adapter: as other machines find it. digests: by names among the model's."""
+    """An IP-adapter that is here."""
 
-    adapter: IpAdapter
+    adapter: IpAdapter  # as other machines find it
     folder: Path
-    digests: Mapping[str, str]
+    digests: Mapping[str, str]  # by names among the model's
 
 
 def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | None:
@@ -93,14 +89,14 @@ def fetch_ip_adapter(
         )
         check_links(source.fetch(files), files)
         if expected:
-            folder, found = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
+            folder, digests = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
         else:
             listed = {file: source.files[file].sha256 for file in files if file in source.files}
-            said = {file: sha256 for file, sha256 in listed.items() if sha256}
+            stated = {file: sha256 for file, sha256 in listed.items() if sha256}
             weights = Weights(
-                source=source, class_name="", components=(), files=files, expected=said, lock=None
+                source=source, class_name="", components=(), files=files, expected=stated, lock=None
             )
-            folder, found = weights.fetched()
+            folder, digests = weights.fetched()
         _check_keys(folder / adapter.weights)
     except (ModelError, FileNotFoundError) as error:
         problem = error.problem if isinstance(error, ModelError) else error
@@ -108,7 +104,7 @@ def fetch_ip_adapter(
     return IpAdapterFiles(
         adapter=replace(adapter, path=source.path, revision=source.revision),
         folder=folder,
-        digests={MODEL_PREFIX + file: digest for file, digest in found.items()},
+        digests={MODEL_PREFIX + file: digest for file, digest in digests.items()},
     )
 
 

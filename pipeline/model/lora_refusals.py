@@ -73,8 +73,8 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
     own = {name for name in names if words & {name, _without_prefix(name)}}
     if own:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE
-    said = f" ({text[:_MAX_SAID]})" if text else ""
-    return f"diffusers cannot read it{said}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
+    quotation = f" ({text[:_MAX_SAID]})" if text else ""
+    return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
 
 
 def _without_prefix(name: str) -> str:
