@@ -14,6 +14,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
@@ -146,23 +147,39 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
     return replace(spec, parameters={**spec.parameters, IP_ADAPTER_IMAGE: image})
 
 
-def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
-    """Load it as a plain call would, from a folder of the hashed files alone.
-
-    Raises ModelError for weights that are left over on either side.
-    """
-    from framefleet.pipeline.model.sources.components import Component
-    from framefleet.pipeline.model.sources.config_checks import check_sizes
-    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
-    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
+def check_ip_adapter_fits(
+    files: IpAdapterFiles, weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
+) -> None:
+    """Raise ModelError for an IP-adapter that the model would refuse to load. Opens none of its weights."""
+    from framefleet.pipeline.model.sources.assembly import blank_pipeline  # imports torch
+    from framefleet.pipeline.model.sources.placement import check_placement
 
     adapter = files.adapter
-    encoder = Component(
+    check_placement(files.folder, adapter.files[1:], [_encoder(adapter)], allow_unmatched=allow_unmatched)
+    blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
+    _check_places(blank, files.folder / adapter.weights, allowed=allow_unmatched)
+
+
+def _encoder(adapter: IpAdapter) -> Component:
+    return Component(
         name=adapter.image_encoder,
         library="transformers",
         class_name="CLIPVisionModelWithProjection",
         loader="transformers",
     )
+
+
+def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
+    """Load it as a plain call would, from a folder of the hashed files alone.
+
+    Raises ModelError for weights that are left over on either side.
+    """
+    from framefleet.pipeline.model.sources.config_checks import check_sizes
+    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
+
+    adapter = files.adapter
+    encoder = _encoder(adapter)
     sizes = {file: (files.folder / file).stat().st_size for file in adapter.files}
     check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
     _check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
