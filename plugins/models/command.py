@@ -18,7 +18,6 @@ from framefleet.pipeline.text import command
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
-    from framefleet.plugins.models.component_summary import ComponentSummary
 
 # Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
 WIDTH = 1000

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from framefleet import Clip, Inputs, Request, Store, load_model
-from framefleet import Clip, Inputs, Request, load_model, plan
+from framefleet import Clip, Inputs, Request, Store, load_model, plan
 from framefleet.jobs.job.file import job_as, job_from_mapping
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.recorded_row import Given
