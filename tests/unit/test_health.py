@@ -11,11 +11,10 @@ from typing import cast
 import pyarrow as pa
 import pytest
 
-from framefleet import open_output
+from framefleet import Summary, open_output
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
