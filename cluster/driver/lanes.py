@@ -15,9 +15,8 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSiz
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
-from framefleet.cluster.driver.encoding import ENCODER_POOL, EncodeFirst
-from framefleet.cluster.driver.feed import Feed, Pending
-from framefleet.cluster.driver.judging import Docket
+from framefleet.cluster.driver.audits import Docket
+from framefleet.cluster.driver.feed import ENCODER_POOL, EncodeFirst, Feed, Pending
 from framefleet.cluster.driver.work import Added, LanePlan, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError

@@ -123,6 +123,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     job, media = resolved.job, resolved.media
     values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
     inputs = _names_of_inputs(resolved)
+    is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
     if job.models:
         models = {
             name: values["models"][name] | _named_model(model) | _opened(model)
@@ -141,7 +142,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
         },
         "overrides": _public(values["overrides"]),
         **{name: values[name] | _public(of) for name, of in _arguments_of_sections(job).items()},
-        "inputs": _public(values["inputs"]) | {"base": _base(job)},
+        "inputs": _public(values["inputs"]) | {"base": public_location(base_of(job)) if is_named else None},
         "models" if job.models else "model": models,
         "media": values["media"] | {"format": media.format, "encoder": media.codec, "crf": media.quality},
         **{name: step.written(values[name]) for name, step in resolved.steps.items()},
@@ -202,12 +203,6 @@ def _public(value: Any) -> Any:
     return public_url(value) if isinstance(value, str) else value
 
 
-def _base(job: Job) -> str | None:
-    """Return where paths that rows name start from in any folder; None for the table's own."""
-    is_named = job.inputs.base is not None or job.table is None
-    return public_location(base_of(job)) if is_named else None
-
-
 def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
     """Return the arguments that name images or videos in the job itself; their URLs may hold secrets."""
     bases = (model.plan.base for model in resolved.models.values())
@@ -239,7 +234,17 @@ def _where(adapter: Lora | IpAdapter) -> dict[str, Any]:
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Return what makes of two descriptions those of different jobs, a line for each; [] for one job."""
-    return list(_differences(_decisive(theirs), _decisive(ours)))
+    theirs, ours, lines = _decisive(theirs), _decisive(ours), []
+    for key in sorted({*theirs, *ours}):
+        there, here = (
+            text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+            for text in (str(values.get(key, "unset")) for values in (theirs, ours))
+        )
+        is_one_sided = key not in theirs or key not in ours
+        is_other = theirs.get(key, "unset") != ours.get(key, "unset")
+        if is_other and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
+            lines.append(f"  {key}: {there} there, {here} here")
+    return lines
 
 
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,12 +259,11 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
         values["media"].pop(key, None)
     for kind, decides in _NAMED.items():
         found = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
-        values[kind] = {name: {key: _spelled(one[key]) for key in decides} for name, one in found}
+        values[kind] = {
+            name: {key: canonical_json(of) if isinstance(of := one[key], Mapping) else of for key in decides}
+            for name, one in found
+        }
     return dict(flat("", values))
-
-
-def _spelled(value: Any) -> Any:
-    return canonical_json(value) if isinstance(value, Mapping) else value
 
 
 def _named_table(job: Mapping[str, Any]) -> str | None:
@@ -287,16 +291,3 @@ def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from flat(f"{prefix}.{key}" if prefix else key, inner)
     else:
         yield prefix, value
-
-
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted({*theirs, *ours}):
-        there, here = theirs.get(key, "unset"), ours.get(key, "unset")
-        is_one_sided = key not in theirs or key not in ours
-        if there != here and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
-            yield f"  {key}: {_short(there)} there, {_short(here)} here"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 
-from framefleet.cluster.driver.encoding import ENCODER_POOL, encoding_setup
+from framefleet.cluster.driver.feed import ENCODER_POOL, encoding_setup
 from framefleet.cluster.driver.work import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.job.schema import Job

@@ -13,7 +13,7 @@ from typing import Any
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.earlier_runs import find_adoptable, model_time_before, spent_before
-from framefleet.cluster.driver.encoding import ENCODER_POOL
+from framefleet.cluster.driver.feed import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
