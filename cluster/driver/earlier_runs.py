@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.budget import Spent
-from framefleet.cluster.driver.holder import read_holder
+from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import Progress
 from framefleet.cluster.driver.recall import noted_apart, path_of
 from framefleet.cluster.worker.messages import Rendering, StoredRow

@@ -99,7 +99,7 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
         figures = audits.figures()
         assert figures is not None and len(records.rows) == len(rows)
         left = [row_id for row_id, (_, one) in records.rows.items() if _is_left(one, rows[row_id] in wrong)]
-        summary = tally.summary(1.0)
+        summary = tally.summary(tally.progress(1.0))
         return SimulatedJob(
             num_rows=len(rows),
             num_wrong=len(wrong),
