@@ -15,6 +15,7 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.parts import base_and_parts
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -42,9 +43,10 @@ class OpenedModel:
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
     """Return a model of a job. Raises UserError for one that is not there, or is none."""
-    said = section.model_dump(exclude=set(Options.model_fields))
+    said = section.model_dump(exclude={*Options.model_fields, "base"})
+    path, parts = base_and_parts(section.path, section.base, said["parts"])
     given = ModelSettings(
-        **said | {"ip_adapter": ip_adapter_of(said["ip_adapter"])},
+        **said | {"path": path, "parts": parts, "ip_adapter": ip_adapter_of(said["ip_adapter"])},
         options=section.options,
         storage_options=storage_options,
     )
@@ -53,7 +55,10 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     configs = weights.configs()
     spec = inspect_model(configs)
     license = license_of(source, spec.preset, given.license)
-    settings = replace(given, path=source.path, revision=source.revision, license=license.name)
+    files = {file.name: file.part for file in weights.parts}
+    settings = replace(
+        given, path=source.path, revision=source.revision, parts=files, license=license.name
+    )
     if adapter := fetch_ip_adapter(given.ip_adapter, given.storage_options):
         settings, spec = replace(settings, ip_adapter=adapter.adapter), with_ip_adapter(spec, given.options)
     return OpenedModel(

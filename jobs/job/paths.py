@@ -32,6 +32,7 @@ _NAMES: tuple[Key, ...] = (
         for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
         for more in ((), ("path",), ("ip_adapter", "path"))
     ),
+    *((*key, *more) for key in _MODELS for more in (("base",), ("parts", "*"), ("parts", "*", "path"))),
 )
 # Keys whose texts are paths or URLs.
 _PATHS: tuple[Key, ...] = (
@@ -110,7 +111,7 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(named.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named.text)
+        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named)
         if named.place == "output" or is_next or not (is_here or may_be_of_hub):
             named.replace(str(job.parent / named.text))
         elif is_elsewhere:
@@ -141,8 +142,11 @@ def _is_relative(text: str) -> bool:
     return "://" not in text and not text.startswith(("~", "/"))
 
 
-def _is_file_name(text: str) -> bool:
-    return text.startswith(("./", "../")) or is_weights(text)
+def _is_file_name(named: NamedPath) -> bool:
+    """Tell whether a text is no name of the hub. Parts of a model are files of the hub: org/name/file."""
+    if named.text.startswith(("./", "../")):
+        return True
+    return is_weights(named.text) and not ("parts" in named.key and named.text.count("/") > 1)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

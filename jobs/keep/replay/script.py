@@ -163,6 +163,8 @@ def _call_of(
     networks = [component.name for component in components if component.has_weights]
     revision = f", revision={source.revision!r}" if source.revision else ""
     options = f"{revision}, dtype={for_diffusers(recorded.environment['dtype'])!r}"
+    lines, networks_given = _parts(recorded, source, components)
+    options += networks_given
     options += f", use_safetensors={dict.fromkeys(networks, safe) if modular else safe}"
     if setup.quantization:
         options += f", quantization_config={setup.quantization}" + ".quant_mapping" * modular
@@ -173,7 +175,7 @@ def _call_of(
     if not modular:
         return _Call(
             class_name=spec.class_name,
-            loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
+            loading=f"{lines}pipe = {spec.class_name}.from_pretrained(MODEL{options})",
             arguments=arguments,
             frames=f"output.{pictures}{first}",
             sound=f"output.{sound}",
@@ -196,6 +198,28 @@ def _call_of(
         sound=f"output.get({sound!r})",
         guiders="".join(guiders),
     )
+
+
+def _parts(recorded: Recorded, source: Source, components: Collection[Component]) -> tuple[str, str]:
+    """Return the lines that load single files, and the arguments that hand their networks on."""
+    files = open_parts(recorded.model.parts, recorded.model.storage_options)
+    given = by_component(files, components)
+    classes = {component.name: component for component in components}
+    dtypes = for_diffusers(recorded.environment["dtype"])
+    lines = []
+    for name, file in given.items():
+        if classes[name].loader != "diffusers" or is_modular(source.name):
+            raise JobError(
+                f"its {name} is of the file {file.where}, which --script cannot include",
+                "use `framefleet replay` without --script",
+            )
+        dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
+        packing = f", quantization_config=GGUFQuantizationConfig(compute_dtype={dtype!r})" * file.is_gguf
+        lines.append(
+            f"{name} = {classes[name].class_name}.from_single_file({str(file.fetched())!r}, config=MODEL, "
+            f"subfolder={name!r}, torch_dtype={dtype!r}{packing})\n"
+        )
+    return "".join(lines), "".join(f", {name}={name}" for name in given)
 
 
 def _named(arguments: Mapping[str, Any]) -> str:

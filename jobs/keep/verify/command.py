@@ -19,6 +19,7 @@ from framefleet.jobs.keep.replay.command import (
     MovedIpAdapter,
     MovedLoras,
     MovedModels,
+    MovedParts,
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
@@ -79,6 +80,7 @@ def verify_command(
     by_fleet: _ByFleet = False,
     as_json: AsJson = False,
     models: MovedModels = None,
+    parts: MovedParts = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -98,7 +100,7 @@ def verify_command(
 
         storage_options = set_values(sets or []).get("storage_options", {})
         given = given_of(
-            models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, storage_options
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, storage_options
         )
         quiet_libraries()
         if files:
