@@ -18,6 +18,7 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
+from framefleet.pipeline.model.sources.packing import method_of
 from framefleet.pipeline.model.sources.parts import PartFile
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
@@ -101,7 +102,12 @@ def load_networks(
         for key, shape, expected in report.get("mismatched_keys", ()):
             raise _other_shape(where / folder, key, [*shape], [*expected])
         loaded.append(
-            LoadedNetwork(network=network, report=report, where=where / folder, is_packed=config is not None)
+            LoadedNetwork(
+                network=network,
+                report=report,
+                where=where / folder,
+                is_packed=config is not None or method_of(place, folder) is not None,
+            )
         )
         return network
 

@@ -23,6 +23,7 @@ from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
 from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, read_header
 from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
+from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
@@ -128,6 +129,7 @@ class PartFile:
             return self.source.read(self.file, count)
 
         if self.is_gguf:
+            check_package("gguf", self.where)
             from framefleet.pipeline.model.sources.gguf_header import read_gguf_header
 
             return tuple(read_gguf_header(read, self.where)[1])

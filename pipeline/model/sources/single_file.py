@@ -30,6 +30,7 @@ _IGNORED = re.compile(
 )
 # How `from_single_file` says which names were not placed (diffusers 0.42, loaders/single_file_model.py).
 _LOGGER, _UNUSED = "diffusers.loaders.single_file_model", re.compile(r"not used when initializing .*?\[(.*)\]", re.S)
+GGUF_CONFIG = "GGUFQuantizationConfig"
 _FIX = (
     "give the base that the file was made for; if weights without a place are meant to be left out, set "
     "`model.allow_unmatched_weights: true`"
@@ -104,9 +105,9 @@ class SingleFile:
     def _packing(self, dtype: torch.dtype) -> Any:
         if not self.is_gguf:
             return None
-        from diffusers import GGUFQuantizationConfig
+        import diffusers
 
-        return GGUFQuantizationConfig(compute_dtype=dtype)
+        return getattr(diffusers, GGUF_CONFIG)(compute_dtype=dtype)
 
 
 def _loaded(

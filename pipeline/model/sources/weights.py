@@ -28,6 +28,7 @@ from framefleet.pipeline.model.sources.integrity import (
     read_lock,
 )
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, check_whole_numbers
+from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import PartFile, by_component, part_sizes
 from framefleet.pipeline.model.sources.selection import (
     SAFETENSORS,
@@ -202,10 +203,13 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
 def _check_files(folder: Path, files: Collection[str]) -> None:
     """Raise ModelError for files that are broken or packed, or that lead a library elsewhere."""
     names: dict[str, list[str]] = {}
+    packed = packed_components(folder, files)
     for file in files:
         if file.endswith(SAFETENSORS):
             tensors = check_file_size(folder / file)
             names[file] = [tensor.name for tensor in tensors]
+            if file.partition("/")[0] in packed:
+                continue
             check_whole_numbers(f"{folder / file}", tensors)
             if any(tensor.dtype.startswith("F8") for tensor in tensors):
                 check_scales(f"{folder / file}", names[file])
