@@ -35,7 +35,11 @@ _FLUX = {
     **{"time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer"},
 }
 _FLUX_DOUBLE = {
-    **{"norm1.linear": "img_mod.lin", "norm1_context.linear": "txt_mod.lin", "attn.to_out.0": "img_attn.proj"},
+    **{
+        "norm1.linear": "img_mod.lin",
+        "norm1_context.linear": "txt_mod.lin",
+        "attn.to_out.0": "img_attn.proj",
+    },
     **{"attn.norm_q.weight": "img_attn.norm.query_norm.scale", "attn.to_add_out": "txt_attn.proj"},
     **{"attn.norm_k.weight": "img_attn.norm.key_norm.scale", "ff.net.0.proj": "img_mlp.0"},
     **{"attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale", "ff.net.2": "img_mlp.2"},
@@ -52,7 +56,11 @@ def wan(transformer: Any) -> Weights:
     """Wan 2.1: one file with the transformer, as ComfyUI has it."""
     weights = {}
     for name, value in transformer.state_dict().items():
-        original = "head.modulation" if name == "scale_shift_table" else name.replace("scale_shift_table", "modulation")
+        original = (
+            "head.modulation"
+            if name == "scale_shift_table"
+            else name.replace("scale_shift_table", "modulation")
+        )
         weights[f"model.diffusion_model.{_renamed(original, _WAN)}"] = value
     return weights
 
@@ -60,7 +68,11 @@ def wan(transformer: Any) -> Weights:
 def stable_diffusion(pipe: Any) -> Weights:
     """Stable Diffusion 1.5: network, autoencoder and text encoder in one file, with what training left."""
     clip = _prefixed(_clip(pipe.text_encoder), "cond_stage_model.transformer.")
-    left = {"model_ema.decay": torch.tensor(0.99), "betas": torch.ones(4), "sqrt_one_minus_alphas_cumprod": torch.ones(4)}
+    left = {
+        "model_ema.decay": torch.tensor(0.99),
+        "betas": torch.ones(4),
+        "sqrt_one_minus_alphas_cumprod": torch.ones(4),
+    }
     positions = {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(4)[None]}
     return _unet(pipe.unet) | _autoencoder(pipe.vae) | clip | left | positions
 
@@ -157,7 +169,8 @@ def _autoencoder(vae: Any) -> Weights:
         original = original.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
         if "attn_1" in original:
             original = _renamed(
-                original, {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"}
+                original,
+                {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"},
             )
             value = value[:, :, None, None] if value.ndim == 2 else value  # convolutions of one pixel
         weights[original] = value

@@ -56,9 +56,7 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     spec = inspect_model(configs)
     license = license_of(source, spec.preset, given.license)
     files = {file.name: file.part for file in weights.parts}
-    settings = replace(
-        given, path=source.path, revision=source.revision, parts=files, license=license.name
-    )
+    settings = replace(given, path=source.path, revision=source.revision, parts=files, license=license.name)
     if adapter := fetch_ip_adapter(given.ip_adapter, given.storage_options):
         settings, spec = replace(settings, ip_adapter=adapter.adapter), with_ip_adapter(spec, given.options)
     return OpenedModel(

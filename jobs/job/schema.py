@@ -98,7 +98,9 @@ class ModelSection(SecondModelSection, Options):
     base: _Text | None = None
     """Pipeline that a single file was made for, if `path` is one: a folder, org/name of the hub, or a URL. It
     gives configs, tokenizers and the weights that the file lacks."""
-    parts: dict[str, Annotated[PartSection, BeforeValidator(_mapping)]] = {}
+    parts: dict[
+        str, Annotated[PartSection, BeforeValidator(_mapping, json_schema_input_type=str | PartSection)]
+    ] = Field(default_factory=dict)
     """Files in place of the weights of components, by their names, e.g. {transformer: wan-Q4_K_M.gguf}."""
     device: str = _MODEL.device
     """Device to render on. auto: the GPU where there is one."""

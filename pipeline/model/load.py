@@ -30,6 +30,7 @@ from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import by_component, open_parts, part_sizes, without_parts
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
@@ -85,6 +86,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         device=device,
         stage=stage,
     )
+    methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
     attention = tune(pipe, own, device=device)
     pipe.set_progress_bar_config(disable=True)
@@ -101,7 +103,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         spec=spec,
         digests=digests,
         digest=model_digest(digests),
-        environment=environment(device, dtype, numerics, packages=packages_of(options, device)),
+        environment=environment(device, dtype, numerics, packages=packages_of(options, device, methods)),
         attention=attention,
         stage=stage,
     )
@@ -115,7 +117,7 @@ def read_again(model: Model, names: Collection[str]) -> None:
     settings = model.settings
     if settings.options.quantization or settings.options.offload or settings.parts:
         raise ModelError(
-            f"a row changed the weights of {', '.join(names)}, which are quantized, offloaded or of a single file",
+            f"a row changed the weights of {', '.join(names)}, which are quantized, offloaded or of one file",
             "have the recipe put back what it changes, or load the model again",
         )
     if model.update and (updated := {*names} & {*model.update.components}):

@@ -34,12 +34,13 @@ def load_model(
     """Load a diffusers pipeline for rendering.
 
     path: a folder, `org/name` of the hub, or a URL that fsspec opens; or one file with weights, whose `base`
-    gives configs, tokenizers and what the file lacks. parts: files with the weights of single components, by
-    name: {"transformer": "wan-Q4_K_M.gguf"}. revision: of the hub, a branch, tag or commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
-    pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
-    {"default": "bf16", "vae": "fp32"}. loras: by the name that requests give them, each a path or a mapping
-    with the fields of `Lora`. ip_adapter: a mapping with the fields of `IpAdapter`. options: as below
-    `model:` in a job, `offload="group"`; see `Options`.
+    gives configs, tokenizers and what the file lacks. revision: of the hub, a branch, tag or commit. parts:
+    files with the weights of single components, as {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
+    that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
+    are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as {"default": "bf16", "vae":
+    "fp32"}. loras: by the name that requests give them, each a path or a mapping with the fields of `Lora`.
+    ip_adapter: a mapping with the fields of `IpAdapter`. options: as below `model:` in a job,
+    `offload="group"`; see `Options`.
     Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
     Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """

@@ -94,7 +94,9 @@ def replay_command(
         from framefleet.jobs.job.file import storage_options
 
         options = storage_options(sets or [])
-        given = given_of(models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
+        given = given_of(
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
+        )
         is_equal = True
         if script:
             quiet_libraries()

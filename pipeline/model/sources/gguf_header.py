@@ -106,7 +106,7 @@ def check_gguf_size(path: Path) -> list[Tensor]:
 
 
 def _parsed(content: bytes) -> tuple[int, list[Tensor]]:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # type: ignore[import-untyped]
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     cursor = _Cursor(content)
     if bytes(content[:4]) != _MAGIC:

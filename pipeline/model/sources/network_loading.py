@@ -75,7 +75,9 @@ def load_networks(
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
     loaded: list[LoadedNetwork] = []
-    files = {part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in (parts or {}).values()}
+    files = {
+        part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in (parts or {}).values()
+    }
 
     def dtype_of(name: str) -> torch.dtype:
         return dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype

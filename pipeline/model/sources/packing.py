@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def check_package(method: str, where: str) -> None:
     except metadata.PackageNotFoundError:
         raise ModelError(
             f"{where} needs the Python package {package}, which is not installed",
-            f"pip install '{package}', on every machine; framefleet[quantization] has those that run on a CPU",
+            f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs",
         ) from None
 
 
@@ -64,10 +64,10 @@ def check_packing(where: str, config: Any) -> None:
             f"{where}: {KEY} has the method {method!r}, whose kernels are fetched from the hub as code",
             "use the model's plain weights, or those packed by another method",
         )
-    if not isinstance(method, str) or method not in _methods():
+    if not isinstance(method, str) or method not in config_classes():
         raise ModelError(
             f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read",
-            f"use the model's plain weights, or those packed by one of {', '.join(sorted(_methods()))}",
+            f"use the model's plain weights, or those packed by one of {', '.join(sorted(config_classes()))}",
         )
     check_package(method, f"{where}: {KEY} has the method {method!r}, which")
 
@@ -87,9 +87,9 @@ def packed_components(folder: Path, files: Iterable[str]) -> dict[str, str]:
     return {component: method for component, method in methods.items() if method}
 
 
-def _methods() -> set[str]:
-    from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
-
-    # That of bitsandbytes has two entries, by its number of bits, and one name in configs.
-    names = {name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING}
-    return names - {*_FETCHES_CODE}
+def config_classes(library: str = "diffusers") -> dict[str, Any]:
+    """Return the class of each method's config. library: diffusers or transformers, which have one each."""
+    classes = import_module(f"{library}.quantizers.auto").AUTO_QUANTIZATION_CONFIG_MAPPING
+    # bitsandbytes has two entries, by its number of bits, and one name in configs.
+    by_method = {name.removesuffix("_4bit").removesuffix("_8bit"): found for name, found in classes.items()}
+    return {name: found for name, found in by_method.items() if name not in _FETCHES_CODE}

@@ -230,7 +230,7 @@ def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> 
 
 
 def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, int]:
-    """Return how many bytes of weights each component has, by a name in its folder, as `check_sizes` wants."""
+    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`."""
     return {
         f"{name}/{file.file.rpartition('/')[2]}{SAFETENSORS}": file.unpacked_bytes
         for name, file in by_component(files, components).items()

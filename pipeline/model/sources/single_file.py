@@ -29,7 +29,10 @@ _IGNORED = re.compile(
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])$"
 )
 # How `from_single_file` says which names were not placed (diffusers 0.42, loaders/single_file_model.py).
-_LOGGER, _UNUSED = "diffusers.loaders.single_file_model", re.compile(r"not used when initializing .*?\[(.*)\]", re.S)
+_LOGGER, _UNUSED = (
+    "diffusers.loaders.single_file_model",
+    re.compile(r"not used when initializing .*?\[(.*)\]", re.S),
+)
 GGUF_CONFIG = "GGUFQuantizationConfig"
 _FIX = (
     "give the base that the file was made for; if weights without a place are meant to be left out, set "
@@ -64,21 +67,32 @@ class SingleFile:
     path: Path
     is_gguf: bool
     where: str  # what messages call it
-    _taken: set[str] = field(default_factory=set)  # names that a component was made of
-    _unplaced: set[str] = field(default_factory=set)  # converted, and not in any network
-    _names: frozenset[str] = frozenset()
+    _names: set[str] = field(default_factory=set)  # of its tensors
+    _taken: set[str] = field(default_factory=set)  # those that a component was made of
+    _unplaced: set[str] = field(default_factory=set)  # after conversion, and not in any network
 
-    def network(self, component: Component, configs: Path, dtype: torch.dtype, quantization: Any) -> nn.Module:
+    def network(
+        self, component: Component, configs: Path, dtype: torch.dtype, quantization: Any
+    ) -> nn.Module:
         """Return the network of a component. configs: the folder of the base.
 
         Raises ModelError where the file has not all of its weights.
         """
+        if self.is_gguf and quantization:
+            raise ModelError(
+                f"quantization: the weights of {component.name} are packed already, by gguf",
+                "leave it out of `model.quantization.components`",
+            )
         tensors = self._tensors()
-        self._names = frozenset(tensors)
+        self._names = {*tensors}
         taken: set[str] = set()
+        packing = self._packing(dtype) or quantization
         with _unplaced_names() as unplaced:
-            network = _loaded(component, configs, _Watched(tensors, taken), dtype, self._packing(dtype) or quantization)
-        # Files with the names of diffusers are placed as they are, and nobody looks at their names one by one.
+            try:
+                network = _loaded(component, configs, _Watched(tensors, taken), dtype, packing)
+            except NotImplementedError:  # a weight without a value cannot be cast; uncast, it has a name
+                network = _loaded(component, configs, _Watched(tensors, taken), None, packing)
+        # A file with the names of diffusers is placed as it is; its names are not looked at one by one.
         taken |= tensors.keys() & network.state_dict().keys()
         lacking = [name for name, weight in network.named_parameters() if weight.is_meta]
         check_leftovers(f"{self.where} ({component.name})", lacking=lacking, fix=_FIX)
@@ -111,7 +125,11 @@ class SingleFile:
 
 
 def _loaded(
-    component: Component, configs: Path, tensors: dict[str, Any], dtype: torch.dtype, quantization: Any
+    component: Component,
+    configs: Path,
+    tensors: dict[str, Any],
+    dtype: torch.dtype | None,
+    quantization: Any,
 ) -> nn.Module:
     network_class = class_of(component.library, component.class_name)
     if component.loader == "diffusers":
