@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,16 @@ class SingleFile:
         self._names = {*tensors}
         taken: set[str] = set()
         packing = self._packing(dtype) or quantization
+        load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=packing)
+        network_class = class_of(component.library, component.class_name)
         with _unplaced_names() as unplaced:
             try:
-                network = _loaded(component, configs, _Watched(tensors, taken), dtype, packing)
-            except NotImplementedError:  # a weight without a value cannot be cast; uncast, it has a name
-                network = _loaded(component, configs, _Watched(tensors, taken), None, packing)
+                network = load(network_class, _Watched(tensors, taken))
+            except NotImplementedError:  # of torch, which casts no weight without a value
+                network = load(_naming_lacking(network_class), _Watched(tensors, taken))
         # A file with the names of diffusers is placed as it is; its names are not looked at one by one.
         taken |= tensors.keys() & network.state_dict().keys()
-        lacking = [name for name, weight in network.named_parameters() if weight.is_meta]
-        check_leftovers(f"{self.where} ({component.name})", lacking=lacking, fix=_FIX)
+        check_leftovers(f"{self.where} ({component.name})", lacking=_lacking(network), fix=_FIX)
         self._taken |= taken
         self._unplaced |= unplaced
         return network
@@ -124,14 +126,31 @@ class SingleFile:
         return getattr(diffusers, GGUF_CONFIG)(compute_dtype=dtype)
 
 
+def _lacking(network: nn.Module) -> list[str]:
+    return [name for name, weight in network.named_parameters() if weight.is_meta]
+
+
+def _naming_lacking(network_class: Any) -> Any:
+    """Return a class that names what a file lacks where torch would only say that there is no value."""
+
+    class Naming(network_class):  # type: ignore[misc]
+        def to(self, *arguments: Any, **keywords: Any) -> Any:
+            check_leftovers(f"the file for {network_class.__name__}", lacking=_lacking(self), fix=_FIX)
+            return super().to(*arguments, **keywords)
+
+    Naming.__name__ = network_class.__name__  # which configs are looked up by
+    return Naming
+
+
 def _loaded(
     component: Component,
-    configs: Path,
+    network_class: Any,
     tensors: dict[str, Any],
-    dtype: torch.dtype | None,
+    *,
+    configs: Path,
+    dtype: torch.dtype,
     quantization: Any,
 ) -> nn.Module:
-    network_class = class_of(component.library, component.class_name)
     if component.loader == "diffusers":
         if not hasattr(network_class, "from_single_file"):
             raise ModelError(
