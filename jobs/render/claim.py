@@ -22,7 +22,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
-from framefleet.pipeline.model.sources.parts import Part
+from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
@@ -199,7 +199,7 @@ def _withheld(resolved: ResolvedJob) -> list[str]:
     return [key for key, value in flat("", asked) if _public(value) != value]
 
 
-def _where(adapter: Lora | IpAdapter | Part) -> dict[str, Any]:
+def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
     return asdict(adapter) | {"path": public_name(adapter.path, None)}
 
 

@@ -11,7 +11,7 @@ from framefleet.pipeline.model.lora import Lora, loras_of
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.options.schema import OptionValues, read_options
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
-from framefleet.pipeline.model.sources.parts import Part, base_and_parts
+from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts
 from framefleet.pipeline.model.specs.dtypes import DType
 
 
@@ -20,7 +20,7 @@ def load_model(
     *,
     revision: str | None = None,
     base: str | Path | None = None,
-    parts: Mapping[str, str | Path | Mapping[str, Any] | Part] | None = None,
+    parts: Mapping[str, str | Path | Mapping[str, Any] | ModelPart] | None = None,
     lock: str | Path | None = None,
     allow_pickle: bool = False,
     storage_options: Mapping[str, Any] | None = None,

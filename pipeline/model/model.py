@@ -10,7 +10,7 @@ from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.parts import Part, names_of, open_parts
+from framefleet.pipeline.model.sources.parts import ModelPart, names_of, open_parts
 from framefleet.pipeline.model.sources.source import open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, asked
@@ -38,7 +38,7 @@ class ModelSettings:
     revision: str | None = None  # of a hub model
     lock: str | None = None  # a lock file, if not the model's own
     allow_pickle: bool = False
-    parts: Mapping[str, Part] = field(default_factory=dict)  # files in place of components' weights
+    parts: Mapping[str, ModelPart] = field(default_factory=dict)  # files in place of components' weights
     license: str | None = None  # what records call it; None: as its card or its preset has it
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # to open a URL
     dtype: DType = "auto"  # of all components, or of each; see `dtypes`

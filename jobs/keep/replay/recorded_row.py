@@ -21,7 +21,7 @@ from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_in
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
-from framefleet.pipeline.model.sources.parts import Part, names_of
+from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import MediaKind
@@ -162,7 +162,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     claimed, what, option = _claimed_model(record, claim)
     name = record.model_name
     moved = given.models.get(name) if name and given.models else given.model
-    parts = {part: Part(path=one.path, revision=one.revision) for part, one in claimed.parts.items()}
+    parts = {part: ModelPart(path=one.path, revision=one.revision) for part, one in claimed.parts.items()}
     return Recorded(
         record=record,
         claim=claim,
@@ -214,10 +214,10 @@ def _place(place: str, what: str, option: str) -> str:
     )
 
 
-def _parts(parts: Mapping[str, Part], what: str, given: Given) -> dict[str, Part]:
+def _parts(parts: Mapping[str, ModelPart], what: str, given: Given) -> dict[str, ModelPart]:
     """Return the files that stand in for components, from where job.json or the caller says."""
     return {
-        name: Part(path=given.parts[name])
+        name: ModelPart(path=given.parts[name])
         if name in given.parts
         else replace(part, path=_place(part.path, f"the {name} of {what}", quoted("--part", f"{name}=PLACE")))
         for name, part in parts.items()

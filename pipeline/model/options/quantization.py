@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.options.pipe_calls import New
 from framefleet.pipeline.model.options.schema import OtherQuantization, Quantization, TorchAo
 from framefleet.pipeline.model.options.torchao_import import say_import_warnings
-from framefleet.pipeline.model.sources.packing import METHODS, Method, check_package, config_classes
+from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, check_package, config_classes
 
 # torchao's own names; its names say what is meant, ours fit a job file.
 _TORCHAO, _PROTOTYPES = "torchao.quantization", "torchao.prototype.mx_formats"
@@ -43,7 +43,7 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
     backend = quantization.backend
     if isinstance(quantization, OtherQuantization):
         _check_arguments(quantization)
-        if METHODS.get(backend, Method()).needs_gpu and device == "cpu":
+        if METHODS.get(backend, PackingMethod()).needs_gpu and device == "cpu":
             raise ModelError(f"quantization by {backend} needs a GPU", "use torchao, quanto or sdnq")
         return
     needed = _CAPABILITIES.get(quantization.type)

@@ -16,7 +16,7 @@ from framefleet.pipeline.model.sources.headers import HEAD_BYTES, Tensor, foreig
 
 # Weights of diffusion models come with a dozen settings and some thousand tensors; a vocabulary, which text
 # encoders have, takes a few megabytes. The package keeps an object for each element.
-MAX_HEADER_BYTES, MAX_ENTRIES = 32 * 2**20, 600_000
+MAX_GGUF_HEADER_BYTES, MAX_ENTRIES = 32 * 2**20, 600_000
 _FIRST_BYTES = 2**18
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _MAX_DIMENSIONS = 8
@@ -65,7 +65,7 @@ class _Cursor:
         return 0
 
     def _step(self, size: int) -> int:
-        if size > MAX_HEADER_BYTES:
+        if size > MAX_GGUF_HEADER_BYTES:
             raise ValueError(f"a text or an array of {size:,} bytes")
         if self.place + size > len(self.content):
             raise _TooShort
@@ -85,7 +85,7 @@ def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, lis
         try:
             return _parsed(content)
         except _TooShort:
-            if len(content) < size or size >= MAX_HEADER_BYTES:
+            if len(content) < size or size >= MAX_GGUF_HEADER_BYTES:
                 problem = "it ends within its header, or has one that is too large"
                 break
             size *= 4

@@ -21,7 +21,7 @@ TIMES_PACKED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
+class PackingMethod:
     """What reading weights that are packed in one way takes."""
 
     package: str | None = None  # as pip calls it; None: diffusers reads them itself
@@ -29,15 +29,15 @@ class Method:
 
 
 # By the names of diffusers. Of a method that is not here, diffusers says itself what it lacks.
-METHODS: Mapping[str, Method] = {
-    "auto-round": Method(package="auto-round", needs_gpu=True),
-    "bfl": Method(),
-    "bitsandbytes": Method(package="bitsandbytes", needs_gpu=True),
-    "gguf": Method(package="gguf"),
-    "modelopt": Method(package="nvidia-modelopt"),
-    "quanto": Method(package="optimum-quanto"),
-    "sdnq": Method(package="sdnq"),
-    "torchao": Method(package="torchao"),
+METHODS: Mapping[str, PackingMethod] = {
+    "auto-round": PackingMethod(package="auto-round", needs_gpu=True),
+    "bfl": PackingMethod(),
+    "bitsandbytes": PackingMethod(package="bitsandbytes", needs_gpu=True),
+    "gguf": PackingMethod(package="gguf"),
+    "modelopt": PackingMethod(package="nvidia-modelopt"),
+    "quanto": PackingMethod(package="optimum-quanto"),
+    "sdnq": PackingMethod(package="sdnq"),
+    "torchao": PackingMethod(package="torchao"),
 }
 # diffusers fetches the code of its kernels from the hub when it reads the weights.
 _FETCHES_CODE = ("nunchaku_lite",)
@@ -45,7 +45,7 @@ _FETCHES_CODE = ("nunchaku_lite",)
 
 def check_package(method: str, where: str) -> None:
     """Raise ModelError where the package that a method needs is not installed."""
-    package = METHODS.get(method, Method()).package
+    package = METHODS.get(method, PackingMethod()).package
     try:
         if package:
             metadata.version(package)

@@ -24,13 +24,13 @@ from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed
 from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, read_header
 from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
-from framefleet.pipeline.model.sources.selection import PICKLES
+from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
-SAFETENSORS, GGUF = ".safetensors", ".gguf"
-FORMATS = (SAFETENSORS, GGUF)
+GGUF = ".gguf"
+FILE_FORMATS = (SAFETENSORS, GGUF)
 # What files of other tools call their parts. Whatever else a checkpoint holds is the denoiser's.
 _AUTOENCODER = ("first_stage_model.", "vae.")
 _TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.")
@@ -42,7 +42,7 @@ _SMALL = (".gitattributes", "README.md")  # a hub repository has one of them: it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ModelPart:
     """A file with the weights of one component, or of several."""
 
     path: str  # a file, a URL of a file, or org/name/file of the hub
@@ -51,16 +51,16 @@ class Part:
 
 
 def base_and_parts(
-    path: str, base: str | None, given: Mapping[str, str | Path | Mapping[str, Any] | Part]
-) -> tuple[str, dict[str, Part]]:
+    path: str, base: str | None, given: Mapping[str, str | Path | Mapping[str, Any] | ModelPart]
+) -> tuple[str, dict[str, ModelPart]]:
     """Return the place of the base, and the parts by component, of what a job or a program says.
 
     Raises ModelError for a single file without a base, and for a base of what is not one.
     """
     parts = {
         name: part
-        if isinstance(part, Part)
-        else Part(**part if isinstance(part, Mapping) else {"path": str(part)})
+        if isinstance(part, ModelPart)
+        else ModelPart(**part if isinstance(part, Mapping) else {"path": str(part)})
         for name, part in given.items()
     }
     is_file = is_single_file(path)
@@ -73,20 +73,20 @@ def base_and_parts(
         )
     if base is not None and not is_file:
         raise ModelError(
-            f"model.base is given, but {public_url(path)!r} is not one file ({' or '.join(FORMATS)})",
+            f"model.base is given, but {public_url(path)!r} is not one file ({' or '.join(FILE_FORMATS)})",
             "give the file as `model.path`, or leave `model.base` out",
         )
-    return (base, {CHECKPOINT: Part(path=path), **parts}) if base else (path, parts)
+    return (base, {CHECKPOINT: ModelPart(path=path), **parts}) if base else (path, parts)
 
 
-def names_of(parts: Mapping[str, Part]) -> str:
+def names_of(parts: Mapping[str, ModelPart]) -> str:
     """Return what records and messages add to the name of the base."""
     return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
 
 
 def is_single_file(path: str) -> bool:
     """Return whether a model's path names one file with weights, rather than a pipeline."""
-    return path.endswith((*FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
+    return path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots: what its header says is read once
@@ -94,7 +94,7 @@ class PartFile:
     """A part that was found. Reads its header only, until it is hashed or loaded."""
 
     name: str  # the component, or "checkpoint"
-    part: Part
+    part: ModelPart
     source: Source
     file: str  # its name in the source
 
@@ -203,7 +203,7 @@ class PartFile:
         return tuple(held)
 
     def _holds_text(self, component: Component) -> bool:
-        """Ask diffusers, whose list of names has no public function (loaders/single_file_utils.py, 0.42)."""
+        """Ask diffusers, which has no public function for it (diffusers.loaders.single_file_utils, 0.42)."""
         from diffusers.loaders.single_file_utils import is_clip_model_in_single_file, is_t5_in_single_file
 
         text_class = class_of(component.library, component.class_name)
@@ -214,7 +214,7 @@ class PartFile:
         )
 
 
-def open_parts(parts: Mapping[str, Part], storage_options: Mapping[str, Any]) -> tuple[PartFile, ...]:
+def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any]) -> tuple[PartFile, ...]:
     """Return the files that stand in for components. Raises ModelError for those that are not there.
 
     Pickles are refused, with `model.allow_pickle` too: nobody needs them in these formats.
@@ -243,15 +243,17 @@ def without_parts(digests: Mapping[str, str], files: Collection[PartFile]) -> di
     return {name: digest for name, digest in digests.items() if name not in own}
 
 
-def _opened(name: str, part: Part, storage_options: Mapping[str, Any]) -> PartFile:
+def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> PartFile:
     where, path = f"model.parts.{name}", part.path.removeprefix("file://")
     if path.endswith(PICKLES):
         raise ModelError(
             f"{where}: {public_url(path)} is a pickle, which can run code when it is opened",
             "use a .safetensors or .gguf file of the same model",
         )
-    if not path.endswith(FORMATS):
-        raise ModelError(f"{where}: {public_url(path)} is not a {' or '.join(FORMATS)} file", "name the file")
+    if not path.endswith(FILE_FORMATS):
+        raise ModelError(
+            f"{where}: {public_url(path)} is not a {' or '.join(FILE_FORMATS)} file", "name the file"
+        )
     here = Path(os.path.abspath(os.path.expanduser(path)))
     hub = None if here.is_file() else _HUB_FILE.fullmatch(path)
     source: Source
@@ -262,7 +264,7 @@ def _opened(name: str, part: Part, storage_options: Mapping[str, Any]) -> PartFi
         source = open_hub(hub["repo"], revision, _SMALL)
         file = hub["file"]
         if file not in source.files:
-            fix = did_you_mean(file, [one for one in source.files if one.endswith(FORMATS)])
+            fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
         from framefleet.pipeline.model.sources.url_source import UrlSource

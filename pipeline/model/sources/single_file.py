@@ -29,7 +29,7 @@ _IGNORED = re.compile(
     r"|(sqrt_recip|sqrt_recipm1|log_one_minus)_alphas_cumprod$"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])$"
 )
-# How `from_single_file` says which names were not placed (diffusers 0.42, loaders/single_file_model.py).
+# How `from_single_file` says which names were not placed (diffusers.loaders.single_file_model, 0.42).
 _LOGGER, _UNUSED = (
     "diffusers.loaders.single_file_model",
     re.compile(r"not used when initializing .*?\[(.*)\]", re.S),

@@ -86,7 +86,7 @@ def plan_conversion(
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
         f"{next(iter(checkpoint.shapes), 'none')}",
-        f"give {ORIGINALS}",
+        f"give {ORIGINALS}; or for a file that diffusers reads, the pipeline that it was made for: --base",
     )
 
 
