@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
@@ -21,7 +22,7 @@ from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.packing import method_of
 from framefleet.pipeline.model.sources.parts import PartFile
 from framefleet.pipeline.model.sources.single_file import SingleFile
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
+from framefleet.pipeline.model.specs.model_index import CONTROLNETS
 
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
