@@ -73,8 +73,8 @@ def convert_command(
             from framefleet.plugins.ports.conversion.single_file import convert_parts
 
             others = places(parts or [], "--part")
-            name, held = convert_parts(str(checkpoint), folder, base=base, parts=others, dtype=dtype)
-            stdout.say(f"{folder}: {name}, with {', '.join(held)} of the file")
+            name, components = convert_parts(str(checkpoint), folder, base=base, parts=others, dtype=dtype)
+            stdout.say(f"{folder}: {name}, with {', '.join(components)} of the file")
             stdout.say(f"next: {command('model', 'lock', folder)}")
             return
         from framefleet.plugins.ports.conversion.convert import convert

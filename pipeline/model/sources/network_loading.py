@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError

@@ -39,16 +39,16 @@ def convert_parts(
     weights = weights_of(settings, source)
     configs = weights.configs(is_built=True)
     stored, digests = weights.fetched()
-    held = by_component(weights.parts, weights.components)
-    opened = {part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in held.values()}
+    by_name = by_component(weights.parts, weights.components)
+    opened = {part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in by_name.values()}
     unpacked = sum(tensor.num_parameters for part in weights.parts for tensor in part.tensors)
     with whole_folder(folder, 4 * unpacked + weights.stored_bytes()) as new, alone():
         for name in digests.keys() - opened.keys():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(stored / name, new / name)
         for component in weights.components:
-            if component.name in held:
-                part = held[component.name]
+            if component.name in by_name:
+                part = by_name[component.name]
                 chosen = torch_dtype(dtype) if dtype else _dtype_of(part.tensors[0].dtype)
                 network: Any = opened[part.key].network(component, configs, chosen, None)
                 if part.is_gguf:
@@ -57,7 +57,7 @@ def convert_parts(
                 network.save_pretrained(new / component.name)
         for file in opened.values():
             file.check_all_placed(allow_unmatched=False)
-    return inspect_model(folder).class_name, [*held]
+    return inspect_model(folder).class_name, [*by_name]
 
 
 def _dtype_of(name: str) -> torch.dtype:
