@@ -32,7 +32,7 @@ def test_a_job_with_files_in_place_of_weights(tmp_path: Path, ray_cluster: str) 
     assert {record["model"] for record in records} == {f"{base} + transformer={tmp_path}/wan-Q8_0.gguf"}
     assert "gguf" in json.loads(records[0]["environment"])
     claim = json.loads((tmp_path / "out" / "job.json").read_text())
-    assert "transformer/wan-Q8_0.gguf" in claim["model_files"]
+    assert "transformer.gguf" in claim["model_files"]
 
     row, out = records[0], str(tmp_path / "out")
     assert command("replay", out, row["row_id"]).exit_code == 0

@@ -105,8 +105,8 @@ class PartFile:
 
     @property
     def key(self) -> str:
-        """Its name among the model's files: part of the model digest."""
-        return f"{self.name}/{self.file.rpartition('/')[2]}"
+        """Its name among the model's files, in the model digest: the same file elsewhere is the same model."""
+        return f"{self.name}{Path(self.file).suffix}"
 
     @property
     def is_gguf(self) -> bool:
