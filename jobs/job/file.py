@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from framefleet.cluster.fleet.gpus import lacking_gpu
+from framefleet.cluster.fleet.settings import lacking_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import check_variables, resolve_paths

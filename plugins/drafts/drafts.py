@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.cluster.driver.budget import JobBudget, Spent
-from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns
@@ -208,7 +208,7 @@ def _group(row: IdentifiedRow, keep: KeepSection, cells: Mapping[str, Any]) -> t
 
 def spent_on(job: Job, elsewhere: Spent | None) -> Spent:
     """Return what was spent on one of the two outputs, where the other's run has to know, and elsewhere."""
-    own = Spent() if job.budget == JobBudget() else spent_before(store_of_job(job))
+    own = spent_before(store_of_job(job)) if job.budget.is_limited else Spent()
     return own + (elsewhere or Spent())
 
 
