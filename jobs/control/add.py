@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,17 +112,13 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
         check_lanes(resolved.job, {*index.lanes, *lanes_named(resolved)})
-        for positions, batch in _kept(resolved, index):
+        for first, batch in resolved.table.batches():
+            left_out = index.left_out_in(first, batch.num_rows)
+            positions = [at for at in range(first, first + batch.num_rows) if at not in left_out]
+            if left_out:
+                batch = batch.take(pa.array([at - first for at in positions], pa.int64()))
             writer.write_batch(_as_in(schema, batch, positions))
     return survey
-
-
-def _kept(resolved: ResolvedJob, index: RowIndex) -> Iterator[tuple[list[int], pa.RecordBatch]]:
-    """Yield the rows that can be rendered, with their positions."""
-    for first, batch in resolved.table.batches():
-        left_out = index.left_out_in(first, batch.num_rows)
-        kept = [at for at in range(first, first + batch.num_rows) if at not in left_out]
-        yield kept, batch.take(pa.array([at - first for at in kept], pa.int64())) if left_out else batch
 
 
 def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:

@@ -171,7 +171,7 @@ def logs_command(
     cluster instead.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at, set_values
+        from framefleet.jobs.job.file import output_at, storage_options
         from framefleet.jobs.look.failures import show_log
         from framefleet.pipeline.outputs.stores.store import Store
 
@@ -180,7 +180,7 @@ def logs_command(
             return
         from framefleet.cluster.fleet.submission import find_submission, logs_of
 
-        store = Store(output, set_values(sets or []).get("storage_options", {}))
+        store = Store(output, storage_options(sets))
         found = find_submission(address, store.url_of(""))
         for piece in logs_of(found, follow=follow):
             stdout.say(piece.rstrip("\n"))

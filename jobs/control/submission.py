@@ -12,7 +12,7 @@ from typing import Any
 
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.submission import Submission, find_submission, logs_of, submit_files
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
@@ -36,7 +36,7 @@ def submit(
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
     model, output. Modules of its recipe and its clip steps go with it. Raises JobError, FleetError.
     """
-    given = job_as(Job, job) if table is None else with_table(job, table)
+    given = load_job(job) if table is None else with_table(job, table)
     output = store_of_job(given).url_of("")
     with TemporaryDirectory(prefix="framefleet-") as name:
         folder = Path(name)

@@ -162,7 +162,9 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
         yield (name,), (name,)
         members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
         for member in members:
-            tag = (_tag(member),) if len(members) > 1 else ()
+            # Its tag is the one value of its first key.
+            first = get_args(next(iter(member.model_fields.values())).annotation)
+            tag = (str(first[0]),) if len(members) > 1 else ()
             for place, path in _known_keys(member):
                 yield (name, *tag, *place), (name, *path)
 
@@ -172,9 +174,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _models_in(inner)
-
-
-def _tag(member: type[BaseModel]) -> str:
-    """Return the name of this kind of mapping: the one value of its first key."""
-    first = next(iter(member.model_fields.values()))
-    return str(get_args(first.annotation)[0])

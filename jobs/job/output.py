@@ -36,7 +36,9 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
         )
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
-    if "://" not in place and (file := _file_on_the_way(place)):
+    path = Path(_plain(place))
+    files = (one for one in (path, *path.parents) if one.is_file())
+    if "://" not in place and (file := next(files, None)):
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
         raise JobError(
@@ -80,12 +82,6 @@ def _not_apart(table: str, output: str) -> JobError | None:
 def below(job: TableJob, path: str) -> str:
     """Return the path or URL of what lies below a job's output, as this process finds it in any folder."""
     return f"{_plain(job.output)}/{path}"
-
-
-def _file_on_the_way(place: str) -> Path | None:
-    """Return the file that stands where a folder belongs, if one does."""
-    path = Path(_plain(place))
-    return next((one for one in (path, *path.parents) if one.is_file()), None)
 
 
 def _plain(location: str) -> str:

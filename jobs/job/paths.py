@@ -26,12 +26,10 @@ log = logging.getLogger(__name__)
 
 _MODELS = (("model",), ("models", "*"))
 # Keys whose texts may be paths, or names of the hub.
-_NAMES: tuple[Key, ...] = (
-    *(
-        (*key, *more)
-        for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
-        for more in ((), ("path",), ("ip_adapter", "path"))
-    ),
+_NAMES: tuple[Key, ...] = tuple(
+    (*key, *more)
+    for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
+    for more in ((), ("path",), ("ip_adapter", "path"))
 )
 # Keys whose texts are paths or URLs.
 _PATHS: tuple[Key, ...] = (
@@ -102,7 +100,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
     output. A name that is in neither may be of the hub. replaced: what options give in its place.
     """
     for named in paths_in(values):
-        if not _is_relative(named.text) or _is_replaced(named.key, replaced):
+        is_relative = "://" not in named.text and not named.text.startswith(("~", "/"))
+        if not is_relative or _is_replaced(named.key, replaced):
             continue
         parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(named.text).parts)
         stem = str(Path(*parts))  # before the first wildcard
@@ -110,7 +109,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(named.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named.text)
+        is_file_name = named.text.startswith(("./", "../")) or is_weights(named.text)
+        may_be_of_hub = named.may_be_of_hub and not is_file_name
         if named.place == "output" or is_next or not (is_here or may_be_of_hub):
             named.replace(str(job.parent / named.text))
         elif is_elsewhere:
@@ -135,14 +135,6 @@ def check_variables(values: Mapping[str, Any]) -> None:
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
                 f'{_SET} {named.place}="{public_url(named.text)}"',
             )
-
-
-def _is_relative(text: str) -> bool:
-    return "://" not in text and not text.startswith(("~", "/"))
-
-
-def _is_file_name(text: str) -> bool:
-    return text.startswith(("./", "../")) or is_weights(text)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

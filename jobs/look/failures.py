@@ -75,7 +75,12 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
 
 def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
     """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
-    counts, shown = _grouped(rows, limit)
+    counts: Counter[str] = Counter()
+    shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
+    for row in rows:
+        counts[row.error_type] += 1
+        if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
+            shown.setdefault(row.error_type, []).append(row)
     if not counts:
         stderr.say(f"no row of {url} failed")
         return
@@ -86,17 +91,6 @@ def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback:
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     stderr.say(f"to retry them: {command('retry', url)}")
-
-
-def _grouped(rows: Iterator[FailedRow], limit: int) -> tuple[Counter[str], dict[str, list[FailedRow]]]:
-    """Return the count of each type, and its first rows."""
-    counts: Counter[str] = Counter()
-    shown: dict[str, list[FailedRow]] = {}
-    for row in rows:
-        counts[row.error_type] += 1
-        if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
-            shown.setdefault(row.error_type, []).append(row)
-    return counts, shown
 
 
 def _show(row: FailedRow, *, traceback: bool) -> None:

@@ -30,12 +30,11 @@ def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     """Return all arguments that rows have, those of columns first."""
     columns = {reader.target: reader.column for reader in plan.readers}
     names = dict.fromkeys([*columns, *plan.base, "seed", "scheduler", "fps"])
-    return tuple(_argument_of(name, columns.get(name), job, plan) for name in names)
-
-
-def _argument_of(name: str, column: str | None, job: Job, plan: RowPlan) -> Argument:
-    value, origin = _special(name, job, plan) if name not in plan.base else _argument(name, job, plan)
-    return Argument(name=name, value=value, origin=origin, column=column)
+    values = {name: (_argument if name in plan.base else _special)(name, job, plan) for name in names}
+    return tuple(
+        Argument(name=name, value=value, origin=origin, column=columns.get(name))
+        for name, (value, origin) in values.items()
+    )
 
 
 def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:

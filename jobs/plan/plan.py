@@ -11,7 +11,7 @@ from typing import Any
 
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
@@ -19,14 +19,14 @@ from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
-from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.input_shapes import Shapes
-from framefleet.pipeline.request import Request, one_step
+from framefleet.pipeline.request import one_step
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
@@ -128,7 +128,7 @@ def plan(
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
-    return plan_job(job_as(Job, job), Callback(), wanted)
+    return plan_job(load_job(job), Callback(), wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +223,17 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
     job, model = resolved.job, resolved.models[name]
     settings, preset = model.settings, model.spec.preset
     largest = survey.largest(preset, settings.options, model=name)
-    is_on_cpu = wanted.gpu_memory is None and _is_on_cpu(job, settings.device)
+    # Workers have no GPU: the job says so, or there is none here and it joins no cluster.
+    is_on_cpu = wanted.gpu_memory is None and (
+        settings.device == "cpu"
+        or job.fleet.gpus_per_worker == 0
+        or (job.fleet.address is None and not gpus_here())
+    )
+    measured_bytes = None
+    if largest and not is_on_cpu:  # what workers found that such a row holds, on any kind of GPU
+        stored = memory_name(model.identity.model_digest, settings, one_step(largest))
+        memory = (Places(resolved.store).read(stored) or Found()).memory
+        measured_bytes = max((one.peak_bytes for one in memory), default=None)
     cut = survey.cut_prompts[name]
     return ModelPlan(
         model=settings.name,
@@ -244,19 +254,6 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,
             has_encoders=job.fleet.encoders > 0,
-            measured_bytes=_measured_bytes(resolved, model, largest) if largest and not is_on_cpu else None,
+            measured_bytes=measured_bytes,
         ),
     )
-
-
-def _measured_bytes(resolved: ResolvedJob, model: ResolvedModel, largest: Request) -> int | None:
-    """Return what workers found that the largest row of a model holds, on any kind of GPU."""
-    name = memory_name(model.identity.model_digest, model.settings, one_step(largest))
-    found = Places(resolved.store).read(name) or Found()
-    return max((memory.peak_bytes for memory in found.memory), default=None)
-
-
-def _is_on_cpu(job: Job, device: str) -> bool:
-    """Return whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
-    is_asked = device == "cpu" or job.fleet.gpus_per_worker == 0
-    return is_asked or (job.fleet.address is None and not gpus_here())

@@ -96,7 +96,11 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
     resumable: after an interruption, say how to go on. log_format: of all lines on stderr, text or json.
     """
     stderr.about = {} if log_format == "json" else None
-    _log_to_stderr(verbose)
+    logger = logging.getLogger("framefleet")
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
+        logger.addHandler(_ToStderr())
+    logger.propagate = False
     quiet_imports()
     signals: list[int] = []  # noted, for on its way up the exception may become another one
 
@@ -189,11 +193,3 @@ class _ToStderr(logging.Handler):
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
         about = {name: str(getattr(record, name, "")) for name in ("worker", "row_id")}
         _labelled(f"{record.levelname.lower()}: ", style, self.format(record), **about)
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    logger = logging.getLogger("framefleet")
-    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
-        logger.addHandler(_ToStderr())
-    logger.propagate = False

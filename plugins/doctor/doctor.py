@@ -93,10 +93,10 @@ def _of_job(
     job: TableJob | str | Path | Mapping[str, Any], targets: Targets, address: str | None
 ) -> tuple[Targets, str | None]:
     """Return what a job adds; what the targets name already stays."""
-    from framefleet.jobs.job.file import job_as
-    from framefleet.jobs.job.schema import Job, TableJob
+    from framefleet.jobs.job.file import load_job
+    from framefleet.jobs.job.schema import TableJob
 
-    read = job if isinstance(job, TableJob) else job_as(Job, job)
+    read = job if isinstance(job, TableJob) else load_job(job)
     if targets.store is None:
         targets = replace(targets, store=read.output, storage_options=read.storage_options)
     model = read.model

@@ -55,13 +55,13 @@ def score_command(
     Needs no cluster. Exit code 1: clips are damaged and have no scores, or a score failed.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
         from framefleet.pipeline.outputs.stores.store import Store
         from framefleet.plugins.scores.score_output import score_output
 
-        store = Store(output, storage_options(sets or []))
+        store = Store(output, storage_options_alone(sets))
         names = [name.strip() for text in scores or [] for name in text.split(",")]
         with watch_on(stderr) as watch:
             found = score_output(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.verify.verify import verify
 from framefleet.jobs.render.claim import check_claim
@@ -36,7 +36,7 @@ def values_of_job(folder: Path, marks: dict[str, Any], **media: Any) -> dict[str
 
 
 def resolved_claim(values: dict[str, Any]) -> object:
-    return check_claim(resolve_job(job_from_mapping(values), Callback()))
+    return check_claim(resolve_job(load_job(values), Callback()))
 
 
 @pytest.mark.parametrize("format", ["mp4", "mkv"])

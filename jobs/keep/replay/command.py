@@ -82,9 +82,9 @@ def replay_command(
     the output names. If the row needs them and you trust them, allow them with the options below.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
 
-        options = storage_options(sets or [])
+        options = storage_options_alone(sets)
         given = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
         is_equal = True
         if script:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from framefleet.jobs.keep.replay.two_clips import Again, TwoClips, equal, sha256_at, two_clips
 from framefleet.pipeline.outputs.damage import Damage
@@ -96,9 +95,17 @@ def compare(
     clips = two_clips(store, then, again)
     wrong = tuple(_wrong_in_record(store, then, again, which, clips))
     if wrong and set(which) <= set(wrong):
-        return Compared(verdict="record damaged", which=wrong, doubt=_unkept(which, clips))
+        is_lost = clips.is_lossy and not {_FRAMES, _SOUND}.isdisjoint(which)
+        doubt = "or the frames or the sound differ by less than this lossy file keeps" if is_lost else None
+        return Compared(verdict="record damaged", which=wrong, doubt=doubt)
     if not which:
-        return Compared(verdict="file damaged", doubt=_unproven(then, clips, damages))
+        path = recorded_clip(values_of(then)).path
+        is_there = any(one.path == path and one.kind != "missing" for one in damages)
+        doubt = (
+            "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
+        )
+        is_unproven = is_there and clips.here_sha256 != then.media_sha256
+        return Compared(verdict="file damaged", doubt=doubt if is_unproven else None)
     return _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
 
 
@@ -118,22 +125,6 @@ def _wrong_in_record(
             yield FILE
         if len(clips.there) != then.bytes:
             yield "bytes"
-
-
-def _unkept(which: Sequence[str], clips: TwoClips) -> str | None:
-    """Return what else equal clips may mean, where they do not keep all that was rendered."""
-    if not clips.is_lossy or not {_FRAMES, _SOUND}.intersection(which):
-        return None
-    return "or the frames or the sound differ by less than this lossy file keeps"
-
-
-def _unproven(then: Record, clips: TwoClips, damages: Sequence[Damage]) -> str | None:
-    """Return what else a stored clip of other bytes may mean, where the new file does not decide it."""
-    path = recorded_clip(values_of(then)).path
-    is_there = any(one.path == path and one.kind != "missing" for one in damages)
-    if not is_there or clips.here_sha256 == then.media_sha256:
-        return None
-    return "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
 
 
 def _different(
@@ -228,7 +219,9 @@ def difference(one: Pictures, other: Pictures) -> Difference:
         levels = np.abs(here.astype(np.float32) - there.astype(np.float32)) * unit  # (H, W, C)
         num_pixels += int((levels.max(axis=-1) > 0).sum())
         max_levels = max(max_levels, float(levels.max()))
-        blocks = _by_block(np.square(levels, dtype=np.float64).mean(axis=-1))
+        blocks = np.square(levels, dtype=np.float64).mean(axis=-1)  # (H, W)
+        for axis, side in enumerate(blocks.shape):  # sums by block; those at the ends may be smaller
+            blocks = np.add.reduceat(blocks, range(0, side, _BLOCK), axis=axis)
         squares += float(blocks.sum())
         worst = max(worst, float(blocks.max()))
     return Difference(
@@ -238,13 +231,6 @@ def difference(one: Pictures, other: Pictures) -> Difference:
         psnr_db=_psnr(squares / math.prod(one.shape[:3]), _LEVELS),
         worst_block=math.sqrt(worst) / _BLOCK,
     )
-
-
-def _by_block(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return sums of (H, W) by block; those at the ends may be smaller."""
-    for axis, side in enumerate(values.shape):
-        values = np.add.reduceat(values, range(0, side, _BLOCK), axis=axis)
-    return values
 
 
 def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:

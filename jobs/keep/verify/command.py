@@ -94,15 +94,13 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import storage_options
 
-        storage_options = set_values(sets or []).get("storage_options", {})
-        given = given_of(
-            models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, storage_options
-        )
+        options = storage_options(sets)
+        given = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
         quiet_libraries()
         if files:
-            is_well = show_damages(output, storage_options, as_json=as_json)
+            is_well = show_damages(output, options, as_json=as_json)
         else:
             from framefleet.jobs.keep.verify.rows import verified_rows
 
@@ -220,12 +218,9 @@ class DamageList:
             stdout.say(json.dumps({"found": dict(self.num_found), "num_damages": self.num_damages}))
             return
         if self._first:
-            stdout.print(self._table())
+            table = Table("file", "what", "row", box=box.SIMPLE_HEAD)
+            for damage in self._first:
+                table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
+            stdout.print(table)
         for kind, count in self.num_found.items():
             stdout.say(f"{count:,} {_SAID[kind]}")
-
-    def _table(self) -> Table:
-        table = Table("file", "what", "row", box=box.SIMPLE_HEAD)
-        for damage in self._first:
-            table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
-        return table

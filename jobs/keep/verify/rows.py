@@ -30,7 +30,6 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
@@ -104,18 +103,17 @@ def verified_rows(
     has no such rows.
     """
     store = Store(output, given.storage_options)
-    records = [find_record(store, row_id) for row_id in row_ids] or _sampled(store, sample, seed)
+    if row_ids:
+        records = [find_record(store, row_id) for row_id in row_ids]
+    else:
+        chosen = sample_rows(store, sample, seed=seed)
+        records = [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
     if not records:
         raise Output(store).no_records()
     if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:
         yield from _here(output, store, records, given)
-
-
-def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
-    chosen = sample_rows(store, sample, seed=seed)
-    return [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
 
 
 def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
@@ -158,18 +156,15 @@ def _by_fleet(
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
             else:
-                yield _of_fleet(store, then, rendered(scratch, again[then.row_id], media, steps))
-
-
-def _of_fleet(store: Store, then: Record, again: Again) -> VerifiedRow:
-    _, damages = look_at(store, values_of(then))
-    differences = environment_differences(then, again.record)
-    return VerifiedRow(
-        record=then,
-        compared=compare(store, then, again, damages=damages, changes=differences),
-        damages=tuple(damages),
-        differences=differences,
-    )
+                _, damages = look_at(store, values_of(then))
+                differences = environment_differences(then, again[then.row_id])
+                now = rendered(scratch, again[then.row_id], media, steps)
+                yield VerifiedRow(
+                    record=then,
+                    compared=compare(store, then, now, damages=damages, changes=differences),
+                    damages=tuple(damages),
+                    differences=differences,
+                )
 
 
 def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
@@ -216,18 +211,13 @@ def rendered(scratch: Store, record: Record, media: Media, steps: Collection[Cli
     """Return a row that a fleet rendered. media, steps: how the clips of its output are made."""
     path = recorded_clip(values_of(record)).path
     read = cache(partial(scratch.read, path))
+    read_frames = decode_floats if (record.frames_format or "").endswith("float32") else decode
     return Again(
         record=record,
         media=media,
-        frames=lambda: _frames(record, read()),
+        frames=lambda: None if record.frames_format is None else read_frames(read()),
         content=lambda: _encoded(record, read(), media, steps) if media.format in LOSSY else read(),
     )
-
-
-def _frames(record: Record, content: bytes) -> Pictures | None:
-    if record.frames_format is None:
-        return None
-    return (decode_floats if record.frames_format.endswith("float32") else decode)(content)
 
 
 def _encoded(record: Record, content: bytes, media: Media, steps: Collection[ClipStep]) -> bytes:
