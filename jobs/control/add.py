@@ -39,18 +39,14 @@ _DIGITS = 12  # of a file's digest, in its name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addition:
-    """What was added. url: of its file, in the output.
+    """What was added."""
 
-    left_out: what is wrong with rows that cannot be rendered, a line for each. is_new: False where the output
-    had just these rows in a file already. is_running: whether a driver was at work. will_render: whether it
-    has said that it renders them; False: there is none, or it ended without them; None: it did not answer.
-    """
-
-    url: str
+    url: str  # of its file, in the output
     num_rows: int
-    left_out: tuple[str, ...]
-    is_new: bool
-    is_running: bool
+    left_out: tuple[str, ...]  # what is wrong with rows that cannot be rendered, a line for each
+    is_new: bool  # False where the output had just these rows in a file already
+    is_running: bool  # whether a driver was at work
+    # Whether it says that it renders them. False: there is none, or it ended without them; None: no answer.
     will_render: bool | None
 
 
@@ -66,8 +62,8 @@ def add(
     job: an output, whose job.json says the rest; or a job file, or its content. rows: a table's path or URL,
     or rows as `render` takes them, with columns of the job's table. Paths in cells start where those of that
     table do. sets: as "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
-    TableError for rows that cannot be rendered, unless
-    the job leaves them out, and JobError for a job with a runner or a sweep.
+    TableError for rows that cannot be rendered, unless the job leaves them out, and JobError for a job with a
+    runner or a sweep.
     """
     return add_rows(job, rows, Callback(), sets, wait_s=wait_s)
 
@@ -87,10 +83,10 @@ def add_rows(
     if has:
         raise JobError(f"rows cannot be added: the job has {has[0]}", "change the job file, and run it again")
     with TemporaryDirectory(prefix="framefleet-") as folder:
-        given, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
+        rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):
-            pq.write_table(arrow_of(rows), given)
-            rows = given
+            pq.write_table(arrow_of(rows), rows_file)
+            rows = rows_file
         with closing(resolve_job(job, watch, str(rows))) as resolved:
             check_claim(resolved)
             survey = _write(resolved, file, watch)

@@ -245,12 +245,12 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
 
 def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
     keep_secrets(values)
-    given = _without_nulls(values)
-    check_variables(given)
+    values = _without_nulls(values)
+    check_variables(values)
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(values)
     except ValidationError as error:
-        mistakes = list(mistakes_in(error, given, places, kind))
+        mistakes = list(mistakes_in(error, values, places, kind))
     problem, fix = mistakes[0]
     if len(mistakes) > 1:
         problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)

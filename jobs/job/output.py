@@ -94,13 +94,13 @@ def media_of(job: Job, spec: PipelineSpec) -> Media:
     """Return how clips are stored. Raises JobError for a format that does not hold them."""
     own: MediaFormat = "png.zip" if spec.has_layers else _OWN[spec.kind]
     media = Media(**job.media.model_dump() | {"format": job.media.format or own})
-    said = f"media.format is {media.format}, but {spec.class_name} renders "
+    about = f"media.format is {media.format}, but {spec.class_name} renders "
     if (media.format in SOUNDS) != (spec.kind == "audio"):
-        raise JobError(f"{said}{'sound only' if spec.kind == 'audio' else 'frames'}", f"use {own}")
+        raise JobError(f"{about}{'sound only' if spec.kind == 'audio' else 'frames'}", f"use {own}")
     if media.format == "png" and spec.kind == "video":
-        raise JobError(f"{said}videos", "use mp4 or mkv, or png.zip for a png of each frame")
+        raise JobError(f"{about}videos", "use mp4 or mkv, or png.zip for a png of each frame")
     if media.format == "png" and spec.has_layers:
-        raise JobError(f"{said}layers", "use png.zip, or mkv")
+        raise JobError(f"{about}layers", "use png.zip, or mkv")
     native = spec.fps_of({**spec.defaults(), **job.defaults})
     if spec.has_sound and media.audio and native and media.fps not in (None, native):
         problem, fix = out_of_step(media.fps or native, native).args

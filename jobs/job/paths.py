@@ -74,9 +74,9 @@ def paths_in(values: Any) -> Iterator[NamedPath]:
     added = tuple((name, *key) for name, section in sections().items() for key in section.paths)
     for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
-            for found, at in _matches(values, key):
-                if isinstance(at[found[-1]], str) and at[found[-1]]:
-                    yield NamedPath(key=found, at=at, may_be_of_hub=may_be_of_hub)
+            for full_key, at in _matches(values, key):
+                if isinstance(at[full_key[-1]], str) and at[full_key[-1]]:
+                    yield NamedPath(key=full_key, at=at, may_be_of_hub=may_be_of_hub)
 
 
 def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

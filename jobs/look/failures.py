@@ -43,13 +43,13 @@ def failures_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
 
-        found = output_at(output, sets)
-        rows = (row for row in found.failures() if not error_types or row.error_type in error_types)
+        opened = output_at(output, sets)
+        rows = (row for row in opened.failures() if not error_types or row.error_type in error_types)
         if as_json:
             for row in rows:
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            _show_by_type(rows, found.url, limit=limit, traceback=traceback)
+            _show_by_type(rows, opened.url, limit=limit, traceback=traceback)
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
@@ -122,5 +122,5 @@ def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -
     """
     from framefleet.pipeline.outputs.output import Output
 
-    found = Output.open(output, storage_options).failures()
-    return sorted(found, key=lambda row: (not row.inner, row.positions))
+    rows = Output.open(output, storage_options).failures()
+    return sorted(rows, key=lambda row: (not row.inner, row.positions))

@@ -15,15 +15,12 @@ FRAMEFLEET = "framefleet"  # the origin of what neither job nor model says
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One argument. value: of rows that give none. origin: who says so; "" of one that only rows give.
-
-    column: where rows give it; None: they do not.
-    """
+    """One argument."""
 
     name: str
-    value: Any
-    origin: str
-    column: str | None
+    value: Any  # of rows that give none
+    origin: str  # who says so; "" of one that only rows give
+    column: str | None  # where rows give it; None: they do not
 
 
 def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:

@@ -299,21 +299,21 @@ def memory_line(memory: Memory) -> str:
         parts += ", and the denoiser's activations, which are not known for this model"
     else:
         parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
-    said = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    line = f"memory: about {_size(memory.peak_gb)} ({parts})"
     if memory.encoders_gb:
-        said += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
+        line += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
     if memory.measured_gb is not None:
-        said += f", measured {_size(memory.measured_gb)}"
+        line += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:
-        return f"{said}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
-    said += f", of {_size(memory.has_gb)} of {memory.place}"
+        return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
+    line += f", of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
-        return said
+        return line
     if not memory.ways:
-        return f"{said}: it does not fit; use a smaller size or model"
+        return f"{line}: it does not fit; use a smaller size or model"
     first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)
     also = f" (or {', '.join(others)})" if others else ""
-    return f"{said}: it does not fit; the fastest that fits is {first}{also}"
+    return f"{line}: it does not fit; the fastest that fits is {first}{also}"
 
 
 def _size(gb: float) -> str:

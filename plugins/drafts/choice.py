@@ -18,11 +18,11 @@ _READ = ("row_id", "path", "arguments")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One that is kept. path: of its clip. values: of clip steps, by column."""
+    """A draft that is rendered in full."""
 
     row_id: str
-    path: str | None
-    values: dict[str, Any]
+    path: str | None  # of its clip
+    values: dict[str, Any]  # of clip steps, by column
 
 
 @dataclass(slots=True)
@@ -33,8 +33,8 @@ class _Groups:
     heaps: dict[str, list[tuple[float, int, Draft]]] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any], draft: Draft) -> None:
-        told = with_arguments(row)
-        group = canonical_json([str(told.get(name)) for name in self.keep.per])
+        values = with_arguments(row)
+        group = canonical_json([str(values.get(name)) for name in self.keep.per])
         # Equal scores: the smaller row_id, so that every run keeps the same.
         entry = (self._rank(draft.values), -int(draft.row_id, 16), draft)
         heap = self.heaps.setdefault(group, [])

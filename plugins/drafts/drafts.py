@@ -40,11 +40,11 @@ _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """place: of the table of what is kept; None where it has no row. num_drafts: to choose from."""
+    """Which drafts are rendered in full."""
 
-    place: str | None
+    place: str | None  # of the table of these; None where it has no row
     num_kept: int
-    num_drafts: int
+    num_drafts: int  # to choose from
 
 
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
@@ -53,10 +53,10 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     columns = record_schema(carried, drafts.rows.argument_fields, added_columns(drafts.steps))
     plans = [model.plan for model in drafts.models.values()]
     arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
-    known = {*columns.names, *arguments}
+    names = {*columns.names, *arguments}
     for name in keep.per:
-        if name not in known:
-            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, known))
+        if name not in names:
+            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
     if keep.where is not None:
         check_where(columns, keep.where)
     ours = {_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
@@ -202,8 +202,8 @@ def most_kept(job: Job, keep: KeepSection) -> int:
 
 def _group(row: IdentifiedRow, keep: KeepSection, cells: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the key of the row's group, as far as it is known. cells: carried columns."""
-    known = {**cells, **row.request().arguments, "model_name": row.model}
-    return tuple(str(known.get(name, row.row_id)) for name in keep.per)
+    values = {**cells, **row.request().arguments, "model_name": row.model}
+    return tuple(str(values.get(name, row.row_id)) for name in keep.per)
 
 
 def spent_on(job: Job, elsewhere: Spent | None) -> Spent:

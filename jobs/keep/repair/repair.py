@@ -45,16 +45,13 @@ _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any.
-
-    inner: the same of each inner output, by name.
-    """
+    """What was done to an output."""
 
     store: Store
     mended: Mended
-    is_job_back: bool = False
-    summary: Summary | None = None
-    inner: Mapping[str, Repaired] = field(default_factory=dict)
+    is_job_back: bool = False  # job.json was put back
+    summary: Summary | None = None  # of the render, if any
+    inner: Mapping[str, Repaired] = field(default_factory=dict)  # the same of each inner output, by name
 
 
 def repair(
@@ -137,16 +134,12 @@ def put_back(store: Store, hold: Hold) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mended:
-    """What was wrong, and what was done about it, or would be.
-
-    num_found: by kind. num_rows: that lost their record. num_set_aside: damaged parts, and files that cannot
-    be read, now in damaged/. num_swept: files that nothing named.
-    """
+    """What was wrong, and what was done about it, or would be."""
 
     num_found: Mapping[DamageKind, int]
-    num_rows: int
-    num_set_aside: int
-    num_swept: int
+    num_rows: int  # that lost their record
+    num_set_aside: int  # damaged parts, and files that cannot be read, now in damaged/
+    num_swept: int  # files that nothing named
 
 
 def mend(

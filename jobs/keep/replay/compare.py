@@ -143,7 +143,7 @@ def _different(
     if frames is None or frames[0].shape != frames[1].shape:
         return Compared(verdict="different", which=which)
     distance = difference(*frames)
-    found = Compared(
+    compared = Compared(
         verdict="different",
         which=which,
         num_pixels=distance.num_pixels,
@@ -152,9 +152,9 @@ def _different(
         psnr_db=distance.psnr_db,
     )
     if clips.is_lossy:
-        return _with_loss(found, distance, then, again, changes)
+        return _with_loss(compared, distance, then, again, changes)
     is_one = _are_frames(which) and distance.max_levels <= 1
-    return replace(found, verdict="off by one") if is_one else found
+    return replace(compared, verdict="off by one") if is_one else compared
 
 
 def _are_frames(which: Sequence[str]) -> bool:
@@ -186,22 +186,19 @@ def _with_loss(
 def _other_encoder(then: Record, changes: Sequence[EnvironmentChange]) -> str:
     """Return how the encoder of the stored file differs from ours, as far as its record says; "" if not."""
     own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
-    found = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
-    return ", ".join([*own, *found])
+    changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
+    return ", ".join([*own, *changed])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How much frames differ. max_levels: the largest difference of a channel, of 255; psnr_db: over all
-    channels, infinite where nothing differs; worst_block: the root of the mean square of the one block of a
-    frame that differs most, in levels.
-    """
+    """How much frames differ."""
 
     num_pixels: int
     share: float
-    max_levels: float
-    psnr_db: float
-    worst_block: float
+    max_levels: float  # the largest difference of a channel, of 255
+    psnr_db: float  # over all channels; infinite where nothing differs
+    worst_block: float  # root of the mean square of the block of a frame that differs most, in levels
 
     def is_like(self, one_level: Difference) -> bool:
         """Whether they differ no more than an encoder makes frames differ that were one level off."""
@@ -240,13 +237,13 @@ def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
     """
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), frames.shape)
     as_is = decode(encode(frames))
-    found = [difference(as_is, decode(encode(_moved(frames, sign)))) for sign in (np.int8(1), signs)]
+    differences = [difference(as_is, decode(encode(_moved(frames, sign)))) for sign in (np.int8(1), signs)]
     return Difference(
-        num_pixels=max(one.num_pixels for one in found),
-        share=max(one.share for one in found),
-        max_levels=max(one.max_levels for one in found),
-        psnr_db=min(one.psnr_db for one in found),
-        worst_block=max(one.worst_block for one in found),
+        num_pixels=max(one.num_pixels for one in differences),
+        share=max(one.share for one in differences),
+        max_levels=max(one.max_levels for one in differences),
+        psnr_db=min(one.psnr_db for one in differences),
+        worst_block=max(one.worst_block for one in differences),
     )
 
 

@@ -167,12 +167,12 @@ def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
         )
     if isinstance(error, FramefleetError):
         return error
-    said = JobError(
+    failure = JobError(
         f"row {row_id} cannot be rendered again: {type(error).__name__}: {error}",
         "see whether its record is as it was written, and the environment what it was",
     )
-    said.__cause__ = error
-    return said
+    failure.__cause__ = error
+    return failure
 
 
 def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:

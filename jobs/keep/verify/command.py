@@ -97,7 +97,7 @@ def verify_command(
         from framefleet.jobs.job.file import storage_options
 
         options = storage_options(sets)
-        given = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
+        consent = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
         quiet_libraries()
         if files:
             is_well = show_damages(output, options, as_json=as_json)
@@ -111,7 +111,7 @@ def verify_command(
                 seed=seed,
                 row_ids=row_ids or [],
                 by_fleet=by_fleet,
-                given=given,
+                given=consent,
                 sets=sets or [],
             )
             is_well = show_verified(verify, as_json=as_json)
@@ -120,7 +120,6 @@ def verify_command(
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-
     from framefleet.jobs.keep.verify.verify import damages_of
     from framefleet.jobs.look.status.status import driver_of
     from framefleet.jobs.show.progress import watch_on
@@ -156,7 +155,18 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
             verdicts[row.compared.verdict] += 1
             errors += [row.error] if row.error else []
             if as_json:
-                stdout.say(json.dumps(_values(row), ensure_ascii=False))
+                names = ("name", "then", "now")
+                values = {
+                    "row_id": row.record.row_id,
+                    "worker": row.record.worker,
+                    "node": row.record.node,
+                    **asdict(row.compared),
+                    "is_well": row.is_well,
+                    "damages": [asdict(damage) for damage in row.damages],
+                    "differences": [dict(zip(names, one, strict=True)) for one in row.differences],
+                    "error": str(row.error) if row.error else None,
+                }
+                stdout.say(json.dumps(values, ensure_ascii=False))
             else:
                 _show(row)
     if as_json:
@@ -179,20 +189,6 @@ def _show(row: VerifiedRow) -> None:
         stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
     for name, then, now in row.differences:
         stdout.say(unforged(f"  {name}: {then} then, {now} now"))
-
-
-def _values(row: VerifiedRow) -> dict[str, Any]:
-    """Return what --json prints of a row."""
-    return {
-        "row_id": row.record.row_id,
-        "worker": row.record.worker,
-        "node": row.record.node,
-        **asdict(row.compared),
-        "is_well": row.is_well,
-        "damages": [asdict(damage) for damage in row.damages],
-        "differences": [dict(zip(("name", "then", "now"), one, strict=True)) for one in row.differences],
-        "error": str(row.error) if row.error else None,
-    }
 
 
 class DamageList:

@@ -67,17 +67,13 @@ _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedRow:
-    """One row, rendered again.
-
-    damages: of its stored files. differences: (name, then, now), of what its environment has become. error:
-    why it was not rendered.
-    """
+    """One row, rendered again."""
 
     record: Record
     compared: Compared
-    damages: tuple[Damage, ...]
-    differences: tuple[tuple[str, str, str], ...] = ()
-    error: FramefleetError | None = None
+    damages: tuple[Damage, ...]  # of its stored files
+    differences: tuple[tuple[str, str, str], ...] = ()  # (name, then, now), of what its environment is now
+    error: FramefleetError | None = None  # why it was not rendered
 
     @property
     def is_well(self) -> bool:
@@ -151,7 +147,12 @@ def _by_fleet(
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
-        errors = _errors(scratch)
+        fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
+        failed = read_folder(scratch, FAILURES, fields, maybe=pa.schema([]))
+        errors = {
+            row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
+            for row in rows_of(failed, scratch.url_of(FAILURES))
+        }
         for then in records:
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
@@ -171,16 +172,6 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
     _, damages = look_at(store, values_of(record))
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
-
-
-def _errors(scratch: Store) -> dict[str, FramefleetError]:
-    """Return why rows failed, by row_id."""
-    fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-    failed = read_folder(scratch, FAILURES, fields, maybe=pa.schema([]))
-    return {
-        row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
-        for row in rows_of(failed, scratch.url_of(FAILURES))
-    }
 
 
 @contextmanager
@@ -274,7 +265,16 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
     """Return of each group of like rows those with the lowest lots."""
     groups: dict[tuple[str, ...], list[tuple[int, Candidate]]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
-    for one in _all(store, seed):
+    rows = (
+        (path, row)
+        for path, table in tables_by_part(store, _FIELDS)
+        for some in rows_in_table(table, store.url_of(path))
+        for row in some
+    )
+    for path, row in rows:
+        lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
+        kind = " ".join(str(row[name]) for name in _KIND)
+        one = Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
         group = (one.kind, one.node, one.worker)
         if group not in groups and len(groups) >= max_groups:
             group = ("", "", "")  # the rest together: what a group is called may be anybody's
@@ -285,15 +285,6 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
         elif entry > heap[0]:
             heapq.heapreplace(heap, entry)
     return [one for heap in groups.values() for _, one in heap]
-
-
-def _all(store: Store, seed: int) -> Iterator[Candidate]:
-    for path, table in tables_by_part(store, _FIELDS):
-        for rows in rows_in_table(table, store.url_of(path)):
-            for row in rows:
-                lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
-                kind = " ".join(str(row[name]) for name in _KIND)
-                yield Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
 
 
 def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

@@ -115,13 +115,13 @@ class DriverReports:
         for epoch in epochs:
             if epoch not in self._earlier:
                 holder = read_holder(self._store, epoch)
-                found = holder.progress if holder else None
+                report = holder.progress if holder else None
                 if epoch != epochs[-1]:
-                    self._earlier[epoch] = found
+                    self._earlier[epoch] = report
             else:
-                found = self._earlier[epoch]
-            if found:
-                yield found
+                report = self._earlier[epoch]
+            if report:
+                yield report
 
 
 def figures_of(store: Store) -> dict[str, float]:
@@ -181,12 +181,12 @@ def newest_clips(store: Store, count: int) -> list[NewClip]:
     if not tables:
         return []
     rows = pa.concat_tables(tables).sort_by([("finished_at", "descending")]).slice(0, count)
-    found = []
+    clips = []
     for row in rows.drop_columns(["finished_at"]).to_pylist():
         with suppress(JobError):  # not ours
             prompt = str(told_arguments(row).get("prompt", row["row_id"]))
-            found.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
-    return found
+            clips.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
+    return clips
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
