@@ -17,8 +17,8 @@ from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command, escaped
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.failed_rows import FailedRow
     from framefleet.pipeline.outputs.output import Output
+    from framefleet.pipeline.outputs.row_states import FailedRow
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
 _MAX_TYPES = 50  # types of errors shown: a record may name any number of them

@@ -12,6 +12,7 @@ from typing import Any
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.model import check_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
@@ -22,6 +23,7 @@ from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
@@ -140,6 +142,10 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index, ExitStack() as stack:
         check_claim(resolved)
+        for name, model in resolved.models.items():
+            watch.say("comparing the weights with the networks")
+            with naming_model(place_of(name)):
+                check_model_fits(model)
         is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
         configs = {name: model.weights.configs() for name, model in resolved.models.items()}

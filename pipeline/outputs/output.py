@@ -16,7 +16,6 @@ from pydantic import BaseModel, TypeAdapter
 
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
@@ -25,8 +24,14 @@ from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
-from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
-from framefleet.pipeline.outputs.row_log import LogLine, log_lines
+from framefleet.pipeline.outputs.row_states import (
+    FailedRow,
+    LogLine,
+    OutputCounts,
+    count_rows,
+    failed_rows,
+    log_lines,
+)
 from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -126,7 +131,7 @@ class Output:
         yield from failed_rows(self.store)
 
     def log(self, row_id: str | None = None) -> Iterator[LogLine]:
-        """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_log.py`."""
+        """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_states.py`."""
         return log_lines(self.store, row_id)
 
     def rows(self) -> Iterator[pa.Table]:

@@ -29,11 +29,11 @@ def compact_command(
         from framefleet.jobs.show.progress import watch_on
 
         with watch_on(stderr) as watch:
-            found = compact_output(output_at(output, sets), watch)
+            compacted = compact_output(output_at(output, sets), watch)
         if as_json:
-            stdout.say(json.dumps(asdict(found)))
+            stdout.say(json.dumps(asdict(compacted)))
         else:
-            stdout.say(f"{found.num_before:,} parts of records before, {found.num_after:,} now")
+            stdout.say(f"{compacted.num_before:,} parts of records before, {compacted.num_after:,} now")
 
 
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:

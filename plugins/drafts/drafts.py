@@ -84,11 +84,11 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
     with closing(resolve_job(draft_job(job), silent, table)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
         measured = _measured(drafted).names
-        kept = kept_drafts(
+        chosen = kept_drafts(
             drafted.store, keep, measured, is_wanted=lambda row_id: index.is_pending(row_id) is not None
         )
-        place = _written(job, drafted, kept) if kept else None
-        return Choice(place=place, num_kept=len(kept), num_drafts=index.counts().distinct)
+        place = _written(job, drafted, chosen) if chosen else None
+        return Choice(place=place, num_kept=len(chosen), num_drafts=index.counts().distinct)
 
 
 def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:

@@ -14,9 +14,9 @@ import pytest
 from typer.main import get_command
 
 import framefleet
-from framefleet.cluster.driver.progress import AuditFigures, Summary
+from framefleet import Store, Summary
+from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.cli import command_line
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]

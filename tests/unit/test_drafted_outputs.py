@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.repair import repair
@@ -31,7 +31,6 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.drafts.drafts import (
     check_choice,
     choose,

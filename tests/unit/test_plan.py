@@ -9,6 +9,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
@@ -20,9 +21,7 @@ from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
 from framefleet.pipeline.model.sources.weights import Weights
-from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.text import shape_text
@@ -102,7 +101,7 @@ def test_a_column_that_looks_like_an_argument_is_told_with_the_line_that_makes_i
 def test_a_size_far_from_the_models_own_is_told(
     size: tuple[int, int, int], said: str | None, wan: PipelineSpec
 ) -> None:
-    found = far_from_native(wan, dict(zip(("num_frames", "height", "width"), size, strict=True)))
+    found = wan.far_from_native(dict(zip(("num_frames", "height", "width"), size, strict=True)))
     assert found is None if said is None else found is not None and found.startswith(said)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
-import pyarrow as pa
 
 from framefleet.doors import runners_of
 from framefleet.jobs.job.job_json import claim_of
@@ -148,7 +147,7 @@ def _by_fleet(
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
         fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-        failed = read_folder(scratch, FAILURES, fields, maybe=pa.schema([]))
+        failed = read_folder(scratch, FAILURES, fields)
         errors = {
             row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
             for row in rows_of(failed, scratch.url_of(FAILURES))

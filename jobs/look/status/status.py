@@ -17,13 +17,13 @@ from framefleet.cluster.driver.holder import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added
-from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
+from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
