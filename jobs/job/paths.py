@@ -77,9 +77,9 @@ def paths_in(values: Any) -> Iterator[NamedPath]:
     added = tuple((name, *key) for name, section in sections().items() for key in section.paths)
     for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
-            for found, at in _matches(values, key):
-                if isinstance(at[found[-1]], str) and at[found[-1]]:
-                    yield NamedPath(key=found, at=at, may_be_of_hub=may_be_of_hub)
+            for full_key, at in _matches(values, key):
+                if isinstance(at[full_key[-1]], str) and at[full_key[-1]]:
+                    yield NamedPath(key=full_key, at=at, may_be_of_hub=may_be_of_hub)
 
 
 def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -103,7 +103,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
     output. A name that is in neither may be of the hub. replaced: what options give in its place.
     """
     for named in paths_in(values):
-        if not _is_relative(named.text) or _is_replaced(named.key, replaced):
+        is_relative = "://" not in named.text and not named.text.startswith(("~", "/"))
+        if not is_relative or _is_replaced(named.key, replaced):
             continue
         parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(named.text).parts)
         stem = str(Path(*parts))  # before the first wildcard
@@ -136,10 +137,6 @@ def check_variables(values: Mapping[str, Any]) -> None:
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
                 f'{_SET} {named.place}="{public_url(named.text)}"',
             )
-
-
-def _is_relative(text: str) -> bool:
-    return "://" not in text and not text.startswith(("~", "/"))
 
 
 def _is_file_name(named: NamedPath) -> bool:

@@ -40,11 +40,11 @@ _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """place: of the table of what is kept; None where it has no row. num_drafts: to choose from."""
+    """Which drafts are rendered in full."""
 
-    place: str | None
+    place: str | None  # of the table of these; None where it has no row
     num_kept: int
-    num_drafts: int
+    num_drafts: int  # to choose from
 
 
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:

@@ -91,10 +91,10 @@ def replay_command(
     the output names. If the row needs them and you trust them, allow them with the options below.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
 
-        options = storage_options(sets or [])
-        given = given_of(
+        options = storage_options_alone(sets)
+        consent = given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )
         is_equal = True
@@ -102,9 +102,9 @@ def replay_command(
             quiet_libraries()
             from framefleet.jobs.keep.replay.script import replay_script
 
-            print(replay_script(output, row_id, given), end="")
+            print(replay_script(output, row_id, consent), end="")
         else:
-            is_equal = show_replay(output, row_id, given, save=save)
+            is_equal = show_replay(output, row_id, consent, save=save)
     raise Exit(0 if is_equal else 1)
 
 
@@ -154,13 +154,13 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
     replayed = replay(output, row_id, given)
     for name, then, now in replayed.digests:
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
-        said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
-        stdout.say(Text(f"{name}: ").append(outcome).append(said))
+        text = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
+        stdout.say(Text(f"{name}: ").append(outcome).append(text))
     for damage in replayed.damages:
         stdout.say(Text("stored clip: ").append(damage.kind, style="red").append(f"  {damage.path}"))
     if not replayed.is_equal:
-        said = ", ".join([replayed.compared.verdict, *said_of(replayed.compared)])
-        stdout.say(Text("verdict: ").append(said, style="red"))
+        text = ", ".join([replayed.compared.verdict, *said_of(replayed.compared)])
+        stdout.say(Text("verdict: ").append(text, style="red"))
         if replayed.compared.doubt:
             stdout.say(unforged(f"  {replayed.compared.doubt}"))
     for name, then, now in replayed.differences:
@@ -173,15 +173,15 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
 
 def said_of(compared: Compared) -> list[str]:
     """Return the details of a difference, in the order in which they are printed."""
-    found = [" and ".join(compared.which)] if compared.which else []
+    details = [" and ".join(compared.which)] if compared.which else []
     if compared.share is not None:
-        found.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")
-        found.append(f"by {compared.max_levels:.3g} of 255 levels at most")
+        details.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")
+        details.append(f"by {compared.max_levels:.3g} of 255 levels at most")
     if compared.psnr_db is not None:
-        found.append(f"PSNR {compared.psnr_db:.1f} dB")
+        details.append(f"PSNR {compared.psnr_db:.1f} dB")
     if compared.one_level_psnr_db is not None:
-        found.append(f"where one level everywhere is {compared.one_level_psnr_db:.1f} dB")
-    return found
+        details.append(f"where one level everywhere is {compared.one_level_psnr_db:.1f} dB")
+    return details
 
 
 def unforged(text: str) -> str:

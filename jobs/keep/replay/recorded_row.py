@@ -98,10 +98,10 @@ def environment_of(record: Record) -> Environment:
     from framefleet.pipeline.model.options.attention import backends
 
     where = _where(record, "environment")
-    found = read_as(_ENVIRONMENT, record.environment, where)
-    if found.attention not in (None, *backends()):
-        raise not_ours(where, f"attention {found.attention!r} is not a backend of diffusers")
-    return found
+    environment = read_as(_ENVIRONMENT, record.environment, where)
+    if environment.attention not in (None, *backends()):
+        raise not_ours(where, f"attention {environment.attention!r} is not a backend of diffusers")
+    return environment
 
 
 def options_of(record: Record, environment: Environment) -> Options:
@@ -288,15 +288,13 @@ def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
     SHA-256. What is on the web is read from public addresses, and from the caller's roots.
     """
     uris = [named["uri"] for value in arguments.values() for named in inputs_in(value)]
-    own = [uri.rpartition("/")[0] or "/" for uri in uris if _is_stored(uri)]
+    own = []
+    for uri in uris:
+        scheme, mark, rest = uri.partition("://")
+        is_object = scheme in STORES and "/" in rest.strip("/") and "::" not in uri
+        if is_object if mark else uri.startswith("/"):
+            own.append(uri.rpartition("/")[0] or "/")
     return Inputs([*given.roots, *own], given.storage_options)
-
-
-def _is_stored(uri: str) -> bool:
-    scheme, mark, rest = uri.partition("://")
-    return (
-        uri.startswith("/") if not mark else scheme in STORES and "/" in rest.strip("/") and "::" not in uri
-    )
 
 
 def recipe_of(recorded: Recorded, given: Given) -> Recipe:

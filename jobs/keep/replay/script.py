@@ -236,19 +236,20 @@ def _named(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
-def _scheduler(choice: SchedulerChoice) -> str:
-    """Return the line that makes it; an empty one for a pipeline that has none."""
-    if not choice.class_name:
-        return ""
-    overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
-    return f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
-
-
 def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerChoice, setup: Setup) -> str:
     environment, model = recorded.environment, recorded.model
     numerics = numerics_of(model.options, threads=model.threads, device=model.device)
     isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
     variables = {**numerics.variables, **({MAX_CPU_ISA: isa} if isa else {})}
+    arguments = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(call.arguments.items()))
+    sha256 = {"FRAMES": recorded.record.frames_sha256, "AUDIO": recorded.record.audio_sha256}
+    scheduler = ""
+    if choice.class_name:
+        overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
+        scheduler = f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
+    class_names: dict[str, list[str]] = {}  # by module: of diffusers, and of ours that diffusers lacks
+    for name in sorted({call.class_name, choice.class_name, *setup.classes, *call.part_classes} - {""}):
+        class_names.setdefault(module_of(name), []).append(name)
     return TEMPLATE.format(
         row_id=recorded.record.row_id,
         framefleet=_in_comment(recorded.claim.framefleet),
@@ -256,13 +257,15 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
             f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
         ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
-        imports=_imports({call.class_name, choice.class_name, *setup.classes, *call.part_classes} - {""}),
+        imports="\n".join(
+            f"from {module} import {', '.join(names)}" for module, names in sorted(class_names.items())
+        ),
         model=source.path,
         model_digest=recorded.record.model_digest,
         loras=_loras(recorded),
-        arguments=_python(call.arguments),
+        arguments=f"{{\n{arguments}}}",  # one to a line; floats keep every bit
         seed=repr(recorded.request.seed),
-        digests="\n".join(_digests(recorded.record)),
+        digests="\n".join(f"{name}_SHA256 = {digest!r}" for name, digest in sha256.items() if digest),
         os="import os\n" if variables else "",
         variables="".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in variables.items()),
         numerics="\n".join(map(str, numerics.settings())),
@@ -270,25 +273,18 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
         loading=call.loading,
         guiders=call.guiders,
         setup="\n".join(setup.lines),
-        scheduler=_scheduler(choice),
+        scheduler=scheduler,
         checks="".join(_checks(recorded.record, call)),
     )
-
-
-def _digests(record: Record) -> Iterator[str]:
-    if record.frames_sha256 is not None:
-        yield f"FRAMES_SHA256 = {record.frames_sha256!r}"
-    if record.audio_sha256 is not None:
-        yield f"AUDIO_SHA256 = {record.audio_sha256!r}"
 
 
 def _checks(record: Record, call: _Call) -> Iterator[str]:
     """Yield the lines that compare what the record has digests of."""
     if record.frames_sha256 is not None:
         is_float = (record.frames_format or "").endswith("float32")
-        kept = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
+        pixels = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
         yield FRAMES_CHECK.format(
-            frames=kept.format(call.frames),
+            frames=pixels.format(call.frames),
             dtype="float32" if is_float else "uint8",
             channels=4 if (record.frames_format or "").startswith("rgba") else 3,
         )
@@ -301,14 +297,6 @@ def _checks(record: Record, call: _Call) -> Iterator[str]:
 def _in_comment(text: str) -> str:
     """Return text that ends no comment: on one line, with nothing in it that does not show."""
     return repr(text)[1:-1]
-
-
-def _imports(class_names: set[str]) -> str:
-    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
-    modules: dict[str, list[str]] = {}
-    for name in sorted(class_names):
-        modules.setdefault(module_of(name), []).append(name)
-    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
 
 
 def _loras(recorded: Recorded) -> str:
@@ -339,9 +327,3 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
     if not str(lora.file).endswith(SAFETENSORS):
         del options["use_safetensors"]
     return f"pipe.load_lora_weights({lora.path!r}, {_named(options)})  # SHA-256 {lora.sha256}"
-
-
-def _python(arguments: Mapping[str, Any]) -> str:
-    """Return the arguments as Python, one to a line; floats keep every bit."""
-    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
-    return f"{{\n{lines}}}"
