@@ -54,9 +54,9 @@ def takes(class_name: str, medium: Medium) -> bool:
     return is_video and medium in parameters
 
 
-def _call(pipe: Any, request: Request, medium: Medium, given: Any, **more: Any) -> Any:
+def _call(pipe: Any, request: Request, medium: Medium, value: Any, **more: Any) -> Any:
     able = as_sibling(pipe, conditioned_class(medium, type(pipe).__name__, configs_of(pipe)))
-    arguments = {**request.arguments, medium: given, **more}
+    arguments = {**request.arguments, medium: value, **more}
     return able(**arguments, generator=request.generator(), output_type="np")
 
 
@@ -79,8 +79,8 @@ def text_to_image_to_video(
     """
     able = as_sibling(pipe, conditioned_class("image", type(pipe).__name__, configs_of(pipe)))
     assert image_model is not None  # it is needed: no row is rendered without
-    generator, given = request.generator(), request.arguments
-    height, width = image_size(given["height"], given["width"], multiple=image_model.spec.size_multiple)
+    generator, own = request.generator(), request.arguments
+    height, width = image_size(own["height"], own["width"], multiple=image_model.spec.size_multiple)
     arguments = arguments_for(
         image_model,
         request,
@@ -90,7 +90,7 @@ def text_to_image_to_video(
         guidance_scale=image_guidance,
     )
     image = image_model.pipe(**arguments, generator=generator, output_type="pil").images[0]
-    return able(**{**given, "image": image}, generator=generator, output_type="np")
+    return able(**{**own, "image": image}, generator=generator, output_type="np")
 
 
 def image_size(height: int, width: int, *, multiple: int) -> tuple[int, int]:

@@ -133,14 +133,14 @@ def _follower(
     if takes(following, "image"):
 
         def follow(film: Frames, num_frames: int) -> Segment:
-            given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
-            return rendered(able, fitted_arguments(able, given)).from_second(fps)  # the first is the image
+            inputs = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
+            return rendered(able, fitted_arguments(able, inputs)).from_second(fps)  # the first is the image
 
         return follow, 0
 
     def follow_over(film: Frames, num_frames: int) -> Segment:
-        held = [film[-1]] * (num_frames - overlap)
-        video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *held]]
+        still = [film[-1]] * (num_frames - overlap)
+        video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *still]]
         return rendered(able, accepted(able, {**arguments, "video": video, "strength": strength}))
 
     return follow_over, overlap

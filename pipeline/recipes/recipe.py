@@ -221,14 +221,14 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
         )
     module = sys.modules.get(of_job)
     names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
-    found: Any = names.get(function_name)
-    is_public = inspect.isfunction(found) and not function_name.startswith("_")
-    if not is_public or inspect.unwrap(found).__globals__ is not names:
+    function: Any = names.get(function_name)
+    is_public = inspect.isfunction(function) and not function_name.startswith("_")
+    if not is_public or inspect.unwrap(function).__globals__ is not names:
         raise RecipeError(
             f"recipe {shown(name)}: {of_job} defines no such public function",
             "check the spelling; what it only imports is not meant for rows",
         )
-    return _recipe_of(name, found)
+    return _recipe_of(name, function)
 
 
 def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:

@@ -16,7 +16,7 @@ from framefleet.pipeline.model.specs.native_facts import native_facts
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound
 from framefleet.pipeline.recipes.siblings import SIBLINGS, accepted, as_sibling, configs_of, sibling_class
 from framefleet.pipeline.request import Request
@@ -40,9 +40,12 @@ def refine(pipe: Any, request: Request, *, levels: int = 1, strength: float = 0.
     output = pipe(**{**arguments, **sizes[0]}, generator=generator, output_type="np")
     had_sound = has_sound(output)
     for size in sizes[1:]:
-        inputs = _as_input(to_frames(output), **size)
-        given = accepted(larger, {**arguments, **size, **inputs, "strength": strength})
-        output = larger(**given, generator=generator, output_type="np")
+        # Larger by Lanczos, as diffusers resizes its inputs too.
+        shape, method = (size["width"], size["height"]), Image.Resampling.LANCZOS
+        images = [Image.fromarray(frame).resize(shape, method) for frame in to_frames(output)]
+        inputs = {**size, "video": images, "image": images[0], "strength": strength}
+        inputs = accepted(larger, {**arguments, **inputs})
+        output = larger(**inputs, generator=generator, output_type="np")
     if had_sound and not has_sound(output):
         raise RenderError(
             f"{type(pipe).__name__} makes sound, but {type(larger).__name__}, the second pipeline, does not",
@@ -83,9 +86,3 @@ def check_strength(strength: float, arguments: Mapping[str, Any]) -> Iterator[tu
         least = math.ceil(100 / steps) / 100
         reason = f"of {steps} steps that leaves none"
         yield "strength", Refused(reason=reason, fix=f"use {least} or more, or more steps")
-
-
-def _as_input(frames: Frames, *, height: int, width: int) -> dict[str, Any]:
-    """Return the frames in the larger size, as PIL images; diffusers resizes its inputs so too."""
-    images = [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
-    return {"video": images, "image": images[0]}
