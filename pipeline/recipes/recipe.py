@@ -42,18 +42,6 @@ def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     return parameters_of(function)[2:]
 
 
-def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> _Problems:
-    return ()
-
-
-def _models_own(class_name: str, configs: Configs) -> str:
-    return class_name
-
-
-def _no_other(class_name: str, configs: Configs) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A named function `(pipe, request) -> frames`.
@@ -69,12 +57,12 @@ class Recipe:
     needs: tuple[str, ...] = ()  # arguments without which no row can be rendered
     makes: tuple[str, ...] = ()  # arguments of the pipeline that it makes itself
     # From the recipe's own arguments and those of the pipeline, to what is wrong between them.
-    check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] = _no_problems
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] | None = None
     # From a model's class and configs, model_index.json as "index", to the class whose call takes a row's
-    # arguments. Raises RecipeError when the recipe cannot render with the model.
-    pipeline: Callable[[str, Configs], str] = _models_own
+    # arguments. Raises RecipeError when the recipe cannot render with the model. None: the model's own class.
+    pipeline: Callable[[str, Configs], str] | None = None
     # From the same to the class that continues from its frames, if any.
-    then: Callable[[str, Configs], str | None] = _no_other
+    then: Callable[[str, Configs], str | None] | None = None
     # The argument that says how many frames of the row's video are rendered over, if any.
     cut_to: str | None = None
 
@@ -95,7 +83,7 @@ class Recipe:
         missing = [name for name in self.needs if arguments.get(name) is None]
         for name in missing:
             yield name, Refused(reason=f"{self.name} needs it in every row", fix=f"add a column {name!r}")
-        if not missing:
+        if not missing and self.check:
             defaults = {parameter.name: parameter.default for parameter in self.parameters()}
             own = {name: arguments.get(name, default) for name, default in defaults.items()}
             yield from self.check(own, arguments)
@@ -244,11 +232,12 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
 
 
 class KnownRecipes:
-    """Recipes by name. given: all besides framefleet's own; None: any `module:function`, then imported."""
+    """Recipes by name."""
 
-    def __init__(self, given: Mapping[str, Recipe] | None) -> None:
-        self._found = dict(given or {})
-        self._may_import = given is None
+    def __init__(self, own: Mapping[str, Recipe] | None) -> None:
+        """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
+        self._found = dict(own or {})
+        self._may_import = own is None
 
     def surroundings(self) -> dict[str, list[str]]:
         """Return what may have changed what all rows share: the digests of users' recipes; {} without any."""
@@ -266,9 +255,9 @@ class KnownRecipes:
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
     """Return the pipelines of diffusers that `recipe` calls on this model."""
-    first = recipe.pipeline(spec.class_name, spec.configs)
-    then = recipe.then(spec.class_name, spec.configs)
-    return [class_named(name) for name in dict.fromkeys((first, then)) if name]
+    calls = (recipe.pipeline or (lambda name, configs: name), recipe.then or (lambda name, configs: None))
+    names = dict.fromkeys(call(spec.class_name, spec.configs) for call in calls)
+    return [class_named(name) for name in names if name]
 
 
 def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
@@ -276,7 +265,7 @@ def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
 
     spec: of the model. Raises RecipeError when the recipe cannot render with it.
     """
-    class_name = recipe.pipeline(spec.class_name, spec.configs)
+    class_name = recipe.pipeline(spec.class_name, spec.configs) if recipe.pipeline else spec.class_name
     return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)
 
 
