@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.outputs.layout import CLIPS, DRAFTS, EXTRAS, PREVIEWS, RECORDS
+from framefleet.pipeline.outputs.layout import CLIPS, EXTRAS, PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import part_of
@@ -115,9 +115,9 @@ def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, lis
     return indexed, damages
 
 
-def damage_of_drafts(damage: Damage) -> Damage:
-    """Return damage among drafts, named as the file of the output that they lie in."""
-    return replace(damage, path=f"{DRAFTS}/{damage.path}")
+def damage_below(folder: str, damage: Damage) -> Damage:
+    """Return damage of an output in another one, named as the file of the latter."""
+    return replace(damage, path=f"{folder}/{damage.path}")
 
 
 def beside_parts(store: Store) -> Iterator[Damage]:

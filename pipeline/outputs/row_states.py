@@ -121,7 +121,7 @@ class FailedRow:
     arguments: str  # JSON
     failed_at: datetime
     traceback: str
-    is_draft: bool = False  # it is a draft of the job; else a row in full
+    inner: str = ""  # the name of the output in the job's that it is of; "": the job's own
 
 
 def failed_rows(store: Store) -> Iterator[FailedRow]:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.two_clips import Again

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts import record_tables as module
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -28,7 +29,6 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import epoch_path
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 NO_COLUMNS = pa.table({})

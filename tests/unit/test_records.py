@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
@@ -29,7 +30,6 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
 from tests.outputs import committed_row_ids
 from tests.rows import NOON, failure, record

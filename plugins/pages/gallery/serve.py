@@ -63,8 +63,8 @@ class _Handler(OutputHandler):
             return page, "text/html; charset=utf-8"
         if path != "picks":
             return None
-        found = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
-        return json.dumps(found).encode(), "application/json"
+        picks = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
+        return json.dumps(picks).encode(), "application/json"
 
     def take(self, path: str, body: bytes) -> HTTPStatus:
         if path != "picks":

@@ -78,7 +78,7 @@ class ModelTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """gpu_hours: as of the report."""
+    """What the job cost. gpu_hours: those of the report."""
 
     price_per_gpu_hour: float
     gpu_hours: float
