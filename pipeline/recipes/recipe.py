@@ -18,8 +18,11 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
 from framefleet.pipeline.recipes.conditioning import (
+    check_refine,
     conditioned_class,
     image_to_video,
+    refine,
+    refining_class,
     text_to_image_to_video,
     video_to_video,
 )
@@ -32,7 +35,6 @@ from framefleet.pipeline.recipes.keyframes import (
     keyframes,
     text_to_keyframes_to_video,
 )
-from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
 
 _Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
