@@ -45,6 +45,10 @@ def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     return parameters_of(function)[2:]
 
 
+def _models_own(class_name: str, configs: Configs) -> str:
+    return class_name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A named function `(pipe, request) -> frames`.
@@ -62,8 +66,8 @@ class Recipe:
     # From the recipe's own arguments and those of the pipeline, to what is wrong between them.
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] | None = None
     # From a model's class and configs, model_index.json as "index", to the class whose call takes a row's
-    # arguments. Raises RecipeError when the recipe cannot render with the model. None: the model's own class.
-    pipeline: Callable[[str, Configs], str] | None = None
+    # arguments. Raises RecipeError when the recipe cannot render with the model.
+    pipeline: Callable[[str, Configs], str] = _models_own
     # From the same to the class that continues from its frames, if any.
     then: Callable[[str, Configs], str | None] | None = None
     # The argument that says how many frames of the row's video are rendered over, if any.
@@ -258,9 +262,9 @@ class KnownRecipes:
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
     """Return the pipelines of diffusers that `recipe` calls on this model."""
-    calls = (recipe.pipeline or (lambda name, configs: name), recipe.then or (lambda name, configs: None))
-    names = dict.fromkeys(call(spec.class_name, spec.configs) for call in calls)
-    return [class_named(name) for name in names if name]
+    first = recipe.pipeline(spec.class_name, spec.configs)
+    then = recipe.then(spec.class_name, spec.configs) if recipe.then else None
+    return [class_named(name) for name in dict.fromkeys((first, then)) if name]
 
 
 def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
@@ -268,7 +272,7 @@ def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
 
     spec: of the model. Raises RecipeError when the recipe cannot render with it.
     """
-    class_name = recipe.pipeline(spec.class_name, spec.configs) if recipe.pipeline else spec.class_name
+    class_name = recipe.pipeline(spec.class_name, spec.configs)
     return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)
 
 
