@@ -35,7 +35,7 @@ from framefleet.pipeline.model.specs.model_index import (
     read_object,
 )
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
-from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
+from framefleet.pipeline.outputs.frames.result import WRITTEN_PROMPT
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}

@@ -105,7 +105,7 @@ class PartFile:
 
     @property
     def key(self) -> str:
-        """Its name among the model's files, in the model digest: the same file elsewhere is the same model."""
+        """Its name among the model's files, in the model digest: wherever the file lies."""
         return f"{self.name}{Path(self.file).suffix}"
 
     @property
