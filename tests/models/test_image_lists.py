@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
@@ -26,7 +27,6 @@ from framefleet.pipeline.model.specs.constructor import method
 from framefleet.pipeline.model.specs.signature import PLACES, parameters_of, with_several
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, write_table

@@ -9,23 +9,23 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
-from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.text import shape_text
+from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from tests.tiny import tiny

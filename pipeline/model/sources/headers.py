@@ -74,7 +74,8 @@ def read_first(path: Path, count: int | None) -> bytes:
         with path.open("rb") as file:
             return file.read() if count is None else file.read(count)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
+        fix = "check its name" if isinstance(error, FileNotFoundError) else "check its permissions"
+        raise ModelError(f"{path} cannot be read: {error.strerror}", fix) from error
 
 
 def _tensor(name: str, entry: Any, start: int) -> Tensor:

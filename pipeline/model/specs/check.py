@@ -119,7 +119,7 @@ def inexact(column: str) -> Refused:
 def _decimal(text: str) -> Decimal | Refused:
     """Return the number that a text is, with all its digits."""
     if _WITH_COMMA.fullmatch(text):
-        return _comma(text)
+        return _comma(text, between="" if _THOUSANDS.fullmatch(text.strip()) else ".")
     plain = text.strip()
     if len(plain) > _MAX_DIGITS or not _NUMBER.fullmatch(plain):
         return _NOT_WHOLE
@@ -130,8 +130,11 @@ def _decimal(text: str) -> Decimal | Refused:
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
 
 
-def _comma(text: str) -> Refused:
-    point = text.strip().replace(".", "").replace(",", ".")
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # of a whole number, which has no other commas
+
+
+def _comma(text: str, *, between: str = ".") -> Refused:
+    point = text.strip().replace(".", "").replace(",", between)
     return Refused(
         reason="it has a comma",
         fix=f"write numbers with a point and without marks between thousands, e.g. {point}",
