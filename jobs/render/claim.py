@@ -23,7 +23,7 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.sources.source import public_name
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
@@ -214,7 +214,7 @@ def _of(model: SecondModel) -> dict[str, Any]:
         "revision": settings.revision,
         "lock": settings.lock,
         "allow_pickle": settings.allow_pickle,
-        "dtype": asked(settings.dtype),
+        "dtype": canonical_dtype(settings.dtype),
         "digest": model.digest,
     }
 
