@@ -59,7 +59,7 @@ class _Once(logging.Filter):
         return is_new
 
 
-logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_Once())
+_ONCE = _Once()
 
 
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
@@ -96,6 +96,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
+    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_ONCE)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
     if not is_pipeline or not base.default_blocks_name:
