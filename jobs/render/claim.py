@@ -25,7 +25,7 @@ from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
@@ -154,7 +154,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
                 "revision": model.settings.revision,
                 "lock": model.settings.lock,
                 "allow_pickle": model.settings.allow_pickle,
-                "dtype": asked(model.settings.dtype),
+                "dtype": canonical_dtype(model.settings.dtype),
                 "digest": model.digest,
             }
             for name, model in resolved.second_models.items()

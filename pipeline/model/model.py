@@ -13,7 +13,7 @@ from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of, open_parts
 from framefleet.pipeline.model.sources.source import open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
-from framefleet.pipeline.model.specs.dtypes import DType, asked
+from framefleet.pipeline.model.specs.dtypes import DType, canonical_dtype
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -56,7 +56,12 @@ class ModelSettings:
 
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
-        fixed = {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
+        fixed = {
+            "dtype": canonical_dtype(self.dtype),
+            "threads": self.threads,
+            "batching": mode,
+            "generator": "cpu",
+        }
         scale = {"ip_adapter_scale": self.ip_adapter.scale} if self.ip_adapter else {}
         return fixed | scale | self.options.numerics()
 

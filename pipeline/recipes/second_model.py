@@ -16,7 +16,7 @@ from framefleet.pipeline.model.families.registry import IMAGES_FROM_TEXT, VIDEOS
 from framefleet.pipeline.model.lora import NAME
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype, check_dtype
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import MODELS, PLACES, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -94,7 +94,7 @@ def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondMo
             reason=f"{model.spec.class_name} does not make {kind}s from text alone",
             fix=f"use a model that does, as {example}",
         )
-    dtype = asked(model.settings.dtype)
+    dtype = canonical_dtype(model.settings.dtype)
     return {"name": name, "digest": model.digest, **({} if dtype == "auto" else {"dtype": dtype})}
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from framefleet.cluster.driver.ranks import order_of
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy

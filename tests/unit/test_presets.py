@@ -53,7 +53,7 @@ def test_every_entry_of_the_table_is_whole() -> None:
         family_of(name).prefix for preset in PRESETS for name in preset.pipelines
     ]
     for preset in PRESETS:
-        assert preset.match and preset.licence and preset.inputs
+        assert preset.match and preset.license and preset.inputs
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
         assert set(preset.dtypes) <= set(preset.parameters)
         assert "num_inference_steps" in preset.arguments and (preset.size or "image" in preset.inputs)
