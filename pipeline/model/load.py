@@ -60,7 +60,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
     if adapter:
         spec = with_ip_adapter(spec, options)
     check_options(options, spec, folder=folder, components=components, device=device)
-    dtype = resolved(settings.dtype, device=device, preset=spec.preset, without_preset=spec.family.dtypes)
+    dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
     # A GPU that this process uses is proven, and a torch without GPUs has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if is_new or not device.startswith("cuda"):

@@ -15,7 +15,7 @@ from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
@@ -223,7 +223,7 @@ class Renderer:
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
         whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
-        row is here; None: by chance, as `audit` says.
+        row is here, or it has waited long enough; None: by chance, as `audit` says.
         """
         recipe = self._recipes[request.recipe]
         self._recipe_set.check(recipe)
@@ -235,7 +235,8 @@ class Renderer:
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
         row = RenderRow("rehearsal", one_step(request), is_plain=True)
-        is_alike = not self._call.is_own(row) and not self._encoders.alone  # a plain call brings these back
+        has_all = self.model.stage == "whole" and not self._encoders.parked  # a plain call brings these back
+        is_alike = has_all and not self._call.is_own(row)
         if is_alike and self.model.environment["device"].startswith("cuda"):
             with self.clock.spending("probe"):
                 self._rehearsal.make(row)
@@ -283,8 +284,12 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
-        if not self._rows and self._auditor.num_put_off:
-            return self._given_out(self._auditor.take_put_off(), may_put_off=False)
+        # A plain call in the midst of a row that runs alone would have it begin again.
+        if not self._rows.all_alone or not self._rows.under_way:
+            late = self._auditor.take_put_off(only_late=len(self._rows) > 0)
+            if late:
+                self._charges.work_on_clips(late)
+                return self._given_out(late, may_put_off=False)
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
@@ -477,7 +482,7 @@ class Renderer:
             self._begin_again()
             for clip in doubtful:
                 self._rows.add(self._charges.again(clip))
-        told = [*map(self._charges.told, ready)]
+        told = [self._charges.told(ended) if isinstance(ended, Clip) else ended for ended in ready]
         self._charges.work_on({})  # what has ended is held no longer
         return told
 

@@ -74,18 +74,18 @@ def _send(job: Job, summary: Summary | None, error: BaseException | None) -> Non
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
     """Return what is said."""
-    said = json.loads(summary.to_json()) if summary else None
-    found: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": said, "error": None}
+    content = json.loads(summary.to_json()) if summary else None
+    message: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": content, "error": None}
     if summary:
         state = "incomplete" if summary.exit_code else "done"
-        return found | {"state": state, "exit_code": summary.exit_code}
+        return message | {"state": state, "exit_code": summary.exit_code}
     if isinstance(error, FramefleetError):
         problem = {"problem": error.problem, "fix": error.fix}
-        return found | {"state": "error", "exit_code": error.exit_code, "error": problem}
+        return message | {"state": "error", "exit_code": error.exit_code, "error": problem}
     if isinstance(error, Exception):
         problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
-        return found | {"state": "error", "exit_code": None, "error": problem}
-    return found | {"state": "interrupted", "exit_code": None}
+        return message | {"state": "error", "exit_code": None, "error": problem}
+    return message | {"state": "interrupted", "exit_code": None}
 
 
 def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:

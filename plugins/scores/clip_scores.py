@@ -162,24 +162,24 @@ def score_clip(
     if pictures is None:
         return StepValues(values={score.name: None for score in scores})
     try:
-        frames, told = plain_frames(pictures), with_arguments(record)
+        frames, columns = plain_frames(pictures), with_arguments(record)
     except Exception as error:  # no memory for a second copy: the clip is there
         names = [score.name for score in scores]
-        return StepValues(values=dict.fromkeys(names), errors=dict.fromkeys(names, _said(error)))
+        return StepValues(values=dict.fromkeys(names), errors=dict.fromkeys(names, _message(error)))
     values: dict[str, ScoreValue] = {}
     errors: dict[str, str] = {}
     for score in scores:
         try:
-            values[score.name] = _number(score, score.function(frames, told))
+            values[score.name] = _number(score, score.function(frames, columns))
         except Exception as error:
-            values[score.name], errors[score.name] = None, _said(error)
+            values[score.name], errors[score.name] = None, _message(error)
     return StepValues(values=values, errors=errors)
 
 
-def _said(error: Exception) -> str:
-    said = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
-    said = str(error) if isinstance(error, ScoreFailed) else said
-    return public_text(said)[:_MAX_MESSAGE]
+def _message(error: Exception) -> str:
+    message = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, ScoreFailed) else message
+    return public_text(message)[:_MAX_MESSAGE]
 
 
 def plain_frames(pictures: Pictures) -> Frames:

@@ -60,7 +60,7 @@ class ScoreStep(ClipStep):
             yield "scores", section.model_dump()
 
     @classmethod
-    def for_drafts(cls, section: ScoresSection) -> ScoresSection:
+    def for_choice(cls, section: ScoresSection) -> ScoresSection:
         return section if section else ScoresSection(list(OWN_SCORES))
 
     def prepare(self) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import (
     all_columns,
     job_values,

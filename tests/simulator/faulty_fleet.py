@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import LossKind
-from framefleet.cluster.driver.progress import Progress
 from tests.simulator.simulation import (
     IDLE_S,
     Action,

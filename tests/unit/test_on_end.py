@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pytest
 from tenacity import wait_none
 
+from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
@@ -24,7 +24,6 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.notify import on_end
 from framefleet.plugins.notify.on_end import report_end
 from tests.jobs import job_values, prompt_rows, write_table
