@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
 from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
+from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
@@ -161,7 +162,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
 
 def _resolved(job: Job, model: OpenedModel, plan: RowPlan, recipes: Mapping[str, Recipe]) -> ResolvedModel:
     files = {**model.weights.digests(), **model.adapter_files}
-    numerics = model.settings.numerics(job.batching.mode)
+    numerics = model.settings.numerics(job.batching.mode) | numerics_of_code(plan.spec.class_name)
     identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
     opened = {field.name: getattr(model, field.name) for field in fields(model)}
     return ResolvedModel(**opened, files=files, rows=TableRows(plan, identity))

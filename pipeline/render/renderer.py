@@ -15,6 +15,7 @@ from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
+from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.extras import KeptSteps
 from framefleet.pipeline.outputs.frames.result import Rendered
@@ -100,7 +101,7 @@ class Renderer:
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
         self._recipes = known = KnownRecipes(recipes)
         self._recipe_set = RecipeSet()
-        numerics = model.settings.numerics(self.batching.mode)
+        numerics = model.settings.numerics(self.batching.mode) | numerics_of_code(model.spec.class_name)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
