@@ -1,4 +1,4 @@
-"""A pipeline of a user's own: an installed plugin names it, `plan` names its package, row_ids count its file."""
+"""A pipeline of a user's own: an installed plugin names it, `plan` its package, and row_ids its file."""
 
 from __future__ import annotations
 
