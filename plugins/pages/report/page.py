@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
-from framefleet.pipeline.text import escaped
+from framefleet.pipeline.text import bytes_text, escaped
 from framefleet.plugins.pages.report.charts import (
     MAX_BARS,
     SERIES,
@@ -72,15 +72,6 @@ def html_text(value: object) -> str:
     return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
 
 
-def bytes_shown(count: float) -> str:
-    """Return 1,234,567 as 1.2 MB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} PB"
-
-
 def _top(report: Report, title: str) -> Iterator[str]:
     models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
     yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
@@ -119,7 +110,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         _, per = rate_unit(report.throughput.bin_s)
         yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
     yield "total length of clips", duration(clips.seconds), False
-    yield "total size of clips", bytes_shown(clips.num_bytes), False
+    yield "total size of clips", bytes_text(clips.num_bytes), False
     if clips.mean_batch:
         yield "mean batch size", f"{clips.mean_batch:.1f}", False
     if work.idle_share is not None:
@@ -127,7 +118,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     unit = "GPU hours" if report.gpus_per_worker else "worker hours"
     yield unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:
-        yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
+        yield "peak memory", bytes_text(clips.peak_memory_bytes), False
     if figures := report.audits.said:
         yield "rows rendered again, all equal", f"{figures.num_equal:,}", False
     if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
