@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.render.input_shapes import Shapes
     from framefleet.pipeline.rows.tables.index import RowIndex
-    from framefleet.plugins.forecast.forecast import Prediction
+    from framefleet.plugins.forecast.prediction import Prediction
 
 
 class Forecast(Planner):

@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import MAX_SEED
 from framefleet.pipeline.rows.identity import Identity
-from framefleet.plugins.forecast.forecast import RowKind, Took, Tried, calls_of
+from framefleet.plugins.forecast.prediction import RowKind, Took, Tried, calls_of
 
 MAX_TRIED = 16  # further ones are taken as these: a table of a size for each row has no end
 NEW = 0.1  # of the longest time that a text took: what takes less was remembered

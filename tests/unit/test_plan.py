@@ -27,19 +27,8 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.text import shape_text
-from framefleet.plugins.forecast.forecast import (
-    COMMAND_S,
-    ENDING_S,
-    RAY,
-    Kinds,
-    Prediction,
-    Took,
-    Tried,
-    calls_of,
-    num_workers_of,
-    predict,
-    starting_s,
-)
+from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
+from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from tests.tiny import tiny
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-14b")

@@ -152,22 +152,16 @@ def _charts(report: Report) -> Iterator[str]:
         note = "Seconds in which a model waited, by cause."
         series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
         yield html_card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
-    if background := _background(report):
-        numbers = [_seconds(seconds) for _, seconds in background]
+    if write_s := sum(worker.write_s for worker in work.workers):
         note = "Seconds that background threads spent encoding and uploading clips."
-        yield html_card(
-            "Background work",
-            note,
-            bars_chart(background, numbers, what="Seconds", series=[4] * len(background)),
-        )
+        bars = [("encoding and uploading", write_s)]
+        chart = bars_chart(bars, [_seconds(write_s)], what="Seconds", series=[4])
+        yield html_card("Background work", note, chart)
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[:MAX_BARS]
         numbers = [f"{count:,}" for _, count in types]
-        yield html_card(
-            "Failures",
-            "Rows by type of error.",
-            bars_chart(types, numbers, what="Failures", series=[2] * len(types)),
-        )
+        chart = bars_chart(types, numbers, what="Failures", series=[2] * len(types))
+        yield html_card("Failures", "Rows by type of error.", chart)
     yield "</div>"
 
 
@@ -208,11 +202,6 @@ def _work_note(report: Report) -> str:
     more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
     estimate = " Computing is estimated from the times of clips." if work.is_estimated else ""
     return f"From a worker's first row on, without loading the model.{more}{estimate}"
-
-
-def _background(report: Report) -> list[tuple[str, float]]:
-    seconds = sum(worker.write_s for worker in report.work.workers)
-    return [("encoding and uploading", seconds)] if seconds else []
 
 
 def html_card(title: str, note: str, svg: str) -> str:
