@@ -93,7 +93,7 @@ class Audits:
         if row_id not in self._due and self._share is None and self._schedule.pays(kind):
             self._due.add(row_id)
         is_due = row_id in self._due
-        return "when idle" if is_due and self._one and not self._has_differing else is_due
+        return "when idle" if is_due and self._share is not None and not self._has_differing else is_due
 
     def is_chosen(self, row_id: str) -> bool:
         """Tell whether a row that was leased is audited."""

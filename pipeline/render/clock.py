@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.metrics import BUSY
-from framefleet.pipeline.outputs.clips import Clip, Outcome
+from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.render.row_seconds import ClipSeconds
@@ -209,12 +209,15 @@ class Charges:
         for row, part in parts.items():
             row.compute_s += busy_s * (part / total if total else 1 / len(parts))
 
-    def told(self, outcome: Outcome) -> Outcome:
+    def work_on_clips(self, clips: Iterable[Clip]) -> None:
+        """Charge rows that have ended before: of clips whose audits were put off."""
+        again = (replace(self.again(clip), started_at=clip.started_at) for clip in clips)
+        self._rows = {RowTask(lambda: None): row for row in again}
+
+    def told(self, clip: Clip) -> Clip:
         """Return the clip of one of these rows with all the time that its row took until now."""
-        if not isinstance(outcome, Clip):
-            return outcome
-        assert isinstance(outcome.seconds, ClipSeconds)
-        return replace(outcome, seconds=outcome.seconds.plus(compute_s=self._took_s(outcome)))
+        assert isinstance(clip.seconds, ClipSeconds)
+        return replace(clip, seconds=clip.seconds.plus(compute_s=self._took_s(clip)))
 
     def again(self, clip: Clip) -> RenderRow:
         """Return a clip's row as one that is rendered again; the time that it took stays with it."""

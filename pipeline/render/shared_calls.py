@@ -14,7 +14,7 @@ from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.batching import Mode
-from framefleet.pipeline.render.fused.calls import Method, Methods, dtype_of
+from framefleet.pipeline.render.fused.calls import Method, dtype_of
 from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
@@ -32,11 +32,11 @@ class SharedCalls:
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
         self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
         self._device: str = model.environment["device"]
-        self._methods = _methods_of(model)
-        # Parked weights are there while a row is at work, and not while calls of many rows run.
-        alone = self._methods.keys() if mode == "exact" else encoders.alone
-        self.shared = {name: method for name, method in self._methods.items() if name not in alone}
-        self._timed = {name: method for name, method in self._methods.items() if name in alone}
+        decoders, texts = _decoders_of(model), _text_encoders_of(model)
+        self._methods = decoders | texts
+        # Not texts: a row that waits to share a call does not see that another row encodes the same text.
+        self.shared = {} if mode == "exact" else decoders
+        self._timed = self._methods if mode == "exact" else texts
         denoisers = model.denoisers()  # of which a call is not a forward yet
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
         self._pictures = Memo(copies_objects=True)
@@ -81,13 +81,17 @@ def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
 
 
-def _methods_of(model: Model) -> Methods:
-    """Return what rows call besides denoisers by name, with the seconds of a clip that each counts for."""
-    found = {
+def _decoders_of(model: Model) -> dict[str, Method]:
+    """Return decoders by the names that logs have for them."""
+    return {
         f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
         for name, network in model.networks().items()
         if callable(getattr(network, "decode", None))
     }
-    for name, network in model.text_encoders().items():
-        found[name] = Method(network, seconds="encode_s", dtype=dtype_of(network))
-    return found
+
+
+def _text_encoders_of(model: Model) -> dict[str, Method]:
+    return {
+        name: Method(network, seconds="encode_s", dtype=dtype_of(network))
+        for name, network in model.text_encoders().items()
+    }

@@ -56,8 +56,7 @@ class Encoders:
 
         kept_in: where outputs are kept; the encoders are then on the GPU only while they are called.
 
-        parked: encoders whose weights come and go. alone: those that each row calls for itself. called: what
-        calls of rows are answered of.
+        parked: encoders whose weights come and go. called: what calls of rows are answered of.
         """
         assert kept_in or model.stage == "whole", "what is encoded elsewhere comes from a store"
         self._loras = loras
@@ -74,7 +73,6 @@ class Encoders:
         parked = {name: encoder for name, encoder in moving.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])
         self.parked = (encoders if model.stage == "denoise" else parked).keys()
-        self.alone = (parked if self._is_whole else encoders).keys()
         self.called = model.text_encoders()
         if not self._is_whole:
             for name, encoder in encoders.items():

@@ -92,7 +92,7 @@ def inspect_compiler() -> Iterator[CheckResult]:
 
 def inspect_fonts() -> Iterator[CheckResult]:
     """Yield which scripts of titles, on sheets and grids, have a font."""
-    from framefleet.pipeline.outputs.media.lettering import font_with
+    from framefleet.plugins.pictures.lettering import font_with
 
     missing = [name for name, character in _SCRIPTS.items() if font_with(character) is None]
     note = f"; for {', '.join(missing)}: apt install fontconfig fonts-noto-core" if missing else ""

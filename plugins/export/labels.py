@@ -17,9 +17,9 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.records import ROW_ID, told_arguments
-from framefleet.pipeline.outputs.picks import gathered_picks
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import Pick
+from framefleet.plugins.picks import gathered_picks
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
 _MAX_BYTES = 1 << 28  # half a million choices with prompts and notes

@@ -113,8 +113,8 @@ class Selection:
         """Return the error for a choice without a row."""
         if self._choice.picks is None or self._choice.where is not None:
             return JobError("no row is chosen", "loosen --where, or choose other rows")
-        drafts = Output(self._store).drafts
-        fix = f"picks of drafts belong to {drafts.url}; " if drafts else ""
+        inner = Output(self._store).inner.items()
+        fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
         problem = f"none of the picks is a clip of {self._store.url_of('')}"
         return JobError(problem, f"{fix}pick clips in this output's own gallery")
 

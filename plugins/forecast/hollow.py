@@ -1,6 +1,6 @@
 """From rows of distinct shapes to those that the model's pipeline refuses or fails on when it is called.
 
-Sizes and lengths are known by rules (model/specs/size_rules.py, rows/tables/limits.py); what no rule says
+Sizes and lengths are known by rules (model/specs/source_facts.py, rows/tables/limits.py); what no rule says
 shows when the pipeline itself is called, over networks without weights. That is done in a sandbox, which runs
 this file: what a config makes networks do, or a size makes a pipeline reserve, ends that process and nothing
 else.

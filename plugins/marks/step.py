@@ -17,8 +17,8 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.media.media import XMP_TAG
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.media.pillow_file import XMP_TAG
 from framefleet.plugins.marks.claim import claimed_marks, claimed_signing
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet

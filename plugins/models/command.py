@@ -97,12 +97,12 @@ def info_command(
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
     with reporting(verbose=verbose):
-        from framefleet.pipeline.model.families.measurements import read_measured
         from framefleet.pipeline.model.license import license_of
         from framefleet.pipeline.model.sources.integrity import model_digest
-        from framefleet.pipeline.model.sources.weights import parts_of
         from framefleet.pipeline.model.specs.spec import inspect_model
+        from framefleet.plugins.models.component_summary import parts_of
         from framefleet.plugins.models.descriptions import in_company
+        from framefleet.plugins.models.measurements import read_measured
 
         weights = _opened(model, revision, allow_pickle)
         spec = inspect_model(weights.configs())
@@ -179,7 +179,7 @@ def _opened(
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
     from framefleet.pipeline.model.options.footprint import CARDS_GB
-    from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+    from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
     from framefleet.plugins.models.descriptions import fitting, in_words
 
     step = spec.frame_step
@@ -212,8 +212,8 @@ def _gigabytes(size_bytes: int) -> str:
 
 def _classes() -> Table:
     """Return every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.plugins.models.descriptions import class_states
+    from framefleet.plugins.models.measurements import read_measured
 
     measured = read_measured()
     table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)

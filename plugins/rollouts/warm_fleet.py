@@ -17,6 +17,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.doors import runners_of
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -135,8 +136,9 @@ class WarmFleet:
 
     def _begin(self, job: Job) -> ResolvedJob:
         """Take the output, and have the fleet start when it is asked for."""
-        if job.draft is not None:
-            raise JobError("a fleet that stays renders no drafts", "leave `draft` out of the job")
+        for runner in runners_of(job):
+            problem = f"a fleet that stays renders no {runner.inner or runner.section}"
+            raise JobError(problem, f"leave `{runner.section}` out of the job")
         check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))

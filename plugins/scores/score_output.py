@@ -28,14 +28,19 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
+from framefleet.pipeline.outputs.parts.record_tables import (
+    OF_CLIP,
+    clips_of,
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     FIRST_FIELDS,
     RECORD_FIELDS,
     fields_named,
 )
-from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
@@ -158,7 +163,7 @@ def _measured(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
     wanted = {score.name for score in scores}
     parts = [part.path for part in parts_in(store, SCORES)]
     covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
-    tables = read_parts(store, covering, _ROW_ID, OF_CLIP)
+    tables = read_parts(store, covering, pa.schema([*_ROW_ID, *OF_CLIP]))
     return {key for table in tables for key in map(_key, table["row_id"].to_pylist(), clips_of(table))}
 
 

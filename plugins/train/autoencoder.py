@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.autoencoders import CLAMPING, COUNTING, OF_PICTURES
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.train.task import Prepared, TrainingRow
 
+# Autoencoders that take pictures, so that a clip is a batch of them; the others take clips.
+OF_PICTURES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder", "AutoencoderTiny", "AutoencoderDC")
+# Their `decode` ends with a clamp to [-1, 1], and pixels beyond give no gradient.
+CLAMPING = ("AutoencoderKLWan", "AutoencoderKLQwenImage")
+# Their `decode` has to be given how many frames there are.
+COUNTING = ("AutoencoderKLTemporalDecoder",)
 OBJECT_WEIGHT = 8.0
 # Of the frame's shorter side. Without what is around and inside of them, objects grow fat: rings are filled.
 NEAR = 1 / 16

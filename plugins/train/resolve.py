@@ -22,7 +22,7 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter

@@ -27,13 +27,13 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.outputs.clips import Failure, Outcome
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import clip_fps
+from framefleet.plugins.pictures.contact_sheet import contact_sheet
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from diffusers import WanTransformer3DModel
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.audit import auditor
 from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, PLAINLY, Verdict
-from framefleet.pipeline.render.loaded_model import Spoiled
 from tests import hidden_state
 from tests.tiny import SMALLEST, tiny
 
@@ -125,6 +126,62 @@ def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
         assert remark == EQUAL if seed in (1, 3) else remark.startswith(NOT_COMPARED)
 
 
+def test_an_audit_that_may_wait_is_made_once_nothing_else_is_to_be_done() -> None:
+    renderer, rows = _renderer(_model(), every=1), _requests("generate", [2] * 5)
+    assert [*_ends(renderer, rows, may_wait=0)] == [1, 2, 3, 4, 0]
+    assert _verdicts(renderer) == ["equal"]
+
+
+@pytest.mark.parametrize("cache", [None, {"type": "first_block"}])
+def test_one_that_waited_long_enough_is_made_between_rows_and_none_begins_again(
+    cache: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditor, "datetime", ByHand)
+    model = load_model(tiny("wan"), dtype="fp32", **{"cache": cache} if cache else {})
+    num_steps, calls = [2, 5, 5, 5], []
+    model.pipe.transformer.register_forward_pre_hook(lambda *call: calls.append(call))
+
+    def have_time_pass() -> None:
+        ByHand.seconds += 4  # so that it waited long enough in the midst of another row
+
+    renderer = _renderer(model, every=1)
+    ends = _ends(renderer, _requests("generate", num_steps), may_wait=0, between=have_time_pass)
+    assert [*ends].index(0) < 3
+    assert _verdicts(renderer) == ["equal"]
+    if cache:
+        assert len(calls) == 2 * (sum(num_steps) + num_steps[0]), "each row once, and one audit"
+    charged_s = sum(clip.seconds["compute_s"] for clip in ends.values())
+    assert charged_s == pytest.approx(renderer.clock.busy_s, rel=0.02)
+
+
+class ByHand(datetime):
+    """A clock that is set by hand."""
+
+    seconds = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime.fromtimestamp(cls.seconds, tz)
+
+
+def _ends(
+    renderer: Renderer, rows: list[Request], *, may_wait: int, between: Callable[[], None] = lambda: None
+) -> dict[int, Clip]:
+    """Return clips by their seeds as they come; the audit of one may wait, others are not audited.
+
+    between: called between steps.
+    """
+    for row in rows:
+        renderer.submit(row, f"{row.seed:032x}", is_audited="when idle" if row.seed == may_wait else False)
+    ends = {}
+    while renderer.num_active:
+        between()
+        for outcome in renderer.step():
+            assert isinstance(outcome, Clip), outcome.traceback
+            ends[outcome.request.seed] = outcome
+    return ends
+
+
 def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:
     renderer = _renderer(_model(), every=1)
     clips = _clips(renderer, _requests("generate", [2]))
@@ -185,20 +242,3 @@ def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
     alone = _clips(_renderer(_model(), every=0), rows)
     assert torch.equal(state, torch.get_rng_state())
     assert all(np.array_equal(audited[row.seed].frames, alone[row.seed].frames) for row in rows)
-
-
-def spoils(pipe: Any, request: Request) -> Any:
-    """Leave a weight changed."""
-    with torch.no_grad():
-        pipe.transformer.patch_embedding.bias.add_(1.0)
-    return generate(pipe, request)
-
-
-@pytest.mark.parametrize("max_rows", [1, 3])
-def test_a_process_ends_where_changed_weights_cannot_be_read_again(max_rows: int) -> None:
-    quantized = load_model(tiny("wan"), dtype="fp32", quantization={"backend": "quanto", "type": "int8"})
-    known = {"spoils": Recipe(name="spoils", function=spoils, digest="")}
-    renderer = Renderer(quantized, Batching(max_rows=max_rows, min_gain=0), recipes=known)
-    with pytest.raises(Spoiled, match=r"changed the weights of transformer, which are quantized") as caught:
-        list(renderer.render(_requests("spoils", [2, 2])))
-    assert "put back what it changes" in caught.value.fix

@@ -8,7 +8,7 @@ import torch
 from tests.long import long_but
 from tools.benchmarks.counts import JOBS, WAYS, counted
 
-ALWAYS = ("alone", "batched", "cached steps", "own recipe", "image to video")
+ALWAYS = ("alone", "batched", "batched, fast", "cached steps", "own recipe", "image to video")
 IN_CI = ("drafts, then full", "extend", "refine", "keyframes", "several models", "encoder pool")
 
 

@@ -20,8 +20,8 @@ from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, family_of
 from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
 from framefleet.pipeline.model.specs.check import check_argument
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN

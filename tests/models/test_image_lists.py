@@ -24,8 +24,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.specs.constructor import method
-from framefleet.pipeline.model.specs.list_arguments import with_several
-from framefleet.pipeline.model.specs.signature import PLACES, parameters_of
+from framefleet.pipeline.model.specs.signature import PLACES, parameters_of, with_several
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.parts.parts import find_record
 from tests.commands import command

@@ -149,9 +149,12 @@ def test_each_kind_of_a_long_job_is_compared(num_kinds: int, num_workers: int) -
     assert len(job.num_compared) == num_kinds
 
 
-def test_rows_of_which_only_one_may_be_compared_wait_until_a_worker_is_idle() -> None:
+def test_audits_wait_until_a_worker_is_idle_in_jobs_of_any_size_unless_people_ask_for_more() -> None:
     job = Job(["a"] * 26, Audit())
     assert sorted(str(job.lease(number)) for number in range(26)) == ["False"] * 25 + ["when idle"]
+    large, asked = Job(["a", "b"] * 500, Audit()), Job(["a", "b"] * 500, Audit(every=10))
+    assert {large.lease(number) for number in range(3)} == {"when idle", False}
+    assert {asked.lease(number) for number in range(100)} == {True, False}
 
 
 def test_a_run_that_goes_on_with_a_job_has_what_the_share_of_both_leaves() -> None:
@@ -167,7 +170,7 @@ def test_a_difference_ends_the_limit_for_all_other_kinds() -> None:
     kinds = ["a", "b", "c", "d"] * 60
     job = Job(kinds, Audit())
     order = job.lease(0)
-    assert order is True
+    assert order == "when idle"
     job.end(0, order, verdict="differs")
     for number in range(1, len(kinds)):
         job.end(number, job.lease(number))

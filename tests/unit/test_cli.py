@@ -152,7 +152,7 @@ def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
 def test_a_summary_is_one_json_object() -> None:
     audits = AuditFigures(num_equal=3)
     summary = Summary(done=2, failed=1, elapsed_s=3.0, mean_batch=None, audits=audits, store=Store("/out"))
-    values = json.loads(replace(summary, drafts=summary).to_json())
+    values = json.loads(replace(summary, inner={"drafts": summary}).to_json())
     assert (values["done"], values["audits"]["num_equal"], values["drafts"]["failed"]) == (2, 3, 1)
     assert values["store"] == values["drafts"]["store"] == "/out"
 

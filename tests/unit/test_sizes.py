@@ -138,6 +138,60 @@ def test_a_size_between_powers_of_two_is_tried_once_it_was_missed_for_longer_tha
     assert sizes.next(13) == 12
 
 
+def _seen(sizes: Sizes, rows: int, *, seconds: float) -> bool:
+    """Show what a size gives that is new; return whether it is to be proven."""
+    assert sizes.is_new(rows)
+    assert sizes.pays(rows, seconds=seconds)
+    return sizes.hope_for(rows, seconds=seconds)
+
+
+def _climbed(*, most: int = 8) -> Sizes:
+    """Return sizes of which all seem to pay, and the largest is to be proven."""
+    sizes = Sizes(most, trial_cost=(8.0, 1.5))
+    sizes.accept(1, seconds=1.0)
+    while not _seen(sizes, size := sizes.next(100), seconds=1.0):
+        pass
+    assert size == most
+    return sizes
+
+
+def test_the_largest_size_that_seems_to_pay_is_proven_first() -> None:
+    sizes = Sizes(8)
+    sizes.accept(1, seconds=1.0)
+    assert not _seen(sizes, sizes.next(100), seconds=1.1)
+    assert not _seen(sizes, sizes.next(100), seconds=1.2)
+    assert sizes.next(100) == 8
+    assert not sizes.pays(8, seconds=2.4), "four rows at once are as fast"
+    sizes.refuse(8, is_final=False)
+    assert sizes.next(100) == 4
+    assert not sizes.is_new(4)
+    assert sizes.next(2) == 2, "of fewer rows the largest of these"
+    assert sizes.pays(4, seconds=2.4), "it has to beat what is proven, and not what seemed to pay"
+
+
+def test_a_smaller_size_is_proven_once_it_was_missed_for_as_long_as_that_takes() -> None:
+    sizes = _climbed()
+    sizes.accept(8, seconds=1.0)
+    assert [sizes.next(8), sizes.next(7)] == [8, 1]
+    taken = [sizes.take(4) for _ in range(20)]
+    assert taken == [1] * 14 + [4] * 6
+
+
+def test_what_another_process_found_of_a_large_size_is_hoped_of_smaller_ones() -> None:
+    sizes = Sizes(16)
+    sizes.accept(16, seconds=1.0)
+    assert sizes.next(100) == 16
+    assert not sizes.is_new(4)
+
+
+def test_after_two_sizes_that_could_not_be_proven_no_other_is_tried() -> None:
+    sizes = _climbed(most=16)
+    sizes.refuse(16, is_final=True)
+    assert sizes.next(100) == 8
+    sizes.refuse(8, is_final=True)
+    assert sizes.next(100) == 1
+
+
 def test_what_comes_once_in_a_row_is_tried_late_and_a_denoiser_at_once() -> None:
     rare, often = (Sizes(8, trial_cost=(2.0, 0.5), is_rare=is_rare) for is_rare in (True, False))
     assert (rare.next(2), often.next(2)) == (1, 2)

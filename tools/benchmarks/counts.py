@@ -25,6 +25,7 @@ from PIL import Image
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.crafter import MOTION, SMALLEST as SMALLEST_CRAFTER, crafter
@@ -102,6 +103,7 @@ class Way:
     recipe: str = "generate"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     max_rows: int = 1
+    mode: Mode = "exact"
     cache: str | None = None
     is_warm: bool = False
     has_drafts: bool = False
@@ -127,7 +129,7 @@ class Way:
         return [*drafts, *rows] if self.has_drafts else rows
 
     def renderer(self, model: Model, folder: Path) -> Renderer:
-        batching = Batching(max_rows=self.max_rows, min_gain=0, remember=False)
+        batching = Batching(mode=self.mode, max_rows=self.max_rows, min_gain=0, remember=False)
         inputs = Inputs([str(folder)])
         return Renderer(model, batching, recipes=LOOKING, audit=Audit(every=0), inputs=inputs)
 
@@ -135,6 +137,7 @@ class Way:
 WAYS = {
     "alone": Way(),
     "batched": Way(max_rows=NUM_ROWS, is_warm=True),
+    "batched, fast": Way(max_rows=NUM_ROWS, mode="fast", is_warm=True),
     "drafts, then full": Way(has_drafts=True),
     "cached steps": Way(cache="first_block"),
     "own recipe": Way(recipe="looking", is_warm=True),

@@ -6,7 +6,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
 from framefleet.pipeline.guards.redaction import public_text
@@ -19,6 +20,7 @@ from framefleet.pipeline.render.audit.verdict import (
     AUDIT,
     DIFFERED,
     EQUAL,
+    EQUAL_HERE,
     PLAINLY,
     UNREPEATABLE,
     Audited,
@@ -32,11 +34,22 @@ from framefleet.pipeline.render.audit.verdict import (
     told,
     verdict_of,
 )
-from framefleet.pipeline.render.loaded_model import Spoiled
 from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)
+# An audit waits this long for a moment in which nothing else is to be done, or as long as its row took, if
+# that is longer: a crash then costs at most what it costs while a row renders.
+_PATIENCE = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PutOff:
+    """A clip whose audit waits, at most until a time."""
+
+    clip: Clip
+    until: datetime
 
 
 class Auditor:
@@ -47,19 +60,21 @@ class Auditor:
         odds: Odds | None,
         plain: Callable[[RenderRow], Rendered],
         is_affordable: Callable[[], bool] = lambda: True,
+        is_users: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         """odds: of rows that nobody gives an order for; None: none of these is audited.
 
-        is_affordable: whether one more of these may be, until one differs.
+        is_affordable: whether one more of these may be, until one differs. They are audited at once: nobody
+        could take back what was given out meanwhile. is_users: whether the request names a user's recipe.
         """
         self.apart: dict[str, str] = {}
         self._unrepeatable: set[str] = set()
         self._odds, self._schedule = odds, AuditSchedule(odds)
         self._is_affordable = is_affordable
         self._orders: dict[str, AuditOrder] = {}  # by row_id
-        self._put_off: list[Outcome] = []
+        self._put_off: list[_PutOff] = []
         self._num_equal: Counter[str] = Counter()  # by kind
-        self._plain = plain
+        self._plain, self._is_users = plain, is_users
         self._audited: list[Audited] = []
 
     @property
@@ -73,26 +88,29 @@ class Auditor:
         if order is not None:
             self._orders[row_id] = order
 
-    def put_off(self, outcomes: Iterable[Outcome], charged: Callable[[Outcome], Outcome]) -> list[Outcome]:
+    def put_off(self, outcomes: Iterable[Outcome], charged: Callable[[Clip], Clip]) -> list[Outcome]:
         """Keep clips whose audits are to wait until nothing else is to be done; return the others.
 
         charged: adds to a clip all that it took.
         """
         others: list[Outcome] = []
+        now = datetime.now(UTC)
         for outcome in outcomes:
-            is_waiting = self._orders.get(outcome.row_id) == "when idle" and _is_candidate(outcome)
-            if is_waiting:
-                self._put_off.append(charged(outcome))
+            if self._orders.get(outcome.row_id) == "when idle" and self._may_be_audited(outcome):
+                until = now + max(_PATIENCE, now - outcome.started_at)
+                self._put_off.append(_PutOff(charged(outcome), until))
             else:
                 others.append(outcome)
         return others
 
-    def take_put_off(self) -> list[Outcome]:
-        """Return the clips that were put off, and put them off no longer."""
-        clips, self._put_off = self._put_off, []
-        return clips
+    def take_put_off(self, *, only_late: bool = False) -> list[Clip]:
+        """Return the clips that were put off, and put them off no longer. only_late: that waited too long."""
+        now = datetime.now(UTC)
+        taken = [put_off for put_off in self._put_off if put_off.until <= now or not only_late]
+        self._put_off = [put_off for put_off in self._put_off if put_off not in taken]
+        return [put_off.clip for put_off in taken]
 
-    def release(self) -> tuple[list[Outcome], list[Outcome]]:
+    def release(self) -> tuple[list[Outcome], list[Clip]]:
         """Return the clips that were put off, as not compared, and those of kinds that are apart by now."""
         clips = self.take_put_off()
         doubtful = [clip for clip in clips if kind_of(clip.request) in self.apart]
@@ -102,7 +120,7 @@ class Auditor:
     def forget(self, row_id: str) -> None:
         """Leave a row, wherever it is by now."""
         self._orders.pop(row_id, None)
-        self._put_off = [clip for clip in self._put_off if clip.row_id != row_id]
+        self._put_off = [put_off for put_off in self._put_off if put_off.clip.row_id != row_id]
 
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
@@ -124,13 +142,17 @@ class Auditor:
         """Audit what is due; its frames are waited for, and may turn out to be no clip."""
         kind = kind_of(outcome.request)
         order = self._orders.pop(outcome.row_id, None)
-        is_known = kind in self.apart or kind in self._unrepeatable
-        if self._odds is None or is_known or not _is_candidate(outcome):
+        if not self._may_be_audited(outcome):
             return outcome, kind, None
         is_due = self._is_due(kind, outcome.row_id) if order is None else bool(order)
         outcome = with_frames(outcome) if is_due else outcome
         verdict = self._audit(outcome, kind) if is_due and isinstance(outcome, Clip) else None
         return outcome, kind, verdict
+
+    def _may_be_audited(self, outcome: Outcome) -> TypeGuard[Clip]:
+        kind = kind_of(outcome.request)
+        is_known = kind in self.apart or kind in self._unrepeatable
+        return self._odds is not None and not is_known and _is_candidate(outcome)
 
     def _is_due(self, kind: str, row_id: str) -> bool:
         """Leave it to chance, if one more audit is affordable; where a kind was found wrong, each is."""
@@ -171,8 +193,6 @@ class Auditor:
         """Return those of a plain call; None where it fails. Raises MemoryError if that is why."""
         try:
             return _digests(self._plain(RenderRow(clip.row_id, clip.request)))
-        except Spoiled:
-            raise
         except Exception as error:  # whatever a recipe raises that returned a clip before
             if is_out_of_memory(error):
                 raise MemoryError from error
@@ -195,7 +215,7 @@ class Auditor:
         if kind in self._unrepeatable:
             return UNREPEATABLE
         if verdict == "equal":
-            return EQUAL
+            return EQUAL_HERE if self._is_users(clip.request) else EQUAL
         return not_compared(self._num_equal[kind]) if self._odds else None
 
 

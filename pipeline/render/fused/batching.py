@@ -28,13 +28,14 @@ LARGE_S = 1.0
 # A machine that was busy for a moment must not cost the whole job, so slow sizes are tried again, each time
 # after twice as many forwards: one trial takes about as long as ten.
 RETRY_AFTER = 256
-# What a trial of n rows costs, in forwards of one row: (a, b) of a + b * n. A small Wan on a CPU took 16, 18,
-# 27 and 48 for 2, 4, 8 and 16 rows if exact; if fast 2, 3, 4 and 7, and its decoder 3, 5, 5 and 9.
-TRIAL_COST: dict[Mode, tuple[float, float]] = {"exact": (12.0, 2.2), "fast": (2.0, 0.5)}
+# What a trial of n rows costs, in forwards of one row: (a, b) of a + b * n. A small Wan on a CPU took 11, 13,
+# 20 and 35 to prove 2, 4, 8 and 16 rows exact; if fast 1.4, 1.8, 2.5 and 3.8, and its decoder 1.6 for two.
+TRIAL_COST: dict[Mode, tuple[float, float]] = {"exact": (8.0, 1.7), "fast": (1.0, 0.3)}
 # How many times longer than its trial takes rows must have missed a size before it is tried, where it gains
 # little: sizes between powers of two, which are wanted as the last rows of a job end, and what comes once in
 # a row, such as decoding. A short job would not earn these trials. Powers of two are tried at once, as they
-# about halve the time of all later forwards.
+# about halve the time of all later forwards, or, below a size that pays, once they were missed for as long as
+# their trial takes.
 PATIENCE = 4.0
 
 
@@ -63,6 +64,9 @@ class Batching:
 class Sizes:
     """The sizes that one shape of forward may use.
 
+    A forward of each size shows whether it seems to pay. Where a size has to be proven, which takes as long
+    as dozens of forwards, that is done for the largest of these; smaller ones follow as they are missed.
+
     min_gain: how many times the rows per second of the next smaller size make a size worth using; 0 takes
     every size that can be run. trial_cost: as `TRIAL_COST`. is_rare: once in a
     row, see `PATIENCE`.
@@ -78,6 +82,8 @@ class Sizes:
     ) -> None:
         self._ladder = sorted({size for size in LADDER if size < max_rows} | ({max_rows} - {1}))
         self._rates: dict[int, float] = {}  # rows per second of the sizes that pay
+        self._hopes: dict[int, float] = {}  # the same of those that seem to, and have yet to be proven
+        self._num_unproven = 0  # that seemed to pay, one after another, and could not be used
         self._refused_until: dict[int, float] = {}  # number of forwards
         self._retry_after: dict[int, int] = {}  # forwards to wait after the next refusal
         self._num_forwards = 0
@@ -103,26 +109,33 @@ class Sizes:
         fitting = [size for size in self._ladder if size <= min(waiting, self._cap)]
         if not self._min_gain:  # nothing to find out on the way up
             return max((size for size in fitting if not self._is_refused(size)), default=1), None
-        paying, misses = 1, 0
+        paying = max((size for size in fitting if size in self._rates), default=1)
+        hoped, misses = None, 0
         enough = 1 if 1 / self._rates.get(1, math.inf) >= LARGE_S else MISSES
         for size in (size for size in fitting if size.bit_count() == 1 or size == fitting[-1]):
+            if size <= paying:
+                continue
             if misses == enough:
                 break
             if self._is_refused(size):
                 misses += 1
-            elif size in self._rates:
-                paying, misses = size, 0
-            else:
+            elif size in self._hopes:
+                hoped, misses = size, 0
+            elif size.bit_count() == 1 or not hoped:
                 return paying, size
-        between = next((size for size in fitting if size > paying), paying)
-        return paying, None if between == paying or self._is_refused(between) else between
+        if hoped and self._num_unproven < MISSES:
+            return paying, hoped
+        between = next((size for size in fitting if size > paying), None)
+        is_out = between is None or between in self._hopes or self._is_refused(between)
+        return paying, None if is_out else between
 
     def _is_due(self, size: int) -> bool:
         """Whether a trial of this size would have been worth it by now."""
-        if size in self._rates or (size.bit_count() == 1 and not self._is_rare):
+        is_rare = self._is_rare or size.bit_count() > 1
+        if size in self._rates or not (is_rare or size < max(self._rates, default=1)):
             return True
         base, per_row = self._trial_cost
-        return self._missed[size] >= PATIENCE * (base + per_row * size)
+        return self._missed[size] >= (PATIENCE if is_rare else 1) * (base + per_row * size)
 
     def num_going_on(self, waiting: int) -> int:
         """Return how many of these rows continue now: all once a size pays, else those of the next trial.
@@ -134,21 +147,41 @@ class Sizes:
     def is_tried(self, size: int) -> bool:
         return size == 1 or size in self._rates
 
+    def is_new(self, size: int) -> bool:
+        """Whether it is to be seen first what this size gives, before it is proven."""
+        return self._min_gain > 0 and size not in self._rates and size not in self._hopes
+
+    def hope_for(self, size: int, *, seconds: float) -> bool:
+        """This size seems to pay. Return whether to prove it now, as no larger one is to be seen first."""
+        self._hopes[size] = size / seconds
+        return self._choice(self._cap)[1] == size
+
     def best_below(self, size: int) -> tuple[int, float]:
         """Return the smaller size of most rows per second, and its seconds."""
-        known = max((known for known in self._rates if known < size), key=self._rates.__getitem__)
-        return known, known / self._rates[known]
+        rates = self._below(size)
+        known = max(rates, key=rates.__getitem__)
+        return known, known / rates[known]
 
     def pays(self, size: int, *, seconds: float) -> bool:
         """Whether `size` rows in `seconds` beat every smaller size by enough."""
-        smaller = [rate for known, rate in self._rates.items() if known < size]
-        return size / seconds > self._min_gain * max(smaller, default=0.0)
+        return size / seconds > self._min_gain * max(self._below(size).values(), default=0.0)
+
+    def _below(self, size: int) -> dict[int, float]:
+        """Return the rates of smaller sizes: as this one's, of proven ones or of what was seen first."""
+        rates = self._rates | self._hopes if self.is_new(size) else self._rates
+        return {known: rate for known, rate in rates.items() if known < size}
 
     def accept(self, size: int, *, seconds: float) -> None:
         self._rates[size] = size / seconds
+        self._hopes.pop(size, None)
+        if size > 1:
+            self._num_unproven = 0
+            smaller = (known for known in self._ladder if known < size and known.bit_count() == 1)
+            self._hopes |= {known: 0.0 for known in smaller if known not in self._rates | self._hopes}
 
     def refuse(self, size: int, *, is_final: bool) -> None:
         """Do not use this size: never again if its bits differ, or not soon if it does not pay."""
+        self._num_unproven += self._hopes.pop(size, None) is not None
         wait = self._retry_after.get(size, RETRY_AFTER)
         self._retry_after[size] = 2 * wait
         self._refused_until[size] = math.inf if is_final else self._num_forwards + wait

@@ -21,12 +21,14 @@ from framefleet.pipeline.render.fused.exact import are_close, are_equal, is_join
 from framefleet.pipeline.render.fused.pins import Kind, Plan, plan_kind, run_fused
 
 log = logging.getLogger(__name__)
-# A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
+# A forward shorter than this that seems not to pay is timed again: the first one of a size may also prepare
+# kernels. Then in turns with the size that it has to beat, so often at most: what that one took in a calm
+# moment is no measure in a busy one. Of a longer forward as often as this time allows.
 SHORT_S = 0.1
-# One that seems not to pay is timed again so often, in turns with the size that it has to beat: what that one
-# took in a calm moment is no measure in a busy one. Of a longer forward as often as this time allows.
 TURNS = 3
 TURNS_S = 1.0
+# What would not pay if it took this share of its time is not timed again.
+HOPELESS = 0.8
 
 
 class Trials:
@@ -136,9 +138,13 @@ class Trials:
         plan, seconds, is_sound = self._joined(calls, outputs)
         if not is_sound and self._company.refute(call):
             return
-        is_sound |= is_exact
         seconds = self._compared(sizes, calls, plan, seconds)
-        if is_exact and sizes.pays(size, seconds=seconds):
+        # Where rows agree not even as far as rounding allows, fast mode does what exact mode does.
+        is_proven = is_exact or not is_sound
+        is_sound = True
+        if is_proven and sizes.pays(size, seconds=seconds):
+            if sizes.is_new(size) and not sizes.hope_for(size, seconds=seconds):
+                return
             if self._company.share_by_masks(
                 call, is_needed=lambda: masks_matter(method.network, method.call, call)
             ):
@@ -147,8 +153,7 @@ class Trials:
             is_sound = exact is not None
             plan = exact or plan
             if is_sound:
-                again = best(lambda: self.run(calls, plan))[1]
-                seconds = self._compared(sizes, calls, plan, again)
+                seconds = self._compared(sizes, calls, plan, clocked(lambda: self.run(calls, plan))[1])
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
             self._company.prove(calls, plan.pins)
@@ -201,13 +206,21 @@ class Trials:
 
     def _compared(self, sizes: Sizes, calls: Sequence[Call], plan: Plan, seconds: float) -> float:
         """Return what these calls at once take, as it would have been when the smaller sizes were timed."""
-        smaller, known_s = sizes.best_below(len(calls))
-        few = calls[:smaller]
-        theirs = Plan(plan.axes, {}, plan.output) if smaller == 1 else self._plans.get(self._kind(few))
-        if theirs is None or seconds > TURNS_S or sizes.pays(len(calls), seconds=seconds):
+        size = len(calls)
+        smaller, known_s = sizes.best_below(size)
+        few, many = calls[:smaller], partial(self.run, calls, plan)
+        has_pins = smaller > 1 and not sizes.is_new(size)
+        theirs = self._plans.get(self._kind(few)) if has_pins else Plan(plan.axes, {}, plan.output)
+        if seconds < SHORT_S and not sizes.pays(size, seconds=seconds):
+            seconds = min(seconds, clocked(many)[1])
+        if theirs is None or seconds > TURNS_S or not sizes.pays(size, seconds=HOPELESS * seconds):
             return seconds
-        gain = in_turns(partial(self.run, few, theirs), partial(self.run, calls, plan), seconds)
-        return min(seconds, known_s / gain)
+        turns: list[tuple[float, float]] = []
+        while len(turns) < min(TURNS, int(TURNS_S / seconds)) and not sizes.pays(size, seconds=seconds):
+            turns.append((clocked(partial(self.run, few, theirs))[1], clocked(many)[1]))
+            few_s, many_s = map(min, zip(*turns, strict=True))
+            seconds = min(seconds, known_s * many_s / few_s)
+        return seconds
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
@@ -218,7 +231,7 @@ class Trials:
             try:
                 if self._is_compiled:  # the first forward of a size compiles it
                     self.run(calls, plan)
-                fused, seconds = best(partial(self.run, calls, plan))
+                fused, seconds = clocked(partial(self.run, calls, plan))
             except Exception as error:  # of a wrong way; without a right one it is raised
                 if is_out_of_memory(error):
                     raise
@@ -250,12 +263,6 @@ class Trials:
         return plan_kind(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph
 
 
-def best(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result, and the smaller of two timings, or the only one of a long forward."""
-    result, seconds = clocked(function)
-    return result, min(seconds, clocked(function)[1]) if seconds < SHORT_S else seconds
-
-
 def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
     """Return the result, and the seconds that it took."""
     # On a CPU the thread's own time: what other processes take away says nothing about the forward.
@@ -265,12 +272,6 @@ def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
     result = function()
     _synchronize()
     return result, clock() - started
-
-
-def in_turns(few: Callable[[], Any], many: Callable[[], Any], seconds: float) -> float:
-    """Return how much longer `few` takes than `many`, which takes some seconds."""
-    turns = [(clocked(few)[1], clocked(many)[1]) for _ in range(min(TURNS, int(TURNS_S / seconds)))]
-    return min(first for first, _ in turns) / min(second for _, second in turns)
 
 
 def _synchronize() -> None:

@@ -78,13 +78,13 @@ class TracedRecord:
 
 
 def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[Output]:
-    """Return outputs, and the drafts in them. places: each an output, or a text file that lists some, by
+    """Return outputs, and those in them. places: each an output, or a text file that lists some, by
     line.
 
     Raises JobError for what is neither.
     """
     outputs = [Output.open(place, storage_options) for listed in places for place in _listed(listed)]
-    return [one for output in outputs for one in (output, output.drafts) if one and one.is_begun]
+    return [one for output in outputs for one in (output, *output.inner.values()) if one.is_begun]
 
 
 def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]:

@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
-from framefleet.pipeline.outputs.picks import PickChange, PickKeeper
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.gallery.gallery import INDEX
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
+from framefleet.plugins.picks import PickChange, PickKeeper
 
 # The page may ask this server alone, and knows by the second line that it keeps picks.
 _MAX_PAGE = 1 << 20

@@ -88,5 +88,5 @@ def report_command(
             stdout.say(f"yield: {made.clip_yield.text()}")
         stdout.say(f"report: {store.url_of(PAGE)}")
         stdout.say(f"json:   {store.url_of(VALUES)}")
-        if drafts := opened.drafts:
-            stderr.say(f"drafts have a report of their own: {command('report', drafts.url)}")
+        for name, one in opened.inner.items():
+            stderr.say(f"{name} have a report of their own: {command('report', one.url)}")

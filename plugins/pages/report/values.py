@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.pipeline.outputs.row_states import FailedRow
 from framefleet.plugins.pages.report.clip_yield import Yield
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 

@@ -17,8 +17,6 @@ from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of, stacked, within
-from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import Output
@@ -35,6 +33,8 @@ from framefleet.plugins.pages.sheet.choice import (
     value_of,
 )
 from framefleet.plugins.pages.sheet.grid_picture import GridPicture, Tile
+from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, stacked, within
+from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
 STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands

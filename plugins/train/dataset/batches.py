@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.check import check_argument, check_frames
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits

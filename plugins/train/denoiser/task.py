@@ -20,10 +20,9 @@ from framefleet.pipeline.model.families.family import TrainingInput
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import named
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
-from framefleet.pipeline.model.specs.signature import INPUTS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, INPUTS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
 from framefleet.pipeline.render.fused.calls import Call
