@@ -19,7 +19,7 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow
-from framefleet.plugins.ports.crafter.variants import VARIANTS, Variant
+from framefleet.plugins.ports.crafter.convert import VARIANTS, Variant
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
 from tests.tiny import tiny
