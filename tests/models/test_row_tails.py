@@ -168,13 +168,17 @@ def test_the_next_row_denoises_while_one_looks_and_clips_come_as_they_end() -> N
 
 def test_of_two_rows_that_look_the_one_that_ends_first_comes_first() -> None:
     HELD.clear()
-    threading.Timer(300, HELD.set).start()
+    late = threading.Timer(300, HELD.set)  # so that the test fails, and does not wait for ever
+    late.start()
     seeds = []
-    for outcome in _renderer().render(_rows("slow")):
-        seeds.append(outcome.request.seed)
-        if len(seeds) == 3:
-            assert not HELD.is_set()
-            HELD.set()
+    try:
+        for outcome in _renderer().render(_rows("slow")):
+            seeds.append(outcome.request.seed)
+            if len(seeds) == 3:
+                assert not HELD.is_set()
+                HELD.set()
+    finally:
+        late.cancel()
     assert seeds == [0, 2, 3, 1]
 
 
