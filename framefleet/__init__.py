@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
-    from framefleet.pipeline.outputs.failed_rows import FailedRow
     from framefleet.pipeline.outputs.frames.extras import KeptSteps
     from framefleet.pipeline.outputs.output import Output, open_output
-    from framefleet.pipeline.outputs.row_counts import OutputCounts
+    from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.recipes.decorator import recipe
     from framefleet.pipeline.render.audit.schedule import Audit
@@ -131,7 +130,7 @@ _HOMES = {
     "Failure": "framefleet.pipeline.outputs.clips",
     "Diagnosis": "framefleet.plugins.doctor.doctor",
     "Drawn": "framefleet.plugins.pages.sheet.sheet",
-    "FailedRow": "framefleet.pipeline.outputs.failed_rows",
+    "FailedRow": "framefleet.pipeline.outputs.row_states",
     "FramefleetError": "framefleet.pipeline.errors",
     "GalleryServer": "framefleet.plugins.pages.gallery.serve",
     "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
@@ -141,7 +140,7 @@ _HOMES = {
     "Model": "framefleet.pipeline.model.model",
     "Progress": "framefleet.cluster.driver.progress",
     "Output": "framefleet.pipeline.outputs.output",
-    "OutputCounts": "framefleet.pipeline.outputs.row_counts",
+    "OutputCounts": "framefleet.pipeline.outputs.row_states",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Report": "framefleet.plugins.pages.report.values",
     "Request": "framefleet.pipeline.request",

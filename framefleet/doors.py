@@ -6,24 +6,25 @@ registers its own under the entry point group `framefleet.plugins`. The core imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from framefleet.pipeline.errors import PluginError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from framefleet.cluster.driver.budget import Spent
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
-    from framefleet.jobs.plan.plan import Probed
+    from framefleet.jobs.plan.plan import JobPlan, PlanOptions, Probed
     from framefleet.jobs.render.resolve import ResolvedJob
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.families.family import Family
@@ -78,6 +79,77 @@ class Planner:
         return None
 
 
+class Run(Protocol):
+    """Renders the rows of a job that have no record yet."""
+
+    def __call__(
+        self,
+        job: Job,
+        watch: Watch,
+        *,
+        only: Collection[str] | None = None,
+        limit: int | None = None,
+        table: str | None = None,
+        spent: Spent | None = None,
+    ) -> Summary:
+        """Return how the run ended.
+
+        only: row_ids; None: all. limit: of the table's first rows only those without a record. table: in
+        place of the job's, whose folder is still where paths in cells start. spent: of the job's budget on
+        another output.
+        """
+
+
+class PlanRun(Protocol):
+    """Returns what a run of a job would do."""
+
+    def __call__(self, job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan: ...
+
+
+class JobRunner:
+    """Renders the jobs that have its section by several runs: of the job with other rows, or of other jobs.
+
+    A run may have an output of its own in the folder `inner` of the job's output. Whatever reads the job's
+    output, such as `status`, `failures`, `verify` and `repair`, then reads that one too.
+    """
+
+    # The section of job files whose jobs it renders; a job file need not have it.
+    section: ClassVar[str]
+    # Of two runners of a job, the one with the lower number calls the other.
+    order: ClassVar[int] = 0
+    # Name and folder of an output of its own, which has rows among which it chooses; "": it has none.
+    inner: ClassVar[str] = ""
+    # A row of that output, for people.
+    noun: ClassVar[str] = "row"
+    # What is said where it chose none of them.
+    none_kept: ClassVar[str] = "no row was chosen"
+
+    def render(
+        self,
+        job: Job,
+        watch: Watch,
+        *,
+        run: Run,
+        only: Collection[str] | None = None,
+        limit: int | None = None,
+        table: str | None = None,
+        spent: Spent | None = None,
+    ) -> Summary:
+        """Render the job by runs of it, or of jobs made of it; return how that ended.
+
+        The parameters are those of `Run`. run: renders one job, by the other runners whose section it has.
+        """
+        raise NotImplementedError
+
+    def plan(self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun) -> JobPlan:
+        """Return what `render` would do. run: plans one job."""
+        return run(job, watch, wanted)
+
+    def table(self, job: Job) -> str | None:
+        """Return the table or pattern of the rows in the job's output; None: those of the job's table."""
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKind:
     """A kind of job that is not rendered: those whose job file has a certain section."""
@@ -101,6 +173,8 @@ class Plugin:
     sections: Mapping[str, Place] = field(default_factory=dict)
     # Section: the subclass of ClipStep that it asks for.
     clip_steps: Mapping[str, Place] = field(default_factory=dict)
+    # Subclasses of JobRunner, each of a section above.
+    runners: Sequence[Place] = ()
     # Subclasses of Listener.
     listeners: Sequence[Place] = ()
     # Subclasses of Planner.
@@ -113,7 +187,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts"),
 )
 
 
@@ -164,6 +238,24 @@ def clip_steps() -> Mapping[str, type[ClipStep]]:
 def record_columns() -> Mapping[str, str]:
     """Return the columns of sections that all records have, with Arrow's names of their types."""
     return {name: kind for section in sections().values() for name, kind in section.record_columns.items()}
+
+
+@cache
+def runners() -> Mapping[str, JobRunner]:
+    """Return the runner of the jobs that have each of these sections."""
+    places = [(name, place) for name, plugin in plugins().items() for place in plugin.runners]
+    found = [_named(name, place)() for name, place in places]
+    return {runner.section: runner for runner in sorted(found, key=lambda runner: runner.order)}
+
+
+def runners_of(job: Job) -> Sequence[JobRunner]:
+    """Return the runners of a job, the outermost first."""
+    return [runner for section, runner in runners().items() if getattr(job, section) is not None]
+
+
+def inner_outputs() -> Mapping[str, JobRunner]:
+    """Return the runners that have an output of their own, by its name."""
+    return {runner.inner: runner for runner in runners().values() if runner.inner}
 
 
 def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:

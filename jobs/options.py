@@ -54,6 +54,10 @@ Sweeps = Annotated[
         "of the job's sweep.",
     ),
 ]
+Where = Annotated[
+    str | None,
+    Option("--where", metavar="SQL", help='Only rows for which this is true, e.g. "sharpness > 0.4".'),
+]
 Workers = Annotated[int | None, Option("--workers", min=1, metavar="N", help="Number of workers to start.")]
 NumSteps = Annotated[
     int | None,

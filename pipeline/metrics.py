@@ -23,15 +23,12 @@ Spending = Callable[[str], AbstractContextManager[Any]]  # held while time goes 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One thing that is measured. name: with its unit. label: what it is split by, if anything.
+    """One thing that is measured."""
 
-    is_total: it only grows; otherwise it is what holds at the moment, of a job as a whole.
-    """
-
-    name: str
+    name: str  # with its unit
     help: str
-    label: str = ""
-    is_total: bool = True
+    label: str = ""  # what it is split by, if anything
+    is_total: bool = True  # it only grows; otherwise it is what holds at the moment, of a job as a whole
 
     def key(self, value: str = "") -> str:
         """Return the key of its figure. value: of its label."""
@@ -44,8 +41,8 @@ class Metric:
     def by_label(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Return its figures by the value of its label, the largest first."""
         start = f"{self.name}/"
-        found = {key.removeprefix(start): value for key, value in figures.items() if key.startswith(start)}
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        values = {key.removeprefix(start): value for key, value in figures.items() if key.startswith(start)}
+        return dict(sorted(values.items(), key=lambda item: -item[1]))
 
     def total(self, figures: Mapping[str, float]) -> float:
         """Return the sum of its figures."""

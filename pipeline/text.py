@@ -55,8 +55,8 @@ def setting(key: str, value: object) -> str:
 
 def read_bytes(size: str | int) -> int:
     """Return what "24GB", "1.5 TiB" or 1000 stands for. Raises ValueError for what is no size."""
-    found = _SIZE.fullmatch(str(size).strip().lower())
-    number = float(found[1]) * _FACTORS.get(found[2], 0) if found else 0
+    match = _SIZE.fullmatch(str(size).strip().lower())
+    number = float(match[1]) * _FACTORS.get(match[2], 0) if match else 0
     if number < 1:
         raise ValueError("a size, such as 24GB or 500MiB")
     return int(number)

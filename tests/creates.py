@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from framefleet import Store
 from framefleet.pipeline.errors import StoreConflict
-from framefleet.pipeline.outputs.stores.store import Store
 
 
 def losers_of_a_race(store: Store, path: str, *, num_creators: int) -> list[int]:

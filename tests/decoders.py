@@ -1,6 +1,6 @@
 """What autoencoders hold while they decode, counted on the meta device: `python -m tests.decoders`.
 
-Prints the counts that `pipeline/model/families/autoencoders.py` is fitted to: all tensors alive at the
+Prints the counts that `pipeline/model/options/footprint.py` is fitted to: all tensors alive at the
 worst moment, in bf16. Tiles take minutes, as there are hundreds of them.
 """
 

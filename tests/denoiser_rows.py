@@ -10,7 +10,7 @@ import torch
 from framefleet import load_model
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.train.denoiser.task import DenoiserTask
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT, crafter
 from tests.tiny import SMALLEST, tiny

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, cast
 from unittest import mock
 
+from framefleet import Progress, Renderer, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
@@ -28,7 +28,6 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 

@@ -14,9 +14,9 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import framefleet
+from framefleet import Request
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.recipes.recipe import generate
-from framefleet.pipeline.request import Request
 
 
 @framefleet.recipe(batched=True)

@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from framefleet import Clip, Request, Store
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, added_columns, all_values
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.request import Request
 from tests.rows import NOON, failure
 
 # What prompts may hold that must do nothing.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet import Audit, Clip, Renderer
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
@@ -14,12 +15,9 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.outputs.clip_step import StepInput, added_columns, all_values
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 

@@ -9,8 +9,8 @@ import torch
 from diffusers import UniPCMultistepScheduler
 
 import framefleet
+from framefleet import Request
 from framefleet.pipeline.recipes.recipe import generate
-from framefleet.pipeline.request import Request
 
 QUICK = 2  # steps of a row that never looks at the momentum
 

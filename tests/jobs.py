@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from framefleet import Store
 from framefleet.cluster.driver.holder import Holder, read_holder
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.seals import epochs_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.tiny import SMALLEST, UNLIKE, tiny
 from tests.warm.process import start
 

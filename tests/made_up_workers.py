@@ -13,9 +13,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
@@ -29,7 +29,6 @@ from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.pending_clips import announce, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.outputs.parts.seals import sweep_late
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,

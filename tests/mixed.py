@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from framefleet import Request
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny

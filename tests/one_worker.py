@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from framefleet import Store
+from framefleet import Audit, Batching, Inputs, Store
 from framefleet.cluster.worker.messages import Assignment, StoredRow, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.tiny import tiny
 
 WITHIN_S = 60.0

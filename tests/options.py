@@ -9,9 +9,8 @@ from typing import Any
 import diffusers
 import torch
 
-from framefleet import Clip, Model, Request
+from framefleet import Batching, Clip, Model, Request
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 

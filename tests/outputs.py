@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet import Progress, Store
 from framefleet.cluster.driver.holder import Holder, this_process
-from framefleet.cluster.driver.progress import Progress, WorkerState
+from framefleet.cluster.driver.progress import WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -26,7 +27,6 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.store import Store
 
 RUN = "000001-20260102T120000-89abcdef"
 _NOTHING = pa.schema([])

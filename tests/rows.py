@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from framefleet import Request
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from framefleet import Store
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.demo.prepare import Size
 from tests.rows import record
 from tools.shapes.drawing import draw

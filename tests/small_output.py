@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from framefleet import Store
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.clip_names import clip_path
@@ -18,7 +19,6 @@ from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, Medi
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 PROMPT = "a red ball 一只猫 <b>&"

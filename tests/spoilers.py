@@ -9,8 +9,8 @@ from diffusers import UniPCMultistepScheduler as Scheduler
 from torch import nn
 
 import framefleet
+from framefleet import Request
 from framefleet.pipeline.recipes.recipe import generate
-from framefleet.pipeline.request import Request
 
 
 def stronger_steps(pipe: Any, request: Request) -> Any:

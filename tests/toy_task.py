@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Prepared, TrainingRow
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from framefleet.pipeline.model.model import Model
+from framefleet import Model, Request
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.pipeline.request import Request
 from tests.tiny import SMALLEST
 
 PROMPTS = (

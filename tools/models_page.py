@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.families.measurements import Finding, Measurements, read_measured
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.plugins.models.descriptions import KINDS, frames_text, in_words, makes, shared, size_text
+from framefleet.plugins.models.measurements import Finding, Measurements, read_measured
 
 HEADS = (
     "class",

@@ -38,7 +38,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
-from framefleet.pipeline.outputs.row_log import LOG_FIELDS, MAX_LOG_LINES, LogLine
+from framefleet.pipeline.outputs.row_states import LOG_FIELDS, MAX_LOG_LINES, LogLine
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex

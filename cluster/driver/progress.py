@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from framefleet.doors import inner_outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store
 
 GONE = ("drained", "lost")
+
 WORKER_STATES = ("rendering", "idle", *GONE)
 
 
@@ -107,8 +110,9 @@ class Summary:
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
     lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of clip steps that failed
-    drafts: Summary | None = None  # how the drafts ended, which were rendered before
-    is_none_kept: bool = False  # no draft was chosen to be rendered in full
+    # How each of its inner outputs ended, which were rendered before (see `doors.JobRunner`), by name.
+    inner: Mapping[str, Summary] = field(default_factory=dict)
+    is_none_kept: bool = False  # of these no row was chosen to be rendered
     over_budget: str | None = None  # the message, if the budget ended the run
     store: Store | None = field(default=None, repr=False, compare=False)  # the output
 
@@ -116,11 +120,11 @@ class Summary:
     def exit_code(self) -> int:
         """0 if every row has a clip, otherwise 1."""
         is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
-        return 1 if is_short or (self.drafts and self.drafts.exit_code) else 0
+        return 1 if is_short or any(one.exit_code for one in self.inner.values()) else 0
 
     def to_json(self) -> str:
-        """Return it for programs, with the store as its URL."""
-        return json.dumps(asdict(self), default=lambda store: store.url_of(""))
+        """Return it for programs, with the store as its URL, and each inner one by its name."""
+        return json.dumps(with_inner(self), default=lambda store: store.url_of(""))
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all records of the output, including earlier runs, as an Arrow table.
@@ -134,3 +138,16 @@ class Summary:
         assert self.store is not None  # of every summary that `render` returns
         tables = list(record_tables(self.store, columns))
         return pa.concat_tables(tables) if tables else record_schema_of(self.store).empty_table()
+
+
+def with_inner(value: Any, inner_values: Callable[[Any], dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return the fields of a dataclass; in place of `inner` each of these by its name, or null.
+
+    inner_values: of one, if not its fields.
+    """
+    fields = asdict(replace(value, inner={}))
+    del fields["inner"]
+    return fields | {
+        name: (inner_values or with_inner)(value.inner[name]) if name in value.inner else None
+        for name in inner_outputs()
+    }

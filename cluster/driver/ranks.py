@@ -10,7 +10,7 @@ from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.request import Request
 
 AS_TABLE, LONGEST, PRIORITY = "table", "longest", "priority:"

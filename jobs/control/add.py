@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framefleet.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
@@ -66,7 +67,7 @@ def add(
     or rows as `render` takes them, with columns of the job's table. Paths in cells start where those of that
     table do. sets: as "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
     TableError for rows that cannot be rendered, unless
-    the job leaves them out, and JobError for a job of drafts or a sweep.
+    the job leaves them out, and JobError for a job with a runner or a sweep.
     """
     return add_rows(job, rows, Callback(), sets, wait_s=wait_s)
 
@@ -81,9 +82,10 @@ def add_rows(
 ) -> Addition:
     """Do what `add` does, reporting to `watch`."""
     job = job_of(place, ["fleet.address=auto", *sets])  # that of an output needs consent, and none is joined
-    if job.table is None or job.sweep or job.draft:
-        has = "drafts" if job.draft else "a sweep" if job.sweep else "no table"
-        raise JobError(f"rows cannot be added: the job has {has}", "change the job file, and run it again")
+    has = [runner.inner or runner.section for runner in runners_of(job)]
+    has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
+    if has:
+        raise JobError(f"rows cannot be added: the job has {has[0]}", "change the job file, and run it again")
     with TemporaryDirectory(prefix="framefleet-") as folder:
         given, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):

@@ -36,7 +36,7 @@ def resume(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
 
 
 def ask_driver(output: Output, what: str) -> DriverSeen:
-    """Ask the driver of an output, or of its drafts while these are rendered; return who was asked."""
+    """Ask the driver of an output, or of an inner one that is rendered; return who was asked."""
     at, driver = _at_work(output)
     at.store.write(request_path(driver.epoch, what), b"")
     return driver
@@ -50,7 +50,7 @@ def resume_driver(output: Output) -> DriverSeen:
 
 
 def _at_work(output: Output) -> tuple[Output, DriverSeen]:
-    for one in filter(None, (output, output.drafts)):
+    for one in (output, *output.inner.values()):
         driver = driver_of(one.store)
         if driver.is_at_work:
             return one, driver

@@ -151,7 +151,7 @@ def _set_of(sweep: str) -> str:
 
 
 def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:
-    """Open the output that a command names. sets: its --set. is_rendered: drafts alone are not enough.
+    """Open the output that a command names. sets: its --set. is_rendered: inner outputs alone are not enough.
 
     Raises JobError where there is none.
     """

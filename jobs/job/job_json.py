@@ -98,8 +98,8 @@ def claim_of(store: Store) -> Claim:
         return read_claim(store)
     except FileNotFoundError:
         fix = "check the path; if job.json is lost, run `framefleet repair`"
-        if Output(store).drafts:
-            fix = "give the job file instead: the output has only drafts so far"
+        if inner := Output(store).inner:
+            fix = f"give the job file instead: the output has only {' and '.join(inner)} so far"
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", fix) from None
 
 

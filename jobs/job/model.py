@@ -10,11 +10,17 @@ from typing import Any
 from framefleet.jobs.job.schema import Job, ModelSection
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import naming_model
-from framefleet.pipeline.model.ip_adapter import fetch_ip_adapter, ip_adapter_of, with_ip_adapter
+from framefleet.pipeline.model.ip_adapter import (
+    check_ip_adapter_fits,
+    fetch_ip_adapter,
+    ip_adapter_of,
+    with_ip_adapter,
+)
 from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -64,6 +70,20 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
         adapter_files=adapter.digests if adapter else {},
         license=license,
     )
+
+
+def check_model_fits(model: OpenedModel) -> None:
+    """Raise ModelError for weights that loading the model would refuse. Reads none.
+
+    Takes seconds for a model that was not compared before. Not covered: models in no local folder.
+    """
+    allow_unmatched = model.settings.options.allow_unmatched_weights
+    weights, settings = model.weights, model.settings
+    if weights.source.is_local:
+        folder = Path(weights.source.path)
+        check_placement(folder, weights.files, weights.components, allow_unmatched=allow_unmatched)
+    if adapter := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
+        check_ip_adapter_fits(adapter, weights, model.spec, allow_unmatched=allow_unmatched)
 
 
 def open_models(job: Job) -> dict[str, OpenedModel]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,8 +27,8 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.budget import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.doors import sections
-from framefleet.jobs.job.section import Section, as_list
+from framefleet.doors import runners, sections
+from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
@@ -40,8 +41,6 @@ from framefleet.pipeline.rows.sweeps.settings import Sweep
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
-_Scalar = str | int | float | bool
-_Arguments = dict[str, _Scalar | list[_Scalar] | None]
 _Text = Annotated[str, Field(min_length=1)]
 _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
@@ -178,43 +177,6 @@ class LoraSection(Section):
     """Load a pickle of tensors."""
 
 
-class KeepSection(Section):
-    """Which drafts are rendered in full: those for which `where` is true, and of these the best."""
-
-    best: int | None = Field(default=None, ge=1)
-    """Number of drafts to keep of each group, by `by`. Default: all."""
-    per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
-    """Columns of records, e.g. [prompt]: each of their values makes a group. Default: one group."""
-    by: _Text | None = None
-    """A score, the highest first; -flicker is the lowest first."""
-    where: _Text | None = None
-    """Condition in SQL on columns of records, e.g. "sharpness > 0.4"."""
-
-    @model_validator(mode="after")
-    def _says_which(self) -> Self:
-        if (self.best is None) != (self.by is None):
-            raise PydanticCustomError("keep", "given with both `best` and `by`, or with `where` alone")
-        if self.best is None and self.where is None:
-            raise PydanticCustomError("keep", "given with `best` and `by`, or with `where`")
-        return self
-
-
-class DraftSection(Section):
-    """Rows rendered cheaply first; the best of these drafts are then rendered in full.
-
-    All keys other than `keep` are arguments of the drafts, e.g. num_inference_steps, height and width.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: _Arguments = Field(init=False)
-
-    keep: KeepSection
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return dict(self.__pydantic_extra__)
-
-
 _Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
 
 
@@ -227,7 +189,7 @@ class TableJob(Section):
     """Folder or fsspec URL, e.g. s3://bucket/run-7."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
-    defaults: _Arguments = Field(default_factory=dict)
+    defaults: Arguments = Field(default_factory=dict)
     """Arguments for rows that do not set them; null removes the model's own default."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Columns of the table to read arguments from, e.g. `prompt: caption`."""
@@ -290,10 +252,8 @@ class CoreJob(TableJob):
     recipe: _Text = "generate"
     """generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, keyframes,
     text_to_keyframes_to_video, or yours as module:function."""
-    overrides: _Arguments = Field(default_factory=dict)
+    overrides: Arguments = Field(default_factory=dict)
     """Arguments of all rows. The table's columns of these names are not read."""
-    draft: DraftSection | None = None
-    """Render each row cheaply first, and only the best of them in full."""
     batching: BatchingSection = BatchingSection()
     audit: AuditSection = AuditSection()
     keep: StepsSection = StepsSection()
@@ -337,16 +297,18 @@ class CoreJob(TableJob):
         return sweep
 
 
-def _field_of(section: type[BaseModel]) -> tuple[type[BaseModel], Any]:
-    return section, Field(default=section(), description=inspect.getdoc(section))
-
-
 def _added_sections() -> dict[str, Any]:
     """Return the fields that plugins add. Raises PluginError where the core has one of that name."""
     if twice := sections().keys() & CoreJob.model_fields.keys():
         problem = f"a plugin adds the section {min(twice)!r}, which every job file has"
         raise PluginError(problem, "rename it, or uninstall the plugin")
-    return {name: _field_of(section) for name, section in sections().items()}
+    fields: dict[str, Any] = {}
+    added: Mapping[str, type[BaseModel]] = sections()
+    for name, section in added.items():
+        is_optional = name in runners()
+        kind, default = (section | None, None) if is_optional else (section, section())
+        fields[name] = kind, Field(default=default, description=inspect.getdoc(section))
+    return fields
 
 
 if TYPE_CHECKING:

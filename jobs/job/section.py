@@ -10,6 +10,8 @@ from pydantic import ConfigDict, RootModel
 from framefleet.pipeline.guards.strict_model import Strict
 
 Key = tuple[str | int, ...]
+_Scalar = str | int | float | bool
+Arguments = dict[str, _Scalar | list[_Scalar] | None]
 Content = TypeVar("Content")
 
 
@@ -23,6 +25,11 @@ class SectionFacts:
     record_columns: ClassVar[Mapping[str, str]] = {}
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
+
+    @property
+    def row_arguments(self) -> Mapping[str, Any]:
+        """Arguments of rows that it has. What may be secret in their URLs is not written into job.json."""
+        return {}
 
 
 class Section(SectionFacts, Strict):

@@ -49,9 +49,9 @@ def step_columns(job: Job) -> list[str]:
     return [column for name, kind in clip_steps().items() for column in kind.column_names(getattr(job, name))]
 
 
-def for_drafts(job: Job) -> dict[str, Any]:
-    """Return the sections of a job that renders drafts."""
-    return {name: kind.for_drafts(getattr(job, name)) for name, kind in clip_steps().items()}
+def for_choice(job: Job) -> dict[str, Any]:
+    """Return the sections of a job among whose clips some are chosen."""
+    return {name: kind.for_choice(getattr(job, name)) for name, kind in clip_steps().items()}
 
 
 def for_comparison(job: Job) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Option
 
+from framefleet.doors import inner_outputs
 from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command, escaped
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.failed_rows import FailedRow
     from framefleet.pipeline.outputs.output import Output
+    from framefleet.pipeline.outputs.row_states import FailedRow
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
 _MAX_TYPES = 50  # types of errors shown: a record may name any number of them
@@ -46,9 +47,15 @@ def failures_command(
         rows = (row for row in found.failures() if not error_types or row.error_type in error_types)
         if as_json:
             for row in rows:
-                stdout.say(json.dumps(asdict(row) | {"failed_at": row.failed_at.isoformat()}))
+                stdout.say(json.dumps(failure_values(row)))
         else:
             _show_by_type(rows, found.url, limit=limit, traceback=traceback)
+
+
+def failure_values(row: FailedRow) -> dict[str, Any]:
+    """Return what --json prints of a row that failed."""
+    is_of = {f"is_{runner.noun}": row.inner == name for name, runner in inner_outputs().items()}
+    return asdict(row) | is_of | {"failed_at": row.failed_at.isoformat()}
 
 
 def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
@@ -97,7 +104,7 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
     more = f" and {len(row.positions) - 5:,} more" if len(row.positions) > 5 else ""
     tried = f"{row.attempts} {'attempt' if row.attempts == 1 else 'attempts'}"
     where = f" on {one_line(', '.join(dict.fromkeys(row.workers)))}" if row.workers else ""
-    which = "draft" if row.is_draft else "row"
+    which = inner_outputs()[row.inner].noun if row.inner in inner_outputs() else "row"
     stdout.say(
         Text(f"  {which} {positions}{more}", style="bold").append(f"  {row.row_id}  {tried}{where}", "dim")
     )
@@ -117,9 +124,9 @@ def one_line(text: str) -> str:
 def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -> list[FailedRow]:
     """Return the rows of an output that failed and have no record, in the order of their table.
 
-    Its drafts first. storage_options: what fsspec takes. Raises JobError where there is no output.
+    Those of inner outputs first. storage_options: as of fsspec. Raises JobError where there is no output.
     """
     from framefleet.pipeline.outputs.output import Output
 
     found = Output.open(output, storage_options).failures()
-    return sorted(found, key=lambda row: (not row.is_draft, row.positions))
+    return sorted(found, key=lambda row: (not row.inner, row.positions))

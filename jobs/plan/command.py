@@ -141,14 +141,13 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     if as_json:
         stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
     else:
-        if plan.drafts:
-            stdout.say("drafts, of every row:")
-            _show(plan.drafts)
-            _print(plan.drafts.prediction)
-            stdout.say(f"in full, at most {plan.most_kept:,} of these rows: {plan.keep}")
-        _show(plan)
-        if plan.drafts and wanted.probe:
-            stdout.say("only drafts are predicted: which rows are rendered in full is not known yet")
+        for part in plan.parts(wanted):
+            if isinstance(part, str):
+                stdout.say(part)
+                continue
+            _show(part)
+            if part is not plan:  # whose rows may be refused, which is said first
+                _print(part.prediction)
     check_valid_rows(
         plan.invalid,
         num_bad=plan.num_invalid,
@@ -200,7 +199,7 @@ def _show(plan: JobPlan) -> None:
         "duplicates": counts.duplicates,
         "distinct": counts.distinct,
         "done": counts.done,
-        "to render": counts.pending if plan.most_kept is None else f"at most {plan.most_kept:,}",
+        "to render": plan.to_render,
     }
     stdout.print(counted("", numbers))
     if plan.gone:

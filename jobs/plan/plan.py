@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.model import check_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
@@ -18,11 +20,10 @@ from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
-from framefleet.jobs.render.drafts import draft_job, keep_of, most_kept
-from framefleet.jobs.render.render import check_limit
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
@@ -72,10 +73,9 @@ class JobPlan(ModelPlan):
     that are named like an argument, each with that. shapes: valid rows by shape, the most frequent first.
     lanes: rows to render, by those that share a process: of a model, and of framefleet's own recipes or of
     one of the user's.
-    prediction: what the rest would take; simulation: where workers fail; None: not asked. audits: None: there
-    are none, or drafts decide which rows there are. gone: clips of records that are not there. drafts: those
-    of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which. limit:
-    rows that were read, from the first of the table; None is all. marks: what each clip carries.
+    audits: None: there are none, or it is not known yet which rows there are. gone: clips of records that are
+    not there. limit: rows that were read, from the first of the table; None is all. marks: what each clip
+    carries.
     """
 
     table: str
@@ -94,15 +94,21 @@ class JobPlan(ModelPlan):
     prediction: Any = None  # what plugins predict, a `doors.Shown`; None: not asked for
     audits: AuditPlan | None = None
     gone: Gone | None = None
-    drafts: JobPlan | None = None
-    most_kept: int | None = None
-    keep: str | None = None
     limit: int | None = None
 
     @property
     def num_loads(self) -> int:
         """How often workers load a model, at the least: each process of a worker is of one lane."""
         return len(self.lanes)
+
+    @property
+    def to_render(self) -> int | str:
+        """How many rows are to be rendered, for people."""
+        return self.counts.pending
+
+    def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
+        """Yield what is printed: lines, plans of runs that come first, and this one."""
+        yield self
 
 
 def plan(
@@ -142,18 +148,19 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
     """Do what `plan` promises, reporting to `watch`."""
     wanted = wanted or PlanOptions()
     check_own_ray(job.fleet)
-    if job.draft is None:
-        return _plan_of(job, watch, wanted)
-    check_limit(job, wanted.limit)
-    drafts = _plan_of(draft_job(job), watch, wanted)
-    full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
-    keep = keep_of(job)
-    return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep), audits=None)
+    run: doors.PlanRun = _plan_of
+    for runner in reversed(doors.runners_of(job)):
+        run = partial(runner.plan, run=run)
+    return run(job, watch, wanted)
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index, ExitStack() as stack:
         check_claim(resolved)
+        for name, model in resolved.models.items():
+            watch.say("comparing the weights with the networks")
+            with naming_model(place_of(name)):
+                check_model_fits(model)
         is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
         configs = {name: model.weights.configs() for name, model in resolved.models.items()}

@@ -10,11 +10,11 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
-from framefleet.doors import clip_steps
+from framefleet.doors import clip_steps, sections
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections
-from framefleet.jobs.render.output_job import is_table_of_drafts
+from framefleet.jobs.render.output_job import is_table_above
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -108,8 +108,8 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     named = _names_of_inputs(resolved)
     job["defaults"] = {name: _public(one) if name in named else one for name, one in job["defaults"].items()}
     job["overrides"] = _public(job["overrides"])
-    if resolved.job.draft is not None:
-        job["draft"] |= _public(resolved.job.draft.arguments)
+    for name, arguments in _arguments_of_sections(resolved.job).items():
+        job[name] |= _public(arguments)
     job["inputs"] = _public(job["inputs"]) | {"base": _base(resolved.job)}
     for name, model in resolved.models.items():
         said = job["models"][name] if name else job["model"]
@@ -190,11 +190,17 @@ def _withheld(resolved: ResolvedJob) -> list[str]:
     asked = {
         "defaults": {name: value for name, value in job.defaults.items() if name in named},
         "overrides": job.overrides,
-        "draft": job.draft.arguments if job.draft else {},
+        **_arguments_of_sections(job),
         "sweep": job.sweep.model_dump(),
         "inputs": job.inputs.model_dump(),
     }
     return [key for key, value in flat("", asked) if _public(value) != value]
+
+
+def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
+    """Return the arguments of rows that sections of plugins have."""
+    added = {name: getattr(job, name) for name in sections()}
+    return {name: one.row_arguments for name, one in added.items() if one is not None and one.row_arguments}
 
 
 def _where(adapter: Lora | IpAdapter) -> dict[str, Any]:
@@ -239,11 +245,11 @@ def _spelled(value: Any) -> Any:
 
 
 def _named_table(job: Mapping[str, Any]) -> str | None:
-    """Return the table's place; of those that the output keeps, or the one above drafts, the folder alone."""
+    """Return the table's place; of those that the output stores, or the one above it, the folder alone."""
     table, output = job.get("table"), str(job.get("output")).rstrip("/")
     if not table:
         return None
-    is_own = table.startswith(f"{output}/{TABLES}/") or is_table_of_drafts(table, output)
+    is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
     return TABLES if is_own else str(table)
 
 

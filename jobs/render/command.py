@@ -118,25 +118,24 @@ def show_render(
 
 
 def show_ending(summary: Summary) -> int:
-    """Say how a job has ended, its drafts first; return the exit code."""
-    for ended, prefix in ((summary.drafts, "drafts: "), (summary, "")):
-        if ended is not None:
-            assert ended.store is not None  # of every summary that `render_job` returns
-            for line in ending_lines(ended, ended.store):
-                stderr.say(f"{prefix}{line}")
+    """Say how a job has ended, its inner outputs first; return the exit code."""
+    for name, ended in {**summary.inner, "": summary}.items():
+        assert ended.store is not None  # of every summary that `render_job` returns
+        for line in ending_lines(ended, ended.store):
+            stderr.say(f"{name}: {line}" if name else line)
     return summary.exit_code
 
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
-    from framefleet.doors import listeners
+    from framefleet.doors import inner_outputs, listeners
     from framefleet.jobs.show.headline import duration
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
         lines = ["nothing to do: every row has a record"] if is_all else []
         if summary.is_none_kept:
-            lines = ["no draft was kept: none meets `draft.keep`"]
+            lines = [runner.none_kept for name, runner in inner_outputs().items() if name in summary.inner]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framefleet.doors import inner_outputs
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import make_readable, untrusted_sections
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.layout import DRAFTS, TABLES
+from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import setting
 
@@ -84,20 +85,20 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
 _GIVEN = re.compile(rf"/{TABLES}/[0-9a-f]{{32}}\.parquet")
 
 
-def is_table_of_drafts(table: str, output: str) -> bool:
-    """Return whether an output is one of drafts, and a table one of those that the output above it keeps."""
-    above = output.rstrip("/").removesuffix(f"/{DRAFTS}")
-    is_of_drafts = above != output.rstrip("/")
-    return is_of_drafts and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
+def is_table_above(table: str, output: str) -> bool:
+    """Return whether an output lies in another, and a table one of those that the latter stores."""
+    above, _, name = output.rstrip("/").rpartition("/")
+    is_inner = name in inner_outputs()
+    return is_inner and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
 
 
 def _moved(place: Any, output: Any, store: Store) -> Any:
-    """Return a table's place; one in the output, or in that of its drafts, lies where that is now."""
+    """Return a table's place; one in the output, or in the one around it, lies where that is now."""
     if not isinstance(place, str):
         return place
     old, new = f"{output}".rstrip("/"), store.url_of("").rstrip("/")
-    if is_table_of_drafts(place, old):
-        old, new = old.removesuffix(f"/{DRAFTS}"), new.rpartition("/")[0]
+    if is_table_above(place, old):
+        old, new = old.rpartition("/")[0], new.rpartition("/")[0]
     return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
 
 

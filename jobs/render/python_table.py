@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
@@ -118,7 +118,7 @@ def _stream(rows: Any) -> pa.Table:
 
 
 def _cells(name: str, values: object) -> list[Any]:
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise TableError(
             f"table=: {name} is {shown(values)}, and a dict of columns has a list of cells for each",
             f"write {{{name!r}: [...]}}, or [{{{name!r}: ...}}] for one row; `defaults` are for all rows",
@@ -170,7 +170,7 @@ def _frame(rows: Any) -> pa.Table:
 
 
 def _columns(rows: object) -> dict[Any, list[Any]]:
-    if not isinstance(rows, Iterable) or isinstance(rows, bytes):
+    if not isinstance(rows, Iterable) or isinstance(rows, bytes | Set):  # whose order is another each time
         raise TableError(f"table= is of type {type(rows).__name__}", _TAKEN)
     listed = list(rows)
     for number, row in enumerate(listed):

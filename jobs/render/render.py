@@ -21,7 +21,7 @@ from framefleet.cluster.driver.spending import model_time_before, spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.doors import listeners
+from framefleet.doors import Run, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, job_as
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -35,7 +35,7 @@ from framefleet.jobs.render.row_parts import distrust_parts, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
@@ -50,8 +50,6 @@ from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
-
-_NOTHING = Spent()
 
 
 def render(
@@ -78,20 +76,17 @@ def render(
 def render_job(
     job: Job, watch: Watch, *, only: Collection[str] | None = None, limit: int | None = None
 ) -> Summary:
-    """Do what `render` promises, reporting to `watch`; with drafts first, if the job has them.
+    """Do what `render` promises, reporting to `watch`, by the runners of the job's sections.
 
-    only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
-    of failures of other rows stays. limit: of the table's first rows only those without a record.
+    only: of the rows without a record, of inner outputs too, those that are rendered; None: all. What is
+    known of failures of other rows stays. limit: of the table's first rows only those without a record.
     """
     with ExitStack() as running:
         endings = [running.enter_context(listener.running(job)) for listener in listeners()]
-        if job.draft is None:
-            summary = render_rows(job, watch, only=only, limit=limit)
-        else:
-            check_limit(job, limit)
-            from framefleet.jobs.render.drafts import render_drafted  # it imports this file
-
-            summary = render_drafted(job, watch, only=only)
+        run: Run = render_rows
+        for runner in reversed(runners_of(job)):
+            run = partial(runner.render, run=run)
+        summary = run(job, watch, only=only, limit=limit)
         for note_ending in endings:
             note_ending(summary)
     return summary
@@ -104,13 +99,9 @@ def render_rows(
     only: Collection[str] | None = None,
     limit: int | None = None,
     table: str | None = None,
-    spent: Spent = _NOTHING,
+    spent: Spent | None = None,
 ) -> Summary:
-    """Render the rows of a table in full, whether or not the job has drafts.
-
-    only: as of `render_job`. table: in place of the job's, whose folder is still where paths in cells start.
-    spent: of the job's budget on another output.
-    """
+    """Render the rows of one table into the job's own output. Parameters: as of `doors.Run`."""
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
     check_gpu(job)
@@ -146,17 +137,13 @@ def render_rows(
                     with ExitStack() as following:
                         for listener in listeners() if is_new_to_see else ():
                             following.enter_context(listener.rendering(resolved.store))
-                        summary = render_pending(resolved, survey, index, lock, watch, start, only, spent)
+                        summary = render_pending(
+                            resolved, survey, index, lock, watch, start, only, spent or Spent()
+                        )
                 except TableError:
                     distrust_parts(resolved.store)
                     raise
                 return replace(summary, gone=gone, store=resolved.store)
-
-
-def check_limit(job: Job, limit: int | None) -> None:
-    """Raise JobError where the first rows cannot be chosen: drafts decide which rows are rendered."""
-    if limit is not None and job.draft is not None:
-        raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
 
 
 def render_pending(

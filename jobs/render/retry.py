@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 @dataclass(slots=True)
 class FailedRows:
-    """Rows that failed, of drafts too. examples: one message for each type of error."""
+    """Rows that failed, of inner outputs too. examples: one message for each type of error."""
 
     num_by_type: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def retry(
 
 
 def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
-    """Return what failed of a job and of its drafts, of these types or of all."""
+    """Return what failed of a job and of its inner outputs, of these types or of all."""
     found = FailedRows()
     for row in Output(Store(job.output, job.storage_options)).failures():
         if not error_types or row.error_type in error_types:

@@ -15,7 +15,6 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.options.footprint import row_size
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_presence import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import INVALID
@@ -81,7 +80,7 @@ class Survey:
     def unusual_lines(self, specs: Mapping[str, PipelineSpec]) -> list[str]:
         """Return which sizes are far from those that the model knows. specs: of these models alone."""
         examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
-        found = ((shape, far_from_native(specs[one.model], one.arguments)) for shape, one in examples)
+        found = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
         lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])

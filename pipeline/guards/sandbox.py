@@ -51,7 +51,7 @@ class Sandbox:
             )
         self._connection = Connection(ours.detach())
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes | memoryview) -> None:
         try:
             self._connection.send_bytes(message)
         except OSError:

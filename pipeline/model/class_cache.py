@@ -1,4 +1,4 @@
-"""Answers about classes, kept on disk: whoever asks again need not import them, which takes seconds.
+"""Kepts about classes, kept on disk: whoever asks again need not import them, which takes seconds.
 
 An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
 installed here. It is kept below the user's cache folder, by a digest over all of that.
@@ -16,7 +16,7 @@ import platform
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,62 +28,58 @@ from framefleet.pipeline.model.sources.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-Known = TypeVar("Known")
+Cached = TypeVar("Cached")
 _FILE = TypeAdapter(dict[str, Any])
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
-def _as_asked(*asked: Any) -> list[Any]:
-    return list(asked)
-
-
-def kept(
-    kind: TypeAdapter[Known], *, decided_by: Callable[..., list[Any] | None] = _as_asked
-) -> Callable[[Callable[..., Known]], Callable[..., Known]]:
+def disk_cached(
+    kind: TypeAdapter[Cached], *, decided_by: Callable[..., list[Any] | None] = lambda *values: [*values]
+) -> Callable[[Callable[..., Cached]], Callable[..., Cached]]:
     """Keep what a function returns. What it raises is not kept.
 
     decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
     kept. How many there may be must not be for a table to say.
     """
 
-    def keeping(function: Callable[..., Known]) -> Callable[..., Known]:
+    def decorated(function: Callable[..., Cached]) -> Callable[..., Cached]:
         name = f"{function.__module__}.{function.__qualname__}"
 
         @functools.wraps(function)
-        def answer(*asked: Any) -> Known:
-            digest = _digest(name, decided_by(*asked))
+        def answer(*arguments: Any) -> Cached:
+            digest = _digest(name, decided_by(*arguments))
             if digest is None:
-                return function(*asked)
+                return function(*arguments)
             file = cache_folder() / "classes" / f"{digest}.json"
-            found = _read(file, digest, kind)
-            if not found:
-                written = kind.dump_python(function(*asked), mode="json")
+            answers = _read(file, digest, kind)
+            if not answers:
+                written = kind.dump_python(function(*arguments), mode="json")
                 _write(file, {"of": digest, "answer": written})
-                found = [kind.validate_python(written)]  # as the next one gets it
-            return found[0]
+                answers = [kind.validate_python(written)]  # as the next one gets it
+            return answers[0]
 
         return answer
 
-    return keeping
+    return decorated
 
 
-def _digest(name: str, asked: list[Any] | None) -> str | None:
+def _digest(name: str, deciding: list[Any] | None) -> str | None:
     """Return what a question is known by; None for one that is not of plain values, as configs may not be."""
-    if asked is None:
+    if deciding is None:
         return None
     try:
-        question = canonical_json([name, asked, _installed()])
+        question = canonical_json([name, deciding, _installed()])
         return hashlib.sha256(question.encode()).hexdigest()
     except (TypeError, ValueError, RecursionError):
         return None
 
 
-def _read(file: Path, digest: str, kind: TypeAdapter[Known]) -> list[Known]:
+def _read(file: Path, digest: str, kind: TypeAdapter[Cached]) -> list[Cached]:
     """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe
-            found = os.fstat(opened.fileno())
-            if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
+            status = os.fstat(opened.fileno())
+            if status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode):
                 return []
             written = _FILE.validate_python(parse_json(opened.read(_MAX_BYTES)))
         return [kind.validate_python(written["answer"])] if written["of"] == digest else []
@@ -110,23 +106,14 @@ def _installed() -> str:
 
     Files of diffusers count by size and time, so that one that is edited in place is another.
     """
-    found = [platform.python_version(), source_fingerprint(), *sorted(set(_packages()))]
+    places = [place for place in sys.path if os.path.isdir(place)]
+    packages = {name for place in places for name in os.listdir(place)}  # with their versions
+    facts = [platform.python_version(), source_fingerprint()]
+    facts += sorted(name for name in packages if name.endswith((".dist-info", ".egg-info")))
     spec = importlib.util.find_spec("diffusers")
     for folder in (spec.submodule_search_locations if spec else None) or ():
-        found += sorted(_files(folder))
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-
-def _packages() -> Iterator[str]:
-    """Yield installed packages with their versions, as their folders are named."""
-    for place in sys.path:
-        if os.path.isdir(place):
-            yield from (name for name in os.listdir(place) if name.endswith((".dist-info", ".egg-info")))
-
-
-def _files(folder: str) -> Iterator[str]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith(".py"):
-                found = os.stat(os.path.join(place, name))
-                yield f"{place}/{name} {found.st_size} {found.st_mtime_ns}"
+        paths = (f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
+        for path in sorted(path for path in paths if path.endswith(".py")):
+            status = os.stat(path)
+            facts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()

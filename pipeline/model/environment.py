@@ -26,21 +26,30 @@ def environment(
     """Return what a record says about where it was rendered. packages: more that decide bits here."""
     import torch
 
-    found: dict[str, Any] = {
+    models = lines_beginning("/proc/cpuinfo", ("model name",))
+    processor = models[0].partition(":")[2].strip() if models else platform.processor()
+    facts: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # a class of torch's, which readers of a pickle would import
         "device": device,
         "dtype": dtype,
         "threads": numerics.threads,
-        "cpu": f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
+        "cpu": f"{processor} ({torch.backends.cpu.get_cpu_capability()})",
     }
-    found |= {package: version_of(package) for package in (*PACKAGES, *packages)}
+    facts |= {package: version_of(package) for package in (*PACKAGES, *packages)}
     if isa := os.environ.get(MAX_CPU_ISA):
-        found[MAX_CPU_ISA.lower()] = isa
+        facts[MAX_CPU_ISA.lower()] = isa
     if device.startswith("cuda"):
-        found |= _cuda(device)
-    return found | ({"matmul": numerics.matmul} if numerics.matmul else {})
+        capability = torch.cuda.get_device_capability(device)
+        facts |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "compute_capability": f"{capability[0]}.{capability[1]}",
+            "cuda": torch.version.cuda or "",
+            "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
+            "tf32": int(torch.backends.cuda.matmul.fp32_precision == "tf32"),  # however it was set
+        }
+    return facts | ({"matmul": numerics.matmul} if numerics.matmul else {})
 
 
 def device_name(environment: Mapping[str, Any]) -> str:
@@ -52,29 +61,11 @@ def source_fingerprint() -> str:
     """SHA-256 over framefleet's own source files: two processes with equal ones run the same code."""
     root = Path(framefleet.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(_source_files(root)):
+    folders = os.walk(root, followlinks=True)  # the checkout's package holds links
+    paths = (Path(folder) / file for folder, _, files in folders for file in files)
+    for path in sorted(path for path in paths if path.suffix in (".py", ".toml")):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _source_files(root: Path) -> list[Path]:
-    found = []
-    for folder, _, files in os.walk(root, followlinks=True):  # the checkout's package holds links
-        found += [Path(folder) / file for file in files if file.endswith((".py", ".toml"))]
-    return found
-
-
-def _cuda(device: str) -> Mapping[str, str | int]:
-    import torch
-
-    capability = torch.cuda.get_device_capability(device)
-    return {
-        "gpu": torch.cuda.get_device_name(device),
-        "compute_capability": f"{capability[0]}.{capability[1]}",
-        "cuda": torch.version.cuda or "",
-        "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
-        "tf32": int(torch.backends.cuda.matmul.fp32_precision == "tf32"),  # however it was set
-    }
 
 
 def version_of(package: str) -> str:
@@ -83,11 +74,6 @@ def version_of(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _cpu_model() -> str:
-    names = [line.partition(":")[2].strip() for line in lines_beginning("/proc/cpuinfo", ("model name",))]
-    return names[0] if names else platform.processor()
 
 
 def lines_beginning(path: str, beginnings: tuple[str, ...]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
@@ -35,17 +36,13 @@ _NOT_BESIDE = ("attention", "quantization", "layerwise_casting", "offload")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapter:
-    """Where an IP-adapter comes from, and how much its image counts.
+    """Where an IP-adapter comes from, and how much its image counts."""
 
-    path: a folder, `org/name` of the hub, or a URL of a folder. revision: of the hub. weights: its file in
-    there. image_encoder: the folder in there of the CLIP model that reads images. scale: 0 for not at all.
-    """
-
-    path: str
-    weights: str
-    image_encoder: str
-    revision: str | None = None
-    scale: float = 1.0
+    path: str  # a folder, `org/name` of the hub, or a URL of a folder
+    weights: str  # its file in there
+    image_encoder: str  # the folder in there of the CLIP model that reads images
+    revision: str | None = None  # of the hub
+    scale: float = 1.0  # 0 for not at all
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -55,11 +52,11 @@ class IpAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapterFiles:
-    """An IP-adapter that is here. adapter: as other machines find it. digests: by names among the model's."""
+    """An IP-adapter that is here."""
 
-    adapter: IpAdapter
+    adapter: IpAdapter  # as other machines find it
     folder: Path
-    digests: Mapping[str, str]
+    digests: Mapping[str, str]  # by names among the model's
 
 
 def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | None:
@@ -93,22 +90,23 @@ def fetch_ip_adapter(
         )
         check_links(source.fetch(files), files)
         if expected:
-            folder, found = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
+            folder, digests = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
         else:
             listed = {file: source.files[file].sha256 for file in files if file in source.files}
-            said = {file: sha256 for file, sha256 in listed.items() if sha256}
+            stated = {file: sha256 for file, sha256 in listed.items() if sha256}
             weights = Weights(
-                source=source, class_name="", components=(), files=files, expected=said, lock=None
+                source=source, class_name="", components=(), files=files, expected=stated, lock=None
             )
-            folder, found = weights.fetched()
+            folder, digests = weights.fetched()
         _check_keys(folder / adapter.weights)
-    except (ModelError, FileNotFoundError) as error:
-        problem = error.problem if isinstance(error, ModelError) else error
-        raise ModelError(f"model.ip_adapter: {problem}", _FIX) from error
+    except ModelError as error:
+        raise ModelError(f"model.ip_adapter: {error.problem}", f"{error.fix}; or {_FIX}") from error
+    except FileNotFoundError as error:
+        raise ModelError(f"model.ip_adapter: {error}", _FIX) from error
     return IpAdapterFiles(
         adapter=replace(adapter, path=source.path, revision=source.revision),
         folder=folder,
-        digests={MODEL_PREFIX + file: digest for file, digest in found.items()},
+        digests={MODEL_PREFIX + file: digest for file, digest in digests.items()},
     )
 
 
@@ -127,7 +125,8 @@ def _check_keys(path: Path) -> None:
     if _NORM in keys and "image_proj.proj.weight" not in keys:
         other = _NORM  # as diffusers tells those for faces
     if other or not keys:
-        raise ModelError(f"{path} is not an IP-adapter for images: it holds {other}", _FIX)
+        held = other or "no weights"
+        raise ModelError(f"{path} is not an IP-adapter for images: it holds {held}", "use another file")
 
 
 def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
@@ -146,23 +145,39 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
     return replace(spec, parameters={**spec.parameters, IP_ADAPTER_IMAGE: image})
 
 
-def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
-    """Load it as a plain call would, from a folder of the hashed files alone.
-
-    Raises ModelError for weights that are left over on either side.
-    """
-    from framefleet.pipeline.model.sources.components import Component
-    from framefleet.pipeline.model.sources.config_checks import check_sizes
-    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
-    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
+def check_ip_adapter_fits(
+    files: IpAdapterFiles, weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
+) -> None:
+    """Raise ModelError for an IP-adapter that the model would refuse to load. Opens none of its weights."""
+    from framefleet.pipeline.model.sources.assembly import blank_pipeline  # imports torch
+    from framefleet.pipeline.model.sources.placement import check_placement
 
     adapter = files.adapter
-    encoder = Component(
+    check_placement(files.folder, adapter.files[1:], [_encoder(adapter)], allow_unmatched=allow_unmatched)
+    blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
+    _check_places(blank, files.folder / adapter.weights, allowed=allow_unmatched)
+
+
+def _encoder(adapter: IpAdapter) -> Component:
+    return Component(
         name=adapter.image_encoder,
         library="transformers",
         class_name="CLIPVisionModelWithProjection",
         loader="transformers",
     )
+
+
+def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
+    """Load it as a plain call would, from a folder of the hashed files alone.
+
+    Raises ModelError for weights that are left over on either side.
+    """
+    from framefleet.pipeline.model.sources.config_checks import check_sizes
+    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+    from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
+
+    adapter = files.adapter
+    encoder = _encoder(adapter)
     sizes = {file: (files.folder / file).stat().st_size for file in adapter.files}
     check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
     _check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
@@ -189,7 +204,8 @@ def _check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        keys = {*file.keys()}
+        shapes = {key: file.get_slice(key).get_shape() for key in [*file.keys()]}
+        keys = shapes.keys()
         image = {
             key.removeprefix(_IMAGE): file.get_tensor(key).to("meta")
             for key in keys
@@ -200,15 +216,34 @@ def _check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
         for name in pipe.unet.attn_processors
         if not name.endswith("attn1.processor") and "motion_modules" not in name
     ]
-    places = {f"ip_adapter.{2 * at + 1}.to_{kind}_ip.weight" for at in range(len(to_text)) for kind in "kv"}
+    places = {
+        f"ip_adapter.{2 * at + 1}.to_{kind}_ip.weight": [
+            *pipe.unet.get_submodule(name.replace(".processor", f".to_{kind}")).weight.shape
+        ]
+        for at, name in enumerate(to_text)
+        for kind in "kv"
+    }
     own = {key for key in keys if not key.startswith(_IMAGE)}
     check_leftovers(
-        f"model.ip_adapter: {path}", unused=own - places, lacking=places - own, fix=_FIX, allowed=allowed
+        f"model.ip_adapter: {path}",
+        unused=own - places.keys(),
+        lacking=places.keys() - own,
+        fix=_FIX,
+        allowed=allowed,
     )
+    for key, shape in places.items():
+        if shapes[key] != shape:
+            raise ModelError(
+                f"model.ip_adapter: {path}: the weight {key} has the shape {shapes[key]}, "
+                f"and the model takes {shape}",
+                "use an adapter that was made for this model, e.g. for SDXL or for Stable Diffusion 1.5",
+            )
     try:
         with torch.device("meta"):
             pipe.unet._convert_ip_adapter_image_proj_to_diffusers(image, low_cpu_mem_usage=False)
-    except (RuntimeError, LookupError) as error:  # torch's, of names and shapes; diffusers', of names
+    except LookupError as error:  # diffusers', of a name
+        raise ModelError(f"model.ip_adapter: {path} has no weight {_IMAGE}{error.args[0]}", _FIX) from error
+    except RuntimeError as error:  # torch's, of names and shapes
         raise ModelError(
             f"model.ip_adapter: {path} does not fit the image projection that it seems to be of: "
             f"{' '.join(str(error).split())[:_MAX_SHOWN]}",

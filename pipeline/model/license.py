@@ -34,9 +34,9 @@ Says = Literal["job", "card", "preset", "unknown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a license says on four matters; "" where it is not quoted here. text: where it stands."""
+    """What a license says on four matters; "" where it is not quoted here."""
 
-    text: str
+    text: str  # where it stands
     commercial: str = ""
     territory: str = ""
     attribution: str = ""
@@ -48,9 +48,9 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class License:
-    """A model's license. name: as its source has it. source: who says so."""
+    """A model's license."""
 
-    name: str
+    name: str  # as its source has it
     source: Says
 
     @property
@@ -63,19 +63,19 @@ class License:
         """Return it in one line, with its unusual terms."""
         if self.source == "unknown":
             return "unknown: neither the model's card nor a preset says; set `model.license`"
-        said = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"
+        source = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"
         terms = self.terms
         if terms is None:
-            return f"{said}; its terms are not listed here: read them before you use the clips"
+            return f"{source}; its terms are not listed here: read them before you use the clips"
         unusual = terms.unusual()
-        return f"{said}: {'; '.join(unusual)} ({terms.text})" if unusual else said
+        return f"{source}: {'; '.join(unusual)} ({terms.text})" if unusual else source
 
 
 @cache
 def known_terms() -> Mapping[str, Terms]:
     """Return the terms of known licenses, by a pattern of their names in lower case."""
     written = tomllib.loads(_KNOWN.read_text(encoding="utf-8"))
-    return {pattern: Terms(**said) for pattern, said in written.items()}
+    return {pattern: Terms(**terms) for pattern, terms in written.items()}
 
 
 def license_of(source: Source, preset: Preset | None, given: str | None) -> License:
@@ -99,7 +99,7 @@ def _on_card(source: Source) -> str | None:
         log.info("the card of %s cannot be read: %s", source.name, error)
         return None
     head = _FRONT_MATTER.match(card)
-    found = dict(_ENTRY.findall(head[1])) if head else {}
-    name = found.get("license_name") if found.get("license") in (None, "other") else found["license"]
+    entries = dict(_ENTRY.findall(head[1])) if head else {}
+    name = entries.get("license_name") if entries.get("license") in (None, "other") else entries["license"]
     shown = " ".join((name or "").split())[:_MAX_NAME]
     return shown if shown.isprintable() and shown else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
     if adapter:
         spec = with_ip_adapter(spec, options)
     check_options(options, spec, folder=folder, components=components, device=device)
-    dtype = resolved(settings.dtype, device=device, preset=spec.preset, without_preset=spec.family.dtypes)
+    dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
     # A GPU that this process uses is proven, and a torch without GPUs has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if is_new or not device.startswith("cuda"):
@@ -100,46 +100,6 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         attention=attention,
         stage=stage,
     )
-
-
-def read_again(model: Model, names: Collection[str]) -> None:
-    """Give the weights of these networks the values that they were loaded with, where they are.
-
-    Raises ModelError for weights that are not in memory as the files have them.
-    """
-    settings = model.settings
-    if settings.options.quantization or settings.options.offload:
-        raise ModelError(
-            f"a row changed the weights of {', '.join(names)}, which are quantized or offloaded",
-            "have the recipe put back what it changes, or load the model again",
-        )
-    if model.update and (updated := {*names} & {*model.update.components}):
-        raise ModelError(
-            f"a row changed the weights of {', '.join(updated)}, which were updated since they were loaded",
-            "have the recipe put back what it changes",
-        )
-    folder, digests = fetched_as(source_of(settings), without_ip_adapter(model.digests))
-    loras = {name: fetch_lora(name, lora, settings.storage_options) for name, lora in settings.loras.items()}
-    adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, model.digests)
-    pipe = _assembled(
-        settings,
-        folder,
-        digests,
-        model.spec,
-        dtype=model.environment["dtype"],
-        loras=loras,
-        adapter=adapter,
-        device=model.environment["device"],
-        stage=model.stage,
-    )
-    for name in names:
-        weights = dict(getattr(pipe, name).named_parameters())
-        for path, weight in model.networks()[name].named_parameters():
-            found = weights[path].data.to(weight.device)
-            if weight.shape == found.shape:
-                weight.data.copy_(found)  # where it is: others hold it too
-            else:
-                weight.data = found
 
 
 def _assembled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -29,19 +30,15 @@ _MAX_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """Where a LoRA comes from.
+    """Where a LoRA comes from."""
 
-    path: a file, a folder, `org/name` of the hub, or a URL of a file or folder. revision: of the hub. file:
-    the one to take, where there are several. component: what it changes, if not what diffusers chooses; for
-    the low noise of Wan 2.2 "transformer_2". sha256: what the file must be; None until it was read.
-    """
-
-    path: str
-    revision: str | None = None
-    file: str | None = None
+    path: str  # a file, a folder, `org/name` of the hub, or a URL of a file or folder
+    revision: str | None = None  # of the hub
+    file: str | None = None  # the one to take, where there are several
+    # What it changes, if not what diffusers chooses; for the low noise of Wan 2.2 "transformer_2".
     component: str | None = None
     allow_pickle: bool = False
-    sha256: str | None = None
+    sha256: str | None = None  # what the file must be; None until it was read
 
 
 def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict[str, Lora]:
@@ -52,13 +49,12 @@ def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict
                 f"loras: {name!r} cannot be a LoRA's name",
                 f"use letters, digits, - and _; {NONE!r} stands for no LoRA",
             )
-    return {name: _lora_of(value) for name, value in given.items()}
-
-
-def _lora_of(value: str | Path | Mapping[str, Any] | Lora) -> Lora:
-    if isinstance(value, Lora):
-        return value
-    return Lora(**value) if isinstance(value, Mapping) else Lora(path=str(value))
+    loras = {}
+    for name, value in given.items():
+        if not isinstance(value, Lora):
+            value = Lora(**value) if isinstance(value, Mapping) else Lora(path=str(value))
+        loras[name] = value
+    return loras
 
 
 def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, Any]] | Refused:
@@ -68,31 +64,37 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
     """
     if not isinstance(text, str):
         return Refused(reason="it must be text", fix="write it as style:0.8 or style:0.8+detail:0.5")
-    found: dict[str, dict[str, Any]] = {}
+    checked: dict[str, dict[str, Any]] = {}
     for part in text.split("+") if text.strip() not in ("", NONE) else ():
         name, colon, weight = (piece.strip() for piece in part.partition(":"))
+        if not declared:
+            fix = f"declare it: `loras: {{{name or 'style'}: ...}}`"
+            return Refused(reason="the job declares no LoRA", fix=fix)
         if name not in declared:
-            return _unknown(name, declared)
-        if name in found:
+            return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=did_you_mean(name, declared))
+        if name in checked:
             return Refused(reason=f"it names {name!r} twice", fix="give it once, with one weight")
-        number = _number(weight) if colon else 1.0
-        if number is None:
+        try:
+            number = float(weight) if colon else 1.0
+        except ValueError:
+            number = math.nan
+        if not abs(number) <= MAX_WEIGHT:
             fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, as {name}:0.8"
             return Refused(reason=f"{shown(weight)} is not a weight", fix=fix)
-        found[name] = {"sha256": declared[name].sha256, "weight": number}
+        checked[name] = {"sha256": declared[name].sha256, "weight": number + 0.0}  # -0.0 is 0.0's row
         if component := declared[name].component:
-            found[name]["component"] = component
-    return found
+            checked[name]["component"] = component
+    return checked
 
 
 def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
     """Return the adapters that checked arguments ask for, in the one order in which they are added."""
-    return tuple((adapter_name(name), asked["weight"]) for name, asked in sorted(_asked(arguments).items()))
+    return tuple((adapter_name(name), lora["weight"]) for name, lora in sorted(_loras_in(arguments).items()))
 
 
 def digests_in(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of every LoRA that a row's checked arguments name."""
-    return {name: asked["sha256"] for name, asked in _asked(arguments).items()}
+    return {name: lora["sha256"] for name, lora in _loras_in(arguments).items()}
 
 
 def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,32 +110,16 @@ def adapter_name(name: str) -> str:
     return f"adapter_{name}"
 
 
-def _asked(arguments: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    asked: Mapping[str, Mapping[str, Any]] = arguments.get(ARGUMENT, {})
-    return asked
-
-
-def _unknown(name: str, declared: Mapping[str, Lora]) -> Refused:
-    if not declared:
-        return Refused(
-            reason="the job declares no LoRA", fix=f"declare it: `loras: {{{name or 'style'}: ...}}`"
-        )
-    return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=did_you_mean(name, declared))
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number + 0.0 if abs(number) <= MAX_WEIGHT else None  # + 0.0: -0.0 is the same row as 0.0
+def _loras_in(arguments: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    loras: Mapping[str, Mapping[str, Any]] = arguments.get(ARGUMENT, {})
+    return loras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFile:
-    """A LoRA that is here. lora: as other machines find it, by absolute path or commit, file and SHA-256."""
+    """A LoRA that is here."""
 
-    lora: Lora
+    lora: Lora  # as other machines find it, by absolute path or commit, file and SHA-256
     path: Path
 
 
@@ -143,13 +129,30 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     Raises ModelError when it is missing, a pickle that is not allowed, corrupted, or not `lora.sha256`.
     """
     folder, file = _split(name, lora)
-    source = _source(folder, file, lora.revision, storage_options or {})
+    if "://" in folder and file:
+        from framefleet.pipeline.model.sources.url_source import UrlSource
+
+        source: Source = UrlSource(folder, storage_options or {}, only=file)
+    else:
+        needs = [file] if file else []
+        source = open_source(
+            folder, revision=lora.revision, storage_options=storage_options or {}, needs=needs
+        )
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)
             if Path(os.path.expanduser(lora.path)).is_dir():  # that somebody else may have packed
                 check_links(Path(source.path), [file])
-        _check_kind(name, f"{source.name}/{file}", lora)
+        if file.endswith(PICKLES) and not lora.allow_pickle:
+            raise ModelError(
+                f"loras.{name}: {source.name}/{file} is a pickle, which can run code when it is opened",
+                "convert it to safetensors; if you trust where it comes from, "
+                f"set `loras.{name}.allow_pickle: true`",
+            )
+        if not is_weights(file):
+            raise ModelError(
+                f"loras.{name}: {source.name}/{file} is not a {SAFETENSORS} file", "name one as `file:`"
+            )
         path = source.fetch([file]) / file
         expected = lora.sha256 or source.files[file].sha256
     except FileNotFoundError as error:
@@ -160,15 +163,15 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
         )
     if file.endswith(SAFETENSORS):
         check_file_size(path)
-    found = sha256_of(path)
-    if expected and found != expected:
+    digest = sha256_of(path)
+    if expected and digest != expected:
         raise ModelError(
-            f"loras.{name}: {path} is not the expected file: its SHA-256 is {found}, and "
+            f"loras.{name}: {path} is not the expected file: its SHA-256 is {digest}, and "
             f"should be {expected}",
             "put the same file on every machine; if a file in a cache is broken, delete it",
         )
     return LoraFile(
-        lora=replace(lora, path=source.path, revision=source.revision, file=file, sha256=found), path=path
+        lora=replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest), path=path
     )
 
 
@@ -189,44 +192,21 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     return path, lora.file
 
 
-def _source(
-    folder: str, file: str | None, revision: str | None, storage_options: Mapping[str, Any]
-) -> Source:
-    if "://" in folder and file:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
-        return UrlSource(folder, storage_options, only=file)
-    return open_source(
-        folder, revision=revision, storage_options=storage_options, needs=[file] if file else []
-    )
-
-
-def _check_kind(name: str, where: str, lora: Lora) -> None:
-    if where.endswith(PICKLES) and not lora.allow_pickle:
-        raise ModelError(
-            f"loras.{name}: {where} is a pickle, which can run code when it is opened",
-            "convert it to safetensors; if you trust where it comes from, "
-            f"set `loras.{name}.allow_pickle: true`",
-        )
-    if not is_weights(where):
-        raise ModelError(f"loras.{name}: {where} is not a {SAFETENSORS} file", "name one as `file:`")
-
-
 def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
     """Return the file to take. Raises ModelError when there is none, or no saying which."""
     where = f"loras.{name}: {source.name}"
-    there = [found for found in source.files if found == file or not is_junk(found)]
+    there = [path for path in source.files if path == file or not is_junk(path)]
     if file is not None:
         if file not in there:
             raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))
         return file
-    pickles = [found for found in there if found.endswith(PICKLES)]
-    found = [found for found in there if found.endswith(SAFETENSORS)] or pickles
-    if not found:
+    pickles = [path for path in there if path.endswith(PICKLES)]
+    candidates = [path for path in there if path.endswith(SAFETENSORS)] or pickles
+    if not candidates:
         raise ModelError(f"{where} has no {SAFETENSORS} file", "check the path")
-    if len(found) > 1:
-        raise ModelError(f"{where} has {len(found)} files that may be meant", _listing(found))
-    return found[0]
+    if len(candidates) > 1:
+        raise ModelError(f"{where} has {len(candidates)} files that may be meant", _listing(candidates))
+    return candidates[0]
 
 
 def _listing(files: Iterable[str]) -> str:

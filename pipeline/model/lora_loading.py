@@ -64,11 +64,11 @@ _Refusal = tuple[str, str]  # the reason, and the fix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where one weight of a converted LoRA belongs. layer: None where the model has no such layer."""
+    """Where one weight of a converted LoRA belongs."""
 
     part: str
     key: str  # in there, as peft names it
-    layer: nn.Module | None
+    layer: nn.Module | None  # None where the model has no such layer
     weight: Tensor
 
     @property
@@ -82,14 +82,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Conversion:
-    """What diffusers makes of a file. weights: the file's. read: those of which a number was read."""
+    """What diffusers makes of a file."""
 
-    weights: Mapping[str, Any]
-    read: set[str] = field(default_factory=set)
+    weights: Mapping[str, Any]  # the file's
+    read: set[str] = field(default_factory=set)  # the weights of which a number was read
     places: list[Place] = field(default_factory=list)
-    alphas: dict[str, Any] = field(
-        default_factory=dict
-    )  # that are not multiplied into weights, but handed on
+    # That are not multiplied into weights, but handed on.
+    alphas: dict[str, Any] = field(default_factory=dict)
 
 
 def check_loras_fit(
@@ -110,9 +109,10 @@ def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: boo
     _refuse_without_support(files, type(pipe))
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
-    for layer in _adapted_layers(pipe):
-        layer.eval()  # made in training mode: a dropout would be on
-        layer.set_adapter([])
+    for layer in (layer for network in _networks(pipe).values() for layer in network.modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.eval()  # made in training mode: a dropout would be on
+            layer.set_adapter([])
 
 
 def _refuse_without_support(files: Mapping[str, LoraFile], pipeline_class: type) -> None:
@@ -170,9 +170,11 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     if conversion.alphas:
         placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
         conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
-    unused = {
-        key for key in names - placed - conversion.read if not _adds_nothing(key, conversion.weights[key])
-    }
+    unused = names - placed - conversion.read
+    for key in list(unused):
+        weight = conversion.weights[key]
+        if _ADDED.search(key) and isinstance(weight, Tensor) and not weight.float().count_nonzero():
+            unused.remove(key)  # it adds nothing
     if not allow_unmatched:
         refuse(other_adapter(unused))
     check_leftovers(where, lacking=lacking, fix=_AGAIN)
@@ -287,17 +289,13 @@ def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterat
     """
     for place in conversion.places:
         for name in sources_of([place.weight]) if place.key.endswith(".lora_A.weight") else ():
-            alpha = conversion.weights.get(key := f"{_stem_of(name)}{_ALPHA}")
+            layer_name = re.split(r"\.(lora|processor)[._]", name)[0]  # as the file names it
+            alpha = conversion.weights.get(key := f"{layer_name}{_ALPHA}")
             layer = getattr(pipe, place.part).get_submodule(_layer_of(place.key))
             if alpha is not None and math.isclose(
                 layer.scaling[adapter], float(alpha) / place.weight.shape[0]
             ):
                 yield key
-
-
-def _stem_of(name: str) -> str:
-    """Return the layer that one of the file's weights is of, as the file names it."""
-    return re.split(r"\.(lora|processor)[._]", name)[0]
 
 
 def _adapter_weights(pipe: Any, adapter: str) -> Iterator[tuple[str, str]]:
@@ -317,14 +315,5 @@ def _plain(key: str) -> str:
     return key.removesuffix(".weight") if "lora_magnitude_vector" in key else key
 
 
-def _adds_nothing(key: str, weight: Any) -> bool:
-    return bool(_ADDED.search(key)) and isinstance(weight, Tensor) and not weight.float().count_nonzero()
-
-
 def _networks(pipe: Any) -> dict[str, nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
-
-
-def _adapted_layers(pipe: Any) -> list[Any]:
-    modules = (layer for network in _networks(pipe).values() for layer in network.modules())
-    return [layer for layer in modules if isinstance(layer, BaseTunerLayer)]

@@ -19,9 +19,14 @@ _OTHER_ADAPTERS = {
     "IA3": re.compile(r"(\.on_input|ia3_l)$|\.ia3_l\."),
     "VeRA": re.compile(r"(^|\.)vera_"),
     "Control LoRA": re.compile(r"^lora_controlnet$"),
+    "a textual inversion": re.compile(r"^(emb_params|clip_[lg]|string_to_param\..*|<[^.]+>)$"),
 }
 USE_OTHER = "use a LoRA that was made for this model"
 CONVERT = "convert it to a plain LoRA, or merge it into a copy of the model"
+_INTO_COPY = (
+    "put its words into a copy of the model: pipe = DiffusionPipeline.from_pretrained(MODEL); "
+    "pipe.load_textual_inversion(FILE, token=WORD); pipe.save_pretrained(FOLDER)"
+)
 SAVE_WHOLE = (
     "save it in diffusers' or peft's own format, or use another; diffusers converts those of some programs "
     "only where they hold all layers"
@@ -51,7 +56,8 @@ def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
     """Return (what it is, what to do) where the file is of another kind of adapter."""
     for kind, pattern in _OTHER_ADAPTERS.items():
         if own := [name for name in names if pattern.search(name)]:
-            return f"it holds weights of {kind} ({listed(own)}), which diffusers does not load there", CONVERT
+            fix = _INTO_COPY if kind == "a textual inversion" else CONVERT
+            return f"it holds weights of {kind} ({listed(own)}), which diffusers does not load there", fix
     return None
 
 
@@ -73,8 +79,8 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
     own = {name for name in names if words & {name, _without_prefix(name)}}
     if own:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE
-    said = f" ({text[:_MAX_SAID]})" if text else ""
-    return f"diffusers cannot read it{said}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
+    quotation = f" ({text[:_MAX_SAID]})" if text else ""
+    return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
 
 
 def _without_prefix(name: str) -> str:

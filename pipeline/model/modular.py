@@ -8,16 +8,17 @@ diffusers'.
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
 import inspect
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 import torch
@@ -25,12 +26,16 @@ from diffusers.modular_pipelines import InputParam
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, ModelIndex, read_object
+from framefleet.pipeline.model.specs.constructor import module_source
+from framefleet.pipeline.model.specs.model_index import (
+    DENOISERS,
+    OWN_CODE,
+    Configs,
+    ModelIndex,
+    read_object,
+)
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
 from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.model.specs.spec import Configs
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}
@@ -38,7 +43,7 @@ SEEN = {"videos": "frames", "images": "images"}
 _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
 _GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
 _SCALE = "scale"  # how the names of a guider's strengths end; the others say when and how it guides
-_KEYWORD, _EMPTY = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class _Once(logging.Filter):
@@ -46,11 +51,11 @@ class _Once(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: set[str] = set()
+        self._messages: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        is_new = str(record.msg) not in self._said
-        self._said.add(str(record.msg))
+        is_new = str(record.msg) not in self._messages
+        self._messages.add(str(record.msg))
         return is_new
 
 
@@ -68,18 +73,18 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
         Where a block writes another prompt than the one that was given, that is returned too.
         """
         state = super(Called, guided(self, arguments)).__call__(**without_scales(self, arguments))
-        found = {SEEN.get(name, name): state.get(name) for name in _outputs(self)}
+        fields = {SEEN.get(name, name): state.get(name) for name in _outputs(self)}
         prompt = state.get("prompt")
         if isinstance(prompt, str) and prompt != arguments.get("prompt"):
-            found[WRITTEN_PROMPT] = prompt
-        return SimpleNamespace(**found)
+            fields[WRITTEN_PROMPT] = prompt
+        return SimpleNamespace(**fields)
 
     @property
     def device(self) -> torch.device:
         """Where its denoiser is, and so the rows: text encoders may be parked on a CPU."""
         denoiser = next((part for name in DENOISERS if (part := getattr(self, name, None)) is not None), None)
-        found: torch.device = super().device if denoiser is None else denoiser.device
-        return found
+        device: torch.device = super().device if denoiser is None else denoiser.device
+        return device
 
     def set_progress_bar_config(self, **settings: Any) -> None:
         """Also of blocks within blocks, which diffusers 0.42 leaves out."""
@@ -91,15 +96,15 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    found: Any = getattr(diffusers, name, None)
-    is_one = isinstance(found, type) and issubclass(found, diffusers.ModularPipeline)
-    if not is_one or not found.default_blocks_name:
+    base: Any = getattr(diffusers, name, None)
+    is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
+    if not is_pipeline or not base.default_blocks_name:
         return None
 
     def call(self: Any, **arguments: Any) -> SimpleNamespace:
         return Called.__call__(self, **arguments)
 
-    made = type(name, (Called, found), {"__call__": call, "__module__": __name__})
+    made = type(name, (Called, base), {"__call__": call, "__module__": __name__})
     call.__signature__ = inspect.Signature(_parameters(made()))  # type: ignore[attr-defined]
     return made
 
@@ -123,20 +128,33 @@ def check_blocks(index: ModelIndex) -> None:
                 f"{index.where}: {index.class_name} has no component {name!r}",
                 did_you_mean(name, pipe.component_names),
             )
-        if isinstance(getattr(pipe, name), diffusers.BaseGuidance):
-            _check_guider(name, class_name, index.where)
+        if not isinstance(getattr(pipe, name), diffusers.BaseGuidance):
+            continue
+        guider: Any = getattr(diffusers, class_name, None)
+        is_guider = isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)
+        if not is_guider:
+            raise ModelError(
+                f"{index.where}: {name} is a {class_name}, which is not a guider",
+                OWN_CODE,
+            )
+        if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
+            raise ModelError(
+                f"{index.where}: {name} is a {class_name}, which changes the network around each of its "
+                "forwards; here rows share them",
+                "use another guider, e.g. ClassifierFreeGuidance",
+            )
 
 
 def own_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
     """Return the configs of guiders that lie in the folder, and of a scheduler that the blocks make."""
-    found = {}
+    configs = {}
     for name, (_, class_name) in index.components.items():
         if _GUIDER.fullmatch(name):
-            found[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
+            configs[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
     scheduler = getattr(blank(index.class_name, {}), "scheduler", None)
     if scheduler:
-        found["scheduler"] = {"_class_name": type(scheduler).__name__, **scheduler.config}
-    return found
+        configs["scheduler"] = {"_class_name": type(scheduler).__name__, **scheduler.config}
+    return configs
 
 
 def parameters_called(class_name: str, configs: Configs) -> list[Parameter]:
@@ -165,11 +183,11 @@ def scales_of(pipe: Any) -> Iterator[tuple[str, str, str]]:
 
 def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what a call changes of each guider: `guider.new(**changes)`. A scale switches its guider on."""
-    found: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for argument, guider, scale in scales_of(pipe):
         if arguments.get(argument) is not None:
-            found.setdefault(guider, {"enabled": True})[scale] = arguments[argument]
-    return found
+            changes.setdefault(guider, {"enabled": True})[scale] = arguments[argument]
+    return changes
 
 
 def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
@@ -191,62 +209,94 @@ def fields_given(class_name: str) -> frozenset[str]:
     return frozenset(SEEN.get(name, name) for name in _outputs(blank(class_name, {})))
 
 
+def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
+    """Return what a model lacks that each of its workflows needs, of the nearest one; none if one can run.
+
+    components: those that the model has.
+    """
+    named = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
+    ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in named.values()]
+    chosen = [blocks.get_execution_blocks(**way) for way in ways]
+    return min((sorted(needed_components(one).difference(components)) for one in chosen), key=len)
+
+
+def needed_components(blocks: Any) -> set[str]:
+    """Return the components that are loaded from a model and that some block uses without asking for them."""
+    return {
+        spec.name
+        for block in _with_inner(blocks)
+        if not block.sub_blocks
+        for spec in block.expected_components
+        if spec.default_creation_method == "from_pretrained" and not _asks_for(type(block), spec.name)
+    }
+
+
+def _asks_for(block: type, component: str) -> bool:
+    """Tell whether a block, or a function that it hands a component to, compares that with None."""
+    module = module_source(block)
+    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == block.__name__]
+    places: list[tuple[ast.AST, str]] = [
+        (node, rf"components\.{component} is|components, '{component}', None\) is") for node in own
+    ]
+    for caller in (*own, *functions.values()):
+        for call in ast.walk(caller):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
+                function = functions[call.func.id]
+                names = [argument.arg for argument in function.args.args]
+                passed = [*zip(names, call.args, strict=False), *((k.arg, k.value) for k in call.keywords)]
+                places += [
+                    (function, rf"(?<![.\w]){name} is")
+                    for name, value in passed
+                    if ast.unparse(value) == f"components.{component}"
+                ]
+    return any(
+        re.search(rf"(?:{written}) (not )?None", ast.unparse(node.test))
+        for place, written in places
+        for node in ast.walk(place)
+        if isinstance(node, ast.If | ast.IfExp)
+    )
+
+
 @functools.lru_cache(64)
 def _blank(class_name: str, guiders: str) -> Any:
     pipe = modular_class(class_name)()  # type: ignore[misc]  # asked for by an index that was checked
     for name, config in json.loads(guiders).items():
-        setattr(pipe, name, _guider_of(name, config))
+        try:
+            guider = getattr(diffusers, config["_class_name"]).from_config(config)
+            guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
+        except Exception as error:  # diffusers' constructors compute with what anybody wrote
+            raise ModelError(
+                f"{name} cannot be made of its config: {error}"[:300], "fetch the model again"
+            ) from None
+        setattr(pipe, name, guider)
     return pipe
 
 
-def _guider_of(name: str, config: Mapping[str, Any]) -> Any:
-    try:
-        guider = getattr(diffusers, config["_class_name"]).from_config(config)
-        guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
-    except Exception as error:  # diffusers' constructors compute with what anybody wrote
-        raise ModelError(
-            f"{name} cannot be made of its config: {error}"[:300], "fetch the model again"
-        ) from None
-    return guider
-
-
-def _check_guider(name: str, class_name: str, where: str) -> None:
-    found: Any = getattr(diffusers, class_name, None)
-    is_guider = isinstance(found, type) and issubclass(found, diffusers.BaseGuidance)
-    if not is_guider:
-        raise ModelError(f"{where}: {name} is a {class_name}, which is not a guider", OWN_CODE)
-    if found.prepare_models is not diffusers.BaseGuidance.prepare_models:
-        raise ModelError(
-            f"{where}: {name} is a {class_name}, which changes the network around each of its forwards; "
-            "here rows share them",
-            "use another guider, e.g. ClassifierFreeGuidance",
-        )
-
-
 def _parameters(pipe: Any) -> list[inspect.Parameter]:
-    usual = {given.name: given.default for given in pipe._blocks.get_execution_blocks().inputs}
-    named = [given for given in pipe._blocks.inputs if given.name and not given.name.startswith("_")]
-    inputs = [_parameter(given, usual.get(given.name)) for given in named]
-    made = {given.name for given in pipe._blocks.intermediate_outputs}
-    inputs = [given for given in inputs if given.name not in made or parameter_of(given).kind not in PLACES]
-    return inputs + [
-        inspect.Parameter(
-            argument, _KEYWORD, default=_scale_of(getattr(pipe, guider), scale), annotation=float
-        )
-        for argument, guider, scale in scales_of(pipe)
-    ]
-
-
-def _parameter(given: InputParam, usual: Any) -> inspect.Parameter:
-    """Only texts and media are required of a row: blocks ask one another for the rest.
-
-    usual: the default in the blocks that a call without any inputs runs, where those of all have none.
-    """
-    default = usual if given.default is None else given.default
-    hint = given.type_hint or _hint_of(given.name) or _EMPTY
-    asked = inspect.Parameter(given.name, _KEYWORD, annotation=hint)
-    is_asked = parameter_of(asked).kind in ("str", *PLACES) and default is None
-    return asked if given.required and is_asked else asked.replace(default=default)
+    """Only texts and media are required of a row: blocks ask one another for the rest."""
+    # Where a default is None in all blocks, that of those counts which a call without any inputs runs.
+    usual = {field.name: field.default for field in pipe._blocks.get_execution_blocks().inputs}
+    made = {field.name for field in pipe._blocks.intermediate_outputs}
+    parameters = []
+    for field in pipe._blocks.inputs:
+        if not field.name or field.name.startswith("_"):
+            continue
+        default = usual.get(field.name) if field.default is None else field.default
+        hint = field.type_hint or _hint_of(field.name) or inspect.Parameter.empty
+        parameter = inspect.Parameter(field.name, _KEYWORD, annotation=hint)
+        kind = parameter_of(parameter).kind
+        if not (field.required and kind in ("str", *PLACES) and default is None):
+            parameter = parameter.replace(default=default)
+            kind = parameter_of(parameter).kind
+        if field.name not in made or kind not in PLACES:
+            parameters.append(parameter)
+    for argument, name, scale in scales_of(pipe):
+        guider = getattr(pipe, name)
+        # what a call without this argument guides by; None where it does not guide
+        default = float(guider.config[scale]) if guider._enabled else None
+        parameters.append(inspect.Parameter(argument, _KEYWORD, default=default, annotation=float))
+    return parameters
 
 
 def _hint_of(name: str) -> Any:
@@ -261,11 +311,6 @@ def _hint_of(name: str) -> Any:
 def _scale_names(guidance: Any) -> tuple[str, ...]:
     names = inspect.signature(guidance.__init__).parameters
     return tuple(name for name in names if name.endswith(_SCALE))
-
-
-def _scale_of(guider: Any, scale: str) -> float | None:
-    """Return what a call without this argument guides by; None where it does not guide."""
-    return float(guider.config[scale]) if guider._enabled else None
 
 
 def _outputs(pipe: Any) -> list[str]:

@@ -10,8 +10,14 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.model.modular import blank, guided, inputs_of, modular_class, scales_of
-from framefleet.pipeline.model.specs.pipeline_call import needed_components
+from framefleet.pipeline.model.modular import (
+    blank,
+    guided,
+    inputs_of,
+    modular_class,
+    needed_components,
+    scales_of,
+)
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -20,28 +26,28 @@ _Problems = Iterator[tuple[str, Refused]]
 # What a row gives, by name: that it is there, and of switches whether they are on.
 _Given = Mapping[str, bool | None]
 _NEGATIVE = "negative_prompt_embeds"
+_UNREAD = Refused(
+    reason="of a row with these arguments no block reads it", fix="leave it out, or give what it belongs to"
+)
 _KINDS = 1024  # of rows, by what they give: a table has a handful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """The blocks that run for one kind of row. reads: inputs. needs: those without which they fail."""
+    """The blocks that run for one kind of row."""
 
-    reads: frozenset[str]
-    needs: frozenset[str]
+    reads: frozenset[str]  # inputs
+    needs: frozenset[str]  # inputs without which they fail
     components: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """What holds for all rows that give the same.
+    """What holds for all rows that give the same."""
 
-    unread: what no block reads. is_guided: they fail where guidance is off.
-    """
-
-    unread: frozenset[str]
+    unread: frozenset[str]  # what no block reads
     missing: tuple[tuple[str, Refused], ...]
-    is_guided: bool
+    is_guided: bool  # they fail where guidance is off
 
 
 class ModularRows:
@@ -59,8 +65,11 @@ class ModularRows:
         self, arguments: dict[str, Any], given: Set[str]
     ) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
         """Return what the row's blocks read of its arguments, and what is wrong with them."""
-        kind = self._kind_of(_given_in(arguments))
-        problems = [*_unread(kind.unread & given), *kind.missing]
+        presence = [
+            (name, value if value is None or value is False else True) for name, value in arguments.items()
+        ]
+        kind = self._kind_of(tuple(presence))
+        problems = [*((name, _UNREAD) for name in sorted(kind.unread & given)), *kind.missing]
         if kind.is_guided and not self._is_guided_by(*map(arguments.get, self._scales)):
             reason = "that switches guidance off, without which these blocks fail"
             problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, e.g. 1.01")))
@@ -69,24 +78,24 @@ class ModularRows:
         return {name: value for name, value in arguments.items() if name not in kind.unread}, problems
 
     def _looked_at(self, items: tuple[tuple[str, bool | None], ...]) -> _Kind:
-        given = dict(items)
-        run = self._run_of(given)
+        presence = dict(items)
+        run = self._run_of(presence)
         return _Kind(
-            unread=frozenset(name for name in given if name in self._inputs and name not in run.reads),
-            missing=tuple(self._missing(run, given)),
+            unread=frozenset(name for name in presence if name in self._inputs and name not in run.reads),
+            missing=tuple(self._missing(run, presence)),
             # some blocks need its embedding, which is not made where nothing is guided (0.42)
             is_guided=_NEGATIVE in run.needs,
         )
 
-    def _missing(self, run: _Run, given: _Given) -> _Problems:
+    def _missing(self, run: _Run, presence: _Given) -> _Problems:
         """Yield inputs that are not given, and those for which the model lacks a component."""
         settable = self._spec.settable()
         for name in sorted(run.needs & set(settable)):
-            if given.get(name) is None and settable[name].kind in ("str", *PLACES):
+            if presence.get(name) is None and settable[name].kind in ("str", *PLACES):
                 yield name, Refused(reason="a row with these arguments needs it", fix="fill it in")
         lacking = run.components - set(self._spec.components)
-        for name in given if lacking else ():
-            rest = {other: value for other, value in given.items() if other != name}
+        for name in presence if lacking else ():
+            rest = {other: value for other, value in presence.items() if other != name}
             if saved := sorted(lacking - self._run_of(rest).components):
                 lacking = lacking.difference(saved)
                 reason = f"the model has no {' and no '.join(saved)}, which that takes"
@@ -95,25 +104,16 @@ class ModularRows:
             reason = f"the model has no {' and no '.join(sorted(lacking))}, which such a row takes"
             yield "prompt", Refused(reason=reason, fix="give what another workflow starts from")
 
-    def _run_of(self, given: _Given) -> _Run:
+    def _run_of(self, presence: _Given) -> _Run:
         """Blocks ask whether an input is there; of switches, whether they are on."""
-        asked = frozenset((name, value is not False) for name, value in given.items() if name in self._inputs)
-        return _run(self._spec.class_name, asked)
+        switches = frozenset(
+            (name, value is not False) for name, value in presence.items() if name in self._inputs
+        )
+        return _run(self._spec.class_name, switches)
 
     def _asks_for_negative(self, *scales: float | None) -> bool:
         own = guided(self._pipe, dict(zip(self._scales, scales, strict=True)))
         return bool(getattr(own, "requires_unconditional_embeds", True))
-
-
-def _given_in(arguments: Mapping[str, Any]) -> tuple[tuple[str, bool | None], ...]:
-    items = arguments.items()
-    return tuple([(name, value if value is None or value is False else True) for name, value in items])
-
-
-def _unread(names: Set[str]) -> _Problems:
-    for name in sorted(names):
-        reason = "of a row with these arguments no block reads it"
-        yield name, Refused(reason=reason, fix="leave it out, or give what it belongs to")
 
 
 @functools.lru_cache(_KINDS)

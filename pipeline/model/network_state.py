@@ -58,8 +58,16 @@ class NetworkState:
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
         parts = _parts(self._modules)
-        held = [(_without_graphs(part.attributes), _on_cpu(part.buffers)) for part in parts]
-        self._kept = OwnPipelines(SimpleNamespace(parts=held), tells=False).make()
+        values = []
+        for part in parts:
+            # torch copies no result of a graph (weight norm), and copies take no memory of a GPU
+            attributes = {
+                name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
+                for name, value in part.attributes.items()
+            }
+            buffers = {name: b if b is None else b.cpu() for name, b in part.buffers.items()}
+            values.append((attributes, buffers))
+        self._kept = OwnPipelines(SimpleNamespace(parts=values), tells=False).make()
         self._hooks = [part.hooks for part in parts]
 
     def restore(self) -> None:
@@ -74,7 +82,7 @@ class NetworkState:
     def restored(self) -> Iterator[None]:
         """Restore it for a while, and then go on with what was there before."""
         pairs = zip(_parts(self._modules), self._copies(), strict=True)
-        before = [_changes(now, held) for now, held in pairs]
+        before = [_changes(now, then) for now, then in pairs]
         self.restore()
         try:
             yield
@@ -85,21 +93,21 @@ class NetworkState:
 
     def _copies(self) -> list[_Part]:
         own = OwnPipelines(self._kept, tells=False).make()
-        held = zip(own.parts, self._hooks, strict=True)
-        return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
+        pairs = zip(own.parts, self._hooks, strict=True)
+        return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in pairs]
 
 
 def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Spot, Marks]:
     """Return what each attribute and buffer holds, by its place in the network."""
-    found: dict[Spot, Marks] = {}
+    marks: dict[Spot, Marks] = {}
     for path, module in network.named_modules():
         if module in without:
             continue
-        for held in (vars(module), module._buffers):
-            for name, value in held.items():
+        for values in (vars(module), module._buffers):
+            for name, value in values.items():
                 if _is_its_own(name, value):
-                    found[path, name] = marks_of(value)
-    return found
+                    marks[path, name] = marks_of(value)
+    return marks
 
 
 def marks_agree(before: Marks | None, after: Marks | None) -> bool:
@@ -162,40 +170,24 @@ def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bo
     """Whether other networks hold the same module, or the same object in it."""
     path, name = spot
     module = network.get_submodule(path)
-    held, value = [inner for other in others for inner in other.modules()], vars(module).get(name)
+    modules, value = [inner for other in others for inner in other.modules()], vars(module).get(name)
     has_parts = value is not None and not isinstance(value, _WHOLE)
     return any(
-        inner is module or (has_parts and any(value is own for own in vars(inner).values())) for inner in held
+        inner is module or (has_parts and any(value is own for own in vars(inner).values()))
+        for inner in modules
     )
 
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
-    is_moved = any(map(_is_moved, modules))
+    # Diffusers' group offload moves buffers: to a disk it leaves tensors of no values, which it knows.
+    registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in modules]
+    is_moved = any(one is not None and one.get_hook("group_offloading") is not None for one in registries)
     return [_part_of(module, is_moved=is_moved) for module in modules]
 
 
 def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
     hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
     return _Part(_own(module), {} if is_moved else dict(module._buffers), hooks)
-
-
-def _is_moved(module: nn.Module) -> bool:
-    """Whether diffusers' group offload moves it: to a disk it leaves tensors of no values, which it knows."""
-    registry: Any = getattr(module, "_diffusers_hook", None)
-    return registry is not None and registry.get_hook("group_offloading") is not None
-
-
-def _without_graphs(attributes: _Held) -> _Held:
-    """Return attributes of which copies can be made: torch copies no result of a graph (weight norm)."""
-    return {
-        name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
-        for name, value in attributes.items()
-    }
-
-
-def _on_cpu(buffers: _Held) -> _Held:
-    """Return buffers that take no memory of a GPU."""
-    return {name: buffer if buffer is None else buffer.cpu() for name, buffer in buffers.items()}
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:
@@ -219,9 +211,9 @@ def _put(module: nn.Module, part: _Part) -> None:
         there = module._buffers.get(name)
         module._buffers[name] = buffer if there is None or buffer is None else buffer.to(there.device)
     for name, hooks in part.hooks.items():
-        known = vars(module)[name]  # the same dictionary: handles of hooks refer to it
-        known.clear()
-        known.update(hooks)
+        registered = vars(module)[name]  # the same dictionary: handles of hooks refer to it
+        registered.clear()
+        registered.update(hooks)
 
 
 def _own(module: nn.Module) -> dict[str, Any]:

@@ -48,10 +48,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """threads: of torch, on the CPU. matmul: how products are summed on a GPU; None where there is none."""
+    """How torch computes in one process."""
 
-    threads: int
-    matmul: Matmul | None = None
+    threads: int  # of torch, on the CPU
+    matmul: Matmul | None = None  # how products are summed on a GPU; None where there is none
 
     @property
     def variables(self) -> Mapping[str, str]:

@@ -41,10 +41,10 @@ class OwnPipelines:
     @cached_property
     def _shared(self) -> list[Any]:
         """What copies share: all that the pipeline holds of constant types, and weights of networks."""
-        held = list(_held_by(self._pipe, self._constant))
-        networks = (value for value in held if isinstance(value, nn.Module))
-        weights = {id(tensor) for network in networks for tensor in _tensors(network)}
-        return [value for value in held if isinstance(value, self._constant) or id(value) in weights]
+        objects = list(_objects_in(self._pipe, self._constant))
+        networks = [value for value in objects if isinstance(value, nn.Module)]
+        weights = {id(tensor) for net in networks for tensor in (*net.parameters(), *net.buffers())}
+        return [value for value in objects if isinstance(value, self._constant) or id(value) in weights]
 
     def make(self, **components: Any) -> Any:
         """Return a copy; what is shared stands for itself wherever a copy holds it.
@@ -71,8 +71,8 @@ class OwnPipelines:
 
     def _stuck(self) -> list[Any]:
         """Return what cannot be copied, and name it in the log."""
-        held = _held_by(self._pipe, self._constant)
-        stuck = [value for value in held if not (isinstance(value, self._constant) or _can_reduce(value))]
+        objects = _objects_in(self._pipe, self._constant)
+        stuck = [value for value in objects if not (isinstance(value, self._constant) or _can_reduce(value))]
         stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*self._shared, *stuck])]
         log.log(
             self._level,
@@ -107,7 +107,7 @@ def own_pipeline(pipe: Any) -> Any:
     return OwnPipelines(pipe).make()
 
 
-def _held_by(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
+def _objects_in(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
     """Yield all that a pipeline holds, in its objects and theirs, down to networks and constants."""
     seen, waiting = {id(pipe)}, list(vars(pipe).values())
     while waiting:
@@ -129,11 +129,6 @@ def _tools() -> tuple[type, ...]:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     return (PreTrainedTokenizerBase, ProcessorMixin, FeatureExtractionMixin, ImageProcessingMixin)
-
-
-def _tensors(network: nn.Module) -> Iterable[Tensor]:
-    yield from network.parameters()
-    yield from network.buffers()
 
 
 def _memo(shared: Iterable[Any]) -> dict[int, Any]:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.guards.sandbox import ending
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.environment import MAX_CPU_ISA, lines_beginning
 from framefleet.pipeline.model.sources.cache import one_fetcher
 
@@ -75,7 +75,8 @@ def try_out(device: str, dtypes: list[str]) -> str:
     )
 
 
-needed_isa = kept(TypeAdapter(str), decided_by=_place)(try_out)  # what it found before on this machine counts
+# What it found before on this machine counts.
+needed_isa = disk_cached(TypeAdapter(str), decided_by=_place)(try_out)
 
 
 def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | None:
@@ -88,5 +89,5 @@ def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | N
     )
     if ended.returncode < 0:
         return ending(ended.returncode)
-    said = ended.stderr.strip().rpartition("\n")[2]
-    return said if said.startswith(_REFUSALS) and "not implemented" not in said else None
+    message = ended.stderr.strip().rpartition("\n")[2]
+    return message if message.startswith(_REFUSALS) and "not implemented" not in message else None

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.specs.model_index import is_modular
 
-if TYPE_CHECKING:
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
-
-_MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:ModularRows"
 # Folders that were converted before the ports were plugins name them where they were.
 _MOVED = "framefleet.plugins.ports", "framefleet.pipeline.models"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}
+_OURS = PIPELINES | _COMPONENTS
 
 
 def class_named(name: str) -> Any:
@@ -56,20 +52,13 @@ def is_standin(found: Any) -> bool:
 
 def own_class(name: str) -> Any:
     """Return our pipeline or component of that name, or None."""
-    module = (PIPELINES | _COMPONENTS).get(name)
+    module = _OURS.get(name)
     return getattr(importlib.import_module(module), name) if module else None
 
 
 def module_of(name: str) -> str:
     """Return where a script imports a pipeline or scheduler from."""
-    return (PIPELINES | _COMPONENTS).get(name, "diffusers")
-
-
-def own_row_rules(spec: PipelineSpec) -> Any:
-    """Return the `rows.Rules` of a modular pipeline, or of one of ours; None where there are none."""
-    if is_modular(spec.class_name):
-        return named(_MODULAR_ROWS)(spec)
-    return partial(named(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
+    return _OURS.get(name, "diffusers")
 
 
 def named(place: str) -> Any:
@@ -86,3 +75,10 @@ def own_component(module: str, name: str) -> Any:
     # diffusers loads a component from a module of this name only where it is imported already.
     sys.modules.setdefault(module, importlib.import_module(ours))
     return own_class(name)
+
+
+def diffusers_class(library: str, name: str) -> Any:
+    """Return a component of ours, or what diffusers has under that name; None where there is neither."""
+    import diffusers
+
+    return own_component(library, name) or exported(diffusers, name)

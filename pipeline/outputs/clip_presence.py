@@ -1,4 +1,4 @@
-"""From records to whether their clips are there, as far as that is soon seen.
+"""From records to whether their clips are there, as far as a quick look shows.
 
 By listing folders of clips: names and sizes, no bytes. Of huge outputs some of the 256, and some parts of
 records, others each time.
@@ -7,11 +7,9 @@ records, others each time.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,88 +18,60 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import CLIPS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.stores.store import Store
 
 # Looked at: 256 requests of a store that lists a thousand files in some 50 ms, and 20 MB of memory.
 _MAX_CLIPS = 100_000
-_ALL = 256  # folders: two hexadecimal digits
+_NUM_FOLDERS = 256  # two hexadecimal digits
 _AT_ONCE = 4096  # records, before folders are left out
 _MAX_PARTS = 64  # of eight million records, if they are large
 _NUM_LISTINGS = 16  # at once
-GLANCED = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes")
-GLANCED_MAYBE = fields_named(LATER_FIELDS, "path")
+_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """Clips with a record that are not there, or of another size, of num_seen that were looked for."""
+    """Clips with a record that are not there, or of another size."""
 
     num_gone: int
     example: str
-    num_seen: int
+    num_seen: int  # clips that were looked for
     num_records: int
 
 
 def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> Gone | None:
-    """Return how many clips are not as these parts say; None where all are, as far as that is soon seen."""
-    glance, draw = Glance(), random.SystemRandom()
-    chosen = range(len(parts)) if len(parts) <= _MAX_PARTS else draw.sample(range(len(parts)), _MAX_PARTS)
-    for table in read_parts(store, [parts[place] for place in sorted(chosen)], GLANCED, GLANCED_MAYBE):
-        glance.note(table)
-    found = glance.look(store)
-    return found and replace(found, num_records=num_records)
+    """Return how many clips are not as these parts say; None where all are, as far as was looked."""
+    draw = random.SystemRandom()
+    if len(parts) > _MAX_PARTS:
+        parts = [parts[place] for place in sorted(draw.sample(range(len(parts)), _MAX_PARTS))]
+    folders = [f"{number:02x}" for number in range(_NUM_FOLDERS)]
+    draw.shuffle(folders)
+    sizes: dict[str, dict[str, int]] = {folder: {} for folder in folders}  # of clips, by folder and path
+    for table in read_parts(store, parts, _FIELDS):
+        for batch in table.to_batches(max_chunksize=_AT_ONCE):
+            if len(sizes) < _NUM_FOLDERS:  # not before: `pa.array` imports pandas
+                of = pc.utf8_slice_codeunits(batch["row_id"], 0, 2)
+                batch = batch.filter(pc.is_in(of, pa.array([*sizes])))
+            for record in batch.to_pylist():
+                try:
+                    path = recorded_path(record, RECORDS)
+                except JobError:  # a record that we did not write: nothing lies there that it means
+                    path = record["uri"]
+                sizes[record["row_id"][:2]][path] = record["bytes"]
+            while sum(map(len, sizes.values())) > _MAX_CLIPS and len(sizes) > 1:
+                for folder in [*sizes][: len(sizes) // 2]:
+                    del sizes[folder]
 
+    def gone_from(folder: str) -> list[str]:
+        there = store.details(f"{CLIPS}/{folder}") if sizes[folder] else {}
+        return [path for path, size in sizes[folder].items() if path not in there or there[path].size != size]
 
-class Glance:
-    """First takes what all records say, then looks."""
-
-    def __init__(self) -> None:
-        self._folders = [f"{number:02x}" for number in range(_ALL)]
-        random.SystemRandom().shuffle(self._folders)
-        self._sizes: dict[str, dict[str, int]] = {folder: {} for folder in self._folders}
-        self._num_records = 0
-
-    def note(self, records: pa.Table) -> None:
-        """Take the columns GLANCED, and GLANCED_MAYBE if they are there; of a row the last that is given."""
-        for some in records.to_batches(max_chunksize=_AT_ONCE):
-            self._num_records += len(some)
-            for record in (some if len(self._folders) == _ALL else self._in_folders(some)).to_pylist():
-                self._note(record)
-            while self._num_seen > _MAX_CLIPS and len(self._folders) > 1:
-                for folder in self._folders[: len(self._folders) // 2]:
-                    del self._sizes[folder]
-                self._folders = list(self._sizes)
-
-    def _in_folders(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Return those that are looked for. Imports pandas, as `pa.array` does."""
-        folders = pc.utf8_slice_codeunits(records["row_id"], 0, 2)
-        return records.filter(pc.is_in(folders, pa.array(self._folders)))
-
-    def look(self, store: Store) -> Gone | None:
-        """Return how many clips are not as noted; None where all are."""
-        with ThreadPoolExecutor(_NUM_LISTINGS) as listings:
-            found = listings.map(partial(self._gone, store), self._folders)
-            gone = [path for paths in found for path in paths]
-        if not gone:
-            return None
-        return Gone(
-            num_gone=len(gone), example=gone[0], num_seen=self._num_seen, num_records=self._num_records
-        )
-
-    @property
-    def _num_seen(self) -> int:
-        return sum(map(len, self._sizes.values()))
-
-    def _note(self, record: Mapping[str, Any]) -> None:
-        try:
-            path = recorded_path(record, RECORDS)
-        except JobError:  # a record that we did not write: nothing lies there that it means
-            path = record["uri"]
-        self._sizes[record["row_id"][:2]][path] = record["bytes"]
-
-    def _gone(self, store: Store, folder: str) -> list[str]:
-        """Return the clips of a folder that are not there as they were noted."""
-        noted = self._sizes[folder]
-        there = store.details(f"{CLIPS}/{folder}") if noted else {}
-        return [path for path, size in noted.items() if path not in there or there[path].size != size]
+    with ThreadPoolExecutor(_NUM_LISTINGS) as listings:
+        gone = [path for paths in listings.map(gone_from, sizes) for path in paths]
+    num_seen = sum(map(len, sizes.values()))
+    return (
+        Gone(num_gone=len(gone), example=gone[0], num_seen=num_seen, num_records=num_records)
+        if gone
+        else None
+    )

@@ -134,8 +134,8 @@ class ClipStep:
     # -- Of jobs that are made of a job --
 
     @classmethod
-    def for_drafts(cls, section: Any) -> Any:
-        """Return the section of a job that renders drafts."""
+    def for_choice(cls, section: Any) -> Any:
+        """Return the section of a job among whose clips some are chosen, by the columns of steps."""
         return section
 
     @classmethod

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import reprlib
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.extras import Extras
@@ -15,6 +19,8 @@ from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import Pixels
 from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request
+
+_SIDE = 512  # pixels that a small clip is shown as wide as: 64 of them are a stamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +81,41 @@ class Clip:
         return path
 
     def _repr_html_(self) -> str:
-        """Return what notebooks show: the clip, playing."""
-        from framefleet.pipeline.outputs.encode_clip import player  # knows clips
+        """Return what notebooks show: the clip, playing, and its prompt below.
 
-        return player(self)
+        Of what browsers do not play, frames with alpha and HDR, the first one; of HDR cut to [0, 1].
+        """
+        from framefleet.pipeline.outputs.encode_clip import encode_clip  # knows clips
+        from framefleet.pipeline.outputs.media.media import encode
+
+        frames = self.frames
+        style = "" if frames is None else f'style="width:{max(_SIDE, frames.shape[2])}px;max-width:100%"'
+        if frames is None:
+            tag, kind, end = "audio controls", "audio/wav", "</audio>"
+            content = encode_clip(self, Media(format="wav")).content
+        elif len(frames) > 1 and frames.dtype == np.uint8 and frames.shape[-1] == 3:
+            tag, kind, end = "video controls autoplay loop muted playsinline", "video/mp4", "</video>"
+            content = encode_clip(self, Media()).content
+        else:
+            tag, kind, end, first = "img", "image/png", "", frames[:1]
+            if first.dtype != np.uint8:
+                first = (first.clip(0, 1) * 255).round().astype(np.uint8)
+            content = encode(first, media=Media(format="png"), fps=1, metadata={})
+        shown = f'<{tag} {style} src="data:{kind};base64,{b64encode(content).decode()}">{end}'
+        prompt = escape(str(self.request.arguments.get("prompt", "")))
+        caption = f"<figcaption>{prompt} <small>seed {self.request.seed}</small></figcaption>"
+        return f'<figure style="margin:0">{shown}{caption}</figure>'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One row that could not be rendered. The others went on.
-
-    error: without its frames, which would keep the row's tensors; they are written out in traceback.
-    half_done: from which it may go on where there is more memory.
-    """
+    """One row that could not be rendered. The others went on."""
 
     row_id: str
     request: Request
-    error: Exception
-    traceback: str
-    half_done: Any = None  # a HalfDone
+    error: Exception  # without its frames, which would keep the row's tensors
+    traceback: str  # where they are written out
+    half_done: Any = None  # a HalfDone, from which it may go on where there is more memory
 
 
 Outcome = Clip | Failure

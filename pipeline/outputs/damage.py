@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.outputs.layout import CLIPS, DRAFTS, EXTRAS, PREVIEWS, RECORDS
+from framefleet.pipeline.outputs.layout import CLIPS, EXTRAS, PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal
 from framefleet.pipeline.outputs.record_files import (
     FileState,
@@ -33,11 +33,10 @@ from framefleet.pipeline.outputs.record_files import (
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
-_FOLDERS = [*(f"{kind}/{number:02x}" for number in range(256) for kind in (CLIPS, PREVIEWS)), EXTRAS]
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
-_FIELDS = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes", "media_sha256")
-_MAYBE = fields_named(LATER_FIELDS, "path", "extra_outputs_sha256", "extra_outputs_path")
+_EXTRAS = ("extra_outputs_sha256", "extra_outputs_path")
+_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes", "media_sha256", *_EXTRAS)
 _SCHEMA = """
 CREATE TABLE parts (number INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);
 -- clip, extras: what follows the row_id in the names of its files.
@@ -54,6 +53,11 @@ WHERE NOT is_sound OR {_LATER.format("AND o.is_sound")} ORDER BY part;
 DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id AND spare.part = r.part);
 """
 
+# missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
+# other bytes, or cannot be read, as on a bad disk. doubled: the part at `path` names a row of a later record
+# too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
+# came when its driver had lost the output, or its rows are in a larger one. stray: no record names the file.
+# uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
 DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
 _LATE = "it came after its driver had lost the output, or its rows are in a larger part; it does not count"
 _MERGED = "its rows are in another part, as a driver was killed while it merged parts; it does not count"
@@ -62,15 +66,7 @@ _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """One thing that is not as it was committed.
-
-    missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
-    other bytes, or cannot be read, as on a bad disk.
-    doubled: the part at `path` names a row that a later record names too. part: it is not as it was written.
-    job: job.json is not. late: a part that does not count, as it came when its driver had lost the output, or
-    its rows are in a larger one. stray: no record names
-    the file; uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
-    """
+    """One thing that is not as it was committed."""
 
     kind: DamageKind
     path: str
@@ -92,7 +88,7 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         for path in paths:
             try:
-                for rows in rows_in_table(read_part(store, path, _FIELDS, _MAYBE), store.url_of(path)):
+                for rows in rows_in_table(read_part(store, path, _FIELDS), store.url_of(path)):
                     looked = list(readers.map(partial(look_at, store), rows))
                     index.add(path, (record for record, _ in looked))
                     yield from (damage for _, damages in looked for damage in damages)
@@ -119,9 +115,9 @@ def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, lis
     return indexed, damages
 
 
-def damage_of_drafts(damage: Damage) -> Damage:
-    """Return damage among drafts, named as the file of the output that they lie in."""
-    return replace(damage, path=f"{DRAFTS}/{damage.path}")
+def damage_below(folder: str, damage: Damage) -> Damage:
+    """Return damage of an output in another one, named as the file of the latter."""
+    return replace(damage, path=f"{folder}/{damage.path}")
 
 
 def beside_parts(store: Store) -> Iterator[Damage]:
@@ -143,31 +139,26 @@ def beside_parts(store: Store) -> Iterator[Damage]:
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, previews/ and extras/ that no record of `index` names."""
     uncommitted = announced_rows(store)
-    for path in _listed(store):
-        row_id = row_named_by(path)
-        if row_id is None:
-            yield Damage(kind="foreign", path=path)
-        elif not index.names(path, row_id):
-            yield Damage(kind="uncommitted" if row_id in uncommitted else "stray", path=path, row_id=row_id)
-
-
-def _listed(store: Store) -> Iterator[str]:
-    """Yield the files of all folders of clips, some listed at once, and those next to them."""
-    folders = iter(_FOLDERS)
+    folders = iter([*(f"{name}/{number:02x}" for number in range(256) for name in (CLIPS, PREVIEWS)), EXTRAS])
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):
-            for paths in readers.map(store.list, some):
-                yield from paths
+            for path in chain.from_iterable(readers.map(store.list, some)):
+                row_id = row_named_by(path)
+                if row_id is None:
+                    yield Damage(kind="foreign", path=path)
+                elif not index.names(path, row_id):
+                    kind: DamageKind = "uncommitted" if row_id in uncommitted else "stray"
+                    yield Damage(kind=kind, path=path, row_id=row_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedRecord:
-    """One record. clip, extras: paths of its files. is_sound: they are as it says."""
+    """One record and its files."""
 
     row_id: str
-    clip: str
-    extras: str | None
-    is_sound: bool
+    clip: str  # its path
+    extras: str | None  # their path
+    is_sound: bool  # the files are as the record says
 
 
 class ClipIndex:
@@ -207,8 +198,8 @@ class ClipIndex:
         """
         self._db.execute(_SEAL)
         self._db.executescript(_SPARE)
-        found = self._db.execute("SELECT path, id FROM spare JOIN parts ON number = part ORDER BY part")
-        for path, rows in groupby(found, key=lambda row: str(row[0])):
+        spare = self._db.execute("SELECT path, id FROM spare JOIN parts ON number = part ORDER BY part")
+        for path, rows in groupby(spare, key=lambda row: str(row[0])):
             yield path, [row_id.hex() for _, row_id in rows]
 
     def has(self, row_id: str) -> bool:

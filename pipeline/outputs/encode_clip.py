@@ -1,4 +1,4 @@
-"""From a clip to its file and the record of it, and from there into the output; or to HTML that plays it."""
+"""From a clip to its file and the record of it, and from there into the output."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import json
 import logging
 import socket
 import time
-from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from html import escape
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
@@ -40,24 +36,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
-_SIDE = 512  # pixels that a small clip is shown as wide as: 64 of them are a stamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedClip:
-    """A clip as a file. record: as of a first attempt, without places, `worker` and `row_indices`.
+    """A clip as a file, with what lies next to it."""
 
-    suffix: of its name. extras: the file of arrays that were returned besides it, if any. preview: a still.
-    label: a file that lies next to it. frames: those in the file, as steps changed them.
-    """
-
-    suffix: str
+    suffix: str  # of its name
     content: bytes
-    record: Record
-    extras: bytes | None = None
-    preview: bytes | None = None
-    label: bytes | None = None
-    frames: Pictures | None = None
+    record: Record  # as of a first attempt, without places, `worker` and `row_indices`
+    extras: bytes | None = None  # the file of arrays that were returned besides it, if any
+    preview: bytes | None = None  # a still
+    label: bytes | None = None  # an XMP file
+    frames: Pictures | None = None  # those in the file, as steps changed them
 
 
 def encode_clip(clip: Clip, media: Media, steps: Collection[ClipStep] = ()) -> EncodedClip:
@@ -76,13 +67,19 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
     request = clip.request
     audio = clip.audio if media.audio else None
     fps, fps_source = _rate(clip, media)
-    if audio and clip.frames is not None:
-        _check_step(clip, audio, fps, fps_source)
     frames, sound = clip.frames, audio
     for step in steps:
         frames = None if frames is None else step.frames(frames, of)
         sound = None if sound is None else step.sound(sound, of)
-    content = encode_file(of, steps, frames, sound, fps=fps, tags=_tags(clip))
+    # Nothing that differs between two renders of one row.
+    file_tags = {
+        "row_id": clip.row_id,
+        "prompt": str(request.arguments.get("prompt", "")),
+        "seed": str(request.seed),
+        "model_digest": clip.model_digest,
+        "framefleet": framefleet.__version__,
+    }
+    content = encode_file(of, steps, frames, sound, fps=fps, tags=file_tags)
     unrepeatable = (media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
@@ -159,30 +156,26 @@ def encode_file(
 
 
 def _rate(clip: Clip, media: Media) -> tuple[float, str]:
-    """Return frames per second, and what says so; without any word, the rate that is as long as the sound."""
-    rates = {"row": clip.request.fps, "job": media.fps, "model": clip.native_fps, "sound": _as_sound(clip)}
-    return clip_fps(*rates.values()), next((source for source, rate in rates.items() if rate), "framefleet")
+    """Return frames per second, and what says so; else the rate at which a film is as long as its sound.
 
-
-def _as_sound(clip: Clip) -> float | None:
-    """Return the rate at which the frames of a film last as long as their sound."""
-    if clip.audio is None or clip.frames is None or len(clip.frames) == 1:
-        return None
-    return len(clip.frames) / clip.audio.duration_s
-
-
-def _check_step(clip: Clip, audio: Audio, fps: float, source: str) -> None:
-    """Raise RenderError for a rate that was asked for and leaves the sound behind; log what a model does."""
-    native = clip.native_fps or _as_sound(clip)
-    if source in ("row", "job") and native and abs(fps - native) > native / _STEP:
-        raise out_of_step(fps, native)
-    num_frames = 0 if clip.frames is None else len(clip.frames)
-    if num_frames > 1 and abs(num_frames / fps - audio.duration_s) > 1 / fps:
-        log.warning(
-            "row %s: its %d frames last %.2f s at %g frames per second, and its sound %.2f s",
-            *(clip.row_id, num_frames, num_frames / fps, fps, audio.duration_s),
-            extra={"row_id": clip.row_id},
-        )
+    Raises RenderError for a rate that was asked for and leaves the sound behind; logs what a model does.
+    """
+    audio, num_frames = clip.audio, 0 if clip.frames is None else len(clip.frames)
+    of_sound = num_frames / audio.duration_s if audio and num_frames > 1 else None
+    rates = {"row": clip.request.fps, "job": media.fps, "model": clip.native_fps, "sound": of_sound}
+    fps = clip_fps(*rates.values())
+    source = next((name for name, rate in rates.items() if rate), "framefleet")
+    if audio and media.audio and num_frames:
+        native = clip.native_fps or of_sound
+        if source in ("row", "job") and native and abs(fps - native) > native / _STEP:
+            raise out_of_step(fps, native)
+        if num_frames > 1 and abs(num_frames / fps - audio.duration_s) > 1 / fps:
+            log.warning(
+                "row %s: its %d frames last %.2f s at %g frames per second, and its sound %.2f s",
+                *(clip.row_id, num_frames, num_frames / fps, fps, audio.duration_s),
+                extra={"row_id": clip.row_id},
+            )
+    return fps, source
 
 
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:
@@ -220,10 +213,10 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
     """
     started = time.perf_counter()
     record, extras_at = encoded.record, None
-    found = tags(record.media_sha256, record.extra_outputs_sha256)
+    attempts = tags(record.media_sha256, record.extra_outputs_sha256)
     if encoded.extras is not None:
-        extras_at = _create(store, [extras_path(record.row_id, tag) for tag in found], encoded.extras)
-    clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in found]
+        extras_at = _create(store, [extras_path(record.row_id, tag) for tag in attempts], encoded.extras)
+    clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in attempts]
     path = _create(store, clips, encoded.content, label=encoded.label)
     still_at = None
     if encoded.preview is not None:
@@ -257,42 +250,3 @@ def _create(store: Store, paths: list[str], content: bytes, *, label: bytes | No
         else:
             break
     return path
-
-
-def _tags(clip: Clip) -> dict[str, str]:
-    """What the file itself tells. Nothing that differs between two renders of one row."""
-    return {
-        "row_id": clip.row_id,
-        "prompt": str(clip.request.arguments.get("prompt", "")),
-        "seed": str(clip.request.seed),
-        "model_digest": clip.model_digest,
-        "framefleet": framefleet.__version__,
-    }
-
-
-def player(clip: Clip) -> str:
-    """Return a video, a picture or a sound with its prompt below.
-
-    Of what browsers do not play, frames with alpha and HDR, the first one; of HDR cut to [0, 1].
-    """
-    prompt = escape(str(clip.request.arguments.get("prompt", "")))
-    caption = f"{prompt} <small>seed {clip.request.seed}</small>"
-    return f'<figure style="margin:0">{_shown(clip)}<figcaption>{caption}</figcaption></figure>'
-
-
-def _shown(clip: Clip) -> str:
-    frames = clip.frames
-    if frames is None:
-        sound = _url("audio/wav", encode_clip(clip, Media(format="wav")).content)
-        return f'<audio controls src="{sound}"></audio>'
-    style = f'style="width:{max(_SIDE, frames.shape[2])}px;max-width:100%"'
-    if len(frames) > 1 and frames.dtype == np.uint8 and frames.shape[-1] == 3:
-        video = _url("video/mp4", encode_clip(clip, Media()).content)
-        return f'<video controls autoplay loop muted playsinline {style} src="{video}"></video>'
-    first = frames[:1] if frames.dtype == np.uint8 else (frames[:1].clip(0, 1) * 255).round().astype(np.uint8)
-    picture = encode(first, media=Media(format="png"), fps=1, metadata={})
-    return f'<img {style} src="{_url("image/png", picture)}">'
-
-
-def _url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"

@@ -23,8 +23,8 @@ part in records/ names is committed; all else is found again, made again or swep
     pending/<row_id>-<tag>.json   worker             driver          until its row has a record
     checkpoints/<row_id>*         worker             driver          until its row has ended
     apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
-    drafts/                       driver of drafts   -               an output of its own
-    chosen/<digest>.parquet       driver             nobody          the table of rows that drafts chose
+    <name>/                       its driver         -               an output of its own (`doors.JobRunner`)
+    chosen/<digest>.parquet       driver             nobody          the rows chosen in such an output
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own
     weights/<sha256>.safetensors  fleet()            fleet()         while its workers use them
@@ -44,7 +44,7 @@ DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
 FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
 CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
-DRAFTS, CHOSEN, TABLES = "drafts", "chosen", "tables"
+CHOSEN, TABLES = "chosen", "tables"
 ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"

@@ -14,18 +14,24 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
+from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import CLAIM, DRAFTS, DRIVERS, INVALID, RECORDS, ROWS
+from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
-from framefleet.pipeline.outputs.row_counts import OutputCounts, count_rows
-from framefleet.pipeline.outputs.row_log import LogLine, log_lines
+from framefleet.pipeline.outputs.row_states import (
+    FailedRow,
+    LogLine,
+    OutputCounts,
+    count_rows,
+    failed_rows,
+    log_lines,
+)
 from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -51,12 +57,12 @@ class Output:
 
     @classmethod
     def open(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Return the output at a path or URL. Raises JobError where there is none, not even drafts of one.
+        """Return the output at a path or URL. Raises JobError where there is none, not even an inner one.
 
         storage_options: what fsspec takes.
         """
         found = cls(Store(place, storage_options))
-        if not found.is_begun and found.drafts is None:
+        if not found.is_begun and not found.inner:
             raise JobError(
                 f"{found.url} is not an output: it has neither {CLAIM} nor records", "check the path"
             )
@@ -64,7 +70,7 @@ class Output:
 
     @classmethod
     def open_rendered(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Do what `open` does, and raise JobError where drafts are all there is."""
+        """Do what `open` does, and raise JobError where inner outputs are all there is."""
         found = cls.open(place, storage_options)
         if not found.is_begun:
             raise found.no_records()
@@ -77,20 +83,26 @@ class Output:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a driver has begun to render rows in full, or some are done."""
+        """Whether a driver has begun to render the job's own rows, or some are done."""
         return self.store.exists(CLAIM) or bool(self.store.list(DRIVERS) or self.store.list(RECORDS))
 
     @property
-    def drafts(self) -> Output | None:
-        """The output of its drafts; None where it has none, or they are of another job."""
-        drafts = Output(self.store.below(DRAFTS))
-        if not (drafts.store.list(DRIVERS) or parts_in(drafts.store, RECORDS)):
-            return None
+    def inner(self) -> Mapping[str, Output]:
+        """The outputs in it that its job has rendered to choose rows, by name (see `doors.JobRunner`)."""
+        found = {
+            name: runner.section
+            for name, runner in inner_outputs().items()
+            if (inner := self.store.below(name)).list(DRIVERS) or parts_in(inner, RECORDS)
+        }
         try:
-            claim = find_claim_as(self.store, _CLAIMED)
+            claim = find_claim_as(self.store, _CLAIMED) if found else None
         except JobError:  # `verify` reports it as damage, and `repair` puts it back
-            return None
-        return None if claim is not None and claim.job.get("draft") is None else drafts
+            return {}
+        return {
+            name: Output(self.store.below(name))
+            for name, section in found.items()
+            if claim is None or claim.job.get(section) is not None  # else a folder of that name
+        }
 
     def counts(self) -> OutputCounts:
         """Return how many rows are done, failed and left; memory does not grow with them."""
@@ -113,13 +125,13 @@ class Output:
         return (table.select(wanted) for table in found)
 
     def failures(self) -> Iterator[FailedRow]:
-        """Yield the rows that failed and have no record, the newest first; its drafts before its own rows."""
-        if drafts := self.drafts:
-            yield from (replace(row, is_draft=True) for row in failed_rows(drafts.store))
+        """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
+        for name, one in self.inner.items():
+            yield from (replace(row, inner=name) for row in failed_rows(one.store))
         yield from failed_rows(self.store)
 
     def log(self, row_id: str | None = None) -> Iterator[LogLine]:
-        """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_log.py`."""
+        """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_states.py`."""
         return log_lines(self.store, row_id)
 
     def rows(self) -> Iterator[pa.Table]:
@@ -150,10 +162,10 @@ class Output:
 
     def no_records(self) -> JobError:
         """Return the error for an output in which no row is done."""
-        if drafts := self.drafts:
+        for name, one in self.inner.items():
             return JobError(
-                f"{self.url} has drafts, and no row in full so far",
-                f"drafts are an output of their own: give {drafts.url}",
+                f"{self.url} has {name}, and no row in full so far",
+                f"{name} are an output of their own: give {one.url}",
             )
         return JobError(f"{self.store.url_of(RECORDS)} has no records", "give the output of a render job")
 

@@ -74,27 +74,28 @@ def columns_in(condition: str, columns: pa.Schema) -> list[str]:
     Records of earlier versions may have names that differ in case alone, which SQL takes for one: that column
     is meant whose case the condition has. Raises JobError where it has several, or none.
     """
-    said = plain_name(condition)
+    text = plain_name(condition)
     by_name: dict[str, list[str]] = {}
     for name in columns.names:
-        if plain_name(name) in said or '"' in name:
+        if plain_name(name) in text or '"' in name:
             by_name.setdefault(plain_name(name), []).append(name)
-    return [_in_its_case(condition, names) for names in by_name.values()]
-
-
-def _in_its_case(condition: str, names: list[str]) -> str:
-    exact = [name for name in names if name in condition] if len(names) > 1 else names
-    if len(exact) == 1:
-        return exact[0]
-    raise JobError(
-        f"where: records have the columns {' and '.join(map(repr, names))}, which SQL takes for one",
-        "write the name of one of them in its own case",
-    )
+    chosen = []
+    for names in by_name.values():
+        exact = [name for name in names if name in condition] if len(names) > 1 else names
+        if len(exact) != 1:
+            raise JobError(
+                f"where: records have the columns {' and '.join(map(repr, names))}, which SQL takes for one",
+                "write the name of one of them in its own case",
+            )
+        chosen += exact
+    return chosen
 
 
 def _rows(table: pa.Table, condition: str) -> pa.Array:
-    """Return where the rows stand that are wanted, asked in a sandbox: SQL may take any memory and time."""
-    about, sink = _asked(table, condition), pa.BufferOutputStream()
+    """Return where the wanted rows stand, by a sandbox: SQL may take any memory and time."""
+    names = {*columns_in(condition, table.schema)}  # not every type of Arrow is one of DuckDB's
+    about = table.select([place for place, name in enumerate(table.column_names) if name in names])
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, about.schema) as stream:
         stream.write_table(about)
     try:
@@ -111,23 +112,18 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
     return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
 
 
-def _asked(table: pa.Table, condition: str) -> pa.Table:
-    """Return what the condition may be about: not every type of Arrow is one of DuckDB's."""
-    asked = {*columns_in(condition, table.schema)}
-    return table.select([place for place, name in enumerate(table.column_names) if name in asked])
-
-
-def _wrong(condition: str, said: str, names: list[str]) -> JobError:
-    if unknown := _UNKNOWN.search(said):
+def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
+    if unknown := _UNKNOWN.search(problem):
         near = nearest(unknown["name"], names)
         fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
         return JobError(f"where: there is no column {unknown['name']!r}", fix)
     return JobError(
-        f"where: {condition!r} is not a condition on a row: {said.partition(chr(10))[0]}", _EXAMPLE
+        f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}", _EXAMPLE
     )
 
 
 def main() -> None:
+    """Answer conditions on tables, in a process of its own."""
     bound_memory(_MAX_BYTES)
     serve(_answer)
 
@@ -138,29 +134,18 @@ def _answer(connection: Connection) -> None:
     condition = connection.recv_bytes().decode()
     with pa.ipc.open_stream(connection.recv_bytes()) as stream:
         table = stream.read_all()
+    number = "__row"  # a name for where rows stand that no column has which the condition is about
+    while number in condition.casefold():
+        number += "_"
+    table = table.append_column(number, pa.array(range(len(table)), pa.int64()))
     with duckdb.connect(":memory:", config=_SEALED) as database:
-        connection.send_bytes(_numbers(database, table, condition))
-
-
-def _numbers(database: Any, table: pa.Table, condition: str) -> bytes:
-    import duckdb
-
-    number = _unsaid(condition)
-    numbered = table.append_column(number, pa.array(range(len(table)), pa.int64()))
-    try:
-        # A relation takes one expression: whatever would end it or follow it is refused by DuckDB's parser.
-        found = database.from_arrow(numbered).filter(condition).project(number).fetchall()
-    except (duckdb.Error, MemoryError) as error:
-        return WRONG + (str(error) or "it takes too much memory").encode()
-    return FOUND + array.array("q", sorted(row for (row,) in found)).tobytes()
-
-
-def _unsaid(condition: str) -> str:
-    """Return a name for where rows stand that the condition does not say: no column that it asks has it."""
-    name = "__row"
-    while name in condition.casefold():
-        name += "_"
-    return name
+        try:
+            # A relation takes one expression: DuckDB's parser refuses whatever would end it or follow it.
+            rows = database.from_arrow(table).filter(condition).project(number).fetchall()
+        except (duckdb.Error, MemoryError) as error:
+            connection.send_bytes(WRONG + (str(error) or "it takes too much memory").encode())
+        else:
+            connection.send_bytes(FOUND + array.array("q", sorted(row for (row,) in rows)).tobytes())
 
 
 if __name__ == "__main__":

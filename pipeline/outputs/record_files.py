@@ -40,11 +40,11 @@ HOW: Mapping[Unsound, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedFile:
-    """A file that a record names. size: None where the record does not say."""
+    """A file that a record names."""
 
     path: str
     sha256: str
-    size: int | None
+    size: int | None  # None: the record does not say
 
 
 def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFile:
@@ -71,19 +71,26 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
 
 def row_named_by(path: str) -> str | None:
     """Return the row_id in the name of a file in clips/, previews/, extras/; None where we wrote none."""
-    found = _NAMED.fullmatch(path)
-    return found["row_id"] if found else None
+    name = _NAMED.fullmatch(path)
+    return name["row_id"] if name else None
 
 
 def file_state(store: Store, file: RecordedFile) -> FileState:
-    """Read a file, and tell how it is; of one of another size no more than is needed to see it."""
+    """Read a file, and return how it is; of one of another size no more than is needed to see it."""
+    if file.size is not None and file.size <= _AT_ONCE_BYTES:
+        content = sound_content(store, file)
+        return "sound" if isinstance(content, bytes) else content
     try:
-        if file.size is None or file.size > _AT_ONCE_BYTES:
-            return _state_of_large(store, file)
+        if file.size not in (None, store.stat(file.path).size):
+            return "size"
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            copy = Path(folder, "file")
+            store.download(file.path, copy)
+            with open(copy, "rb") as opened:
+                is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
     except (FileNotFoundError, StoreError) as error:
         return _why_not(store, error)
-    found = sound_content(store, file)
-    return "sound" if isinstance(found, bytes) else found
+    return "sound" if is_same else "bytes"
 
 
 def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
@@ -104,17 +111,6 @@ def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
     if not is_unreadable(store, error):
         raise error
     return "unreadable"
-
-
-def _state_of_large(store: Store, file: RecordedFile) -> FileState:
-    if file.size not in (None, store.stat(file.path).size):
-        return "size"
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-        copy = Path(folder, "file")
-        store.download(file.path, copy)
-        with open(copy, "rb") as opened:
-            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    return "sound" if is_same else "bytes"
 
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.spec import Configs
+from framefleet.pipeline.model.specs.model_index import Configs
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.siblings import as_sibling, call_parameters, configs_of, sibling_class
 from framefleet.pipeline.request import Request

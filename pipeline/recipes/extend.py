@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.model.specs.spec import Configs
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import Pixels
 from framefleet.pipeline.outputs.frames.result import Rendered

@@ -17,13 +17,13 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import coerce
+from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.ranges import out_of_range
 from framefleet.pipeline.model.specs.refusal import Refused, shown
-from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.siblings import call_parameters
 
 GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
@@ -200,7 +200,7 @@ def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -
     return schedule if isinstance(schedule, Refused) else str(schedule)
 
 
-@kept(TypeAdapter(str | None))
+@disk_cached(TypeAdapter(str | None))
 def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
     parameters, short = call_parameters(class_name), class_name.removesuffix("Pipeline")
     if name in ("min_guidance_scale", "max_guidance_scale"):

@@ -12,9 +12,9 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.registry import FROM_IMAGE_TO_IMAGE
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import coerce
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.model.specs.spec import Configs
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.segments import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames

@@ -11,11 +11,10 @@ from PIL import Image
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import family_of
-from framefleet.pipeline.model.specs.geometry import size_multiple
-from framefleet.pipeline.model.specs.native_facts import native_facts
+from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.model.specs.size_rules import size_rules
-from framefleet.pipeline.model.specs.spec import Configs
+from framefleet.pipeline.model.specs.source_facts import source_facts
+from framefleet.pipeline.model.specs.spec import size_multiple
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound
 from framefleet.pipeline.recipes.siblings import SIBLINGS, accepted, as_sibling, configs_of, sibling_class
@@ -34,8 +33,7 @@ def refine(pipe: Any, request: Request, *, levels: int = 1, strength: float = 0.
     arguments, generator = request.arguments, request.generator()
     class_name, configs = type(pipe).__name__, configs_of(pipe)
     larger = as_sibling(pipe, refining_class(class_name, configs))
-    rules, facts = size_rules(type(pipe), pipe), native_facts(pipe)
-    multiple = size_multiple(rules, facts, configs, family_of(class_name))
+    multiple = size_multiple(source_facts(type(pipe), pipe), configs, family_of(class_name))
     sizes = sizes_of(arguments["height"], arguments["width"], levels=levels, multiple=multiple)
     output = pipe(**{**arguments, **sizes[0]}, generator=generator, output_type="np")
     had_sound = has_sound(output)

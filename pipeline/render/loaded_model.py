@@ -1,54 +1,44 @@
-"""A model as it was loaded, put back to it, and rows whose own code changes what all rows share.
+"""A model as it was loaded, and what its calls have changed since: found when a row ends, and put back.
 
-Such rows are found when their turn ends, before another row's begins. Recipes of framefleet call pipelines of
-diffusers, which put back what they change before they call a denoiser; so for these rows it is enough to look
-when they end.
+Recipes of framefleet call pipelines of diffusers, which put back what they change unless they fail. Rows of a
+user's recipe are not looked at, as no list of what these may change is complete: they have processes of their
+own, and are judged by processes that have run none of them.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
-from torch import nn
-
-from framefleet.pipeline.errors import FramefleetError, ModelError
-from framefleet.pipeline.model.load import read_again
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.network_state import NetworkState, marks_agree, state_of
+from framefleet.pipeline.model.network_state import Marks, NetworkState, Spot, is_filled, state_of
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.model.snapshot import Pristine
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.process_state import ModuleState, changed_since, process_state
-from framefleet.pipeline.render.row_queue import RenderRow
-from framefleet.pipeline.render.text_encoders import Encoders
-
-log = logging.getLogger(__name__)
-
-
-class Spoiled(ModelError):
-    """A row changed the model or its code for good: no other row is to be rendered in this process."""
 
 
 class Loaded:
-    """What rows may change of a model, as it was before any of them. Takes some 50 ms to note."""
+    """What calls may change of a model, as it was before any of them. Takes some 50 ms to note."""
 
     def __init__(
-        self, model: Model, loras: LoraLayers, encoders: Encoders, states: Mapping[str, NetworkState]
+        self,
+        model: Model,
+        loras: LoraLayers,
+        states: Mapping[str, NetworkState],
+        *,
+        moving: Collection[str],
     ) -> None:
-        """states: of networks, as far as they were noted; by their names."""
-        self._model = model
+        """states: of networks, as far as they were noted; by their names. moving: those whose weights come
+        and go.
+        """
         self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
-        networks = model.networks()
-        self._states = [states.get(name) or NetworkState(network) for name, network in networks.items()]
-        options = model.settings.options
-        moving = networks if options.offload or options.layerwise_casting else encoders.parked
-        self._pristine = Pristine(model.pipe, networks, switched=loras.modules, moving=moving)
-        self.sum_weights = self._pristine.sum_weights
+        self._networks, self._switched = model.networks(), frozenset(loras.modules)
+        self._states = [states.get(name) or NetworkState(network) for name, network in self._networks.items()]
+        self._moving = moving
+        self._marks: dict[str, tuple[dict[Spot, Marks], list[int]]] = {}
+        self._pristine = Pristine(self._networks)
         self.difference, self.differences = self._pristine.difference, self._pristine.differences
-        self.is_untouched = self._pristine.is_untouched
 
     @cached_property
     def pipelines(self) -> OwnPipelines:
@@ -63,87 +53,31 @@ class Loaded:
                 stack.enter_context(state.restored())
             yield
 
-    def restore(self, *, values: bool = False) -> None:
-        """Put the model, and the code that it runs, back to what they were.
-
-        Weights with other values are read again from the model's files. values: look for such weights by
-        their sums too. Raises Spoiled where they cannot be read again.
-        """
-        changed = self._pristine.restore(twins=self._pipe, values=values)
+    def restore(self) -> None:
+        """Put the networks back to what they were."""
+        self._pristine.restore()
         for state in self._states:
             state.restore()
-        if changed:
-            log.warning("the weights of %s were changed by a row, and are read again", ", ".join(changed))
-            try:
-                read_again(self._model, changed)
-            except FramefleetError as error:
-                raise Spoiled(error.problem, error.fix) from error
-            for name in changed:
-                self._pristine.settle(name)
 
+    def note_networks(self) -> None:
+        """Note what `is_untouched` compares, before the first row of a user's recipe."""
+        if not self._marks:
+            self._marks = {name: self._marks_of(name) for name in self._networks}
 
-class Meddled(Exception):
-    """Code of a row changed what all rows share."""
-
-    def __init__(self, row: RenderRow, what: str) -> None:
-        super().__init__(what)
-        self.row, self.what = row, what
-
-
-class RowWatch:
-    """Watches the rows of one renderer."""
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        denoisers: Mapping[str, nn.Module],
-        switched: Collection[nn.Module],
-        is_own: Callable[[RenderRow], bool],
-        modules: Callable[[RenderRow], ModuleState],
-    ) -> None:
-        """switched: LoRA layers, which are set for each row. is_own: whether a row's recipe is its user's.
-        modules: of such a recipe.
-        """
-        self._loaded, self._denoisers = loaded, denoisers
-        self._switched, self._is_own, self._modules = frozenset(switched), is_own, modules
-        self._expected: frozenset[str] = frozenset()  # what a step cache changes
-
-    def begin(self, row: RenderRow, *, has_cache: bool) -> None:
-        """A row starts, with its step cache on, if it has one."""
-        is_own = self._is_own(row)
-        self._expected = frozenset(self._loaded.differences() if has_cache or is_own else ())
-        if is_own:
-            self._loaded.sum_weights()
-            self._modules(row)
-
-    @contextmanager
-    def turn(self, row: RenderRow) -> Iterator[None]:
-        """Raise Meddled where the code of a row, which is the block, leaves something changed."""
-        if not self._is_own(row):
-            yield
-            return
-        before = {name: state_of(network, self._switched) for name, network in self._denoisers.items()}
-        surroundings, modules = process_state(), self._modules(row)
-        remembered = modules.now()
-        yield
-        what = (
-            self._loaded.difference(values=True, expected=self._expected)
-            or changed_since(surroundings)
-            or modules.changed_since(remembered)
+    def is_untouched(self, name: str) -> bool:
+        """Whether a network is as it was: what it returned before stands for what it would return."""
+        if next(self._pristine.differences([name]), None) is not None:
+            return False
+        if name not in self._marks:
+            return True
+        (before, versions), (now, new_versions) = self._marks[name], self._marks_of(name)
+        # A first forward may fill tables.
+        return versions == new_versions and all(
+            is_filled(marks, now.get(spot), may_grow=True) for spot, marks in before.items()
         )
-        for name, network in self._denoisers.items() if not what else ():
-            after = state_of(network, self._switched)
-            spots = {**before[name], **after}
-            changed = (spot for spot in spots if not marks_agree(before[name].get(spot), after.get(spot)))
-            what = what or next((".".join(filter(None, (name, *spot))) for spot in changed), None)
-        if what:
-            raise Meddled(row, what)
 
-    def check(self, ended: Iterable[RenderRow]) -> None:
-        """Raise Meddled where rows that ended together with others have left something changed."""
-        for row in ended:
-            if self._is_own(row):  # its last turn was compared
-                continue
-            # The next one may have begun meanwhile, with its step cache on.
-            if what := self._loaded.difference(expected=self._expected):
-                raise Meddled(row, what)
+    def _marks_of(self, name: str) -> tuple[dict[Spot, Marks], list[int]]:
+        """Return its attributes, and the versions of its weights, which `.data` does not change."""
+        weights = () if name in self._moving else self._networks[name].parameters()
+        versions = [-1 if weight.is_inference() else weight._version for weight in weights]
+        return state_of(self._networks[name], self._switched), versions

@@ -37,7 +37,6 @@ from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.recipes.siblings import AROUND_SIBLINGS
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.row_thread import is_away, row_thread
-from framefleet.pipeline.render.process_state import ModuleState
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.render.row_tails import RowTail, Tails
 from framefleet.pipeline.render.scheduler_steps import StepTrace
@@ -70,7 +69,6 @@ class RecipeCall:
         self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
         self._schedulers: dict[str | None, dict[str, OwnPipelines]] = {}  # by what the row calls it
         self._recipes = recipes
-        self._modules: dict[str, ModuleState] = {}  # of users' recipes, by the names of modules
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
         self._clock, self._second_try, self._keep = clock, second_try, keep
@@ -79,15 +77,6 @@ class RecipeCall:
     def is_own(self, row: RenderRow) -> bool:
         """Whether a row's recipe is the function of whoever runs the job."""
         return self._recipes[row.request.recipe].is_own
-
-    def modules(self, row: RenderRow) -> ModuleState:
-        """Return what the modules of a row's recipe held before any row of this renderer."""
-        function = self._recipes[row.request.recipe].function
-        name = function.__module__
-        if name not in self._modules:
-            state = ModuleState(function)
-            self._modules |= dict.fromkeys(state.names, state)
-        return self._modules[name]
 
     def read_ahead(self, request: Request) -> list[Future[bytes]]:
         """Begin to read the images and videos of a request that will come. From any thread."""

@@ -22,7 +22,6 @@ from framefleet.pipeline.render.findings_storage import Found, Places, RowMemory
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.input_shapes import input_shape
-from framefleet.pipeline.render.loaded_model import Spoiled
 from framefleet.pipeline.render.outcome import failure_of
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, one_step
@@ -92,8 +91,6 @@ class Rehearsal:
         error = failure_of(task.error, row).error if task.error else None
         free_memory()
         torch.cuda.reset_peak_memory_stats(self._device)  # of rows alone, from here on
-        if isinstance(error, Spoiled):
-            raise error
         if error is None:
             if self._model.settings.options.offload:
                 step = 0  # weights come and go in it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -36,12 +36,13 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.loaded_model import Loaded, Meddled, RowWatch, Spoiled
+from framefleet.pipeline.render.loaded_model import Loaded
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.recipe_set import RecipeSet
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_seconds import RowSeconds
@@ -98,6 +99,7 @@ class Renderer:
         batching = Batching() if batching is None else batching
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
         self._recipes = known = KnownRecipes(recipes)
+        self._recipe_set = RecipeSet()
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
@@ -124,18 +126,19 @@ class Renderer:
         )
         self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.clock)
         self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
-        self._loaded = Loaded(model, self._loras, self._encoders, self._watch.before_rows)
-        self._encoders.is_untouched = self._is_untouched
-        self._row_watch = RowWatch(
-            self._loaded, model.denoisers(), self._loras.modules, self._call.is_own, self._call.modules
-        )
+        self._loaded = Loaded(model, self._loras, self._watch.before_rows, moving=self._encoders.parked)
+        self._encoders.is_untouched = self._loaded.is_untouched
+        self._expected: Collection[str] = ()  # what a step cache changes in the networks
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
         audited = partial(self.clock.around, "audit", "", self._judge)
         self._audit_share = audit.limit
         self._auditor = Auditor(
-            audit.odds() if self._is_audited else None, audited, self._is_audit_affordable
+            audit.odds() if self._is_audited else None,
+            audited,
+            self._is_audit_affordable,
+            lambda request: known[request.recipe].is_own,
         )
         self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
         self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
@@ -182,8 +185,9 @@ class Renderer:
         """Yield a Clip or a Failure for each request, in the order they finish.
 
         progress: a bar on stderr; None: if that is a terminal. Requests are taken as there is room, so an
-        endless generator is fine. Raises TableError for a request that the model cannot render as asked. Rows
-        that are under way when the caller stops are forgotten.
+        endless generator is fine. Raises TableError for a request that the model cannot render as asked, and
+        RecipeError for one of a second set of recipes: a renderer renders framefleet's own, or one of yours.
+        Rows that are under way when the caller stops are forgotten.
         """
         source = enumerate(requests)
         is_open = True
@@ -215,15 +219,17 @@ class Renderer:
         *,
         is_audited: AuditOrder | None = None,
     ) -> None:
-        """Take a request that was checked already.
+        """Take a request that was checked already. Raises RecipeError for a second set of recipes.
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
         whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
         row is here, or it has waited long enough; None: by chance, as `audit` says.
         """
+        recipe = self._recipes[request.recipe]
+        self._recipe_set.check(recipe)
         self.read_ahead(request)
         self._auditor.order(row_id, is_audited)
-        is_alone = not self._recipes[request.recipe].is_batched
+        is_alone = not recipe.is_batched
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
@@ -238,6 +244,7 @@ class Renderer:
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
         """Render a request that was checked already by a plain call, at once: an audit; see `PlainCalls`."""
+        self._recipe_set.check(self._recipes[request.recipe])
         row = RenderRow(row_id, request, is_plain=True)
         with self.clock.spending("audit"):
             task = self._plain_task(row)
@@ -296,13 +303,15 @@ class Renderer:
                 finished = self._batcher.step(around_rows)
             if finished and not self._rows.has_others(finished):
                 self._reset()
-            self._row_watch.check(self._rows.under_way[task] for task in finished)
             for task in finished:
-                if isinstance(task.error, AttentionChanged | Spoiled):
+                if isinstance(task.error, AttentionChanged):
                     raise task.error
-        except Meddled as found:
-            self._keep_apart(found)
-            return []
+                row = self._rows.under_way[task]
+                # The next one may have begun meanwhile, with its step cache on.
+                what = self._loaded.difference(expected=self._expected)
+                if what and not self._call.is_own(row):
+                    self._keep_apart(row, what)
+                    return []
         except AttentionChanged:
             self._watch.forget()
             self._begin_again()
@@ -349,21 +358,15 @@ class Renderer:
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
         self._auditor.forget(row_id)
-        try:
-            for task in self._rows.drop(row_id):
-                self._batcher.drop(task)
-        except Meddled as found:
-            self._keep_apart(found)
+        for task in self._rows.drop(row_id):
+            self._batcher.drop(task)
         if not self._rows.under_way:
             self._reset()
 
     def _park(self) -> None:
         self._charges.work_on(self._rows.under_way)
-        try:
-            with self._seen() as around_rows:
-                self._batcher.park(around_rows)
-        except Meddled as found:
-            self._keep_apart(found)
+        with self._seen() as around_rows:
+            self._batcher.park(around_rows)
         self._charges.charge()
 
     @contextmanager
@@ -390,7 +393,10 @@ class Renderer:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._row_watch.begin(row, has_cache=self._cache is not None)
+        if self._cache:
+            self._expected = frozenset(self._loaded.differences())
+        if self._call.is_own(row):
+            self._loaded.note_networks()
         call, thread = partial(self._call, row), None
         if self._tails.has_look(row.request.recipe):
             if self._at_home is None:
@@ -419,8 +425,6 @@ class Renderer:
         task = self._plain_task(row)
         self._charges.work_on({task: row})
         self._charges.charge()
-        if isinstance(task.error, Spoiled):
-            raise task.error
         return self._outcome(task, row)
 
     def _plain_task(self, row: RenderRow) -> RowTask:
@@ -443,8 +447,7 @@ class Renderer:
     def _turn(self, row: RenderRow) -> Iterator[None]:
         """Let the code of a row run, among others'."""
         self._loras.hold(row.adapters)
-        with self._row_watch.turn(row):
-            yield
+        yield
 
     def _wait(self) -> None:
         """Have the row at work wait for the others; memory ran out while they ran."""
@@ -453,15 +456,12 @@ class Renderer:
             self._rows.halve(row.kind)
         self._batcher.wait()
 
-    def _keep_apart(self, found: Meddled) -> None:
-        """Render rows of a kind by plain calls, as its code changes what all rows share."""
-        kind = found.row.kind
-        log.warning("rows of %s change %s as they render: from here on each runs alone", kind, found.what)
-        self._auditor.apart[kind] = f"such a row changes {found.what} as it renders"
+    def _keep_apart(self, row: RenderRow, what: str) -> None:
+        """Render rows of a kind by plain calls, as their calls change what all rows share."""
+        log.warning("rows of %s change %s as they render: from here on each runs alone", row.kind, what)
+        self._auditor.apart[row.kind] = f"such a row changes {what} as it renders"
         self._begin_again()
-        self._loaded.restore(values=True)
-        if self._call.is_own(found.row):
-            self._call.modules(found.row).restore()
+        self._loaded.restore()
 
     def _is_audit_affordable(self) -> bool:
         """Whether one more audit is within its share of this model's time."""
@@ -469,11 +469,6 @@ class Renderer:
             return True
         seconds = {WORKER_SECONDS.key(cause): spent for cause, spent in self.clock.seconds().items()}
         return is_affordable(self._audit_share, ComputeTime.of(seconds))
-
-    def _is_untouched(self, encoder: str) -> bool:
-        """Whether an encoder is as it was loaded; for a user's recipe, down to the values of its weights."""
-        row = self._row_at_work
-        return self._loaded.is_untouched(encoder, values=row is not None and self._call.is_own(row))
 
     def _given_out(self, outcomes: Iterable[Outcome | None], *, may_put_off: bool = True) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""

@@ -29,15 +29,15 @@ def compact_command(
         from framefleet.jobs.show.progress import watch_on
 
         with watch_on(stderr) as watch:
-            found = compact_output(output_at(output, sets), watch)
+            compacted = compact_output(output_at(output, sets), watch)
         if as_json:
-            stdout.say(json.dumps(asdict(found)))
+            stdout.say(json.dumps(asdict(compacted)))
         else:
-            stdout.say(f"{found.num_before:,} parts of records before, {found.num_after:,} now")
+            stdout.say(f"{compacted.num_before:,} parts of records before, {compacted.num_after:,} now")
 
 
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:
-    """Merge the small parts of records of an output into large ones, and those of its drafts.
+    """Merge the small parts of records of an output into large ones, and those of its inner outputs.
 
     storage_options: what fsspec takes. Raises JobError where there is no output, a job writes to it, or a
     part is damaged; StoreError.
@@ -53,12 +53,11 @@ def compact_output(output: Output, watch: Watch) -> Compacted:
     from framefleet.plugins.compact.compaction import Compacted, merge_small_parts
 
     compacted = []
-    for one in (output.drafts, output):
-        if one:
-            with DriverLock(one.store) as lock:
-                compacted.append(
-                    merge_small_parts(one.store, lock, lambda num: watch.show(Checked(num_rows=num)))
-                )
+    for one in (*output.inner.values(), output):
+        with DriverLock(one.store) as lock:
+            compacted.append(
+                merge_small_parts(one.store, lock, lambda num: watch.show(Checked(num_rows=num)))
+            )
     return Compacted(
         num_before=sum(one.num_before for one in compacted),
         num_after=sum(one.num_after for one in compacted),

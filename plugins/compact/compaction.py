@@ -71,7 +71,7 @@ class _Group:
 def merge_small_parts(
     store: Store, hold: MergingHold, on_rows: Callable[[int], None] = lambda num: None
 ) -> Compacted:
-    """Merge the small parts of records. Only for who holds the output, and adds no part meanwhile.
+    """Merge the small parts of records. The caller has the output's lock, and adds no part meanwhile.
 
     on_rows: is called with how many records were merged. Raises JobError for a part that is damaged.
     """

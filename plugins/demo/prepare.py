@@ -114,6 +114,6 @@ def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
     texts: list[tuple[str, Any, ScalarKind]] = [("prompt", prompt, "str") for prompt in words]
     numbers: list[tuple[str, Any, ScalarKind]] = [(name, value, "int") for name, value in size.items()]
     for name, value, kind in texts + numbers:
-        found = check_argument(name, value, kind, spec)
-        if isinstance(found, Refused):
-            raise JobError(f"{name} is {value!r}, but {found.reason}", found.fix)
+        checked = check_argument(name, value, kind, spec)
+        if isinstance(checked, Refused):
+            raise JobError(f"{name} is {value!r}, but {checked.reason}", checked.fix)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.text import Text
 from typer import Argument, Option
@@ -15,31 +15,26 @@ from framefleet.jobs.options import AsJson, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.pipeline.text import escaped
 
-if TYPE_CHECKING:
-    from framefleet.plugins.doctor.doctor import Diagnosis
-
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
-_JobFile = Annotated[
-    Path | None,
-    Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
-]
-_Address = Annotated[
-    str | None,
-    Option("--address", help="Ray cluster whose machines to check, e.g. auto or 10.0.0.5:6379."),
-]
-_StoreUrl = Annotated[
-    str | None, Option("--store", metavar="URL", help="Output or bucket to test. Default: the job's output.")
-]
-_Only = Annotated[
-    list[str] | None, Option("--only", metavar="CHECK", help="Run only this check, e.g. store; repeatable.")
-]
 
 
 def doctor_command(
-    path: _JobFile = None,
-    address: _Address = None,
-    store: _StoreUrl = None,
-    only: _Only = None,
+    path: Annotated[
+        Path | None,
+        Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        Option("--address", help="Ray cluster whose machines to check, e.g. auto or 10.0.0.5:6379."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        Option("--store", metavar="URL", help="Output or bucket to test. Default: the job's output."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        Option("--only", metavar="CHECK", help="Run only this check, e.g. store; repeatable."),
+    ] = None,
     as_json: AsJson = False,
     sets: Sets = None,
     verbose: Verbose = False,
@@ -58,20 +53,16 @@ def doctor_command(
         job = load_job_as(kind.schema if kind else Job, path, sets or []) if path else None
         options = None if path else storage_options(sets or [])
         diagnosis = doctor(job, address=address, store=store, storage_options=options, only=only or ())
-        print_diagnosis(diagnosis, as_json=as_json)
+        for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
+            if as_json:
+                for one in results:
+                    stdout.say(json.dumps(asdict(one)))
+                continue
+            stdout.say(machine)
+            for one in results:
+                line = Text(f"  {one.state:<8}", style=_STYLES[one.state])
+                stdout.say(line.append(escaped(f"{one.check:<14}{one.text}"), style="default"))
+                if one.fix:
+                    stdout.say(Text(f"  {'':<8}{'':<14}fix: {escaped(one.fix)}", style="cyan"))
         if not diagnosis.is_well:
             raise SystemExit(1)
-
-
-def print_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> None:
-    if as_json:
-        for result in diagnosis.results:
-            stdout.say(json.dumps(asdict(result)))
-        return
-    for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
-        stdout.say(machine)
-        for one in results:
-            line = Text(f"  {one.state:<8}", style=_STYLES[one.state])
-            stdout.say(line.append(escaped(f"{one.check:<14}{one.text}"), style="default"))
-            if one.fix:
-                stdout.say(Text(f"  {'':<8}{'':<14}fix: {escaped(one.fix)}", style="cyan"))

@@ -61,10 +61,17 @@ def doctor(
     """
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     if job is not None:
-        targets, address = _of_job(job, targets, address)
-    known = {*checks_of(Targets(store="")), "ports"}
-    if unknown := set(only) - known:
-        raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(known))}")
+        from framefleet.jobs.job.file import job_as
+        from framefleet.jobs.job.schema import Job, TableJob
+
+        read = job if isinstance(job, TableJob) else job_as(Job, job)
+        if targets.store is None:  # what was named stays
+            targets = replace(targets, store=read.output, storage_options=read.storage_options)
+        targets = replace(targets, model=read.model.path, revision=read.model.revision)
+        address = address or read.fleet.address
+    names = {*checks_of(Targets(store="")), "ports"}
+    if unknown := set(only) - names:
+        raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(names))}")
     if address is None:
         here = platform.node()
         return Diagnosis(results=tuple(replace(one, machine=here) for one in check_machine(targets)[0]))
@@ -89,28 +96,14 @@ def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
     return run_checks(checks_of(targets)), versions()
 
 
-def _of_job(
-    job: TableJob | str | Path | Mapping[str, Any], targets: Targets, address: str | None
-) -> tuple[Targets, str | None]:
-    """Return what a job adds; what the targets name already stays."""
-    from framefleet.jobs.job.file import job_as
-    from framefleet.jobs.job.schema import Job, TableJob
-
-    read = job if isinstance(job, TableJob) else job_as(Job, job)
-    if targets.store is None:
-        targets = replace(targets, store=read.output, storage_options=read.storage_options)
-    model = read.model
-    return replace(targets, model=model.path, revision=model.revision), address or read.fleet.address
-
-
 def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
     from framefleet.plugins.doctor.everywhere import everywhere
 
     with everywhere(address) as cluster:
         installed = versions()
-        found = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
+        answers = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else cluster.meet(timeout_s=_MEET_S)
-    for name, answer in found.items():
+    for name, answer in answers.items():
         if isinstance(answer, FleetError):
             yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")
             continue

@@ -45,7 +45,13 @@ class Everywhere:
         """
         remote = ray.remote(function)
         calls = {
-            machine.name: remote.options(**_only_on(machine)).remote(*arguments) for machine in self.machines
+            machine.name: remote.options(
+                num_cpus=0,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node_id, soft=False),
+                runtime_env={"env_vars": worker_variables(threads=1)},
+            ).remote(*arguments)
+            for machine in self.machines
         }
         done, _ = ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s)
         return {name: _answer(ref, name, timeout_s, is_done=ref in done) for name, ref in calls.items()}
@@ -56,11 +62,11 @@ class Everywhere:
             places = {machine.name: (machine.address, machine.port) for machine in self.machines}
             places["the driver's machine, a free port"] = here.getsockname()[:2]
             sent = time.time()
-            found = self.run(_connect_to, places, timeout_s=timeout_s)
+            answers = self.run(_connect_to, places, timeout_s=timeout_s)
             received = time.time()
         return {
             name: answer if isinstance(answer, FleetError) else _met(answer, sent, received)
-            for name, answer in found.items()
+            for name, answer in answers.items()
         }
 
 
@@ -69,15 +75,6 @@ def everywhere(address: str) -> Iterator[Everywhere]:
     """Join a cluster until the context ends. Raises FleetError."""
     with connect(address, num_cpus=0):
         yield Everywhere([machine for machine in Head().machines() if machine.is_alive])
-
-
-def _only_on(machine: Machine) -> dict[str, Any]:
-    return {
-        "num_cpus": 0,
-        "max_retries": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(machine.node_id, soft=False),
-        "runtime_env": {"env_vars": worker_variables(threads=1)},
-    }
 
 
 def _answer(ref: Any, name: str, timeout_s: float, *, is_done: bool) -> Any:

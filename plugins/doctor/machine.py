@@ -78,9 +78,9 @@ def _ask(query: str) -> list[list[str]]:
     command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     if ended.returncode:
-        said = (ended.stdout + ended.stderr).strip().partition("\n")[0]
+        message = (ended.stdout + ended.stderr).strip().partition("\n")[0]
         raise FleetError(
-            f"nvidia-smi fails: {said}", "load or install NVIDIA's driver, or restart the machine"
+            f"nvidia-smi fails: {message}", "load or install NVIDIA's driver, or restart the machine"
         )
     return [line.split(", ") for line in ended.stdout.splitlines() if line.strip()]
 

@@ -46,12 +46,12 @@ def error(text: str, fix: str) -> CheckResult:
 
 def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
     """Run checks at once; return what they found, in their order. The thread of one that hangs is left."""
-    began, found = time.monotonic(), dict[str, list[CheckResult]]()
+    began, results_by_check = time.monotonic(), dict[str, list[CheckResult]]()
 
     def run(name: str) -> None:
         results = _results_of(checks[name])
         seconds = round(time.monotonic() - began, 2)
-        found[name] = [replace(result, check=name, seconds=seconds) for result in results]
+        results_by_check[name] = [replace(result, check=name, seconds=seconds) for result in results]
 
     threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in checks]
     for thread in threads:
@@ -60,7 +60,9 @@ def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
         thread.join(max(0.0, began + LIMIT_S - time.monotonic()))
     late = warning(f"no result after {LIMIT_S:.0f} s", "run it again when the machine has less to do")
     return [
-        result for name in checks for result in found.get(name, [replace(late, check=name, seconds=LIMIT_S)])
+        result
+        for name in checks
+        for result in results_by_check.get(name, [replace(late, check=name, seconds=LIMIT_S)])
     ]
 
 
@@ -70,5 +72,5 @@ def _results_of(check: Check) -> list[CheckResult]:
     except FramefleetError as failure:
         return [error(failure.problem, failure.fix)]
     except Exception as failure:  # of a library that is broken, which is what is looked for
-        said = public_text(f"{type(failure).__name__}: {failure}")
-        return [error(f"the check failed: {said}", "see whether the library that raised it works")]
+        message = public_text(f"{type(failure).__name__}: {failure}")
+        return [error(f"the check failed: {message}", "see whether the library that raised it works")]

@@ -87,8 +87,8 @@ def inspect_hub(model: str | None, revision: str | None) -> Iterator[CheckResult
             _date_of(constants.ENDPOINT)
             yield ok(f"{constants.ENDPOINT} answers; no token is set, which gated models need")
     except Exception as failure:  # the client raises what its HTTP library does
-        said = public_text(f"{type(failure).__name__}: {failure}").partition("\n")[0]
-        yield warning(f"{constants.ENDPOINT} does not answer: {said}", fix)
+        message = public_text(f"{type(failure).__name__}: {failure}").partition("\n")[0]
+        yield warning(f"{constants.ENDPOINT} does not answer: {message}", fix)
 
 
 def inspect_clock(url: str | None, options: Mapping[str, Any]) -> Iterator[CheckResult]:
@@ -101,9 +101,9 @@ def inspect_clock(url: str | None, options: Mapping[str, Any]) -> Iterator[Check
     try:
         theirs = _date_of(server)
     except OSError as failure:
-        said = f"{public_url(server)} does not answer: {public_text(str(failure))}"
+        message = f"{public_url(server)} does not answer: {public_text(str(failure))}"
         fix = "look whether the store can be reached"
-        yield warning(said, fix) if of_store else ok(f"not compared: {said}")
+        yield warning(message, fix) if of_store else ok(f"not compared: {message}")
         return
     if theirs is None:
         yield warning(f"{public_url(server)} does not say the time", "give --store URL of another server")
@@ -123,9 +123,9 @@ def _endpoint(url: str, options: Mapping[str, Any]) -> str | None:
     """Return the web server of a store; None for a folder and others."""
     scheme = url.partition("://")[0]
     if scheme in ("s3", "s3a"):
-        given = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
+        endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
         variables = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-        return given or next(filter(None, variables), "https://s3.amazonaws.com")
+        return endpoint or next(filter(None, variables), "https://s3.amazonaws.com")
     if scheme in ("gs", "gcs"):
         return str(options.get("endpoint_url") or "https://storage.googleapis.com")
     if scheme in ("az", "abfs", "abfss"):

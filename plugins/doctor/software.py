@@ -33,8 +33,8 @@ _SCRIPTS |= {"Arabic": "\u0639", "Hindi": "\u0939", "Hebrew": "\u05d0", "Thai": 
 
 def versions() -> dict[str, str]:
     """Return what must be equal on all machines of a cluster."""
-    found = {"python": platform.python_version(), "source": source_fingerprint()[:12]}
-    return found | {name: version_of(name) for name in _SHOWN}
+    platform_versions = {"python": platform.python_version(), "source": source_fingerprint()[:12]}
+    return platform_versions | {name: version_of(name) for name in _SHOWN}
 
 
 def inspect_libraries() -> Iterator[CheckResult]:
@@ -82,8 +82,8 @@ def inspect_compiler() -> Iterator[CheckResult]:
     command = [compiler, "-x", "c++", "-fsyntax-only", "-fopenmp", include, "-"]
     ended = subprocess.run(command, input=_SOURCE, capture_output=True, text=True, timeout=LIMIT_S)
     if ended.returncode:
-        said = next((line for line in ended.stderr.splitlines() if "error" in line), ended.stderr[:200])
-        yield warning(f"{compiler} fails: {said.strip()}", fix)
+        message = next((line for line in ended.stderr.splitlines() if "error" in line), ended.stderr[:200])
+        yield warning(f"{compiler} fails: {message.strip()}", fix)
     elif has_gpu() and find_spec("triton") is None:
         yield warning("Triton is not installed", "install a torch that is built for CUDA, which brings it")
     else:
@@ -92,7 +92,7 @@ def inspect_compiler() -> Iterator[CheckResult]:
 
 def inspect_fonts() -> Iterator[CheckResult]:
     """Yield which scripts of titles, on sheets and grids, have a font."""
-    from framefleet.pipeline.outputs.media.lettering import font_with
+    from framefleet.plugins.pictures.lettering import font_with
 
     missing = [name for name, character in _SCRIPTS.items() if font_with(character) is None]
     note = f"; for {', '.join(missing)}: apt install fontconfig fonts-noto-core" if missing else ""

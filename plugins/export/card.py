@@ -6,7 +6,7 @@ Croissant 1.0: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -57,7 +57,14 @@ def write_card(
 
     columns: of its rows. endings: of its clips, as ".mp4".
     """
-    models = _models(store, parts)
+    names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
+    licensed: dict[tuple[str, str], None] = {}
+    for table in record_tables(store, names, parts):
+        if "license" not in names:
+            table = table.append_column("license", pa.nulls(len(table), pa.string()))
+        for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
+            licensed[row["model"], row["license"] or "unknown"] = None
+    models = list(licensed)[:_MAX_MODELS]
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
     for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
@@ -68,7 +75,7 @@ def _croissant(
     models: Sequence[tuple[str, str]], columns: Sequence[pa.Field], endings: Collection[str]
 ) -> dict[str, object]:
     """Return the metadata. Columns of lists and structs are in the files, and not described here."""
-    known = {field.name: kind for field in columns for kind, is_of in _KINDS.items() if is_of(field.type)}
+    kinds = {field.name: kind for field in columns for kind, is_of in _KINDS.items() if is_of(field.type)}
     clips = [f"data/**/*{ending}" for ending in sorted(endings)]
     return {
         "@context": _CONTEXT,
@@ -78,60 +85,43 @@ def _croissant(
         "description": f"Clips rendered with framefleet by {', '.join(model for model, _ in models)}",
         "license": sorted({license for _, license in models}),
         "distribution": [
-            _files("rows", "application/x-parquet", [_ROWS]),
-            _files("clips", "application/octet-stream", clips),
+            {"@type": "cr:FileSet", "@id": name, "name": name, "encodingFormat": kind, "includes": paths}
+            for name, kind, paths in (
+                ("rows", "application/x-parquet", [_ROWS]),
+                ("clips", "application/octet-stream", clips),
+            )
         ],
         "recordSet": [
             {
                 "@type": "cr:RecordSet",
                 "@id": "row",
                 "name": "row",
-                "field": [_field(name, kind) for name, kind in {"file_name": "sc:Text", **known}.items()],
+                "field": [
+                    {
+                        **{"@type": "cr:Field", "@id": f"row/{name}", "name": name, "dataType": kind},
+                        "source": {"fileSet": {"@id": "rows"}, "extract": {"column": name}},
+                    }
+                    for name, kind in {"file_name": "sc:Text", **kinds}.items()
+                ],
             }
         ],
     }
 
 
-def _files(name: str, encoding: str, includes: list[str]) -> dict[str, object]:
-    what = {"@type": "cr:FileSet", "@id": name, "name": name}
-    return what | {"encodingFormat": encoding, "includes": includes}
-
-
-def _field(name: str, kind: str) -> dict[str, object]:
-    source = {"fileSet": {"@id": "rows"}, "extract": {"column": name}}
-    what = {"@type": "cr:Field", "@id": f"row/{name}", "name": name}
-    return what | {"dataType": kind, "source": source}
-
-
-def _models(store: Store, parts: Sequence[Part]) -> list[tuple[str, str]]:
-    """Return each model that rendered a clip, with its license; the first ones of many."""
-    names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
-    found: dict[tuple[str, str], None] = {}
-    for table in record_tables(store, names, parts):
-        if "license" not in names:
-            table = table.append_column("license", pa.nulls(len(table), pa.string()))
-        for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
-            found[row["model"], row["license"] or "unknown"] = None
-    return list(found)[:_MAX_MODELS]
-
-
 def _card(models: Sequence[tuple[str, str]]) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
-    head = _head({"license": "other", "license_name": _plain(name), "tags": ["synthetic"]})
-    lines = [f"- `{_plain(model)}`: {_plain(_said(license))}" for model, license in models]
+    # What the hub reads, as a library writes it: licenses have names of any kind.
+    values = {"license": "other", "license_name": _plain(name), "tags": ["synthetic"]}
+    head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
+    lines = [f"- `{_plain(model)}`: {_plain(_terms_text(license))}" for model, license in models]
     return (
-        f"{head}\n# Clips rendered with framefleet\n\nModels, and the licenses of their weights:\n\n"
-        + "\n".join([*lines, ""])
+        f"---\n{head}---\n\n# Clips rendered with framefleet\n\n"
+        "Models, and the licenses of their weights:\n\n" + "\n".join([*lines, ""])
     )
 
 
-def _head(values: Mapping[str, object]) -> str:
-    """Return what the hub reads of a card, as a library writes it: licenses have names of any kind."""
-    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)}---\n"
-
-
-def _said(name: str) -> str:
+def _terms_text(name: str) -> str:
     terms = License(name=name, source="card").terms
     return f"{name}: {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else name
 

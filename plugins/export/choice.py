@@ -72,7 +72,7 @@ class ExportChoice:
                 "leave it out; --where and --columns choose records",
             )
 
-    def said(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""
         picks = None if self.picks is None else "".join(map(_pick_text, sorted(self.picks.items()))).encode()
         return asdict(replace(self, picks=None)) | {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
-from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
 
@@ -24,84 +24,69 @@ _READ_BY: dict[ExportFormat, str] = {
     "lance": "read it with lance, DuckDB",
 }
 
-_Output = Annotated[str, Argument(metavar="OUTPUT", help="Output to export: a folder or a URL.")]
-_To = Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")]
-_Format = Annotated[
-    ExportFormat,
-    Option(
-        "--format",
-        help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), or "
-        "iceberg, delta or lance (a table of the records).",
-    ),
-]
-_Where = Annotated[
-    str | None,
-    Option("--where", metavar="SQL", help='Export only rows for which this is true, e.g. "sharpness > 0.4".'),
-]
-_Picks = Annotated[
-    str | None,
-    Option(
-        "--picks",
-        metavar="PICKS.JSONL",
-        help="File of row_ids to export. Its stars and notes become columns.",
-    ),
-]
-_Columns = Annotated[
-    list[str] | None,
-    Option(
-        "--columns",
-        metavar="A,B|all",
-        help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, labels).",
-    ),
-]
-_Caption = Annotated[
-    str | None,
-    Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
-]
-_Validation = Annotated[
-    float | None,
-    Option(
-        "--validation",
-        metavar="SHARE",
-        help="Share of the prompts for a validation split, e.g. 0.1 for 10 %.",
-    ),
-]
-_NearDuplicates = Annotated[
-    int | None,
-    Option(
-        "--near-duplicates",
-        metavar="BITS",
-        help="Leave out clips that look like an earlier one: perceptual hashes that differ in at most "
-        "BITS of 64 bits, e.g. 6. Needs framefleet's extra `dedup`.",
-    ),
-]
-_ShardRows = Annotated[
-    int, Option("--shard-rows", min=1, metavar="N", help="Maximum number of rows per shard.")
-]
-_ShardMb = Annotated[
-    int, Option("--shard-mb", min=1, metavar="MB", help="Maximum size of the clips per shard, in megabytes.")
-]
-_Push = Annotated[
-    str | None,
-    Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
-]
-_Private = Annotated[bool, Option("--private", help="Create the dataset on the hub as private.")]
-
 
 def export_command(
-    output: _Output,
-    to: _To,
-    format: _Format,
-    where: _Where = None,
-    picks: _Picks = None,
-    columns: _Columns = None,
-    caption: _Caption = None,
-    validation: _Validation = None,
-    near_duplicates: _NearDuplicates = None,
-    shard_rows: _ShardRows = SHARD_ROWS,
-    shard_mb: _ShardMb = SHARD_MB,
-    push: _Push = None,
-    private: _Private = False,
+    output: OutputToRead,
+    to: Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")],
+    format: Annotated[
+        ExportFormat,
+        Option(
+            "--format",
+            help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
+            "or iceberg, delta or lance (a table of the records).",
+        ),
+    ],
+    where: Where = None,
+    picks: Annotated[
+        str | None,
+        Option(
+            "--picks",
+            metavar="PICKS.JSONL",
+            help="File of row_ids to export. Its stars and notes become columns.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        Option(
+            "--columns",
+            metavar="A,B|all",
+            help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, "
+            "labels).",
+        ),
+    ] = None,
+    caption: Annotated[
+        str | None,
+        Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
+    ] = None,
+    validation: Annotated[
+        float | None,
+        Option(
+            "--validation",
+            metavar="SHARE",
+            help="Share of the prompts for a validation split, e.g. 0.1 for 10 %.",
+        ),
+    ] = None,
+    near_duplicates: Annotated[
+        int | None,
+        Option(
+            "--near-duplicates",
+            metavar="BITS",
+            help="Leave out clips that look like an earlier one: perceptual hashes that differ in at most "
+            "BITS of 64 bits, e.g. 6. Needs framefleet's extra `dedup`.",
+        ),
+    ] = None,
+    shard_rows: Annotated[
+        int, Option("--shard-rows", min=1, metavar="N", help="Maximum number of rows per shard.")
+    ] = SHARD_ROWS,
+    shard_mb: Annotated[
+        int,
+        Option("--shard-mb", min=1, metavar="MB", help="Maximum size of the clips per shard, in megabytes."),
+    ] = SHARD_MB,
+    push: Annotated[
+        str | None,
+        Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
+    ] = None,
+    private: Annotated[bool, Option("--private", help="Create the dataset on the hub as private.")] = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -144,8 +129,8 @@ def export_command(
             exported = export_chosen(Store(output, theirs), to, to_options, choice, watch)
             url = hub.push(exported.place, watch) if hub and exported.place else None
         if choice.picks is not None and where is None:
-            found = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
-            if num_unknown := len(choice.picks) - found:
+            num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+            if num_unknown := len(choice.picks) - num_picked:
                 stderr.say(f"{num_unknown:,} picks have no record in this output")
         _show(exported, format)
         stdout.say(exported.place.url_of("") if exported.place else to)

@@ -109,7 +109,12 @@ def export_chosen(
     if choice.is_table and to.startswith(CATALOG):
         return Exported(place=None, num_rows=export_table(store, to, options, choice, watch))
     place = Store(to, options)
-    _check_apart(store, place)
+    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
+    if one.startswith(other) or other.startswith(one):
+        raise JobError(
+            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
+            "choose a separate place, as readers of one would read both",
+        )
     if choice.is_table:
         return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
     return _export_clips(store, place, choice, watch)
@@ -176,15 +181,6 @@ def _splits(plan: ExportPlan, damages: Mapping[int, Sequence[Damage]]) -> dict[s
     return counts
 
 
-def _check_apart(store: Store, place: Store) -> None:
-    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
-    if one.startswith(other) or other.startswith(one):
-        raise JobError(
-            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
-            "choose a separate place, as readers of one would read both",
-        )
-
-
 _KINDS: dict[ExportFormat, type[ShardWriter]] = {
     "webdataset": TarShard,
     "parquet": ParquetShard,
@@ -197,7 +193,11 @@ def write_shards(
 ) -> dict[int, list[Damage]]:
     """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
     kind = _KINDS[choice.format]
-    done = _done(target, [kind.path_of(shard.name) for shard in plan.shards])
+    # A shard that lacks rows is made again: they may be back.
+    names = [kind.path_of(shard.name) for shard in plan.shards]
+    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
+    there = target.copiers.map(target.place.exists, names)
+    done = {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
     before = sum(plan.shards[number].num_rows for number in done)
     pace = ClipsPace("exported", total=plan.num_rows, before=before, watch=watch)
     pieces = (piece for piece in selection.pieces(is_whole=True) if piece.shard not in done)
@@ -208,13 +208,6 @@ def write_shards(
     if len(done | damages.keys()) != len(plan.shards):
         raise _changed()
     return damages
-
-
-def _done(target: Target, names: Sequence[str]) -> set[int]:
-    """Return which shards are there. One of which rows were left out is made again: they may be back."""
-    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
-    there = target.copiers.map(target.place.exists, names)
-    return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
 
 
 def _write_shard(
@@ -229,28 +222,24 @@ def _write_shard(
     shard: ShardWriter | None = None
     damages: list[Damage] = []
     digest = hashlib.sha256()
-    for piece, found in read:
+    for piece, contents in read:
         piece.digest(digest)
-        damages += [clip for clip in found if isinstance(clip, Damage)]
-        clips = [clip for clip in found if isinstance(clip, bytes)]
+        damages += [clip for clip in contents if isinstance(clip, Damage)]
+        clips = [clip for clip in contents if isinstance(clip, bytes)]
         if clips:
             shard = kind(target, plan.shards[number].name) if shard is None else shard
-            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
-        pace.add(len(found), sum(map(len, clips)))
+            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), clips)
+        pace.add(len(contents), sum(map(len, clips)))
     if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
         raise _changed()
-    _note(target.place, number, damages)
+    if damages:
+        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
+        target.place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
     if shard is not None:
         shard.finish()
     if not damages:
         target.place.delete(_note_path(number))
     return damages
-
-
-def _note(place: Store, number: int, damages: Sequence[Damage]) -> None:
-    if damages:
-        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
-        place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
 
 
 def _note_path(number: int) -> str:

@@ -17,9 +17,9 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.records import ROW_ID, told_arguments
-from framefleet.pipeline.outputs.picks import gathered_picks
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import Pick
+from framefleet.plugins.picks import gathered_picks
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
 _MAX_BYTES = 1 << 28  # half a million choices with prompts and notes
@@ -99,8 +99,8 @@ class Labels:
             pick = self.picks.get(row["row_id"], Pick())
             return pick.stars if name == STARS else pick.note
         if name == CAPTION and self.template is not None:
-            known = {PROMPT_COLUMN: prompt_of(row), **row}
-            return "".join(before + _text(known, name) for before, name in self.template)
+            columns = {PROMPT_COLUMN: prompt_of(row), **row}
+            return "".join(before + _text(columns, name) for before, name in self.template)
         return prompt_of(row)
 
 
@@ -153,13 +153,13 @@ def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pic
 
 def _pick(line: bytes, where: str) -> tuple[str, Pick]:
     try:
-        found = parse_json(line)
+        pick = parse_json(line)
     except ValueError as error:
         raise JobError(f"picks: {where} is not JSON: {error}", 'write lines as {"row_id": "..."}') from None
-    row_id = found.get("row_id") if isinstance(found, dict) else None
+    row_id = pick.get("row_id") if isinstance(pick, dict) else None
     if not isinstance(row_id, str) or not re.fullmatch(ROW_ID.strip("^$"), row_id, re.ASCII):
         raise JobError(f"picks: {where} has no row_id of 32 hex digits", "take it from a record")
-    stars, note = found.get("stars"), found.get("note")
+    stars, note = pick.get("stars"), pick.get("note")
     if stars is not None and (type(stars) is not int or not 0 <= stars <= _MAX_STARS):
         raise JobError(f"picks: {where}: stars is {stars!r}", f"use a whole number from 0 to {_MAX_STARS}")
     if note is not None and not isinstance(note, str):

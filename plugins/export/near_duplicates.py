@@ -44,14 +44,14 @@ def check_dedup() -> None:
 def find_near_duplicates(
     store: Store, selection: Selection, distance: int, watch: Watch
 ) -> tuple[list[NearDuplicate], int]:
-    """Return the rows of which an earlier row is kept whose hashes all differ in at most `distance` bits.
+    """Return the rows that look like an earlier one: all their hashes differ in at most `distance` bits.
 
     And how many clips could not be compared: sound alone, damaged, or not decodable. Compares each clip with
     all that are kept: time grows with the square of their number.
     """
     total = sum(len(piece.rows) for piece in selection.pieces())
     pace = ClipsPace("compared", total=total, watch=watch)
-    kept, kept_ids = np.empty((total, 3), np.uint64), list[str]()
+    hashes_of_unique, unique_ids = np.empty((total, 3), np.uint64), list[str]()
     duplicates: list[NearDuplicate] = []
     num_without_frames = 0
     for row_id, hashes, num_bytes in _hashed(store, selection):
@@ -59,15 +59,15 @@ def find_near_duplicates(
         if hashes is None:
             num_without_frames += 1
             continue
-        if kept_ids:
-            distances = np.bitwise_count(kept[: len(kept_ids)] ^ hashes).max(axis=1)
+        if unique_ids:
+            distances = np.bitwise_count(hashes_of_unique[: len(unique_ids)] ^ hashes).max(axis=1)
             nearest = int(distances.argmin())
             if distances[nearest] <= distance:
                 near = int(distances[nearest])
-                duplicates.append(NearDuplicate(row_id=row_id, kept=kept_ids[nearest], distance=near))
+                duplicates.append(NearDuplicate(row_id=row_id, kept=unique_ids[nearest], distance=near))
                 continue
-        kept[len(kept_ids)] = hashes
-        kept_ids.append(row_id)
+        hashes_of_unique[len(unique_ids)] = hashes
+        unique_ids.append(row_id)
     return duplicates, num_without_frames
 
 

@@ -113,25 +113,28 @@ def export_table(
             raise
         except Exception as error:  # each library has its own, and those of what it is built on
             lines = str(error).splitlines() or [""]  # below, those written in Rust trace their calls
-            said = public_text(f"{type(error).__name__}: {lines[0]}")
+            message = public_text(f"{type(error).__name__}: {lines[0]}")
             if wrong:
                 raise wrong[0] from error
             is_unfit = isinstance(error, ValueError | TypeError | NotImplementedError | pa.ArrowException)
-            if is_unfit or _OF_SCHEMA.search(said):
+            if is_unfit or _OF_SCHEMA.search(message):
                 raise JobError(
-                    f"{choice.format} cannot hold these records: {said}", "leave a column out with --columns"
+                    f"{choice.format} cannot hold these records: {message}",
+                    "leave a column out with --columns",
                 ) from error
-            raise ServiceError(f"{to} could not be written: {said}", "run the same command again") from error
+            raise ServiceError(
+                f"{to} could not be written: {message}", "run the same command again"
+            ) from error
         return num_rows
 
 
 def _rows(store: Store, schema: pa.Schema, where: str | None, parts: list[Part]) -> Iterator[pa.RecordBatch]:
-    for found in records_where(store, schema.names, where, parts):
-        missing = [field for field in schema if field.name not in found.column_names]
+    for records in records_where(store, schema.names, where, parts):
+        missing = [field for field in schema if field.name not in records.column_names]
         for field in missing:
-            found = found.append_column(field, pa.nulls(len(found), field.type))
+            records = records.append_column(field, pa.nulls(len(records), field.type))
         try:
-            table = found.select(schema.names).cast(schema)
+            table = records.select(schema.names).cast(schema)
         except pa.ArrowException as error:  # a number beyond int64, the largest of all three formats
             raise JobError(
                 f"a record has a value that the table cannot hold: {error}", "leave it out with --columns"
@@ -143,15 +146,15 @@ def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.S
     """Return the columns, in types that all three formats have."""
     is_all = choice.columns in (None, ALL_COLUMNS)
     columns = None if is_all else list(dict.fromkeys(["row_id", *(choice.columns or ())]))
-    known = record_schema_of(store, parts, columns=columns)
+    record_schema = record_schema_of(store, parts, columns=columns)
     by_name: dict[str, str] = {}  # of records that earlier versions wrote, some may be one to these formats
-    for name in known.names:
+    for name in record_schema.names:
         if (other := by_name.setdefault(plain_name(name), name)) != name:
             raise JobError(
                 f"records have the columns {other!r} and {name!r}, which differ in case alone",
                 "leave one of them out with --columns",
             )
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in known])
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in record_schema])
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -161,7 +164,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.Schema) -> TableState:
-    said = {
+    state = {
         "output": store.url_of(""),
         "where": choice.where,
         "columns": str(schema),
@@ -169,8 +172,8 @@ def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.
         "scores": [part.path for part in parts_in(store, SCORES)],
         "others": [part.path for part in parts if not part.run],  # that people have put there
     }
-    found: TableState = json.loads(json.dumps(said))
-    return found
+    as_json: TableState = json.loads(json.dumps(state))
+    return as_json
 
 
 def _only_more(store: Store, then: TableState, now: TableState, parts: list[Part]) -> bool:
@@ -281,19 +284,19 @@ class _Iceberg:
         return _newest(one.summary.additional_properties.get("framefleet") for one in commits if one.summary)
 
     def write(self, rows: pa.RecordBatchReader, state: str, *, is_more: bool) -> None:
-        said = {"framefleet": state}
+        properties = {"framefleet": state}
         if not self._catalog.table_exists(self._name):
             self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
             with self._catalog.create_table_transaction(self._name, rows.schema) as transaction:
-                transaction.append(rows, snapshot_properties=said)
+                transaction.append(rows, snapshot_properties=properties)
             return
         if is_more:
-            self._catalog.load_table(self._name).append(rows, snapshot_properties=said)
+            self._catalog.load_table(self._name).append(rows, snapshot_properties=properties)
             return
         with self._catalog.load_table(self._name).transaction() as transaction:
             with transaction.update_schema() as update:
                 update.union_by_name(rows.schema)
-            transaction.overwrite(rows, snapshot_properties=said)
+            transaction.overwrite(rows, snapshot_properties=properties)
 
 
 OPEN: Mapping[str, Callable[[str, dict[str, Any]], OpenTable]] = {
@@ -314,8 +317,8 @@ def _library(name: str, extra: str) -> Any:
 
 def _newest(states: Iterator[str | None]) -> TableState | None:
     """Return the first state. A table that has none is somebody else's: {} differs from any of ours."""
-    found = next(filter(None, states), None)
-    return json.loads(found) if found else {"output": None, "where": None}
+    newest = next(filter(None, states), None)
+    return json.loads(newest) if newest else {"output": None, "where": None}
 
 
 def _place(to: str) -> str:
@@ -326,7 +329,9 @@ def _place(to: str) -> str:
 def _rust_options(options: Mapping[str, Any]) -> dict[str, str]:
     """Return options of fsspec's S3 as libraries written in Rust name them; others as they are."""
     flat = {**options, **(options.get("client_kwargs") or {})}
-    named = {_S3.get(name, name): value for name, value in flat.items() if not isinstance(value, dict)}
-    if str(named.get("aws_endpoint_url", "")).startswith("http://"):
-        named["allow_http"] = True
-    return {name: str(value) for name, value in named.items()}
+    options_by_name = {
+        _S3.get(name, name): value for name, value in flat.items() if not isinstance(value, dict)
+    }
+    if str(options_by_name.get("aws_endpoint_url", "")).startswith("http://"):
+        options_by_name["allow_http"] = True
+    return {name: str(value) for name, value in options_by_name.items()}

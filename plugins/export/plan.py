@@ -114,15 +114,15 @@ def parts_to_export(store: Store, place: Store) -> tuple[list[Part], int]:
 def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part]) -> None:
     """Make an empty place this export's, unless it is already. Raises JobError for another's."""
     rows = hashlib.sha256("".join(shard.sha256 for shard in plan.shards).encode()).hexdigest()
-    ours = choice.said() | {"num_rows": plan.num_rows, "rows": rows}
+    ours = choice.description() | {"num_rows": plan.num_rows, "rows": rows}
     try:
         theirs = read_json(place, _PLAN, _KIND, fix=_OTHER)
     except FileNotFoundError:
         if place.list(""):
             raise JobError(f"{place.url_of('')} holds other files", _OTHER) from None
         theirs = ours
-        said = ours | {"parts": sealed_of(parts), "framefleet": framefleet.__version__}
-        content = json.dumps(said, indent=2, ensure_ascii=False)
+        description = ours | {"parts": sealed_of(parts), "framefleet": framefleet.__version__}
+        content = json.dumps(description, indent=2, ensure_ascii=False)
         try:
             place.create(_PLAN, content.encode() + b"\n")
         except StoreConflict:  # another run was quicker
@@ -136,12 +136,12 @@ def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Seq
 
 def _compared(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     plain = [
-        f"{name} is {_said(theirs.get(name))} there and {_said(ours[name])} here"
+        f"{name} is {_shown(theirs.get(name))} there and {_shown(ours[name])} here"
         for name in names
         if name != "rows"
     ]
     return "; ".join(plain) or "the output has other clips now"
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "unset" if value is None else str(value)

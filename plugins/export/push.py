@@ -45,41 +45,35 @@ class Hub:
         What the hub has already it does not take again, so a push that was interrupted goes on. A card that
         is there stays.
         """
-        stored, kept = place.details(""), {DATASET_CARD, CROISSANT} & self._files()
+        try:
+            siblings = self._api.dataset_info(self._name).siblings or []
+        except Exception as error:  # as above
+            _refuse(self._name, error)
+        stored, cards = place.details(""), {DATASET_CARD, CROISSANT} & {file.rfilename for file in siblings}
         sizes = {
             path: stored[path].size
             for path in sorted(stored)
-            if not path.startswith(f"{NOTES}/") and path not in kept
+            if not path.startswith(f"{NOTES}/") and path not in cards
         }
         num_pushed = 0
         for paths in _commits(sizes):
             wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files done")
-            self._commit(place, paths)
+            with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+                files = [Path(folder, str(number)) for number in range(len(paths))]
+                for path, file in zip(paths, files, strict=True):
+                    place.download(path, file)
+                added = [
+                    CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
+                    for path, file in zip(paths, files, strict=True)
+                ]
+                try:
+                    self._api.create_commit(
+                        self._name, added, repo_type="dataset", commit_message=f"{paths[0]} to {paths[-1]}"
+                    )
+                except Exception as error:  # as above
+                    _refuse(self._name, error)
             num_pushed += len(paths)
         return f"{self._api.endpoint}/datasets/{self._name}"
-
-    def _files(self) -> set[str]:
-        try:
-            found = self._api.dataset_info(self._name).siblings or []
-        except Exception as error:  # as above
-            _refuse(self._name, error)
-        return {file.rfilename for file in found}
-
-    def _commit(self, place: Store, paths: list[str]) -> None:
-        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-            files = [Path(folder, str(number)) for number in range(len(paths))]
-            for path, file in zip(paths, files, strict=True):
-                place.download(path, file)
-            added = [
-                CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
-                for path, file in zip(paths, files, strict=True)
-            ]
-            try:
-                self._api.create_commit(
-                    self._name, added, repo_type="dataset", commit_message=f"{paths[0]} to {paths[-1]}"
-                )
-            except Exception as error:  # as above
-                _refuse(self._name, error)
 
 
 def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
@@ -97,18 +91,18 @@ def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 def _refuse(name: str, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
-    said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
+    message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
         raise JobError(
-            f"push: {name!r} is not a dataset name of the hub: {said}", "write it as org/name"
+            f"push: {name!r} is not a dataset name of the hub: {message}", "write it as org/name"
         ) from None
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:
         raise JobError(
-            f"push: no right to write to {name} on the hub: {said}",
+            f"push: no right to write to {name} on the hub: {message}",
             "log in with `hf auth login`, or set HF_TOKEN to a token that may write there",
         ) from None
     raise ServiceError(
-        f"push: the hub did not accept {name}: {said}",
+        f"push: the hub did not accept {name}: {message}",
         "check the connection and HF_ENDPOINT, then run the same command again to continue",
     ) from None

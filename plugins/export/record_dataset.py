@@ -23,8 +23,8 @@ def record_dataset(store: Store, schema: pa.Schema, where: str | None) -> ray.da
 
     schema: the columns. where: a condition in SQL; None: all records.
     """
-    found: ray.data.Dataset = ray.data.read_datasource(_Records(store, schema, where))
-    return found
+    dataset: ray.data.Dataset = ray.data.read_datasource(_Records(store, schema, where))
+    return dataset
 
 
 class _Records(Datasource):
@@ -38,14 +38,14 @@ class _Records(Datasource):
 
     def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
         size = max(1, -(-len(self._parts) // max(1, parallelism)))
-        found = []
+        tasks = []
         for first in range(0, len(self._parts), size):
             parts = self._parts[first : first + size]
             read = partial(_read, self._store, self._schema, self._where, parts, self._elsewhere(parts))
             paths = tuple(part.path for part in parts)
             about = BlockMetadata(num_rows=None, size_bytes=None, input_files=paths, exec_stats=None)
-            found.append(ReadTask(read, about, self._schema))
-        return found
+            tasks.append(ReadTask(read, about, self._schema))
+        return tasks
 
     def _elsewhere(self, parts: Sequence[Part]) -> Mapping[str, str]:
         """Return the rows whose records in other parts count."""
@@ -58,11 +58,11 @@ def _read(
 ) -> Iterator[pa.Table]:
     left_out = pa.array(list(elsewhere), pa.string())
     for table in records_where(store, ["row_id", *schema.names], where, parts):
-        found = table.filter(pc.invert(pc.is_in(table["row_id"], left_out)))
+        rows = table.filter(pc.invert(pc.is_in(table["row_id"], left_out)))
         columns = [
-            found[field.name].cast(field.type)
-            if field.name in found.column_names
-            else pa.nulls(len(found), field.type)
+            rows[field.name].cast(field.type)
+            if field.name in rows.column_names
+            else pa.nulls(len(rows), field.type)
             for field in schema
         ]
         yield pa.table(columns, schema=schema)

@@ -32,15 +32,15 @@ def read_records(
     """
     if to not in get_args(RecordsAs):
         raise JobError(f"to is {to!r}", f"use {', '.join(get_args(RecordsAs))}")
-    found = Output.open_rendered(output, storage_options)
-    schema = record_schema_of(found.store, columns=columns)
+    opened = Output.open_rendered(output, storage_options)
+    schema = record_schema_of(opened.store, columns=columns)
     if to == "ray":
         from framefleet.plugins.export.record_dataset import record_dataset  # imports Ray
 
         if where is not None:
-            check_where(record_schema_of(found.store), where)
-        return record_dataset(found.store, schema, where)
-    tables = list(found.records(columns, where=where))
+            check_where(record_schema_of(opened.store), where)
+        return record_dataset(opened.store, schema, where)
+    tables = list(opened.records(columns, where=where))
     table = pa.concat_tables(tables) if tables else schema.empty_table()
     if to == "pandas":
         return table.to_pandas()

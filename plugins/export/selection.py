@@ -82,39 +82,39 @@ class Selection:
     def __init__(self, store: Store, choice: ExportChoice, parts: Sequence[Part]) -> None:
         """Raises JobError for columns and conditions that its records do not have, and where it has none."""
         self._store, self._choice, self._parts = store, choice, parts
-        known = record_schema_of(store, parts)
+        record_schema = record_schema_of(store, parts)
         if not store.list(RECORDS):
             raise Output(store).no_records()
         if choice.where is not None:
-            check_where(known, choice.where)
+            check_where(record_schema, choice.where)
         self._labels = Labels(
             picks=choice.picks or {},
             template=None
             if choice.caption is None
-            else read_template(choice.caption, {*known.names, PROMPT_COLUMN}),
-            adds_prompt=choice.columns is None and PROMPT_COLUMN not in known.names,
+            else read_template(choice.caption, {*record_schema.names, PROMPT_COLUMN}),
+            adds_prompt=choice.columns is None and PROMPT_COLUMN not in record_schema.names,
         )
-        kept = self._kept(known.names)
-        self.schema = pa.schema([known.field(name) for name in kept])
+        names = self._names(record_schema.names)
+        self.schema = pa.schema([record_schema.field(name) for name in names])
         self.added = self._labels.names
-        self.columns = (*map(self._labels.renamed, kept), *self.added)
-        self.left_out = tuple(name for name in known.names if name not in kept)
-        self._texts = tuple(name for name in (PROMPT_COLUMN, "arguments") if name in known.names)
+        self.columns = (*map(self._labels.renamed, names), *self.added)
+        self.left_out = tuple(name for name in record_schema.names if name not in names)
+        self._texts = tuple(name for name in (PROMPT_COLUMN, "arguments") if name in record_schema.names)
         self._duplicates: pa.Array = pa.array([], pa.string())
 
     @property
     def fields(self) -> list[pa.Field]:
         """The columns with their types."""
         added = (pa.field(name, pa.int64() if name == STARS else pa.string()) for name in self.added)
-        kept = zip(self.schema, self.columns, strict=False)
-        return [*(field.with_name(name) for field, name in kept), *added]
+        columns = zip(self.schema, self.columns, strict=False)
+        return [*(field.with_name(name) for field, name in columns), *added]
 
     def nothing_chosen(self) -> JobError:
         """Return the error for a choice without a row."""
         if self._choice.picks is None or self._choice.where is not None:
             return JobError("no row is chosen", "loosen --where, or choose other rows")
-        drafts = Output(self._store).drafts
-        fix = f"picks of drafts belong to {drafts.url}; " if drafts else ""
+        inner = Output(self._store).inner.items()
+        fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
         problem = f"none of the picks is a clip of {self._store.url_of('')}"
         return JobError(problem, f"{fix}pick clips in this output's own gallery")
 
@@ -130,13 +130,13 @@ class Selection:
                 next_shard = piece.shard + 1
                 yield piece
 
-    def _kept(self, known: Sequence[str]) -> list[str]:
+    def _names(self, known: Sequence[str]) -> list[str]:
         """Return the columns of the records that are handed on."""
-        asked = self._choice.columns
-        if asked is None:
+        choice = self._choice.columns
+        if choice is None:
             names = lean_columns(self._store, self._parts)
         else:
-            names = tuple(known) if asked == ALL_COLUMNS else asked
+            names = tuple(known) if choice == ALL_COLUMNS else choice
         for name in names:
             if name not in known and name not in self._labels.names:
                 raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known))
@@ -168,7 +168,13 @@ class Selection:
             start = in_piece = 0
             sizes = table["bytes"].to_pylist()
             for end, size in enumerate(sizes):
-                self._check_size(table, end, size)
+                if not 0 <= size <= MAX_CLIP_BYTES:
+                    row_id = table["row_id"][end].as_py()
+                    raise not_ours(
+                        self._store.url_of(RECORDS),
+                        f"the clip of {row_id} has {size:,} bytes",
+                        f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
+                    )
                 is_full = num_rows == self._choice.shard_rows or (
                     num_rows and num_bytes + size > self._choice.shard_mb * 1_000_000
                 )
@@ -180,15 +186,6 @@ class Selection:
                 num_rows, num_bytes, in_piece = num_rows + 1, num_bytes + size, in_piece + size
             if start < len(sizes):
                 yield Piece(shard=shard, split=split, rows=table.slice(start))
-
-    def _check_size(self, table: pa.Table, place: int, size: int) -> None:
-        if not 0 <= size <= MAX_CLIP_BYTES:
-            row_id = table["row_id"][place].as_py()
-            raise not_ours(
-                self._store.url_of(RECORDS),
-                f"the clip of {row_id} has {size:,} bytes",
-                f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
-            )
 
 
 def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
@@ -255,5 +252,9 @@ def _done(piece: Piece, reads: list[Future[bytes | Damage]]) -> tuple[Piece, lis
 
 def _clip(store: Store, record: dict[str, Any]) -> bytes | Damage:
     file = recorded_clip(record)
-    found = sound_content(store, file)
-    return found if isinstance(found, bytes) else Damage(kind=found, path=file.path, row_id=record["row_id"])
+    content = sound_content(store, file)
+    return (
+        content
+        if isinstance(content, bytes)
+        else Damage(kind=content, path=file.path, row_id=record["row_id"])
+    )

@@ -79,7 +79,9 @@ class ShardWriter(ABC):
 
 def feature_of(endings: frozenset[str]) -> Feature:
     """Return what the clips are to the `datasets` library."""
-    return next((feature for feature, known in _FEATURES.items() if endings <= known), "clip")
+    return next(
+        (feature for feature, feature_endings in _FEATURES.items() if endings <= feature_endings), "clip"
+    )
 
 
 def file_name(row: dict[str, str]) -> str:
@@ -123,7 +125,7 @@ def readable_type(kind: pa.DataType) -> pa.DataType:
 
 
 def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
-    """Raise JobError for clips of which `load_dataset` does not make one feature, and for others' files."""
+    """Raise JobError for clips that `load_dataset` does not take as one feature, and for others' files."""
     if feature == "clip" or ".webm" in endings:  # which it takes for sound
         raise JobError(
             f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
@@ -160,22 +162,19 @@ class FolderShard(ShardWriter):
         list(target.copiers.map(target.place.write, paths, clips))
         taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
         table = own_columns(rows, target.columns, taken=taken)
-        _check_numbers(table)
+        # `load_dataset` makes Python's values of the cells of a folder.
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
+            if largest is not None and largest >= 2**63:
+                raise JobError(
+                    f"column {name!r} holds {largest}, and datasets reads only numbers below 2**63 from a "
+                    "folder",
+                    "leave it out with --columns, or use --format parquet",
+                )
         table = table.add_column(0, "file_name", pa.array(names))
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
         self._writer.write_table(table)
-
-
-def _check_numbers(table: pa.Table) -> None:
-    """Raise JobError for what `load_dataset` cannot read of a folder, whose cells become Python's values."""
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
-        if largest is not None and largest >= 2**63:
-            raise JobError(
-                f"column {name!r} holds {largest}, and datasets reads only numbers below 2**63 from a folder",
-                "leave it out with --columns, or use --format parquet",
-            )
 
 
 def _folder(name: str) -> str:
@@ -203,9 +202,10 @@ class ParquetShard(ShardWriter):
         table = own_columns(rows, self._target.columns, taken=[feature])
         table = table.append_column(pa.field(feature, _CLIP), cells)
         if self._writer is None:
+            features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
             self._writer = pq.ParquetWriter(
                 self._file,
-                table.schema.with_metadata(_said(feature)),
+                table.schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
                 compression={name: "zstd" for name in _leaves(table.schema)} | {f"{feature}.bytes": "none"},
                 use_dictionary=[name for name in table.column_names if name != feature],
             )
@@ -214,20 +214,10 @@ class ParquetShard(ShardWriter):
 
 def _leaves(schema: pa.Schema) -> list[str]:
     """Return the columns as Parquet names them, nested ones by their leaves."""
-    parquet = pq.ParquetFile(_empty(schema)).schema
-    return [parquet.column(index).path for index in range(len(parquet))]
-
-
-def _empty(schema: pa.Schema) -> pa.BufferReader:
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
-    return pa.BufferReader(sink.getvalue())
-
-
-def _said(feature: str) -> dict[str, str]:
-    """Return the metadata from which `datasets` knows that a struct is a video."""
-    features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
-    return {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [parquet.column(index).path for index in range(len(parquet))]
 
 
 class TarShard(ShardWriter):
@@ -245,8 +235,8 @@ class TarShard(ShardWriter):
         return f"{name}.tar"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        named = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
-        for row, name, clip in named:
+        named_clips = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
+        for row, name, clip in named_clips:
             values = {column: row[column] for column in self._target.columns}
             self._write(name, clip)
             self._write(f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode())

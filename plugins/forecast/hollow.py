@@ -1,6 +1,6 @@
 """From rows of distinct shapes to those that the model's pipeline refuses or fails on when it is called.
 
-Sizes and lengths are known by rules (model/specs/size_rules.py, rows/tables/limits.py); what no rule says
+Sizes and lengths are known by rules (model/specs/source_facts.py, rows/tables/limits.py); what no rule says
 shows when the pipeline itself is called, over networks without weights. That is done in a sandbox, which runs
 this file: what a config makes networks do, or a size makes a pipeline reserve, ends that process and nothing
 else.
@@ -30,7 +30,7 @@ from framefleet.pipeline.request import Request, is_model
 
 MAX_ALL_S = 900.0
 MAX_SILENCE_S = 180.0  # of one shape; the first one waits for imports and networks, half a minute
-_MAX_SAID = 300  # characters
+_MAX_TEXT = 300  # characters
 # More than the process has with its libraries. The largest tensors are latents and the pictures that a row
 # starts from; networks take no memory.
 MAX_BYTES = 16 << 30
@@ -39,7 +39,7 @@ _LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Objection:
     """An objection to a row. is_limit: the probe itself cannot tell; else the pipeline objects."""
 
     text: str
@@ -48,11 +48,11 @@ class Said:
 
 def probe_shapes(shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]) -> Probed:
     """Call the pipeline once for each shape. folder: holds the model's configs, which are `files`."""
-    found = list(_probed(shapes, spec, _Prober(folder, files)))
+    probed = list(_probed(shapes, spec, _Prober(folder, files)))
     others = [f"{shapes.num_others:,} rows of further shapes were not probed"] if shapes.num_others else []
     return Probed(
-        refused=tuple(one for one in found if isinstance(one, tuple)),
-        unknown=tuple(dict.fromkeys([one for one in found if isinstance(one, str)] + others)),
+        refused=tuple(one for one in probed if isinstance(one, tuple)),
+        unknown=tuple(dict.fromkeys([one for one in probed if isinstance(one, str)] + others)),
     )
 
 
@@ -65,35 +65,35 @@ def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tup
                 left = len(shapes.first) - position
                 yield f"{left} shapes were not probed: all take more than {MAX_ALL_S:.0f} s"
                 return
-            named = [name for name, value in request.arguments.items() if is_model(value)]
-            if named:
-                yield f"row {index} cannot be probed: it calls a second model, its {named[0]}"
-            elif said := prober.said(request):
-                own = _own_shape(request, spec)
-                alone = not said.is_limit and prober.said(own) is None
-                yield _refusal(index, request, own, said.text) if alone else _unknown(index, said)
+            models = [name for name, value in request.arguments.items() if is_model(value)]
+            if models:
+                yield f"row {index} cannot be probed: it calls a second model, its {models[0]}"
+            elif objection := prober.objection(request):
+                # The row with the model's own values for all that decides shapes.
+                defaults = spec.defaults()
+                arguments = {
+                    name: value for name, value in request.arguments.items() if not decides_shape(value)
+                }
+                own = replace(
+                    request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)}
+                )
+                alone = not objection.is_limit and prober.objection(own) is None
+                yield _refusal(index, request, own, objection.text) if alone else _unknown(index, objection)
 
 
-def _unknown(index: int, said: Said) -> str:
-    why = "" if said.is_limit else "even with the model's own values the pipeline fails: "
-    return f"row {index} cannot be probed: {why}{said.text}"
+def _unknown(index: int, objection: Objection) -> str:
+    why = "" if objection.is_limit else "even with the model's own values the pipeline fails: "
+    return f"row {index} cannot be probed: {why}{objection.text}"
 
 
 def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str, str]:
     """Return what is wrong with a row, if the same row with the model's own values is fine."""
     differing = {name: value for name, value in request.arguments.items() if value != own.arguments.get(name)}
-    known = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
+    current = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
     others = [name for name in differing if name not in own.arguments]
-    fix = [f"use {', '.join(known)}"] * bool(known) + [f"leave out {', '.join(others)}"] * bool(others)
-    given = ", ".join(f"{name} {shown(value)}" for name, value in differing.items())
-    return f"row {index}: with {given}, the pipeline says: {said}", ", and ".join(fix)
-
-
-def _own_shape(request: Request, spec: PipelineSpec) -> Request:
-    """Return the row with the model's own values for all that decides shapes."""
-    defaults = spec.defaults()
-    arguments = {name: value for name, value in request.arguments.items() if not decides_shape(value)}
-    return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)})
+    fix = [f"use {', '.join(current)}"] * bool(current) + [f"leave out {', '.join(others)}"] * bool(others)
+    wanted = ", ".join(f"{name} {shown(value)}" for name, value in differing.items())
+    return f"row {index}: with {wanted}, the pipeline says: {said}", ", and ".join(fix)
 
 
 class _Prober:
@@ -102,27 +102,37 @@ class _Prober:
     def __init__(self, folder: Path, files: Sequence[str]) -> None:
         self._model = {"folder": str(folder), "files": [*files]}
         self._box: Sandbox | None = None
-        self._known: dict[str, Said | None] = {}
+        self._known: dict[str, Objection | None] = {}
 
-    def said(self, request: Request) -> Said | None:
+    def objection(self, request: Request) -> Objection | None:
         """Return the objection to a row, or None."""
-        asked = canonical_json(self._model | {"request": _plain(request)})
-        if asked not in self._known:
-            self._known[asked] = self._ask(asked.encode())
-        return self._known[asked]
+        question = canonical_json(
+            self._model
+            | {
+                "request": {
+                    "arguments": dict(request.arguments),
+                    "seed": request.seed,
+                    "scheduler": request.scheduler,
+                    "recipe": request.recipe,
+                }
+            }
+        )
+        if question not in self._known:
+            self._known[question] = self._ask(question.encode())
+        return self._known[question]
 
-    def _ask(self, asked: bytes) -> Said | None:
+    def _ask(self, asked: bytes) -> Objection | None:
         self._box = self._box or Sandbox(__name__, max_silence_s=MAX_SILENCE_S)
         try:
             self._box.send(asked)
             answer = json.loads(self._box.receive())
         except Ended as error:
             self.close()
-            return Said(text=str(error), is_limit=True)
+            return Objection(text=str(error), is_limit=True)
         if answer is None:
             return None
-        text = public_text(" ".join(answer["said"].split()))[:_MAX_SAID]
-        return Said(text=text, is_limit=answer["is_limit"])
+        text = public_text(" ".join(answer["said"].split()))[:_MAX_TEXT]
+        return Objection(text=text, is_limit=answer["is_limit"])
 
     def close(self) -> None:
         if self._box:
@@ -130,29 +140,20 @@ class _Prober:
         self._box = None
 
 
-def _plain(request: Request) -> Mapping[str, Any]:
-    return {
-        "arguments": dict(request.arguments),
-        "seed": request.seed,
-        "scheduler": request.scheduler,
-        "recipe": request.recipe,
-    }
-
-
 def _answer(connection: Connection) -> None:
     """Answer one request: null if the pipeline takes it, else the objection, and whose it is."""
-    asked = json.loads(connection.recv_bytes())
+    question = json.loads(connection.recv_bytes())
     answer = None
     try:
-        _probe(asked["folder"], tuple(asked["files"]), asked["request"])
+        _probe(question["folder"], tuple(question["files"]), question["request"])
     except FramefleetError as error:  # of ours: a recipe, a scheduler
         answer = {"said": str(error), "is_limit": False}
     except MemoryError:
         answer = {"said": f"it takes more than {MAX_BYTES >> 30} GiB", "is_limit": True}
     except Exception as error:  # a pipeline's own, of any class
-        said = f"{type(error).__name__}: {error}"
-        is_limit = isinstance(error, NotImplementedError) or any(word in said for word in _LIMITS)
-        answer = {"said": said, "is_limit": is_limit}
+        message = f"{type(error).__name__}: {error}"
+        is_limit = isinstance(error, NotImplementedError) or any(word in message for word in _LIMITS)
+        answer = {"said": message, "is_limit": is_limit}
     connection.send_bytes(json.dumps(answer).encode())
 
 
@@ -166,7 +167,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
     from framefleet.plugins.forecast.stub_networks import Decoded
 
     spec, pipelines, own = _opened(folder, files)
-    request = Request(**{**wanted, "arguments": _given(spec.from_json(wanted["arguments"]), own)})
+    request = Request(**{**wanted, "arguments": _stand_ins(spec.from_json(wanted["arguments"]), own)})
     try:
         with torch.no_grad():
             pipe = pipelines.make(**schedulers_of(own, request.scheduler, spec))
@@ -192,7 +193,7 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
     return spec, OwnPipelines(pipe), pipe
 
 
-def _given(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
+def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.lora import without_loras

@@ -1,5 +1,35 @@
 """`framefleet plan --hollow` and `--probe`: what the pipeline says to rows, and what these take."""
 
-from framefleet.doors import Plugin
+from __future__ import annotations
 
-PLUGIN = Plugin(planners=["framefleet.plugins.forecast.planner:Forecast"])
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framefleet.doors import Planner, Plugin
+
+if TYPE_CHECKING:
+    from framefleet.jobs.plan.plan import Probed
+    from framefleet.jobs.render.resolve import ResolvedJob
+    from framefleet.jobs.show.watch import Watch
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+    from framefleet.pipeline.render.input_shapes import Shapes
+    from framefleet.pipeline.rows.tables.index import RowIndex
+    from framefleet.plugins.forecast.prediction import Prediction
+
+
+class Forecast(Planner):
+    def call_pipeline(self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]) -> Probed:
+        from framefleet.plugins.forecast.hollow import probe_shapes
+
+        return probe_shapes(shapes, spec, folder, files)
+
+    def predict(
+        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
+    ) -> Prediction:
+        from framefleet.plugins.forecast.forecast import predict_job  # torch, which not every plan needs
+
+        return predict_job(resolved, index, watch, price=price, num_audits=num_audits)
+
+
+PLUGIN = Plugin(planners=["framefleet.plugins.forecast.plugin:Forecast"])

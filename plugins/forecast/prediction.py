@@ -39,14 +39,14 @@ class RowKind:
         calls = calls_of(request)
         self.num_rows += 1
         self.num_calls += calls
-        count, kept = self.strata.get(calls, (0, []))
-        if len(kept) < _PER_STRATUM:
-            kept.append(request)
-        self.strata[calls] = (count + 1, kept)
+        count, sample = self.strata.get(calls, (0, []))
+        if len(sample) < _PER_STRATUM:
+            sample.append(request)
+        self.strata[calls] = (count + 1, sample)
 
     def sample(self) -> Iterator[Request]:
         """Yield rows without end, of each stratum as many as the table has in proportion."""
-        sources = {calls: cycle(kept) for calls, (_, kept) in self.strata.items()}
+        sources = {calls: cycle(requests) for calls, (_, requests) in self.strata.items()}
         taken = dict.fromkeys(sources, 0)
         while True:
             most = max(sources, key=lambda calls: self.strata[calls][0] / (taken[calls] + 0.5))
@@ -67,7 +67,11 @@ class Kinds:
         is_said = request.recipe == "generate" or request.recipe in shape
         name = shape if is_said else f"{request.recipe} {shape}"
         self.by_name.setdefault(name, RowKind(name)).add(request)
-        self._note(request)
+        self.num_rows += 1
+        if len(self._texts) < MAX_TEXTS:
+            self._num_asked += 1
+            texts = (request.arguments.get(name) or "" for name in ("prompt", "negative_prompt"))
+            self._texts.add(hash(tuple(zlib.crc32(str(text).encode("utf-8", "replace")) for text in texts)))
 
     @property
     def num_texts(self) -> int:
@@ -78,13 +82,6 @@ class Kinds:
     def most_frequent(self, count: int) -> list[RowKind]:
         ordered = sorted(self.by_name.values(), key=lambda kind: -kind.num_calls)
         return list(islice(ordered, count))
-
-    def _note(self, request: Request) -> None:
-        self.num_rows += 1
-        if len(self._texts) < MAX_TEXTS:
-            self._num_asked += 1
-            texts = (request.arguments.get(name) or "" for name in ("prompt", "negative_prompt"))
-            self._texts.add(hash(tuple(zlib.crc32(str(text).encode("utf-8", "replace")) for text in texts)))
 
 
 def calls_of(request: Request) -> int:
@@ -198,15 +195,15 @@ def predict(
     loaded. num_cores: of this machine, which rows are written on too.
     """
     num_workers = max(1, min(num_workers, num_rows))
-    known = sum(kind.num_rows for kind in kinds)
-    more = num_rows / known
+    num_tried = sum(kind.num_rows for kind in kinds)
+    more = num_rows / num_tried
     render = sum((kind.render * (kind.num_rows * more) for kind in kinds), Took())
     write = sum((kind.write * (kind.num_rows * more) for kind in kinds), Took())
     once = sum((kind.once for kind in kinds), Took())
     # A text is new to each worker that has rows of it.
     text = max((kind.text for kind in kinds), key=lambda took: took.wall_s)
     texts = text * min(num_texts * num_workers, num_rows)
-    audits = sum((kind.audit * (num_audits * kind.num_rows / known) for kind in kinds), Took())
+    audits = sum((kind.audit * (num_audits * kind.num_rows / num_tried) for kind in kinds), Took())
     num_bytes = sum(kind.num_rows * more * kind.num_bytes for kind in kinds)
     all_render = render + texts + audits + once * num_workers
     all_cpu = (all_render + write + load * num_workers).cpu_s
@@ -223,7 +220,7 @@ def predict(
         cpu_s=all_cpu,
         num_bytes=round(num_bytes),
         cost=None if price is None else price * paid_s / HOUR_S * gpus_per_worker,
-        num_guessed=num_rows - known,
+        num_guessed=num_rows - num_tried,
         kinds=tuple(kinds),
         audits_s=audits.wall_s,
     )

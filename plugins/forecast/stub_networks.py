@@ -43,11 +43,13 @@ def hollow(pipe: Any) -> None:
 
 def _hollow(network: nn.Module) -> None:
     meta = _meta(network)
-    for held, name, tensor in meta:
-        if held[name] is None or held[name].is_meta:  # type: ignore[union-attr]
+    for tensors, name, tensor in meta:
+        if tensors[name] is None or tensors[name].is_meta:  # type: ignore[union-attr]
             # Without memory: all of it is the same zero. What calls a layer directly gets zeros, too.
             zero = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-            held[name] = nn.Parameter(zero, requires_grad=False) if isinstance(tensor, nn.Parameter) else zero
+            tensors[name] = (
+                nn.Parameter(zero, requires_grad=False) if isinstance(tensor, nn.Parameter) else zero
+            )
     is_autoencoder = hasattr(network, "decode")
     for name in ("encode", "decode") if is_autoencoder else ("forward",):
         if call := getattr(network, name, None):
@@ -56,12 +58,14 @@ def _hollow(network: nn.Module) -> None:
 
 def _meta(network: nn.Module) -> _Tensors:
     """Return a twin on the meta device for every parameter and buffer."""
-    found: _Tensors = []
+    twins: _Tensors = []
     for part in network.modules():
         places: list[Any] = [part._parameters, part._buffers]
-        for held in places:
-            found += [(held, name, tensor.to("meta")) for name, tensor in held.items() if tensor is not None]
-    return found
+        for tensors in places:
+            twins += [
+                (tensors, name, tensor.to("meta")) for name, tensor in tensors.items() if tensor is not None
+            ]
+    return twins
 
 
 class _Shapes:
@@ -74,28 +78,37 @@ class _Shapes:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, structure = flatten((args, kwargs))
-        asked = (structure, tuple(_told(leaf) for leaf in leaves))
-        if asked not in self._known:
+        # What decides shapes. Two of equal text may differ, but not in shapes.
+        key = (
+            structure,
+            tuple(
+                (tuple(leaf.shape), str(leaf.dtype))
+                if isinstance(leaf, Tensor)
+                else f"{type(leaf)} {leaf!r:.200}"
+                for leaf in leaves
+            ),
+        )
+        if key not in self._known:
             as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            given, named = unflatten(structure, as_meta)
+            positional, by_keyword = unflatten(structure, as_meta)
             with _standing(self._meta), torch.device("meta"), _NoValues(), _all_nonzero():
-                self._known[asked] = self._call(*given, **named)
+                self._known[key] = self._call(*positional, **by_keyword)
         if self._ends:
             raise Decoded
-        return _zeros(self._known[asked])
+        return _zeros(self._known[key])
 
 
 @contextmanager
 def _standing(tensors: _Tensors) -> Iterator[None]:
     """Let tensors stand in their places while the block runs."""
-    before = [held[name] for held, name, _ in tensors]
+    before = [owner[name] for owner, name, _ in tensors]
     try:
-        for held, name, tensor in tensors:
-            held[name] = tensor
+        for owner, name, tensor in tensors:
+            owner[name] = tensor
         yield
     finally:
-        for (held, name, _), own in zip(tensors, before, strict=True):
-            held[name] = own
+        for (owner, name, _), own in zip(tensors, before, strict=True):
+            owner[name] = own
 
 
 def _all_nonzero() -> Any:
@@ -112,11 +125,6 @@ class _NoValues(TorchFunctionMode):
         if asks and args[0].dtype == torch.bool:
             return False
         return func(*args, **(kwargs or {}))
-
-
-def _told(leaf: Any) -> Hashable:
-    """Return what decides shapes of an argument. Two of equal text may differ, but not in shapes."""
-    return (tuple(leaf.shape), str(leaf.dtype)) if isinstance(leaf, Tensor) else f"{type(leaf)} {leaf!r:.200}"
 
 
 def _zeros(answer: Any) -> Any:

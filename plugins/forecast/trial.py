@@ -8,7 +8,7 @@ stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from framefleet.cluster.worker.messages import WorkerSetup
@@ -19,7 +19,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import MAX_SEED, Request
+from framefleet.pipeline.request import MAX_SEED
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.plugins.forecast.prediction import RowKind, Took, Tried, calls_of
 
@@ -40,12 +40,12 @@ def try_rows(
     clock = _Clock()
     model = load(setup.model, setup.model_files)
     loaded = clock.lap()
-    found = []
+    tried = []
     for kind in kinds:
         wait_for(watch, f"rendering rows of {kind.name}")
         most = -(-kind.num_rows // num_workers)
-        found.append(_Stream(model, setup, identity, kind, most=most).measure())
-    return loaded, found
+        tried.append(_Stream(model, setup, identity, kind, most=most).measure())
+    return loaded, tried
 
 
 class _Clock:
@@ -72,7 +72,10 @@ class _Stream:
         self._model, self._setup, self._identity, self._kind = model, setup, identity, kind
         self._most = most
         self._is_first = True
-        self._rows = self._endless()
+        self._rows = (  # of the table's proportions, each with a seed of its own
+            replace(request, seed=(request.seed + number) % MAX_SEED)
+            for number, request in enumerate(kind.sample())
+        )
 
     def measure(self) -> Tried:
         """Time a worker's first rows, and then those at its pace."""
@@ -82,7 +85,8 @@ class _Stream:
             renderer.cancel()  # it had to find out which sizes pay, which the run's workers read from disk
             renderer, clock = self._renderer(), _Clock()
             first, begun = self._window(renderer, clock)
-        audit = _audit(renderer, begun)
+        seconds = max((audited.seconds for audited in renderer.take_audits()), default=0.0)
+        audit = begun * min(1.0, seconds / begun.wall_s)
         then, pace = self._window(renderer, clock)
         renderer.cancel()
         write, num_bytes = self._written(then)
@@ -115,11 +119,20 @@ class _Stream:
         )
 
     def _window(self, renderer: Renderer, clock: _Clock) -> tuple[list[Clip], Took]:
-        """Return as many clips as are under way at once, and what they took."""
+        """Return as many clips as are under way at once, and what they took. RenderError for a failed row."""
         ended: list[Clip] = []
         while len(ended) < self._room(renderer):
-            self._fill(renderer)
-            ended += _clips(renderer)
+            while renderer.num_active < self._room(renderer):
+                request = next(self._rows)
+                renderer.submit(request, self._identity(request), is_audited=self._is_first)
+                self._is_first = False
+            for outcome in renderer.step():
+                if not isinstance(outcome, Clip):
+                    raise RenderError(
+                        f"a row of {outcome.request.arguments.get('prompt')!r:.80} fails: {outcome.error}",
+                        "render it by itself to see more, or correct it",
+                    )
+                ended.append(outcome)
             if self._room(renderer) == 1 < renderer.num_active and not ended:
                 # Batching does not pay: the rows that were begun would take turns for minutes.
                 self._most = 1
@@ -130,17 +143,6 @@ class _Stream:
     def _room(self, renderer: Renderer) -> int:
         return max(1, min(renderer.capacity, self._most))
 
-    def _fill(self, renderer: Renderer) -> None:
-        while renderer.num_active < self._room(renderer):
-            request = next(self._rows)
-            renderer.submit(request, self._identity(request), is_audited=self._is_first)
-            self._is_first = False
-
-    def _endless(self) -> Iterator[Request]:
-        """Yield rows of the table's proportions, each with a seed of its own."""
-        for number, request in enumerate(self._kind.sample()):
-            yield replace(request, seed=(request.seed + number) % MAX_SEED)
-
     def _written(self, clips: Sequence[Clip]) -> tuple[Took, float]:
         """Return what making a file of one takes, and its bytes."""
         clock = _Clock()
@@ -148,24 +150,6 @@ class _Stream:
         steps = [step for one in self._setup.steps.values() if (step := one.repeatable())]
         sizes = [len(encode_clip(clip, self._setup.media, steps).content) for clip in clips]
         return clock.lap() * (1 / len(clips)), sum(sizes) / len(clips)
-
-
-def _clips(renderer: Renderer) -> list[Clip]:
-    """Take a step; return the clips that ended. Raises RenderError for a row that failed."""
-    ended = renderer.step()
-    for outcome in ended:
-        if not isinstance(outcome, Clip):
-            raise RenderError(
-                f"a row of {outcome.request.arguments.get('prompt')!r:.80} fails: {outcome.error}",
-                "render it by itself to see more, or correct it",
-            )
-    return [outcome for outcome in ended if isinstance(outcome, Clip)]
-
-
-def _audit(renderer: Renderer, took: Took) -> Took:
-    """Return what an audit took, if there was one. took: of all that was done meanwhile."""
-    seconds = max((audited.seconds for audited in renderer.take_audits()), default=0.0)
-    return took * min(1.0, seconds / took.wall_s)
 
 
 def _encoding(clips: Sequence[Clip], took: Took) -> Took:

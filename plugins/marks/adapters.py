@@ -20,8 +20,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.marks.chips import Reading, Samples
-from framefleet.plugins.marks.payload import Bits
+from framefleet.plugins.marks.payload import Bits, Reading, Samples
 from framefleet.plugins.marks.settings import Watermark
 from framefleet.plugins.marks.weights import not_weights, read_weights
 
@@ -243,5 +242,5 @@ def _at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
     from scipy.signal import resample_poly
 
     ratio = Fraction(wanted, rate)
-    found: Samples = resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
-    return found
+    resampled: Samples = resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
+    return resampled

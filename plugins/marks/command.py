@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.text import Text
 from typer import Argument, Exit, Option
@@ -15,7 +15,6 @@ from framefleet.jobs.options import AsJson, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
-    from framefleet.plugins.marks.file_marks import FoundMarks
     from framefleet.plugins.marks.trace.trace import Traced
 
 _SIGNERS = {
@@ -32,32 +31,27 @@ _STATES = {
 }
 _MAX_SHOWN = 200  # characters of a prompt
 
-_Files = Annotated[list[Path], Argument(metavar="FILE", help="Files, or folders of files.")]
-_Outputs = Annotated[
-    list[str] | None,
-    Option(
-        "--output",
-        help="Output in which to look for the row, or a text file that lists outputs; repeatable.",
-    ),
-]
-_Trust = Annotated[
-    str | None, Option("--trust", metavar="PEM", help="PEM file of the certificates that you trust.")
-]
-_Watermarks = Annotated[
-    list[str] | None,
-    Option(
-        "--watermark",
-        metavar="NAME=WEIGHTS",
-        help="Also look for this watermark: videoseal, audioseal or trustmark; repeatable.",
-    ),
-]
-
 
 def trace_command(
-    files: _Files,
-    outputs: _Outputs = None,
-    trust: _Trust = None,
-    watermarks: _Watermarks = None,
+    files: Annotated[list[Path], Argument(metavar="FILE", help="Files, or folders of files.")],
+    outputs: Annotated[
+        list[str] | None,
+        Option(
+            "--output",
+            help="Output in which to look for the row, or a text file that lists outputs; repeatable.",
+        ),
+    ] = None,
+    trust: Annotated[
+        str | None, Option("--trust", metavar="PEM", help="PEM file of the certificates that you trust.")
+    ] = None,
+    watermarks: Annotated[
+        list[str] | None,
+        Option(
+            "--watermark",
+            metavar="NAME=WEIGHTS",
+            help="Also look for this watermark: videoseal, audioseal or trustmark; repeatable.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
@@ -74,12 +68,12 @@ def trace_command(
 
         opened = open_outputs(outputs or [], set_values(sets or []).get("storage_options"))
         num_files = num_found = 0
-        for found in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
-            num_files, num_found = num_files + 1, num_found + (found.found_by is not None)
+        for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
+            num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)
             if as_json:
-                stdout.say(json.dumps(asdict(found), ensure_ascii=False, default=str))
+                stdout.say(json.dumps(asdict(traced), ensure_ascii=False, default=str))
             else:
-                for line in _lines(found):
+                for line in _lines(traced):
                     stdout.say(line)
         stderr.say(f"{num_files:,} files: {num_found:,} found")
     raise Exit(0 if num_found == num_files else 1)
@@ -97,42 +91,36 @@ def _lines(found: Traced) -> Iterator[Text | str]:
     if found.candidates:
         yield _line("  it may be one of", ", ".join(found.candidates))
     if found.record:
-        yield from _record_lines(found.record)
+        from framefleet.pipeline.outputs.parts.records import told_arguments
+
+        prompt = str(told_arguments(found.record).get("prompt") or "")
+        shown = prompt if len(prompt) <= _MAX_SHOWN else f"{prompt[:_MAX_SHOWN]}..."
+        yield _line("  prompt", f"{shown} (seed {found.record['seed']})")
+        yield _line("  model", f"{found.record['model']}, license {found.record['license'] or 'unknown'}")
     if found.marks:
-        yield from _mark_lines(found, found.marks)
+        if manifest := found.marks.manifest:
+            state = _STATES[manifest.state]
+            if found.signer:
+                state += (
+                    f"; signed by {manifest.signer or 'a signer without a name'}, {_SIGNERS[found.signer]}"
+                )
+            if manifest.signed_at:
+                state += f", at {manifest.signed_at}" + (" (time stamp)" if manifest.has_time else "")
+            if manifest.generator:
+                state += f"; made by {manifest.generator}"
+            yield _line("  manifest", state)
+            if manifest.ingredients:
+                yield _line("  made from", ", ".join(manifest.ingredients))
+        for mark in found.marks.watermarks:
+            yield _line("  watermark", f"{mark.name} in the {mark.part}: row {mark.prefix}...")
+        if label := found.marks.label:
+            fields = {name: text for name, text in label.aigc if text}
+            parts = [label.source_type or "", ", ".join(f"{name} {text}" for name, text in fields.items())]
+            yield _line("  label", "; ".join(filter(None, parts)))
+        if not (found.marks.manifest or found.marks.watermarks or found.marks.label):
+            yield "  no marks"
     if found.changes:
         yield _line("  changed", "; ".join(found.changes))
-
-
-def _record_lines(record: Any) -> Iterator[str]:
-    from framefleet.pipeline.outputs.parts.records import told_arguments
-
-    prompt = str(told_arguments(record).get("prompt") or "")
-    shown = prompt if len(prompt) <= _MAX_SHOWN else f"{prompt[:_MAX_SHOWN]}..."
-    yield _line("  prompt", f"{shown} (seed {record['seed']})")
-    yield _line("  model", f"{record['model']}, license {record['license'] or 'unknown'}")
-
-
-def _mark_lines(found: Traced, marks: FoundMarks) -> Iterator[str]:
-    if manifest := marks.manifest:
-        said = _STATES[manifest.state]
-        if found.signer:
-            said += f"; signed by {manifest.signer or 'a signer without a name'}, {_SIGNERS[found.signer]}"
-        if manifest.signed_at:
-            said += f", at {manifest.signed_at}" + (" (time stamp)" if manifest.has_time else "")
-        if manifest.generator:
-            said += f"; made by {manifest.generator}"
-        yield _line("  manifest", said)
-        if manifest.ingredients:
-            yield _line("  made from", ", ".join(manifest.ingredients))
-    for mark in marks.watermarks:
-        yield _line("  watermark", f"{mark.name} in the {mark.part}: row {mark.prefix}...")
-    if label := marks.label:
-        fields = {name: text for name, text in label.aigc if text}
-        parts = [label.source_type or "", ", ".join(f"{name} {text}" for name, text in fields.items())]
-        yield _line("  label", "; ".join(filter(None, parts)))
-    if not (marks.manifest or marks.watermarks or marks.label):
-        yield "  no marks"
 
 
 def _line(name: str, text: str) -> str:

@@ -60,17 +60,19 @@ class FoundMarks:
     watermarks: tuple[FoundWatermark, ...]
     contents: Contents | None
 
-    def said(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """Return the marks as JSON has them, for records and manifests; {} without any."""
-        said: dict[str, Any] = {}
+        description: dict[str, Any] = {}
         if self.manifest:
-            said["c2pa"] = {"state": self.manifest.state, "signer": self.manifest.signer}
-            said["c2pa"] |= {"source_type": self.manifest.source_type} if self.manifest.source_type else {}
+            description["c2pa"] = {"state": self.manifest.state, "signer": self.manifest.signer}
+            description["c2pa"] |= (
+                {"source_type": self.manifest.source_type} if self.manifest.source_type else {}
+            )
         if self.label:
-            said["label"] = {"source_type": self.label.source_type, "aigc": dict(self.label.aigc)}
+            description["label"] = {"source_type": self.label.source_type, "aigc": dict(self.label.aigc)}
         if self.watermarks:
-            said["watermarks"] = [{"name": one.name, "row_id": one.prefix} for one in self.watermarks]
-        return said
+            description["watermarks"] = [{"name": one.name, "row_id": one.prefix} for one in self.watermarks]
+        return description
 
 
 def ingredients_of(request: Request, read: Callable[[str], bytes]) -> tuple[Ingredient, ...]:
@@ -81,13 +83,13 @@ def ingredients_of(request: Request, read: Callable[[str], bytes]) -> tuple[Ingr
     return tuple(
         Ingredient(
             argument=argument,
-            name=public_url(named["uri"]).rpartition("/")[2],
-            sha256=named["sha256"],
-            content=(content := checked_content(named, read)),
-            found=marks_in(content, is_quick=True).said(),
+            name=public_url(reference["uri"]).rpartition("/")[2],
+            sha256=reference["sha256"],
+            content=(content := checked_content(reference, read)),
+            found=marks_in(content, is_quick=True).description(),
         )
         for argument, value in request.arguments.items()
-        for named in inputs_in(value)
+        for reference in inputs_in(value)
     )
 
 
@@ -108,12 +110,12 @@ def marks_in(
         manifest = read_manifest(content, anchors=anchors)
     kind = file_kind(content)
     decoded = _decoded(content, kind)
-    found = decoded and watermarks_in(decoded.frames, decoded.audio, watermarks, is_quick=is_quick)
+    readings = decoded and watermarks_in(decoded.frames, decoded.audio, watermarks, is_quick=is_quick)
     return FoundMarks(
         format=kind.name if kind else None,
         manifest=manifest,
         label=label_in(content),
-        watermarks=tuple(found or ()),
+        watermarks=tuple(readings or ()),
         contents=decoded.contents() if decoded else None,
     )
 
@@ -167,11 +169,11 @@ def _sound_of_zip(content: bytes) -> Audio | None:
 
 def _sampled(content: bytes) -> tuple[list[Frames], int]:
     """Return frames at equal distances, at most as many as are wanted, and the number of all."""
-    kept: list[Frames] = []
+    sample: list[Frames] = []
     step, count = 1, 0
     for count, frame in enumerate(frames_of(content), 1):
         if (count - 1) % step == 0:
-            kept.append(np.asarray(frame))
-        if len(kept) > _MOST_FRAMES:
-            kept, step = kept[::2], 2 * step
-    return kept, count
+            sample.append(np.asarray(frame))
+        if len(sample) > _MOST_FRAMES:
+            sample, step = sample[::2], 2 * step
+    return sample, count

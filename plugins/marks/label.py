@@ -54,11 +54,13 @@ def aigc_label(provider: Provider, row_id: str) -> str:
 
 def xmp_packet(provider: Provider, row_id: str, *, aigc: bool = True) -> bytes:
     """Return IPTC's properties, and the Chinese label. aigc: the latter; a file is to have it only once."""
-    said = {"Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE}
-    said |= {"Iptc4xmpExt:AISystemUsed": provider.system} if provider.system else {}
-    said |= {"Iptc4xmpExt:AISystemVersionUsed": provider.version} if provider.version else {}
-    said |= {"TC260:AIGC": aigc_label(provider, row_id)} if aigc else {}
-    elements = "".join(f"<{name}>{escape(text, {chr(34): '&quot;'})}</{name}>" for name, text in said.items())
+    properties = {"Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE}
+    properties |= {"Iptc4xmpExt:AISystemUsed": provider.system} if provider.system else {}
+    properties |= {"Iptc4xmpExt:AISystemVersionUsed": provider.version} if provider.version else {}
+    properties |= {"TC260:AIGC": aigc_label(provider, row_id)} if aigc else {}
+    elements = "".join(
+        f"<{name}>{escape(text, {chr(34): '&quot;'})}</{name}>" for name, text in properties.items()
+    )
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
@@ -86,9 +88,9 @@ def label_in(content: bytes) -> FoundLabel | None:
     a bomb. Of several labels the first counts.
     """
     packets = _pieces(content, b"Iptc4xmpExt:DigitalSourceType", b"", b"DigitalSourceType")
-    named = next((found[1].decode() for piece in packets if (found := _SOURCE.search(piece))), None)
+    source = next((match[1].decode() for piece in packets if (match := _SOURCE.search(piece))), None)
     aigc = next(_labels(content), ())
-    return FoundLabel(source_type=named, aigc=aigc) if named or aigc else None
+    return FoundLabel(source_type=source, aigc=aigc) if source or aigc else None
 
 
 def _labels(content: bytes) -> Iterator[tuple[tuple[str, str], ...]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -22,9 +24,92 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 import framefleet
 from framefleet.pipeline.errors import AuthorityError, JobError
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.plugins.marks.label import IPTC_SPACE, SOURCE_TYPE
 from framefleet.plugins.marks.settings import ClipMarks, Signing
-from framefleet.plugins.marks.signing import key_of, leaf_of, read_pem
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
+
+_CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+_MAX_BYTES = 1 << 20  # of a trust list, the longest of these files
+
+
+def certificate_sha256(signing: Signing) -> str:
+    """Return the certificate's SHA-256, as `openssl x509 -fingerprint -sha256` shows it, without colons."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return leaf_of(signing).fingerprint(SHA256()).hex()
+
+
+@cache  # asked for every clip
+def key_of(signing: Signing) -> tuple[bytes, str]:
+    """Return the private key and its algorithm, as c2pa names it. Raises JobError where it does not fit."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    what = "marks.sign.private_key"
+    content = read_pem(what, signing.private_key)
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError):  # their texts may quote the file
+        raise JobError(
+            f"{what}: {signing.private_key} is not a private key in PEM, without a password",
+            "openssl pkcs8 -topk8 -nocrypt makes one of a key with a password",
+        ) from None
+    formats = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*formats) != leaf_of(signing).public_key().public_bytes(*formats):
+        raise JobError(
+            f"{what}: {signing.private_key} is not the key of marks.sign.certificate",
+            "name the key that the certificate was issued for; the certificate stands first in its file",
+        )
+    return content, _algorithm(key, what)
+
+
+def _algorithm(key: PrivateKeyTypes, what: str) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
+        return _CURVES[key.curve.name]
+    if isinstance(key, rsa.RSAPrivateKey):
+        return "ps256"
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return "ed25519"
+    raise JobError(f"{what} is of a kind that C2PA does not have", "use ES256, PS256 or Ed25519")
+
+
+@cache
+def leaf_of(signing: Signing) -> Certificate:
+    """Return the certificate that signs, which is the first of its chain. Raises JobError for a bad one."""
+    from cryptography.x509 import load_pem_x509_certificates
+
+    what = "marks.sign.certificate"
+    try:
+        leaf = load_pem_x509_certificates(signing.certificate.encode())[0]
+    except ValueError:
+        raise JobError(
+            f"{what} is not a certificate in PEM",
+            "name a file of certificates: first the one that signs, then those that issued it",
+        ) from None
+    if not leaf.not_valid_before_utc <= datetime.now(UTC) <= leaf.not_valid_after_utc:
+        raise JobError(
+            f"{what} is valid from {leaf.not_valid_before_utc:%Y-%m-%d} to "
+            f"{leaf.not_valid_after_utc:%Y-%m-%d}, which is not now",
+            "renew it",
+        )
+    return leaf
+
+
+def read_pem(what: str, path: str) -> bytes:
+    """Return the content of a file of certificates or a key. Raises JobError. what: for messages."""
+    try:
+        return read_regular(path, _MAX_BYTES)
+    except OSError as error:
+        raise JobError(
+            f"{what}: {path} cannot be read on {socket.gethostname()}: {error.strerror}",
+            "name a file that is on every worker's machine" if "key" in what else "name a file here",
+        ) from None
+
 
 ASSERTION = "framefleet.clip"
 # Thumbnails would be copies of what is in the file; manifests elsewhere and revocations are on networks.
@@ -63,7 +148,7 @@ class Ingredient:
     content: bytes
     found: Mapping[str, Any] = field(default_factory=dict)
 
-    def said(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """Return what records and manifests say of it."""
         return {"argument": self.argument, "sha256": self.sha256, **self.found}
 
@@ -166,8 +251,8 @@ def _signed(
     ):
         for number, one in enumerate(inputs):
             if kind := mime_type_of(one.content):
-                said = {"title": one.name, "relationship": "inputTo", "label": f"input{number}"}
-                builder.add_ingredient(json.dumps(said), kind, io.BytesIO(one.content))
+                ingredient = {"title": one.name, "relationship": "inputTo", "label": f"input{number}"}
+                builder.add_ingredient(json.dumps(ingredient), kind, io.BytesIO(one.content))
         builder.sign(signer, mime_type_of(content), io.BytesIO(content), signed)
     return signed.getvalue()
 
@@ -176,20 +261,20 @@ def _manifest(
     title: str, marks: ClipMarks, made: Mapping[str, str], inputs: Sequence[Ingredient]
 ) -> dict[str, Any]:
     agent = {"name": "framefleet", "version": framefleet.__version__}
-    provider = marks.provider.said() if marks.provider else {}
-    kept = [f"input{number}" for number, one in enumerate(inputs) if mime_type_of(one.content)]
+    provider = marks.provider.description() if marks.provider else {}
+    labels = [f"input{number}" for number, one in enumerate(inputs) if mime_type_of(one.content)]
     created = {
         "action": "c2pa.created",
         "digitalSourceType": SOURCE_TYPE,
         "softwareAgent": _filled(name=provider.get("system"), version=provider.get("version")) or agent,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-    } | _filled(parameters=_filled(ingredientIds=kept))
+    } | _filled(parameters=_filled(ingredientIds=labels))
     clip = {
         **made,
         **_filled(
             provider=provider,
             watermarks=[one.name for one in marks.watermarks],
-            inputs=[one.said() for one in inputs],
+            inputs=[one.description() for one in inputs],
         ),
     }
     assertions = {"c2pa.actions.v2": {"actions": [created]}, ASSERTION: clip}
@@ -198,13 +283,13 @@ def _manifest(
     if marks.training:
         entries = {f"cawg.{name}": {"use": marks.training} for name in _MINED}
         assertions["cawg.training-mining"] = {"entries": entries}
-    listed = [{"label": label, "data": said} for label, said in assertions.items()]
+    listed = [{"label": label, "data": assertion} for label, assertion in assertions.items()]
     return {"claim_generator_info": [agent], "title": title, "assertions": listed}
 
 
 def _metadata(provider: Mapping[str, str], made: Mapping[str, str]) -> dict[str, Any]:
     """Return what IPTC's and Dublin Core's properties say, as JSON-LD."""
-    said = {
+    properties = {
         "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": "http://purl.org/dc/elements/1.1/"},
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
         "Iptc4xmpExt:AISystemUsed": provider.get("system"),
@@ -213,7 +298,7 @@ def _metadata(provider: Mapping[str, str], made: Mapping[str, str]) -> dict[str,
         "dc:publisher": [provider["name"]],
         "dc:rights": made.get("license"),
     }
-    return _filled(**said)
+    return _filled(**properties)
 
 
 def _filled(**values: Any) -> dict[str, Any]:

@@ -64,15 +64,15 @@ def read_manifest(
     trust: dict[str, Any] = {"user_anchors": anchors} if anchors else {}
     if own_sha256:
         own = b64encode(bytes.fromhex(own_sha256)).decode()
-        named = {"trust_anchors": "", "allowed_list": own, "trust_uri": "urn:own", "trust_kind": "manifest"}
-        trust["anchors"] = [named]
+        anchor = {"trust_anchors": "", "allowed_list": own, "trust_uri": "urn:own", "trust_kind": "manifest"}
+        trust["anchors"] = [anchor]
     try:
         with (
             c2pa.Context(c2pa.Settings.from_dict({**SETTINGS, "trust": trust})) as context,
             c2pa.Reader(mime_type, io.BytesIO(content), context=context) as reader,
         ):
             report = reader.json()
-        return _found(_Report.model_validate(parse_json(report)))
+        return _manifest_of(_Report.model_validate(parse_json(report)))
     except c2pa.C2paError.ManifestNotFound:
         return None
     except c2pa.C2paError as error:
@@ -135,16 +135,21 @@ class _Report(_Lenient):
     validation_results: _Validation
 
 
-def _found(report: _Report) -> FoundManifest:
+def _manifest_of(report: _Report) -> FoundManifest:
     """Return what c2pa's report says of the active manifest. Raises KeyError where there is none."""
     active = report.manifests[report.active_manifest]
     results = report.validation_results.activeManifest
     succeeded = {one.code for one in results.success}
     problems = {one.code for one in results.failure if not _STRANGER.fullmatch(one.code)}
     is_changed = bool(problems) and all(map(_CONTENT.fullmatch, problems))
-    said = {one.label: one.data for one in active.assertions}
+    assertions = {one.label: one.data for one in active.assertions}
     signature = active.signature_info or _Signature()
-    clip = said.get(ASSERTION)
+    clip = assertions.get(ASSERTION)
+    # How the file was made, as the first action says that says it.
+    assertion = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions")
+    actions = assertion.get("actions") if isinstance(assertion, dict) else None
+    listed = actions if isinstance(actions, list) else []
+    types = (one.get("digitalSourceType") for one in listed if isinstance(one, dict))
     return FoundManifest(
         state="changed" if is_changed else "forged" if problems else "intact",
         is_trusted="signingCredential.trusted" in succeeded,
@@ -154,16 +159,8 @@ def _found(report: _Report) -> FoundManifest:
         generator=" ".join(
             f"{one.name or ''} {one.version or ''}".strip() for one in active.claim_generator_info or []
         ),
-        source_type=_source_type(said.get("c2pa.actions.v2") or said.get("c2pa.actions")),
+        source_type=next((one for one in types if isinstance(one, str)), None),
         clip=clip if isinstance(clip, dict) else {},
         ingredients=tuple(one.title or "" for one in active.ingredients),
         problems=tuple(sorted(problems)),
     )
-
-
-def _source_type(assertion: Any) -> str | None:
-    """Return how the file was made, as the first action says that says it."""
-    actions = assertion.get("actions") if isinstance(assertion, dict) else None
-    listed = actions if isinstance(actions, list) else []
-    named = (one.get("digitalSourceType") for one in listed if isinstance(one, dict))
-    return next((one for one in named if isinstance(one, str)), None)

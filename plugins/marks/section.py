@@ -13,7 +13,7 @@ from framefleet.plugins.marks.settings import TrainingUse, WatermarkName
 _Text = Annotated[str, Field(min_length=1)]
 
 
-def _named(watermark: object) -> object:
+def _as_mapping(watermark: object) -> object:
     return {"name": watermark} if isinstance(watermark, str) else watermark
 
 
@@ -72,7 +72,7 @@ class MarksSection(Section):
         list[
             Annotated[
                 WatermarkSection,
-                BeforeValidator(_named, json_schema_input_type=WatermarkName | WatermarkSection),
+                BeforeValidator(_as_mapping, json_schema_input_type=WatermarkName | WatermarkSection),
             ]
         ],
         BeforeValidator(

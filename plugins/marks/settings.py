@@ -52,10 +52,10 @@ class Provider:
     def label_code(self) -> str:
         return self.code or self.name
 
-    def said(self) -> dict[str, str]:
+    def description(self) -> dict[str, str]:
         """Return what manifests say of it."""
-        said = {"name": self.name, "url": self.url, "system": self.system, "version": self.version}
-        return {name: text for name, text in said.items() if text}
+        description = {"name": self.name, "url": self.url, "system": self.system, "version": self.version}
+        return {name: text for name, text in description.items() if text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,17 +89,14 @@ class ClipMarks:
                 fix = "leave them out" if one.weights else f"write {{name: {one.name}, weights: FILE}}"
                 raise JobError(f"marks.watermark: {one.name} {has}", fix)
         if self.label:
-            self._check_label()
-
-    def _check_label(self) -> None:
-        if self.provider is None:
-            raise JobError("marks.label needs to say who made a clip", "set marks.provider.name")
-        if not _CODE.fullmatch(self.provider.label_code):
-            raise JobError(
-                f"the label cannot say {self.provider.label_code!r}: GB 45438-2025 takes letters, digits and "
-                "signs of ASCII without spaces and quotation marks",
-                "set marks.provider.code, such as a registered code of 22 characters",
-            )
+            if self.provider is None:
+                raise JobError("marks.label needs to say who made a clip", "set marks.provider.name")
+            if not _CODE.fullmatch(self.provider.label_code):
+                raise JobError(
+                    f"the label cannot say {self.provider.label_code!r}: GB 45438-2025 takes letters, "
+                    "digits and signs of ASCII without spaces and quotation marks",
+                    "set marks.provider.code, such as a registered code of 22 characters",
+                )
 
     def __bool__(self) -> bool:
         return self.sign is not None or bool(self.watermarks) or self.label

@@ -1,9 +1,9 @@
 """The watermark `spread` in frames: cells a few levels lighter or darker, the same in every frame.
 
 It needs no weights and is not secret: anybody can read, remove or forge it. A tile of 64 x 64 cells of 4 x 4
-pixels (chips.py) covers the picture again and again. Cells are 1 level strong where the picture is flat, and
-up to 3 where it is busy. All is computed in numbers that floats hold exactly, so every device gives the same
-bits.
+pixels (payload.py) covers the picture again and again. Cells are 1 level strong where the picture is flat,
+and up to 3 where it is busy. All is computed in numbers that floats hold exactly, so every device gives the
+same bits.
 
 To read it, what the picture itself shows is flattened, the frames are averaged, and tiles are laid over each
 other at each size to which the file may have been scaled. Turned, mirrored or stretched pictures are not
@@ -22,8 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.marks.chips import NUM_BITS, Plane, Reading, chips
-from framefleet.plugins.marks.payload import Bits
+from framefleet.plugins.marks.payload import NUM_BITS, Bits, Plane, Reading, chips
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +82,18 @@ class SpreadFrames:
         size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
             possible = [scale for scale in scales if size <= _MOST_PIXELS * scale**2]
-            peaks = sorted(((_found(_central(flat, scale))[0], scale) for scale in possible), reverse=True)
+            peaks = sorted(
+                ((_locate_tile(_central(flat, scale))[0], scale) for scale in possible), reverse=True
+            )
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
-                yield from _readings(flat, scale)
+                plane = _at_scale(flat, scale)  # whole, and at sizes near it
+                for down, across in _NEAR:
+                    sizes = (scale * (1 + down / 1000), scale * (1 + across / 1000))
+                    stands_out, tile = _locate_tile(_resized(plane, *sizes))
+                    if stands_out > _SUSPECT:
+                        cells = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
+                        yield Reading(soft=_CHIPS.soft(cells), scale=sizes[1])
 
 
 def _marked(part: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
@@ -159,7 +166,7 @@ def _resized(plane: Plane, down: float, across: float) -> Plane:
     return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.BICUBIC))
 
 
-def _found(plane: Plane) -> tuple[float, npt.NDArray[np.float64]]:
+def _locate_tile(plane: Plane) -> tuple[float, npt.NDArray[np.float64]]:
     """Return how much one place stands out as the beginning of a tile, and the mean tile from there on."""
     height, width = plane.shape
     whole = np.pad(plane, ((0, -height % _TILE), (0, -width % _TILE)))
@@ -168,14 +175,3 @@ def _found(plane: Plane) -> tuple[float, npt.NDArray[np.float64]]:
     best = int(match.argmax())
     stands_out = (match.flat[best] - match.mean()) / (match.std() or 1)
     return float(stands_out), np.roll(tile, (-(best // _TILE), -(best % _TILE)), (0, 1))
-
-
-def _readings(flat: dict[int, Plane], scale: float) -> Iterator[Reading]:
-    """Yield readings of the whole picture at a scale, and near it."""
-    plane = _at_scale(flat, scale)
-    for down, across in _NEAR:
-        sizes = (scale * (1 + down / 1000), scale * (1 + across / 1000))
-        stands_out, tile = _found(_resized(plane, *sizes))
-        if stands_out > _SUSPECT:
-            cells = tile.reshape(_GRID, _CELL, _GRID, _CELL).sum((1, 3))
-            yield Reading(soft=_CHIPS.soft(cells), scale=sizes[1])

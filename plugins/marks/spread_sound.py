@@ -1,6 +1,6 @@
 """The watermark `spread` in sound: bands of it, a little louder or softer by turns.
 
-A tile (chips.py) is 64 stretches of 40 ms and 60 bands of 125 Hz from 300 Hz on; it is repeated as long as
+A tile (payload.py) is 64 stretches of 40 ms and 60 bands of 125 Hz from 300 Hz on; it is repeated as long as
 the sound lasts. Each cell is 1.5 dB louder or softer than it was. To read it, loudness is compared with that
 of the neighbours in time and pitch, and tiles are laid over each other. Sound that plays faster or at another
 pitch is not read.
@@ -15,8 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.plugins.marks.chips import NUM_BITS, Reading, Samples, chips
-from framefleet.plugins.marks.payload import Bits
+from framefleet.plugins.marks.payload import NUM_BITS, Bits, Reading, Samples, chips
 
 _TIMES, _BANDS = 64, 60
 _HOP_S, _HOPS = 0.01, 4  # a cell is 40 ms
@@ -47,7 +46,13 @@ class SpreadSound:
         if len(loud) < 2 * _HOPS:
             return
         period = _TIMES * _HOPS
-        whole = np.pad(_relative(loud), ((0, -len(loud) % period), (0, 0)))
+        from scipy.ndimage import uniform_filter
+
+        rest = loud - uniform_filter(loud, (8 * _HOPS + 1, 1))
+        rest -= uniform_filter(rest, (1, 7))
+        usual = np.sqrt(uniform_filter(rest * rest, (16 * _HOPS, 9)).clip(0)) + 0.5
+        relative: _Cells = (rest / usual).clip(-2, 2)
+        whole = np.pad(relative, ((0, -len(loud) % period), (0, 0)))
         tile = whole.reshape(-1, period, _BANDS).sum(axis=0)
         match = np.fft.irfft((np.fft.rfft(tile, axis=0) * _sync()).sum(axis=1), period)
         best = int(match.argmax())
@@ -89,17 +94,6 @@ def _loudness(sound: npt.NDArray[np.float32], sample_rate: int) -> _Cells:
     energy = total[_HOPS:] - total[:-_HOPS]
     loud: _Cells = 10 * np.log10(energy + 1e-7 * energy.max(initial=0) + 1e-12)
     return loud
-
-
-def _relative(loud: _Cells) -> _Cells:
-    """Return how much louder cells are than what lies around them, in terms of what is usual there."""
-    from scipy.ndimage import uniform_filter
-
-    rest = loud - uniform_filter(loud, (8 * _HOPS + 1, 1))
-    rest -= uniform_filter(rest, (1, 7))
-    usual = np.sqrt(uniform_filter(rest * rest, (16 * _HOPS, 9)).clip(0)) + 0.5
-    relative: _Cells = (rest / usual).clip(-2, 2)
-    return relative
 
 
 def _window(sample_rate: int) -> tuple[int, _Cells]:

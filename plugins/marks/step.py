@@ -17,12 +17,12 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.media.media import XMP_TAG
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.media.pillow_file import XMP_TAG
 from framefleet.plugins.marks.claim import claimed_marks, claimed_signing
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet
-from framefleet.plugins.marks.manifest import Ingredient, open_signing, sign
+from framefleet.plugins.marks.manifest import Ingredient, certificate_sha256, open_signing, sign
 from framefleet.plugins.marks.section import MarksSection
 from framefleet.plugins.marks.settings import (
     LABELLED,
@@ -33,7 +33,6 @@ from framefleet.plugins.marks.settings import (
     Watermark,
     weights_digest,
 )
-from framefleet.plugins.marks.signing import certificate_sha256
 from framefleet.plugins.marks.watermark import check_marks, mark_frames, mark_sound
 
 
@@ -81,12 +80,12 @@ class MarkStep(ClipStep):
         return replace(self, marks=marks) if marks else None
 
     def written(self, section: dict[str, Any]) -> dict[str, Any]:
-        said = {**section, "watermark": [asdict(one) for one in self.marks.watermarks]}
+        values = {**section, "watermark": [asdict(one) for one in self.marks.watermarks]}
         if signing := self.marks.sign:
-            said["sign"] = {"certificate_sha256": certificate_sha256(signing)}
+            values["sign"] = {"certificate_sha256": certificate_sha256(signing)}
             if signing.time_authority:
-                said["sign"]["time_authority"] = public_url(signing.time_authority)
-        return said
+                values["sign"]["time_authority"] = public_url(signing.time_authority)
+        return values
 
     @classmethod
     def decisive(cls, section: Any, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,11 +164,11 @@ class MarkStep(ClipStep):
 
     def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
         marks, inputs = self.marks, _inputs(of)
-        said: dict[str, Any] = {"c2pa": certificate_sha256(marks.sign)} if marks.sign else {}
-        said |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
-        said |= {"label": True} if marks.label else {}
-        said |= {"inputs": [one.said() for one in inputs]} if inputs else {}
-        return StepValues(values={"marks": canonical_json(said)})
+        description: dict[str, Any] = {"c2pa": certificate_sha256(marks.sign)} if marks.sign else {}
+        description |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
+        description |= {"label": True} if marks.label else {}
+        description |= {"inputs": [one.description() for one in inputs]} if inputs else {}
+        return StepValues(values={"marks": canonical_json(description)})
 
     @property
     def _label_provider(self) -> Provider | None:

@@ -17,9 +17,8 @@ import numpy as np
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.plugins.marks.chips import Reading, Samples
 from framefleet.plugins.marks.manifest import check_signing
-from framefleet.plugins.marks.payload import Bits, is_checked, payload_of, row_prefix
+from framefleet.plugins.marks.payload import Bits, Reading, Samples, is_checked, payload_of, row_prefix
 from framefleet.plugins.marks.settings import ClipMarks, Watermark
 from framefleet.plugins.marks.spread import SpreadFrames
 from framefleet.plugins.marks.spread_sound import SpreadSound

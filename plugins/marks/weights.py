@@ -87,7 +87,20 @@ def _answer(connection: Connection) -> None:
     content = connection.recv_bytes()
     bound_memory(_TIMES_STORED * len(content) + _MORE_BYTES)
     try:
-        stored = _unpickled(content)
+        import torch
+        from safetensors.torch import save
+
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict):
+            raise TypeError
+        weights = next(
+            (checkpoint[key] for key in _WRAPPED if isinstance(checkpoint.get(key), dict)), checkpoint
+        )
+        tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+        # Libraries follow names from attribute to attribute.
+        if any(not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name for name in tensors):
+            raise ValueError
+        stored = save({name: value.detach().clone().contiguous() for name, value in tensors.items()})
     except MemoryError:
         problem = "it unpacks to more memory than its size allows"
     except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
@@ -97,21 +110,6 @@ def _answer(connection: Connection) -> None:
         connection.send_bytes(stored)
         return
     connection.send_bytes(json.dumps(problem).encode())
-
-
-def _unpickled(content: bytes) -> bytes:
-    import torch
-    from safetensors.torch import save
-
-    checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, dict):
-        raise TypeError
-    weights = next((checkpoint[key] for key in _WRAPPED if isinstance(checkpoint.get(key), dict)), checkpoint)
-    named = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
-    # Libraries follow names from attribute to attribute.
-    if any(not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name for name in named):
-        raise ValueError
-    return save({name: value.detach().clone().contiguous() for name, value in named.items()})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.sources.weights import ComponentSummary, Weights
+    from framefleet.pipeline.model.sources.weights import Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 # Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
@@ -26,9 +26,6 @@ _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
 ]
 _Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
-_LockFile = Annotated[
-    Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
-]
 _AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
@@ -54,7 +51,9 @@ def lock_command(
 
 def verify_command(
     model: _ModelArgument,
-    lock: _LockFile = None,
+    lock: Annotated[
+        Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
+    ] = None,
     revision: _Revision = None,
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
@@ -98,12 +97,12 @@ def info_command(
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
     with reporting(verbose=verbose):
-        from framefleet.pipeline.model.families.measurements import read_measured
         from framefleet.pipeline.model.license import license_of
         from framefleet.pipeline.model.sources.integrity import model_digest
-        from framefleet.pipeline.model.sources.weights import parts_of
         from framefleet.pipeline.model.specs.spec import inspect_model
+        from framefleet.plugins.models.component_summary import parts_of
         from framefleet.plugins.models.descriptions import in_company
+        from framefleet.plugins.models.measurements import read_measured
 
         weights = _opened(model, revision, allow_pickle)
         spec = inspect_model(weights.configs())
@@ -123,7 +122,16 @@ def info_command(
             else f"not locked ({command('model', 'lock', model)})"
         )
         stdout.say(f"digest:    {digest}")
-        stdout.print(_table(parts_of(weights)))
+        parts = parts_of(weights)
+        table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
+        table.add_column("parameters", justify="right")
+        table.add_column("bytes", justify="right")
+        for part in parts:
+            parameters = f"{part.num_parameters:,}" if part.num_parameters else ""
+            table.add_row(part.name, part.class_name, part.dtypes, parameters, f"{part.size_bytes:,}")
+        total = sum(part.num_parameters for part in parts)
+        table.add_row("all", "", "", f"{total:,}", f"{sum(part.size_bytes for part in parts):,}")
+        stdout.print(table)
 
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
@@ -171,7 +179,7 @@ def _opened(
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
     from framefleet.pipeline.model.options.footprint import CARDS_GB
-    from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+    from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
     from framefleet.plugins.models.descriptions import fitting, in_words
 
     step = spec.frame_step
@@ -185,29 +193,17 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     height, width = defaults.get("height"), defaults.get("width")
     count = next((defaults[name] for name in FRAME_PARAMETERS if name in defaults), None)
     size = f"multiples of {spec.size_multiple}" + (f", {height} x {width} unless given" if height else "")
-    found = {} if spec.kind == "audio" else {"size": size}
+    rules = {} if spec.kind == "audio" else {"size": size}
     if spec.kind == "video":
-        found["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
-        found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
+        rules["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
+        rules["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
     if spec.has_sound:
-        found["sound"] = "alone" if spec.kind == "audio" else "with the frames"
+        rules["sound"] = "alone" if spec.kind == "audio" else "with the frames"
     if spec.preset:
-        found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
-        found["dtype"] = f"on a GPU {in_words(spec.preset)}"
-        found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
-    return found | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
-
-
-def _table(parts: list[ComponentSummary]) -> Table:
-    table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
-    table.add_column("parameters", justify="right")
-    table.add_column("bytes", justify="right")
-    for part in parts:
-        parameters = f"{part.num_parameters:,}" if part.num_parameters else ""
-        table.add_row(part.name, part.class_name, part.dtypes, parameters, f"{part.size_bytes:,}")
-    total = sum(part.num_parameters for part in parts)
-    table.add_row("all", "", "", f"{total:,}", f"{sum(part.size_bytes for part in parts):,}")
-    return table
+        rules["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
+        rules["dtype"] = f"on a GPU {in_words(spec.preset)}"
+        rules["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
+    return rules | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
 
 
 def _gigabytes(size_bytes: int) -> str:
@@ -216,8 +212,8 @@ def _gigabytes(size_bytes: int) -> str:
 
 def _classes() -> Table:
     """Return every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.pipeline.model.families.measurements import read_measured
     from framefleet.plugins.models.descriptions import class_states
+    from framefleet.plugins.models.measurements import read_measured
 
     measured = read_measured()
     table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.families.measurements import Finding, Measurements
 from framefleet.pipeline.model.options.footprint import ways_for
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+from framefleet.plugins.models.measurements import Finding, Measurements
 
 # What classes make, as people read it.
 KINDS = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
 from urllib.parse import urlsplit
 
 from tenacity import (
@@ -74,18 +74,18 @@ def _send(job: Job, summary: Summary | None, error: BaseException | None) -> Non
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
     """Return what is said."""
-    said = json.loads(summary.to_json()) if summary else None
-    found: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": said, "error": None}
+    content = json.loads(summary.to_json()) if summary else None
+    message: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": content, "error": None}
     if summary:
         state = "incomplete" if summary.exit_code else "done"
-        return found | {"state": state, "exit_code": summary.exit_code}
+        return message | {"state": state, "exit_code": summary.exit_code}
     if isinstance(error, FramefleetError):
         problem = {"problem": error.problem, "fix": error.fix}
-        return found | {"state": "error", "exit_code": error.exit_code, "error": problem}
+        return message | {"state": "error", "exit_code": error.exit_code, "error": problem}
     if isinstance(error, Exception):
         problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
-        return found | {"state": "error", "exit_code": None, "error": problem}
-    return found | {"state": "interrupted", "exit_code": None}
+        return message | {"state": "error", "exit_code": None, "error": problem}
+    return message | {"state": "interrupted", "exit_code": None}
 
 
 def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
@@ -105,15 +105,30 @@ class _Final(Exception):
     """It would fail again, or may have done what it should; the text says why it is not tried again."""
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        raise _Final("it redirects, which nothing is posted to; give the address that it redirects to")
-
-
 def _post(url: str, content: bytes) -> None:
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    with urllib.request.build_opener(_NoRedirects).open(request, timeout=_WEBHOOK_S):
-        """It has taken it."""
+    """Post it, and wait until its answer has begun."""
+    with ThreadPoolExecutor(1) as thread:  # the caller's, as a notebook's, may have an event loop
+        status = thread.submit(asyncio.run, _answer(url, content)).result()
+    if 300 <= status < 400:
+        raise _Final("it redirects, which nothing is posted to; give the address that it redirects to")
+    if status >= 400:
+        raise ConnectionError(f"it answered HTTP {status}")
+
+
+async def _answer(url: str, content: bytes) -> int:
+    """Return the status of the answer. Raises TimeoutError however slowly it comes."""
+    from aiohttp import ClientSession, ClientTimeout
+
+    try:
+        async with (
+            ClientSession(timeout=ClientTimeout(total=_WEBHOOK_S), trust_env=True) as session,
+            session.post(
+                url, data=content, headers={"Content-Type": "application/json"}, allow_redirects=False
+            ) as response,
+        ):
+            return response.status
+    except TimeoutError:
+        raise TimeoutError(f"it has not answered in {_WEBHOOK_S:.0f} s") from None
 
 
 def _run(command: list[str], content: bytes) -> None:

@@ -110,16 +110,16 @@ class OutputHandler(BaseHTTPRequestHandler):
         return None
 
     def _send(self, path: str, kind: str) -> None:
-        """Answer with a file, or the range of it that is asked for, of which only a part is in memory."""
+        """Answer with a file, or the range of it that is asked for, a part at a time."""
         size = self.store.stat(path).size
-        asked = _RANGE.fullmatch(self.headers.get("Range", ""))
-        first = int(asked[1]) if asked else 0
-        last = min(int(asked[2]) if asked and asked[2] else size - 1, size - 1)
-        if asked and first > last:
+        span = _RANGE.fullmatch(self.headers.get("Range", ""))
+        first = int(span[1]) if span else 0
+        last = min(int(span[2]) if span and span[2] else size - 1, size - 1)
+        if span and first > last:
             self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             return
         part = self.store.read_own(path, first, min(_AT_ONCE, last + 1 - first))
-        self._begin(last + 1 - first, kind, ranged=f"bytes {first}-{last}/{size}" if asked else None)
+        self._begin(last + 1 - first, kind, ranged=f"bytes {first}-{last}/{size}" if span else None)
         try:
             while part:
                 self.wfile.write(part)

@@ -1,6 +1,29 @@
 """The commands `framefleet gallery`, `sheet`, `grid` and `report`, and the gallery that `render` writes."""
 
-from framefleet.doors import Plugin
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from framefleet.doors import Listener, Plugin
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
+
+
+class GalleryListener(Listener):
+    def rendering(self, store: Store) -> AbstractContextManager[None]:
+        from framefleet.plugins.pages.gallery.gallery import refreshed_gallery
+
+        return refreshed_gallery(store)
+
+    def ending_lines(self, store: Store) -> Sequence[str]:
+        from framefleet.plugins.pages.gallery.gallery import gallery_of
+
+        url = gallery_of(store)
+        return [f"gallery: {url}"] if url else []
+
 
 PLUGIN = Plugin(
     commands={
@@ -11,5 +34,5 @@ PLUGIN = Plugin(
             "framefleet.plugins.pages.sheet.command:grid_command",
         ],
     },
-    listeners=["framefleet.plugins.pages.gallery.listener:GalleryListener"],
+    listeners=["framefleet.plugins.pages.plugin:GalleryListener"],
 )

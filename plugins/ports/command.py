@@ -45,12 +45,14 @@ def convert_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import config_values
 
-        given = config_values(sets or [])
+        settings = config_values(sets or [])
         quiet_libraries()
         from framefleet.plugins.ports.conversion.convert import convert
 
         with _bytes_written() as progress:
-            done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
+            done = convert(
+                checkpoint, folder, variant=variant, dtype=dtype, given=settings, progress=progress
+            )
         stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
         stdout.say(f"next: {command('model', 'lock', folder)}")
 

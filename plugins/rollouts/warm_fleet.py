@@ -17,6 +17,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.doors import runners_of
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -96,8 +97,16 @@ class WarmFleet:
             self.summary = render_pending(
                 resolved, survey, index, self._lock, self._watch, self._start, row_ids, Spent()
             )
-        self._forget_weights()  # now that no worker loads those of before
-        return _records_of(self.output, row_ids)
+        store = self._begun.store
+        in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
+        store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
+        wanted = pa.array(row_ids, pa.string())
+        tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in self.output.records()]
+        if not tables:
+            return pa.table({"row_id": pa.array([], pa.string())})
+        records = pa.concat_tables(tables)
+        places = {row_id: place for place, row_id in enumerate(records["row_id"].to_pylist())}
+        return records.take([places[row_id] for row_id in row_ids if row_id in places])
 
     def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
         """Have all workers go on with other weights, where they are; return the model's new digest.
@@ -112,17 +121,12 @@ class WarmFleet:
             raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
-        for component, given in weights.items():
+        for component, content in weights.items():
             fits = check_update(component, own.weights.components, own.settings.options, own.configs)
-            updates[component] = store_weights(resolved.store, component, given, fits=fits)
+            updates[component] = store_weights(resolved.store, component, content, fits=fits)
         self._updates[model] = tuple(updates.values())
         self._resolved = resolved = _with_updates(resolved, model, self._updates[model])
         return resolved.models[model].identity.model_digest
-
-    def _forget_weights(self) -> None:
-        store = self._begun.store
-        in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
-        store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
 
     @property
     def _begun(self) -> ResolvedJob:
@@ -132,8 +136,9 @@ class WarmFleet:
 
     def _begin(self, job: Job) -> ResolvedJob:
         """Take the output, and have the fleet start when it is asked for."""
-        if job.draft is not None:
-            raise JobError("a fleet that stays renders no drafts", "leave `draft` out of the job")
+        for runner in runners_of(job):
+            problem = f"a fleet that stays renders no {runner.inner or runner.section}"
+            raise JobError(problem, f"leave `{runner.section}` out of the job")
         check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))
@@ -202,14 +207,3 @@ def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate,
     models = {**resolved.models, name: replace(model, update=update, rows=rows)}
     rows_now = rows_by_model(resolved.job, resolved.table, models)
     return replace(resolved, models=models, rows=rows_now)
-
-
-def _records_of(output: Output, row_ids: list[str]) -> pa.Table:
-    """Return the records of these rows, in this order."""
-    wanted = pa.array(row_ids, pa.string())
-    tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in output.records()]
-    if not tables:
-        return pa.table({"row_id": pa.array([], pa.string())})
-    found = pa.concat_tables(tables)
-    places = {row_id: place for place, row_id in enumerate(found["row_id"].to_pylist())}
-    return found.take([places[row_id] for row_id in row_ids if row_id in places])

@@ -19,8 +19,6 @@ from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.outputs.layout import WEIGHTS
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.stores.store import Store
 
@@ -51,8 +49,8 @@ def updated_digest(base: str, updates: Sequence[WeightUpdate]) -> str:
     """Return the digest of a model with other weights. base: of its files."""
     if not updates:
         return base
-    said = [base, sorted((update.component, sorted(update.files)) for update in updates)]
-    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+    content = [base, sorted((update.component, sorted(update.files)) for update in updates)]
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def store_weights(
@@ -113,7 +111,17 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
     for update in updates:
         if update not in applied and model.stage != "encode":  # which has no denoisers
             with _fetched(store, update.files) as files:
-                _load(model, update.component, files)
+                import torch
+
+                networks = model.denoisers()
+                _check_updatable(update.component, networks, model.settings.options)
+                current = networks[update.component].state_dict()  # which shares memory with the weights
+                files_by_name = _opened(
+                    update.component, {name: list(weight.shape) for name, weight in current.items()}, files
+                )
+                with torch.no_grad():
+                    for name, file in files_by_name.items():
+                        current[name].copy_(file.get_tensor(name))
     update_of_all = WeightUpdates(updates) if updates else None
     return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
 
@@ -137,21 +145,11 @@ def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
         yield files
 
 
-def _load(model: Model, component: str, files: Sequence[Path]) -> None:
-    import torch
-
-    known = _network(model, component).state_dict()  # which shares memory with the weights
-    found = _opened(component, {name: list(weight.shape) for name, weight in known.items()}, files)
-    with torch.no_grad():
-        for name, file in found.items():
-            known[name].copy_(file.get_tensor(name))
-
-
 def _opened(component: str, known: Mapping[str, list[int]], files: Sequence[Path]) -> dict[str, Any]:
     """Return the file of each weight. known: the shape of each. Raises ModelError where others are there."""
     from safetensors import SafetensorError, safe_open
 
-    found = dict[str, tuple[Any, list[int]]]()
+    entries = dict[str, tuple[Any, list[int]]]()
     try:
         opened = [safe_open(file, framework="pt") for file in files]
     except SafetensorError as error:
@@ -159,23 +157,17 @@ def _opened(component: str, known: Mapping[str, list[int]], files: Sequence[Path
             f"the new weights of {component} are no safetensors file: {error}", "write them anew"
         ) from error
     for file in opened:
-        found |= {name: (file, file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    for name in sorted(known.keys() ^ found.keys()):
+        entries |= {name: (file, file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    for name in sorted(known.keys() ^ entries.keys()):
         lacks = "have no" if name in known else "have a weight that it does not know,"
         raise ModelError(f"the new weights of {component} {lacks} {name}", "give its whole state_dict()")
-    for name, (_, shape) in found.items():
+    for name, (_, shape) in entries.items():
         if (own := known[name]) != shape:
             raise ModelError(
                 f"the new weights of {component}: {name} has the shape {shape}, not {own}",
                 "give the weights of the same network",
             )
-    return {name: file for name, (file, _) in found.items()}
-
-
-def _network(model: Model, component: str) -> nn.Module:
-    networks = model.denoisers()
-    _check_updatable(component, networks, model.settings.options)
-    return networks[component]
+    return {name: file for name, (file, _) in entries.items()}
 
 
 def _check_updatable(component: str, networks: Mapping[str, Any], options: Options) -> None:

@@ -34,6 +34,7 @@ from framefleet.plugins.scores.measures import (
 )
 from framefleet.plugins.scores.section import SIMILARITY
 from framefleet.plugins.scores.similarity import Similarity, open_similarity
+from framefleet.plugins.scores.users_process import ScoreFailed, UsersScore
 
 ScoreValue = bool | int | float | None
 _MAX_MESSAGE = 300  # characters of what a function said
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 class ClipScore:
     """A column of numbers about clips. kind: of its cells.
 
-    function: of frames, and of what the record says. digest: SHA-256 of the source file of a user's
-    function, or of the CLIP model; None of framefleet's own.
+    function: of frames, and of what the record says; a user's is called in another process. digest: SHA-256
+    of the source file of a user's function, or of the CLIP model; None of framefleet's own.
     """
 
     name: str
@@ -57,7 +58,7 @@ class ClipScore:
     @property
     def is_own(self) -> bool:
         """Whether it is the function of whoever runs the job."""
-        return self.digest is not None and self.name != SIMILARITY
+        return isinstance(self.function, UsersScore)
 
 
 def _of_frames(
@@ -141,7 +142,10 @@ def _score(name: str, folder: str | None) -> ClipScore:
             f"score {name!r} does not take (frames, record)", "give it these two parameters"
         ) from None
     return ClipScore(
-        name=function.__name__, kind=pa.float64(), function=function, digest=source_digest(function)
+        name=function.__name__,
+        kind=pa.float64(),
+        function=UsersScore(name, folder, function),
+        digest=source_digest(function),
     )
 
 
@@ -158,23 +162,24 @@ def score_clip(
     if pictures is None:
         return StepValues(values={score.name: None for score in scores})
     try:
-        frames, told = plain_frames(pictures), with_arguments(record)
+        frames, columns = plain_frames(pictures), with_arguments(record)
     except Exception as error:  # no memory for a second copy: the clip is there
         names = [score.name for score in scores]
-        return StepValues(values=dict.fromkeys(names), errors=dict.fromkeys(names, _said(error)))
+        return StepValues(values=dict.fromkeys(names), errors=dict.fromkeys(names, _message(error)))
     values: dict[str, ScoreValue] = {}
     errors: dict[str, str] = {}
     for score in scores:
         try:
-            values[score.name] = _number(score, score.function(frames, told))
-        except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
-            values[score.name], errors[score.name] = None, _said(error)
+            values[score.name] = _number(score, score.function(frames, columns))
+        except Exception as error:
+            values[score.name], errors[score.name] = None, _message(error)
     return StepValues(values=values, errors=errors)
 
 
-def _said(error: BaseException) -> str:
-    said = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
-    return public_text(said)[:_MAX_MESSAGE]
+def _message(error: Exception) -> str:
+    message = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, ScoreFailed) else message
+    return public_text(message)[:_MAX_MESSAGE]
 
 
 def plain_frames(pictures: Pictures) -> Frames:

@@ -37,7 +37,7 @@ def sharpness(frames: Frames) -> float:
     """
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_SHARPNESS)).round().astype(int)
     lumas = (_luma(frames[at]) for at in chosen)
-    return float(np.mean([min(_kept(luma), _kept(luma.T)) for luma in lumas]))
+    return float(np.mean([min(_blurred_share(luma), _blurred_share(luma.T)) for luma in lumas]))
 
 
 def motion(frames: Frames) -> float | None:
@@ -110,7 +110,7 @@ def _differences(frames: Frames) -> Iterator[float]:
         yield _apart(one, other)
 
 
-def _kept(luma: Luma) -> float:
+def _blurred_share(luma: Luma) -> float:
     """Return the part of the differences down the first axis that a blur takes away."""
     there = np.abs(np.diff(luma, axis=0)).astype(np.float64)
     if not (total := there.sum()):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.progress import LackingColumn
-from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
@@ -28,14 +28,19 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
+from framefleet.pipeline.outputs.parts.record_tables import (
+    OF_CLIP,
+    clips_of,
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     FIRST_FIELDS,
     RECORD_FIELDS,
     fields_named,
 )
-from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
@@ -100,63 +105,50 @@ def score(
     clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
     after an interruption. Raises FramefleetError.
     """
-    return score_output(
-        Store(str(output), storage_options),
-        scores,
-        Callback(on_progress),
-        similarity=None if similarity is None else str(similarity),
-        where=where,
-        again=again,
-        num_threads=num_threads,
-    )
-
-
-def score_output(
-    store: Store,
-    names: Sequence[str],
-    watch: Watch,
-    *,
-    similarity: str | None = None,
-    where: str | None = None,
-    again: bool = False,
-    num_threads: int | None = None,
-) -> ScoreSummary:
-    """Do what `score` promises, reporting to `watch`."""
+    store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    asked = list(names) or ([] if similarity else list(OWN_SCORES))
-    scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
-    load_scores(scores)
-    _check_free(store, scores)
-    wait_for(watch, "looking for clips without these scores")
-    known = set() if again else _known(store, scores)
-    left = partial(_left, store, scores, where, known, again=again)
+    names = list(scores) or ([] if similarity else list(OWN_SCORES))
+    clip_model = None if similarity is None else str(similarity)
+    opened = open_scores(names, clip_model, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    load_scores(opened)
+    _check_free(store, opened)
+    measured = set() if again else _measured(store, opened)
+    left = partial(_left, store, opened, where, measured, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
-    found = ScoreSummary(columns=tuple(score.name for score in scores))
-    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
+    summary = ScoreSummary(columns=tuple(score.name for score in opened))
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(opened)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
-    clips = scored_clips(store, scores, left(), num_threads=num_threads or os.cpu_count() or 1)
+    clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
             for clip in clips:
-                found.add(clip)
+                summary.add(clip)
                 if clip.damage is None:
                     of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
-                    writer.add(None, of_clip | fitting_cells(score_fields(scores), clip.scored.values))
+                    writer.add(None, of_clip | fitting_cells(score_fields(opened), clip.scored.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
     finally:
         writer.flush()
-    found.elapsed_s = time.monotonic() - started
-    return found
+    summary.elapsed_s = time.monotonic() - started
+    return summary
 
 
 def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
     columns = record_schema_of(store)
-    taken = taken_columns(store) | _arguments_among(store, [score.name for score in scores])
+    # Quotes in texts are escaped, so only names of arguments match.
+    names = [score.name for score in scores]
+    arguments: set[str] = set()
+    for table in record_tables(store, ["arguments"]):
+        for name in names:
+            key = f'"{re.escape(name)}" *:'
+            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
+                arguments.add(name)
+    taken = taken_columns(store) | arguments
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
         if is_other or score.name in taken:
@@ -166,23 +158,12 @@ def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
             )
 
 
-def _arguments_among(store: Store, names: Sequence[str]) -> set[str]:
-    """Return which names are arguments of some row; quotes in texts are escaped, and so not meant."""
-    found: set[str] = set()
-    for table in record_tables(store, ["arguments"]):
-        for name in names:
-            key = f'"{re.escape(name)}" *:'
-            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
-                found.add(name)
-    return found
-
-
-def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
-    """Return the clips of which earlier runs measured all of these, found or not; see `_key`."""
+def _measured(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
+    """Return the clips that earlier runs measured all of these on, with or without a result; see `_key`."""
     wanted = {score.name for score in scores}
     parts = [part.path for part in parts_in(store, SCORES)]
     covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
-    tables = read_parts(store, covering, _ROW_ID, OF_CLIP)
+    tables = read_parts(store, covering, pa.schema([*_ROW_ID, *OF_CLIP]))
     return {key for table in tables for key in map(_key, table["row_id"].to_pylist(), clips_of(table))}
 
 

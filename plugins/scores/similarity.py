@@ -62,7 +62,23 @@ class Similarity:
             return None
         with _loading:
             model, processor, tokenizer = _loaded(self)
-        return _similarity(model, processor, tokenizer, frames, prompt[:MOST_CHARACTERS])
+        import torch
+
+        chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
+        pixels = processor(
+            images=list(frames[chosen]), return_tensors="pt", input_data_format="channels_last"
+        )
+        longest = model.config.text_config.max_position_embeddings
+        text = tokenizer([prompt[:MOST_CHARACTERS]], truncation=True, max_length=longest, return_tensors="pt")
+        with torch.inference_mode():
+            outputs = model(
+                input_ids=text["input_ids"],
+                attention_mask=text["attention_mask"],
+                pixel_values=pixels["pixel_values"],
+            )
+        images = torch.nn.functional.normalize(outputs.image_embeds, dim=-1)
+        texts = torch.nn.functional.normalize(outputs.text_embeds, dim=-1)
+        return float((images @ texts.T).mean())
 
 
 def open_similarity(folder: str) -> Similarity:
@@ -89,12 +105,12 @@ def open_similarity(folder: str) -> Similarity:
 
 def _json_of(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(read_first(path, _MAX_JSON_BYTES))
+        content = parse_json(read_first(path, _MAX_JSON_BYTES))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise ModelError(f"similarity: {path} is not a JSON mapping", "fetch the model again")
-    return found
+    return content
 
 
 def _weights_in(place: Path) -> list[str]:
@@ -138,31 +154,10 @@ def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
         )
         loaded = LoadedNetwork(network=model, report=report, where=folder, is_packed=False)
         check_loaded([loaded], allow_unmatched=False)
-        processor = (
-            CLIPImageProcessor.from_pretrained(place)
-            if "preprocessor_config.json" in files
-            else CLIPImageProcessor(**_sizes(model.config.vision_config.image_size))
-        )
+        if "preprocessor_config.json" in files:
+            processor = CLIPImageProcessor.from_pretrained(place)
+        else:
+            side = model.config.vision_config.image_size
+            crop = {"height": side, "width": side}
+            processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size=crop)
         return model.eval(), processor, CLIPTokenizer.from_pretrained(place)
-
-
-def _sizes(side: int) -> dict[str, Any]:
-    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
-
-
-def _similarity(model: Any, processor: Any, tokenizer: Any, frames: Frames, prompt: str) -> float:
-    import torch
-
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
-    pixels = processor(images=list(frames[chosen]), return_tensors="pt", input_data_format="channels_last")
-    longest = model.config.text_config.max_position_embeddings
-    text = tokenizer([prompt], truncation=True, max_length=longest, return_tensors="pt")
-    with torch.inference_mode():
-        found = model(
-            input_ids=text["input_ids"],
-            attention_mask=text["attention_mask"],
-            pixel_values=pixels["pixel_values"],
-        )
-    images = torch.nn.functional.normalize(found.image_embeds, dim=-1)
-    texts = torch.nn.functional.normalize(found.text_embeds, dim=-1)
-    return float((images @ texts.T).mean())

@@ -20,6 +20,7 @@ from framefleet.plugins.scores.clip_scores import (
     score_fields,
 )
 from framefleet.plugins.scores.section import ScoresSection
+from framefleet.plugins.scores.users_process import UsersScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,8 @@ class ScoreStep(ClipStep):
 
     @property
     def functions(self) -> tuple[Callable[..., object], ...]:
-        return tuple(score.function for score in self.scores if score.is_own)
+        scores = (score.function for score in self.scores)
+        return tuple(one.function for one in scores if isinstance(one, UsersScore) and one.function)
 
     @classmethod
     def untrusted(cls, section: ScoresSection) -> Iterator[tuple[str, Any]]:
@@ -58,7 +60,7 @@ class ScoreStep(ClipStep):
             yield "scores", section.model_dump()
 
     @classmethod
-    def for_drafts(cls, section: ScoresSection) -> ScoresSection:
+    def for_choice(cls, section: ScoresSection) -> ScoresSection:
         return section if section else ScoresSection(list(OWN_SCORES))
 
     def prepare(self) -> None:

@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.autoencoders import CLAMPING, COUNTING, OF_PICTURES
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.train.task import Prepared, TrainingRow
 
+# Autoencoders that take pictures, so that a clip is a batch of them; the others take clips.
+OF_PICTURES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder", "AutoencoderTiny", "AutoencoderDC")
+# Their `decode` ends with a clamp to [-1, 1], and pixels beyond give no gradient.
+CLAMPING = ("AutoencoderKLWan", "AutoencoderKLQwenImage")
+# Their `decode` has to be given how many frames there are.
+COUNTING = ("AutoencoderKLTemporalDecoder",)
 OBJECT_WEIGHT = 8.0
 # Of the frame's shorter side. Without what is around and inside of them, objects grow fat: rings are filled.
 NEAR = 1 / 16
@@ -83,7 +88,21 @@ class AutoencoderTask:
                 total, squares = total + latents.sum(1), squares + latents.square().sum(1)
         if count:
             mean = total / count
-            _set_spread(self._vae, mean, (squares / count - mean.square()).clamp_min(1e-12).sqrt())
+            # Mean and std go where the autoencoder's pipelines look for them.
+            std = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
+            buffers = dict(self._vae.named_buffers())
+            if "latents_mean" in buffers:  # saved with the weights
+                buffers["latents_mean"].copy_(mean)
+                buffers["latents_std"].copy_(std)
+            elif getattr(self._vae.config, "latents_mean", None) is not None:
+                self._vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+            elif getattr(self._vae.config, "scaling_factor", None) is not None:  # one number for all channels
+                has_shift = getattr(self._vae.config, "shift_factor", None) is not None
+                middle = mean.mean()
+                shift = middle if has_shift else torch.zeros(())
+                spread = (std.square().mean() + (mean - middle).square().mean()).sqrt()
+                own = {"shift_factor": shift.item()} if has_shift else {}
+                self._vae.register_to_config(scaling_factor=1 / spread.item(), **own)
 
     def _video(self, frames: Tensor) -> Tensor:
         device = next(self._vae.parameters()).device
@@ -91,7 +110,7 @@ class AutoencoderTask:
 
     def _encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of the latents: (B, C, T', H', W'), of pictures (B * T, C, H', W')."""
-        encoded = self._vae.encode(_pictures(video) if self._takes_pictures else video)
+        encoded = self._vae.encode(video.transpose(1, 2).flatten(0, 1) if self._takes_pictures else video)
         if not hasattr(encoded, "latent_dist"):  # one that knows no distribution
             latents: Tensor = (encoded.latent if hasattr(encoded, "latent") else encoded.latents).float()
             return latents, torch.full_like(latents, -30.0)  # diffusers' own lowest
@@ -126,10 +145,6 @@ def _weights(video: Tensor) -> Tensor:
     return 1 + (OBJECT_WEIGHT - 1) * near
 
 
-def _pictures(video: Tensor) -> Tensor:
-    return video.transpose(1, 2).flatten(0, 1)  # (B * T, 3, H, W)
-
-
 @contextmanager
 def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list to which every output of the module is added."""
@@ -139,20 +154,3 @@ def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
         yield outputs
     finally:
         hook.remove()
-
-
-def _set_spread(vae: Any, mean: Tensor, std: Tensor) -> None:
-    """Write mean and std of the latents' channels to where the autoencoder's pipelines look for them."""
-    buffers = dict(vae.named_buffers())
-    if "latents_mean" in buffers:  # saved with the weights
-        buffers["latents_mean"].copy_(mean)
-        buffers["latents_std"].copy_(std)
-    elif getattr(vae.config, "latents_mean", None) is not None:
-        vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
-    elif getattr(vae.config, "scaling_factor", None) is not None:  # one number for all channels
-        has_shift = getattr(vae.config, "shift_factor", None) is not None
-        middle = mean.mean()
-        shift = middle if has_shift else torch.zeros(())
-        spread = (std.square().mean() + (mean - middle).square().mean()).sqrt()
-        own = {"shift_factor": shift.item()} if has_shift else {}
-        vae.register_to_config(scaling_factor=1 / spread.item(), **own)

@@ -74,10 +74,12 @@ class Checkpoints:
             return None
         path = _marker(steps[-1])
         fix = _fix(self._store, steps[-1])
-        found = read_json(self._store, path, _CHECKPOINT, fix=fix)
-        if found.step != steps[-1] or not all(_step_of(file) == found.step for file in found.files):
+        checkpoint = read_json(self._store, path, _CHECKPOINT, fix=fix)
+        if checkpoint.step != steps[-1] or not all(
+            _step_of(file) == checkpoint.step for file in checkpoint.files
+        ):
             raise not_ours(self._store.url_of(path), "it belongs to another checkpoint", fix)
-        return found
+        return checkpoint
 
     def read(self, checkpoint: _Checkpoint) -> Iterator[tuple[str, Tensor]]:
         """Yield what `write` was given. Raises JobError for a file that is not the one that was written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -18,7 +18,6 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import PLACES
-from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
@@ -91,17 +90,28 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
     """Make the output this training's. Raises JobError when it is another's. Call while holding the lock."""
     ours = _description(resolved, workers) | {"rows": {"count": len(rows), "digest": rows.digest()}}
     _check_same(resolved, ours)
-    _check_steps(resolved)
+    settings, store = resolved.job.train, resolved.store
+    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
+    if last is not None and last.step > settings.steps:
+        raise JobError(
+            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
+            f"raise it to {last.step} or more, or choose another output",
+        )
     resolved.store.write(TRAINING, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
-    """Raise JobError when the output holds a training of which anything decisive in `ours` differs."""
+    """Raise JobError when the output holds a training that differs from `ours` in anything decisive."""
     store, theirs = resolved.store, _theirs(resolved)
     if theirs is None:
         return
     keys = [key for key in _DECISIVE if key in ours]
-    differences = list(_differences(_decisive(theirs, keys), _decisive(ours, keys)))
+    then, now = _decisive(theirs, keys), _decisive(ours, keys)
+    differences = [
+        f"  {key}: {then.get(key, 'unset')} there, {now.get(key, 'unset')} here"
+        for key in sorted({*then, *now})
+        if then.get(key, "unset") != now.get(key, "unset")
+    ]
     if differences and (store.list(TRAIN_CHECKPOINTS) or read_finished(store)):
         raise JobError(
             f"{store.url_of('')} holds another training\n" + "\n".join(differences),
@@ -122,23 +132,17 @@ def _theirs(resolved: ResolvedTraining) -> dict[str, Any] | None:
     return theirs
 
 
-def _check_steps(resolved: ResolvedTraining) -> None:
-    """Raise JobError where more steps were trained already than the job asks for."""
-    settings, store = resolved.job.train, resolved.store
-    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
-    if last is not None and last.step > settings.steps:
-        raise JobError(
-            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
-            f"raise it to {last.step} or more, or choose another output",
-        )
-
-
 def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job, model = resolved.job.model_dump(exclude={"storage_options"}), resolved.model
     job["table"] = public_location(resolved.job.table)
     job["output"] = resolved.store.url_of("")
-    job["train"]["samples"] = [_shown(sample, resolved.spec) for sample in job["train"]["samples"]]
+    settable = resolved.spec.settable()
+    inputs = {name for name, parameter in settable.items() if parameter.kind in PLACES}
+    job["train"]["samples"] = [  # of an image or a video its URL without what may be secret
+        {name: public_url(value) if name in inputs else value for name, value in sample.items()}
+        for sample in job["train"]["samples"]
+    ]
     job["train"]["prepared"] = resolved.prepared.url_of("")
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(model.path, None), "revision": model.revision}
@@ -154,22 +158,8 @@ def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:
     }
 
 
-def _shown(sample: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
-    """Return a sample; of an image or a video its URL without what may be secret."""
-    known = spec.settable()
-    inputs = {name for name in sample if name in known and known[name].kind in PLACES}
-    return {name: public_url(value) if name in inputs else value for name, value in sample.items()}
-
-
 def _decisive(description: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     train = {key: value for key, value in description["job"]["train"].items() if key not in FREE}
     if train["schedule"] == "constant":
         del train["steps"]
     return dict(flat("", {"train": train, **{key: description.get(key) for key in keys}}))
-
-
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted({*theirs, *ours}):
-        there, here = theirs.get(key, "unset"), ours.get(key, "unset")
-        if there != here:
-            yield f"  {key}: {there} there, {here} here"

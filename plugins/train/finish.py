@@ -20,7 +20,6 @@ from framefleet.pipeline.model.model import source_of
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.train.settings import LoraSettings
 from framefleet.plugins.train.task import TrainingTask
 from framefleet.plugins.train.training import Training
 from framefleet.plugins.train.world import World, whole_tensor
@@ -56,23 +55,19 @@ def write_result(training: Training, task: TrainingTask, world: World) -> None:
     lora = training.settings.lora
     result = f"{lora.name}.safetensors" if lora else _MODEL
     if lora:
-        _write_lora(training, task, lora, world, result)
+        # The adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them.
+        from framefleet.plugins.train.freezing import lora_file
+
+        dtype = torch_dtype(training.settings.save_dtype)
+        tensors = {name: tensor.to(dtype) for name, tensor in lora_file(task.trained, lora).items()}
+        if world.is_first:
+            training.store.write(result, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     else:
         _write_model(training, task, world)
     if world.is_first:
         # Last: without it the run does this again.
         content = json.dumps({"steps": training.settings.steps, "result": result})
         training.store.write(_MARKER, content.encode())
-
-
-def _write_lora(training: Training, task: TrainingTask, lora: LoraSettings, world: World, path: str) -> None:
-    """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
-    from framefleet.plugins.train.freezing import lora_file
-
-    dtype = torch_dtype(training.settings.save_dtype)
-    tensors = {name: tensor.to(dtype) for name, tensor in lora_file(task.trained, lora).items()}
-    if world.is_first:
-        training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 
 def _write_model(training: Training, task: TrainingTask, world: World) -> None:
@@ -87,7 +82,11 @@ def _write_model(training: Training, task: TrainingTask, world: World) -> None:
             component = _gathered(module, torch_dtype(training.settings.save_dtype), world)
             if component is not None:
                 component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
-                _forget_origin(Path(scratch, name, "config.json"))
+                # Without where diffusers loaded it from: equal trainings write equal files on any machine.
+                config = Path(scratch, name, "config.json")
+                values = parse_json(config.read_text(encoding="utf-8"))
+                if values.pop("_name_or_path", None) is not None:
+                    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if not world.is_first:
             return
         training.store.delete(f"{_MODEL}/{_INDEX}")  # of a shorter training that this one went on with
@@ -96,13 +95,6 @@ def _write_model(training: Training, task: TrainingTask, world: World) -> None:
                 training.store.upload(f"{_MODEL}/{path.relative_to(scratch).as_posix()}", path)
         for file in [*sorted(own - {_INDEX}), _INDEX]:
             training.store.upload(f"{_MODEL}/{file}", source / file)
-
-
-def _forget_origin(config: Path) -> None:
-    """Take out where diffusers loaded a component from: equal trainings write equal files on any machine."""
-    values = parse_json(config.read_text(encoding="utf-8"))
-    if values.pop("_name_or_path", None) is not None:
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _gathered(module: Any, dtype: torch.dtype, world: World) -> Any | None:

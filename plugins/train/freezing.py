@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.plugins.train.settings import LoraSettings, TrainSettings
+from framefleet.plugins.train.job import LoraSettings, TrainSettings
 from framefleet.plugins.train.world import weights_by_name, whole_tensor
 
 _COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
@@ -30,12 +30,12 @@ def choose_parameters(
 
     trained: components by name. only, freeze: of the job; see `matching_names`. lora: only adapters.
     """
-    named = weights_by_name(trained)
-    kept = set(matching_names(named, only=only, freeze=freeze))
-    chosen = {name: w for name, w in named.items() if name in kept and (is_lora(name) or not lora)}
+    weights = weights_by_name(trained)
+    names = set(matching_names(weights, only=only, freeze=freeze))
+    chosen = {name: w for name, w in weights.items() if name in names and (is_lora(name) or not lora)}
     if not chosen:
         raise JobError("train: no weights are left to train", "change `only`, `freeze` or `lora.targets`")
-    for name, weight in named.items():
+    for name, weight in weights.items():
         weight.requires_grad_(name in chosen)
     return chosen
 
@@ -69,8 +69,8 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
     wanted = pattern.rstrip(".*")
     depth = wanted.count(".") + 1
     stems = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
-    found = nearest(wanted, stems, most=3, cutoff=0.0)
-    return f"the nearest are {', '.join(found)}"
+    stems_nearby = nearest(wanted, stems, most=3, cutoff=0.0)
+    return f"the nearest are {', '.join(stems_nearby)}"
 
 
 def is_lora(name: str) -> bool:
@@ -83,13 +83,15 @@ def trained_component(settings: TrainSettings, components: Iterable[str]) -> str
 
     Their batches are not of the same noise.
     """
-    known = list(components)
+    present = list(components)
     if settings.part != "denoiser":
-        names = [name for name in known if name == _COMPONENTS[settings.part]]
+        names = [name for name in present if name == _COMPONENTS[settings.part]]
     else:
-        names = sorted(name for name in known if name.startswith(DENOISERS))
+        names = sorted(name for name in present if name.startswith(DENOISERS))
     if not names:
-        raise JobError(f"train.part is {settings.part}, and the model has none", f"it has {', '.join(known)}")
+        raise JobError(
+            f"train.part is {settings.part}, and the model has none", f"it has {', '.join(present)}"
+        )
     chosen = names if len(names) == 1 else [name for name in names if _is_chosen(name, settings)]
     if len(chosen) != 1:
         raise JobError(
@@ -152,14 +154,10 @@ def _check_targets(component: str, module: nn.Module, targets: list[str]) -> Non
     layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
-            known = sorted({_end(name) for name in layers})
+            # The last word of a name, and where that is a number the word before it too.
+            split = (name.split(".") for name in layers)
+            ends = sorted({".".join(words[-2:] if words[-1].isdigit() else words[-1:]) for words in split})
             raise JobError(
                 f"train.lora.targets: no layer of {component} is called {target!r}",
-                f"use ends of names of its layers: {', '.join(known)}",
+                f"use ends of names of its layers: {', '.join(ends)}",
             )
-
-
-def _end(name: str) -> str:
-    """Return the last word of a name, and where that is a number the word before it too."""
-    words = name.split(".")
-    return ".".join(words[-2:]) if words[-1].isdigit() else words[-1]

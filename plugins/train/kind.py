@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 from framefleet.doors import JobKind
+from framefleet.jobs.plan.command import counted
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.plugins.train.job import TrainJob
 
 
-def _show_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
-    from framefleet.plugins.train.show_plan import show_train_plan
+def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
+    """Print what training a job would do."""
+    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.progress import watch_on
+    from framefleet.pipeline.text import SHAPE_ORDER
+    from framefleet.plugins.train.plan import plan_train_job
 
-    show_train_plan(job, probe=probe, as_json=as_json)
+    quiet_libraries()
+    with watch_on(stderr) as watch:
+        plan = plan_train_job(job, watch, probe=probe)
+    if as_json:
+        stdout.say(json.dumps(asdict(plan) | {"elapsed_s": plan.elapsed_s}, ensure_ascii=False))
+        return
+    stdout.say(f"table:  {plan.table}")
+    stdout.say(f"output: {plan.output}")
+    stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
+    stdout.print(counted(f"bucket ({SHAPE_ORDER})", plan.buckets))
+    for bucket, count in plan.unused.items():
+        stdout.say(f"never used: {count:,} rows of {bucket}, too few for a batch")
+    workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"
+    stdout.say(
+        f"{plan.steps:,} steps of {plan.rows_per_step:,} rows with {workers}: {plan.epochs:.3g} epochs of "
+        f"{plan.num_rows:,} rows"
+    )
+    stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
+    if plan.seconds_per_step is not None and plan.elapsed_s is not None:
+        stdout.say(f"predicted: {plan.seconds_per_step:.3g} s a step here, {duration(plan.elapsed_s)} in all")
 
 
-TRAINING_KIND = JobKind(schema=TrainJob, show_plan=_show_plan)
+TRAINING_KIND = JobKind(schema=TrainJob, show_plan=show_train_plan)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.reports import Step
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Prepared, TrainingTask
 from framefleet.plugins.train.world import (
     SharedLoss,
@@ -59,9 +59,9 @@ class Average:
     def _exchange(self) -> None:
         for name, value in self.values.items():
             weight = self._weights[name]
-            kept = weight.detach().clone()  # of one weight at a time: a third copy of all might not fit
+            current = weight.detach().clone()  # of one weight at a time: a third copy of all might not fit
             weight.copy_(value)
-            value.copy_(kept)
+            value.copy_(current)
 
 
 class Learner:
@@ -78,16 +78,23 @@ class Learner:
         for module in self._modules.values():
             module.train()
         self._loss = SharedLoss(task, settings.strategy, world)
-        named = weights_by_name(self._modules).items()
-        self.weights: dict[str, nn.Parameter] = {name: w for name, w in named if w.requires_grad}
+        weights = weights_by_name(self._modules).items()
+        self.weights: dict[str, nn.Parameter] = {name: w for name, w in weights if w.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self.weights.values(),
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
         self._average = Average(self.weights, settings.ema) if settings.ema else None
+        # Of a LoRA: where gradients pass frozen weights of fp16, small ones become 0.
         self._scaler = torch.amp.GradScaler(
-            world.device.type, enabled=settings.precision == "fp16" or _has_fp16(self._modules)
+            world.device.type,
+            enabled=settings.precision == "fp16"
+            or any(
+                weight.dtype == torch.float16
+                for module in self._modules.values()
+                for weight in module.parameters()
+            ),
         )
 
     def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
@@ -98,7 +105,11 @@ class Learner:
             group["lr"] = rate
         loss = self._backward(step, batches)
         self._scaler.unscale_(self._optimizer)
-        norm = self._clip()
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        total_norm = torch.nn.utils.get_total_norm(gradients)
+        if (limit := self._settings.max_grad_norm) is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), limit, total_norm)
+        norm = whole_tensor(total_norm).item()
         # A scaler leaves such steps out by itself and lowers its scale; below 1 that was not the reason.
         if not self._scaler.is_enabled() or self._scaler.get_scale() < 1:
             _check_finite(f"the norm of the gradients of step {step}", norm)
@@ -137,38 +148,26 @@ class Learner:
 
     def _backward(self, step: int, batches: Sequence[Sequence[Prepared]]) -> float:
         """Add up the gradients of all batches; return the mean loss."""
-        total = torch.zeros((), device=self._world.device)
+        device, precision = self._world.device, self._settings.precision
+        dtype = None if precision == "fp32" else torch_dtype(precision)
+        total = torch.zeros((), device=device)
         for micro, batch in enumerate(batches):
             # By its place in the whole step: two workers see what one sees that takes twice the forwards.
             generator = seeded(self._settings.seed, step, micro * self._world.size + self._world.rank)
             with self._loss.syncing(now=micro == len(batches) - 1):
-                with self._autocast():
-                    loss = self._loss(self._on_device(batch), generator) / len(batches)
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                    loss = self._loss(
+                        [{name: value.to(device) for name, value in row.items()} for row in batch], generator
+                    ) / len(batches)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         mean = self._world.mean(total).item()
         _check_finite(f"the loss of step {step}", mean)
         return mean
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        precision = self._settings.precision
-        dtype = None if precision == "fp32" else torch_dtype(precision)
-        return torch.autocast(self._world.device.type, dtype=dtype, enabled=dtype is not None)
-
-    def _on_device(self, batch: Sequence[Prepared]) -> list[Prepared]:
-        device = self._world.device
-        return [{name: value.to(device) for name, value in row.items()} for row in batch]
-
-    def _clip(self) -> float:
-        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self._settings.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._settings.max_grad_norm, norm)
-        return whole_tensor(norm).item()
-
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield all that the next step depends on, whole and on the CPU; every process must call this."""
-        for kind, values in self._kept().items():
+        for kind, values in self._groups().items():
             for name, value in values.items():
                 yield f"{kind}/{name}", whole_tensor(value.detach()).cpu()
         for name, weight in self.weights.items():
@@ -178,7 +177,7 @@ class Learner:
     @torch.no_grad()
     def restore(self, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:
         """Take back what `state` yielded, and `scale` returned."""
-        kept, places = self._kept(), {name: place for place, name in enumerate(self.weights)}
+        tensors, places = self._groups(), {name: place for place, name in enumerate(self.weights)}
         moments: dict[int, dict[str, Tensor]] = {}
         for path, value in state:
             kind, _, name = path.partition("/")
@@ -187,7 +186,7 @@ class Learner:
                 share = value if key == "step" else shared_as(self.weights[name], value)
                 moments.setdefault(places[name], {})[key] = share
             else:
-                kept[kind][name].copy_(shared_as(kept[kind][name], value))
+                tensors[kind][name].copy_(shared_as(tensors[kind][name], value))
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._scaler.load_state_dict(dict(scale))
@@ -196,14 +195,19 @@ class Learner:
         """Return the loss scale of fp16 as plain numbers; empty for others."""
         return self._scaler.state_dict()
 
-    def _kept(self) -> dict[str, Mapping[str, Tensor]]:
+    def _groups(self) -> dict[str, Mapping[str, Tensor]]:
         average = self._average.values if self._average else {}
-        return {"weights": self.weights, "buffers": _buffers(self._modules), "average": average}
-
-
-def _has_fp16(modules: Mapping[str, nn.Module]) -> bool:
-    """Tell whether gradients pass frozen weights of fp16, as those of a LoRA: there small ones become 0."""
-    return any(weight.dtype == torch.float16 for module in modules.values() for weight in module.parameters())
+        # What else changes as it trains, such as the statistics of batch norms.
+        return {
+            "weights": self.weights,
+            "buffers": {
+                f"{component}.{name}": buffer
+                for component, module in self._modules.items()
+                for name, buffer in module.named_buffers()
+                if name in module.state_dict()
+            },
+            "average": average,
+        }
 
 
 def _check_finite(name: str, value: float) -> None:
@@ -213,16 +217,6 @@ def _check_finite(name: str, value: float) -> None:
             "with another output, lower train.learning_rate, set train.max_grad_norm, or take "
             "train.precision bf16 or fp32",
         )
-
-
-def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return what else of a component changes as it trains, as the statistics of batch norms."""
-    return {
-        f"{component}.{name}": buffer
-        for component, module in modules.items()
-        for name, buffer in module.named_buffers()
-        if name in module.state_dict()
-    }
 
 
 def seeded(*numbers: int) -> torch.Generator:

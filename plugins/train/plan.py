@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,6 @@ from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import Step, TrainingReport
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
 from framefleet.plugins.train.run import run_training
-from framefleet.plugins.train.task import TrainingRow
 from framefleet.plugins.train.train import training_of
 from framefleet.plugins.train.world import World
 
@@ -122,7 +121,15 @@ def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watc
     device = resolved.model.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    few = TrainingRows(_first(rows, resolved))
+    # Only the rows of these steps: what is trained on is encoded before, which takes its time.
+    batches = Batches.of(rows, resolved.job.train, world_size=1)
+    wanted = {
+        position
+        for step in range(NUM_STEPS)
+        for micro in range(resolved.job.train.accumulation)
+        for position in batches.rows_of(step, micro, 0)
+    }
+    few = TrainingRows(rows[position] for position in sorted(wanted))
     settings = resolved.job.train.model_copy(
         update={"steps": NUM_STEPS, "checkpoint_every": NUM_STEPS + 1, "samples": [], "sample_every": None}
     )
@@ -136,15 +143,3 @@ def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watc
     model = replace(training.model, device=device)
     run_training(replace(training, model=model), World(rank=0, size=1, device=torch.device(device)), note)
     return median(after - before for before, after in pairwise(times))
-
-
-def _first(rows: TrainingRows, resolved: ResolvedTraining) -> Iterator[TrainingRow]:
-    """Yield the rows of the first steps: what is trained on is encoded before, which takes its time."""
-    batches = Batches.of(rows, resolved.job.train, world_size=1)
-    wanted = {
-        position
-        for step in range(NUM_STEPS)
-        for micro in range(resolved.job.train.accumulation)
-        for position in batches.rows_of(step, micro, 0)
-    }
-    return (rows[position] for position in sorted(wanted))

@@ -1,4 +1,4 @@
-"""What a training tells of itself, as plain values; `loss.jsonl` in its output has a line for each step."""
+"""What a training reports, as plain values; `loss.jsonl` in its output has a line for each step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
 
+from framefleet.jobs.show.headline import duration
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -63,3 +64,31 @@ def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
     fix = f"delete {where}, and run the same command"
     steps = [read_as(_STEP, line, where, fix=fix) for line in store.read(LOSSES_PATH).splitlines()]
     return [step for step in steps if before is None or step.step < before]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainProgress:
+    """Steps of a training."""
+
+    # Of `total` steps, in earlier runs too.
+    done: int
+    total: int
+    # The mean of the last steps.
+    loss: float
+    learning_rate: float
+    # Of this run; None before its second step, as is eta_s.
+    steps_per_s: float | None
+    eta_s: float | None
+    # Steps in the last checkpoint.
+    kept: int
+
+    def parts(self) -> Sequence[str]:
+        parts = [f"{self.done:,}/{self.total:,} steps", f"loss {self.loss:.4g}"]
+        if rate := self.steps_per_s:
+            parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
+        if self.eta_s is not None:
+            parts.append(f"{duration(self.eta_s)} left")
+        parts.append(f"learning rate {self.learning_rate:.2g}")
+        if self.kept:
+            parts.append(f"checkpoint {self.kept:,}")
+        return parts

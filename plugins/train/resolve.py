@@ -20,10 +20,9 @@ from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
-from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -44,8 +43,7 @@ from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.denoiser.latents import check_trainable
 from framefleet.plugins.train.freezing import trained_component
-from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.task import Bucket
 
 # What else a model may be given changes its weights, or keeps them where no gradient reaches.
@@ -135,15 +133,7 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model, or a training of it, cannot have."""
     options = model.settings.options
     check_dtype(model.settings.dtype, model.spec.components)
-    _check_options(options, job.train.part)
-    if options.compile and job.train.lora:
-        raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
-    check_options(options, model.spec, folder=model.configs, components=model.weights.components, device=None)
-
-
-def _check_options(options: Options, part: str) -> None:
-    """Raise JobError for options that training cannot have."""
-    if part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
+    if job.train.part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
         raise JobError(
             "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",
             "leave them out, and lower train.batch_size or train.sizes where memory is short",
@@ -158,6 +148,9 @@ def _check_options(options: Options, part: str) -> None:
             "leave it out for torch's own choice, or use one of "
             f"{', '.join(ATTENTION)}, {ATTENTION_OF_TORCH}...",
         )
+    if options.compile and job.train.lora:
+        raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
+    check_options(options, model.spec, folder=model.configs, components=model.weights.components, device=None)
 
 
 def _with_fp32(dtype: DType, component: str) -> DType:
@@ -187,11 +180,11 @@ def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) 
 
 
 def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: InputIndex) -> Request:
-    known = spec.settable()
-    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in known}
+    settable = spec.settable()
+    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in settable}
     for name in values:
-        if name not in known:
-            raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, known))
+        if name not in settable:
+            raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, settable))
     recipe = find_recipe("generate")
     needed = required_arguments(spec, recipe)
     if missing := [name for name in needed if name not in values]:
@@ -215,12 +208,12 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
     store, table, is_skipping = resolved.store, resolved.columns.table, resolved.job.on_invalid == "skip"
     earlier = store.list(INVALID)
     writer = PartWriter(store, INVALID, invalid_schema(table.schema), run=uuid.uuid4().hex)
-    found = Survey()
+    surveyed = Survey()
 
     def refused(row: InvalidRow, cells: pa.RecordBatch) -> None:
-        found.num_invalid += 1
-        if len(found.invalid) < MAX_SHOWN:
-            found.invalid.append(row)
+        surveyed.num_invalid += 1
+        if len(surveyed.invalid) < MAX_SHOWN:
+            surveyed.invalid.append(row)
         if is_skipping:
             writer.add(repaired_row(cells), reasons(row))
             if writer.due(0.0):
@@ -231,12 +224,12 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
 
     columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
     rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
-    found.find_places(table)
-    found.num_rows = len(rows) + found.num_invalid
-    check_valid(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
+    surveyed.find_places(table)
+    surveyed.num_rows = len(rows) + surveyed.num_invalid
+    check_valid(surveyed, table, on_invalid=resolved.job.on_invalid, verb="trained on")
     if is_skipping:
         writer.flush()
         store.delete_many(earlier)
-    left_out = f", {found.num_invalid:,} left out (see {INVALID}/)" if found.num_invalid else ""
+    left_out = f", {surveyed.num_invalid:,} left out (see {INVALID}/)" if surveyed.num_invalid else ""
     watch.say(f"{len(rows):,} rows to train on{left_out}")
     return rows

@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
@@ -25,20 +25,21 @@ from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.clips import Failure, Outcome
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import clip_fps
+from framefleet.plugins.pictures.contact_sheet import contact_sheet
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
 from framefleet.plugins.train.finish import write_result
 from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner
 from framefleet.plugins.train.reports import (
     Kept,
@@ -48,7 +49,6 @@ from framefleet.plugins.train.reports import (
     read_losses,
     write_losses,
 )
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Finishes, Prepared, TrainingTask
 from framefleet.plugins.train.training import Training
 from framefleet.plugins.train.world import World
@@ -83,7 +83,11 @@ class _Run:
     def __init__(self, training: Training, world: World, tell: Tell) -> None:
         self._training, self._world, self._tell = training, world, tell
         self._settings, self._store = training.settings, training.store
-        _be_deterministic(world.device)
+        if world.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            # On by default with it, for programs that read memory before they write it.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tell("loading the model")
@@ -96,25 +100,13 @@ class _Run:
             self._task,
             training.inputs.read,
             store=training.prepared,
-            identity=_decide_prepared(training, self._model.pipe),
+            identity=_prepared_identity(training, self._model.pipe),
         )
         self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
         self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
         self._losses: list[Step] = []
 
     def run(self) -> None:
-        self._prepare()
-        self._learner = Learner(self._task, self._settings, self._world)
-        steps = range(self._resume(), self._settings.steps)
-        for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
-            self._after(self._learner.learn(step, batches))
-        with self._learner.result(), self._learner.resting():
-            if isinstance(self._task, Finishes):
-                self._task.finish(self._rows.some(FINISH_ROWS))
-            write_result(self._training, self._task, self._world)
-
-    def _prepare(self) -> None:
-        """Let all processes make their share of what is computed once."""
         total, size = len(self._rows), self._world.size
         self._rows.prepare(
             rank=self._world.rank,
@@ -122,48 +114,61 @@ class _Run:
             progress=lambda done: self._tell(Preparing(done=min(done * size, total), total=total)),
         )
         self._world.wait()
+        self._learner = Learner(self._task, self._settings, self._world)
+        steps = range(self._resume(), self._settings.steps)
+        for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
+            done = self._learner.learn(step, batches)
+            self._losses.append(done)
+            self._tell(done)
+            number, settings = done.step + 1, self._settings
+            is_last = number == settings.steps
+            if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
+                self._sample(number)  # before the checkpoint, or a kill in between would leave them out
+            if is_last or _is_due(number, settings.checkpoint_every):
+                state = self._learner.state()
+                if self._world.is_first:
+                    write_losses(self._store, self._losses)
+                    self._checkpoints.write(number, state, self._learner.scale())
+                    self._tell(Kept(steps=number))
+                else:
+                    for _ in state:  # gathering takes all processes
+                        pass
+        with self._learner.result(), self._learner.resting():
+            if isinstance(self._task, Finishes):
+                self._task.finish(self._rows.some(FINISH_ROWS))
+            write_result(self._training, self._task, self._world)
 
     def _resume(self) -> int:
         """Return the first step to do, with weights and all else as they were before it."""
         if self._world.is_first:
             self._checkpoints.clear()
         self._world.wait()
-        found = self._checkpoints.last()
-        step = found.step if found else 0
+        checkpoint = self._checkpoints.last()
+        step = checkpoint.step if checkpoint else 0
         if self._world.mean(torch.tensor(float(step), device=self._world.device)).item() != step:
             raise StoreError(
                 f"{self._store.url_of('')} is not the same for all processes: this one finds {step:,} steps",
                 "choose an output that all machines of the fleet see",
             )
-        if found is None:
+        if checkpoint is None:
             return 0
-        self._tell(f"going on after step {found.step:,}")
+        self._tell(f"going on after step {checkpoint.step:,}")
         try:
-            self._learner.restore(self._checkpoints.read(found), found.scale)
+            self._learner.restore(self._checkpoints.read(checkpoint), checkpoint.scale)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:  # sound, and of other weights
             raise JobError(
-                f"checkpoint {found.step:,} of {self._store.url_of('')} does not fit this model: {error!r}",
+                f"checkpoint {checkpoint.step:,} of {self._store.url_of('')} does not fit this model: "
+                f"{error!r}",
                 "choose another output",
             ) from error
-        self._losses = read_losses(self._store, before=found.step)
-        return found.step
+        self._losses = read_losses(self._store, before=checkpoint.step)
+        return checkpoint.step
 
     def _batches_of(self, step: int) -> list[list[Prepared]]:
         return [
             [self._rows[position] for position in self._batches.rows_of(step, micro, self._world.rank)]
             for micro in range(self._settings.accumulation)
         ]
-
-    def _after(self, done: Step) -> None:
-        """Report a step, and keep what is due after it."""
-        self._losses.append(done)
-        self._tell(done)
-        number, settings = done.step + 1, self._settings
-        is_last = number == settings.steps
-        if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
-            self._sample(number)  # before the checkpoint, or a kill in between would leave them out
-        if is_last or _is_due(number, settings.checkpoint_every):
-            self._keep(number)
 
     def _sample(self, number: int) -> None:
         is_shared = self._settings.strategy == "fsdp"  # then a forward takes all processes
@@ -179,45 +184,26 @@ class _Run:
             for problem in _write_samples(self._store, number, outcomes):
                 self._tell(problem)
 
-    def _keep(self, number: int) -> None:
-        state = self._learner.state()
-        if self._world.is_first:
-            write_losses(self._store, self._losses)
-            self._checkpoints.write(number, state, self._learner.scale())
-            self._tell(Kept(steps=number))
-        else:
-            for _ in state:  # gathering takes all processes
-                pass
 
-
-def _decide_prepared(training: Training, pipe: Any) -> dict[str, Any]:
+def _prepared_identity(training: Training, pipe: Any) -> dict[str, Any]:
     """Return what latents and embeddings come from besides the rows: of denoisers the config, no weights."""
+    denoisers: Mapping[str, Any] = modules_of(pipe, DENOISERS)
     return {
         "part": training.settings.part,
         "files": {file: sha256 for file, sha256 in training.files.items() if not file.startswith(DENOISERS)},
-        "denoisers": {name: _config(part) for name, part in modules_of(pipe, DENOISERS).items()},
+        # Without the version of diffusers that wrote a config, and the like.
+        "denoisers": {
+            name: {key: value for key, value in denoiser.config.items() if not key.startswith("_")}
+            for name, denoiser in denoisers.items()
+        },
         "dtypes": {name: str(part.dtype) for name, part in modules_of(pipe).items()},
         "options": training.model.options.numerics(),
         "versions": {name: metadata.version(name) for name in ("framefleet", "diffusers", "transformers")},
     }
 
 
-def _config(module: Any) -> dict[str, Any]:
-    """Return a component's config, without the version of diffusers that wrote it, and the like."""
-    return {key: value for key, value in module.config.items() if not key.startswith("_")}
-
-
 def _is_due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
-
-
-def _be_deterministic(device: torch.device) -> None:
-    """Make backward passes on a GPU repeatable too; those on a CPU are."""
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # On by default with it, for programs that read memory before they write it.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
@@ -269,12 +255,9 @@ def _write_samples(store: Store, step: int, outcomes: Iterable[Outcome]) -> Iter
         audio = outcome.audio if media.format == "mp4" else None
         content = encode(frames, media=media, fps=fps, metadata={"step": str(step)}, audio=audio)
         store.write(f"{_SAMPLES}/{step}/{number:02}{media.suffix}", content)
-        tiles.append((frames, _caption(outcome, step)))
+        prompt, seed = outcome.request.arguments.get("prompt", ""), outcome.request.seed
+        tiles.append((frames, f"{prompt}\nseed {seed}, after step {step:,}"))
     if tiles:
         picture = io.BytesIO()
         contact_sheet(tiles).save(picture, format="PNG")
         store.write(f"{_SAMPLES}/{step}/contact-sheet.png", picture.getvalue())
-
-
-def _caption(clip: Clip, step: int) -> str:
-    return f"{clip.request.arguments.get('prompt', '')}\nseed {clip.request.seed}, after step {step:,}"

@@ -54,13 +54,13 @@ class TextEncoderTask:
         excluded = _excluded(*torch.split(_numbered([*texts, *contrasts]), sizes)).to(encoded.device)
         own = torch.arange(len(batch), device=encoded.device)
 
-        def told(texts: Tensor, pairs: Tensor) -> Tensor:
+        def contrast_loss(texts: Tensor, pairs: Tensor) -> Tensor:
             likeness = texts @ torch.cat([pairs, others]).T / TEMPERATURE  # (B, B + C)
             return functional.cross_entropy(likeness.masked_fill(excluded, -torch.inf), own)
 
         # In fp32: the embeddings to distinguish are nearly alike.
         with torch.autocast(encoded.device.type, enabled=False):
-            return (told(prompts, paraphrases) + told(paraphrases, prompts)) / 2
+            return (contrast_loss(prompts, paraphrases) + contrast_loss(paraphrases, prompts)) / 2
 
     def _ids(self, text: str) -> Tensor:
         limit = min(self._tokenizer.model_max_length, _MAX_TOKENS)
@@ -74,14 +74,14 @@ class TextEncoderTask:
         ids = pad_sequence(list(texts), batch_first=True, padding_value=padding).to(device)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(device)  # (B, N)
         outputs = self._encoder(input_ids=ids, attention_mask=mask.long())[0].float()  # (B, N, D)
-        kept = outputs * mask[..., None]
-        return functional.normalize(kept.sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        masked = outputs * mask[..., None]
+        return functional.normalize(masked.sum(1) / mask.sum(1, keepdim=True), dim=-1)
 
 
 def _numbered(texts: Sequence[Tensor]) -> Tensor:
     """Return a number for each text, equal for equal ones."""
-    known: dict[tuple[int, ...], int] = {}
-    return torch.tensor([known.setdefault(tuple(ids.tolist()), len(known)) for ids in texts])
+    numbers: dict[tuple[int, ...], int] = {}
+    return torch.tensor([numbers.setdefault(tuple(ids.tolist()), len(numbers)) for ids in texts])
 
 
 def _excluded(prompts: Tensor, paraphrases: Tensor, contrasts: Tensor) -> Tensor:

@@ -22,11 +22,9 @@ from framefleet.plugins.train.claim import as_begun, check_output, claim_trainin
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.finish import read_finished
-from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.progress import TrainProgress
-from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, read_losses
+from framefleet.plugins.train.job import TrainJob, TrainSettings
+from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, TrainProgress, read_losses
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.trainers import Trainers
 from framefleet.plugins.train.training import Training
 
@@ -97,8 +95,8 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
     resolved = as_begun(resolve_training(job, watch))
-    asked = job.fleet.max_workers
-    check_output(resolved, workers=asked)  # before the lock, which leaves its file in what is another's
+    num_workers = job.fleet.max_workers
+    check_output(resolved, workers=num_workers)  # before the lock, which leaves its file in what is another's
     with (
         DriverLock(resolved.store) as lock,
         Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
@@ -183,17 +181,12 @@ def loss_curve(losses: Sequence[float]) -> bytes:
     axes.grid(axis="y", which="both", color=_GRID)
     steps, marker = np.arange(1, len(raw) + 1), "." if len(raw) == 1 else ""
     axes.plot(steps, raw, marker=marker, color=_RAW, linewidth=1)
-    axes.plot(steps, _smoothed(raw), marker=marker, color=_SMOOTH, linewidth=2)
+    half = max(len(raw) // _SMOOTHED_SHARE, _SMOOTHED)
+    sums = np.concatenate([[0.0], np.cumsum(raw)])
+    first = np.maximum(np.arange(len(raw)) - half, 0)
+    last = np.minimum(np.arange(len(raw)) + half + 1, len(raw))
+    smoothed: _Values = (sums[last] - sums[first]) / (last - first)
+    axes.plot(steps, smoothed, marker=marker, color=_SMOOTH, linewidth=2)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
-
-
-def _smoothed(values: _Values) -> _Values:
-    """Return the mean around each value, of this many to both sides."""
-    half = max(len(values) // _SMOOTHED_SHARE, _SMOOTHED)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    first = np.maximum(np.arange(len(values)) - half, 0)
-    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    smoothed: _Values = (sums[last] - sums[first]) / (last - first)
-    return smoothed

@@ -96,12 +96,20 @@ class Trainers:
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
         fit = ray.remote(num_cpus=0, max_retries=0)(_fit).options(scheduling_strategy=here)
         fitting = fit.remote(self, training, events.put)
-        while not (_has_ended(fitting) and events.empty()):
+        while not (ray.wait([fitting], timeout=0)[0] and events.empty()):
             try:
                 event = events.get(timeout=_POLL_S)
             except Empty:
                 if not is_ready and time.monotonic() > deadline:
-                    raise self._not_ready() from None
+                    settings, present = self._settings, ray.cluster_resources()
+                    raise FleetError(
+                        f"the workers were not ready after {settings.ready_timeout_s:.0f} s; "
+                        f"{self.num_workers} ask for {self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs "
+                        f"each, the cluster has {present.get('GPU', 0):.0f} GPUs and "
+                        f"{present.get('CPU', 0):.0f} CPUs",
+                        "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
+                        "fleet.ready_timeout_s",
+                    ) from None
                 continue
             except RayError as error:
                 raise FleetError(
@@ -119,16 +127,6 @@ class Trainers:
                 f"the workers failed more than {MAX_FAILURES} times; the last time: {cause}",
                 "look for the cause on their machines (memory, driver), then run the same command again",
             ) from error
-
-    def _not_ready(self) -> FleetError:
-        settings, found = self._settings, ray.cluster_resources()
-        return FleetError(
-            f"the workers were not ready after {settings.ready_timeout_s:.0f} s; {self.num_workers} ask for "
-            f"{self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs each, the cluster has "
-            f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs",
-            "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
-            "fleet.ready_timeout_s",
-        )
 
     def fit(
         self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
@@ -158,10 +156,6 @@ class Trainers:
 def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) -> None:
     _quiet()
     trainers.fit(_train_on_ray, training, tell, num_workers=trainers.num_workers)
-
-
-def _has_ended(task: ray.ObjectRef[None]) -> bool:
-    return bool(ray.wait([task], timeout=0)[0])
 
 
 def _quiet() -> None:

@@ -10,7 +10,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.train.dataset.rows import TrainingRows
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, distributed as dist, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -58,7 +58,10 @@ class SharedLoss:
             # Said, or FSDP takes a GPU that the machine has and these processes were not given.
             mesh = init_device_mesh(world.device.type, (world.size,))
             for module in task.trained.values():
-                _shard(module, mesh)
+                # Each block of a component's lists is gathered only while it computes.
+                for block in _blocks(module):
+                    fully_shard(block, mesh=mesh)
+                fully_shard(module, mesh=mesh)
         elif world.size > 1:
             # An expert that no row of the batch needs has no gradient.
             self._replicas = DistributedDataParallel(_Forward(task), find_unused_parameters=True)
@@ -82,13 +85,6 @@ class _Forward(nn.Module):
 
     def forward(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
         return self._task.loss(batch, generator)
-
-
-def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Share out a component: each block of its lists is gathered only while it computes."""
-    for block in _blocks(module):
-        fully_shard(block, mesh=mesh)
-    fully_shard(module, mesh=mesh)
 
 
 def _blocks(module: nn.Module) -> Iterable[nn.Module]:

@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from framefleet.pipeline.outputs.clips import Clip
+from framefleet import Clip, GalleryServer, Store, gallery
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.pages.gallery.gallery import write_gallery
-from framefleet.plugins.pages.gallery.serve import GalleryServer
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.browser.stopwatch import times_of, watched
 from tests.gallery_output import HOSTILE, write_output
@@ -48,7 +45,7 @@ def opened() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("output")
-    write_gallery(write_output(folder, ROWS, failures=["out of memory\nat step 3", *HOSTILE]))
+    gallery(write_output(folder, ROWS, failures=["out of memory\nat step 3", *HOSTILE]).url_of(""))
     return folder
 
 
@@ -217,7 +214,7 @@ def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
 
 def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Browser, tmp_path: Path) -> None:
     rows = [row | {"label": f"draft {number}"} for number, row in enumerate(ROWS) if row["seed"] < 2]
-    write_gallery(write_output(tmp_path, rows))
+    gallery(write_output(tmp_path, rows).url_of(""))
     page = opened.new_page()
     Shown(page, tmp_path).go("#view=grid")
     axes = [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")]
@@ -226,7 +223,7 @@ def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Brows
 
 
 def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path: Path) -> None:
-    write_gallery(write_output(tmp_path, ROWS, positions=[(7 * number) % 24 for number in range(24)]))
+    gallery(write_output(tmp_path, ROWS, positions=[(7 * number) % 24 for number in range(24)]).url_of(""))
     page = opened.new_page()
     shown = Shown(page, tmp_path)
     shown.go()
@@ -255,7 +252,7 @@ def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path
 def test_a_grid_never_begins_with_a_score(opened: Browser, tmp_path: Path) -> None:
     rows = [{"prompt": "a ball", "seed": 7, "label": "ab"[number % 2]} for number in range(30)]
     rows = [row | {"sharpness": number % 5 / 10} for number, row in enumerate(rows)]
-    write_gallery(write_output(tmp_path, rows))
+    gallery(write_output(tmp_path, rows).url_of(""))
     page = opened.new_page()
     Shown(page, tmp_path).go("#view=grid")
     assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == ["label", "", ""]
@@ -289,7 +286,7 @@ def test_clips_of_several_aspect_ratios_fill_their_lines(opened: Browser, tmp_pa
         height, width = ((48, 64), (36, 64), (64, 36), (64, 64), (28, 66))[int(clip.row_id, 16) % 5]
         return replace(clip, pixels=to_pixels(np.zeros((9, height, width, 3), np.uint8)))
 
-    write_gallery(write_output(tmp_path, ROWS, change=shaped))
+    gallery(write_output(tmp_path, ROWS, change=shaped).url_of(""))
     page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
     shown = Shown(page, tmp_path)
     shown.go()
@@ -446,7 +443,7 @@ def test_a_table_has_means_by_a_column_and_a_chart_that_opens_clips(shown: Shown
 
 def test_a_served_gallery_shows_each_what_others_choose(opened: Browser, tmp_path: Path) -> None:
     store = write_output(tmp_path, ROWS[:6])
-    write_gallery(store)
+    gallery(store.url_of(""))
     with GalleryServer(store) as served:
         pages = [opened.new_context().new_page() for _ in range(2)]  # of two people: they share no storage
         complaints: list[str] = []
@@ -480,7 +477,7 @@ def test_what_failed_has_its_own_view(shown: Shown) -> None:
 
 def test_a_prompt_with_html_or_script_in_it_does_nothing(opened: Browser, tmp_path: Path) -> None:
     rows = [{"prompt": text, "label": text, "negative_prompt": text} for text in HOSTILE]
-    write_gallery(write_output(tmp_path, rows, failures=HOSTILE))
+    gallery(write_output(tmp_path, rows, failures=HOSTILE).url_of(""))
     page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
     shown = Shown(page, tmp_path)
     shown.go()
@@ -528,7 +525,7 @@ def test_inline_code_and_other_places_are_refused_by_the_page_itself(opened: Bro
 
 @pytest.mark.parametrize("kind", ["mkv", "png.zip"])
 def test_what_no_browser_plays_shows_its_still_and_a_link(kind: Any, opened: Browser, tmp_path: Path) -> None:
-    write_gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind)))
+    gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind)).url_of(""))
     page = opened.new_page()
     shown = Shown(page, tmp_path)
     shown.go()
@@ -554,7 +551,7 @@ def test_a_clip_that_is_gone_or_damaged_says_what_mends_it(
 ) -> None:
     folder = tmp_path / "an output"
     changed = {"change": globals()[change]} if change else {}
-    write_gallery(write_output(folder, ROWS[:1], media=Media(format=kind), **changed))
+    gallery(write_output(folder, ROWS[:1], media=Media(format=kind), **changed).url_of(""))
     (clip,) = folder.glob("clips/*/*")
     clip.unlink() if damage == "gone" else clip.write_bytes(clip.read_bytes()[:40])
     page = opened.new_page()
@@ -578,7 +575,7 @@ def sound(clip: Clip) -> Clip:
 def test_images_and_sounds_are_clips_too(
     kind: Any, change: Callable[[Clip], Clip], opened: Browser, tmp_path: Path
 ) -> None:
-    write_gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind), change=change))
+    gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind), change=change).url_of(""))
     page = opened.new_page()
     shown = Shown(page, tmp_path)
     shown.go()
@@ -594,14 +591,14 @@ def test_images_and_sounds_are_clips_too(
 
 def test_a_page_that_is_open_offers_a_newer_gallery(opened: Browser, tmp_path: Path) -> None:
     store = write_output(tmp_path, ROWS[:2])
-    write_gallery(store)
+    gallery(store.url_of(""))
     page = opened.new_page()
     shown = Shown(page, tmp_path)
     shown.go()
     page.evaluate("app.look()")
     assert page.is_hidden("#newer")
     write_output(tmp_path, ROWS[:5], run="r2")
-    write_gallery(Store(str(tmp_path)))
+    gallery(Store(str(tmp_path)).url_of(""))
     page.evaluate("app.look()")
     page.wait_for_selector("#newer:visible")
     page.click("#reload")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from framefleet import Output, StatusServer
 from framefleet.cluster.driver.holder import HELD
-from framefleet.pipeline.outputs.output import Output
-from framefleet.plugins.pages.report.live_page import StatusServer
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.gallery_output import HOSTILE, write_output
 from tests.outputs import UNDER_WAY, write_driver

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from framefleet import Request, load_model
+from framefleet import Request, Store, load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import EQUAL, PLAINLY
 from tests.commands import command
 from tests.hidden_state import QUICK, remembers

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.outputs.stores import retries
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.azurite import azurite, new_container, storage_options, why_not
 from tests.faulty_s3 import Fault, faulty_s3
 from tests.jobs import job_values, prompt_rows, write_table

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet.cluster.driver.progress import Summary
+from framefleet import Summary
 from framefleet.pipeline.errors import FleetError
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 

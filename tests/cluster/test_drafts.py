@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.render import drafts
+from framefleet.plugins.drafts import drafts
 from tests.commands import command
 from tests.jobs import job_values, records_of, write_job, write_table
 

@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 
 import framefleet
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store
 from framefleet.plugins.export.shard import TarShard
 from tests.commands import command
 from tests.servers import S3Server, s3_process, s3_server

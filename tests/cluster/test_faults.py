@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet.cluster.driver.progress import Summary
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store, Summary
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 
 BAD = {

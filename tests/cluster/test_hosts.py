@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store
 from tests.driven import render_driven
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.servers import bucket_on

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 from tests.tiny import tiny
 from tests.two_models import MODELS, two_model_rows, two_models

@@ -10,8 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.job.file import load_job
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import ROOT, records_of
 from tests.tiny import tiny
 

@@ -13,8 +13,7 @@ import pytest
 import s3fs
 
 import framefleet
-from framefleet.cluster.driver.progress import Progress
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Progress, Store
 from tests.commands import command
 from tests.faulty_s3 import Fault, faulty_s3
 from tests.jobs import all_columns, job_values, prompt_rows, write_job, write_table

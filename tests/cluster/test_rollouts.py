@@ -12,10 +12,9 @@ import pytest
 import torch
 
 import framefleet
-from framefleet import Request, load_model
+from framefleet import Request, Store, load_model
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.rollouts.weight_updates import store_weights, updated_digest, with_weights
 from tests.jobs import job_values
 from tests.models.test_scheduler_steps import ddim_script

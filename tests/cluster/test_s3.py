@@ -17,6 +17,7 @@ import pyarrow.fs
 import pytest
 import s3fs
 
+from framefleet import Store
 from framefleet.cluster.driver.holder import this_process
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
@@ -24,7 +25,6 @@ from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import epoch_path, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
 from tests.outputs import committed_row_ids

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
+from framefleet import Store
 from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.outputs.stores import object_store, retries, s3
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.servers import KEY, SECRET, S3Server, free_port

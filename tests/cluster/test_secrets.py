@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server
 from tests.warm.process import start

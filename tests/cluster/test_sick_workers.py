@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
@@ -24,7 +25,6 @@ from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, Wor
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.lane_key import LaneKey
 
 

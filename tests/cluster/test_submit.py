@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server, free_port

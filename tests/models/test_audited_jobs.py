@@ -10,8 +10,7 @@ from unittest import mock
 
 import pytest
 
-from framefleet import Audit, Request, load_model
-from framefleet.cluster.driver.progress import Summary
+from framefleet import Audit, Request, Summary, load_model
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate

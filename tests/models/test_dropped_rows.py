@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from framefleet import Request, Store
+from framefleet import Inputs, Request, Store
 from framefleet.cluster.worker.messages import Assignment
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.one_worker import started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST
 

@@ -11,12 +11,12 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.rendered import rendered, run_script
 from tests.tiny import tiny
 

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from torch import nn
 
-from framefleet import Clip, Failure, Renderer, Request, Store
+from framefleet import Batching, Clip, Failure, Model, Renderer, Request, Store
 from framefleet.cluster.driver.encoding import ENCODER_POOL
 from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError
 from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import Model, ModelSettings, Stage
+from framefleet.pipeline.model.model import ModelSettings, Stage
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.render.embeddings import AwaitedEmbeddings, Embeddings
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.driven import render_driven
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table

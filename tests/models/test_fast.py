@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from framefleet import Clip, Renderer, Request, load_model
+from framefleet import Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "two foxes at night", "an old tram", "a kite by the sea")

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
+from framefleet import Request
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import ROOT, job_values, records_of, write_table
 from tests.loras import plain_pipe, save_lora

@@ -61,8 +61,7 @@ def test_an_output_with_drafts_and_a_failure_is_read_as_before(tmp_path: Path) -
     place = shutil.copytree(REFERENCES / "output_with_drafts", tmp_path / "output")
     found = framefleet.status(place)
     assert (found.num_rows, found.num_done, found.num_failed, found.num_left) == (2, 2, 0, 0)
-    drafts = found.drafts
-    assert drafts is not None
+    drafts = found.inner["drafts"]
     assert (drafts.num_rows, drafts.num_done, drafts.num_failed, drafts.num_left) == (4, 3, 1, 0)
     (failure,) = framefleet.failures(place)
     assert (failure.seed, failure.message) == (3, "this row cannot be rendered")

@@ -19,17 +19,12 @@ import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 
-from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet import Audit, Batching, Clip, HalfDone, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.audit.verdict import kind_of
-from framefleet.pipeline.render.checkpoints.checkpoint import (
-    HalfDone,
-    RowCheckpoint,
-    checkpoint_bytes,
-    read_checkpoint,
-)
+from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
 from tests import hidden_state
 from tests.jobs import ROOT
 from tests.long import long_but

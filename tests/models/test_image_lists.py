@@ -17,17 +17,16 @@ import torch
 from PIL import Image
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.specs.constructor import method
-from framefleet.pipeline.model.specs.list_arguments import with_several
-from framefleet.pipeline.model.specs.signature import PLACES, parameters_of
+from framefleet.pipeline.model.specs.signature import PLACES, parameters_of, with_several
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, write_table

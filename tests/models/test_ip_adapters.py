@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from framefleet import Clip, Inputs, Request, load_model
+from framefleet import Clip, Inputs, Request, Store, load_model, plan
 from framefleet.jobs.job.file import job_as, job_from_mapping
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.recorded_row import Given
@@ -26,7 +26,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, TableError
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.plugins.train.job import TrainJob
@@ -204,6 +203,7 @@ def test_adapters_for_faces_and_weights_that_are_left_out_are_refused(
     faces = {name: value for name, value in whole.items() if name != "image_proj.proj.weight"}
     lora = whole | {"ip_adapter.0.to_k_lora.down.weight": torch.ones(2, width)}
     short = {name: value for name, value in whole.items() if name != "ip_adapter.3.to_k_ip.weight"}
+    bare = {name: value for name, value in whole.items() if name.startswith("ip_adapter.")}
     for tensors, said in (
         (faces, "norm.weight"),
         (lora, "to_k_lora"),
@@ -211,10 +211,22 @@ def test_adapters_for_faces_and_weights_that_are_left_out_are_refused(
         (short, r"has no weight ip_adapter\.3\.to_k"),
         (whole | {"ip_adapter.99.to_k_ip.weight": torch.ones(2)}, r"nothing uses: ip_adapter\.99\.to_k_ip"),
         (whole | {"image_proj.extra.weight": torch.ones(2)}, "extra.weight"),
+        (
+            short | {"ip_adapter.3.to_k_ip.weight": torch.ones(2, 3)},
+            r"3\.to_k_ip\.weight has the shape \[2, 3\]",
+        ),
+        (
+            short | {"ip_adapter.3.to_k_ip.weight": torch.ones(2, 3)},
+            r"3\.to_k_ip\.weight has the shape \[2, 3\]",
+        ),
+        (bare | {"image_proj.latents": torch.ones(1, 2, 3)}, r"has no weight image_proj\.proj_in\.weight"),
     ):
         save_file(tensors, folder / WEIGHTS)
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=said) as loading:
             load_model(tiny("sd"), ip_adapter=adapter | {"path": str(folder)})
+    with pytest.raises(ModelError) as planning:
+        plan(job(tmp_path, adapter | {"path": str(folder)}))
+    assert loading.value.problem in planning.value.problem
     shutil.copy(Path(adapter["path"], WEIGHTS), folder / WEIGHTS)
     encoder = folder / ENCODER / "model.safetensors"
     tensors = load_file(encoder)

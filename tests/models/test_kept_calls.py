@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from framefleet.pipeline.model.families.measurements import read_measured
 from framefleet.pipeline.model.specs import pipeline_call
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.plugins.models.measurements import read_measured
 from tests.configs import WAN
 from tests.tiny import tiny
 

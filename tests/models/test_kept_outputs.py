@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
+from framefleet import Request, Store
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
@@ -27,8 +28,6 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.media.media import decode, decode_floats
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.pictures import write_starts

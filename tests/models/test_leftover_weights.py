@@ -14,6 +14,9 @@ from torch import Tensor
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.sandbox import Sandbox
+from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.placement import check_placement, errors_of, write_hollow
 from tests.tiny import build
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -104,6 +107,59 @@ def test_a_weight_of_another_shape_is_named(file: str, folder: Path) -> None:
     with pytest.raises(ModelError, match=r"has the shape \[3, 3\], but by its config it has \[") as caught:
         framefleet.load_model(folder, allow_unmatched_weights=True)
     assert f"{folder / Path(file).parent}: the weight {name} " in caught.value.problem
+
+
+def moved(weights: _Weights) -> None:
+    weights["extra.weight"] = weights.pop(next(iter(weights)))
+
+
+@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda weights: weights.update({"extra.weight": torch.ones(1)}),
+        lambda weights: weights.popitem(),
+        lambda weights: weights.update({[*weights][-1]: torch.ones(3, 3)}),
+        moved,
+        lambda weights: weights.update({"decoder.final_layer_norm.weight": torch.ones(4)}),
+        lambda weights: weights.update({k: v.bfloat16() for k, v in weights.items()}),
+        lambda weights: None,
+    ],
+)
+def test_a_plan_says_of_weights_what_loading_them_does(
+    file: str, changed: Callable[[_Weights], Any], folder: Path, tmp_path: Path
+) -> None:
+    change(folder / file, changed)
+    for allow, foreseen in zip((False, True), foreseen_errors(folder, tmp_path / "hollow"), strict=True):
+        try:
+            framefleet.load_model(folder, allow_unmatched_weights=allow)
+            error = None
+        except ModelError as raised:
+            error = (raised.problem.removeprefix(f"{folder}/"), raised.fix)
+        assert foreseen == error
+
+
+def foreseen_errors(folder: Path, place: Path) -> Any:
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    write_hollow(folder, files, place)
+    return errors_of(place, components_in(folder))
+
+
+def test_plan_compares_weights_in_a_process_of_its_own_and_remembers(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder / ENCODER, lambda weights: weights.update({"extra.weight": torch.ones(1)}))
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    with pytest.raises(ModelError, match=r"text_encoder holds weights that nothing uses: extra\.weight"):
+        check_placement(folder, files, components_in(folder), allow_unmatched=False)
+    monkeypatch.setattr(Sandbox, "__init__", None)  # which would start another
+    check_placement(folder, files, components_in(folder), allow_unmatched=True)
+    assert f"{folder}/text_encoder holds weights that nothing uses: extra.weight" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["z_image_controlnet", "wan_modular", "flux2_klein"])
+def test_a_plan_takes_sound_models(model: str, tmp_path: Path) -> None:
+    assert foreseen_errors(build(model, tmp_path / "m"), tmp_path / "hollow") == (None, None)
 
 
 def test_layers_that_a_pipeline_shares_and_saves_twice_are_passed_over(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from framefleet import Batching, Clip, Renderer, load_model
+from framefleet import Batching, Clip, HalfDone, Renderer, load_model
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.lora_dialects import DIALECTS

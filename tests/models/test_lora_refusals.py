@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from framefleet import load_model
+from framefleet import Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
 from tests.lora_dialects import DIALECTS
 from tests.loras import plain_pipe
@@ -94,6 +95,31 @@ def test_peft_files_that_name_no_part_of_the_pipeline_are_told_from_those_of_oth
     layers = DIALECTS["peft"].layers(plain_pipe("wan", torch.float32))
     keys = {key.replace("transformer.", "base_model.model.", 1): w for key, w in layers[0].items()}
     assert "rename its weights" in refusal(keys, tmp_path).fix
+
+
+@pytest.mark.parametrize("name", ["emb_params", "clip_l", "string_to_param.*", "<cat-toy>"])
+@pytest.mark.parametrize("model", ["wan", "sd"])
+def test_a_textual_inversion_is_told_from_a_lora(name: str, model: str, tmp_path: Path) -> None:
+    error = refusal({name: torch.ones(2, 32)}, tmp_path, model)
+    assert "of a textual inversion" in error.problem and "load_textual_inversion" in error.fix
+
+
+def test_a_copy_of_a_model_with_a_textual_inversion_renders_as_plain_calls_do(tmp_path: Path) -> None:
+    pipe = plain_pipe("sd", torch.float32)
+    vectors = torch.randn(2, pipe.text_encoder.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    save_file({"emb_params": vectors}, tmp_path / "toy.safetensors")
+    pipe.load_textual_inversion(str(tmp_path / "toy.safetensors"), token="<toy>")
+    pipe.save_pretrained(tmp_path / "copy")
+    frames = {}
+    for prompt in ("a <toy> on a table", "a thing on a table"):
+        arguments = {"prompt": prompt, "num_inference_steps": 2, "height": 32, "width": 32}
+        generator = torch.Generator("cpu").manual_seed(1)
+        plain = pipe(**arguments, generator=generator, output_type="np").images[0]
+        request = Request(arguments=arguments, seed=1)
+        (clip,) = Renderer(load_model(tmp_path / "copy", dtype="fp32")).render([request])
+        frames[prompt] = (plain * 255).round().astype("uint8")
+        assert np.array_equal(clip.frames[0], frames[prompt])
+    assert not np.array_equal(*frames.values())
 
 
 def test_what_has_no_use_may_be_left_out_by_a_setting_that_is_part_of_each_row(

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
+from framefleet import open_output, verify
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.verify.verify import verify
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.output import open_output
 from framefleet.plugins.marks.label import label_in
 from tests.certificates import issue
 from tests.commands import command

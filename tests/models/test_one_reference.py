@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from framefleet import Audit, Batching, Clip, Model, Renderer, load_model
+from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model, verify
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.jobs.keep.verify.verify import verify
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
-from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.long import long_but

@@ -16,14 +16,13 @@ from diffusers.hooks import apply_group_offloading
 from torch._inductor import config
 from torchao.quantization import Int8WeightOnlyConfig
 
-from framefleet import Clip, Failure, Request, load_model
+from framefleet import Batching, Clip, Failure, Request, load_model
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.offload import offload
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.compiled import without_kernels
 from tests.crafter import TEXT, crafter
 from tests.long import long_but

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.rendered import rendered, run_script
 
 CACHED: dict[str, Any] = {

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Request, Store
+from framefleet import Inputs, Request, Store
 from framefleet.cluster.worker.messages import Assignment
 from framefleet.pipeline.outputs.stores import retries
-from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.media_files import image_file, sha256
 from tests.one_worker import WITHIN_S, started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from framefleet import Request
 from framefleet.jobs.plan.command import show_probed
 from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
@@ -17,7 +18,6 @@ from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.input_shapes import MAX_SHAPES, Shapes
-from framefleet.pipeline.request import Request
 from framefleet.plugins.forecast.stub_networks import Decoded, hollow
 from tests.commands import command
 from tests.jobs import write_table

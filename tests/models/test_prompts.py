@@ -9,11 +9,10 @@ import pyarrow as pa
 import torch
 from diffusers import WanPipeline
 
-from framefleet import Clip, Request, load_model
+from framefleet import Batching, Clip, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny

@@ -19,11 +19,10 @@ from diffusers.modular_pipelines.minimax_h3 import (
 )
 from transformers import PaddleOCRVLProcessor
 
-from framefleet import Request
+from framefleet import Inputs, Request
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import open_arguments
 from framefleet.pipeline.rows.inputs.pictures import describe
 from framefleet.pipeline.rows.inputs.video_frames import num_samples

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Audit, Batching, Renderer, load_model
+from framefleet import Audit, Batching, Renderer, Request, load_model
 from framefleet.pipeline.render.input_shapes import input_shape
-from framefleet.pipeline.request import Request, one_step
+from framefleet.pipeline.request import one_step
 from tests.standin.faulted import rows
 from tests.tiny import tiny
 from tests.warm.process import start

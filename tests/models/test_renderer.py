@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Audit, Clip, Failure, Model, Renderer, Request, load_model
+from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline import memory
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.frames import pixels
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render import recipe_call
-from framefleet.pipeline.render.fused.batching import Batching, Mode
+from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.outcome import with_frames
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited

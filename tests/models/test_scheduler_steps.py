@@ -23,11 +23,11 @@ from framefleet import (
     Renderer,
     Request,
     load_model,
+    open_output,
     step_log_prob,
 )
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.outputs.frames.extras import kept_in
-from framefleet.pipeline.outputs.output import open_output
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, tiny

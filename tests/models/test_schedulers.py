@@ -14,9 +14,8 @@ from diffusers import DiffusionPipeline
 
 from framefleet import Clip, Request, load_model
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
+from framefleet.pipeline.model.specs.schedulers import SHORT_NAMES, SchedulerChoice, build, resolve_scheduler
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import VIDEO_FIELDS
 from tests.long import long_but

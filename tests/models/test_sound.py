@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
@@ -23,7 +24,6 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.media.media import decode, decode_audio
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, UNLIKE, tiny

@@ -8,12 +8,12 @@ from typing import Any
 import diffusers
 import pytest
 
+from framefleet import Request
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table
 from tests.mixed import SIZES

@@ -15,13 +15,13 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.families.measurements import read_measured
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS, is_modular
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+from framefleet.plugins.models.measurements import read_measured
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, build, smallest_call, tiny
 

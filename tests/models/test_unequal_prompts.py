@@ -6,8 +6,7 @@ from statistics import mean
 
 import pytest
 
-from framefleet import Clip, load_model
-from framefleet.pipeline.render.fused.batching import Batching
+from framefleet import Batching, Clip, load_model
 from tests.tiny import tiny
 from tests.unaudited import unaudited
 from tests.unequal_prompts import plain_digest, requests_of, unequal_rows

@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import save
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.two_clips import Again
-from framefleet.pipeline.outputs.clip_presence import GLANCED, GLANCED_MAYBE, Glance
+from framefleet.pipeline.outputs.clip_presence import look_for_clips
 from framefleet.pipeline.outputs.damage import look_at
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
@@ -29,9 +30,8 @@ from framefleet.pipeline.outputs.media.clip_names import clip_path
 from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
@@ -81,10 +81,9 @@ def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
         assert framefleet.verify(str(moved), files=True).is_well
         assert replay(str(moved), row_ids[0]).is_equal
         assert framefleet.repair(str(moved)).mended.num_rows == 0
-        glance, store = Glance(), Store(str(moved))
-        for table in record_tables(store, [*GLANCED.names, *GLANCED_MAYBE.names]):
-            glance.note(table)
-        assert glance.look(store) is None
+        store = Store(str(moved))
+        parts = [part.path for part in live_parts(store)]
+        assert look_for_clips(store, parts, num_records=len(row_ids)) is None
     finally:
         place.with_name("hidden").rename(place)
 

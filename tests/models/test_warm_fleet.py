@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.recall import note_apart
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.render import render as render_module
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from tests.driven import WorkersHere
 from tests.jobs import job_values, prompt_rows

@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
+from framefleet import Audit, Inputs, Request, Store
 from framefleet.cluster.worker.messages import Assignment
 from framefleet.pipeline.metrics import STORE_BYTES, WORKER_SECONDS
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.one_worker import started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST
 

@@ -13,15 +13,14 @@ import fsspec
 from greenlet import greenlet
 from hypothesis import given, settings, strategies as st
 
+from framefleet import Output, Store
 from framefleet.cluster.driver.holder import Holder
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.compact import compaction
 from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.long import examples

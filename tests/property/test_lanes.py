@@ -22,6 +22,9 @@ MOST_ROWS = 14
     broken=st.sampled_from([None, LANES[1], LANES[2]]),
     killers=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=9),
     raisers=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=4),
+    refused=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=4),
+    hangers=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=4),
+    oversized=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=9),
 )
 def test_rows_of_lanes_that_can_be_served_end_as_they_would_alone(
     seed: int,
@@ -30,22 +33,29 @@ def test_rows_of_lanes_that_can_be_served_end_as_they_would_alone(
     broken: LaneKey | None,
     killers: set[tuple[LaneKey, int]],
     raisers: set[tuple[LaneKey, int]],
+    refused: set[tuple[LaneKey, int]],
+    hangers: set[tuple[LaneKey, int]],
+    oversized: set[tuple[LaneKey, int]],
 ) -> None:
     specs = {
         key: SimulatedLane(num_rows=num, row_s=5.0, load_s=20.0)
         for key, num in zip(LANES, num_rows, strict=True)
     }
-    bad = {f"{key} {n}" for key, n in killers}
-    fleet = FaultyFleet(
-        workers=machines,
-        is_fresh=True,
-        seed=seed,
-        killers=frozenset(bad),
-        raisers=frozenset({f"{key} {n}" for key, n in raisers} - bad),
-    )
+    faults: dict[str, frozenset[str]] = {}
+    for name, named in (
+        ("killers", killers),
+        ("raisers", raisers),
+        ("refused", refused),
+        ("hangers", hangers),
+        ("oversized", oversized),
+    ):
+        faults[name] = frozenset({f"{key} {n}" for key, n in named}.difference(*faults.values()))
+    bad = frozenset().union(*faults.values())
+    fleet = FaultyFleet(workers=machines, is_fresh=True, seed=seed, **faults)
     simulated = FaultyLanes(specs, fleet, broken=frozenset({broken} if broken else ()))
     outcome = simulated.run()
-    assert outcome.end_s < 3600 * 4, "it ends"
+    # Each hang is waited for: half an hour where nothing is known of such rows.
+    assert outcome.end_s < 3600 * 4 + 1800 * 8 * len(fleet.hangers), "it ends"
     given_up = {gone.row.row_id for gone in outcome.given_up}
     for key, num in zip(LANES, num_rows, strict=True):
         rows = {f"{key} {n}" for n in range(num)}
@@ -53,9 +63,9 @@ def test_rows_of_lanes_that_can_be_served_end_as_they_would_alone(
         if key == broken:
             assert not done and key in simulated._closed()
             continue
-        good = rows - fleet.killers - fleet.raisers
+        good = rows - bad
         assert good <= set(outcome.done), "whatever became of the others"
         assert not given_up & good
         if good:
-            assert rows & fleet.killers <= given_up, "each killer is found"
+            assert rows & bad <= given_up, "each bad row is found"
     assert set(outcome.done.values()) <= {1}

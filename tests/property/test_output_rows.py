@@ -12,15 +12,14 @@ import pyarrow as pa
 from hypothesis import given, settings, strategies as st
 
 import framefleet
+from framefleet import Output, Store
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.pages.gallery.rows import shown_failures
 from tests.long import examples

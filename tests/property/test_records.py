@@ -10,9 +10,9 @@ import fsspec
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from framefleet import Store
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
 from tests.long import examples
 from tests.outputs import committed_row_ids

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from hypothesis import given, settings, strategies as st
 
+from framefleet import Batching
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places
 from framefleet.pipeline.render.fused.batcher import Batcher
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.long import examples
 from tests.unit.denoising import alone, render, steps

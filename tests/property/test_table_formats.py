@@ -9,12 +9,12 @@ import json
 import tempfile
 from collections.abc import Callable
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas
+import polars
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -169,16 +169,16 @@ _WRITERS: dict[str, tuple[str, Callable[[list[dict[str, Any]]], bytes]]] = {
         "t.json",
         lambda rows: json.dumps({c: {f"{n}": r[c] for n, r in enumerate(rows)} for c in rows[0]}).encode(),
     ),
+    "pandas Parquet": ("t.parquet", lambda rows: pandas.DataFrame(rows).to_parquet(index=False)),
+    "pandas JSON lines": (
+        "t.jsonl",
+        lambda rows: str(pandas.DataFrame(rows).to_json(orient="records", lines=True)).encode(),
+    ),
+    "Polars CSV": ("t.csv", lambda rows: polars.DataFrame(rows).write_csv(quote_style="always").encode()),
+    "Polars Parquet": ("t.parquet", lambda rows: _written(polars.DataFrame(rows).write_parquet)),
+    "Polars JSON": ("t.json", lambda rows: _written(polars.DataFrame(rows).write_json)),
+    "Polars JSON lines": ("t.jsonl", lambda rows: _written(polars.DataFrame(rows).write_ndjson)),
 }
-if find_spec("polars"):  # a library of its users, which the tests do not need
-    import polars
-
-    _WRITERS |= {
-        "Polars CSV": ("t.csv", lambda rows: polars.DataFrame(rows).write_csv(quote_style="always").encode()),
-        "Polars Parquet": ("t.parquet", lambda rows: _written(polars.DataFrame(rows).write_parquet)),
-        "Polars JSON": ("t.json", lambda rows: _written(polars.DataFrame(rows).write_json)),
-        "Polars JSON lines": ("t.jsonl", lambda rows: _written(polars.DataFrame(rows).write_ndjson)),
-    }
 
 
 # They do not tell null from empty text, or write numbers as something else in a column of objects.

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from framefleet import Request
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.row_inputs import Finder

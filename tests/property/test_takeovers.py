@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 from hypothesis import given, settings, strategies as st
 
+from framefleet import Store
 from framefleet.cluster.driver.holder import Holder
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
@@ -20,7 +21,6 @@ from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.long import examples
 from tests.outputs import committed_row_ids, row_ids_of
 from tests.rows import record

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import LossKind
-from framefleet.cluster.driver.progress import Progress
 from tests.simulator.simulation import (
     IDLE_S,
     Action,
@@ -27,7 +27,9 @@ MAX_STORING = 4  # clips of a worker on their way to the store: then it waits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultyFleet(SimulatedFleet):
-    """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise.
+    """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise. refused:
+    rows that raise what would be raised everywhere. hangers: rows that come no further. oversized: rows that
+    run out of memory, alone in a new process too.
 
     tail: how unlike the seconds of rows are, the sigma of a log-normal distribution; 0 for those of one
     worker being within a half of each other.
@@ -53,6 +55,9 @@ class FaultyFleet(SimulatedFleet):
     flaky_chance: float = 0.0  # per row ended: raises now, would not elsewhere
     killers: frozenset[str] = frozenset()
     raisers: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    hangers: frozenset[str] = frozenset()
+    oversized: frozenset[str] = frozenset()
 
     def seconds_of(self, row_id: str, shape: str = "") -> float:
         """Return what a row takes on a worker that is not slow, where there is a tail."""
@@ -172,8 +177,10 @@ class FaultySimulation(Simulation):
     def _begin(self, worker: Any, now: float) -> None:
         if len(worker.storing) >= MAX_STORING:
             self._wake(worker, min(worker.storing), self._go_on)
-        else:
-            super()._begin(worker, now)
+            return
+        super()._begin(worker, now)
+        if worker.row in self.fleet.hangers:
+            self._hang(worker, now)
 
     def _rest(self, worker: Any, now: float) -> None:
         self.outcome.idle_s += IDLE_S
@@ -195,10 +202,29 @@ class FaultySimulation(Simulation):
             ghost, ghosts_row = self._ghosts.pop()
             self.outcome.stale_counted += self.dispatcher.done(ghost, ghosts_row, now)
         by_chance = self._random.random() < self.fleet.death_chance
-        if worker.row in self.fleet.killers or by_chance or worker.machine < self.fleet.num_bad:
+        if worker.row in self.fleet.oversized:
+            self._run_out(worker, now)
+        elif worker.row in self.fleet.killers or by_chance or worker.machine < self.fleet.num_bad:
             self._lose(worker, now)
         else:
             super()._end_row(worker, now)
+
+    def _run_out(self, worker: Any, now: float) -> None:
+        """Its row lacks memory: it hands back the others, and its process is ended."""
+        row_id = worker.row
+        self._let_go(row_id, worker)
+        given_up = self.dispatcher.ran_out(worker.name, row_id, MemoryError(row_id), room=0, now=now)
+        self._tally.returned(worker.name)
+        if given_up:
+            self._hosts.cleared(f"slot {worker.machine}")
+            self._give_up([given_up], now)
+        rows = sorted(worker.held)
+        for other in rows:
+            self._let_go(other, worker)
+            self._tally.returned(worker.name)
+        self.dispatcher.put_back(worker.name, rows)
+        worker.row = ""
+        self._lose(worker, now, kind="machine", suspects=())
 
     def _report(self, worker: Any, now: float, *, row_id: str, seconds: float) -> None:
         """Report the row once its clip is stored."""
@@ -221,9 +247,10 @@ class FaultySimulation(Simulation):
     def _stored(self, worker: Any, now: float, *, row_id: str, seconds: float) -> None:
         worker.storing.remove(now)
         is_held = row_id in worker.held
-        if is_held and (row_id in self.fleet.raisers or self._random.random() < self.fleet.flaky_chance):
+        is_refused, is_flaky = row_id in self.fleet.refused, self._random.random() < self.fleet.flaky_chance
+        if is_held and (row_id in self.fleet.raisers or is_refused or is_flaky):
             self._let_go(row_id, worker)
-            given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id))
+            given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id), retry=not is_refused)
             self._tally.returned(worker.name)
             self._give_up([given_up] if given_up else [], now)
             self.outcome.wasted_s += seconds

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts, LossKind
 from framefleet.cluster.driver.pace import Scale
-from framefleet.cluster.driver.progress import Progress
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet.settings import ElasticWorkers
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from framefleet import Batching
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 
 

@@ -15,10 +15,10 @@ from typing import Any, cast
 import pytest
 
 import framefleet
+from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.holder import this_process
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello
@@ -35,7 +35,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.seals import epoch_path
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_table

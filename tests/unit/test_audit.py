@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from framefleet import Audit, Batching
+from framefleet import Audit, Batching, Request
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.audit_plan import plan_audits
@@ -15,7 +15,6 @@ from framefleet.jobs.show.headline import audit_line, share_text
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import Verdict, kind_of, verdict_of
-from framefleet.pipeline.request import Request
 from tools.benchmarks.audits_simulated import RATES, jobs_of
 
 JOB = {"table": "t.csv", "output": "out", "model": "m"}

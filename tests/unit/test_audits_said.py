@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.cluster.driver.progress import AuditFigures, Summary
+from framefleet import Summary
+from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.keep.replay.replay import environment_differences
 from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.render.command import ending_lines

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from framefleet import Batching
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused import batching
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Method
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store, Summary
 from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
@@ -21,7 +21,6 @@ from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.text import bytes_text, read_bytes
 from tests.jobs import job_values, prompt_rows, write_table

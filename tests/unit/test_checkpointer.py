@@ -10,12 +10,9 @@ from typing import cast
 
 import pytest
 
+from framefleet import HalfDone, Renderer, Request, Store
 from framefleet.cluster.worker.checkpointer import Checkpointer, checkpoint_path
 from framefleet.cluster.worker.worker import LOGGERS, Remarks
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
-from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import Request
 
 OLD, YOUNG = "a" * 32, "b" * 32
 REQUEST = cast(Request, None)  # which no checkpointer looks at

@@ -8,13 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.choice import Keep, kept_drafts
-from framefleet.jobs.render.drafts import draft_job, keep_of
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.drafts.choice import kept_drafts
+from framefleet.plugins.drafts.drafts import draft_job, keep_of
+from framefleet.plugins.drafts.section import KeepSection
 from framefleet.plugins.scores.clip_scores import OWN_SCORES, score_fields
 from tests.rows import record
 
@@ -35,19 +36,19 @@ def drafts(tmp_path: Path) -> Store:
 
 
 def kept(store: Store, *, wanted: range = range(6), **keep: Any) -> list[int]:
-    found = kept_drafts(store, Keep(**keep), ["sharpness"], lambda row_id: int(row_id, 16) in wanted)
+    found = kept_drafts(store, KeepSection(**keep), ["sharpness"], lambda row_id: int(row_id, 16) in wanted)
     return sorted(int(row_id, 16) for row_id in found)
 
 
 def test_the_best_of_each_prompt_are_kept_and_ties_fall_the_same_way(drafts: Store) -> None:
-    assert kept(drafts, best=1, per=("prompt",), by="sharpness") == [1, 2]
-    assert kept(drafts, best=2, per=("prompt",), by="sharpness") == [0, 1, 2, 3]
+    assert kept(drafts, best=1, per=["prompt"], by="sharpness") == [1, 2]
+    assert kept(drafts, best=2, per=["prompt"], by="sharpness") == [0, 1, 2, 3]
     assert kept(drafts, best=1, by="sharpness") == [1]
 
 
 def test_a_minus_takes_the_lowest_and_a_draft_without_the_score_comes_last(drafts: Store) -> None:
-    assert kept(drafts, best=1, per=("prompt",), by="-sharpness") == [0, 5]
-    assert kept(drafts, best=9, per=("prompt",), by="-sharpness") == [0, 1, 2, 3, 4, 5]
+    assert kept(drafts, best=1, per=["prompt"], by="-sharpness") == [0, 5]
+    assert kept(drafts, best=9, per=["prompt"], by="-sharpness") == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_condition_is_asked_before_the_best_are_taken(drafts: Store) -> None:
@@ -58,11 +59,11 @@ def test_a_condition_is_asked_before_the_best_are_taken(drafts: Store) -> None:
 
 
 def test_drafts_of_rows_that_are_in_the_table_no_more_do_not_count(drafts: Store) -> None:
-    assert kept(drafts, wanted=range(2, 6), best=1, per=("prompt",), by="sharpness") == [2, 3]
+    assert kept(drafts, wanted=range(2, 6), best=1, per=["prompt"], by="sharpness") == [2, 3]
 
 
 def test_a_draft_is_told_with_its_clip_and_its_scores(drafts: Store) -> None:
-    found = kept_drafts(drafts, Keep(best=1, by="sharpness"), ["sharpness"], lambda row_id: True)
+    found = kept_drafts(drafts, KeepSection(best=1, by="sharpness"), ["sharpness"], lambda row_id: True)
     (draft,) = found.values()
     assert (draft.path, draft.values) == ("clips/1", {"sharpness": 0.5})
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.model import class_cache as kept_module
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 
 Asking = Callable[[str, object], dict[str, int]]
 
@@ -25,7 +25,7 @@ def asked() -> list[str]:
 def ask(asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path))
 
-    @kept(TypeAdapter(dict[str, int]))
+    @disk_cached(TypeAdapter(dict[str, int]))
     def answer(name: str, config: object) -> dict[str, int]:
         asked.append(name)
         return {name: len(asked)}

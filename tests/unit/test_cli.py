@@ -14,9 +14,9 @@ import pytest
 from typer.main import get_command
 
 import framefleet
-from framefleet.cluster.driver.progress import AuditFigures, Summary
+from framefleet import Store, Summary
+from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.cli import command_line
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
 def test_a_summary_is_one_json_object() -> None:
     audits = AuditFigures(num_equal=3)
     summary = Summary(done=2, failed=1, elapsed_s=3.0, mean_batch=None, audits=audits, store=Store("/out"))
-    values = json.loads(replace(summary, drafts=summary).to_json())
+    values = json.loads(replace(summary, inner={"drafts": summary}).to_json())
     assert (values["done"], values["audits"]["num_equal"], values["drafts"]["failed"]) == (2, 3, 1)
     assert values["store"] == values["drafts"]["store"] == "/out"
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet import Output, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import beside_parts
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part, new_run
 from framefleet.pipeline.outputs.parts.parts import (
     PartWriter,
@@ -24,7 +24,6 @@ from framefleet.pipeline.outputs.parts.parts import (
 )
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.compact import compaction
 from tests.commands import command
 from tests.outputs import committed_row_ids

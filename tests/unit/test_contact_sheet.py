@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media import lettering
-from framefleet.pipeline.outputs.media.contact_sheet import MARGIN, contact_sheet
-from framefleet.pipeline.outputs.media.lettering import (
+from framefleet.plugins.pictures import lettering
+from framefleet.plugins.pictures.contact_sheet import MARGIN, contact_sheet
+from framefleet.plugins.pictures.lettering import (
     NO_CHARACTER,
     draw_line,
     is_within_sign,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.keep.repair.repair import Mended, mend, put_back
 from framefleet.jobs.keep.verify.verify import damages_of
@@ -21,7 +22,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import clip_presence
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.commands import command
 from tests.committed import committed

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.cluster.driver.holder import parse_holder, this_process
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.demo.command import draw_pictures
 from framefleet.plugins.train.checkpoints import Checkpoints

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from framefleet import Request
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.judging import Case, Docket
 from framefleet.cluster.worker.messages import StoredRow
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.rows import RECORD
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet import CheckResult
 from framefleet.pipeline.model import place_trial
 from framefleet.plugins.doctor import doctor as doctor_file, results
 from framefleet.plugins.doctor.doctor import Targets, checks_of
-from framefleet.plugins.doctor.results import CheckResult, ok, run_checks
+from framefleet.plugins.doctor.results import ok, run_checks
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.repair import repair
@@ -21,18 +21,9 @@ from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.command import ending_lines
-from framefleet.jobs.render.drafts import (
-    check_choice,
-    choose,
-    draft_job,
-    keep_of,
-    most_kept,
-    render_drafted,
-    rows_of_drafts,
-)
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.render import render_rows
+from framefleet.jobs.render.render import render_job, render_rows
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.jobs.show.watch import Callback
@@ -40,7 +31,14 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.drafts.drafts import (
+    check_choice,
+    choose,
+    draft_job,
+    keep_of,
+    most_kept,
+    rows_of_drafts,
+)
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
 from tests.rows import FAILURE, record
@@ -72,8 +70,8 @@ def with_budget(job: Job, num_bytes: int) -> Job:
 def test_nothing_is_chosen_among_the_drafts_that_a_budget_allowed(tmp_path: Path) -> None:
     job = with_budget(job_with(tmp_path), 4 * 1234)
     drafted(job, without="a2")
-    ended = render_drafted(job, Callback(), only=None)
-    assert ended.over_budget and ended.drafts and ended.drafts.over_budget == ended.over_budget
+    ended = render_job(job, Callback(), only=None)
+    assert ended.over_budget and ended.inner["drafts"].over_budget == ended.over_budget
     assert ended.exit_code == 1
     assert not (tmp_path / "out/chosen").exists()
     assert ended.records().num_rows == 0
@@ -84,15 +82,15 @@ def test_drafts_and_rows_in_full_have_one_budget(tmp_path: Path, without: str, i
     job = with_budget(job_with(tmp_path), 5 * 1234)
     drafted(job, without=without)
     commit_in_full(job)
-    ended = render_drafted(job, Callback(), only=None)
-    assert ended.over_budget is not None and ended.drafts is not None
-    assert (ended.drafts.over_budget is not None) == is_of_drafts
+    ended = render_job(job, Callback(), only=None)
+    assert ended.over_budget is not None
+    assert (ended.inner["drafts"].over_budget is not None) == is_of_drafts
 
 
 def test_that_no_draft_was_kept_is_said(tmp_path: Path) -> None:
     job = job_with(tmp_path, NONE_KEPT)
     drafted(job)
-    ended = render_drafted(job, Callback(), only=None)
+    ended = render_job(job, Callback(), only=None)
     assert ended.store is not None and ended.records().num_rows == 0
     lines = ending_lines(ended, ended.store)
     assert lines[0].startswith("no draft was kept")
@@ -178,8 +176,8 @@ def test_drafts_that_failed_are_found_and_only_they_are_tried(tmp_path: Path) ->
     drafted(job, without="a2")
     fail(draft_job(job), "e" * 32)
     assert rows_to_retry(job).row_ids == {"e" * 32}
-    ended = render_drafted(job, Callback(), only=rows_to_retry(job).row_ids)
-    assert ended.drafts is not None and ended.drafts.done == 0  # a2 did not fail, and waits
+    ended = render_job(job, Callback(), only=rows_to_retry(job).row_ids)
+    assert ended.inner["drafts"].done == 0  # a2 did not fail, and waits
 
 
 def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
@@ -195,7 +193,7 @@ def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
 def test_drafts_that_were_tried_again_are_known_in_full(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     drafts = drafted(job)
-    place = choose(job, draft_job(job), keep_of(job)).place
+    place = choose(job, keep_of(job)).place
     assert place is not None
     with closing(resolve_job(job, Callback(), place)) as full:
         expected = identified(full)["a2"].row_id
@@ -208,13 +206,13 @@ def test_drafts_are_repaired_with_their_output(tmp_path: Path, monkeypatch: pyte
     commit_in_full(job)
     for place in (job, str(tmp_path / "out")):
         dry = repair.repair(place, dry_run=True)
-        assert dry.drafts is not None and dry.drafts.mended.num_set_aside == 1
+        assert dry.inner["drafts"].mended.num_set_aside == 1
     nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     monkeypatch.setattr(repair, "render_job", lambda *_: nothing)
     found: list[Damage] = []
     mended = repair.repair_job(str(tmp_path / "out"), Callback(), found=found.append)
-    assert mended.drafts is not None and mended.drafts.mended.num_set_aside == 1
-    assert Store(mended.drafts.store.url_of("")).list("records") == []
+    assert mended.inner["drafts"].mended.num_set_aside == 1
+    assert Store(mended.inner["drafts"].store.url_of("")).list("records") == []
     assert sum(damage.path.startswith("drafts/records/") for damage in found) == 1
 
 
@@ -222,7 +220,7 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     job = job_with(tmp_path)
     drafted(job)
     before = framefleet.status(job.output)
-    assert before.drafts and (before.drafts.num_done, before.num_done) == (5, 0)
+    assert (before.inner["drafts"].num_done, before.num_done) == (5, 0)
     with DriverLock(Store(draft_job(job).output)):
         assert framefleet.status(job.output).is_under_way
     commit_in_full(job)
@@ -236,11 +234,13 @@ def test_failures_of_drafts_are_told_beside_those_in_full(tmp_path: Path) -> Non
     job = job_with(tmp_path)
     fail(draft_job(job), "e" * 32)
     drafted(job)
-    assert [row.is_draft for row in framefleet.failures(job.output)] == [True]
+    assert [row.inner for row in framefleet.failures(job.output)] == ["drafts"]
     fail(job, NOBODY)
-    assert [row.is_draft for row in framefleet.failures(job.output)] == [True, False]
+    assert [row.inner for row in framefleet.failures(job.output)] == ["drafts", ""]
     told = command("failures", job.output).stdout
     assert "draft 3  eeee" in told and "row 3  ffff" in told
+    printed = map(json.loads, command("failures", job.output, "--json").stdout.splitlines())
+    assert {row["row_id"][0]: row["is_draft"] for row in printed} == {"e": True, "f": False}
 
 
 def test_files_of_drafts_are_verified_with_their_output(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_an_output_in_a_folder_called_drafts_is_not_that_of_a_job_without(tmp_pa
     job = job_with(tmp_path)
     drafted(job)
     commit_in_full(job.model_copy(update={"draft": None}))
-    assert framefleet.status(job.output).drafts is None
+    assert framefleet.status(job.output).inner == {}
 
 
 def test_a_plan_says_that_it_predicts_drafts_alone(

@@ -12,8 +12,8 @@ import pytest
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.drafts import choose, draft_job, keep_of, most_kept, render_drafted
 from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.clip_step import added_columns
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import NO_COLUMNS, record_schema, values_of
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.drafts.drafts import choose, draft_job, keep_of, most_kept
 from tests.jobs import job_values, write_job, write_table
 from tests.rows import record
 
@@ -75,7 +76,7 @@ def drafted(job: Job, *, without: str = "") -> dict[str, IdentifiedRow]:
 def test_the_best_drafts_become_a_table_with_their_seeds_and_scores(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     drafts = drafted(job)
-    choice = choose(job, draft_job(job), keep_of(job))
+    choice = choose(job, keep_of(job))
     assert (choice.num_kept, choice.num_drafts) == (3, 5)
     assert choice.place is not None
     kept = {row["tag"]: row for row in pq.read_table(choice.place).to_pylist()}
@@ -89,7 +90,7 @@ def test_the_best_drafts_become_a_table_with_their_seeds_and_scores(tmp_path: Pa
 def test_rows_in_full_are_those_of_the_job_with_the_seeds_of_their_drafts(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     drafts = drafted(job)
-    place = choose(job, draft_job(job), keep_of(job)).place
+    place = choose(job, keep_of(job)).place
     with closing(resolve_job(job, Callback(), place)) as full:
         for tag, row in identified(full).items():
             request = row.request()
@@ -101,12 +102,12 @@ def test_rows_in_full_are_those_of_the_job_with_the_seeds_of_their_drafts(tmp_pa
 def test_the_same_choice_is_the_same_file_and_another_is_another(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     drafted(job)
-    places = [choose(job, draft_job(job), keep_of(job)).place for _ in range(2)]
+    places = [choose(job, keep_of(job)).place for _ in range(2)]
     other = job_with(tmp_path, {"where": "sharpness > 0.3"})
-    places.append(choose(other, draft_job(other), keep_of(other)).place)
+    places.append(choose(other, keep_of(other)).place)
     assert places[0] == places[1] != places[2]
     none = job_with(tmp_path, {"where": "sharpness > 2"})
-    assert choose(none, draft_job(none), keep_of(none)).place is None
+    assert choose(none, keep_of(none)).place is None
 
 
 def test_a_plan_says_how_many_rows_there_can_be_in_full(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_what_no_draft_can_be_is_told_before_one_is_rendered(
     tmp_path: Path, keep: dict[str, Any], more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError) as raised:
-        render_drafted(job_with(tmp_path, keep, **more), Callback(), only=None)
+        render_job(job_with(tmp_path, keep, **more), Callback())
     assert said in str(raised.value)
     assert not (tmp_path / "out").exists()
 
@@ -137,7 +138,7 @@ def test_a_table_that_says_where_drafts_come_from_already_is_refused(tmp_path: P
     job = job_with(tmp_path)
     write_table(tmp_path / "t.parquet", [{"prompt": "a", "draft_row_id": "x"}])
     with pytest.raises(UserError, match="draft_row_id"):
-        render_drafted(job, Callback(), only=None)
+        render_job(job, Callback())
 
 
 def test_the_output_of_drafts_tells_its_own_job(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import pytest
 
+from framefleet import Progress, Store, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
-from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
@@ -31,7 +31,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, records_of, write_table

@@ -9,7 +9,7 @@ import pytest
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
-from framefleet.pipeline.model.specs.dtypes import asked, check_dtype, resolved
+from framefleet.pipeline.model.specs.dtypes import WITHOUT_PRESET, asked, check_dtype, resolved
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
 COGVIDEOX = next(preset for preset in PRESETS if preset.name == "cogvideox-2b")
@@ -35,12 +35,12 @@ COGVIDEOX = next(preset for preset in PRESETS if preset.name == "cogvideox-2b")
 def test_what_is_left_open_is_the_presets_and_what_is_written_counts(
     dtype: Any, device: str, preset: Preset | None, found: Any
 ) -> None:
-    assert resolved(dtype, device=device, preset=preset) == found
+    assert resolved(dtype, device=device, auto=preset.auto_dtypes if preset else WITHOUT_PRESET) == found
 
 
 def test_what_was_resolved_resolves_to_itself() -> None:
-    found = resolved("auto", device="cuda", preset=WAN)
-    assert resolved(found, device="cuda", preset=None) == found
+    found = resolved("auto", device="cuda", auto=WAN.auto_dtypes)
+    assert resolved(found, device="cuda", auto=WITHOUT_PRESET) == found
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_what_was_resolved_resolves_to_itself() -> None:
     ],
 )
 def test_auto_without_a_preset_is_a_dtype_that_diffusers_renders_in(name: str, found: Any) -> None:
-    assert resolved("auto", device="cuda", preset=None, without_preset=family_of(name).dtypes) == found
-    assert resolved("bf16", device="cuda", preset=None, without_preset=family_of(name).dtypes) == "bf16"
+    assert resolved("auto", device="cuda", auto=family_of(name).dtypes) == found
+    assert resolved("bf16", device="cuda", auto=family_of(name).dtypes) == "bf16"
 
 
 def test_equal_wishes_are_spelled_alike() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from framefleet import Clip, Request, Store
 from framefleet.pipeline.errors import JobError, RenderError
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.extras import Extras
@@ -22,8 +22,6 @@ from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.request import Request
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
 CLIP = Clip(

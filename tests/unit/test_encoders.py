@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
+from framefleet import plan
 from framefleet.cluster.driver.encoding import ENCODER_POOL
 from framefleet.cluster.driver.lanes import Lanes
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.plan.command import memory_line
-from framefleet.jobs.plan.plan import plan
 from framefleet.jobs.render.lanes import check_lanes, lanes_of
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store
 from tests.small_output import PROMPT, rendered
 
 PAGE = Path(__file__).parents[2] / "docs/export.md"

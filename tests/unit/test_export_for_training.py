@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.export import Exported
 from framefleet.plugins.export.selection import split_of
 from tests.commands import command

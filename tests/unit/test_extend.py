@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.extend import check_extend, extend, join_segment
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.request import Request
 
 
 def _gray(*levels: int) -> Frames:

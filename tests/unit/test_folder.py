@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.stores import folder
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 
 

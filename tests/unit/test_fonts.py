@@ -9,8 +9,8 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from framefleet.pipeline.outputs.media import lettering
-from framefleet.pipeline.outputs.media.lettering import font_with
+from framefleet.plugins.pictures import lettering
+from framefleet.plugins.pictures.lettering import font_with
 
 THAI = "กขค"  # of a block whose first code point is no character
 OTHERS = {"latin": "abc", "thai": THAI, "lao": "ກຂຄ"}

@@ -9,12 +9,12 @@ import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from torch import nn
 
-from framefleet.pipeline.model.families.autoencoders import DECODERS
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.options.footprint import (
     A_MEGAPIXEL,
     CARDS_GB,
+    DECODERS,
     MEMORY_WAYS,
     OFFLOADS,
     Way,

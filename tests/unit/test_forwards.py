@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from framefleet import Batching
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.doors import Listener
 from framefleet.jobs.render import render
@@ -21,7 +22,6 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.demo.prepare import MODEL

@@ -21,11 +21,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from framefleet import GalleryServer, Store, gallery
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.labels import picked
-from framefleet.plugins.pages.gallery.gallery import write_gallery
-from framefleet.plugins.pages.gallery.serve import GalleryServer
 from tests.gallery_output import write_output
 
 ROW = f"{1:032x}"
@@ -34,7 +32,7 @@ ROW = f"{1:032x}"
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = write_output(tmp_path_factory.mktemp("output"), [{"prompt": f"ball {n}"} for n in range(3)])
-    write_gallery(store)
+    gallery(store.url_of(""))
     return store
 
 

@@ -77,6 +77,8 @@ def test_prompts_are_a_column_and_missing_keys_null() -> None:
         ([{"image": object()}], "row 0: image is <object"),
         ({"prompt": ["a"], "seed": [1, 2]}, "other lengths"),
         (pd.Series([1]), "pandas"),
+        ({"a", "b"}, "of type set"),  # in another order each time
+        ({"prompt": {"a", "b"}, "seed": [1, 2]}, "a list of cells for each"),
     ],
 )
 def test_what_is_no_table_is_told(given: object, said: str) -> None:

@@ -11,10 +11,9 @@ from typing import cast
 import pyarrow as pa
 import pytest
 
-from framefleet import open_output
+from framefleet import Summary, open_output
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet

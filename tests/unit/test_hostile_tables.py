@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.records import record_schema
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables import file_reading, json_objects, table as tables, table_files
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8
 from framefleet.pipeline.rows.tables.row_cells import repaired_row

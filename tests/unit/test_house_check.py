@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
 from tools.house.cycles import KNOWN, import_cycles
+from tools.house.dialect import dialect
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import arrows_between_siblings, figures
 from tools.house.help_texts import help_problem, help_texts, poor_help
@@ -21,6 +23,7 @@ from tools.house.markers import conflict_markers
 from tools.house.measurements import block, stray_measurements
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.rooms import poor_records, poor_rooms
+from tools.house.tests_at_doors import doors_in
 from tools.house.twice import doubled_names
 from tools.house.words import odd_words
 
@@ -290,3 +293,34 @@ def test_a_checkout_is_read_with_what_is_new_and_without_what_is_ignored(tmp_pat
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "c.md").write_text("made")
     assert read_house(tmp_path).texts == {".gitignore": "build/", "a.md": "text", "b.bin": ""}
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("def load():\n    found = 1", "found"),
+        ("def _told():\n    return 1", "_told"),
+        ('def load():\n    """Return it."""', "Return it."),
+        ("class Near:\n    kept: str\n\ndef load(known):\n    records = known", None),
+    ],
+)
+def test_a_cleaned_room_names_values_by_nouns(code: str, word: str | None) -> None:
+    path = "plugins/export/export.py"
+    texts = [text.partition(":")[0] for text in problems(dialect, code, path)]
+    assert texts == ([] if word is None else [f"says {word!r}"])
+    assert not problems(dialect, code, "pipeline/rows/table.py")  # a room that is not clean yet
+
+
+def test_a_test_is_at_the_doors_when_nothing_it_uses_in_its_file_names_an_address() -> None:
+    lines = [
+        "from framefleet import Store, gallery",
+        "from framefleet.pipeline.errors import JobError",
+        "from framefleet.pipeline.model.load import load",
+        "def _shown(store: Store) -> None: gallery(store.url_of(''))",
+        "def _loaded() -> None: load()",
+        "def test_page(tmp_path): _shown(Store(tmp_path))",
+        "def test_weights(): _loaded()",
+    ]
+    assert dict(doors_in(ast.parse("\n".join(lines)))) == {"test_page": True, "test_weights": False}
+    tools = ast.parse("\n".join(["from tools.house.house import House", "def test_house(): House({})"]))
+    assert dict(doors_in(tools)) == {"test_house": False}

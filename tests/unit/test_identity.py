@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from framefleet import Request
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.request import Request, is_input, is_model
+from framefleet.pipeline.request import is_input, is_model
 from framefleet.pipeline.rows.identity import deciding, derive_seed
 from tests.rows import row_id
 

@@ -6,9 +6,9 @@ from concurrent.futures import Future
 
 import pytest
 
+from framefleet import Request
 from framefleet.cluster.worker.inbox import Inbox
 from framefleet.cluster.worker.messages import Assignment
-from framefleet.pipeline.request import Request
 
 
 class Desk:

@@ -12,16 +12,13 @@ from queue import Queue
 import numpy as np
 from PIL import Image
 
+from framefleet import Batching, Inputs, Request, Store
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.writers import Writers
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark

@@ -10,9 +10,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.outputs.stores import retries
-from framefleet.pipeline.rows.inputs.access import Inputs, naming
+from framefleet.pipeline.rows.inputs.access import naming
 
 
 def test_files_below_a_folder_are_read(tmp_path: Path) -> None:

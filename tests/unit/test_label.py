@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import ClipIndex, IndexedRecord, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
@@ -20,7 +21,6 @@ from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.marks.label import aigc_label, label_in, xmp_packet
 from framefleet.plugins.marks.settings import LABELLED, ClipMarks, Provider
 from framefleet.plugins.marks.step import MarkStep

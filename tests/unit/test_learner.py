@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner, learning_rate
 from framefleet.plugins.train.reports import Step, read_losses, write_losses
 from framefleet.plugins.train.run import read_ahead
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 

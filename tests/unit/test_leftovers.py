@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet import Store
+from framefleet.pipeline.outputs.stores.store import sweep_in_background
 
 
 def test_leftovers_are_removed_beside_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

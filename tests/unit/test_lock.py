@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Output, Store
 from framefleet.cluster.driver.holder import Holder, parse_holder, this_process
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.jobs.control.control import ask_driver, resume_driver
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
-from framefleet.pipeline.outputs.stores.store import Store
 
 FIRST = epoch_path(1)
 

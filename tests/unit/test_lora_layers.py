@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from framefleet import Batching
 from framefleet.pipeline.hooks.adapters import Adapters, RowAdapters, of_one_row, working_on, working_rows
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.lora_layers import LoraLayers
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
@@ -18,7 +19,6 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
 from tests.rows import record

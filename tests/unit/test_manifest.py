@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, Medi
 from framefleet.plugins.marks import manifest
 from framefleet.plugins.marks.manifest import (
     Ingredient,
+    certificate_sha256,
     check_signing,
     mime_type_of,
     open_signing,
@@ -32,7 +33,6 @@ from framefleet.plugins.marks.manifest import (
 )
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import SIGNED, ClipMarks, Provider, Signing, Watermark
-from framefleet.plugins.marks.signing import certificate_sha256
 from framefleet.plugins.marks.step import MarkStep
 from tests.certificates import issue
 from tests.time_authority import time_authority

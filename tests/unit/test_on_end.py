@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pytest
 from tenacity import wait_none
 
+from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
@@ -24,7 +24,6 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.notify import on_end
 from framefleet.plugins.notify.on_end import report_end
 from tests.jobs import job_values, prompt_rows, write_table
@@ -113,7 +112,10 @@ def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(
         end(SUMMARY)
     assert len(sent) == 4
     webhook, command = (record.getMessage() for record in caplog.records)
-    assert "on_end.webhook at 127.0.0.1 could not be notified that the job ended: HTTP Error 404" in webhook
+    assert (
+        "on_end.webhook at 127.0.0.1 could not be notified that the job ended: it answered HTTP 404"
+        in webhook
+    )
     assert "returned non-zero exit status 9" in command
     assert "secret-of-chat" not in caplog.text + public_text(f"called {url}")
 
@@ -156,6 +158,30 @@ def test_a_webhook_that_redirects_is_not_followed_and_did_not_take_it(
     assert (len(sent), there) == (1, [])
     assert "could not be notified" in caplog.text and "it redirects" in caplog.text
     assert "secret-of-chat" not in caplog.text
+
+
+def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(on_end, "_WEBHOOK_S", 1.0)
+    monkeypatch.setattr(on_end, "_ATTEMPTS", 1)
+
+    class Dribbler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            with suppress(OSError):  # the client has left
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                while not is_over.wait(0.1):
+                    self.wfile.write(b"x: y\r\n")
+
+    is_over = threading.Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dribbler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        with report_end(job(tmp_path, webhook=url)) as end:
+            end(SUMMARY)
+        is_over.set()
+        server.shutdown()
+    assert "it has not answered in 1 s" in caplog.text
 
 
 SECRETS = [

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError, ServiceError, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export import open_table
 from framefleet.plugins.export.choice import OpenFormat
 from tests.commands import command

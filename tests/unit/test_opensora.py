@@ -15,8 +15,7 @@ from framefleet.plugins.ports.opensora.autoencoder_dc_video import Axis, tiled
 from framefleet.plugins.ports.opensora.conditions import CONDITIONS, Packing, condition_of, place
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
 from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
-from framefleet.plugins.ports.opensora.rules import row_rules
-from framefleet.plugins.ports.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
+from framefleet.plugins.ports.opensora.rules import ASPECT_RATIOS, RESOLUTIONS, named_size, row_rules
 from framefleet.plugins.ports.opensora.transformer_keys import axes_of
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)

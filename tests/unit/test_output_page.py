@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
@@ -18,7 +19,6 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, INVALID_FIELDS, RECORD_FIELDS
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests import made_up_workers
 from tests.jobs import all_columns, job_values, prompt_rows, write_table

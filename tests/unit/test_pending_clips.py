@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from framefleet import Request, Store
 from framefleet.cluster.driver.adoption import Adoption, find_adoptable
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.recall import note_apart
@@ -29,9 +30,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import (
     sweep,
 )
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import kind_of
-from framefleet.pipeline.request import Request
 from tests.rows import RECORD, record
 
 ROW_ID = RECORD.row_id

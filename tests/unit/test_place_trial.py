@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 from ray.exceptions import RayTaskError
 
+from framefleet import load_model
 from framefleet.cluster.fleet.losses import cause_of_loss
 from framefleet.cluster.worker.messages import Hello, Loading
 from framefleet.cluster.worker.worker import Worker
@@ -22,7 +23,6 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
-from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.jobs import job_values, prompt_rows, write_table

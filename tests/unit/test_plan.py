@@ -9,24 +9,23 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
-from framefleet.jobs.render.drafts import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
 from framefleet.pipeline.model.sources.weights import Weights
-from framefleet.pipeline.model.specs.geometry import far_from_native
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.text import shape_text
+from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from tests.tiny import tiny
@@ -102,7 +101,7 @@ def test_a_column_that_looks_like_an_argument_is_told_with_the_line_that_makes_i
 def test_a_size_far_from_the_models_own_is_told(
     size: tuple[int, int, int], said: str | None, wan: PipelineSpec
 ) -> None:
-    found = far_from_native(wan, dict(zip(("num_frames", "height", "width"), size, strict=True)))
+    found = wan.far_from_native(dict(zip(("num_frames", "height", "width"), size, strict=True)))
     assert found is None if said is None else found is not None and found.startswith(said)
 
 

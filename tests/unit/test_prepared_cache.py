@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from framefleet import Inputs, Store
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.train.dataset import prepared_cache as module
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
 from framefleet.plugins.train.dataset.rows import TrainingRows

@@ -15,7 +15,7 @@ import pytest
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
 from framefleet.pipeline.model.specs.dtypes import NAMES
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from framefleet import Store
 from framefleet.jobs.render.claim import differences_of
 from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
@@ -22,7 +23,6 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.unit.test_encode_clip import CLIP, LOSSLESS
 
 

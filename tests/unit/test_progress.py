@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.driver.progress import Progress, WorkerState
+from framefleet import Progress
+from framefleet.cluster.driver.progress import WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import duration, headline
 from framefleet.jobs.show.progress import (
@@ -19,8 +20,7 @@ from framefleet.jobs.show.progress import (
     watch_on,
 )
 from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing
-from framefleet.plugins.train.progress import TrainProgress
-from framefleet.plugins.train.reports import Preparing
+from framefleet.plugins.train.reports import Preparing, TrainProgress
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from transformers import ByT5Tokenizer
 
+from framefleet import Request
 from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.feed import Pending, by_prompt_lengths
 from framefleet.pipeline.render.prompt_watch import PromptWatch
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.prompt_lengths import CountedApart, PromptLengths
 from tests import tokenizers
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store
 from framefleet.plugins.export import push
 from tests.commands import command
 from tests.hub_datasets import DatasetHub, dataset_hub

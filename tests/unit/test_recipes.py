@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe, generate, recipe_of_row
-from framefleet.pipeline.request import Request
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """

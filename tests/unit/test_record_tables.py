@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts import record_tables as module
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import (
+    ScoreIndex,
     record_schema_of,
     record_tables,
     taken_columns,
@@ -26,9 +28,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
-from framefleet.pipeline.outputs.parts.score_index import ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import epoch_path
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 NO_COLUMNS = pa.table({})
@@ -209,7 +209,8 @@ def test_a_part_of_too_many_scores_is_refused(store: Store) -> None:
 
 
 def test_a_score_that_no_cast_fits_is_refused_by_name() -> None:
-    fields, records = pa.schema([("motion", pa.int64())]), pa.table({"row_id": ["0"], "motion": ["high"]})
+    fields = pa.schema([("motion", pa.int64())])
+    records = pa.table({"row_id": ["0"], "media_sha256": ["1"], "motion": ["high"]})
     with closing(ScoreIndex(fields)) as index, pytest.raises(JobError, match="'motion' that is not of type"):
         index.joined(records)
 

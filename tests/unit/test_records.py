@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
@@ -29,7 +30,6 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
 from tests.outputs import committed_row_ids
 from tests.rows import NOON, failure, record
@@ -103,9 +103,12 @@ def test_a_part_holds_what_was_added_and_is_named_by_run_number_and_digest(store
     assert table["id"].to_pylist() == ["id-1", "id-2", "id-3"]
     assert find_record(store, f"{2:032x}") == record(2)
     assert read_folder(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
-    maybe = pa.schema([("id", pa.string()), ("other", pa.string())])
     assert read_folder(store).column_names == RECORD_FIELDS.names
-    assert read_folder(store, maybe=maybe).column_names == [*FIRST_FIELDS.names, "id"]
+    fields = pa.schema([*FIRST_FIELDS, ("id", pa.string()), ("other", pa.string())])
+    found = read_folder(store, fields=fields)
+    assert found.column_names == fields.names
+    assert found["id"].to_pylist() == ["id-1", "id-2", "id-3"]
+    assert found["other"].null_count == 3
 
 
 def test_nothing_waiting_writes_nothing(store: Store) -> None:

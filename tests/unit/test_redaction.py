@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.redaction import (
     check_url,
@@ -16,7 +17,6 @@ from framefleet.pipeline.guards.redaction import (
     public_url,
     public_value,
 )
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.roots import Roots
 from framefleet.pipeline.rows.tables.table import open_table
 

@@ -14,12 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Batching, Store
 from framefleet.pipeline.render import findings_storage as kept
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, to_bytes, united
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, render, steps
 

@@ -11,7 +11,7 @@ import pytest
 from framefleet.jobs.show.console import complain, reporting, stderr
 from framefleet.pipeline.outputs.layout import LOGS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.row_log import LOG_FIELDS
+from framefleet.pipeline.outputs.row_states import LOG_FIELDS
 from tests.commands import command
 from tests.outputs import RUN, write_output
 from tests.rows import NOON, record

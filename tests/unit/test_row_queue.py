@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from framefleet import Request
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
-from framefleet.pipeline.request import Request
 
 
 def _queue(*row_ids: str) -> RowQueue:

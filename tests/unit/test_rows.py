@@ -220,6 +220,7 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         ({"seed": ["1.5668E+14"]}, "spreadsheets round what they write like that", "without decimals"),
         ({"seed": ["1_000"]}, "row 17: seed is '1_000', but it must be a whole number", "in digits"),
         ({"guidance_scale": ["5,5"]}, "row 17: guidance_scale is '5,5', but it has a comma", "e.g. 5.5"),
+        ({"seed": ["1,234,567"]}, "row 17: seed is '1,234,567', but it has a comma", "e.g. 1234567"),
         ({"seed": pa.array([2**63], pa.uint64())}, "seeds go from 0", "use a seed in that range"),
         ({"fps": [0]}, "row 17: fps is 0, but it must be from 0.1 to 1000", "use 16"),
         (

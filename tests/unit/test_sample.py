@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.keep.verify import rows
 from framefleet.jobs.keep.verify.rows import sample_rows
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from framefleet import Progress
 from framefleet.cluster.driver.pace import MIN_ROWS, Scale
-from framefleet.cluster.driver.progress import Progress, WorkerState
+from framefleet.cluster.driver.progress import WorkerState
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
 from framefleet.jobs.job.file import job_as, job_from_mapping
 from framefleet.pipeline.errors import JobError

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
+from framefleet.pipeline.model.specs.schedulers import SHORT_NAMES, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from tests.configs import DDIM, FLOW, SD, WAN, write_model
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, ClipsProgress
@@ -23,9 +24,7 @@ from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
-from framefleet.plugins.scores.score_output import score_output
 from tests.commands import command
 from tests.jobs import job_values, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
@@ -152,7 +151,7 @@ def test_what_an_interrupted_run_measured_is_kept(store: Store) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_output(store, ["sharpness"], Callback(interrupt), num_threads=1)
+        framefleet.score(store.url_of(""), ["sharpness"], on_progress=interrupt, num_threads=1)
     assert len(store.list(SCORES)) == 1
     assert framefleet.score(store.url_of(""), ["sharpness"]).done == 4
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -56,6 +58,14 @@ def leaving(frames: Frames, record: Mapping[str, Any]) -> float:
     sys.exit("bye")
 
 
+def crashing(frames: Frames, record: Mapping[str, Any]) -> float:
+    os.abort()
+
+
+def process(frames: Frames, record: Mapping[str, Any]) -> float:
+    return os.getpid()
+
+
 def of_one(frames: Frames) -> float:
     return 1.0
 
@@ -85,6 +95,18 @@ def test_a_function_that_exits_costs_its_score_alone() -> None:
     scored = score_clip(open_scores(["sharpness", *named("leaving")]), FRAMES, VALUES)
     assert (scored.values["leaving"], scored.errors) == (None, {"leaving": "SystemExit: bye"})
     assert scored.values["sharpness"] is not None
+
+
+def test_a_function_that_crashes_costs_its_score_alone() -> None:
+    scored = score_clip(open_scores(named("crashing", "half")), FRAMES, VALUES)
+    assert scored.values == {"crashing": None, "half": 0.5}
+    assert scored.errors == {"crashing": "the clip cannot be measured: what reads it crashes on it (SIGABRT)"}
+
+
+def test_a_function_is_neither_called_nor_imported_where_rows_are_rendered() -> None:
+    score = pickle.loads(pickle.dumps(open_scores(named("process"))))[0]
+    assert score.function.function is None  # as a worker has it
+    assert score_clip([score], FRAMES, VALUES).values["process"] not in (None, os.getpid())
 
 
 def test_a_clip_that_memory_holds_only_once_has_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:

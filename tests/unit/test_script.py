@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.model_files import model_files
 from tests.rows import record
 from tests.tiny import tiny

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -21,7 +22,6 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, rea
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import epoch_path, gone_parts, newest_seal, sweep_late
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.outputs import committed_row_ids
 from tests.rows import record
 

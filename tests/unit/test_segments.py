@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from framefleet import Request
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.recipes.extend import extend
 from framefleet.pipeline.recipes.segments import FilmSound, Segment, silent_frames, to_segment
-from framefleet.pipeline.request import Request
 
 RATE = 100  # of samples, at 10 frames in a second: ten for each frame
 

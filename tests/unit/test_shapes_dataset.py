@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.demo.prepare import Size
 from tests.rows import record
 from tests.shapes_output import CARRIED, output_of

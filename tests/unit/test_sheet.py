@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import framefleet
+from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of, pages_of, value_of
 from tests.commands import command
 from tests.shapes_output import output_of

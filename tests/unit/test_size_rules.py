@@ -10,7 +10,7 @@ import pytest
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.specs.constructor import Constructed
-from framefleet.pipeline.model.specs.size_rules import size_rules
+from framefleet.pipeline.model.specs.source_facts import source_facts
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.limits import limits
@@ -55,12 +55,12 @@ class Early:
 
 
 def test_refusals_roundings_and_divisions_are_rules_until_a_size_is_one_of_latents() -> None:
-    rules = size_rules(Early, Constructed(Early, {"levels": [1, 2, 3]}))
-    assert rules.sides == 8 * 7
-    assert rules.frames == 8
+    rules = source_facts(Early, Constructed(Early, {"levels": [1, 2, 3]}))
+    assert rules.side_divisor == 8 * 7
+    assert rules.frame_divisor == 8
     assert rules.max_text == 256
     cut = Constructed(Early, {"levels": [1], "is_cut": True})
-    assert size_rules(Early, cut).sides == 5 * 7
+    assert source_facts(Early, cut).side_divisor == 5 * 7
 
 
 class Grown:

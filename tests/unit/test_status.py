@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.cluster.driver.holder import HELD, parse_holder, read_holder, told_of
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import num_rendering
@@ -21,7 +22,6 @@ from framefleet.jobs.look.status.command import headline_of
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import failure, record

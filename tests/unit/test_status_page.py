@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Output, StatusServer, Store
 from framefleet.cluster.driver.holder import HELD
 from framefleet.jobs.look.status.status import newest_clips
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.pages.report.live_page import StatusServer
 from tests.outputs import write_driver
 from tests.small_output import rendered
 from tests.unit.test_gallery_server import ask

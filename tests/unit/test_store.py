@@ -12,8 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 
 

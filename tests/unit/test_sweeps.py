@@ -208,6 +208,8 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": [1]}, "has 1, which is not a text", "quotes"),
     ({"prompt": {"file": "absent.txt"}}, "absent.txt, and cannot be read", "path"),
     ({"prompt": {"file": "prompts.csv"}}, "not a .txt file", "`table:`"),
+    ({"prompt": "@prompts.csv"}, "not a .txt file", "`table:`"),
+    ({"sample": {"num": 2, "over": {"prompt": "@no prompts.txt"}}}, "no prompts.txt, and cannot be", "path"),
     ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),
     ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "greater than"),
     ({"sample": {"over": {"seed": "0-3"}}}, "no `sweep.sample.num`", "write"),
@@ -251,6 +253,13 @@ def test_a_sweep_is_written_as_it_was_read() -> None:
     said = job_of(sweep).model_dump()["sweep"]
     assert said == {"sample": None, **sweep}
     assert job_of(said) == job_of(sweep)
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "my prompts.TXT"])
+def test_a_name_behind_an_at_sign_is_a_file_unless_it_is_in_a_list(name: str) -> None:
+    assert job_of({"prompt": f"@{name}"}) == job_of({"prompt": {"file": name}})
+    assert job_of({"prompt": [f"@{name}"]}).model_dump()["sweep"]["prompt"] == [f"@{name}"]
+    assert job_of({"prompt": "@home, a cat"}).model_dump()["sweep"]["prompt"] == ["@home, a cat"]
 
 
 @pytest.mark.parametrize(

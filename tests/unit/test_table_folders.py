@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet.jobs.render.python_table import arrow_of
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.table import open_table
@@ -47,6 +50,7 @@ def test_partitions_are_columns_with_types(values: list[Any], read: list[Any], t
     frame.to_parquet(tmp_path / "t", partition_cols=["_style"])
     (tmp_path / "t" / "_SUCCESS").touch()
     (tmp_path / "t" / ".part.parquet.crc").touch()
+    (tmp_path / "t" / "~$open_in_excel.parquet").touch()
     found = sorted(rows(tmp_path / "t"), key=lambda row: row["prompt"])
     assert [row["_style"] for row in found] == read
 
@@ -113,6 +117,75 @@ def test_tables_of_other_kinds_are_refused_by_name(file: str, kind: str, place: 
         pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / folder / "p.parquet")
     error = refusal(f"{tmp_path}{place}")
     assert kind in error.problem and "write its rows as Parquet" in error.fix
+
+
+@pytest.mark.parametrize("column", ["pandas Period", "SQL interval"])
+def test_values_that_only_their_own_library_reads_are_refused(column: str, tmp_path: Path) -> None:
+    if column == "pandas Period":  # which Arrow gives as the number of months since 1970
+        frame = pandas.DataFrame({"prompt": ["a"], "odd": [pandas.Period("2024-01")]})
+        frame.to_parquet(tmp_path / "t.parquet")
+    else:
+        rows = "SELECT 'a' AS prompt, INTERVAL 3 MONTH AS odd"
+        with duckdb.connect() as database:
+            database.execute(f"COPY ({rows}) TO '{tmp_path}/t.parquet' (FORMAT parquet)")
+    assert "the column 'odd' holds values of type" in refusal(tmp_path / "t.parquet").problem
+
+
+def delta(folder: Path) -> Path:
+    import deltalake
+
+    deltalake.write_deltalake(str(folder / "prompts"), WRITTEN, partition_by=["style"])
+    deltalake.DeltaTable(str(folder / "prompts")).delete("seed = 1")
+    return folder / "prompts"
+
+
+def iceberg(folder: Path) -> Path:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    catalog = SqlCatalog("c", uri=f"sqlite:///{folder}/c.db", warehouse=f"file://{folder}/warehouse")
+    catalog.create_namespace("n")
+    table = catalog.create_table("n.prompts", schema=WRITTEN.schema)
+    with table.update_spec() as update:
+        update.add_identity("style")
+    table.append(WRITTEN)
+    table.delete("seed = 1")
+    return Path(table.location().removeprefix("file://"))
+
+
+def lance(folder: Path) -> Path:
+    import lance as library
+
+    library.write_dataset(WRITTEN, str(folder / "prompts.lance")).delete("seed = 1")
+    return folder / "prompts.lance"
+
+
+def saved_to_disk(folder: Path) -> Path:
+    import datasets
+
+    rows = datasets.Dataset.from_dict(WRITTEN.to_pydict())
+    rows.filter(lambda row: row["seed"] != 1).save_to_disk(folder / "prompts")
+    return folder / "prompts"
+
+
+WRITTEN = pa.table({"prompt": ["deleted", "b"], "seed": [1, 2], "style": ["oil", "ink"]})
+
+
+@pytest.mark.parametrize("write", [delta, iceberg, lance, saved_to_disk])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_table_of_another_library_is_refused_from_everywhere_with_what_reads_it(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    place = write(tmp_path)
+    files = {*place.rglob("*.parquet"), *place.rglob("*.metadata.json")}
+    assert files or write in (lance, saved_to_disk)
+    globs = [f"{place}/*.parquet", f"{place}/**/*.parquet", f"{tmp_path}/**/*.parquet"] if files else []
+    for where in [place, place.parent, tmp_path, *files, *(one.parent for one in files), *globs]:
+        error = refusal(where)
+        assert f"{place} is a " in error.problem, (where, error.problem)
+    code = error.fix.partition("table=")[2].partition("; or write")[0][:-1]
+    library = code.partition("(")[0].rpartition(".")[0].removesuffix(".StaticTable")
+    rows_in_python = eval(code, {library.partition(".")[0]: __import__(library)})
+    assert arrow_of(rows_in_python).to_pylist() == [{"prompt": "b", "seed": 2, "style": "ink"}]
 
 
 def test_an_offline_hub_is_not_a_missing_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.output import files_of_others, store_of_job
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.column_checks import of_others
@@ -177,6 +177,12 @@ def test_a_column_that_other_pipelines_take_is_reported(wan: PipelineSpec) -> No
         ("t.parquet", b"prompt,seed\na,1\n", "give it the ending of what it is"),
         ("t.csv", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
         ("t.xlsx", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
+        ("t.parquet", b"PARE" + bytes(40) + b"PARE", "without encryption"),
+        ("t.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
+        ("t.csv.xz", b"<!doctype html>", "download the file itself"),
+        ("t.csv.bz2", gzip.compress(b"prompt\na\n", mtime=0), "rename it to t.csv.gz"),
+        ("t.csv.gz", b"prompt\na\n", "give it its own ending"),
+        ("t.csv.gz", b"", "add rows"),
     ],
 )
 def test_another_kind_of_file_is_named(

@@ -22,7 +22,7 @@ LACKS = "Failed to load _C_cutlass_90a.abi3.so: Could not load this library"
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was kept, without what another test's import left."""
     found: list[str] = []
-    monkeypatch.setattr(torchao_import, "_kept", found)
+    monkeypatch.setattr(torchao_import, "_warnings", found)
     keep_import_warnings()
     return found
 

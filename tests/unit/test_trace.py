@@ -18,14 +18,13 @@ import pytest
 from PIL import Image
 
 import framefleet
+from framefleet import Clip, Output, Traced, open_output
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.output import Output, open_output
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.plugins.marks.manifest import open_signing
@@ -33,7 +32,6 @@ from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.marks.trace.lookup import Wanted, look_up
-from framefleet.plugins.marks.trace.trace import Traced
 from tests import outputs
 from tests.certificates import issue
 from tests.commands import command

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from framefleet import Store
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.progress import Lines
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.dataset.batches import Batches
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.reports import LOSSES_PATH, Step, write_losses
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Bucket
 from framefleet.plugins.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
 from tests.toy_task import settings

@@ -12,20 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Inputs, Store
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.train.dataset.batches import buckets_of
 from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns, table_folder
 from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
-from framefleet.plugins.train.settings import TrainedPart
+from framefleet.plugins.train.job import TrainedPart
 from framefleet.plugins.train.task import NO_FRAMES, Bucket
 from tests.configs import SD, WAN, write_model
 from tests.media_files import image_file, sha256

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store, Summary
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.holder import Holder
 from framefleet.cluster.fleet.fleet import Event
@@ -22,7 +23,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
 

@@ -17,10 +17,9 @@ import diffusers
 import torch
 
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
-from framefleet.pipeline.model.families.autoencoders import DECODERS
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.footprint import activations_gb
+from framefleet.pipeline.model.options.footprint import DECODERS, activations_gb
 from framefleet.pipeline.model.options.schema import Options
 from tests.decoders import COUNTED, Counted
 from tools.benchmarks.command_line import parsed, parser_of

@@ -18,7 +18,7 @@ import torch
 import framefleet
 from framefleet.plugins.train.denoiser.objective import FlowMatching
 from framefleet.plugins.train.denoiser.task import DenoiserTask
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.denoiser_rows import bucket_of, pipe_of, prepared
 from tools.shapes.drawing import draw

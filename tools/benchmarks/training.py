@@ -26,8 +26,8 @@ from diffusers import WanTransformer3DModel
 from framefleet.pipeline.model.numerics import Numerics
 from framefleet.plugins.train.denoiser.task import DenoiserTask
 from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import Bucket, TrainingRow
 from framefleet.plugins.train.world import World
 from tests.tinies.encoders import TEXT_WIDTH

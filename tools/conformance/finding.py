@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import mean
 
-from framefleet.pipeline.model.families.measurements import Finding, Sound
 from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.plugins.models.measurements import Finding, Sound
 from tests.tiny import INPUTS, tiny
 from tools.conformance.batches import Rendered
 from tools.conformance.plain import Made

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
 from tools.house.cycles import import_cycles
+from tools.house.dialect import dialect
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import figures
 from tools.house.help_texts import poor_help
@@ -41,6 +42,7 @@ CHECKS = (
     doubled_names,
     import_cycles,
     odd_words,
+    dialect,
     stray_measurements,
     poor_rooms,
     poor_records,

@@ -17,7 +17,7 @@ from tests.tiny import tiny
 from tools.odd_recipes.cases import CASES
 from tools.odd_recipes.judge import Judged, files, judge
 
-RUNS = ("batched", "one by one", "afterwards", "next run")
+RUNS = ("batched", "one by one", "next run")
 
 
 def main(arguments: list[str]) -> int:

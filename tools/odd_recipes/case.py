@@ -25,7 +25,7 @@ GUIDANCE = (4.0, 7.5, 4.0, 1.0, 3.0, 6.0)
 ODD = (0.0, 0.0, 0.3, 0.6, 0.3, -0.4)  # the first two rows are harmless: they say nothing about the others
 ALL_ODD = (0.3, 0.6, 0.3, 0.5, 0.6, -0.4)
 GENERATE_LORAS = (None, "style", None)  # of the `generate` rows, in jobs with LoRAs
-FIRST_MIXED, FIRST_AFTERWARDS = 100, 200  # the first seeds of `generate` rows
+FIRST_GENERATE = 100  # the first seed of `generate` rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +75,6 @@ class Case:
             )
             for number, lora in enumerate(GENERATE_LORAS)
         ]
-
-    def mixed_rows(self) -> list[Request]:
-        """Return the odd rows with `generate` rows between them."""
-        rows = self.odd_rows()
-        for place, row in zip((1, 4, 7), self.generate_rows(FIRST_MIXED), strict=True):
-            rows.insert(place, row)
-        return rows
 
 
 def _arguments(model: str, number: int) -> dict[str, Any]:

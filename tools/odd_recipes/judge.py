@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from framefleet.pipeline.request import Request
 from tests.loras import TARGETS, save_lora
 from tests.tinies.encoders import TEXT_WIDTH
-from tools.odd_recipes.case import FIRST_AFTERWARDS, FIRST_MIXED, GENERATE_LORAS, Case
+from tools.odd_recipes.case import FIRST_GENERATE, GENERATE_LORAS, Case
 from tools.odd_recipes.plain import Plain, plain_calls
 from tools.odd_recipes.recipes.adapters import FILES
 from tools.odd_recipes.rendered import Rendered, Run, rendered
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def is_generate(self) -> bool:
-        return self.seed >= FIRST_MIXED
+        return self.seed >= FIRST_GENERATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +98,13 @@ def _judge_refusal(case: Case, loras: dict[str, Path]) -> Judged:
 def _plain_generate_rows(model: str, loras: tuple[tuple[str, Path], ...]) -> dict[int, Plain]:
     """Return the plain calls of all `generate` rows, by seed: the same for all cases of a model."""
     case = Case(recipe="generate", expected="equal", model=model, loras=GENERATE_LORAS if loras else ())
-    rows = [row for first in (FIRST_MIXED, FIRST_AFTERWARDS) for row in case.generate_rows(first)]
+    rows = case.generate_rows(FIRST_GENERATE)
     return {row.seed: plain for row, plain in zip(rows, plain_calls(model, dict(loras), rows), strict=True)}
 
 
 def _rows(case: Case, name: str, run: Run, plain: dict[int, Plain]) -> list[Row]:
     """Judge each row of a run. A row without an outcome, or with two, is wrong."""
-    rows = {
-        "afterwards": case.generate_rows(FIRST_AFTERWARDS),
-        "next run": case.generate_rows(FIRST_MIXED),
-    }.get(name, case.mixed_rows())
+    rows = case.generate_rows(FIRST_GENERATE) if name == "next run" else case.odd_rows()
     return [_row(case, row.seed, run, plain[row.seed]) for row in rows]
 
 

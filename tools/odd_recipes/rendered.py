@@ -1,10 +1,9 @@
-"""Render the rows of a case with Renderers: batched, then ordinary rows; and one by one."""
+"""Render the rows of a case with Renderers of their own: batched, and one by one."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from framefleet import Batching, Clip, Renderer, Request, Store, load_model
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.recipes.recipe import find_recipe
 from tests.tiny import tiny
-from tools.odd_recipes.case import FIRST_AFTERWARDS, FIRST_MIXED, Case
+from tools.odd_recipes.case import FIRST_GENERATE, Case
 from tools.odd_recipes.forked import ForkError, in_fork
 
 
@@ -31,20 +30,20 @@ Run = list[Rendered] | str  # the outcomes, or why there are none
 
 
 def rendered(case: Case, loras: dict[str, Path]) -> dict[str, Run]:
-    """Render in a process for each of "batched" (and "afterwards"), "one by one" and "next run".
+    """Render in a process for each of "batched", "one by one" and "next run".
 
-    "afterwards" are `generate` rows on the same Renderer; "next run" are `generate` rows in a new process
-    that reads the text embeddings which the first one stored.
+    "next run" are `generate` rows in a new process, with the text embeddings that the first one stored.
     """
     with tempfile.TemporaryDirectory() as place:
         stored = Path(place, "stored") if case.keeps_embeddings else None
-        mixed, afterwards = case.mixed_rows(), case.generate_rows(FIRST_AFTERWARDS)
-        batched = _in_fork(case, loras, Path(place, "batched"), 4, stored, mixed, afterwards)
-        runs = dict(zip(("batched", "afterwards"), batched, strict=True))
-        (runs["one by one"],) = _in_fork(case, loras, Path(place, "one"), 1, None, mixed)
+        rows = case.odd_rows()
+        runs = {
+            "batched": _in_fork(case, loras, Path(place, "batched"), 4, stored, rows),
+            "one by one": _in_fork(case, loras, Path(place, "one"), 1, None, rows),
+        }
         if stored:
-            rows = case.generate_rows(FIRST_MIXED)
-            (runs["next run"],) = _in_fork(case, loras, Path(place, "next"), 4, stored, rows)
+            rows = case.generate_rows(FIRST_GENERATE)
+            runs["next run"] = _in_fork(case, loras, Path(place, "next"), 4, stored, rows)
         return runs
 
 
@@ -54,12 +53,13 @@ def _in_fork(
     cache: Path,
     max_rows: int,
     stored: Path | None,
-    *tables: list[Request],
-) -> list[Run]:
+    rows: list[Request],
+) -> Run:
     try:
-        return in_fork(_render, case, loras, cache, max_rows, stored, tables)
+        run: Run = in_fork(_render, case, loras, cache, max_rows, stored, rows)
     except ForkError as error:
-        return [str(error)] * len(tables)
+        return str(error)
+    return run
 
 
 def _render(
@@ -68,16 +68,16 @@ def _render(
     cache: Path,
     max_rows: int,
     stored: Path | None,
-    tables: Sequence[list[Request]],
-) -> list[Run]:
+    rows: list[Request],
+) -> Run:
     os.environ["FRAMEFLEET_CACHE"] = str(cache)  # nothing that another case found out about batches
     model = load_model(tiny(case.model), dtype="fp32", loras=loras)
     store = Store(str(stored)) if stored else None
-    names = {row.recipe for table in tables for row in table if case.expected == "batched"}
+    names = {row.recipe for row in rows if case.expected == "batched"}
     # As `@framefleet.recipe(batched=True)` says of a recipe.
     recipes = {name: replace(find_recipe(name), is_batched=True) for name in names} or None
     renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0), embeddings=store, recipes=recipes)
-    return [_outcomes(renderer, table) for table in tables]
+    return _outcomes(renderer, rows)
 
 
 def _outcomes(renderer: Renderer, table: list[Request]) -> Run:

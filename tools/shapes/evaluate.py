@@ -15,6 +15,7 @@ from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
@@ -84,10 +85,10 @@ def measured_clips(
 ) -> Iterator[tuple[dict[str, Any], Measured]]:
     """Yield each record, and what its clip shows."""
     store = Store(output.rstrip("/").removesuffix(f"/{RECORDS}"), storage_options)
-    records = read_folder(store, maybe=_CARRIED)
+    records = read_folder(store, fields=pa.schema([*RECORD_FIELDS, *_CARRIED]))
     if not records.num_rows:
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
-    missing = [name for name in ATTRIBUTES if name not in records.column_names]
+    missing = [name for name in ATTRIBUTES if records[name].null_count == len(records)]
     if missing:
         raise JobError(
             f"the records in {store.url_of(RECORDS)} do not say what was asked: no column {missing[0]!r}",

@@ -38,9 +38,9 @@ def repair_command(
         with watch_on(stderr) as watch:
             repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
         damages.show()
-        for done, prefix in ((repaired, ""), (repaired.drafts, "drafts: ")):
-            for line in _done(done, dry_run=dry_run) if done else ():
-                stderr.say(f"{prefix}{line}")
+        for name, done in {"": repaired, **repaired.inner}.items():
+            for line in _done(done, dry_run=dry_run):
+                stderr.say(f"{name}: {line}" if name else line)
         code = 1 if damages.num_damages else 0
         if repaired.summary is not None:
             code = show_ending(repaired.summary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from framefleet.pipeline.outputs.damage import (
     Damage,
     DamageKind,
     beside_parts,
-    damage_of_drafts,
+    damage_below,
     damaged_records,
     strays,
 )
@@ -47,14 +47,14 @@ _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 class Repaired:
     """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any.
 
-    drafts: the same of the output of drafts, where there is one.
+    inner: the same of each inner output, by name.
     """
 
     store: Store
     mended: Mended
     is_job_back: bool = False
     summary: Summary | None = None
-    drafts: Repaired | None = None
+    inner: Mapping[str, Repaired] = field(default_factory=dict)
 
 
 def repair(
@@ -85,10 +85,16 @@ def repair_job(
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
     repaired = _mended(store, watch, found, open_job)
-    if drafts := Output(store).drafts:
-        of_drafts = _mended(drafts.store, watch, lambda damage: found(damage_of_drafts(damage)), open_job)
-        repaired = replace(repaired, drafts=of_drafts)
+    inner = {}
+    for name, one in Output(store).inner.items():
+        note = partial(_note_below, name, found)
+        inner[name] = _mended(one.store, watch, note, open_job)
+    repaired = replace(repaired, inner=inner)
     return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
+
+
+def _note_below(name: str, found: Callable[[Damage], None], damage: Damage) -> None:
+    found(damage_below(name, damage))
 
 
 def _mended(

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
-import pyarrow as pa
 
+from framefleet.doors import runners_of
 from framefleet.jobs.job.job_json import claim_of
-from framefleet.jobs.job.output import below
 from framefleet.jobs.job.steps import for_comparison, steps_again
 from framefleet.jobs.keep.replay.compare import Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
@@ -31,7 +30,7 @@ from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, RECORDS, SCRATCH
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
@@ -181,7 +180,7 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 def _errors(scratch: Store) -> dict[str, FramefleetError]:
     """Return why rows failed, by row_id."""
     fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-    failed = read_folder(scratch, FAILURES, fields, maybe=pa.schema([]))
+    failed = read_folder(scratch, FAILURES, fields)
     return {
         row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
         for row in rows_of(failed, scratch.url_of(FAILURES))
@@ -201,9 +200,11 @@ def rendered_by_fleet(
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        changed = {"output": place, "media": media, "draft": None, **for_comparison(job)}
+        runners = runners_of(job)
+        sections = dict.fromkeys(runner.section for runner in runners)
+        changed = {"output": place, "media": media, **sections, **for_comparison(job)}
         plain = job.model_copy(update=changed)
-        table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
+        table = next(filter(None, (runner.table(job) for runner in runners)), None)
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)
     finally:

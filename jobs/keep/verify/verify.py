@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.damage import (
     ClipIndex,
     Damage,
     beside_parts,
-    damage_of_drafts,
+    damage_below,
     damaged_records,
     strays,
 )
@@ -74,12 +74,12 @@ def verify(
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
-    """Read every file of an output, and of its drafts; yield what is wrong, as it is found."""
-    drafts = Output(store).drafts
-    if drafts is None or parts_in(store, RECORDS) or store.exists(CLAIM):
+    """Read every file of an output, and of its inner outputs; yield what is wrong, as it is found."""
+    inner = Output(store).inner
+    if not inner or parts_in(store, RECORDS) or store.exists(CLAIM):
         yield from _damages_in(store, watch)
-    if drafts:
-        yield from map(damage_of_drafts, _damages_in(drafts.store, watch))
+    for name, one in inner.items():
+        yield from (damage_below(name, damage) for damage in _damages_in(one.store, watch))
 
 
 def _damages_in(store: Store, watch: Watch) -> Iterator[Damage]:

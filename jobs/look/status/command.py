@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.text import Text
 from typer import Option
 
-from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.look.failures import one_line
+from framefleet.cluster.driver.progress import num_rendering, with_inner
+from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.headline import audit_line
@@ -77,21 +77,16 @@ def print_status(status: Status, *, as_json: bool, is_brief: bool = False) -> No
 
 def as_values(status: Status) -> dict[str, Any]:
     """Return what --json prints."""
-    drafts = as_values(status.drafts) if status.drafts else None
-    failures = [
-        asdict(row) | {"failed_at": row.failed_at.isoformat(), "traceback": None}
-        for row in status.last_failures
-    ]
+    failures = [failure_values(row) | {"traceback": None} for row in status.last_failures]
     driver = asdict(status.driver)
     del driver["progress"]  # its values are in the status
-    return asdict(status) | {"driver": driver, "last_failures": failures, "drafts": drafts}
+    return with_inner(status, as_values) | {"driver": driver, "last_failures": failures}
 
 
 def headline_of(status: Status) -> str:
-    """Return all counts in one line, those of drafts first."""
-    if status.drafts:
-        return f"drafts: {_counts_of(status.drafts)}; in full: {_counts_of(status)}"
-    return _counts_of(status)
+    """Return all counts in one line, those of inner outputs first."""
+    inner = "".join(f"{name}: {_counts_of(one)}; " for name, one in status.inner.items())
+    return f"{inner}in full: {_counts_of(status)}" if inner else _counts_of(status)
 
 
 def _counts_of(status: Status) -> str:
@@ -124,12 +119,15 @@ def _counts_of(status: Status) -> str:
 def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
     """Return all of it: counts behind a bar, the driver, the workers, the last errors, what to do.
 
-    Of an output with drafts of these first.
+    Of an output with inner outputs of these first.
     """
-    if status.drafts:
-        drafts, full = _picture_of(status.drafts, has_bar=has_bar), _picture_of(status, has_bar=has_bar)
-        return Group(Text("drafts:"), drafts, Text("in full:"), full)
-    return _picture_of(status, has_bar=has_bar)
+    own = _picture_of(status, has_bar=has_bar)
+    if not status.inner:
+        return own
+    pictures = [
+        Group(Text(f"{name}:"), _picture_of(one, has_bar=has_bar)) for name, one in status.inner.items()
+    ]
+    return Group(*pictures, Text("in full:"), own)
 
 
 def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:

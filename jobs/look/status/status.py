@@ -17,13 +17,13 @@ from framefleet.cluster.driver.holder import Holder, read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added
-from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.media.clip_names import recorded_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
+from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 
 _Read = TypeVar("_Read")
@@ -164,12 +164,12 @@ class Status:
     paused_since: str = ""  # "" if its job is not paused
     num_half_done: int = 0  # of the rows left, those with a checkpoint, while no driver is at work
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
-    drafts: Status | None = None  # the status of its drafts
+    inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a driver is at work on it, or on its drafts."""
-        return self.driver.is_at_work or bool(self.drafts and self.drafts.is_under_way)
+        """Whether a driver is at work on it, or on an inner output."""
+        return self.driver.is_at_work or any(one.is_under_way for one in self.inner.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +215,7 @@ class StatusReader:
         self._last_failures = _Cached(
             store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
         )
-        self._drafts: StatusReader | None = None
+        self._inner: dict[str, StatusReader] = {}
         self._audits = DriverReports(store)
 
     def status(self) -> Status:
@@ -248,13 +248,13 @@ class StatusReader:
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},
-            drafts=self._of_drafts(),
+            inner={name: reader.status() for name, reader in self._inner_readers().items()},
         )
 
-    def _of_drafts(self) -> Status | None:
-        if self._drafts is None and (drafts := self._output.drafts):
-            self._drafts = StatusReader(drafts)
-        return self._drafts.status() if self._drafts else None
+    def _inner_readers(self) -> Mapping[str, StatusReader]:
+        if not self._inner:  # once there is one, it stays
+            self._inner = {name: StatusReader(one) for name, one in self._output.inner.items()}
+        return self._inner
 
 
 class _Cached(Generic[_Read]):

@@ -37,7 +37,7 @@ class Preset:
     """One model, known by its configs. Narrower ones come first: the first that fits a folder counts.
 
     Sources are the signatures and docstrings of diffusers 0.42, its documentation, the model cards, and where
-    named the authors' code. Size multiples and frame steps come from the configs, see specs/geometry.py.
+    named the authors' code. Size multiples and frame steps come from the configs, see specs/spec.py.
     """
 
     name: str  # what `framefleet model info` and `list` call it
@@ -77,8 +77,13 @@ class Preset:
     @property
     def size(self) -> tuple[int, int] | None:
         """Native height and width; None where they are those of the picture that it starts from."""
-        found = self.arguments.get("height"), self.arguments.get("width")
-        return (int(found[0]), int(found[1])) if found[0] and found[1] else None
+        sides = self.arguments.get("height"), self.arguments.get("width")
+        return (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None
+
+    @property
+    def auto_dtypes(self) -> dict[str, DTypeName]:
+        """What `dtype: auto` is on a GPU, by component, with a default."""
+        return {"default": self.dtype, **self.dtypes}
 
     def weights_gb(self) -> dict[str, float]:
         """Return what each component's weights take on a GPU with `dtype: auto`."""
@@ -116,15 +121,13 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingInput:
-    """How one pipeline class of a family shows its denoiser a video.
-
-    unprompted: what else makes the call that guidance leads away from, besides an empty prompt.
-    inputs: "module:function" from a row's own arguments and its frames to those that the pipeline is given;
-        without one it is the first, as `image`, where the call takes one.
-    """
+    """How one pipeline class of a family shows its denoiser a video."""
 
     layout: LatentLayout
+    # What else makes the call that guidance leads away from, besides an empty prompt.
     unprompted: Mapping[str, Any] = field(default_factory=dict)
+    # "module:function" from a row's own arguments and its frames to those that the pipeline is given; without
+    # one it is the first, as `image`, where the call takes one.
     inputs: str | None = None
 
 

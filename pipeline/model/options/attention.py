@@ -64,7 +64,11 @@ class Attention:
         self._use(self.name)
 
     def _use(self, name: str) -> None:
-        use_backend(self._modules.values(), name)
+        from diffusers import attention_backend
+
+        with attention_backend():  # which sets the default of the process back
+            for module in self._modules.values():
+                module.set_attention_backend(name)  # type: ignore[operator]
         self.name = name
 
 
@@ -91,9 +95,10 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
 
     modules: may be without weights.
     """
-    known = list(backends())
-    if wanted not in (AUTO, *known):
-        raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", f"use auto, {_or(known)}")
+    names = list(backends())
+    if wanted not in (AUTO, *names):
+        fix = f"use auto, {', '.join(names[:-1])} or {names[-1]}"
+        raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", fix)
     if wanted != AUTO and not all(map(has_choice, modules.values())):
         raise ModelError(
             f"attention: {_classes(modules)} has no choice of backends in this diffusers", "leave it out"
@@ -103,7 +108,9 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
 def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
     """Raise ModelError for a backend that does not work here, with those that do."""
     if not works(wanted, device=device, dtype=dtype):
-        usable = ", ".join(usable_backends(device=device, dtype=dtype))
+        # Without those that would be downloaded for it.
+        names = (name for name in backends() if not name.endswith(DOWNLOADED))
+        usable = ", ".join(name for name in names if works(name, device=device, dtype=dtype))
         raise ModelError(
             f"attention {wanted!r} does not work on {device} in {dtype}",
             f"use auto, or one of {usable}; or install what it needs",
@@ -140,22 +147,6 @@ def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
     return True
 
 
-def usable_backends(*, device: str, dtype: torch.dtype) -> Iterator[str]:
-    """Yield what works here, without those that would be downloaded for it."""
-    for name in backends():
-        if not name.endswith(DOWNLOADED) and works(name, device=device, dtype=dtype):
-            yield name
-
-
-def use_backend(modules: Iterable[Any], name: str) -> None:
-    """Set the backend of these modules and of nothing else."""
-    from diffusers import attention_backend
-
-    with attention_backend():
-        for module in modules:
-            module.set_attention_backend(name)
-
-
 def backend_lines(components: Iterable[str], name: str) -> list[str]:
     """Return what a script says to the same end."""
     return [
@@ -172,7 +163,3 @@ def backends() -> Iterator[str]:
 
 def _classes(modules: Mapping[str, nn.Module]) -> str:
     return ", ".join(dict.fromkeys(type(module).__name__ for module in modules.values()))
-
-
-def _or(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

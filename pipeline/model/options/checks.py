@@ -62,10 +62,17 @@ def check_options(
             check_works(options.attention, device=device, dtype=torch.float32)
     if options.cache:
         check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
-    if options.compile:
-        _check_regions(denoisers)
-    if options.matmul == "triton":
-        _check_triton(device)
+    for module in denoisers.values() if options.compile else ():
+        if not getattr(module, "_repeated_blocks", None):
+            raise ModelError(
+                f"compile: diffusers names no regions of {type(module).__name__} to compile",
+                "leave it out, or set `compile: false` together with `speed`",
+            )
+    if options.matmul == "triton" and device is not None:
+        if not device.startswith("cuda"):
+            raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
+        if find_spec("triton") is None:
+            raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
     if options.channels_last:
         vae = [_without_weights(by_name["vae"], folder)] if "vae" in by_name else []
         _check_layout([*denoisers.values(), *vae])
@@ -74,8 +81,8 @@ def check_options(
         _check_components(options.quantization.components or [], by_name)
     if options.offload:
         check_offload(options.offload, denoisers, device=device)
-    for asked, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
-        if asked:
+    for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
+        if is_set:
             _check_vae(name, by_name.get("vae"), folder)
 
 
@@ -94,22 +101,6 @@ def _check_together(options: Options) -> None:
     for one, other, reason in _APART:
         if used[one] and used[other]:
             raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
-
-
-def _check_regions(denoisers: Mapping[str, Any]) -> None:
-    for module in denoisers.values():
-        if not getattr(module, "_repeated_blocks", None):
-            raise ModelError(
-                f"compile: diffusers names no regions of {type(module).__name__} to compile",
-                "leave it out, or set `compile: false` together with `speed`",
-            )
-
-
-def _check_triton(device: str | None) -> None:
-    if device is not None and not device.startswith("cuda"):
-        raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
-    if device is not None and find_spec("triton") is None:
-        raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
 
 
 def _check_layout(modules: Sequence[Any]) -> None:
@@ -139,6 +130,6 @@ def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
 
 
 def _without_weights(component: Component, folder: Path) -> Any:
-    found = class_of(component.library, component.class_name)
+    made = class_of(component.library, component.class_name)
     with sealed(folder, [f"{component.name}/config.json"]) as place, torch.device("meta"):
-        return found.from_config(found.load_config(place, subfolder=component.name))
+        return made.from_config(made.load_config(place, subfolder=component.name))

@@ -1,7 +1,8 @@
 """From a preset to the GPU memory that one row takes, and which options fit a card.
 
 An estimate: weights and decoders are counted, activations of denoisers are a rule of thumb. Nothing was
-measured on these cards.
+measured on these cards. `python -m tests.decoders` prints the counts that decoders are fitted to, made on the
+meta device with diffusers 0.42: every tensor that is alive, without workspaces of kernels and fragments.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from framefleet.pipeline.model.families.autoencoders import DECODERS
 from framefleet.pipeline.model.families.family import BYTES, Preset
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 
 OffloadWay = Literal["none", "model", "group"]
 OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first
@@ -31,6 +31,46 @@ _CLIP = (*FRAME_PARAMETERS, "segment_frame_length")
 A_MEGAPIXEL = (1024, 1024)
 # CUDA itself and its libraries' workspaces.
 FIXED_GB = 1.0
+
+
+_TILED_PIXEL_FRAME = 4.2  # what is done by then, in two copies
+
+
+class DecoderMemory(NamedTuple):
+    """Numbers of values that a decoder needs."""
+
+    pixel: float
+    pixel_frame: float  # of a pixel of each frame
+    tile: float | None = None  # None where tiles are as large as frames
+    tile_frame: float = 0.0  # of each frame of a tile
+    still: float | None = None  # of a pixel of one picture
+
+    def gb(self, height: int, width: int, frames: int, *, value_bytes: int, tiling: bool) -> float:
+        """Return gigabytes for one clip, or one picture where frames is 1."""
+        pixels = height * width
+        values = pixels * (
+            self.still if self.still and frames == 1 else self.pixel + self.pixel_frame * frames
+        )
+        if tiling and self.tile is not None:
+            done = _TILED_PIXEL_FRAME * pixels * frames
+            values = min(values, self.tile + self.tile_frame * frames + done)
+        return values * value_bytes / 1e9
+
+
+# By millions of parameters, as presets count them: no two kinds have as many. Most videos are decoded a few
+# latent frames at a time, so that little grows with their length; not by HunyuanVideo 1.5, LTX and Mochi.
+DECODERS = {
+    127: DecoderMemory(5060, 3.1, tile=0.331e9, still=1731),  # Wan 2.1, Qwen-Image
+    705: DecoderMemory(5378, 3.1, tile=0.353e9),  # Wan 2.2 5B
+    246: DecoderMemory(19630, 4.1, tile=1.29e9),  # HunyuanVideo, Kandinsky 5, Open-Sora
+    1261: DecoderMemory(0, 898, tile=0.0, tile_frame=0.0586e9),  # HunyuanVideo 1.5
+    216: DecoderMemory(22890, 0.1, tile=1.96e9),  # CogVideoX
+    419: DecoderMemory(10, 50, tile=0.0, tile_frame=0.0116e9),  # LTX
+    1222: DecoderMemory(50, 42.2, tile=0.0, tile_frame=0.0029e9),  # LTX 2
+    460: DecoderMemory(2380, 912, tile=0.239e9, tile_frame=0.0416e9),  # Mochi
+    84: DecoderMemory(0, 771),  # Stable Diffusion, Flux and what shares their autoencoder
+    312: DecoderMemory(0, 833),  # Sana
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +94,8 @@ MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for t
 
 def way_of(options: Options) -> Way:
     """Return what a job asks for."""
-    asked = options.offload
-    kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
+    choice = options.offload
+    kind = choice if isinstance(choice, str) else getattr(choice, "type", "none")
     offload: OffloadWay = kind if kind in OFFLOADS else "none"
     return Way(offload=offload, vae_tiling=options.vae_tiling)
 
@@ -76,11 +116,11 @@ def peak_gb(preset: Preset, way: Way, row: Mapping[str, Any] | None = None) -> f
     weights = preset.weights_gb()
     if way.offload == "none":
         return FIXED_GB + sum(weights.values()) + max(denoising, decoding)
-    held = weights if way.offload == "model" else preset.held_gb()
+    loaded = weights if way.offload == "model" else preset.held_gb()
     return FIXED_GB + max(
-        _largest(held, denoisers=True) + denoising,
-        _largest(held, denoisers=False),
-        held.get("vae", 0.0) + decoding,
+        _largest(loaded, denoisers=True) + denoising,
+        _largest(loaded, denoisers=False),
+        loaded.get("vae", 0.0) + decoding,
     )
 
 

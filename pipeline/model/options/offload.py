@@ -31,7 +31,7 @@ OWN_FOLDER = Code("tempfile.mkdtemp()")
 
 PREFIX = "framefleet-weights-"
 LOCK = ".lock"
-_held: list[FileLock] = []  # for the life of the process: the system lets go of them when it dies
+_locks: list[FileLock] = []  # for the life of the process: the system lets go of them when it dies
 
 
 class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
@@ -54,8 +54,17 @@ class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
 def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[str]) -> None:
     """Put the components of a pipeline where `choice` says, in place of `pipe.to(device)`."""
     if isinstance(choice, GroupOffload):
-        # A folder for each: files are named by their place in the component.
-        folders = {name: _own_folder(choice.disk) for name in denoisers} if choice.disk else {}
+        # A folder for each: files are named by their place in the component. A new one: files that are there
+        # already would be taken for these weights.
+        folders = {}
+        for name in denoisers if choice.disk else ():
+            parent = Path(os.path.expanduser(choice.disk or "")).absolute()
+            try:
+                folders[name] = str(own_folder(parent))
+            except OSError as error:
+                raise ModelError(
+                    f"offload.disk {choice.disk} cannot be used: {error}", "use a local folder"
+                ) from error
         names = list(modules_of(pipe))
         for call in group_calls(choice, names, device=device, denoisers=denoisers, folders=folders):
             call.make(pipe)
@@ -138,14 +147,6 @@ def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Mod
     return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
 
 
-def _own_folder(parent: str) -> str:
-    """Return a new folder: files that are there already would be taken for these weights."""
-    try:
-        return str(own_folder(Path(os.path.expanduser(parent)).absolute()))
-    except OSError as error:
-        raise ModelError(f"offload.disk {parent} cannot be used: {error}", "use a local folder") from error
-
-
 def own_folder(parent: Path) -> Path:
     """Return a new folder below `parent`. Raises OSError when there can be none."""
     parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,7 @@ def own_folder(parent: Path) -> Path:
     folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
     lock = FileLock(f"{folder}{LOCK}")
     lock.acquire(timeout=0)  # before the folder is there for others to see
-    _held.append(lock)
+    _locks.append(lock)
     folder.mkdir()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -36,12 +36,9 @@ class New:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipeCall:
-    """`pipe.component.method(**arguments)`; with a module, `method(pipe.component, **arguments)`.
+    """`pipe.component.method(**arguments)`; with a module, `method(pipe.component, **arguments)`."""
 
-    component: "" is the pipeline itself.
-    """
-
-    component: str = ""
+    component: str = ""  # "" is the pipeline itself
     method: str
     module: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -32,16 +32,19 @@ def compiled_in(module: nn.Module) -> list[str]:
 
 def separable(module: nn.Module) -> dict[str, nn.Module]:
     """Return the inner modules that may be run on their own, by name."""
-    found: dict[str, nn.Module] = {}
+    parts: dict[str, nn.Module] = {}
     sealed: list[str] = []
     for name, part in module.named_modules():
         if not name or name.startswith(tuple(sealed)):
             continue
         if _is_compiled(part):
             sealed.append(f"{name}.")
-        elif not _loads_others(part):
-            found[name] = part
-    return found
+        else:
+            groups = [hook.group for hook in hooks_of(part).values() if hasattr(hook, "group")]
+            # A hook may load or drop the weights of a group of several modules.
+            if not any(len(group.modules) > 1 for group in groups):
+                parts[name] = part
+    return parts
 
 
 def allow_graphs() -> None:
@@ -65,12 +68,6 @@ def check_compiler(device: str) -> None:
             raise ModelError("compile needs Triton on a GPU", "pip install triton, or leave compile out")
     elif not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
         raise ModelError("compile needs a C++ compiler on a CPU", "install g++, or leave compile out")
-
-
-def _loads_others(module: nn.Module) -> bool:
-    """Whether its hook loads or drops the weights of a group of several modules."""
-    groups = [hook.group for hook in hooks_of(module).values() if hasattr(hook, "group")]
-    return any(len(group.modules) > 1 for group in groups)
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -125,16 +125,13 @@ class ModelOffload(Strict):
 
 
 class GroupOffload(Strict):
-    """A few blocks of the denoiser on the GPU at a time, and single layers of the other components.
-
-    blocks: how many of the denoiser's. stream: copy the next ones meanwhile. disk: the folder where the
-    denoiser's weights wait, in place of host memory.
-    """
+    """A few blocks of the denoiser on the GPU at a time, and single layers of the other components."""
 
     type: Literal["group"] = "group"
     level: Literal["block", "leaf"] = "block"
-    blocks: int = Field(default=1, ge=1)
-    stream: bool = False
+    blocks: int = Field(default=1, ge=1)  # how many of the denoiser's
+    stream: bool = False  # copy the next ones meanwhile
+    # The folder where the denoiser's weights wait, in place of host memory.
     disk: str | None = Field(default=None, min_length=1)
 
 

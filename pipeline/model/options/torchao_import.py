@@ -12,7 +12,7 @@ from enum import EnumType
 
 _log = logging.getLogger(__name__)
 _LOGGERS = ("torchao", "torch.utils._pytree")
-_kept: list[str] = []
+_warnings: list[str] = []
 
 
 def keep_import_warnings() -> None:
@@ -25,8 +25,8 @@ def keep_import_warnings() -> None:
 
 def say_import_warnings() -> None:
     """Say what was kept, once."""
-    while _kept:
-        _log.warning("torchao: %s", _kept.pop(0))
+    while _warnings:
+        _log.warning("torchao: %s", _warnings.pop(0))
 
 
 def _is_to_be_said(record: logging.LogRecord) -> bool:
@@ -34,11 +34,8 @@ def _is_to_be_said(record: logging.LogRecord) -> bool:
     if record.name == "torchao":
         is_of_import = text.startswith(("Failed to load", "Skipping import of cpp extensions"))
     else:
-        is_of_import = any(_is_of_torchao(argument) for argument in record.args or ())
+        enums = (argument for argument in record.args or () if isinstance(argument, EnumType))
+        is_of_import = any(enum.__module__.startswith("torchao.") for enum in enums)
     if is_of_import:
-        _kept.append(text)
+        _warnings.append(text)
     return not is_of_import
-
-
-def _is_of_torchao(argument: object) -> bool:
-    return isinstance(argument, EnumType) and argument.__module__.startswith("torchao.")

@@ -14,8 +14,7 @@ from torch import nn
 from framefleet.pipeline.errors import NotLoaded
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
-from framefleet.pipeline.model.specs.model_index import is_modular
+from framefleet.pipeline.model.specs.model_index import CONTROLNETS, is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
@@ -45,12 +44,12 @@ def absent(
 
     They have the configs, the dtypes and the device, take no memory, and raise NotLoaded when they compute.
     """
-    found = {}
+    networks = {}
     for one in components:
         if one.has_weights and one.name.startswith(prefixes):
             dtype = dtypes.get(one.name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
-            found[one.name] = _emptied(_blank(one, place), one.name, dtype=dtype, device=device)
-    return found
+            networks[one.name] = _emptied(_blank(one, place), one.name, dtype=dtype, device=device)
+    return networks
 
 
 def entrances(network: nn.Module, name: str) -> dict[str, nn.Module]:
@@ -85,18 +84,18 @@ def _refuse(name: str, *_: object) -> None:
 
 
 def _blank(component: Component, place: Path) -> nn.Module:
-    found = class_of(component.library, component.class_name)
+    made = class_of(component.library, component.class_name)
     network: nn.Module
     if component.class_name == CONTROLNETS:
         from diffusers import ControlNetModel
 
-        network = found([_configured(ControlNetModel, place / name) for name in component.folders])
+        network = made([_configured(ControlNetModel, place / name) for name in component.folders])
         return network
     if component.loader == "diffusers":
-        return _configured(found, place / component.name)
-    config = found.config_class.from_pretrained(place / component.name)
+        return _configured(made, place / component.name)
+    config = made.config_class.from_pretrained(place / component.name)
     with init_empty_weights():
-        network = found(config)
+        network = made(config)
     return network
 
 
@@ -121,11 +120,11 @@ def assembled(
     parts = dict(networks)
     for component in components:
         if component.name not in parts:
-            found = class_of(component.library, component.class_name)
-            parts[component.name] = found.from_pretrained(
+            made = class_of(component.library, component.class_name)
+            parts[component.name] = made.from_pretrained(
                 place, subfolder=component.name, local_files_only=True
             )
     pipe.register_components(**parts)
-    known = pipe._config_specs
-    pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in known})
+    specs = pipe._config_specs
+    pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in specs})
     return pipe

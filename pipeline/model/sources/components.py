@@ -12,28 +12,29 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS, network_folders
-from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
+from framefleet.pipeline.model.specs.model_index import (
+    CONTROLNETS,
+    OWN_CODE,
+    ModelIndex,
+    network_folders,
+    read_index,
+)
 
 Loader = Literal["diffusers", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One part of a pipeline.
-
-    library: where its class is from. loader: the library whose `from_pretrained` reads its weights, each by
-    names and in an order of its own; None for what has no weights. extra_folders: of further networks,
-    where it is several.
-    """
+    """One part of a pipeline."""
 
     name: str
-    library: str
+    library: str  # where its class is from
     class_name: str
+    # Whose `from_pretrained` reads its weights, by names and in an order of its own; None without weights.
     loader: Loader | None
-    extra_folders: tuple[str, ...] = ()
+    extra_folders: tuple[str, ...] = ()  # of further networks, where it is several
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -49,7 +50,22 @@ def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Componen
 
     Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
     """
-    return tuple(_component(name, *found, index.where, folders) for name, found in index.components.items())
+    components = []
+    for name, (library, class_name) in index.components.items():
+        loader: Loader | None = "diffusers"
+        extra_folders: tuple[str, ...] = ()
+        if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
+            # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
+            extra_folders = tuple(network_folders(name, folders)[1:])
+        else:
+            called = f"{index.where}: {name} is of {library}.{class_name}"
+            loader = _loader_of(library, class_name, called)
+        components.append(
+            Component(
+                name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra_folders
+            )
+        )
+    return tuple(components)
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
@@ -62,31 +78,20 @@ def class_of(library: str, name: str) -> Any:
     return own_component(library, name) or exported(_library(library), name)
 
 
-def _component(name: str, library: str, class_name: str, where: str, folders: Collection[str]) -> Component:
-    if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
-        # Its own `from_pretrained` looks for folders named controlnet, controlnet_1, ...: these are hashed.
-        extra_folders = tuple(network_folders(name, folders)[1:])
-        return Component(
-            name=name, library=library, class_name=class_name, loader="diffusers", extra_folders=extra_folders
-        )
-    loader = _loader_of(library, class_name, f"{where}: {name} is of {library}.{class_name}")
-    return Component(name=name, library=library, class_name=class_name, loader=loader)
-
-
-@kept(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
+@disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
     """Return who reads the weights of a component; None for one without.
 
     Raises ModelError for a class that is not here, or not what pipelines are made of. called: as it says so.
     """
-    found = class_of(library, class_name)
-    if found is None:
+    made = class_of(library, class_name)
+    if made is None:
         raise ModelError(f"{called}, which is not installed here", OWN_CODE)
-    if is_standin(found):
-        packages = ", ".join(found._backends)
+    if is_standin(made):
+        packages = ", ".join(made._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
-    loader = _loader(found)
-    if loader is None and not (isinstance(found, type) and issubclass(found, _weightless())):
+    loader = _loader(made)
+    if loader is None and not (isinstance(made, type) and issubclass(made, _weightless())):
         raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
     return loader
 
@@ -123,5 +128,5 @@ def _library(name: str) -> ModuleType | None:
     """
     if name in ("diffusers", "transformers"):
         return importlib.import_module(name)
-    found = exported(importlib.import_module("diffusers.pipelines"), name)
-    return found if isinstance(found, ModuleType) else None
+    module = exported(importlib.import_module("diffusers.pipelines"), name)
+    return module if isinstance(module, ModuleType) else None

@@ -21,11 +21,10 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.selection import is_weights
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
-from framefleet.pipeline.model.specs.model_index import read_object
+from framefleet.pipeline.model.specs.model_index import CONTROLNETS, read_object
 
 _MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
 _MAX_SILENCE_S = 180.0  # imports take most of it
@@ -116,7 +115,7 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
             yield from _numbers(part, key)
 
 
-@kept(TypeAdapter(str | None))
+@disk_cached(TypeAdapter(str | None))
 def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
     """Return why a network is too large; None where it is not, or where it cannot be built at all."""
     with _BOXES.one() as box:

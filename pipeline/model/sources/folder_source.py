@@ -18,10 +18,10 @@ from framefleet.pipeline.model.sources.integrity import list_files, named_sha256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """What a source says about one of its files. sha256: None where it does not say."""
+    """What a source says about one of its files."""
 
     size: int
-    sha256: str | None = None
+    sha256: str | None = None  # None where it does not say
 
 
 class Source(Protocol):

@@ -27,15 +27,12 @@ _PAGES = (b"<!doctype", b"<html", b"<?xml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One entry of a header.
-
-    dtype: as safetensors spells it (F32, BF16). begin, end: of its bytes in the file.
-    """
+    """One entry of a header."""
 
     name: str
-    dtype: str
+    dtype: str  # as safetensors spells it (F32, BF16)
     shape: tuple[int, ...]
-    begin: int
+    begin: int  # of its bytes in the file
     end: int
 
     @property
@@ -53,13 +50,13 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
         (length,) = struct.unpack("<Q", read(8))
         start = 8 + length
         header = parse_json(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
-        found = [_tensor(name, entry, start) for name, entry in header.items() if name != "__metadata__"]
-        _check_places(found, start)
+        tensors = [_tensor(name, entry, start) for name, entry in header.items() if name != "__metadata__"]
+        _check_places(tensors, start)
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
-        known = foreign(read(HEAD_BYTES))
-        what, fix = (f": it {known[0]}", known[1]) if known else ("", "fetch it again")
+        other = foreign(read(HEAD_BYTES))
+        what, fix = (f": it {other[0]}", other[1]) if other else ("", "fetch it again")
         raise ModelError(f"{where} is not a safetensors file{what}", fix) from None
-    return start, found
+    return start, tensors
 
 
 def check_file_size(path: Path) -> list[Tensor]:
@@ -77,7 +74,8 @@ def read_first(path: Path, count: int | None) -> bytes:
         with path.open("rb") as file:
             return file.read() if count is None else file.read(count)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
+        fix = "check its name" if isinstance(error, FileNotFoundError) else "check its permissions"
+        raise ModelError(f"{path} cannot be read: {error.strerror}", fix) from error
 
 
 def _tensor(name: str, entry: Any, start: int) -> Tensor:

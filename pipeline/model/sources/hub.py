@@ -50,7 +50,9 @@ class HubSource:
     def files(self) -> Mapping[str, Listed]:
         """What the hub says, or else the cache: offline, or when the hub does not answer."""
         try:
-            found = HfApi().model_info(self.path, revision=self.revision, files_metadata=True).siblings or []
+            siblings = (
+                HfApi().model_info(self.path, revision=self.revision, files_metadata=True).siblings or []
+            )
         except Exception as error:  # the client raises what its HTTP library does, and that changed twice
             folder = _cached_folder(self.path, self.revision)
             if folder is None:
@@ -59,7 +61,7 @@ class HubSource:
             return list_folder(folder)
         return {
             file.rfilename: Listed(size=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
-            for file in found
+            for file in siblings
         }
 
     def read(self, file: str, count: int | None = None) -> bytes:
@@ -128,9 +130,9 @@ def _download(
 
 def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
-    said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
+    message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, GatedRepoError):
-        problem = f"hub model {repo} is gated: {said}"
+        problem = f"hub model {repo} is gated: {message}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
     if isinstance(error, RepositoryNotFoundError):
         raise ModelError(
@@ -143,10 +145,12 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
             "give a branch, a tag or a commit; without `model.revision` it is main",
         ) from None
     if isinstance(error, HFValidationError):
-        raise ModelError(f"{repo!r} is not a folder here, nor a hub id: {said}", "check the path") from None
+        raise ModelError(
+            f"{repo!r} is not a folder here, nor a hub id: {message}", "check the path"
+        ) from None
     if isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError):
         raise ServiceError(
-            f"hub model {repo} is not whole in the cache, and the hub does not answer: {said}",
+            f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}",
             "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder",
         ) from error
-    raise ServiceError(f"hub model {repo}: {type(error).__name__}: {said}", "try again later") from error
+    raise ServiceError(f"hub model {repo}: {type(error).__name__}: {message}", "try again later") from error

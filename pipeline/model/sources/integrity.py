@@ -36,8 +36,8 @@ def list_files(folder: Path) -> list[str]:
     """Return the files that are not too deep to be loaded, of a pipeline or of another folder."""
     is_pipeline = any((folder / index).is_file() for index in INDEXES)
     depth = MAX_FOLDER_DEPTH if is_pipeline else 2
-    found = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
-    return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
+    paths = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
@@ -128,17 +128,13 @@ def check_links(folder: Path, files: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLock:
-    """What a model was when it was locked.
+    """What a model was when it was locked."""
 
-    source: where it came from, as a record names it. revision: the hub's commit. sizes, digests: in bytes and
-    SHA-256, of every file that is loaded.
-    """
-
-    source: str
-    revision: str | None
+    source: str  # where it came from, as a record names it
+    revision: str | None  # the hub's commit
     class_name: str
-    sizes: Mapping[str, int]
-    digests: Mapping[str, str]
+    sizes: Mapping[str, int]  # in bytes, of every file that is loaded
+    digests: Mapping[str, str]  # their SHA-256
 
     def to_json(self) -> str:
         files = {
@@ -157,17 +153,17 @@ class ModelLock:
 def parse_lock(content: bytes, where: str) -> ModelLock:
     """Return the lock that `content` holds. Raises ModelError when it is damaged."""
     try:
-        found: dict[str, Any] = parse_json(content)
+        values: dict[str, Any] = parse_json(content)
         lock = ModelLock(
-            source=found["source"],
-            revision=found["revision"],
-            class_name=found["class"],
-            sizes={name: file["size"] for name, file in found["files"].items()},
-            digests={name: file["sha256"] for name, file in found["files"].items()},
+            source=values["source"],
+            revision=values["revision"],
+            class_name=values["class"],
+            sizes={name: file["size"] for name, file in values["files"].items()},
+            digests={name: file["sha256"] for name, file in values["files"].items()},
         )
         texts = (lock.source, lock.revision or "", lock.class_name, *lock.digests.values())
         is_typed = {*map(type, texts)} == {str} and {*map(type, lock.sizes.values())} <= {int}
-        is_whole = is_typed and found["digest"] == model_digest(lock.digests)
+        is_whole = is_typed and values["digest"] == model_digest(lock.digests)
     except (ValueError, LookupError, TypeError, AttributeError):
         is_whole = False
     if not is_whole:

@@ -68,10 +68,6 @@ def check_whole_numbers(where: str, tensors: Iterable[Tensor]) -> None:
 def listed(names: Iterable[str]) -> str:
     """Return the first few names, in order, and how many more there are."""
     ordered = sorted(names)
-    shown = ", ".join(_shown(name) for name in ordered[:_MAX_SHOWN])
+    texts = [name if name.isprintable() and name else repr(name) for name in ordered[:_MAX_SHOWN]]
+    shown = ", ".join(text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..." for text in texts)
     return shown + (f" and {len(ordered) - _MAX_SHOWN:,} more" if len(ordered) > _MAX_SHOWN else "")
-
-
-def _shown(name: str) -> str:
-    text = name if name.isprintable() and name else repr(name)
-    return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..."

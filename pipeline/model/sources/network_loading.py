@@ -18,7 +18,7 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
-from framefleet.pipeline.model.specs.list_arguments import CONTROLNETS
+from framefleet.pipeline.model.specs.model_index import CONTROLNETS
 
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig

@@ -39,13 +39,21 @@ def open_source(
 
         _refuse_revision(place, revision)
         source: Source = UrlSource(place, storage_options or {})
-        if needs == INDEXES:
-            _refuse_if_empty(source)
+        if needs == INDEXES and not any(index in source.files for index in INDEXES):
+            raise ModelError(
+                f"{source.name} has no {INDEXES[0]}",
+                "check the URL: it must be a diffusers pipeline's own folder",
+            )
         return source
     folder = os.path.abspath(os.path.expanduser(place))
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
         _refuse_revision(folder, revision)
-        return _opened_folder(folder)
+        if not os.path.isdir(folder):
+            raise ModelError(
+                f"model {folder!r} is not a folder",
+                "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL",
+            )
+        return FolderSource(folder)
     from framefleet.pipeline.model.sources.hub import open_hub
 
     return open_hub(place, revision, needs)
@@ -68,23 +76,6 @@ def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
 def public_name(path: str, revision: str | None) -> str:
     """Return what a record calls a model: what opens it again, without credentials."""
     return f"{path}@{revision}" if revision else public_url(path)
-
-
-def _opened_folder(folder: str) -> Source:
-    if not os.path.isdir(folder):
-        raise ModelError(
-            f"model {folder!r} is not a folder",
-            "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL",
-        )
-    return FolderSource(folder)
-
-
-def _refuse_if_empty(source: Source) -> None:
-    if not any(index in source.files for index in INDEXES):
-        raise ModelError(
-            f"{source.name} has no {INDEXES[0]}",
-            "check the URL: it must be a diffusers pipeline's own folder",
-        )
 
 
 def _refuse_revision(place: str, revision: str | None) -> None:

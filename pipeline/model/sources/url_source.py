@@ -47,18 +47,15 @@ class UrlSource:
         return self._store.read(file, count)
 
     def fetch(self, files: Collection[str]) -> Path:
-        folder = self._folder()
+        # Named by all that the store says about the files, so a changed model gets a folder of its own.
+        listing = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
+        folder = cache_folder() / "models" / short_hash(json.dumps([self.name, listing]))
         if not all((folder / file).is_file() for file in files):
             with one_fetcher(self.name):
                 for file in files:
                     if not (folder / file).is_file():  # another process may have fetched it meanwhile
                         self._fetch(file, folder / file)
         return folder
-
-    def _folder(self) -> Path:
-        """Named by all that the store says about the files, so a changed model gets a folder of its own."""
-        said = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
-        return cache_folder() / "models" / short_hash(json.dumps([self.name, said]))
 
     def _fetch(self, file: str, link: Path) -> None:
         """Download to a name that nobody reads, then name it by its content: no reader finds half a file."""
@@ -68,7 +65,12 @@ class UrlSource:
             blobs.mkdir(parents=True, exist_ok=True)
             link.parent.mkdir(parents=True, exist_ok=True)
             self._store.download(file, temporary)
-            self._check_size(file, temporary)
+            size, listed = temporary.stat().st_size, self._listing[file].size
+            if size != listed:
+                raise ModelError(
+                    f"{self.name}/{file} has {size} bytes, but its listing says {listed}",
+                    "it changed meanwhile: run the same command again",
+                )
             blob = blobs / sha256_of(temporary)
             os.replace(temporary, blob)
             link.unlink(missing_ok=True)  # a link to a blob that somebody deleted
@@ -80,11 +82,3 @@ class UrlSource:
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _check_size(self, file: str, path: Path) -> None:
-        found, listed = path.stat().st_size, self._listing[file].size
-        if found != listed:
-            raise ModelError(
-                f"{self.name}/{file} has {found} bytes, but its listing says {listed}",
-                "it changed meanwhile: run the same command again",
-            )

@@ -53,8 +53,14 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's
                 raise
-            said = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
-            raise ModelError(f"{folder} cannot be loaded: {said}", _fix(error)) from error
+            message = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
+            fix = "fetch the model again"
+            if isinstance(error, MemoryError) or "alloc" in str(error):
+                fix = (
+                    "it takes more memory than there is; if it should not, its configs are damaged: fetch it "
+                    "again"
+                )
+            raise ModelError(f"{folder} cannot be loaded: {message}", fix) from error
 
 
 @contextmanager
@@ -95,20 +101,14 @@ def _watch() -> None:
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.getaddrinfo" and _is_alone.get():
-        raise _asked(f"a connection to {arguments[0]}")
+        raise _refusal(f"a connection to {arguments[0]}")
     if event == "socket.connect" and _is_alone.get() and arguments[0].family in INTERNET:
-        raise _asked(f"a connection to {arguments[1][0]}")
+        raise _refusal(f"a connection to {arguments[1][0]}")
     if event == "builtins.input" and _is_alone.get():
-        raise _asked("leave to run code of its own")
+        raise _refusal("leave to run code of its own")
 
 
-def _asked(what: str) -> ModelError:
+def _refusal(what: str) -> ModelError:
     return ModelError(
         f"a config of the model asks for {what}", "use a model that holds all that it needs, and no code"
     )
-
-
-def _fix(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or "alloc" in str(error):
-        return "it takes more memory than there is; if it should not, its configs are damaged: fetch it again"
-    return "fetch the model again"

@@ -6,7 +6,6 @@ the model calls `fetched`, which hashes the real bytes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
 from framefleet.pipeline.model.sources.folder_source import Source, list_folder
-from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, read_header
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import (
     LOCK_FILE,
     ModelLock,
@@ -220,47 +219,3 @@ def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> 
 
 def _names(folder: Path) -> dict[str, str]:
     return {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentSummary:
-    """One component.
-
-    dtypes: of its tensors, the most frequent first; "pickle" where nothing says. size_bytes: of its files.
-    """
-
-    name: str
-    class_name: str
-    dtypes: str
-    num_parameters: int
-    size_bytes: int
-
-
-def parts_of(weights: Weights) -> list[ComponentSummary]:
-    """Return the components in the order of model_index.json. Reads no tensor."""
-    found = []
-    for component in weights.components:
-        files = [file for file in weights.files if file.partition("/")[0] in component.folders]
-        tensors = [
-            tensor for file in files if file.endswith(".safetensors") for tensor in _header(weights, file)
-        ]
-        parameters: Counter[str] = Counter()
-        for tensor in tensors:
-            parameters[tensor.dtype] += tensor.num_parameters
-        dtypes = ", ".join(name.lower() for name, _ in parameters.most_common())
-        found.append(
-            ComponentSummary(
-                name=component.name,
-                class_name=component.class_name,
-                dtypes=dtypes or ("pickle" if component.has_weights else ""),
-                num_parameters=parameters.total(),
-                size_bytes=sum(weights.source.files[file].size for file in files),
-            )
-        )
-    return found
-
-
-def _header(weights: Weights, file: str) -> list[Tensor]:
-    source = weights.source
-    _, tensors = read_header(lambda count: source.read(file, count), f"{source.name}/{file}")
-    return tensors

@@ -9,10 +9,15 @@ from decimal import Decimal
 from typing import Any
 
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS, parse_json
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.ranges import MAX_FRAMES, MAX_LIST, MAX_SIDE, out_of_range
 from framefleet.pipeline.model.specs.refusal import Refused, shown
-from framefleet.pipeline.model.specs.signature import PART_KINDS, ListKind, Scalar, ScalarKind
+from framefleet.pipeline.model.specs.signature import (
+    FRAME_PARAMETERS,
+    PART_KINDS,
+    ListKind,
+    Scalar,
+    ScalarKind,
+)
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 
@@ -33,16 +38,16 @@ _EXAMPLES: dict[ScalarKind, str] = {
 
 def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Scalar | Refused:
     """Return `value` as the parameter `name` takes it: 5 is 5.0 for a float, 9.0 is 9 for an int."""
-    found = coerce(value, kind)
-    if isinstance(found, Refused):
-        return found
+    coerced = coerce(value, kind)
+    if isinstance(coerced, Refused):
+        return coerced
     if name in ("height", "width"):
-        return _check_size(int(found), spec)
+        return _check_size(int(coerced), spec)
     if name in FRAME_PARAMETERS and not (spec.family.drops_repeats and spec.frame_rest == 0):
-        return check_frames(int(found), spec)
+        return check_frames(int(coerced), spec)
     if name == "prompt":
-        return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")
-    return found if isinstance(found, str) else _within(name, found)
+        return coerced if str(coerced).strip() else Refused(reason="it is blank", fix="write a prompt")
+    return coerced if isinstance(coerced, str) else _within(name, coerced)
 
 
 def check_seed(value: Any) -> int | Refused:
@@ -56,23 +61,23 @@ def check_seed(value: Any) -> int | Refused:
                 reason="spreadsheets round what they write like that",
                 fix="format the column as a number without decimals, and write the seed's own digits",
             )
-    found = coerce(value, "int")
-    if isinstance(found, Refused):
-        return found
-    if not 0 <= int(found) <= MAX_SEED:
+    seed = coerce(value, "int")
+    if isinstance(seed, Refused):
+        return seed
+    if not 0 <= int(seed) <= MAX_SEED:
         return Refused(
             reason="seeds go from 0 to 2**63 - 1", fix="use a seed in that range, or leave it empty"
         )
-    return int(found)
+    return int(seed)
 
 
 def check_fps(value: Any) -> float | Refused:
-    found = coerce(value, "float")
-    if isinstance(found, Refused):
-        return found
-    if not MIN_FPS <= float(found) <= MAX_FPS:
+    rate = coerce(value, "float")
+    if isinstance(rate, Refused):
+        return rate
+    if not MIN_FPS <= float(rate) <= MAX_FPS:
         return Refused(reason=f"it must be from {MIN_FPS:g} to {MAX_FPS:g}", fix="use 16, 24 or 30, say")
-    return float(found)
+    return float(rate)
 
 
 def coerce(value: Any, kind: ScalarKind) -> Scalar | Refused:
@@ -114,7 +119,7 @@ def inexact(column: str) -> Refused:
 def _decimal(text: str) -> Decimal | Refused:
     """Return the number that a text is, with all its digits."""
     if _WITH_COMMA.fullmatch(text):
-        return _comma(text)
+        return _comma(text, between="" if _THOUSANDS.fullmatch(text.strip()) else ".")
     plain = text.strip()
     if len(plain) > _MAX_DIGITS or not _NUMBER.fullmatch(plain):
         return _NOT_WHOLE
@@ -125,8 +130,11 @@ def _decimal(text: str) -> Decimal | Refused:
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
 
 
-def _comma(text: str) -> Refused:
-    point = text.strip().replace(".", "").replace(",", ".")
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # of a whole number, which has no other commas
+
+
+def _comma(text: str, *, between: str = ".") -> Refused:
+    point = text.strip().replace(".", "").replace(",", between)
     return Refused(
         reason="it has a comma",
         fix=f"write numbers with a point and without marks between thousands, e.g. {point}",
@@ -219,15 +227,15 @@ def check_list(
         return wanted
     if len(parts) > MAX_LIST:
         return Refused(reason=f"no list has more than {MAX_LIST:,} entries", fix="shorten it")
-    found: list[Scalar] = []
+    values: list[Scalar] = []
     for position, value in enumerate(parts):
         checked = coerce(value, part)
         if isinstance(checked, Refused):
             return Refused(reason=f"its entry {position} is {shown(value)}: {checked.reason}", fix=wanted.fix)
         if not isinstance(checked, str) and (words := out_of_range(name, checked)):
             return Refused(reason=f"its entry {position}, {shown(value)}, must be {words}", fix=wanted.fix)
-        found.append(checked)
-    return found if entries is None else tuple(found)
+        values.append(checked)
+    return values if entries is None else tuple(values)
 
 
 def parsed_list(cell: Any) -> Any:
@@ -238,3 +246,8 @@ def parsed_list(cell: Any) -> Any:
         return parse_json(cell)
     except ValueError:
         return None
+
+
+def is_list(cell: Any) -> bool:
+    """Whether a cell is a list, or the JSON text of one."""
+    return isinstance(cell, list | tuple) or (isinstance(cell, str) and cell.lstrip().startswith("["))

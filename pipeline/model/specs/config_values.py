@@ -16,13 +16,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.class_cache import kept
-from framefleet.pipeline.model.registry import exported, own_component
+from framefleet.pipeline.model.class_cache import disk_cached
+from framefleet.pipeline.model.registry import diffusers_class
+from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import members_of
-
-_Configs = Mapping[str, Mapping[str, Any]]
-_Components = Mapping[str, tuple[str, str]]
-Test = Callable[[Any], bool]
 
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
@@ -31,15 +28,16 @@ _MAX_LEVELS = 16  # of resolution: each one halves the picture
 # In the lists of a config: of a schedule of noise, the longest known, a tenth.
 _MAX_LISTED = 10_000
 Form = Literal["one", "list"]
+_FORMS: Mapping[Any, Form] = {list: "list", tuple: "list", **dict.fromkeys((bool, int, float, str), "one")}
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """is_right: of one value, or of each in a list. forms: those that any class may take it in."""
+    """What a value may be."""
 
-    is_right: Test
+    is_right: Callable[[Any], bool]  # of one value, or of each in a list
     words: str
-    forms: tuple[Form, ...] = ("one",)
+    forms: tuple[Form, ...] = ("one",)  # those that any class may take it in
 
     def allows(self, value: Any, forms: tuple[Form, ...]) -> bool:
         if isinstance(value, list | tuple):
@@ -55,16 +53,12 @@ def _count(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MOST
 
 
-def _ratio(value: Any) -> bool:
-    return _number(value) and value >= 1 and value == int(value)
-
-
 def _number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= MOST  # which NaN is not
 
 
 _WHOLE = f"a whole number from 1 to {MOST:,}"
-_COUNT, _RATIO = Rule(_count, _WHOLE), Rule(_ratio, _WHOLE)
+_COUNT, _RATIO = Rule(_count, _WHOLE), Rule(lambda value: _number(value) and value == int(value) >= 1, _WHOLE)
 _LEVELS, _PATCH = Rule(_count, _WHOLE, ("list",)), Rule(_count, _WHOLE, ("one", "list"))
 _NUMBER = Rule(_number, f"a number up to {MOST:,}")
 _FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
@@ -90,7 +84,7 @@ PIPELINE: Mapping[str, Rule] = {"expand_timesteps": _FLAG, "boundary_ratio": _NU
 OTHERS: Mapping[str, Mapping[str, Rule]] = {"index": PIPELINE, "scheduler": SCHEDULER}
 
 
-def check_values(configs: _Configs, components: _Components, where: str) -> None:
+def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], where: str) -> None:
     """Raise ModelError for a value that cannot be what its name says. Null always means: not given.
 
     configs: by component, and model_index.json as "index". components: library and class of each.
@@ -127,7 +121,7 @@ def _num_listed(value: Any) -> int:
     return len(value) + sum(map(_num_listed, value)) if isinstance(value, list | tuple) else 0
 
 
-@kept(TypeAdapter(dict[str, tuple[Form, ...]]))
+@disk_cached(TypeAdapter(dict[str, tuple[Form, ...]]))
 def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """Return the forms of each parameter that says one, by its annotation, or else by its default.
 
@@ -135,22 +129,15 @@ def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """
     import diffusers
 
-    found = own_component(library, name) or exported(diffusers, name)
-    if not isinstance(found, type) or not issubclass(found, diffusers.ConfigMixin):
+    made = diffusers_class(library, name)
+    if not isinstance(made, type) or not issubclass(made, diffusers.ConfigMixin):
         return {}
-    parameters = inspect.signature(found.__init__).parameters.values()  # type: ignore[misc]
-    return {parameter.name: forms for parameter in parameters if (forms := _forms_of_parameter(parameter))}
-
-
-def _forms_of_parameter(parameter: inspect.Parameter) -> tuple[Form, ...]:
-    annotation: Any = parameter.annotation
-    if isinstance(annotation, str) or annotation is inspect.Parameter.empty:
-        annotation = type(parameter.default)
-    found = {_form(typing.get_origin(member) or member) for member in members_of(annotation)}
-    return tuple(sorted(form for form in found if form))
-
-
-def _form(made: Any) -> Form | None:
-    if made in (list, tuple):
-        return "list"
-    return "one" if made in (bool, int, float, str) else None
+    forms_by_name = {}
+    for parameter in inspect.signature(made.__init__).parameters.values():  # type: ignore[misc]
+        annotation: Any = parameter.annotation
+        if isinstance(annotation, str) or annotation is inspect.Parameter.empty:
+            annotation = type(parameter.default)
+        types = {typing.get_origin(member) or member for member in members_of(annotation)}
+        if forms := sorted({_FORMS[made] for made in types if made in _FORMS}):
+            forms_by_name[parameter.name] = tuple(forms)
+    return forms_by_name

@@ -59,8 +59,8 @@ class _Calls(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        name, asked = ast.Constant(type(node.op).__name__), ast.Name(_bounded.__name__, ast.Load())
-        return ast.Call(asked, [name, node.left, node.right], [])
+        name, function = ast.Constant(type(node.op).__name__), ast.Name(_bounded.__name__, ast.Load())
+        return ast.Call(function, [name, node.left, node.right], [])
 
 
 class Unknown(Exception):
@@ -70,22 +70,24 @@ class Unknown(Exception):
 class Constructed:
     """An object as far as its class and its config tell: its attributes are those that are known.
 
-    known: its constructor's arguments; where one is missing, its default counts. Others raise AttributeError.
+    arguments: its constructor's; where one is missing, its default counts. Others raise AttributeError.
     """
 
-    def __init__(self, made: type, known: Mapping[str, Any]) -> None:
+    def __init__(self, made: type, arguments: Mapping[str, Any]) -> None:
         self.made = made
-        self._given = _defaults(made) | dict(known)
-        self.config = _Values(self._given)
+        parameters = inspect.signature(made.__init__).parameters.values()  # type: ignore[misc]
+        defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        self._arguments = defaults | dict(arguments)
+        self.config = _Values(self._arguments)
 
     @functools.cached_property
     def attributes(self) -> dict[str, Any]:
         """What the constructor sets; found when it is asked for, which most components never are."""
-        found = {name: value for name, value in self._given.items() if _is_small(value)}
-        vars(self)["attributes"] = found  # the constructor asks for what it has set
+        values = {name: value for name, value in self._arguments.items() if _is_small(value)}
+        vars(self)["attributes"] = values  # the constructor asks for what it has set
         with contextlib.suppress(Unknown):
-            self._returned("__init__", dict(found))
-        return found
+            self._returned("__init__", dict(values))
+        return values
 
     def __getattr__(self, name: str) -> Any:
         if name in self.attributes:
@@ -130,11 +132,6 @@ def _is_small(value: Any) -> bool:
     return value is None or isinstance(value, Constructed)
 
 
-def _defaults(made: type) -> dict[str, Any]:
-    parameters = inspect.signature(made.__init__).parameters.values()  # type: ignore[misc]
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-
-
 def method(made: type, name: str) -> ast.FunctionDef | None:
     """Return the source of a method, its own or inherited, or None."""
     for base in made.__mro__:
@@ -153,9 +150,9 @@ def module_names(made: type, name: str) -> Mapping[str, Any]:
 def _methods(made: type) -> dict[str, ast.FunctionDef]:
     if made.__module__ == "builtins":  # as object, whose constructor many have
         return {}
-    module = module_source(made)
-    found = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == made.__name__)
-    return {n.name: n for node in found for n in node.body if isinstance(n, ast.FunctionDef)}
+    nodes = module_source(made).body
+    classes = (node for node in nodes if isinstance(node, ast.ClassDef) and node.name == made.__name__)
+    return {n.name: n for node in classes for n in node.body if isinstance(n, ast.FunctionDef)}
 
 
 def module_source(made: type) -> ast.Module:
@@ -185,15 +182,17 @@ def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Itera
                 except Unknown:
                     yield from steps(then, scope, names)
                     yield from steps(otherwise, scope, names)
-                    _forget(statement, scope)
+                    for node in ast.walk(statement):
+                        for target in node.targets if isinstance(node, ast.Assign) else ():
+                            _forget(target, scope)
             case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=values), body=then):
                 for value in values:
                     _assign(ast.Name(name), value, scope, names)
                     yield from steps(then, scope, names)
             case ast.With(body=then) | ast.For(body=then) | ast.Try(body=then):
                 yield from steps(then, scope, names)
-            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="register_modules"), keywords=given)):
-                for keyword in given:
+            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="register_modules"), keywords=parts)):
+                for keyword in parts:
                     _assign(ast.Attribute(ast.Name("self"), keyword.arg or ""), keyword.value, scope, names)
             case _:
                 yield statement
@@ -230,8 +229,8 @@ def _code(expression: ast.expr) -> CodeType | None:
                 return None
         elif isinstance(node, ast.Lambda | ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
             return None
-    asked = ast.Expression(_Calls().visit(copy.deepcopy(expression)))
-    return compile(ast.fix_missing_locations(asked), "<source>", "eval")
+    bounded = ast.Expression(_Calls().visit(copy.deepcopy(expression)))
+    return compile(ast.fix_missing_locations(bounded), "<source>", "eval")
 
 
 def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:
@@ -244,12 +243,10 @@ def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str,
         owner.pop(name, None)
 
 
-def _forget(branch: ast.If, scope: Scope) -> None:
-    for node in ast.walk(branch):
-        for target in node.targets if isinstance(node, ast.Assign) else ():
-            owner, name = _place(target, scope)
-            if owner is not None:
-                owner.pop(name, None)
+def _forget(target: ast.expr, scope: Scope) -> None:
+    owner, name = _place(target, scope)
+    if owner is not None:
+        owner.pop(name, None)
 
 
 def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any] | None, str]:

@@ -1,7 +1,7 @@
 """From the dtype that a job asks for to the dtype of every component. Imports no torch.
 
 A name is of all components; a mapping is diffusers' own form, `{default: bf16, vae: fp32}`; what is left open
-(auto, or a mapping without a default) is the preset's on a GPU, or the family's, and fp32 on a CPU.
+(auto, or a mapping without a default) is the model's own on a GPU, and fp32 on a CPU.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from framefleet.pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
-
-    from framefleet.pipeline.model.families.family import Preset
 
 DTypeName = Literal["fp32", "fp16", "bf16"]
 DType = Literal["auto", DTypeName] | dict[str, DTypeName]
@@ -62,29 +60,16 @@ def asked(dtype: DType) -> DType:
     return {"default": default, **pinned} if pinned else default
 
 
-def resolved(
-    dtype: DType,
-    *,
-    device: str,
-    preset: Preset | None,
-    without_preset: Mapping[str, DTypeName] = WITHOUT_PRESET,
-) -> ResolvedDType:
+def resolved(dtype: DType, *, device: str, auto: Mapping[str, DTypeName]) -> ResolvedDType:
     """Return what `dtype` comes to on this device: a name, or a mapping with a default.
 
-    without_preset: of a model without a preset, as its family says.
+    auto: of the model on a GPU, by component, with a default; see `PipelineSpec.auto_dtypes`.
     """
-    left_open = _left_open(device, preset, without_preset)
-    if isinstance(dtype, str):
-        found = left_open if dtype == "auto" else {"default": dtype}
-    else:
-        found = dtype if "default" in dtype else left_open | dtype
-    pinned = {name: value for name, value in found.items() if value != found["default"]}
-    return {"default": found["default"], **pinned} if pinned else found["default"]
-
-
-def _left_open(
-    device: str, preset: Preset | None, without_preset: Mapping[str, DTypeName]
-) -> dict[str, DTypeName]:
     if not device.startswith("cuda"):
-        return {"default": "fp32"}
-    return {"default": preset.dtype, **preset.dtypes} if preset else dict(without_preset)
+        auto = {"default": "fp32"}
+    if isinstance(dtype, str):
+        chosen = auto if dtype == "auto" else {"default": dtype}
+    else:
+        chosen = dtype if "default" in dtype else {**auto, **dtype}
+    pinned = {name: value for name, value in chosen.items() if value != chosen["default"]}
+    return {"default": chosen["default"], **pinned} if pinned else chosen["default"]

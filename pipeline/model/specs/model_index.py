@@ -6,7 +6,7 @@ Names only: nothing is imported here, and nobody may rely on what they say befor
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 
+Configs = Mapping[str, Mapping[str, Any]]  # of a model's components, by name, and model_index.json as "index"
 MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # where a folder has both, the first counts
 # The components whose forwards are most of the work, and run once for each step and row.
@@ -23,10 +24,11 @@ OWN_CODE = (
 )
 # Of a file of settings. A tokenizer's, with thousands of tokens, has a tenth of it.
 MAX_JSON_BYTES = 16 * 2**20
-
-SUFFIX = "ModularPipeline"  # of all their classes
-OWN_BLOCKS = "modular_config.json"  # names the code that blocks of a model's own are of
-LOADED_FROM = ("diffusers", "transformers")  # any other would be imported by the name it has here
+# A component of several networks, and the key under which its config has their number.
+CONTROLNETS, NETS = "MultiControlNetModel", "num_nets"
+_MODULAR = "ModularPipeline"  # the end of the names of all such classes
+_OWN_BLOCKS = "modular_config.json"  # names the code that blocks of a model's own are of
+_LOADED_FROM = ("diffusers", "transformers")  # any other would be imported by the name it has here
 _KEYS = {"type_hint", "pretrained_model_name_or_path", "repo", "subfolder", "variant", "revision"}
 _WHOLE = (
     "bring it into one folder: pipe = ModularPipeline.from_pretrained(MODEL); pipe.load_components(); "
@@ -36,12 +38,12 @@ _WHOLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIndex:
-    """What an index says. components: library and class of each. where: what messages call it."""
+    """What an index says."""
 
     class_name: str
-    components: Mapping[str, tuple[str, str]]
+    components: Mapping[str, tuple[str, str]]  # library and class of each
     values: Mapping[str, Any]
-    where: str
+    where: str  # what messages call it
 
 
 def index_file(files: Container[str]) -> str:
@@ -67,13 +69,15 @@ def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
         raise ModelError(f"{where} names a custom pipeline", OWN_CODE)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{where} names no pipeline class of diffusers", OWN_CODE)
-    found = modular_components if is_modular(index["_class_name"]) else _component_classes
-    return ModelIndex(
-        class_name=index["_class_name"],
-        components=_plain_names(found(index, where), where),
-        values=index,
-        where=where,
+    components = (
+        _modular_components(index, where)
+        if is_modular(index["_class_name"])
+        else {name: (entry[0], entry[1]) for name, entry in index.items() if _is_class(entry)}
     )
+    for name in components:
+        if not name.isidentifier():  # of a folder
+            raise ModelError(f"{where}: {name!r} cannot be a component's name", "download the model again")
+    return ModelIndex(class_name=index["_class_name"], components=components, values=index, where=where)
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:
@@ -81,12 +85,12 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"{where} has more than {MAX_JSON_BYTES:,} bytes", "download the model again")
     try:
-        found = parse_json(content)
+        settings = parse_json(content)
     except ValueError as error:
         raise ModelError(f"{where} cannot be read: {error}", "download the model again") from error
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise ModelError(f"{where} is not a JSON object", "download the model again")
-    return found
+    return settings
 
 
 def read_object(path: Path, fix: str = "download the model again") -> dict[str, Any]:
@@ -112,40 +116,29 @@ def _of_its_kind(index: ModelIndex) -> ModelIndex:
     return index
 
 
-def _component_classes(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    return {name: (entry[0], entry[1]) for name, entry in index.items() if _is_class(entry)}
-
-
-def _plain_names(found: dict[str, tuple[str, str]], where: str) -> dict[str, tuple[str, str]]:
-    """Raise ModelError for a name that is not the plain name of a folder."""
-    for name in found:
-        if not name.isidentifier():
-            raise ModelError(f"{where}: {name!r} cannot be a component's name", "download the model again")
-    return found
-
-
 def is_modular(class_name: str) -> bool:
-    return class_name.endswith(SUFFIX)
+    return class_name.endswith(_MODULAR)
 
 
-def modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    """Return library and class of each component that is to be there.
+def has_controlnets(configs: Configs) -> bool:
+    """Whether a pipeline has several ControlNets."""
+    entry = configs["index"].get("controlnet")
+    return isinstance(entry, list) and entry[-1:] == [CONTROLNETS]
 
-    Raises ModelError for what diffusers would import or open besides them.
-    """
-    found = {
-        name: _class_of(name, entry, where)
-        for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], dict)
-    }
-    return {name: classes for name, classes in found.items() if classes is not None}
+
+def network_folders(name: str, folders: Collection[str]) -> list[str]:
+    """Return the folders of several networks, as diffusers looks for them: name, name_1, name_2, ..."""
+    networks = [name] if name in folders else []
+    while networks and f"{name}_{len(networks)}" in folders:
+        networks.append(f"{name}_{len(networks)}")
+    return networks
 
 
 def check_whole(components: Mapping[str, Any], files: Mapping[str, Any], where: str) -> None:
     """Raise ModelError for blocks of a model's own, and for a component whose folder is not there."""
-    if OWN_BLOCKS in files:
+    if _OWN_BLOCKS in files:
         raise ModelError(
-            f"{where} has blocks of its own: {OWN_BLOCKS} names their code, which is not run",
+            f"{where} has blocks of its own: {_OWN_BLOCKS} names their code, which is not run",
             "use a model of blocks that diffusers has",
         )
     for name in components:
@@ -153,33 +146,41 @@ def check_whole(components: Mapping[str, Any], files: Mapping[str, Any], where: 
             raise ModelError(f"{where}: {name} lies elsewhere, and nothing is fetched on its word", _WHOLE)
 
 
-def _class_of(name: str, entry: list[Any], where: str) -> tuple[str, str] | None:
-    """Return the class that is loaded, or None where the index says that nothing is."""
-    *loaded, said = entry
-    hint = said.get("type_hint")
-    if unknown := sorted(set(said) - _KEYS):
-        raise _odd(name, f"{unknown[0]!r} is not known there", where)
-    for classes in (loaded, hint):  # of what is not there too: a script's loader imports it all the same
-        if classes not in (None, [None, None]) and not _is_class(classes):
-            raise _odd(name, f"{classes!r} names no class", where)
-        if _is_class(classes) and not _is_loaded_from(classes[0]):
-            raise _odd(name, f"{classes[0]!r} is none of {' and '.join(LOADED_FROM)}", where)
-    if said.get("pretrained_model_name_or_path", said.get("repo")) is None:
-        return None
-    if said.get("subfolder") != name or said.get("variant") is not None:
-        place = f"{said.get('subfolder')!r}, variant {said.get('variant')!r}"
-        raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
-    for classes in (loaded, hint):
-        if _is_class(classes):
-            return classes[0], classes[1]
-    raise ModelError(f"{where} does not say of which class {name} is", _WHOLE)
+def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
+    """Return library and class of each component that is to be there.
+
+    Raises ModelError for what diffusers would import or open besides them.
+    """
+    components = {}
+    for name, entry in index.items():
+        if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], dict)):
+            continue
+        *loaded, settings = entry
+        named = [classes for classes in (loaded, settings.get("type_hint")) if _is_class(classes)]
+        if unknown := sorted(set(settings) - _KEYS):
+            raise _odd(name, f"{unknown[0]!r} is not known there", where)
+        for classes in (loaded, settings.get("type_hint")):
+            # of what is not there too: a script's loader imports it all the same
+            if classes not in (None, [None, None]) and classes not in named:
+                raise _odd(name, f"{classes!r} names no class", where)
+            if classes in named and not _is_loaded_from(classes[0]):
+                raise _odd(name, f"{classes[0]!r} is none of {' and '.join(_LOADED_FROM)}", where)
+        if settings.get("pretrained_model_name_or_path", settings.get("repo")) is None:
+            continue  # the index says that nothing is loaded
+        if settings.get("subfolder") != name or settings.get("variant") is not None:
+            place = f"{settings.get('subfolder')!r}, variant {settings.get('variant')!r}"
+            raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
+        if not named:
+            raise ModelError(f"{where} does not say of which class {name} is", _WHOLE)
+        components[name] = (named[0][0], named[0][1])
+    return components
 
 
 def _is_loaded_from(library: str) -> bool:
     """Some pipelines of diffusers hold components of their own: LTX-2 its connectors."""
     places = getattr(importlib.util.find_spec("diffusers"), "submodule_search_locations", None) or []
-    found = (Path(place, "pipelines", library, "__init__.py").is_file() for place in places)
-    return library in LOADED_FROM or (library.isidentifier() and any(found))
+    files = (Path(place, "pipelines", library, "__init__.py") for place in places)
+    return library in _LOADED_FROM or (library.isidentifier() and any(file.is_file() for file in files))
 
 
 def _is_class(value: Any) -> bool:

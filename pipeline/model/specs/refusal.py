@@ -25,8 +25,8 @@ class Problem:
     why: Refused
 
     def __str__(self) -> str:
-        said = f"is {shown(self.value)}" if self.value is not None else "is empty"
-        return f"{self.column} {said}, but {self.why.reason}"
+        value = f"is {shown(self.value)}" if self.value is not None else "is empty"
+        return f"{self.column} {value}, but {self.why.reason}"
 
 
 def shown(value: Any) -> str:

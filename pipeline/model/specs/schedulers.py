@@ -1,13 +1,16 @@
 """From a row's `scheduler` cell to a diffusers scheduler made from the model's own config.
 
 As a plain script does it: `pipe.scheduler = Class.from_config(pipe.scheduler.config, **overrides)`. A cell is
-a name, or a name with settings: `euler(timestep_spacing=trailing)`.
+a name, or a name with settings: `euler(timestep_spacing=trailing)`. Settings are those of the scheduler's
+class. Cells are not trusted: only scalars, and none that decides how much memory is taken.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import re
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,55 +19,144 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.model.class_cache import kept
-from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.class_cache import disk_cached
+from framefleet.pipeline.model.registry import class_named, is_standin
 from framefleet.pipeline.model.specs.refusal import shown
-from framefleet.pipeline.model.specs.scheduler_names import (
-    CONTINUOUS,
-    DIFFUSION,
-    DISTILLED,
-    FLOW_MATCHING,
-    FLOW_NAMES,
-    FLOW_SOLVERS,
-    MU_ONLY_DYNAMIC,
-    SHORT_NAMES,
-    STOCHASTIC,
-)
-from framefleet.pipeline.model.specs.scheduler_settings import checked_settings, parse_scheduler, written
+from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
+_KARRAS = {"use_karras_sigmas": True}
+# Every entry was rendered on tiny pipelines, and its clips converge to the model's own as steps grow.
+SHORT_NAMES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "cogvideox_ddim": ("CogVideoXDDIMScheduler", {}),
+    "cogvideox_dpm": ("CogVideoXDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "deis": ("DEISMultistepScheduler", {}),
+    "dpm2": ("KDPM2DiscreteScheduler", {}),
+    "dpm2_a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "dpm2_karras": ("KDPM2DiscreteScheduler", _KARRAS),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", _KARRAS),
+    "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "dpmpp_2m_sde_karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"} | _KARRAS),
+    "dpmpp_2s": ("DPMSolverSinglestepScheduler", {}),
+    "dpmpp_sde": ("DPMSolverSDEScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "euler_karras": ("EulerDiscreteScheduler", _KARRAS),
+    "flow_euler": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": False}),
+    "flow_heun": ("FlowMatchHeunDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "heun_karras": ("HeunDiscreteScheduler", _KARRAS),
+    "lcm": ("LCMScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "lms_karras": ("LMSDiscreteScheduler", _KARRAS),
+    "pndm": ("PNDMScheduler", {}),
+    "sa_solver": ("SASolverScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "unipc_karras": ("UniPCMultistepScheduler", _KARRAS),
+}
+
+# Solvers that also integrate flow-matching models, as stated by their config.
+_FLOW_SOLVERS = frozenset(
+    {
+        "DEISMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "UniPCMultistepScheduler",
+    }
+)
+_FLOW_MATCHING = frozenset({"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"})
+_FLOW_NAMES = ("FlowMatch", "LTXEuler")  # what the names of classes for such models start with
+
+# They assert `use_dynamic_shifting` when a pipeline hands them `mu` (UniPC takes it either way).
+_MU_ONLY_DYNAMIC = _FLOW_SOLVERS - {"UniPCMultistepScheduler"}
+
+# diffusers' KarrasDiffusionSchedulers and three more that step the same models; not EDMEuler, which is made
+# for another parametrisation and does not converge.
+_DIFFUSION = frozenset(
+    {
+        "DDIMScheduler",
+        "DDPMScheduler",
+        "DPMSolverSDEScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "LCMScheduler",
+        "LMSDiscreteScheduler",
+        "PNDMScheduler",
+        "SASolverScheduler",
+        "TCDScheduler",
+    }
+    | _FLOW_SOLVERS
+)
+
+# The one with a `timestep_type: continuous`, as Stable Video Diffusion was trained.
+_CONTINUOUS = "EulerDiscreteScheduler"
+
+# They draw noise at every step: without a generator of the row's own no clip could be rendered again.
+_STOCHASTIC = frozenset(
+    {
+        "CogVideoXDPMScheduler",
+        "DDPMScheduler",
+        "DPMSolverSDEScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "FlowMatchLCMScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "LCMScheduler",
+        "LTXEulerAncestralRFScheduler",
+        "SASolverScheduler",
+        "TCDScheduler",
+    }
+)
+
+# Distilled for this many steps at most (their `original_inference_steps`), more is refused when rendering.
+_DISTILLED = frozenset({"LCMScheduler", "TCDScheduler"})
 
 NO_SCHEDULER = "none"  # of a pipeline that has none: Echo's loop, LTX's upsampler of latents
 _SOME_STEPS = 8
-_MAX_SAID = 300  # characters of a refusal
+_MAX_MESSAGE = 300  # characters of a refusal
+_CELL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
+_SETTING = re.compile(r"\s*(\w+)\s*=\s*([\w.+-]+)\s*")
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+_TRAINED = frozenset({"num_train_timesteps", "trained_betas"})  # the model's own: arrays of that length
+_MOST = 1e6  # far beyond every shift, order and offset; steps count to 1,000
+# What the annotation or the default of a setting is, and what may be written.
+_KINDS: dict[ScalarKind, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (int, f"a whole number of at most {_MOST:,.0f}"),
+    "float": (float, f"a number of at most {_MOST:,.0f}"),
+    "str": (str, "a word"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerChoice:
-    """One noise scheduler for one model.
-
-    overrides: config values that differ from what the model's own config gives the class.
-    canonical: the one name of it that goes into the row_id; `resolve_scheduler` takes it back.
-    min_steps, max_steps: bounds of `num_inference_steps`.
-    """
+    """One noise scheduler for one model."""
 
     class_name: str
+    # Config values that differ from what the model's own config gives the class.
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    canonical: str
-    min_steps: int = 1
+    canonical: str  # the one name of it that goes into the row_id; `resolve_scheduler` takes it back
+    min_steps: int = 1  # bounds of `num_inference_steps`
     max_steps: int = 1000
 
 
-def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
-    if name and "(" in name:
-        return None  # of settings a table may have any number
-    return [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
-
-
-@kept(TypeAdapter(SchedulerChoice), decided_by=_deciding)
+@disk_cached(
+    TypeAdapter(SchedulerChoice),
+    decided_by=lambda name, spec: (
+        None  # of settings a table may have any number
+        if name and "(" in name
+        else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
+    ),
+)
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that `name` means for this model; None is its own.
 
@@ -79,26 +171,33 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     class_name, changes = _lookup(short, spec)
     if refusal := _refusal(class_name, changes, spec):
         raise UserError(f"{spec.class_name} cannot use the scheduler {short!r}: {refusal}", _usable(spec))
-    settings = checked_settings(class_name, settings)
-    overrides = _overrides(class_name, {**changes, **settings}, spec)
+    settings = _checked_settings(class_name, settings)
+    overrides, plain = (_overrides(class_name, {**changes, **more}, spec) for more in (settings, {}))
+    # The class's name where the short one changes nothing of it, and the settings that do.
+    deciding = [
+        f"{key}={value}"
+        for key, value in sorted(settings.items())
+        if _overrides(class_name, {**changes, key: value}, spec) != plain
+    ]
+    canonical = class_name if plain == _overrides(class_name, {}, spec) else short
     config = {**spec.scheduler_config, **overrides}
-    last = config.get("original_inference_steps", 50) if class_name in DISTILLED else None
+    last = config.get("original_inference_steps", 50) if class_name in _DISTILLED else None
     choice = SchedulerChoice(
         class_name=class_name,
         overrides=overrides,
-        canonical=_canonical(short, class_name, settings, spec),
+        canonical=f"{canonical}({', '.join(deciding)})" if deciding else canonical,
         # stretching the sigmas to a terminal value divides by zero when there is only one
         min_steps=2 if config.get("shift_terminal") else 1,
         max_steps=config.get("num_train_timesteps", 1000) if last is None else last,
     )
-    said = _said_against(choice, spec) if settings else None
-    if said and _said_against(resolve_scheduler(short, spec), spec) is None:
-        raise UserError(f"{class_name} does not take these settings: {said}"[:_MAX_SAID], "correct them")
+    fault = _fault_of(choice, spec) if settings else None
+    if fault and _fault_of(resolve_scheduler(short, spec), spec) is None:
+        raise UserError(f"{class_name} does not take these settings: {fault}"[:_MAX_MESSAGE], "correct them")
     return choice
 
 
-def _said_against(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
-    """Return what a scheduler says against a few steps, or None: of texts and numbers each knows its own."""
+def _fault_of(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
+    """Return what a scheduler raises for a few steps, or None: of texts and numbers each knows its own."""
     try:
         scheduler = build(choice, class_named(spec.scheduler_class).from_config(dict(spec.scheduler_config)))
         taken = inspect.signature(scheduler.set_timesteps).parameters
@@ -122,26 +221,77 @@ def schedulers_of(pipe: Any, name: str | None, spec: PipelineSpec) -> dict[str, 
     return {"scheduler": build(choice, pipe.scheduler)} if choice.class_name else {}
 
 
-def _canonical(name: str, class_name: str, settings: Mapping[str, Any], spec: PipelineSpec) -> str:
-    """Return the class's name where the short one changes nothing of it, and the settings that do."""
-    _, changes = _lookup(name, spec)
-    plain = _overrides(class_name, changes, spec)
-    telling = {
-        key: value
-        for key, value in settings.items()
-        if _overrides(class_name, {**changes, key: value}, spec) != plain
-    }
-    return written(class_name if plain == _overrides(class_name, {}, spec) else name, telling)
+def parse_scheduler(cell: str) -> tuple[str, dict[str, Scalar | None]]:
+    """Return the name and the settings that a cell writes; what they may be is not checked."""
+    if "(" not in cell:
+        return cell, {}
+    whole = _CELL.fullmatch(cell)
+    parts = whole[2].split(",") if whole and whole[2].strip() else []
+    settings = [_SETTING.fullmatch(part) for part in parts]
+    if whole is None or not all(settings):
+        raise UserError(
+            f"settings of a scheduler cannot be read in {shown(cell)}",
+            "write `name(setting=value, ...)`, as euler(timestep_spacing=trailing)",
+        )
+    return whole[1], {match[1]: _value(match[2]) for match in settings if match}
+
+
+def _value(text: str) -> Scalar | None:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _checked_settings(class_name: str, settings: Mapping[str, Scalar | None]) -> dict[str, Scalar | None]:
+    """Return the settings as the scheduler's class takes them. Raises UserError for what it does not take."""
+    if not settings:
+        return {}
+    parameters = inspect.signature(class_named(class_name).__init__, eval_str=True).parameters
+    taken = {}
+    for name, parameter in parameters.items():
+        # By its annotation, which may list words, or else by its default.
+        members = typing.get_args(parameter.annotation) or (parameter.annotation,)
+        types = {type(member) if isinstance(member, str) else member for member in members}
+        kinds = [kind for kind, (made, _) in _KINDS.items() if made in {*types, type(parameter.default)}]
+        if kinds and name not in _TRAINED:
+            taken[name] = kinds[-1], members, parameter.default is None or type(None) in members
+    checked = {}
+    for key, value in settings.items():
+        if key not in taken:
+            near = nearest(key, [*taken])
+            fix = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(taken))}"
+            raise UserError(f"{class_name} has no setting {shown(key)} that a row may give", fix)
+        kind, members, may_be_none = taken[key]
+        words = [member for member in members if isinstance(member, str)]
+        if not (may_be_none if value is None else _fits(value, kind, words)):
+            fix = f"give {' or '.join(words) or _KINDS[kind][1]}"
+            raise UserError(f"{key} of {class_name} cannot be {shown(value)}", fix)
+        checked[key] = float(value) if kind == "float" and value is not None else value
+    return checked
+
+
+def _fits(value: Scalar, kind: ScalarKind, words: list[str]) -> bool:
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    if isinstance(value, str):
+        return kind == "str" and (not words or value in words)
+    is_number = isinstance(value, int) or kind == "float"
+    return kind in ("int", "float") and is_number and abs(value) <= _MOST  # which NaN is not
 
 
 def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
     named = {class_name for class_name, _ in SHORT_NAMES.values()}
-    known = DIFFUSION | FLOW_MATCHING | STOCHASTIC | named | {spec.scheduler_class}
-    if name in known:
+    names = _DIFFUSION | _FLOW_MATCHING | _STOCHASTIC | named | {spec.scheduler_class}
+    if name in names:
         return name, {}
-    usable = [known for known in sorted(named) if _refusal(known, {}, spec) is None]
+    usable = [names for names in sorted(named) if _refusal(names, {}, spec) is None]
     near = nearest(name, [*_usable_names(spec), *usable], most=3, cutoff=0.5)
     raise UserError(
         f"no scheduler is named {shown(name)}", f"did you mean {', '.join(near)}?" if near else _usable(spec)
@@ -156,9 +306,9 @@ def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) 
         wanted["skip_prk_steps"] = True  # as Stable Diffusion ships it; the warm-up fails below four steps
     if steps_flow(spec.scheduler_class, spec.scheduler_config):
         shift = config.get("shift") or config.get("flow_shift") or 1.0
-        if class_name in FLOW_SOLVERS:
+        if class_name in _FLOW_SOLVERS:
             wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
-        elif class_name in FLOW_MATCHING:
+        elif class_name in _FLOW_MATCHING:
             wanted["shift"] = shift  # UniPC's config calls it flow_shift
     wanted |= changes
     initial = inspect.signature(class_named(class_name).__init__).parameters if wanted else {}
@@ -167,30 +317,36 @@ def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) 
 
 def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
     """Return why the model cannot use the class, or None."""
-    own = class_name == spec.scheduler_class and not changes
     if spec.family.schedulers and class_name not in spec.family.schedulers:
         return "its denoising loop was written for its own kind"
-    if missing := _missing_packages(class_name):
-        return f"it needs the Python package {' and '.join(missing)}, which is not installed"
-    return None if own or spec.family.schedulers else _unfit(class_name, changes, spec)
-
-
-def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
-    """Return why another class than the model's own does not step this kind of model, or None."""
-    if not steps_flow(spec.scheduler_class, spec.scheduler_config):
-        if spec.scheduler_config.get("timestep_type") == "continuous" and class_name != CONTINUOUS:
-            return f"the model's timesteps are logarithms of the noise level, which only {CONTINUOUS} gives"
-        return None if class_name in DIFFUSION else "it is not for models that predict noise"
-    if class_name not in FLOW_SOLVERS | FLOW_MATCHING or (changes and class_name in FLOW_SOLVERS):
+    made = class_named(class_name)
+    if is_standin(made):  # which diffusers has for what it lacks packages for
+        missing = " and ".join(name for name in made._backends if name != "torch")
+        return f"it needs the Python package {missing}, which is not installed"
+    if spec.family.schedulers or (class_name == spec.scheduler_class and not changes):
+        return None
+    config = spec.scheduler_config
+    if not steps_flow(spec.scheduler_class, config):
+        if config.get("timestep_type") == "continuous" and class_name != _CONTINUOUS:
+            return f"the model's timesteps are logarithms of the noise level, which only {_CONTINUOUS} gives"
+        return None if class_name in _DIFFUSION else "it is not for models that predict noise"
+    if class_name not in _FLOW_SOLVERS | _FLOW_MATCHING or (changes and class_name in _FLOW_SOLVERS):
         return "the model was trained with flow matching, and this one does not step such models"
-    if unsent := _not_taken(class_name, spec):
-        return f"the pipeline sets `{unsent}`, which this one does not take"
-    return None
+    dynamic = bool(config.get("use_dynamic_shifting"))
+    taken = inspect.signature(made.set_timesteps).parameters
+    unsent = [
+        name
+        for name in (*spec.family.sends, *(["mu"] if dynamic else []))
+        if name not in taken or (name == "mu" and not dynamic and class_name in _MU_ONLY_DYNAMIC)
+    ]
+    if dynamic and config.get("time_shift_type") == "linear" and class_name in _FLOW_SOLVERS:
+        unsent.append("time_shift_type: linear")
+    return f"the pipeline sets `{unsent[0]}`, which this one does not take" if unsent else None
 
 
 def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
     """Return whether a scheduler steps models that predict a velocity between noise and data."""
-    named = class_name.startswith(FLOW_NAMES)
+    named = class_name.startswith(_FLOW_NAMES)
     return named or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 
 
@@ -199,10 +355,10 @@ def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
     dynamic = bool(spec.scheduler_config.get("use_dynamic_shifting"))
     taken = inspect.signature(class_named(class_name).set_timesteps).parameters
     for sent in (*spec.family.sends, *(["mu"] if dynamic else [])):
-        if sent not in taken or (sent == "mu" and not dynamic and class_name in MU_ONLY_DYNAMIC):
+        if sent not in taken or (sent == "mu" and not dynamic and class_name in _MU_ONLY_DYNAMIC):
             return sent
     linear = spec.scheduler_config.get("time_shift_type") == "linear"
-    return "time_shift_type: linear" if dynamic and linear and class_name in FLOW_SOLVERS else None
+    return "time_shift_type: linear" if dynamic and linear and class_name in _FLOW_SOLVERS else None
 
 
 def _usable(spec: PipelineSpec) -> str:
@@ -213,12 +369,4 @@ def _usable(spec: PipelineSpec) -> str:
 
 
 def _usable_names(spec: PipelineSpec) -> list[str]:
-    return [name for name, found in SHORT_NAMES.items() if _refusal(*found, spec) is None]
-
-
-def _missing_packages(class_name: str) -> list[str]:
-    """Return what diffusers lacks for the class: it then exports a stand-in that fails when used."""
-    found = class_named(class_name)
-    if not found.__module__.startswith("diffusers.utils.dummy"):
-        return []
-    return [name for name in found._backends if name != "torch"]
+    return [name for name, scheduler in SHORT_NAMES.items() if _refusal(*scheduler, spec) is None]

@@ -3,6 +3,8 @@
 Some inputs take several media in order, each of its own kind. MiniMax-H3's `references` are
 `list[MiniMaxH3Reference]`. Each subclass says its `kind` and opens a file with `from_file`; whatever a later
 pipeline calls such classes, they are found by these two.
+Which inputs take several values for one clip (images to edit or to refer to, a value for each of several
+ControlNets) annotations do not say: `list[PIL.Image.Image]` is a batch of rows to most pipelines.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from framefleet.pipeline.model.specs.model_index import Configs, has_controlnets
 
 MediaKind = Literal["image", "video", "audio"]
 MEDIA: tuple[MediaKind, ...] = typing.get_args(MediaKind)
@@ -57,18 +61,42 @@ MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video
 PLUMBING = re.compile(
     r"output_type|return_dict|generator|seed|(\w+_)?callback.*|batch_size|num_(videos|images|waveforms)_per_prompt"
 )
+FRAME_PARAMETERS = ("num_frames", "video_length", "frames")  # what calls name the number of frames
+# By class: of the images that it is given, it makes one.
+_SEVERAL_IMAGES: Mapping[str, str] = {
+    "BriaFibo2Pipeline": "image",
+    "Flux2KleinKVPipeline": "image",
+    "Flux2KleinPipeline": "image",
+    "Flux2Pipeline": "image",
+    "OmniGenPipeline": "input_images",
+    "QwenImage21Pipeline": "image",
+    "QwenImageEditPlusPipeline": "image",
+    "StableDiffusionXLControlNetUnionImg2ImgPipeline": "control_image",
+    "StableDiffusionXLControlNetUnionInpaintPipeline": "control_image",
+    "StableDiffusionXLControlNetUnionPipeline": "control_image",
+    "ZImageOmniPipeline": "image",
+}
+# Whose annotations say something else: a single image fails; each image is a frame.
+_OWN_KINDS: Mapping[str, tuple[str, ArgumentKind]] = {
+    "GlmImagePipeline": ("image", "list[image]"),
+    "WanVACEPipeline": ("mask", "video"),
+}
+# Of several ControlNets each has its own; a union of them takes its modes besides the images.
+OF_EACH = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode")
+_EITHER: Mapping[ArgumentKind | None, EitherKind] = {"int": "ints", "float": "floats", "image": "images"}
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
 PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "float", "list[str]": "str"}
 
 
 def reference_classes(annotation: Any) -> dict[str, type]:
     """Return by kind the classes of which the annotation has a list; none where it has no such list."""
-    lists = [typing.get_args(m) for m in members_of(annotation) if typing.get_origin(m) is list]
+    lists = _parameters_of(list, annotation)
     bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
-    found: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
+    subclasses: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
     return {
         made.kind: made
-        for made in found
+        for made in subclasses
         if hasattr(made, "from_file") and getattr(made, "kind", None) in MEDIA
     }
 
@@ -76,47 +104,59 @@ def reference_classes(annotation: Any) -> dict[str, type]:
 def references_of(pipe: Any) -> dict[str, dict[str, type]]:
     """Return the inputs of a pipeline's call that take references, and their classes by kind."""
     parameters = inspect.signature(type(pipe).__call__).parameters.values()
-    found = {parameter.name: reference_classes(parameter.annotation) for parameter in parameters}
-    return {name: classes for name, classes in found.items() if classes}
+    classes = {parameter.name: reference_classes(parameter.annotation) for parameter in parameters}
+    return {name: by_kind for name, by_kind in classes.items() if by_kind}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter of a pipeline's `__call__` or of a recipe.
-
-    kind: what a table's cell must be; None for tensors, lists of lists and plumbing, which no cell can give.
-    entries: of what is called with a tuple, how many it has, 0 for any number; None for what is called with
-        no tuple.
-    default: what the signature has, when that is a scalar.
-    """
+    """One parameter of a pipeline's `__call__` or of a recipe."""
 
     name: str
+    # What a table's cell must be; None for tensors, lists of lists and plumbing, which no cell can give.
     kind: ArgumentKind | None
-    entries: int | None = None
-    default: Scalar | None = None
+    entries: int | None = None  # of the tuple that it takes, 0 for any number; None if it takes none
+    default: Scalar | None = None  # what the signature has, when that is a scalar
     required: bool = False
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """Return the named parameters of `function` in order, without `self` and the catch-alls."""
-    known = getattr(inspect.unwrap(function), "__globals__", {})
-    fixed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return tuple(
-        parameter_of(_evaluated(p, known))
-        for p in inspect.signature(function).parameters.values()
-        if p.kind in fixed and p.name != "self"
-    )
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in _NAMED or parameter.name == "self":
+            continue
+        holder = type("Holder", (), {"__annotations__": {"own": parameter.annotation}})
+        try:
+            annotation = inspect.get_annotations(holder, globals=names, eval_str=True)["own"]
+            parameter = parameter.replace(annotation=annotation)
+        except (NameError, TypeError, AttributeError):
+            pass  # for type checkers only: it stays a text
+        parameters.append(parameter_of(parameter))
+    return tuple(parameters)
 
 
-def _evaluated(parameter: inspect.Parameter, known: dict[str, Any]) -> inspect.Parameter:
-    """Return it with its annotation as an object, or as text where that is for type checkers only."""
-    holder = type("Holder", (), {"__annotations__": {"given": parameter.annotation}})
-    try:
-        return parameter.replace(
-            annotation=inspect.get_annotations(holder, globals=known, eval_str=True)["given"]
-        )
-    except (NameError, TypeError, AttributeError):
-        return parameter
+def with_several(parameters: Iterable[Parameter], class_name: str, configs: Configs) -> list[Parameter]:
+    """Return the parameters of a class, with the kinds of those that take several values."""
+    by_name = {parameter.name: parameter for parameter in parameters}
+    several = {name for made, name in _SEVERAL_IMAGES.items() if made == class_name}
+    if several and "Union" in class_name:
+        several.add("control_mode")
+    if has_controlnets(configs):
+        several |= {controlling(by_name), *OF_EACH}
+    for name, parameter in by_name.items():
+        if name in several and parameter.kind in _EITHER:
+            by_name[name] = replace(parameter, kind=_EITHER[parameter.kind])
+    if class_name in _OWN_KINDS:
+        name, kind = _OWN_KINDS[class_name]
+        by_name[name] = replace(by_name[name], kind=kind)
+    return [*by_name.values()]
+
+
+def controlling(names: Collection[str]) -> str:
+    """Return what a pipeline calls the image for its ControlNet."""
+    return "control_image" if "control_image" in names else "image"
 
 
 def parameter_of(parameter: inspect.Parameter) -> Parameter:
@@ -125,13 +165,21 @@ def parameter_of(parameter: inspect.Parameter) -> Parameter:
     if not PLUMBING.fullmatch(parameter.name):
         own = _kind(parameter) or INPUTS.get(parameter.name) or _media_kind(parameter)
         kind = "model" if parameter.name in MODELS else own
-    given = parameter.default if parameter.default is not inspect.Parameter.empty else None
-    default = given if kind != "model" and kind and isinstance(given, str | int | float) else None
+    default = parameter.default if kind not in (None, "model") else None
     if kind == "float" and isinstance(default, int):
         default = float(default)  # some write `guidance_scale: float = 6`
-    required = parameter.default is inspect.Parameter.empty
-    entries = _entries(parameter) if kind in PART_KINDS else None
-    return Parameter(name=parameter.name, kind=kind, entries=entries, default=default, required=required)
+    tuples = _parameters_of(tuple, parameter.annotation)
+    entries = None
+    if kind in PART_KINDS and tuples and not _scalars(_parameters_of(list, parameter.annotation)):
+        # `tuple[int]` is meant as any number
+        entries = len(tuples[0]) if len(tuples[0]) > 1 and ... not in tuples[0] else 0
+    return Parameter(
+        name=parameter.name,
+        kind=kind,
+        entries=entries,
+        default=default if isinstance(default, str | int | float) else None,
+        required=parameter.default is inspect.Parameter.empty,
+    )
 
 
 def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
@@ -140,18 +188,13 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _KINDS.get(type(parameter.default))
     members = members_of(annotation)
-    found = [_KINDS[member] for member in members if member in _KINDS]
-    parts = [*_parts(list, members), *_parts(tuple, members)]
-    parts += _defaults_of(parameter, members)
-    lists: list[ListKind] = [kind for kind, part in PART_KINDS.items() if part in parts]
-    return "float" if "float" in found else found[0] if found else lists[0] if lists else None
-
-
-def _defaults_of(parameter: inspect.Parameter, members: tuple[Any, ...]) -> list[ScalarKind]:
-    """Return of what scalar the default's entries are, where the annotation is `list` alone."""
-    entries = parameter.default if list in members and isinstance(parameter.default, list | tuple) else ()
-    kinds = {_KINDS.get(type(entry)) for entry in entries}
-    return [kind for kind in kinds if kind and len(kinds) == 1]
+    scalars = [_KINDS[member] for member in members if member in _KINDS]
+    if scalars:
+        return "float" if "float" in scalars else scalars[0]
+    parts = _scalars([*_parameters_of(list, annotation), *_parameters_of(tuple, annotation)])
+    if list in members and isinstance(parameter.default, list | tuple):  # by its default's entries
+        parts += _scalars([tuple(map(type, parameter.default))])
+    return next((kind for kind, part in PART_KINDS.items() if part in parts), None)
 
 
 def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]", "references"] | None:
@@ -167,7 +210,8 @@ def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]",
         return "image"
     if list in members and _PICTURES.fullmatch(parameter.name):
         return "list[image]"
-    inner = [part for member in members if typing.get_origin(member) is list for part in _parts_of(member)]
+    lists = _parameters_of(list, parameter.annotation)
+    inner = [member for parts in lists for part in parts for member in members_of(part)]
     return "list[image]" if any(map(_is_image, inner)) else None
 
 
@@ -176,27 +220,19 @@ def _is_image(annotation: Any) -> bool:
     return made == ("PIL.Image", "Image")
 
 
-def _parts_of(collection: Any) -> tuple[Any, ...]:
-    return tuple(inner for part in typing.get_args(collection) for inner in members_of(part))
-
-
-def _entries(parameter: inspect.Parameter) -> int | None:
-    """Return how many entries the tuple has that is asked for; `tuple[int]` is meant as any number."""
-    members = members_of(parameter.annotation)
-    tuples = [typing.get_args(member) for member in members if typing.get_origin(member) is tuple]
-    if not tuples or _parts(list, members):
-        return None
-    return len(tuples[0]) if len(tuples[0]) > 1 and ... not in tuples[0] else 0
-
-
 def members_of(annotation: Any) -> tuple[Any, ...]:
     """Return what a union is of; any other annotation by itself."""
     is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _parts(collection: type, members: tuple[Any, ...]) -> list[ScalarKind]:
-    """Return of what scalars the types hold lists, or tuples; typing's List and Tuple are such too."""
-    inner = [typing.get_args(member) for member in members if typing.get_origin(member) is collection]
-    alike = [set(types) - {...} for types in inner]
+def _parameters_of(collection: type, annotation: Any) -> list[tuple[Any, ...]]:
+    """Return what the lists, or the tuples, of an annotation are of; typing's List and Tuple are such too."""
+    members = members_of(annotation)
+    return [typing.get_args(member) for member in members if typing.get_origin(member) is collection]
+
+
+def _scalars(collections: Iterable[tuple[Any, ...]]) -> list[ScalarKind]:
+    """Return of what scalars collections are that are of one type only."""
+    alike = [set(types) - {...} for types in collections]
     return [_KINDS[kind] for (kind,) in (kinds for kinds in alike if len(kinds) == 1) if kind in _KINDS]

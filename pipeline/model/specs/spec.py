@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.family import Family, Preset
+from framefleet.pipeline.model.families.family import Family, Preset, config_value
 from framefleet.pipeline.model.families.registry import family_of, preset_of
-from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
-from framefleet.pipeline.model.specs.list_arguments import NETS, has_controlnets, num_nets
+from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.model_index import (
     MODEL_INDEX,
+    NETS,
+    Configs,
+    has_controlnets,
     index_of,
     is_modular,
+    network_folders,
     read_index,
     read_object,
 )
-from framefleet.pipeline.model.specs.pipeline_call import (
-    call_of,
-    check_components,
-    check_factors,
-    check_pipeline,
-    check_scheduler,
-    has_component,
-    pipeline_named,
-)
-from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
+from framefleet.pipeline.model.specs.pipeline_call import PipelineCall, call_of, check_classes, pipeline_named
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, Parameter, PictureMode, Scalar
+from framefleet.pipeline.model.specs.source_facts import SourceFacts
 from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
+from framefleet.pipeline.text import SHAPE_ORDER, shape_text
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-Configs = Mapping[str, Mapping[str, Any]]
+_AUTOENCODERS = ("vae", "vqvae", "movq")  # what pipelines call theirs
+# They pack all frames alike, where the others pack the first one alone.
+_PACKING_ALIKE = ("AutoencoderDCVideo",)
+_LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
 # Of the components, those whose configs say what can be rendered.
-_READ = (*geometry.AUTOENCODERS, "scheduler", "transformer", "unet", "motion_adapter", "image_projector")
+_READ = (*_AUTOENCODERS, "scheduler", "transformer", "unet", "motion_adapter", "image_projector")
+# Models render twice their native sides well enough, or half of them; beyond, they repeat and tear.
+FAR = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,11 @@ class PipelineSpec:
         vae = self.configs.get("vae", {})
         return "RGBA" if 4 in (vae.get("input_channels"), vae.get("in_channels")) else "RGB"
 
+    @property
+    def auto_dtypes(self) -> Mapping[str, DTypeName]:
+        """What `dtype: auto` is on a GPU, by component, with a default: the preset's, or the family's."""
+        return self.preset.auto_dtypes if self.preset else self.family.dtypes
+
     def settable(self) -> dict[str, Parameter]:
         """Return the parameters that a table or the job's defaults may give."""
         return {name: parameter for name, parameter in self.parameters.items() if parameter.kind}
@@ -101,23 +109,54 @@ class PipelineSpec:
 
     def defaults(self) -> dict[str, Scalar]:
         """Return what a row without arguments renders with: the preset's values, else those of the call."""
-        given = {name: p.default for name, p in self.settable().items() if p.default is not None}
+        values = {name: p.default for name, p in self.settable().items() if p.default is not None}
         sizes: dict[str, Scalar | None] = {"height": self.default_height, "width": self.default_width}
-        sizes |= dict.fromkeys(geometry.FRAME_PARAMETERS, self.default_frames)
+        sizes |= dict.fromkeys(FRAME_PARAMETERS, self.default_frames)
         sizes |= self.native()
-        return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
+        return values | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
 
     def native(self) -> dict[str, Scalar]:
         """Return what is known beyond the class: the preset's values, and the motion a model is given."""
-        rate = geometry.motion_rate(self.parameters, self.configs, self.family)
-        preset = dict(self.preset.arguments) if self.preset else {}
-        return preset | ({} if rate is None else {"fps": rate})
+        rate = _denoiser(self.configs).get("default_fps")
+        values = dict(self.preset.arguments) if self.preset else {}
+        if self.family.fps_is_motion and "fps" in self.parameters and isinstance(rate, int):
+            values["fps"] = rate
+        return values
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
         """Return the native rate of a clip: what it is rendered for, where the call says so."""
         own = None if self.family.fps_is_motion else arguments.get("fps")
         rate = arguments.get("frame_rate", own)
         return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
+
+    def far_from_native(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return what is unusual about a row's size, with the model's own; None where nothing is, as far as
+        that is known.
+        """
+
+        def size_in(values: Mapping[str, Any]) -> list[int]:
+            length = next((values[name] for name in FRAME_PARAMETERS if name in values), None)
+            numbers = (length, values.get("height"), values.get("width"))
+            return [number if isinstance(number, int) else 0 for number in numbers]
+
+        def text_of(size: list[int]) -> str:
+            return shape_text(*(number or None for number in size))
+
+        def ratio_of(own: int, usual: int) -> float:
+            return own / usual if own and usual else 1.0
+
+        native, row = size_in(self.defaults()), size_in(arguments)
+        frames = 1.0 if row[0] == 1 else ratio_of(row[0], native[0])  # a video model may render pictures
+        pixels = ratio_of(row[1] * row[2], native[1] * native[2])
+        if 1 / FAR <= pixels <= FAR and 1 / FAR <= frames <= FAR:
+            return None
+        what = "frames" if not 1 / FAR <= frames <= FAR else "pixels in each"
+        ratio = frames if what == "frames" else pixels
+        often = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
+        return (
+            f"{text_of(row)} is {often} the {what} of the model's own size, {text_of(native)} "
+            f"({SHAPE_ORDER}): clips may repeat, tear or be noise"
+        )
 
 
 def inspect_model(path: str | Path) -> PipelineSpec:
@@ -129,22 +168,25 @@ def inspect_model(path: str | Path) -> PipelineSpec:
             "give the folder that holds model_index.json; download a hub model first",
         )
     index = read_index(folder)
-    configs = {**_component_configs(folder, index.components), "index": index.values}
+    configs: dict[str, Mapping[str, Any]] = {"index": index.values}
+    for name in index.components:
+        fix = f"download the whole model; {name!r} is named in its index"
+        if not (folder / name).is_dir():
+            raise ModelError(f"component folder {folder / name} does not exist", fix)
+        if name in _READ:
+            file = "scheduler_config.json" if name == "scheduler" else "config.json"
+            configs[name] = read_object(folder / name / file, fix)
     if has_controlnets(configs):
-        configs["controlnet"] = {NETS: num_nets(folder, "controlnet")}
-    check_pipeline(index.class_name)
+        folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+        configs["controlnet"] = {NETS: len(network_folders("controlnet", folders))}
     if is_modular(index.class_name):
         from framefleet.pipeline.model.modular import check_blocks, own_configs  # imports diffusers
 
+        pipeline_named(index.class_name)
         check_blocks(index)
         configs = own_configs(index, folder) | configs
-    if "scheduler" not in configs and has_component(index.class_name, "scheduler"):
-        raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
-    if "scheduler" in index.components:
-        check_scheduler(*index.components["scheduler"], index.where)
     check_values(configs, index.components, str(folder))
-    check_factors(index.class_name, configs, str(folder))
-    check_components(index.class_name, index.components, index.where)
+    check_classes(index, configs, str(folder))
     spec = spec_of(index.class_name, configs)
     if spec.returns and spec.returns.isdisjoint((*PICTURES, *MAPS, *SOUND)):
         raise ModelError(
@@ -158,32 +200,39 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
     index, scheduler = index_of(configs["index"], MODEL_INDEX), configs.get("scheduler", {})
-    call = call_of(class_name, configs)
-    parameters, returns = {p.name: p for p in call.parameters}, call.returns
-    family = family_of(class_name)
-    is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
-    has_length = any(name in parameters for name in geometry.FRAME_PARAMETERS)
-    video = family.fps is not None or has_length or not returns.isdisjoint(VIDEO_FIELDS)
-    height, width = geometry.default_size(call, parameters, configs, family)
-    longest = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
-    shortest, longest_stated = call.facts.frames_between()
+    call, family, denoiser = call_of(class_name, configs), family_of(class_name), _denoiser(configs)
+    parameters, returns, facts = {p.name: p for p in call.parameters}, call.returns, call.facts
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
+    is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
+    length = next((parameters[name] for name in FRAME_PARAMETERS if name in parameters), None)
+    is_video = family.fps is not None or length is not None or not returns.isdisjoint(VIDEO_FIELDS)
+    # Image tokens of a frame each tie the clip to one length.
+    num_images = configs.get("image_projector", {}).get("num_frames") or 0
+    only_frames = num_images if num_images > 1 else None
+    stated = (length.default if length else None) or facts.num_frames
+    frames = stated or denoiser.get("sample_frames") or denoiser.get("num_frames")
+    is_whole = class_name in family.whole_when and config_value(configs, family.whole_when[class_name])
+    packs_alike = is_whole or config_value(configs, "vae._class_name") in _PACKING_ALIKE
+    shortest, longest = facts.frames_between()
+    trained = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
+    height, width = _default_size(call, configs, family)
     return PipelineSpec(
         class_name=class_name,
-        kind="audio" if is_sound_alone else "video" if video else "image",
+        kind="audio" if is_sound_alone else "video" if is_video else "image",
         parameters=parameters,
         family=family,
-        size_multiple=geometry.size_multiple(call.rules, call.facts, configs, family),
-        frame_step=geometry.frame_step(call, configs, family) if video else None,
-        frame_rest=geometry.frame_rest(call, class_name, configs, family),
+        size_multiple=size_multiple(facts, configs, family),
+        frame_step=_frame_step(facts, configs, family) if is_video else None,
+        # Where a class states none, the first frame is packed alone, or none is.
+        frame_rest=(0 if packs_alike else 1) if facts.frame_rest is None else facts.frame_rest,
         min_frames=shortest,
-        max_frames=longest or longest_stated,
-        only_frames=geometry.only_frames(configs),
-        max_text=call.rules.max_text,
-        native_fps=geometry.native_fps(call, parameters, configs, family, preset) if video else None,
+        max_frames=trained or longest,
+        only_frames=only_frames,
+        max_text=facts.max_text,
+        native_fps=_native_fps(call, configs, family, preset) if is_video else None,
         default_height=height,
         default_width=width,
-        default_frames=geometry.only_frames(configs) or geometry.default_frames(call, parameters, configs),
+        default_frames=only_frames or (frames if length and isinstance(frames, int) else None),
         scheduler_class=index.components.get("scheduler", ("", scheduler.get("_class_name", "")))[1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(index.components),
@@ -193,14 +242,80 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     )
 
 
-def _component_configs(folder: Path, components: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the configs of all components that have one. Every component named must have its folder."""
-    configs = {}
-    for name in components:
-        fix = f"download the whole model; {name!r} is named in its index"
-        if not (folder / name).is_dir():
-            raise ModelError(f"component folder {folder / name} does not exist", fix)
-        file = "scheduler_config.json" if name == "scheduler" else "config.json"
-        if name in _READ:
-            configs[name] = read_object(folder / name / file, fix)
-    return configs
+def size_multiple(facts: SourceFacts, configs: Configs, family: Family) -> int:
+    """Return what the pipeline writes down, and what it states, or its denoiser and autoencoder take."""
+    patch = _last(_denoiser(configs).get("patch_size"))
+    taken = facts.canvas_multiple or _vae_factors(configs)[0] * patch
+    return math.lcm(family.size_base, facts.side_divisor, taken)
+
+
+def _frame_step(facts: SourceFacts, configs: Configs, family: Family) -> int | None:
+    """Return what the pipeline states or writes down, or else what its autoencoder packs."""
+    if facts.frame_step:
+        return facts.frame_step
+    packed = facts.frame_divisor if facts.frame_divisor > 1 else _vae_factors(configs)[1]
+    return packed * family.frame_factor if packed * family.frame_factor > 1 else None
+
+
+def _native_fps(call: PipelineCall, configs: Configs, family: Family, preset: Preset | None) -> float | None:
+    """Return frames per second as trained: as the class states, else as the model is known to render.
+
+    Newer models of a family are recognised by their configs.
+    """
+    names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
+    defaults = {parameter.name: parameter.default for parameter in call.parameters}
+    for rate in (*map(defaults.get, names), call.facts.fps):
+        if isinstance(rate, int | float) and rate:
+            return float(rate)
+    if preset:
+        return preset.fps
+    newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
+    return next(newer, family.fps)
+
+
+def _default_size(call: PipelineCall, configs: Configs, family: Family) -> tuple[int | None, int | None]:
+    """Return the (height, width) of a call that gives none, of the first that says one.
+
+    The signature, the class, the family, the denoiser.
+    """
+    defaults = {parameter.name: parameter.default for parameter in call.parameters}
+    height, width = defaults.get("height"), defaults.get("width")
+    if isinstance(height, int) and isinstance(width, int):
+        return height, width
+    if call.facts.height and call.facts.width:
+        return call.facts.height, call.facts.width
+    if isinstance(family.default_size, tuple):
+        return family.default_size
+    if family.default_size is None:
+        return None, None
+    denoiser = _denoiser(configs)
+    sample = denoiser.get("sample_size") if family.default_size == "config" else family.default_size
+    sides = sample if isinstance(sample, list) else [sample, sample]
+    if len(sides) != 2:
+        return None, None
+    height, width = denoiser.get("sample_height", sides[0]), denoiser.get("sample_width", sides[1])
+    spatial, _ = _vae_factors(configs)
+    return (height * spatial, width * spatial) if height and width else (None, None)
+
+
+def _vae_factors(configs: Configs) -> tuple[int, int]:
+    """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
+    vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
+    listed = (vae[key] for key in _LEVELS if isinstance(vae.get(key), list | tuple))
+    levels = len(next(listed, [0] * 4)) - 1
+    spatial, temporal = 2**levels, vae.get("time_compression_ratio") or 1
+    if scaling := vae.get("spatio_temporal_scaling"):
+        halved = 2 ** (levels if scaling is True else sum(scaling))
+        spatial, temporal = _last(vae.get("patch_size")) * halved, _last(vae.get("patch_size_t")) * halved
+    spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or spatial
+    temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or temporal
+    return int(spatial), int(temporal)
+
+
+def _last(patch: Any) -> int:
+    """Return how many pixels wide a patch is: one number, or (frames, height, width)."""
+    return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
+
+
+def _denoiser(configs: Configs) -> Mapping[str, Any]:
+    return configs.get("transformer") or configs.get("unet") or {}

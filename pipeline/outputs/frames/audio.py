@@ -19,10 +19,10 @@ _MAX_RATE = 655_350  # of FLAC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audio:
-    """The sound of a clip. samples: float32 (channels, samples), in [-1, 1]; sample_rate: in Hz."""
+    """The sound of a clip."""
 
-    samples: npt.NDArray[np.float32]
-    sample_rate: int
+    samples: npt.NDArray[np.float32]  # (channels, samples), in [-1, 1]
+    sample_rate: int  # in Hz
 
     @property
     def num_channels(self) -> int:
@@ -60,7 +60,12 @@ def to_audio(value: Any, sample_rate: Any) -> Audio:
         )
     if not np.isfinite(samples).all():
         raise RenderError("the sound contains NaN or infinity", "use dtype bf16 or fp32: fp16 overflows")
-    return Audio(samples=np.ascontiguousarray(samples, dtype=np.float32), sample_rate=_rate(sample_rate))
+    if type(sample_rate) is not int or not 1 <= sample_rate <= _MAX_RATE:
+        raise RenderError(
+            f"the recipe returned sound with a rate of {sample_rate!r}",
+            f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, where no component says one",
+        )
+    return Audio(samples=np.ascontiguousarray(samples, dtype=np.float32), sample_rate=sample_rate)
 
 
 def audio_sha256(audio: Audio) -> str:
@@ -77,24 +82,11 @@ def sample_rate_of(components: Any) -> int | None:
     What makes samples from a spectrum says it where there is one: an autoencoder of spectra has a rate of
     its own, as LTX-2's, whose vocoder gives another.
     """
-    for name in sorted(components, key=_rank):
+    order = ("vocoder", "audio_vae", "sound_tokenizer", "vae")
+    for name in [*(name for name in order if name in components), *sorted({*components} - {*order})]:
         config = getattr(components[name], "config", None)
         for key in ("output_sampling_rate", "sampling_rate", "sample_rate"):
             rate = getattr(config, key, None)
             if isinstance(rate, int):
                 return rate
     return None
-
-
-def _rank(name: str) -> tuple[int, str]:
-    order = ("vocoder", "audio_vae", "sound_tokenizer", "vae")
-    return (order.index(name) if name in order else len(order), name)
-
-
-def _rate(sample_rate: Any) -> int:
-    if type(sample_rate) is not int or not 1 <= sample_rate <= _MAX_RATE:
-        raise RenderError(
-            f"the recipe returned sound with a rate of {sample_rate!r}",
-            f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, where no component says one",
-        )
-    return sample_rate

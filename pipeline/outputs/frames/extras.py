@@ -20,14 +20,11 @@ _MAX_JSON_BYTES = 1 << 18  # of small values: records travel to the driver, and 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptSteps:
-    """What is kept of a row's steps.
+    """What is kept of a row's steps."""
 
-    latents: numbers of steps, of which 0 is the noise that the first one gets, 1 what it returns, -1 what the
-    last one returns. log_probs: of each step.
-    """
-
+    # Numbers of steps: 0 is the noise that the first one gets, 1 what it returns, -1 what the last returns.
     latents: tuple[int, ...] | Literal["all"] = ()
-    log_probs: bool = False
+    log_probs: bool = False  # of each step
 
     def __bool__(self) -> bool:
         return bool(self.latents or self.log_probs)
@@ -38,10 +35,10 @@ _KEPT = TypeAdapter(KeptSteps)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
-    """Other outputs of one row. arrays: torch tensors by name, on the CPU; values: JSON values by name."""
+    """Other outputs of one row, by name."""
 
-    arrays: Mapping[str, Any] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Any] = field(default_factory=dict)  # torch tensors on the CPU
+    values: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
     def json(self) -> str | None:
         """Return the values as canonical JSON; None where there are none."""
@@ -59,8 +56,9 @@ class Extras:
 def kept_in(extra_outputs: str | None) -> KeptSteps:
     """Return what a record says is kept of its row's steps; anything else says nothing."""
     try:
-        said = parse_json(extra_outputs or "{}")
-        return _KEPT.validate_python(said[KEPT]) if isinstance(said, dict) and KEPT in said else KeptSteps()
+        values = parse_json(extra_outputs or "{}")
+        is_there = isinstance(values, dict) and KEPT in values
+        return _KEPT.validate_python(values[KEPT]) if is_there else KeptSteps()
     except ValueError:
         return KeptSteps()
 
@@ -101,17 +99,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def _named_arrays(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        named = ((f"{name}.{key}", one) for key, one in value.items())
-    elif isinstance(value, list | tuple):
-        named = ((f"{name}.{index}", one) for index, one in enumerate(value))
-    else:
-        return {name: _tensor(name, value)}
-    return {key: array for inner, one in named for key, array in _named_arrays(inner, one).items()}
-
-
-def _tensor(name: str, value: Any) -> Any:
     import torch
+
+    if isinstance(value, Mapping | list | tuple):
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        arrays = (_named_arrays(f"{name}.{key}", part) for key, part in parts)
+        return {inner: array for some in arrays for inner, array in some.items()}
 
     if isinstance(value, Image.Image):
         value = np.asarray(value)
@@ -119,7 +112,7 @@ def _tensor(name: str, value: Any) -> Any:
         value = torch.from_numpy(np.array(value))
     if isinstance(value, torch.Tensor) and not value.is_complex():
         # A copy: safetensors takes no two names of one memory, and the row's own is not kept alive.
-        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)}
     raise RenderError(
         f"the recipe returned {name} as {type(value).__name__}, which cannot be stored with the clip",
         "return arrays, text or numbers; or leave it out in a recipe of your own",

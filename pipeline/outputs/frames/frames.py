@@ -59,7 +59,25 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
             f"the recipe returned frames of shape {array.shape}, not (T, H, W, 3) or (T, H, W, 4)",
             "return RGB or RGBA frames: convert grayscale in the recipe",
         )
-    return _to_uint8(array)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise RenderError(
+            f"the recipe returned frames of type {array.dtype}", "return uint8 in 0-255 or floats in [0, 1]"
+        )
+    pixels, ranges = np.empty(array.shape, np.uint8), []
+    with np.errstate(invalid="ignore"):  # values beyond 0 to 255 are found by their range
+        for part, frame in zip(array, pixels, strict=True):  # one at a time, which stays in the cache
+            scaled = (part * 255).round()  # what diffusers' numpy_to_pil does, in the array's own precision
+            frame[...] = scaled.astype(np.uint8)
+            ranges.append((float(scaled.min()), float(scaled.max())))
+    low, high = (float(bound) for bound in (np.min(ranges), np.max(ranges)))
+    if not np.isfinite([low, high]).all():  # they pass a NaN on
+        raise RenderError(
+            f"the frames contain {'NaN' if np.isnan(low) else 'infinity'}",
+            "use dtype bf16 or fp32: fp16 overflows in many models",
+        )
+    return array.astype(np.float32, order="C") if low < 0 or high > 255 else pixels
 
 
 def frames_sha256(frames: Pictures) -> str:
@@ -83,69 +101,34 @@ def _to_array(value: object) -> npt.NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, Image.Image):
-        return _image_to_array(value)
+        if value.mode not in ("RGB", "RGBA"):
+            raise RenderError(
+                f"the recipe returned a PIL image of mode {value.mode}, size {value.size}, not RGB or RGBA",
+                'return `image.convert("RGB")`',
+            )
+        return np.asarray(value)
     if isinstance(value, list | tuple):
-        return _stack(value)
-    if hasattr(value, "detach"):  # a torch tensor; torch itself need not be imported here
-        return _tensor_to_array(value)
+        arrays = [_to_array(one) for one in value]
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) != 1:
+            raise RenderError(
+                f"the recipe returned {len(arrays)} frames of {len(shapes)} different shapes: {shapes[:3]}",
+                "return at least one frame, all of the same size",
+            )
+        return np.stack(arrays)
+    if hasattr(value, "detach"):  # a torch tensor, channels first; torch itself need not be imported here
+        tensor: Any = value.detach().cpu()
+        if tensor.ndim < 3:
+            raise RenderError(
+                f"the recipe returned a tensor of shape {tuple(tensor.shape)}, not (T, 3, H, W)",
+                "return the decoded frames, not latents",
+            )
+        # As diffusers' pt_to_numpy does.
+        return np.moveaxis((tensor.float() if tensor.is_floating_point() else tensor).numpy(), -3, -1)
     raise RenderError(
         f"the recipe returned {type(value).__name__}, which is not frames",
         "return the pipeline's output, or its `.frames` or `.images`, or an array (T, H, W, 3)",
     )
-
-
-def _image_to_array(image: Image.Image) -> npt.NDArray[Any]:
-    if image.mode not in ("RGB", "RGBA"):
-        raise RenderError(
-            f"the recipe returned a PIL image of mode {image.mode}, size {image.size}, not RGB or RGBA",
-            'return `image.convert("RGB")`',
-        )
-    return np.asarray(image)
-
-
-def _stack(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any]:
-    arrays = [_to_array(value) for value in values]
-    shapes = sorted({array.shape for array in arrays})
-    if len(shapes) != 1:
-        raise RenderError(
-            f"the recipe returned {len(arrays)} frames of {len(shapes)} different shapes: {shapes[:3]}",
-            "return at least one frame, all of the same size",
-        )
-    return np.stack(arrays)
-
-
-def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:
-    """Return the array of a channels-first tensor, as diffusers' pt_to_numpy does."""
-    tensor = tensor.detach().cpu()
-    if tensor.ndim < 3:
-        raise RenderError(
-            f"the recipe returned a tensor of shape {tuple(tensor.shape)}, not (T, 3, H, W)",
-            "return the decoded frames, not latents",
-        )
-    array: npt.NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return np.moveaxis(array, -3, -1)
-
-
-def _to_uint8(array: npt.NDArray[Any]) -> Pictures:
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise RenderError(
-            f"the recipe returned frames of type {array.dtype}", "return uint8 in 0-255 or floats in [0, 1]"
-        )
-    pixels, ranges = np.empty(array.shape, np.uint8), []
-    with np.errstate(invalid="ignore"):  # values beyond 0 to 255 are found by their range
-        for part, frame in zip(array, pixels, strict=True):  # one at a time, which stays in the cache
-            scaled = (part * 255).round()  # what diffusers' numpy_to_pil does, in the array's own precision
-            frame[...] = scaled.astype(np.uint8)
-            ranges.append((float(scaled.min()), float(scaled.max())))
-    low, high = (float(bound) for bound in (np.min(ranges), np.max(ranges)))
-    if not np.isfinite([low, high]).all():  # they pass a NaN on
-        raise RenderError(
-            f"the frames contain {'NaN' if np.isnan(low) else 'infinity'}",
-            "use dtype bf16 or fp32: fp16 overflows in many models",
-        )
-    return array.astype(np.float32, order="C") if low < 0 or high > 255 else pixels
 
 
 def beyond_range(frames: Pictures) -> RenderError:

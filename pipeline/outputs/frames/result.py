@@ -21,10 +21,10 @@ RATES = ("sample_rate", "sampling_rate")  # a recipe, or a pipeline, may return 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """What one row rendered. pixels, audio: None where there are none."""
+    """What one row rendered."""
 
-    pixels: Pixels | None = None
-    audio: Audio | None = None
+    pixels: Pixels | None = None  # None: sound alone
+    audio: Audio | None = None  # None: there is none
     extras: Extras = field(default_factory=Extras)
 
     @property
@@ -42,35 +42,31 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
     """
     if isinstance(output, Rendered):
         return output
-    given = {name: value for name, value in _fields(output).items() if value is not None}
-    pictures, sound = _one_of(PICTURES, given), _one_of(SOUND, given)
-    if pictures is None and sound is None and _one_of(MAPS, given) is None:
+    fields = {name: value for name, value in _fields(output).items() if value is not None}
+    pictures, sound, map_name = _one_of(PICTURES, fields), _one_of(SOUND, fields), _one_of(MAPS, fields)
+    pixels = None
+    if pictures is not None:
+        pixels = to_pixels(fields[pictures], are_images=pictures in IMAGES)
+    elif map_name is not None:
+        pixels = map_pixels(map_name, fields[map_name], output)
+    elif sound is None:
         raise RenderError(
-            f"the recipe returned {', '.join(given) or 'nothing'}: neither frames nor sound",
+            f"the recipe returned {', '.join(fields) or 'nothing'}: neither frames nor sound",
             f"return frames as one of {', '.join(PICTURES)}, or sound as one of {', '.join(SOUND)}",
         )
-    rates = [given.pop(name, None) for name in RATES] if sound else []
-    rate = next(filter(None, rates), None)
-    own = {pictures, sound}
-    return Rendered(
-        pixels=_pixels(given, output),
-        audio=to_audio(given[sound], rate or sample_rate_of(pipe.components)) if sound else None,
-        extras=to_extras({name: value for name, value in given.items() if name not in own}),
-    )
-
-
-def _pixels(given: Mapping[str, Any], output: Any) -> Pixels | None:
-    """Return the frames, or a picture of the first map where there are none; with sound alone, None."""
-    if name := _one_of(PICTURES, given):
-        return to_pixels(given[name], are_images=name in IMAGES)
-    name = _one_of(MAPS, given)
-    return map_pixels(name, given[name], output) if name else None
+    audio = None
+    if sound is not None:
+        rates = [fields.pop(name, None) for name in RATES]
+        rate = next(filter(None, rates), None) or sample_rate_of(pipe.components)
+        audio = to_audio(fields[sound], rate)
+    others = {name: value for name, value in fields.items() if name not in (pictures, sound)}
+    return Rendered(pixels=pixels, audio=audio, extras=to_extras(others))
 
 
 def has_sound(output: Any) -> bool:
     """Tell whether `output` holds sound."""
-    given = _fields(output)
-    return any(given.get(name) is not None for name in SOUND)
+    fields = _fields(output)
+    return any(fields.get(name) is not None for name in SOUND)
 
 
 def _fields(output: Any) -> dict[str, Any]:
@@ -81,8 +77,8 @@ def _fields(output: Any) -> dict[str, Any]:
     return {"frames": output}
 
 
-def _one_of(names: tuple[str, ...], given: Mapping[str, Any]) -> str | None:
-    return next((name for name in names if name in given), None)
+def _one_of(names: tuple[str, ...], fields: Mapping[str, Any]) -> str | None:
+    return next((name for name in names if name in fields), None)
 
 
 def map_pixels(name: str, value: Any, output: object) -> Pixels:

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from framefleet.pipeline.outputs.media.media_settings import (
     check_pixels,
     check_samples,
 )
-from framefleet.pipeline.outputs.media.scheduling import scheduling_kept
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (
@@ -165,21 +164,42 @@ class _Video:
         else:
             is_halved = height % 2 == width % 2 == 0 or media.codec == "libsvtav1"  # which has nothing else
             self._pixels = "yuv420p" if is_halved else "yuv444p"
-            codec, options = media.codec, _options(media, len(frames))
+            codec, options = media.codec, dict(_ENCODER_OPTIONS[media.codec])
+            if codec == "libx265" and len(frames) < _X265_LEAST_FRAMES:
+                options["x265-params"] += ":bframes=0"
+            scale = "qp" if codec == "h264_nvenc" else "crf"
+            quality = max(1, media.quality) if codec == "libsvtav1" else media.quality  # whose 0 is 35
+            options[scale] = str(quality)
         self._container, self._frames, self._rate = container, frames, rate
         stream = container.add_stream(codec, rate=rate, options=_CODEC_OPTIONS | options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
         if not is_rgb:
-            _tag_bt709(stream.codec_context)
+            # Which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours.
+            context = stream.codec_context
+            context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         if codec == "libx265" and media.format == "mp4":
             stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
-        with scheduling_kept():
+        with _scheduling_restored():
             stream.codec_context.open()
         self._stream = stream
 
     def write(self, index: int) -> None:
-        frame = _from_rgb(self._frames[index], self._pixels)
+        pixels = "rgba" if self._frames.shape[-1] == 4 else "rgb24"
+        frame = av.VideoFrame.from_ndarray(self._frames[index], format=pixels)
+        if self._pixels in ("bgr0", "bgra"):
+            frame = frame.reformat(format=self._pixels, threads=1)
+        else:
+            frame = frame.reformat(
+                format=self._pixels,
+                interpolation=SCALING,
+                threads=1,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                dst_color_primaries=ColorPrimaries.BT709,
+                dst_color_trc=ColorTrc.BT709,
+            )
         frame.pts, frame.time_base = index, 1 / self._rate
         self._container.mux(self._stream.encode(frame))
 
@@ -187,13 +207,34 @@ class _Video:
         self._container.mux(self._stream.encode())
 
 
-def _options(media: Media, num_frames: int) -> dict[str, str]:
-    options = _ENCODER_OPTIONS[media.codec]
-    if media.codec == "libx265" and num_frames < _X265_LEAST_FRAMES:
-        options = options | {"x265-params": options["x265-params"] + ":bframes=0"}
-    scale = "qp" if media.codec == "h264_nvenc" else "crf"
-    quality = max(1, media.quality) if media.codec == "libsvtav1" else media.quality  # whose 0 is 35
-    return options | {scale: str(quality)}
+@contextmanager
+def _scheduling_restored() -> Iterator[None]:
+    """Give every thread that becomes real-time meanwhile the policy of this one as it was; on Linux.
+
+    Where root opens SVT-AV1, it makes the thread that does so, and its own, first-in first-out at the highest
+    priority, and leaves them so. Whatever that thread, and each process that it starts, computes would then
+    leave all others 5 % of a core: no other worker, Ray or lock of a driver beats in time.
+    https://gitlab.com/AOMediaCodec/SVT-AV1/-/blob/v4.1.0/Source/Lib/Globals/enc_handle.c
+    """
+    if sys.platform != "linux":
+        yield
+        return
+
+    def real_time_threads() -> set[int]:
+        threads = set()
+        for thread in map(int, os.listdir("/proc/self/task")):
+            with suppress(ProcessLookupError):  # it has ended
+                if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                    threads.add(thread)
+        return threads
+
+    policy, parameters, before = os.sched_getscheduler(0), os.sched_getparam(0), real_time_threads()
+    try:
+        yield
+    finally:
+        for thread in real_time_threads() - before:
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, policy, parameters)
 
 
 class _Sound:
@@ -234,7 +275,9 @@ def decode_frames(media_bytes: bytes) -> Frames:
         stream.codec_context.options = dict(_DECODING)
         for frame in container.decode(stream):
             check_pixels(frame.width, frame.height, len(frames) + 1)
-            frames.append(_to_rgb(frame))
+            pixels = "rgba" if frame.format.name == "bgra" else "rgb24"
+            rgb = frame.reformat(format=pixels, interpolation=SCALING, threads=1)
+            frames.append(rgb.to_ndarray().astype(np.uint8, copy=False))
     return np.stack(frames)
 
 
@@ -267,32 +310,3 @@ def read_tags(media_bytes: bytes) -> dict[str, str]:
 
 def _opened(media_bytes: bytes) -> av.container.InputContainer:
     return av.open(io.BytesIO(media_bytes), "r", options={**_READING, **_DECODING})
-
-
-def _tag_bt709(context: av.VideoCodecContext) -> None:
-    """Say which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours."""
-    context.color_range = ColorRange.MPEG
-    context.colorspace = Colorspace.ITU709
-    context.color_primaries = ColorPrimaries.BT709
-    context.color_trc = ColorTrc.BT709
-
-
-def _from_rgb(pixels_rgb: Frames, pixels: str) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(pixels_rgb, format="rgba" if pixels_rgb.shape[-1] == 4 else "rgb24")
-    if pixels in ("bgr0", "bgra"):
-        return frame.reformat(format=pixels, threads=1)
-    return frame.reformat(
-        format=pixels,
-        interpolation=SCALING,
-        threads=1,
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        dst_color_primaries=ColorPrimaries.BT709,
-        dst_color_trc=ColorTrc.BT709,
-    )
-
-
-def _to_rgb(frame: av.VideoFrame) -> Frames:
-    pixels = "rgba" if frame.format.name == "bgra" else "rgb24"
-    rgb = frame.reformat(format=pixels, interpolation=SCALING, threads=1)
-    return rgb.to_ndarray().astype(np.uint8, copy=False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal
 
 import av
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.guards.json_text import parse_json
@@ -32,8 +31,14 @@ def encode_zip(
 
     frames: uint8 for png. In exr 8-bit values are divided by 255, and floats are as they are.
     """
-    write: Callable[[Pictures], bytes] = _to_png if kind == "png" else _to_exr
-    files = {f"{index:04}.{kind}": write(frame) for index, frame in enumerate(frames)}
+    files = {}
+    for index, frame in enumerate(frames):
+        if kind == "png":
+            png = io.BytesIO()
+            Image.fromarray(frame).save(png, format="PNG", compress_level=6)
+            files[f"{index:04}.png"] = png.getvalue()
+        else:
+            files[f"{index:04}.exr"] = _to_exr(frame)
     files |= {} if sound is None else {SOUND_FILE: sound}
     files[_TAGS] = json.dumps(tags, sort_keys=True, ensure_ascii=False).encode()
     buffer = io.BytesIO()
@@ -45,32 +50,48 @@ def encode_zip(
     return buffer.getvalue()
 
 
-def decode_zip(media_bytes: bytes, *, is_float: bool = False) -> Pictures:
-    """Return the frames of a zip. is_float: those of exr as they are, else as 8 bits."""
+def decode_zip(media_bytes: bytes) -> Frames:
+    """Return the frames of a zip; floats as 8 bits."""
+    frames = decode_zip_floats(media_bytes)
+    if frames.dtype != np.uint8:
+        frames = (frames.clip(0, 1) * 255).round()
+    return frames.astype(np.uint8, copy=False)
+
+
+def decode_zip_floats(media_bytes: bytes) -> Pictures:
+    """Return the frames of a zip as they are."""
     files = _members(media_bytes)
     names = sorted(name for name in files if name.endswith((".png", ".exr")))
-    if not names[0].endswith(".exr"):
-        stacked: Frames = np.stack([_from_png(files[name], len(names)) for name in names])
-        return stacked
-    floats: npt.NDArray[np.float32] = np.stack([_from_exr(files[name], len(names)) for name in names])
-    return floats if is_float else (floats.clip(0, 1) * 255).round().astype(np.uint8)
+    frames = []
+    for name in names:
+        if not names[0].endswith(".exr"):
+            with Image.open(io.BytesIO(files[name]), formats=["PNG"]) as image:
+                check_pixels(image.width, image.height, len(names))
+                frames.append(np.asarray(image))
+        else:
+            context = av.VideoCodecContext.create("exr", "r")
+            context.options = {"max_pixels": str(LARGEST_FRAME)}
+            (frame,) = [*context.decode(av.Packet(files[name])), *context.decode(None)]
+            check_pixels(frame.width, frame.height, 4 * len(names))  # floats
+            frames.append(frame.to_ndarray().astype(np.float32, copy=False))
+    return np.stack(frames)
 
 
-def read_member(media_bytes: bytes, name: str) -> bytes | None:
-    """Return a file of the zip; None where there is none of that name."""
-    return _members(media_bytes).get(name)
+def read_zip_sound(media_bytes: bytes) -> bytes | None:
+    """Return the sound.flac of a zip; None without one."""
+    return _members(media_bytes).get(SOUND_FILE)
 
 
-def read_tags_of_zip(media_bytes: bytes) -> dict[str, str]:
-    return text_tags(read_member(media_bytes, _TAGS) or b"{}")
+def read_zip_tags(media_bytes: bytes) -> dict[str, str]:
+    return text_tags(_members(media_bytes).get(_TAGS) or b"{}")
 
 
 def text_tags(text: str | bytes) -> dict[str, str]:
     """Return tags that were written as JSON. Raises ValueError for anything else."""
-    found = parse_json(text)
-    if not isinstance(found, dict):
+    tags = parse_json(text)
+    if not isinstance(tags, dict):
         raise ValueError("its tags are not a mapping")
-    return {str(key): str(value) for key, value in found.items()}
+    return {str(key): str(value) for key, value in tags.items()}
 
 
 def _members(media_bytes: bytes) -> dict[str, bytes]:
@@ -80,18 +101,6 @@ def _members(media_bytes: bytes) -> dict[str, bytes]:
         if sum(entry.file_size for entry in archive.infolist()) > len(media_bytes):
             raise ValueError("its files are larger than it is")  # many names of the same bytes
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-def _to_png(frame: Pictures) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
-
-
-def _from_png(content: bytes, num_frames: int) -> Frames:
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        check_pixels(image.width, image.height, num_frames)
-        return np.asarray(image)
 
 
 def _to_exr(frame: Pictures) -> bytes:
@@ -104,11 +113,3 @@ def _to_exr(frame: Pictures) -> bytes:
     context.time_base, context.options = Fraction(1), _EXR
     packets = context.encode(av.VideoFrame.from_ndarray(floats, format=_PIXELS[channels]))
     return b"".join(bytes(packet) for packet in [*packets, *context.encode(None)])
-
-
-def _from_exr(content: bytes, num_frames: int) -> npt.NDArray[np.float32]:
-    context = av.VideoCodecContext.create("exr", "r")
-    context.options = {"max_pixels": str(LARGEST_FRAME)}
-    (frame,) = [*context.decode(av.Packet(content)), *context.decode(None)]
-    check_pixels(frame.width, frame.height, 4 * num_frames)  # floats
-    return frame.to_ndarray().astype(np.float32, copy=False)

@@ -5,48 +5,26 @@ from __future__ import annotations
 import errno
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from fractions import Fraction
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
 import av
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range
-from framefleet.pipeline.outputs.media.animation import (
-    GIF_SIGNATURE,
-    decode_animation,
-    encode_animation,
-    is_webp,
-    read_tags_of_animation,
-)
+from framefleet.pipeline.outputs.media import frame_zip, pillow_file
 from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
-from framefleet.pipeline.outputs.media.frame_zip import (
-    SOUND_FILE,
-    ZIP_SIGNATURE,
-    decode_zip,
-    encode_zip,
-    read_member,
-    read_tags_of_zip,
-)
-from framefleet.pipeline.outputs.media.media_settings import (
-    ANIMATIONS,
-    SOUNDS,
-    ZIPS,
-    Media,
-    check_pixels,
-    exact_rate,
-)
+from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS, ZIPS, Media, exact_rate
 
 PREVIEW_SIDE = 320  # pixels of the longer side: sharp on a tile of a dense screen, 10 KB
 # 2 of 6: a tenth larger than the slowest, at a third of its time (docs/gallery.md, "What previews cost").
 _EFFORT, _QUALITY = 2, 80
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-XMP_TAG = "XML:com.adobe.xmp"  # an XMP packet, which png and webp have a place for
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+FilePart = TypeVar("FilePart")  # frames, sound or tags
 
 
 def encode(
@@ -65,26 +43,22 @@ def encode(
     hold.
     """
     _check(frames, audio, media)
-    tags = {key: _storable(value) for key, value in metadata.items()}
-    return _encoded(frames, audio, media, exact_rate(fps), tags)
-
-
-def _encoded(
-    frames: Pictures | None, audio: Audio | None, media: Media, rate: Fraction, tags: dict[str, str]
-) -> bytes:
+    # Without what a C string cannot hold (NUL), or UTF-8 (lone surrogates).
+    tags = {
+        key: text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+        for key, text in metadata.items()
+    }
+    rate = exact_rate(fps)
     try:
-        if media.format == "png":
-            assert frames is not None
-            return _encode_png(frames, tags)
-        if media.format in ANIMATIONS:
-            assert frames is not None
-            packet = tags.pop(XMP_TAG, "").encode()
-            return encode_animation(frames, media=media, rate=rate, tags=tags, packet=packet)
-        if media.format in ZIPS:
-            assert frames is not None
+        if frames is not None and media.format == "png":
+            return pillow_file.encode_png(frames, tags)
+        if frames is not None and media.format in ANIMATIONS:
+            return pillow_file.encode_animation(frames, media=media, rate=rate, tags=tags)
+        if frames is not None and media.format in ZIPS:
             flac = Media(format="flac")
             sound = encode_av(None, audio, media=flac, rate=rate, tags={}) if audio else None
-            return encode_zip(frames, sound, kind="exr" if media.format == "exr.zip" else "png", tags=tags)
+            kind: Literal["png", "exr"] = "exr" if media.format == "exr.zip" else "png"
+            return frame_zip.encode_zip(frames, sound, kind=kind, tags=tags)
         return encode_av(frames, audio, media=media, rate=rate, tags=tags)  # type: ignore[arg-type]  # checked
     except av.FFmpegError as error:
         if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
@@ -117,22 +91,12 @@ def decode(media_bytes: bytes) -> Frames:
 
     Floats of exr.zip as 8 bits. Raises StoreError, as all here, for what is no such file, or is too large.
     """
-    with _reading(media_bytes):
-        if media_bytes.startswith(PNG_SIGNATURE):
-            with Image.open(io.BytesIO(media_bytes), formats=["PNG"]) as image:
-                check_pixels(image.width, image.height, 1)
-                return np.asarray(image)[None]
-        if media_bytes.startswith(ZIP_SIGNATURE):
-            return decode_zip(media_bytes).astype(np.uint8, copy=False)
-        if _is_animation(media_bytes):
-            return decode_animation(media_bytes)
-        return decode_frames(media_bytes)
+    return _read(media_bytes, frame_zip.decode_zip, pillow_file.decode_pillow, decode_frames)
 
 
 def decode_floats(media_bytes: bytes) -> Pictures:
-    """Return the frames of an exr.zip as they are."""
-    with _reading(media_bytes):
-        return decode_zip(media_bytes, is_float=True)
+    """Return the frames of a file as they are: those of exr.zip as floats."""
+    return _read(media_bytes, frame_zip.decode_zip_floats, pillow_file.decode_pillow, decode_frames)
 
 
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
@@ -140,32 +104,38 @@ def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
     The very same of all formats but mp4 and webm. None without sound.
     """
-    with _reading(media_bytes):
-        if media_bytes.startswith(PNG_SIGNATURE) or _is_animation(media_bytes):
-            return None
-        if media_bytes.startswith(ZIP_SIGNATURE):
-            sound = read_member(media_bytes, SOUND_FILE)
-            return None if sound is None else decode_sound(sound)
-        return decode_sound(media_bytes)
+
+    def zip_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
+        sound = frame_zip.read_zip_sound(media_bytes)
+        return None if sound is None else decode_sound(sound)
+
+    return _read(media_bytes, zip_sound, lambda _: None, decode_sound)
 
 
 def read_metadata(media_bytes: bytes) -> dict[str, str]:
     """Return the tags that `encode` was given."""
-    with _reading(media_bytes):
-        if media_bytes.startswith(PNG_SIGNATURE):
-            with Image.open(io.BytesIO(media_bytes), formats=["PNG"]) as image:
-                check_pixels(image.width, image.height, 1)
-                image.load()
-                return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
-        if media_bytes.startswith(ZIP_SIGNATURE):
-            return read_tags_of_zip(media_bytes)
-        if _is_animation(media_bytes):
-            return read_tags_of_animation(media_bytes)
-        return read_tags(media_bytes)
+    return _read(media_bytes, frame_zip.read_zip_tags, pillow_file.read_pillow_tags, read_tags)
 
 
-def _is_animation(media_bytes: bytes) -> bool:
-    return media_bytes.startswith(GIF_SIGNATURE) or is_webp(media_bytes)
+def _read(
+    media_bytes: bytes,
+    of_zip: Callable[[bytes], FilePart],
+    of_pillow: Callable[[bytes], FilePart],
+    of_ffmpeg: Callable[[bytes], FilePart],
+) -> FilePart:
+    """Return what a file holds, by the reader for its first bytes."""
+    try:
+        if media_bytes.startswith(frame_zip.ZIP_SIGNATURE):
+            return of_zip(media_bytes)
+        return (of_pillow if pillow_file.is_pillow_file(media_bytes) else of_ffmpeg)(media_bytes)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Whatever FFmpeg, Pillow and zipfile meet broken bytes with: SyntaxError, NotImplementedError, ...
+        raise StoreError(
+            f"these {len(media_bytes)} bytes are not a clip: {error}",
+            "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed",
+        ) from error
 
 
 def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
@@ -193,31 +163,3 @@ def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
         raise RenderError(
             f"the frames have alpha, and {format} has none", "set media.format to mkv, webp, png or png.zip"
         )
-
-
-def _storable(value: str) -> str:
-    """Return `value` without what a C string cannot hold (NUL), or UTF-8 (lone surrogates)."""
-    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-
-
-def _encode_png(frames: Pictures, tags: Mapping[str, str]) -> bytes:
-    text = PngImagePlugin.PngInfo()
-    for key, value in tags.items():
-        text.add_itxt(key, value)
-    buffer = io.BytesIO()
-    Image.fromarray(frames[0]).save(buffer, format="PNG", pnginfo=text, compress_level=6)
-    return buffer.getvalue()
-
-
-@contextmanager
-def _reading(media_bytes: bytes) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Whatever FFmpeg, Pillow and zipfile meet broken bytes with: SyntaxError, NotImplementedError, ...
-        raise StoreError(
-            f"these {len(media_bytes)} bytes are not a clip: {error}",
-            "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed",
-        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from framefleet.pipeline.errors import JobError, NoFile, StoreError
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.part_names import part_of
-from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_ID
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import command
 
@@ -26,6 +26,8 @@ JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
 # Columns that take twice as long to read if there is a dictionary of their values.
 _DISTINCT = {"row_id", "row_index", "row_indices", "uri", "path", "media_sha256", "frames_sha256"}
+# Which may be null, and yet are in every part of records, or of rows/.
+_ALWAYS_THERE = {"row_index", *(field.name for field in FIRST_FIELDS if field.nullable)}
 
 
 def storage_of(schema: pa.Schema) -> dict[str, Any]:
@@ -45,36 +47,30 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 def metadata_of(store: Store, path: str) -> dict[str, str]:
     """Return what a part says of itself: `JOB`, `REPLACES`. Raises JobError as `read_part`."""
-    return _told_by(_footer(store, path))
+    return columns_of(store, path)[1]
 
 
 def columns_of(store: Store, path: str) -> tuple[pa.Schema, dict[str, str]]:
     """Return the columns of a part, and what `metadata_of` does. Raises JobError as `read_part`."""
-    footer = _footer(store, path)
-    return footer.schema.to_arrow_schema().remove_metadata(), _told_by(footer)
-
-
-def _footer(store: Store, path: str) -> pq.FileMetaData:
     content = part_content(store, path)
     try:
-        return pq.read_metadata(pa.BufferReader(content))
+        footer = pq.read_metadata(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
         raise _not_ours(store, path, str(error)) from error
+    values = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
+    texts = {name: value.decode("utf-8", "replace") for name, value in values.items() if value is not None}
+    return footer.schema.to_arrow_schema().remove_metadata(), texts
 
 
-def _told_by(footer: pq.FileMetaData) -> dict[str, str]:
-    told = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
-    return {name: text.decode("utf-8", "replace") for name, text in told.items() if text is not None}
+def read_part(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:
+    """Return columns of a part, of the types of `fields`. Raises JobError for one that is not ours.
 
-
-def read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
-    """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours.
-
-    fields: None is all columns, as they are. Lists and structs that are asked for as text come as JSON.
+    fields: None is all columns, as they are. Lists and structs whose field is text come as JSON. A column
+    that a part lacks is null, if it may be null and is not of those that every part of records has.
     """
     content = part_content(store, path)
     try:
-        return _parsed(content, fields, maybe)
+        return _parsed(content, fields)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _not_ours(store, path, str(error)) from error
 
@@ -115,35 +111,42 @@ def _not_ours(store: Store, path: str, reason: str) -> JobError:
     )
 
 
-def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -> pa.Table:
+def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
     metadata = pq.read_metadata(pa.BufferReader(content))
     there = metadata.schema.to_arrow_schema()
-    names = there.names
     fields = there if fields is None else fields
-    fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
-    if wrong := [name for name in fields.names if names.count(name) != 1]:
-        raise ValueError(f"it has no column {wrong[0]!r}, or several")
-    texts = {name for name in fields.names if there.field(name).type in TEXTS}
-    # Those that are, as dictionaries: of a million cells of one long text the file holds one.
-    shared = _with_dictionary(metadata)
+    names = []
+    for field in fields:
+        count = there.names.count(field.name)
+        if count != 1 and (count or not field.nullable or field.name in _ALWAYS_THERE):
+            raise ValueError(f"it has no column {field.name!r}, or several")
+        names += [field.name] * count
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    # Texts that are stored as dictionaries: of a million cells of one long text the file holds one.
+    shared = {chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page}
     file = pq.ParquetFile(
         pa.BufferReader(content),
-        read_dictionary=[name for name in texts if name in shared],
+        read_dictionary=[name for name in names if name in shared and there.field(name).type in TEXTS],
         metadata=metadata,
     )
     if metadata.num_rows > MAX_PART_ROWS:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
-    _check_bytes(max(_stored_bytes(metadata, fields.names)))
-    table = file.read(fields.names).select(fields.names)
+    # Pages without compression, and values of eight bytes: a page of a few bytes holds ten million equal
+    # numbers of a list.
+    chosen = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in names]
+    _check_bytes(sum(chunk.total_uncompressed_size for chunk in chosen))
+    _check_bytes(8 * sum(chunk.num_values for chunk in chosen))
+    table = file.read(names).select(names)
     _check_bytes(sum(map(_unpacked_bytes, table.columns)))
-    table = pa.table([_as_text(table[field.name], field) for field in fields], fields.names)
-    table = table.cast(fields)  # refuses nulls where a record has none
+    columns = [
+        _as_text(table[field.name], field) if field.name in names else pa.nulls(len(table), field.type)
+        for field in fields
+    ]
+    table = pa.table(columns, fields.names).cast(fields)  # refuses nulls where a record has none
     table.validate(full=True)  # text is UTF-8
     # Of no rows `pc.all` says null: rows/ has a part without any where all of its rows are left out.
-    if (
-        "row_id" in fields.names
-        and pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py() is False
-    ):
+    if "row_id" in names and pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py() is False:
         raise ValueError("its row_ids are not all 32 hex digits")
     return table
 
@@ -153,32 +156,13 @@ def _as_text(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     if not (pa.types.is_nested(column.type) and field.type == pa.string()):
         return column
     cells = (json.dumps(cell, default=str, ensure_ascii=False) for cell in column.drop_null().to_pylist())
-    told = [next(cells) if is_there else None for is_there in column.is_valid().to_pylist()]
-    return pa.chunked_array([told], pa.string())
+    texts = [next(cells) if is_there else None for is_there in column.is_valid().to_pylist()]
+    return pa.chunked_array([texts], pa.string())
 
 
 def _check_bytes(size_bytes: int) -> None:
     if size_bytes > MAX_PART_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_PART_BYTES:,} bytes")
-
-
-def _with_dictionary(metadata: pq.FileMetaData) -> set[str]:
-    """Return the columns that have a dictionary of their values."""
-    return {column.path_in_schema for column in _chunks(metadata) if column.has_dictionary_page}
-
-
-def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
-    """Return what some columns are without compression: their pages, and values of eight bytes.
-
-    A page of a few bytes holds ten million equal numbers of a list.
-    """
-    chosen = [chunk for chunk in _chunks(metadata) if chunk.path_in_schema.split(".")[0] in names]
-    return sum(c.total_uncompressed_size for c in chosen), 8 * sum(c.num_values for c in chosen)
-
-
-def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    return (group.column(number) for group in groups for number in range(group.num_columns))
 
 
 def _unpacked_bytes(column: pa.ChunkedArray) -> int:

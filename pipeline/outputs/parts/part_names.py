@@ -28,16 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """A part, as its name tells. Sorted as they were written: of two that name one row the later counts.
+    """A part, by its name. Sorted as they were written: of two that name one row the later counts."""
 
-    epoch: 0, as `number`, where the name says none. digest: "" where the name says none.
-    """
-
-    epoch: int
+    epoch: int  # 0, as `number`, where the name says none
     run: str
     number: int
     path: str
-    digest: str = field(compare=False)
+    digest: str = field(compare=False)  # "" where the name says none
 
     def is_of(self, content: bytes) -> bool:
         """Tell whether these are the bytes that were written under this name, as far as it says."""
@@ -69,10 +66,11 @@ def part_of(path: str) -> Part | None:
     name = PurePosixPath(path).name
     if name.startswith((".", "_")) or not name.endswith(".parquet"):
         return None
-    if not (said := _NAME.fullmatch(name)):
+    if not (words := _NAME.fullmatch(name)):
         return Part(0, "", 0, path, "")
-    run = RUN.fullmatch(said["run"])
-    return Part(int(run["epoch"]) if run else 0, said["run"], int(said["number"]), path, said["digest"] or "")
+    run = RUN.fullmatch(words["run"])
+    epoch = int(run["epoch"]) if run else 0
+    return Part(epoch, words["run"], int(words["number"]), path, words["digest"] or "")
 
 
 def parts_in(store: Store, folder: str) -> list[Part]:

@@ -18,13 +18,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
-from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    LATER_FIELDS,
-    Record,
-    fields_named,
-    record_of,
-)
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fields_named, record_of
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
@@ -39,9 +33,9 @@ MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 _MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are this large together
 _BYTES_AHEAD = 64 << 20
-MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
+MAX_JOB_CHARACTERS = 1 << 15  # only the first part of a run repeats a longer job.json
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
-_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 
 
 class PartWriter:
@@ -96,9 +90,18 @@ class PartWriter:
         """
         written = self._make_sure()
         if self._values:
-            table, number = self._table(), self._num_parts + 1
-            says_job = number == 1 or len(self._job) <= MAX_JOB_CHARACTERS
-            content = to_parquet(table, {JOB: self._job} if self._job and says_job else {})
+            ours = self._values[0].keys()
+            carried = pa.schema([field for field in self._schema if field.name not in ours])
+            table = pa.Table.from_batches(self._carried, carried).combine_chunks()
+            columns = [
+                _column([values[field.name] for values in self._values], field.type)
+                if field.name in ours
+                else table.column(field.name)
+                for field in self._schema
+            ]
+            number = self._num_parts + 1
+            has_job = self._job and (number == 1 or len(self._job) <= MAX_JOB_CHARACTERS)
+            content = to_parquet(pa.table(columns, schema=self._schema), {JOB: self._job} if has_job else {})
             self._unsure = part_path(self._folder, self._run, number, content), content
             self._carried, self._values, self._waiting_since, self._num_bytes = [], [], None, 0
         return written + self._make_sure()
@@ -110,18 +113,6 @@ class PartWriter:
         self._store.create(path, content)
         self._num_parts, self._unsure = self._num_parts + 1, None
         return [path]
-
-    def _table(self) -> pa.Table:
-        ours = self._values[0].keys()
-        carried = pa.schema([field for field in self._schema if field.name not in ours])
-        table = pa.Table.from_batches(self._carried, carried).combine_chunks()
-        columns = [
-            _column([values[field.name] for values in self._values], field.type)
-            if field.name in ours
-            else table.column(field.name)
-            for field in self._schema
-        ]
-        return pa.table(columns, schema=self._schema)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -137,15 +128,13 @@ def tables_by_part(store: Store, fields: pa.Schema) -> Iterator[tuple[str, pa.Ta
     yield from zip(paths, read_parts(store, paths, fields), strict=True)
 
 
-def read_parts(
-    store: Store, paths: Iterable[str], fields: pa.Schema | None, maybe: pa.Schema | None = None
-) -> Iterator[pa.Table]:
-    """Yield these columns of parts, in their order, read side by side; all of each where `fields` is None."""
+def read_parts(store: Store, paths: Iterable[str], fields: pa.Schema | None) -> Iterator[pa.Table]:
+    """Yield columns of parts as `read_part` does, in their order, read side by side."""
     waiting: deque[Future[pa.Table]] = deque()
     num_ahead = NUM_READERS
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for path in paths:
-            waiting.append(readers.submit(read_part, store, path, fields, maybe))
+            waiting.append(readers.submit(read_part, store, path, fields))
             while len(waiting) > num_ahead:
                 table = waiting.popleft().result()
                 num_ahead = max(1, min(_MAX_AHEAD, _BYTES_AHEAD // max(1, table.nbytes)))
@@ -175,27 +164,21 @@ def record_in(store: Store, path: str, row_id: str) -> Record | None:
     """Return the record of one row in a part; None where it names another."""
     if not pc.is_in(pa.scalar(row_id), read_part(store, path, _ROW_ID)["row_id"]).as_py():
         return None
-    table, where = read_part(store, path, FIRST_FIELDS, LATER_FIELDS), store.url_of(path)
+    table, where = read_part(store, path, RECORD_FIELDS), store.url_of(path)
     return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 
-def read_folder(
-    store: Store, folder: str = RECORDS, fields: pa.Schema = FIRST_FIELDS, *, maybe: pa.Schema = LATER_FIELDS
-) -> pa.Table:
+def read_folder(store: Store, folder: str = RECORDS, fields: pa.Schema = RECORD_FIELDS) -> pa.Table:
     """Return columns of all parts of a folder as one table: for outputs that fit in memory.
 
-    fields: columns that must be there. maybe: others, null where a part has none of them. Of records that
-    are doubled the last one.
+    Of records that are doubled the last one.
     """
     parts = live_parts(store) if folder == RECORDS else parts_in(store, folder)
-    tables = [read_part(store, part.path, fields, maybe) for part in parts]
-    table = pa.concat_tables(tables, promote_options="default") if tables else fields.empty_table()
-    return _last_of_each(table) if folder == RECORDS and "row_id" in fields.names else table
-
-
-def _last_of_each(table: pa.Table) -> pa.Table:
+    table = pa.concat_tables([fields.empty_table(), *(read_part(store, part.path, fields) for part in parts)])
+    if folder != RECORDS:
+        return table
     last = {row_id: place for place, row_id in enumerate(table["row_id"].to_pylist())}
-    return table if len(last) == len(table) else table.take(pa.array(sorted(last.values())))
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
@@ -208,9 +191,9 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
 
 
 def job_in_parts(store: Store) -> str | None:
-    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions.
+    """Return job.json by the newest part that has it; None where none has.
 
-    Raises JobError where none does, and one cannot be read.
+    Raises JobError where none has, and one cannot be read.
     """
     damage: JobError | None = None
     for part in reversed(live_parts(store)):

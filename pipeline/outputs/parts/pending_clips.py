@@ -34,8 +34,6 @@ from framefleet.pipeline.outputs.media.clip_names import (
 )
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    LATER_FIELDS,
     RECORD_FIELDS,
     Record,
     fields_named,
@@ -49,8 +47,7 @@ _NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}}
 _TAG = re.compile(rf"-([0-9a-f]{{{TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
 _NUM_READERS = 4  # clips in memory at once
-_PLACES = fields_named(FIRST_FIELDS, "row_id", "uri")
-_LATER_PLACES = fields_named(LATER_FIELDS, "path", "extra_outputs_sha256", "extra_outputs_path")
+_PLACES = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "extra_outputs_sha256", "extra_outputs_path")
 
 log = logging.getLogger(__name__)
 
@@ -133,51 +130,40 @@ def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iter
     suffix: of the job's clips.
     """
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        for found in readers.map(partial(_finished, store, suffix=suffix), intents):
-            if found is not None:
-                yield found
+        yield from filter(None, readers.map(partial(_finished, store, suffix=suffix), intents))
 
 
 def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | None:
+    """Return what an intent says, with the places of its files; None where it cannot be adopted."""
     try:
-        said = _parsed(store.read(intent.path, _MAX_BYTES))
-        if said is None or path_of_intent(said.record) != intent.path:
+        clip = _FINISHED.validate_json(store.read(intent.path, _MAX_BYTES), strict=True)
+        # Refuses what no column can hold.
+        (row,) = pa.Table.from_pylist([values_of(clip.record)], RECORD_FIELDS).to_pylist()
+        record = record_of(row, PENDING)
+        row_id, extras_sha256 = record.row_id, record.extra_outputs_sha256
+        if path_of_intent(record) != intent.path:
             return None
-        record = _with_files(store, said.record, suffix)
-    except FileNotFoundError:
-        return None
+        attempts = tags(record.media_sha256, extras_sha256)
+        clips = [clip_path(row_id, suffix, tag) for tag in attempts]
+        path = _first(store, clips, record.media_sha256, record.bytes)
+        arrays = [extras_path(row_id, tag) for tag in attempts]
+        extras = extras_sha256 and _first(store, arrays, extras_sha256)
+        if path is None or (extras_sha256 and not extras):
+            return None
+        still = preview_path(path)
+        placed = replace(
+            record,
+            path=path,
+            uri=store.url_of(path),
+            extra_outputs_path=extras,
+            preview_path=still if store.exists(still) else None,
+        )
+    except (FileNotFoundError, ValueError, OverflowError, pa.ArrowException):
+        return None  # deleted, or not as a worker wrote it
     except FramefleetError as error:  # it is rendered again, as if nothing had been there
         log.warning("%s: not adopted: %s", store.url_of(intent.path), error)
         return None
-    return None if record is None else replace(said, record=record)
-
-
-def _parsed(content: bytes) -> FinishedClip | None:
-    try:
-        said = _FINISHED.validate_json(content, strict=True)
-        values = values_of(said.record)
-        (row,) = pa.Table.from_pylist([values], RECORD_FIELDS).to_pylist()  # refuses what no column can hold
-        return replace(said, record=record_of(row, PENDING))
-    except (ValueError, OverflowError, pa.ArrowException):
-        return None
-
-
-def _with_files(store: Store, record: Record, suffix: str) -> Record | None:
-    """Return the record with the places of its files; None where one is not there, or has other bytes."""
-    row_id, extras_sha256 = record.row_id, record.extra_outputs_sha256
-    found = tags(record.media_sha256, extras_sha256)
-    path = _first(store, [clip_path(row_id, suffix, tag) for tag in found], record.media_sha256, record.bytes)
-    extras = extras_sha256 and _first(store, [extras_path(row_id, tag) for tag in found], extras_sha256)
-    if path is None or (extras_sha256 and not extras):
-        return None
-    still = preview_path(path)
-    return replace(
-        record,
-        path=path,
-        uri=store.url_of(path),
-        extra_outputs_path=extras,
-        preview_path=still if store.exists(still) else None,
-    )
+    return replace(clip, record=placed)
 
 
 def _first(store: Store, paths: Iterable[str], sha256: str, size_bytes: int | None = None) -> str | None:
@@ -196,43 +182,38 @@ def _first(store: Store, paths: Iterable[str], sha256: str, size_bytes: int | No
 def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
     """Delete what other attempts left at rows that have a record by now, and the intents of these rows.
 
-    Only for who holds the output. What belongs to rows without a record stays as it is.
+    Only the driver with the lock. What belongs to rows without a record stays as it is.
     """
-    of_rows: dict[str, list[Intent]] = {}
+    intents_by_row: dict[str, list[Intent]] = {}
     for intent in intents:
-        of_rows.setdefault(intent.row_id, []).append(intent)
+        intents_by_row.setdefault(intent.row_id, []).append(intent)
+    left = set(intents_by_row)
     strays: list[str] = []
     done: list[str] = []
-    for record in _records_of(store, set(of_rows)):
-        mine = of_rows[record["row_id"]]
-        strays += _strays(record, {"", *(intent.tag for intent in mine)}, store.url_of(RECORDS))
-        done += [intent.path for intent in mine]
+    for part in (
+        reversed(live_parts(store)) if left else ()
+    ):  # mostly they are new; of doubles the last counts
+        table = read_part(store, part.path, _PLACES)
+        for record in table.filter(pc.is_in(table["row_id"], pa.array(left, pa.string()))).to_pylist():
+            left.discard(record["row_id"])
+            intents_of_row = intents_by_row[record["row_id"]]
+            attempts = {"", *(intent.tag for intent in intents_of_row)}
+            strays += _strays(record, attempts, store.url_of(RECORDS))
+            done += [intent.path for intent in intents_of_row]
+        if not left:
+            break
     if done:
         hold.check()
         store.delete_many(strays)
         store.delete_many(done)  # last: they lead to the rest
 
 
-def _strays(record: Mapping[str, Any], found: set[str], where: str) -> list[str]:
-    """Return where files of a row may lie that its record does not name."""
+def _strays(record: Mapping[str, Any], attempts: set[str], where: str) -> list[str]:
+    """Return where files of a row may lie that its record does not name. attempts: their tags."""
     row_id, clip = record["row_id"], recorded_path(record, where)
     suffix = clip[clip.index(".") :]
-    extras = record.get("extra_outputs_path") or (record.get("extra_outputs_sha256") and extras_path(row_id))
-    clips = [clip_path(row_id, suffix, tag) for tag in found]
-    paths = [*clips, *map(preview_path, clips), *(extras_path(row_id, tag) for tag in found)]
-    paths += map(label_path, clips)
+    extras = record["extra_outputs_path"] or (record["extra_outputs_sha256"] and extras_path(row_id))
+    clips = [clip_path(row_id, suffix, tag) for tag in attempts]
+    paths = [*clips, *map(preview_path, clips), *map(label_path, clips)]
+    paths += (extras_path(row_id, tag) for tag in attempts)
     return [path for path in paths if path not in (clip, preview_path(clip), label_path(clip), extras)]
-
-
-def _records_of(store: Store, row_ids: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield what records say of places, for the rows among these that have one."""
-    left = set(row_ids)
-    for part in (
-        reversed(live_parts(store)) if left else ()
-    ):  # mostly they are new; of doubles the last counts
-        table = read_part(store, part.path, _PLACES, _LATER_PLACES)
-        for record in table.filter(pc.is_in(table["row_id"], pa.array(left, pa.string()))).to_pylist():
-            left.discard(record["row_id"])
-            yield record
-        if not left:
-            return

@@ -1,7 +1,9 @@
 """In: an output. Out: its records that count, as tables of some thousand rows, whoever wrote its parts.
 
 Parts of several versions and tables differ in their columns; here all have those of all. Scores that were
-added later, `scores/part-*.parquet`, stand in the rows they are about.
+added later, `scores/part-*.parquet`, stand in the rows they are about. Such a score is about the clip with
+its media_sha256: a row that was rendered again may have another. Where a part does not say which clip, as one
+of somebody's own, it is about any of the row.
 """
 
 from __future__ import annotations
@@ -14,28 +16,26 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from framefleet.doors import record_columns
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    RECORD_FIELDS,
-    fields_named,
-    may_come_later,
-)
-from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, ScoreIndex
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, may_come_later
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
-_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
+OF_CLIP = pa.schema([("media_sha256", pa.string())])
+_ANY = ""  # in place of a media_sha256
 _MAX_SCORES = 500  # columns; SQLite's tables have at most 2,000
 
 
@@ -47,8 +47,7 @@ def record_schema_of(
     Where parts differ in a type it is one that holds both, if need be text. parts: unset, all that count.
     columns: only these. Raises JobError for a column that nothing here has.
     """
-    known = _Columns.of(store, live_parts(store) if parts is None else parts).all
-    return known if columns is None else _chosen(store, known, columns)
+    return _Columns.of(store, live_parts(store) if parts is None else parts).schema(store, columns)
 
 
 def taken_columns(store: Store) -> frozenset[str]:
@@ -67,20 +66,20 @@ def record_tables(
     doubles is the last. parts: as of `record_schema_of`.
     """
     parts = live_parts(store) if parts is None else parts
-    known = _Columns.of(store, parts)
-    schema = known.all if columns is None else _chosen(store, known.all, columns)
-    paths = _paths(parts)
-    later = pa.schema([field for field in schema if field.name in known.later.names])
+    all_columns = _Columns.of(store, parts)
+    schema = all_columns.schema(store, columns)
+    later = pa.schema([field for field in schema if field.name in all_columns.later.names])
+    names = {*schema.names, "row_id", *(OF_CLIP.names if later.names else ())}
+    tables = _counting_records(store, _paths(parts), [f for f in all_columns.records if f.name in names])
     if not later.names:
-        yield from (_shaped(table, schema) for table in _counting_records(store, paths, known, schema.names))
+        yield from (_shaped(table, schema) for table in tables)
         return
-    tables = _counting_records(store, paths, known, [*schema.names, *OF_CLIP.names])
-    given = read_parts(store, _paths(parts_in(store, SCORES)), _ROW_ID, pa.schema([*OF_CLIP, *later]))
-    with closing(ScoreIndex(later)) as index:
-        for table in given:
-            index.add(table)
+    fields = pa.schema([*_ROW_ID, *OF_CLIP, *later])
+    with closing(ScoreIndex(later)) as scores:
+        for table in read_parts(store, _paths(parts_in(store, SCORES)), fields):
+            scores.add(table)
         for table in tables:
-            yield _shaped(index.joined(table), schema)
+            yield _shaped(scores.joined(table), schema)
 
 
 def doubled_rows(store: Store, parts: Sequence[Part]) -> dict[str, str]:
@@ -113,25 +112,45 @@ class _Columns:
     later: pa.Schema
     taken: frozenset[str]
 
-    @property
-    def all(self) -> pa.Schema:
-        return _united([self.records, self.later])
-
     @classmethod
     def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:
         there = _schemas_of(store, parts)
         added = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in record_columns().items()])
-        ours = [_our_field(field) for field in _united([*(there or [RECORD_FIELDS]), added])]
-        told = (field.name for schema in there for field in schema if not may_come_later(field))
-        taken = frozenset([*RECORD_FIELDS.names, *told])
-        given = _united(_schemas_of(store, parts_in(store, SCORES)))
-        later = [*filter(None, (_score_field(field) for field in given if field.name not in taken))]
+        names = (field.name for schema in there for field in schema if not may_come_later(field))
+        taken = frozenset([*RECORD_FIELDS.names, *names])
+        kinds = {
+            pa.types.is_boolean: pa.bool_(),
+            pa.types.is_integer: pa.int64(),
+            pa.types.is_floating: pa.float64(),
+            pa.types.is_string: pa.string(),
+        }
+        later = [
+            pa.field(field.name, kind)
+            for field in _united(_schemas_of(store, parts_in(store, SCORES)))
+            for is_of, kind in kinds.items()
+            if field.name not in taken and is_of(field.type)
+        ]
         if len(later) > _MAX_SCORES:
             raise JobError(
                 f"{store.url_of(SCORES)} has {len(later):,} columns, more than {_MAX_SCORES}",
                 "move the parts that framefleet did not write out of the output",
             )
-        return cls(records=pa.schema(ours), later=pa.schema(later), taken=taken)
+        ours = {field.name: field for field in RECORD_FIELDS}
+        records = [ours.get(field.name, field) for field in _united([*(there or [RECORD_FIELDS]), added])]
+        return cls(records=pa.schema(records), later=pa.schema(later), taken=taken)
+
+    def schema(self, store: Store, names: Sequence[str] | None) -> pa.Schema:
+        """Return all columns, or these in their order. Raises JobError for a column that nothing here has."""
+        united = _united([self.records, self.later])
+        if names is None:
+            return united
+        fields = {field.name: field for schema in (RECORD_FIELDS, united) for field in schema}
+        for name in names:
+            if name not in fields:
+                near = nearest(name, fields)
+                fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(fields)}"
+                raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
+        return pa.schema([fields[name] for name in names])
 
 
 def _paths(parts: Sequence[Part]) -> list[str]:
@@ -150,71 +169,31 @@ def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     return schemas
 
 
-def _our_field(field: pa.Field) -> pa.Field:
-    return RECORD_FIELDS.field(field.name) if field.name in RECORD_FIELDS.names else field
-
-
-def _score_field(field: pa.Field) -> pa.Field | None:
-    """Return the column of a score; None for what is none."""
-    kinds = {
-        pa.types.is_boolean: pa.bool_(),
-        pa.types.is_integer: pa.int64(),
-        pa.types.is_floating: pa.float64(),
-        pa.types.is_string: pa.string(),
-    }
-    return next((pa.field(field.name, kind) for is_of, kind in kinds.items() if is_of(field.type)), None)
-
-
 def _united(schemas: list[pa.Schema]) -> pa.Schema:
     """Return one schema with the columns of all, in the order in which they are met."""
     fields: dict[str, pa.Field] = {}
     for field in (field for schema in schemas for field in schema):
-        known = fields.get(field.name)
-        fields[field.name] = _plain(field) if known is None else _one_field(known, _plain(field))
+        # Without a writer's own ways to store it.
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        both = [pa.schema([fields.get(field.name, (field.name, kind))]), pa.schema([(field.name, kind)])]
+        try:
+            (fields[field.name],) = pa.unify_schemas(both, promote_options="permissive")
+        except pa.ArrowException:
+            fields[field.name] = pa.field(field.name, pa.string())
     return pa.schema(fields.values())
 
 
-def _plain(field: pa.Field) -> pa.Field:
-    """Return the field without a writer's own ways to store it."""
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, kind)
-
-
-def _one_field(one: pa.Field, other: pa.Field) -> pa.Field:
-    try:
-        (field,) = pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive")
-    except pa.ArrowException:
-        return pa.field(one.name, pa.string())
-    return field
-
-
-def _chosen(store: Store, known: pa.Schema, columns: Sequence[str]) -> pa.Schema:
-    fields = {field.name: field for schema in (RECORD_FIELDS, known) for field in schema}
-    for name in columns:
-        if name not in fields:
-            near = nearest(name, fields)
-            fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(fields)}"
-            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
-    return pa.schema([fields[name] for name in columns])
-
-
-def _counting_records(
-    store: Store, paths: list[str], known: _Columns, names: Sequence[str]
-) -> Iterator[pa.Table]:
-    """Yield these columns of the records that count, and row_id, as `record_tables` does, without scores."""
-    wanted = [field for field in known.records if field.name in {*names, "row_id"}]
-    first = pa.schema([field for field in wanted if field.name in FIRST_FIELDS.names])
-    maybe = pa.schema([field for field in wanted if field.name not in FIRST_FIELDS.names])
+def _counting_records(store: Store, paths: list[str], fields: list[pa.Field]) -> Iterator[pa.Table]:
+    """Yield these columns of the records that count, as `record_tables` does, without scores."""
+    schema = pa.schema(fields)
     counts = _which_count(store, paths)
-    tables = read_parts(store, paths, first, maybe)
-    schema = pa.schema(wanted)
     waiting: list[pa.Table] = []
     num_rows = num_bytes = 0  # of these: to ask all of them again with each part takes longer than to read it
-    for path, table, is_last in zip(paths, tables, counts, strict=True):
+    for path, table, is_last in zip(paths, read_parts(store, paths, schema), counts, strict=True):
         if len(is_last) != len(table):
             raise JobError(f"{store.url_of(path)} was changed while it was read", "try it again")
         try:
-            waiting.append(_shaped(table.filter(pa.array(is_last)), schema))
+            waiting.append(table.filter(pa.array(is_last)))
         except pa.ArrowException as error:  # columns of types that Arrow computes nothing with
             raise not_ours(store.url_of(path), str(error)) from error
         num_rows, num_bytes = num_rows + len(waiting[-1]), num_bytes + waiting[-1].nbytes
@@ -232,19 +211,18 @@ def _in_pieces(tables: list[pa.Table]) -> Iterator[pa.Table]:
 
 def _which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
     """Return, part by part, which of its records is the last of its row."""
-    found = [_numbers(table["row_id"]) for table in read_parts(store, paths, _ROW_ID)]
-    if not found:
+    # row_ids are 32 hex digits each: two numbers.
+    numbers = [
+        np.frombuffer(bytes.fromhex("".join(table["row_id"].to_pylist())), np.uint64).reshape(-1, 2)
+        for table in read_parts(store, paths, _ROW_ID)
+    ]
+    if not numbers:
         return []
-    ids = np.concatenate(found)
+    ids = np.concatenate(numbers)
     order = np.lexsort((ids[:, 0], ids[:, 1]))  # stable: equal ones stay as they were written
     is_last = np.ones(len(ids), bool)
     is_last[order[:-1]] = (ids[order[:-1]] != ids[order[1:]]).any(axis=1)
-    return np.split(is_last, np.cumsum([len(numbers) for numbers in found])[:-1])
-
-
-def _numbers(row_ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Return row_ids, which are 32 hex digits each, as two numbers each."""
-    return np.frombuffer(bytes.fromhex("".join(row_ids.to_pylist())), np.uint64).reshape(-1, 2)
+    return np.split(is_last, np.cumsum([len(some) for some in numbers])[:-1])
 
 
 def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -254,3 +232,65 @@ def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema.names).cast(schema)
+
+
+class ScoreIndex:
+    """The newest score of each clip, on disk, so that memory stays flat. First add every table, then join."""
+
+    def __init__(self, fields: pa.Schema) -> None:
+        """fields: the scores: numbers, yes or no, text."""
+        self._fields = fields
+        self._columns = [f"c{number}" for number in range(len(fields))]
+        columns = ", ".join(["id TEXT", "clip TEXT", *self._columns, "PRIMARY KEY (id, clip)"])
+        self._db = temporary_tables(
+            "CREATE TABLE wanted (id TEXT PRIMARY KEY, clip TEXT, place INTEGER NOT NULL) WITHOUT ROWID;"
+            f"CREATE TABLE scores ({columns}) WITHOUT ROWID;"
+        )
+
+    def add(self, table: pa.Table) -> None:
+        """Take scores, newer than those before. A null says nothing: what was known before stays."""
+        cells = (table[name].to_pylist() for name in self._fields.names)
+        newer = ", ".join(f"{column} = coalesce(excluded.{column}, {column})" for column in self._columns)
+        self._db.executemany(
+            f"INSERT INTO scores VALUES (?, ?{', ?' * len(self._columns)}) "
+            f"ON CONFLICT (id, clip) DO UPDATE SET {newer}",
+            zip(table["row_id"].to_pylist(), clips_of(table), *cells, strict=True),
+        )
+
+    def joined(self, table: pa.Table) -> pa.Table:
+        """Return the table with the scores of its rows, which differ; a score replaces what was there.
+
+        One of this clip goes before one that does not say which. Raises JobError where one does not fit.
+        """
+        self._db.execute("DELETE FROM wanted")
+        rows = zip(table["row_id"].to_pylist(), clips_of(table), range(len(table)), strict=True)
+        self._db.executemany("INSERT INTO wanted VALUES (?, ?, ?)", rows)
+        chosen = ", ".join(f"coalesce(own.{column}, other.{column})" for column in self._columns)
+        query = (
+            f"SELECT {chosen} FROM wanted LEFT JOIN scores AS own USING (id, clip) "
+            f"LEFT JOIN scores AS other ON other.id = wanted.id AND other.clip = '{_ANY}' ORDER BY place"
+        )
+        for field, values in zip(self._fields, zip(*self._db.execute(query), strict=True), strict=True):
+            place = table.schema.get_field_index(field.name)
+            try:
+                scores = pa.array(values).cast(field.type)
+                if place < 0:
+                    table = table.append_column(field, scores)
+                else:
+                    both = pc.coalesce(scores, table[field.name].cast(field.type))
+                    table = table.set_column(place, field, both)
+            except pa.ArrowException as error:
+                raise JobError(
+                    f"scores/ or records/ have a value of {field.name!r} that is not of type {field.type}: "
+                    f"{error}",
+                    "move the part with it, which framefleet did not write, out of the output",
+                ) from error
+        return table
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def clips_of(table: pa.Table) -> list[str]:
+    """Return which clip each score is about, by its media_sha256; "" for any."""
+    return [clip or _ANY for clip in table[OF_CLIP.names[0]].to_pylist()]

@@ -69,7 +69,7 @@ class Record:
     decode_s: float
     write_s: float
     peak_memory_bytes: int | None  # None: not measured on this device
-    # Below, what parts of earlier versions do not have.
+    # Below, what parts of earlier versions lack: it has a default.
     frames_format: str | None = None  # "rgb uint8", "rgba uint8", "rgb float32", ...
     audio_sha256: str | None = None  # None, as all of sound: the clip has none
     audio_sample_rate: int | None = None
@@ -125,14 +125,11 @@ def _schema_of(kind: type) -> pa.Schema:
 
 
 RECORD_FIELDS: pa.Schema = _schema_of(Record)
-# Those that every part has, and those that parts of earlier versions lack.
+# Every part of records has these. Parts of earlier versions lack some of the others, which are null then.
 FIRST_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is MISSING])
-LATER_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is not MISSING])
 FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
 ROW_FIELDS = pa.schema([("row_index", pa.int64()), ("row_id", pa.string())])
 INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
-
-
 _DIGESTS = [name for name in RECORD_FIELDS.names if name.endswith("_sha256") or name == "model_digest"]
 
 
@@ -213,10 +210,10 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
 def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a record; {} where they are none that can be read: it may be anybody's."""
     try:
-        told = parse_json(record.get("arguments") or "{}")
+        arguments = parse_json(record.get("arguments") or "{}")
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:

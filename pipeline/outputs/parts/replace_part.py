@@ -23,13 +23,13 @@ from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.parts import NUM_READERS, read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 30  # as of a part
-_ASKED = fields_named(FIRST_FIELDS, "row_id", "media_sha256", "bytes", "recipe", "arguments", "environment")
-_LATER_ASKED = fields_named(LATER_FIELDS, "model_name", "extra_outputs_sha256")
+_REASONS = ("recipe", "arguments", "environment", "model_name")
+_FIELDS = fields_named(RECORD_FIELDS, "row_id", "media_sha256", "bytes", "extra_outputs_sha256", *_REASONS)
 
 
 def replace_part(
@@ -37,8 +37,8 @@ def replace_part(
 ) -> None:
     """Write a part anew without these rows, and delete it; one without any other just goes.
 
-    run, number: name the new one, which is newer, and so counts where both are there. Only for who holds the
-    output.
+    run, number: name the new one, which is newer, and so counts where both are there. Only the driver with
+    the lock.
     """
     table = read_part(store, path, None)
     left = table.filter(pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))))
@@ -66,10 +66,10 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
         firsts = list(readers.map(read, [paths[0] for paths in of_runs]))
         # A run replaces parts, or adds rows; its first part says which, unless it is damaged.
         others = [
-            paths[1:] for paths, said in zip(of_runs, firsts, strict=True) if REPLACES in said or not said
+            paths[1:] for paths, first in zip(of_runs, firsts, strict=True) if REPLACES in first or not first
         ]
-        told = [*firsts, *readers.map(read, chain.from_iterable(others))]
-    replaced = {path for said in told for path in said.get(REPLACES, "").splitlines()}
+        metadata = [*firsts, *readers.map(read, chain.from_iterable(others))]
+    replaced = {path for one in metadata for path in one.get(REPLACES, "").splitlines()}
     for part in live:
         if part.path in replaced:
             hold.check()
@@ -79,12 +79,12 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
 def _metadata_of(store: Store, path: str) -> dict[str, str]:
     try:
         return metadata_of(store, path)
-    except JobError:  # damaged, which readers tell
+    except JobError:  # damaged, as readers report
         return {}
 
 
 def set_aside(store: Store, path: str, hold: Hold) -> None:
-    """Move a file into damaged/. Only for who holds the output."""
+    """Move a file into damaged/. Only the driver with the lock."""
     if store.exists(path) and store.stat(path).size > _MAX_BYTES:  # a link may lead to nothing
         raise JobError(
             f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's",
@@ -101,11 +101,11 @@ def withdraw(
 
     goes: asked with recipe, arguments, environment, model_name and others. Yields row_ids, and bytes of
     clips, which are not adopted, but swept as soon as others are in their place. Memory does not grow with
-    the records. Only for who holds the output; to be read to the end.
+    the records. Only the driver with the lock; to be read to the end.
     """
     parts, run = live_parts(store), new_run(hold.epoch)
     number = 0
-    tables = read_parts(store, [part.path for part in parts], _ASKED, _LATER_ASKED)
+    tables = read_parts(store, [part.path for part in parts], _FIELDS)
     for part, table in zip(parts, tables, strict=True):
         where = store.url_of(part.path)
         gone = [row for rows in rows_in_table(table, where) for row in rows if goes(row)]
@@ -114,6 +114,6 @@ def withdraw(
             row_ids, extras = [row["row_id"] for row in gone], "extra_outputs_sha256"
             named = {*row_ids}  # also other records of these rows, which go with them
             taken = (row for rows in rows_in_table(table, where) for row in rows if row["row_id"] in named)
-            disown(store, [intent_path(row["row_id"], row["media_sha256"], row.get(extras)) for row in taken])
+            disown(store, [intent_path(row["row_id"], row["media_sha256"], row[extras]) for row in taken])
             replace_part(store, part.path, row_ids, run=run, number=number, hold=hold)
             yield row_ids, sum(row["bytes"] for row in gone)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -53,15 +54,13 @@ class MergingHold(Hold, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What a driver found when it began: the parts of the epochs before its own that count.
+    """Which parts were there when a driver began."""
 
-    merged: parts whose rows are in larger ones by now. merges: of each run of such larger parts, how many
-    count: the next one may be there, and the parts that it is in place of still count.
-    """
-
-    epoch: int
-    sealed: Sealed
-    merged: Sealed = field(default_factory=dict)
+    epoch: int  # of that driver
+    sealed: Sealed  # the parts of earlier epochs that count
+    merged: Sealed = field(default_factory=dict)  # parts whose rows are in larger ones by now
+    # By run of such larger parts, how many count: the next one may be there, and the parts that it will
+    # replace still count.
     merges: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self, part: Part) -> bool:
@@ -88,29 +87,24 @@ def epoch_path(epoch: int) -> str:
 
 
 def request_path(epoch: int, what: str) -> str:
-    """Return the file by which the driver of an epoch is asked for something, from wherever the output is."""
+    """Return the file that asks the driver of an epoch for something, from wherever the output is."""
     return f"{DRIVERS}/{epoch:06d}.{what}"
 
 
 def epochs_of(store: Store) -> list[int]:
     """Return the epochs of an output, in order; [] where no driver began yet."""
-    found = (_PATH.fullmatch(path) for path in store.list(DRIVERS))
-    return sorted(int(match[1]) for match in found if match)
+    names = (_PATH.fullmatch(path) for path in store.list(DRIVERS))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def newest_seal(store: Store) -> Seal:
     """Return what decides which parts count."""
-    found = (_read_seal(store, epoch) for epoch in reversed(epochs_of(store)))
-    return next((seal for seal in found if seal), Seal(0, {}))
-
-
-def _read_seal(store: Store, epoch: int) -> Seal | None:
-    """Return what a driver sealed; None before it did, and where nobody can read it."""
-    try:
-        said = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
-        return _SEAL.validate_python({**said, "epoch": epoch})
-    except (FileNotFoundError, TypeError, ValueError):  # not there, no mapping, or other values
-        return None
+    for epoch in reversed(epochs_of(store)):
+        # Not there, no mapping, or other values: before the driver sealed, and where nobody can read it.
+        with suppress(FileNotFoundError, TypeError, ValueError):
+            driver = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
+            return _SEAL.validate_python({**driver, "epoch": epoch})
+    return Seal(0, {})
 
 
 def live_parts(store: Store) -> list[Part]:
@@ -124,7 +118,7 @@ def live_parts(store: Store) -> list[Part]:
 
 
 def seal_now(store: Store, epoch: int) -> Sealed:
-    """Return what a driver of this epoch seals. Only for who has that epoch, and no part yet."""
+    """Return what a driver of this epoch seals, as it begins and has no part yet."""
     return sealed_of(part for part in live_parts(store) if 0 < part.epoch < epoch)
 
 
@@ -140,21 +134,17 @@ def sealed_of(parts: Iterable[Part]) -> Sealed:
 
 def sealed_too(sealed: Sealed, parts: Iterable[Part]) -> Sealed:
     """Return a seal that has these parts as well."""
-    found = {run: list(stretches) for run, stretches in sealed.items()}
+    numbers = {run: list(stretches) for run, stretches in sealed.items()}
     for part in parts:
-        found.setdefault(part.run, []).append((part.number, part.number))
-    return {run: _stretches(spans) for run, spans in found.items()}
-
-
-def _stretches(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the first and the last of each stretch of numbers."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = found[-1][0], max(last, found[-1][1])
-        else:
-            found.append((first, last))
-    return found
+        numbers.setdefault(part.run, []).append((part.number, part.number))
+    united: dict[str, list[tuple[int, int]]] = {run: [] for run in numbers}
+    for run, stretches in united.items():
+        for first, last in sorted(numbers[run]):
+            if stretches and first <= stretches[-1][1] + 1:
+                stretches[-1] = stretches[-1][0], max(last, stretches[-1][1])
+            else:
+                stretches.append((first, last))
+    return united
 
 
 def gone_parts(store: Store) -> list[str]:

@@ -145,20 +145,20 @@ class ObjectStore:
         files, place = self._at(folder)
         start = len(self._at("x")[1]) - 1
         try:
-            found = files.find(place, detail=True)
+            objects = files.find(place, detail=True)
         except FileNotFoundError as error:
             _raise_if_missing(error)
             return {}
         return {
-            name[start:]: Stored(size=said["size"], stamp=stamp_of(said))
-            for name, said in found.items()
+            name[start:]: Stored(size=details["size"], stamp=stamp_of(details))
+            for name, details in objects.items()
             if name != place and not name.endswith("/")
         }
 
     def stat(self, path: str) -> Stored:
         files, place = self._at(path)
-        said = files.info(place)
-        return Stored(size=said["size"], stamp=stamp_of(said))
+        details = files.info(place)
+        return Stored(size=details["size"], stamp=stamp_of(details))
 
     def delete(self, path: str) -> None:
         files, place = self._at(path)
@@ -195,20 +195,24 @@ class ObjectStore:
 
 def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the file system and the root. Raises JobError for what is no store, or lacks an option."""
+    # A copy of the user's options, with ours where they have chosen nothing.
+    own_options = s3.s3_options(options) if s3.is_s3(url) else copy.deepcopy(dict(options))
+    if gcs.is_gcs(url):
+        own_options = gcs.gcs_options(own_options)
     try:
         files, root = fsspec.core.url_to_fs(
             url,
             skip_instance_cache=True,
             use_listings_cache=False,  # other processes write here too
-            **_filesystem_options(url, options),
+            **own_options,
         )
     except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         if is_service or trouble_of(error) != "other":
             raise
-        said = public_text(f"{type(error).__name__}: {error}")
+        reason = public_text(f"{type(error).__name__}: {error}")
         raise JobError(
-            f"{public_url(url)} cannot be opened: {said}", "check the URL and storage_options"
+            f"{public_url(url)} cannot be opened: {reason}", "check the URL and storage_options"
         ) from None
     if s3.is_s3(url):
         s3.limit_waits(files)
@@ -219,19 +223,11 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     return files, root
 
 
-def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the user's options, with ours where they have chosen nothing."""
-    if s3.is_s3(url):
-        return s3.s3_options(options)
-    chosen = copy.deepcopy(dict(options))
-    return gcs.gcs_options(chosen) if gcs.is_gcs(url) else chosen
-
-
-def stamp_of(said: Mapping[str, Any]) -> str:
+def stamp_of(details: Mapping[str, Any]) -> str:
     """Return the best that this store has; "" where it has only sizes."""
     keys = ("ETag", "etag", "md5Hash", "content_md5")
     times = ("LastModified", "last_modified", "updated", "mtime", "created")
-    return next((str(said[key]) for key in keys + times if said.get(key)), "")
+    return next((str(details[key]) for key in keys + times if details.get(key)), "")
 
 
 def _code(error: BaseException) -> str:

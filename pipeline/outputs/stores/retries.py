@@ -1,7 +1,7 @@
 """In: one request to a store. Out: its answer, however long the store was out of reach, up to a limit.
 
 The one place that waits: libraries below try once or twice. All threads of a process that use a store share
-what is known of it, so that the log has a line when an outage begins, one every minute, and one at its end.
+one `Patience`, so that the log has a line when an outage begins, one every minute, and one at its end.
 Reads that only spare work are not waited for (`Soon`).
 """
 
@@ -39,27 +39,48 @@ WITHIN_S = 10.0
 
 
 class Patience:
-    """What is borne of one store. limit_s: how long it may be out of reach.
-
-    has_answered: whether it ever did, to this process or to the one whose store this is a copy of.
-    """
+    """How long requests to one store are repeated. For several threads."""
 
     def __init__(self, where: str, limit_s: float) -> None:
-        self.where, self.limit_s, self.has_answered = where, limit_s, False
+        self.where = where
+        self.limit_s = limit_s  # how long it may be out of reach
+        self.has_answered = False  # ever, to this process or to the one whose store this is a copy of
         self.counts = Counts()
         self._lock = threading.Lock()  # guards the three below
         self._silent_since: float | None = None  # its first failure since it last answered anybody
         self._num_failing = 0  # requests that are made again
-        self._told_at: float | None = None
+        self._logged_at: float | None = None
 
     def ride_out(self, ask: Callable[[], Reply], *, reopen: Callable[[], None] | None = None) -> Reply:
         """Return what `ask` returns; raise what it raises when that will not pass, or not in time.
 
         reopen: takes credentials anew, before a refused request is made again; None: refusals are final.
         """
-        request = _Request(self, reopen)
+        failing_since: float | None = None
+        num_refused = 0
+
+        def may_pass(error: BaseException) -> bool:
+            nonlocal failing_since, num_refused
+            trouble = trouble_of(error)
+            if trouble not in ("unreachable", "refused"):
+                return False
+            if failing_since is None:
+                failing_since = time.monotonic()
+                with self._lock:
+                    self._num_failing += 1
+            if trouble == "unreachable":
+                will_pass = self._is_in_time(error, failing_since)
+            else:
+                max_refusals = MAX_REFUSALS if self.has_answered else _FIRST_REFUSALS
+                will_pass = reopen is not None and num_refused < max_refusals
+            if will_pass and trouble == "refused" and reopen:
+                num_refused += 1
+                reopen()
+            self.counts.add(STORE_RETRIES, will_pass)
+            return will_pass
+
         try:
-            answer = Retrying(retry=retry_if_exception(request.may_pass), wait=_PAUSE, reraise=True)(ask)
+            answer = Retrying(retry=retry_if_exception(may_pass), wait=_PAUSE, reraise=True)(ask)
         except FileNotFoundError:
             self._note_answer()
             raise
@@ -67,40 +88,28 @@ class Patience:
             self._note_answer()
             return answer
         finally:
-            request.end()
+            if failing_since is not None:
+                self._end_failing(failing_since)
 
     @property
     def silent_s(self) -> float:
-        """Since when the store has answered nobody here, in seconds; 0 while it does."""
+        """For how many seconds the store has answered nobody here; 0 while it does."""
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def begin_failing(self) -> None:
-        with self._lock:
-            self._num_failing += 1
-
-    def end_failing(self, since: float) -> None:
-        with self._lock:
-            self._num_failing -= 1
-            is_over = self._told_at is not None and not self._num_failing and self._silent_since is None
-            if is_over:
-                self._told_at = None
-        if is_over:
-            log.warning("%s answers again, after %.0f s", self.where, time.monotonic() - since)
-
-    def bears(self, error: BaseException, failing_since: float) -> bool:
-        """Tell whether a request that has failed since then is made again; and the log, now and then."""
+    def _is_in_time(self, error: BaseException, failing_since: float) -> bool:
+        """Tell whether a request that has failed since then is made again; log it now and then."""
         now = time.monotonic()
         limit_s = self.limit_s if self.has_answered else min(self.limit_s, FIRST_ANSWER_S)
         with self._lock:
             if self._silent_since is None:
                 self._silent_since = now
             failing_s = now - min(self._silent_since, failing_since)
-            is_told_again = self._told_at is None or now - self._told_at >= TOLD_EVERY_S
-            is_told = TOLD_AFTER_S <= failing_s < limit_s and is_told_again
-            if is_told:
-                self._told_at = now
-        if is_told:
+            is_due = self._logged_at is None or now - self._logged_at >= TOLD_EVERY_S
+            is_logged = TOLD_AFTER_S <= failing_s < limit_s and is_due
+            if is_logged:
+                self._logged_at = now
+        if is_logged:
             log.warning(
                 "%s has not answered for %.0f s (%s); trying for another %.0f s, and working on as far "
                 "as possible",
@@ -111,48 +120,19 @@ class Patience:
             )
         return failing_s < limit_s
 
+    def _end_failing(self, since: float) -> None:
+        with self._lock:
+            self._num_failing -= 1
+            is_over = self._logged_at is not None and not self._num_failing and self._silent_since is None
+            if is_over:
+                self._logged_at = None
+        if is_over:
+            log.warning("%s answers again, after %.0f s", self.where, time.monotonic() - since)
+
     def _note_answer(self) -> None:
         self.has_answered = True
         with self._lock:
             self._silent_since = None
-
-
-class _Request:
-    """One request, and what became of its attempts."""
-
-    def __init__(self, patience: Patience, reopen: Callable[[], None] | None) -> None:
-        self._patience, self._reopen = patience, reopen
-        self._failing_since: float | None = None
-        self._num_refused = 0
-
-    def may_pass(self, error: BaseException) -> bool:
-        """Note a failure; tell whether the request is made again."""
-        will_pass = self._may_pass(error)
-        self._patience.counts.add(STORE_RETRIES, will_pass)
-        return will_pass
-
-    def _may_pass(self, error: BaseException) -> bool:
-        trouble = trouble_of(error)
-        if trouble not in ("unreachable", "refused"):
-            return False
-        if self._failing_since is None:
-            self._failing_since = time.monotonic()
-            self._patience.begin_failing()
-        if trouble == "unreachable":
-            return self._patience.bears(error, self._failing_since)
-        return self._is_opened_anew()
-
-    def end(self) -> None:
-        if self._failing_since is not None:
-            self._patience.end_failing(self._failing_since)
-
-    def _is_opened_anew(self) -> bool:
-        max_refusals = MAX_REFUSALS if self._patience.has_answered else _FIRST_REFUSALS
-        if self._reopen is None or self._num_refused >= max_refusals:
-            return False
-        self._num_refused += 1
-        self._reopen()
-        return True
 
 
 class Soon:

@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -47,13 +47,13 @@ def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def limit_waits(files: Any) -> None:
     """Let a file system that was opened try once, and wait for no answer without end."""
+
+    def send_at_once(params: dict[str, Any], **_: Any) -> None:
+        """Send a body without asking first: for that answer aiohttp waits without end."""
+        params["headers"].pop("Expect", None)
+
     files.retries = 1  # s3fs's own, which would multiply botocore's
-    files.s3.meta.events.register_last("before-call.s3", _send_at_once)
-
-
-def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    """Send a body without asking first: for that answer aiohttp waits without end."""
-    params["headers"].pop("Expect", None)
+    files.s3.meta.events.register_last("before-call.s3", send_at_once)
 
 
 def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
@@ -70,41 +70,34 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
     etag = answer.get("ETag", "").strip('"')
     if etag == md5.hexdigest():
         return True
-    if MD5.fullmatch(etag) and not _is_encrypted(answer) and not _is_stored(files, place, content):
-        raise DamagedUpload("other bytes are stored than were sent")
+    # With keys of KMS and of one's own the ETag is another digest than the MD5.
+    is_encrypted = (
+        "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
+    )
+    if MD5.fullmatch(etag) and not is_encrypted:
+        try:
+            is_stored = files.cat_file(place) == content
+        except FlexibleChecksumError:  # the checksum that was sent along is not that of what is there
+            is_stored = False
+        if not is_stored:
+            raise DamagedUpload("other bytes are stored than were sent")
     return False
-
-
-def _is_stored(files: Any, place: str, content: bytes) -> bool:
-    try:
-        return bool(files.cat_file(place) == content)
-    except FlexibleChecksumError:  # the checksum that was sent along is not that of what is there
-        return False
-
-
-def _is_encrypted(answer: Mapping[str, Any]) -> bool:
-    """Tell whether an object's ETag is another digest than its MD5, as with keys of KMS and of one's own."""
-    return "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
 
 
 def abort_uploads(files: Any, root: str, *, before: datetime) -> int:
     """Abort uploads in parts that were begun below a root before then, and not ended; return how many."""
-    left = [upload for upload in _uploads_below(files, root) if upload["Initiated"] < before]
-    for upload in left:
-        named = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-        files.call_s3("abort_multipart_upload", Bucket=root.partition("/")[0], **named)
-    return len(left)
-
-
-def _uploads_below(files: Any, root: str) -> Iterator[dict[str, Any]]:
     bucket, _, key = root.partition("/")
-    asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
-    while True:
-        said = files.call_s3("list_multipart_uploads", **asked)
-        yield from said.get("Uploads", [])
-        if not said.get("IsTruncated"):
-            return
-        asked |= {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said["NextUploadIdMarker"]}
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+    uploads: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"IsTruncated": True}
+    while page.get("IsTruncated"):
+        page = files.call_s3("list_multipart_uploads", **request)
+        uploads += (upload for upload in page.get("Uploads", []) if upload["Initiated"] < before)
+        request |= {"KeyMarker": page.get("NextKeyMarker"), "UploadIdMarker": page.get("NextUploadIdMarker")}
+    for upload in uploads:
+        names = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+        files.call_s3("abort_multipart_upload", Bucket=bucket, **names)
+    return len(uploads)
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:

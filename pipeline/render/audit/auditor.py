@@ -20,6 +20,7 @@ from framefleet.pipeline.render.audit.verdict import (
     AUDIT,
     DIFFERED,
     EQUAL,
+    EQUAL_HERE,
     PLAINLY,
     UNREPEATABLE,
     Audited,
@@ -33,9 +34,9 @@ from framefleet.pipeline.render.audit.verdict import (
     told,
     verdict_of,
 )
-from framefleet.pipeline.render.loaded_model import Spoiled
 from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)
 # An audit waits this long for a moment in which nothing else is to be done, or as long as its row took, if
@@ -59,11 +60,12 @@ class Auditor:
         odds: Odds | None,
         plain: Callable[[RenderRow], Rendered],
         is_affordable: Callable[[], bool] = lambda: True,
+        is_users: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         """odds: of rows that nobody gives an order for; None: none of these is audited.
 
         is_affordable: whether one more of these may be, until one differs. They are audited at once: nobody
-        could take back what was given out meanwhile.
+        could take back what was given out meanwhile. is_users: whether the request names a user's recipe.
         """
         self.apart: dict[str, str] = {}
         self._unrepeatable: set[str] = set()
@@ -72,7 +74,7 @@ class Auditor:
         self._orders: dict[str, AuditOrder] = {}  # by row_id
         self._put_off: list[_PutOff] = []
         self._num_equal: Counter[str] = Counter()  # by kind
-        self._plain = plain
+        self._plain, self._is_users = plain, is_users
         self._audited: list[Audited] = []
 
     @property
@@ -191,8 +193,6 @@ class Auditor:
         """Return those of a plain call; None where it fails. Raises MemoryError if that is why."""
         try:
             return _digests(self._plain(RenderRow(clip.row_id, clip.request)))
-        except Spoiled:
-            raise
         except Exception as error:  # whatever a recipe raises that returned a clip before
             if is_out_of_memory(error):
                 raise MemoryError from error
@@ -215,7 +215,7 @@ class Auditor:
         if kind in self._unrepeatable:
             return UNREPEATABLE
         if verdict == "equal":
-            return EQUAL
+            return EQUAL_HERE if self._is_users(clip.request) else EQUAL
         return not_compared(self._num_equal[kind]) if self._odds else None
 
 

@@ -3,18 +3,17 @@
 The judge: audits, rows of kinds that differed, `replay` and `verify` call this, and the script that
 `replay` prints does the same. Rows that are rendered to be kept are no plain calls, alone or not. It works on
 the pipeline as it was loaded: on a copy of a copy that no row has seen, tokenizers included, with the
-networks' attributes and buffers of that time, and with what the modules of a user's recipe held then. Where
-text is encoded in other processes, its embeddings are those that are kept. What the row changed in networks,
-code or torch's modes is put back afterwards. Not covered: what modules of libraries and networks of second
-models keep. A pipeline that depends on what earlier calls left there does not repeat its plain calls either,
-and is found by that.
+networks' attributes and buffers of that time. Where text is encoded in other processes, its embeddings are
+those that are kept. What a call of framefleet's recipes changed in networks is put back afterwards. A user's
+recipe is judged by a process that has run no row of it: nothing that it leaves is undone. Not covered: what
+modules of libraries and networks of second models keep. A pipeline that depends on what earlier calls left
+there does not repeat its plain calls either, and is found by that.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from functools import partial
 
 import torch
 
@@ -24,9 +23,8 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
-from framefleet.pipeline.render.loaded_model import Loaded, Spoiled
+from framefleet.pipeline.render.loaded_model import Loaded
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.process_state import kept_surroundings
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.render.text_encoders import Encoders
@@ -60,19 +58,13 @@ class PlainCalls:
     def once(self, row: RenderRow) -> Rendered:
         """Render a row from its beginning. Rows that are under way find all as it was."""
         is_own = self._call.is_own(row)
-        if is_own:
-            self._loaded.sum_weights()
         self._loras.release()  # before networks are as they were loaded: rows under way keep theirs
         with ExitStack() as stack:
             stack.enter_context(as_in_pipelines())
             stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
-            stack.enter_context(self._encoders.answering(partial(self._loaded.is_untouched, values=is_own)))
-            for kept in (
-                GlobalDraws().kept,
-                self._loaded.networks,
-                *((kept_surroundings, self._call.modules(row).as_loaded) if is_own else ()),
-            ):
-                stack.enter_context(kept())
+            stack.enter_context(self._encoders.answering(self._loaded.is_untouched))
+            stack.enter_context(GlobalDraws().kept())
+            stack.enter_context(self._loaded.networks())
             if self._model.attention:
                 self._model.attention.use_again()
             self._loras.hold(row.adapters)
@@ -87,18 +79,12 @@ class PlainCalls:
                     self._cache.stop()
                 self._loras.release()
                 self._encoders.leave()
-                self._put_back(row)
+                if not is_own:
+                    self._put_back(row)
 
     def _put_back(self, row: RenderRow) -> None:
-        is_own = self._call.is_own(row)
-        what = self._loaded.difference(values=is_own)
-        if what and row.kind not in self._told:
-            self._told.add(row.kind)
-            log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
-        if what:
-            self._loaded.restore(values=is_own)
-            if left := self._loaded.difference(values=is_own):
-                raise Spoiled(
-                    f"a row of {row.kind} leaves {left} changed, and it cannot be put back",
-                    "have the recipe put back what it changes; a new process is as it was loaded",
-                )
+        if what := self._loaded.difference():
+            if row.kind not in self._told:
+                self._told.add(row.kind)
+                log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
+            self._loaded.restore()

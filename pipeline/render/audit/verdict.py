@@ -30,6 +30,8 @@ _TOLD: dict[Verdict, str] = {
 }
 AUDIT = "audit"
 EQUAL = "compared with a plain call, and equal"
+# Of a user's recipe, which may have changed what both were made of.
+EQUAL_HERE = "equal to a plain call of the same process, which proves nothing about other processes"
 PLAINLY = "rendered by a plain call"
 DIFFERED = "such a row was not, and an audit found that it differs"
 NOT_COMPARED = "not a plain call, not compared"

@@ -58,6 +58,7 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
                 raise mistake
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
+            _check_meanings(parquet, file)
         else:
             schema, num_rows = _text_reader(file, None).schema, None
         _check_names(schema, file)
@@ -154,7 +155,7 @@ def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
     """Return a streaming reader of CSV, TSV or JSONL; `schema` fixes the types, or else they are inferred."""
-    content = unpacked(file.content, file.compression)
+    content = unpacked(file.content, file.compression, file.name)
     return text_reader(content, file.format, schema, arguments=file.arguments, name=file.name)
 
 
@@ -167,6 +168,28 @@ def _check_names(schema: pa.Schema, file: FileToRead) -> None:
         raise TableError(
             f"{file.name}: the name of the column {long[0][:40]!r}... is longer than {MAX_NAME} characters",
             "shorten it",
+        )
+
+
+def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
+    """Raise for values that only their writer's library can read: Arrow gives what they are stored as.
+
+    A pandas Period is the number of months since 1970, and an INTERVAL twelve bytes.
+    """
+    columns = parquet.schema
+    kinds = {
+        columns.column(number).path.partition(".")[0]: "INTERVAL"
+        for number in range(len(columns))
+        if columns.column(number).converted_type == "INTERVAL"
+    }
+    for field in parquet.schema_arrow:
+        own = (field.metadata or {}).get(b"ARROW:extension:name")
+        if own and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            kinds[field.name] = own.decode("utf-8", "replace")[:MAX_NAME]
+    for name, kind in kinds.items():
+        raise TableError(
+            f"{file.name}: the column {name!r} holds values of type {kind}, which records cannot hold",
+            "write it as text, or as numbers or dates, or leave it out of the table",
         )
 
 
@@ -246,7 +269,8 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
         zlib.error,
     ) as error:
         said = _numbered(str(error), file, first_row)
-        raise TableError(f"{file.name} cannot be read{where}: {said}", _fix(file)) from error
+        fix = "write that column as another type" if isinstance(error, NotImplementedError) else _fix(file)
+        raise TableError(f"{file.name} cannot be read{where}: {said}", fix) from error
 
 
 def _fix(file: FileToRead) -> str:

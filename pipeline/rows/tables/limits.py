@@ -13,17 +13,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.constructor import method
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.list_arguments import NETS, OF_EACH, controlling
-from framefleet.pipeline.model.specs.model_index import is_modular
+from framefleet.pipeline.model.specs.model_index import NETS, is_modular
 from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 from framefleet.pipeline.model.specs.ranges import too_large
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
@@ -203,7 +202,7 @@ def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: Pipel
 
 
 @lru_cache(_CACHED)
-@kept(TypeAdapter(bool))
+@disk_cached(TypeAdapter(bool))
 def _leaves_out(class_name: str) -> bool:
     """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
     call = method(pipeline_named(class_name), "__call__")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.tables.formats import packed
 
 PARQUET = b"PAR1"
 _WITH_A_LIBRARY = "convert it to Parquet, e.g. with pandas, Polars or DuckDB"
@@ -17,6 +17,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\0", "compressed with xz", "rename it to {name}.xz"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it, e.g. with `zstd -d`"),
     (PARQUET, "a Parquet file", "give it the ending .parquet"),
+    (b"PARE", "an encrypted Parquet file", "write it without encryption"),
     (b"PK\x03\x04", "a spreadsheet or a zip", "save the sheet as CSV, or unpack it"),
     (b"\xd0\xcf\x11\xe0", "a spreadsheet of old Excel", "save the sheet as CSV"),
     (b"ARROW1", "an Arrow (Feather) file", _WITH_A_LIBRARY),
@@ -39,7 +40,7 @@ def mistaken_file(beginning: bytes, name: str, *, own: bytes = b"") -> TableErro
             f"{name} is a web page, not a table",
             "download the file itself: its page may ask for a login, or have a link `raw` or `download`",
         )
-    short = PurePosixPath(name).name
+    short = packed(name)[0].name
     for start, kind, fix in _BEGINNINGS:
         if beginning.startswith(start) and start != own and not _is_header(beginning, start):
             return TableError(f"{name} is {kind}", fix.replace("{name}", short))

@@ -1,13 +1,14 @@
 """From the folders of a table's files to the columns that their names hold, as Hive, Spark and pandas write.
 
 `prompts/style=oil/seed=7/part-0.parquet` has the columns style and seed, which are nowhere in the file. Their
-types are found as those of CSV are. Folders of Delta Lake, Iceberg, Lance and Hudi are refused: which of
-their files and rows count is written elsewhere.
+types are found as those of CSV are. Tables of Delta Lake, Iceberg, Lance and Hudi, and what `save_to_disk` of
+`datasets` writes, are refused: which of their files and rows count is written elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,17 +23,24 @@ from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.pipeline.rows.tables.table_files import TableFile
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-# What lies in the folder of each kind, how the names of files in it end, and how it is opened in Python.
-_LAKES = {
-    "_delta_log": ("Delta Lake", ".json", "deltalake.DeltaTable({!r}).to_pyarrow_table()"),
-    "_versions": ("Lance", ".manifest", "lance.dataset({!r}).to_table()"),
-    "metadata": (
-        "Iceberg",
-        ".metadata.json",
-        "pyiceberg.table.StaticTable.from_metadata(...).scan().to_arrow()",
+# Files by which tables of other kinds are recognised, and how these are opened in Python: {0} is the table's
+# folder, {1} the last of these files.
+_LAKES = (
+    (
+        re.compile(r"/_delta_log/[^/]*\.json$"),
+        "table of Delta Lake",
+        "deltalake.DeltaTable({0!r}).to_pyarrow_table()",
     ),
-    ".hoodie": ("Hudi", "hoodie.properties", "..."),
-}
+    (re.compile(r"/_versions/[^/]*\.manifest$"), "table of Lance", "lance.dataset({0!r}).to_table()"),
+    (
+        re.compile(r"/metadata/[^/]*\.metadata\.json$"),
+        "table of Iceberg",
+        "pyiceberg.table.StaticTable.from_metadata({1!r}).scan().to_arrow()",
+    ),
+    (re.compile(r"/\.hoodie/hoodie\.properties$"), "table of Hudi", "..."),
+    (re.compile(r"/dataset_info\.json$"), "dataset of `save_to_disk`", "datasets.load_from_disk({0!r})"),
+)
+_MARKERS = ("_delta_log", "_versions", "metadata", ".hoodie")  # folders of these files
 
 
 def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile, ...]:
@@ -107,18 +115,35 @@ def _is_all(cells: pa.Array, value: pa.Scalar) -> bool:
     return cells.null_count == 0 and pc.all(pc.equal(cells, wanted)).as_py() is not False
 
 
-def check_lake(filesystem: Any, folder: str, location: str) -> None:
-    """Raise TableError where a folder is a table of Delta Lake, Iceberg, Lance or Hudi, or has its data."""
-    if PurePosixPath(folder).name == "data":
-        check_lake(filesystem, str(PurePosixPath(folder).parent), location)
-    names = _names_in(filesystem, folder)
-    for name, (kind, ending, opened) in _LAKES.items():
-        if name in names and any(one.endswith(ending) for one in _names_in(filesystem, f"{folder}/{name}")):
+def check_lake_folders(filesystem: Any, folders: Iterable[str], location: str) -> None:
+    """Raise TableError where a folder, or the one above a folder `data`, is a table of another kind."""
+    for folder in dict.fromkeys(part for one in folders for part in (one, one.removesuffix("/data"))):
+        names = _names_in(filesystem, folder)
+        files = [f"{folder}/{name}" for name in names]
+        for marker in names.intersection(_MARKERS):
+            files += [f"{folder}/{marker}/{name}" for name in _names_in(filesystem, f"{folder}/{marker}")]
+        check_lake_files(filesystem, files, location)
+
+
+def check_lake_files(filesystem: Any, files: Sequence[str], location: str) -> None:
+    """Raise TableError where one of these files is of Delta Lake, Iceberg, Lance, Hudi or `datasets`."""
+    for pattern, kind, opened in _LAKES:
+        if found := [file for file in files if pattern.search(file)]:
+            last = max(found, key=_version)
+            place = pattern.sub("", last)
+            urls = [filesystem.unstrip_protocol(one).removeprefix("file://") for one in (place, last)]
+            where = "" if location.rstrip("/") == urls[0] else f"{location}: "
             raise TableError(
-                f"{location} is a table of {kind}, whose files also hold rows that do not count",
-                f"open it in Python, and render it: framefleet.render(job, table={opened.format(folder)}); "
+                f"{where}{urls[0]} is a {kind}, whose files also hold rows that do not count",
+                f"open it in Python, and render it: framefleet.render(job, table={opened.format(*urls)}); "
                 "or write its rows as Parquet",
             )
+
+
+def _version(file: str) -> tuple[int, str]:
+    """Return the number in a file's name: 12 of v12.metadata.json, which is later than v9.metadata.json."""
+    number = re.search(r"\d+", file.rpartition("/")[2])
+    return (int(number[0]) if number else 0, file)
 
 
 def _names_in(filesystem: Any, folder: str) -> set[str]:

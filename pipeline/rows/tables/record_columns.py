@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.specs.check import parsed_list
-from framefleet.pipeline.model.specs.list_arguments import is_list
+from framefleet.pipeline.model.specs.check import is_list, parsed_list
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.request import is_input, is_model

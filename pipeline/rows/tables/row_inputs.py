@@ -6,12 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.specs.check import check_frames, parsed_list
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.list_arguments import is_list
+from framefleet.pipeline.model.specs.check import check_frames, is_list, parsed_list
 from framefleet.pipeline.model.specs.ranges import MAX_IMAGES
 from framefleet.pipeline.model.specs.refusal import Refused
-from framefleet.pipeline.model.specs.signature import MEDIA, ArgumentKind, ImagesKind, MediaKind
+from framefleet.pipeline.model.specs.signature import (
+    FRAME_PARAMETERS,
+    MEDIA,
+    ArgumentKind,
+    ImagesKind,
+    MediaKind,
+)
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:  # imports decoders

@@ -12,9 +12,16 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
-from framefleet.pipeline.model.registry import own_row_rules
-from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_list, check_seed, inexact
-from framefleet.pipeline.model.specs.list_arguments import is_list
+from framefleet.pipeline.model.registry import named
+from framefleet.pipeline.model.specs.check import (
+    check_argument,
+    check_fps,
+    check_list,
+    check_seed,
+    inexact,
+    is_list,
+)
+from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
@@ -47,7 +54,7 @@ from framefleet.pipeline.rows.tables.row_inputs import (
     check_references,
     public_cell,
 )
-from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
+from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, ArgumentKind] = {
@@ -151,12 +158,21 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
-        rules=own_row_rules(spec),
+        rules=_pipeline_rules(spec),
         carried=carried,
         argument_fields=shown,
         lookalikes=lookalikes(unread, [target for target in targets if target not in read]),
         model=model,
     )
+
+
+def _pipeline_rules(spec: PipelineSpec) -> Rules | None:
+    """Return what a pipeline allows in a row beyond each argument's own rule."""
+    if is_modular(spec.class_name):
+        from framefleet.pipeline.model.modular_rows import ModularRows  # imports diffusers
+
+        return ModularRows(spec)
+    return partial(named(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
 
 
 def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:

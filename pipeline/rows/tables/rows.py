@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.lora import ARGUMENT as LORA
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, MediaKind
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.segments import check_film
@@ -88,7 +87,7 @@ class RowPlan:
     fps: float | None  # the job's own rate, if it has one
     finder: Finder
     spec: PipelineSpec
-    # What a pipeline allows in a row beyond each argument's own rule; see `registry.own_row_rules`.
+    # What a pipeline allows in a row beyond each argument's own rule.
     rules: Rules | None
     carried: Carried  # columns that go into the record as they are
     argument_fields: pa.Schema  # columns that show the arguments

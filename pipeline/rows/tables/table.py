@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import PurePosixPath
@@ -23,7 +23,12 @@ from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
-from framefleet.pipeline.rows.tables.partitions import check_lake, with_own_columns, with_partitions
+from framefleet.pipeline.rows.tables.partitions import (
+    check_lake_files,
+    check_lake_folders,
+    with_own_columns,
+    with_partitions,
+)
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
@@ -184,15 +189,16 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     """Return the table's files in sorted order, and its folder."""
     if has_magic(path) and not filesystem.exists(path):
         found, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
-        check_lake(filesystem, root, location)
+        check_lake_folders(filesystem, _folders(found, root), location)
     elif _is_file(filesystem, path):
         found, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
-            check_lake(filesystem, root, location)
+            check_lake_folders(filesystem, [root], location)
     elif filesystem.isdir(path):
-        root = _table_folder(path)
-        check_lake(filesystem, root, location)
-        found = _visible(_below(filesystem, path, location), path)
+        below, root = _below(filesystem, path, location), _table_folder(path)
+        check_lake_files(filesystem, below, location)
+        check_lake_folders(filesystem, [root], location)
+        found = _visible(below, path)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
             check_regular(path)
@@ -208,6 +214,17 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
             f"files of several formats in {location}: {both}", "give a glob, e.g. folder/*.parquet"
         )
     return found, root
+
+
+def _folders(files: Iterable[str], root: str) -> Iterator[str]:
+    """Yield the folders from a table's own to its files, without those of partitions, which are many."""
+    yield root
+    for file in files:
+        folder = PurePosixPath(file).parent
+        while len(folder.parts) > len(PurePosixPath(root).parts):
+            if "=" not in folder.name:
+                yield str(folder)
+            folder = folder.parent
 
 
 def _below(filesystem: Any, path: str, location: str) -> list[str]:
@@ -232,14 +249,15 @@ def _is_file(filesystem: Any, path: str) -> bool:
 
 
 def _visible(paths: Collection[str], root: str) -> list[str]:
-    """Return table files in order, without hidden and temporary ones (Spark's _SUCCESS, editors' .swp)."""
+    """Return table files in order, without hidden and temporary ones: Spark's _SUCCESS, editors' .swp,
+    Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
 
     def shown(path: str) -> bool:
         *folders, name = PurePosixPath(path).parts[depth:]
         # a folder `_split=train` holds a column of that name
         hidden = [name, *(folder for folder in folders if "=" not in folder)]
-        return not any(part.startswith((".", "_")) for part in hidden)
+        return not any(part.startswith((".", "_", "~$")) for part in hidden)
 
     return sorted(path for path in paths if shown(path) and file_format(path))
 

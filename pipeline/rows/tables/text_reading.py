@@ -32,14 +32,21 @@ from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes that say what a file is
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+_PACKED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0"}  # how such files begin
 # What is wrong with the file is reported by whoever reads its rows: here they are looked up for messages.
-_UNREADABLE = (csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+_UNREADABLE = (TableError, csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 
 
-def unpacked(content: io.RawIOBase, compression: str | None) -> Any:
-    """Return the text of a file, which can be looked at ahead by `peek`."""
+def unpacked(content: io.RawIOBase, compression: str | None, name: str) -> Any:
+    """Return the text of a file, which can be looked at ahead by `peek`. Raises TableError."""
     buffered = io.BufferedReader(content, 1 << 20)
+    if compression and not (beginning := buffered.peek(_AHEAD)).startswith(_PACKED[compression]):
+        if not beginning:
+            raise TableError(f"{name} is empty", "add rows, or give another table")
+        raise mistaken_file(beginning, name) or TableError(
+            f"{name} is not compressed, though its name ends in {compression}", "give it its own ending"
+        )
     if compression == ".gz":
         return gzip.GzipFile(fileobj=buffered)
     if compression == ".bz2":
@@ -212,9 +219,9 @@ def lines_in(
     rows: from 0; those that are not there, or lie behind what cannot be read, are left out.
     """
     wanted, found = set(rows), dict[int, int]()
-    text = unpacked(content, compression)
     num_rows = 0
     with suppress(*_UNREADABLE):
+        text = unpacked(content, compression, "")
         for line in lines_of_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
             if num_rows in wanted:
                 found[num_rows] = line

@@ -47,12 +47,12 @@ class Wanted:
     prefixes: set[str] = field(default_factory=set)
 
     def mask(self, table: pa.Table) -> pa.ChunkedArray:
-        found = pc.is_in(table["media_sha256"], pa.array(sorted(self.digests), pa.string()))
-        found = pc.or_(found, pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string())))
+        matches = pc.is_in(table["media_sha256"], pa.array(sorted(self.digests), pa.string()))
+        matches = pc.or_(matches, pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string())))
         for length in {len(prefix) for prefix in self.prefixes}:
             some = pa.array(sorted(one for one in self.prefixes if len(one) == length), pa.string())
-            found = pc.or_(found, pc.is_in(pc.utf8_slice_codeunits(table["row_id"], 0, length), some))
-        return found
+            matches = pc.or_(matches, pc.is_in(pc.utf8_slice_codeunits(table["row_id"], 0, length), some))
+        return matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +71,20 @@ class TracedRecord:
     def marks(self) -> Mapping[str, Any]:
         """What it says that its clip carries; it may be anybody's."""
         try:
-            said = parse_json(self.record["marks"] or "{}")
+            content = parse_json(self.record["marks"] or "{}")
         except ValueError:
-            said = None
-        return said if isinstance(said, dict) else {}
+            content = None
+        return content if isinstance(content, dict) else {}
 
 
 def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[Output]:
-    """Return outputs, and the drafts in them. places: each an output, or a text file that lists some, by
+    """Return outputs, and those in them. places: each an output, or a text file that lists some, by
     line.
 
     Raises JobError for what is neither.
     """
     outputs = [Output.open(place, storage_options) for listed in places for place in _listed(listed)]
-    return [one for output in outputs for one in (output, output.drafts) if one and one.is_begun]
+    return [one for output in outputs for one in (output, *output.inner.values()) if one.is_begun]
 
 
 def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]:
@@ -93,8 +93,8 @@ def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]
         certificates = _certificates(output)
         for table in output.records(TRACED_COLUMNS):
             for record in table.filter(wanted.mask(table)).to_pylist():
-                found = TracedRecord(output.url, record, ())
-                own = found.marks.get("c2pa")
+                traced = TracedRecord(output.url, record, ())
+                own = traced.marks.get("c2pa")
                 signed = (own,) if isinstance(own, str) and _SHA256.fullmatch(own) else certificates
                 yield TracedRecord(output.url, record, signed)
 

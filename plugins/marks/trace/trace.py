@@ -26,9 +26,9 @@ from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in
+from framefleet.plugins.marks.manifest import read_pem
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import LABELLED, Watermark, WatermarkName
-from framefleet.plugins.marks.signing import read_pem
 from framefleet.plugins.marks.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
 from framefleet.plugins.marks.watermark import open_watermark
 
@@ -84,9 +84,9 @@ def trace(
     is trusted. watermarks: weights by name, as {"videoseal": "/models/videoseal.pth"}; spread needs none.
     Raises JobError for what cannot be opened.
     """
-    given, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))
+    paths, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))
     opened = open_outputs([str(place) for place in places], storage_options)
-    return list(trace_files(map(Path, given), opened, trust, watermarks or {}))
+    return list(trace_files(map(Path, paths), opened, trust, watermarks or {}))
 
 
 def trace_files(
@@ -101,15 +101,20 @@ def trace_files(
         open_watermark(watermark)  # what is wrong with its weights is not said of every file
     every = _files(paths)
     while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
-        records = list(look_up(outputs, _wanted(some))) if outputs else []
+        wanted = Wanted(
+            digests={one.sha256 for one in some},
+            row_ids={row_id for one in some for row_id in (one.signed, one.tagged) if row_id},
+            prefixes={mark.prefix for one in some if one.marks for mark in one.marks.watermarks},
+        )
+        records = list(look_up(outputs, wanted))
         for one in some:
             yield _settled(one, records, has_anchors=anchors is not None) if one.marks else one
 
 
 def _watermark(name: str, weights: AnyPath) -> Watermark:
-    known = [one for one in get_args(WatermarkName) if one != SPREAD.name]
-    if name not in known:
-        raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(known)}")
+    names = [one for one in get_args(WatermarkName) if one != SPREAD.name]
+    if name not in names:
+        raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(names)}")
     return Watermark(name=cast(WatermarkName, name), weights=str(weights))
 
 
@@ -126,10 +131,10 @@ def _is_media(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        found = file_kind(read_regular(path, 512))
+        kind = file_kind(read_regular(path, 512))
     except OSError:
         return True  # it is said of the file why it cannot be read
-    return found is not None and (found.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
+    return kind is not None and (kind.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
 
 
 def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> Traced:
@@ -142,7 +147,11 @@ def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> T
     try:
         marks = marks_in(content, watermarks, anchors=anchors)
         marks = replace(marks, label=marks.label or label_in(packet))
-        tagged = _tagged(content, marks)
+        try:
+            tag = read_metadata(content).get("row_id")
+        except StoreError:
+            tag = None
+        tagged = _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))
     except Exception as error:  # it may be anybody's, and must not end the trace of others
         log.debug("%s", path, exc_info=True)
         return Traced(file=str(path), problem=f"it cannot be looked at: {type(error).__name__}: {error}")
@@ -156,43 +165,27 @@ def _content(path: Path) -> bytes:
     return read_regular(path, MAX_CLIP_BYTES)
 
 
-def _tagged(content: bytes, marks: FoundMarks) -> str | None:
-    try:
-        tag = read_metadata(content).get("row_id")
-    except StoreError:
-        tag = None
-    return _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))
-
-
 def _row_id(text: Any) -> str | None:
     return text if isinstance(text, str) and re.fullmatch(ROW_ID, text) else None
-
-
-def _wanted(files: Sequence[Traced]) -> Wanted:
-    return Wanted(
-        digests={one.sha256 for one in files},
-        row_ids={row_id for one in files for row_id in (one.signed, one.tagged) if row_id},
-        prefixes={mark.prefix for one in files if one.marks for mark in one.marks.watermarks},
-    )
 
 
 def _settled(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Traced:
     """Return what a file is by the first layer that names its row."""
     file = replace(file, signer=_signer(file, records, has_anchors=has_anchors))
-    named = {one.row_id: one for one in records}
+    by_row_id = {one.row_id: one for one in records}
     for one in records:
         if one.record["media_sha256"] == file.sha256:
-            return _found(file, "digest", one.row_id, one)
+            return _with_row(file, "digest", one.row_id, one)
     if file.signed and file.signer != "foreign":
-        return _found(file, "manifest", file.signed, named.get(file.signed))
+        return _with_row(file, "manifest", file.signed, by_row_id.get(file.signed))
     for mark in file.marks.watermarks if file.marks else ():
-        fitting = [one for one in named.values() if one.row_id.startswith(mark.prefix)]
+        fitting = [one for one in by_row_id.values() if one.row_id.startswith(mark.prefix)]
         if len(fitting) > 1:
             file = replace(file, candidates=tuple(one.row_id for one in fitting))
         elif fitting or mark.is_checked:
-            return _found(file, "watermark", mark.prefix, fitting[0] if fitting else None)
-    if file.tagged and (file.tagged in named or not records):
-        return _found(file, "tags", file.tagged, named.get(file.tagged))
+            return _with_row(file, "watermark", mark.prefix, fitting[0] if fitting else None)
+    if file.tagged and (file.tagged in by_row_id or not records):
+        return _with_row(file, "tags", file.tagged, by_row_id.get(file.tagged))
     return file
 
 
@@ -215,7 +208,7 @@ def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool)
     return "trusted" if has_anchors and manifest.is_trusted else "unknown"
 
 
-def _found(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None) -> Traced:
+def _with_row(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None) -> Traced:
     """Return a file with its row, and what was changed where there is a record of it."""
     if found is None:
         return replace(file, found_by=layer, row_id=row_id)
@@ -226,7 +219,15 @@ def _found(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None
 
 def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     """Yield what differs from the clip that the record is about."""
-    yield from _missing_marks(found, marks)
+    if found.certificates and marks.manifest is None:
+        yield "the signed manifest was removed"
+    if found.marks.get("watermarks") and not marks.watermarks:
+        yield "the watermark is not found"
+    for mark in marks.watermarks:
+        if not found.row_id.startswith(mark.prefix):
+            yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
+    if found.marks.get("label") and marks.label is None and _format(found) in LABELLED:
+        yield "the label was removed"
     format = _format(found)
     if marks.format and format not in marks.format and not format.endswith(".zip"):
         yield f"written as {marks.format} instead of {format}"
@@ -240,18 +241,6 @@ def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
         yield "its frames are the same" if marks.contents.sha256 in same else "encoded again"
 
 
-def _missing_marks(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
-    if found.certificates and marks.manifest is None:
-        yield "the signed manifest was removed"
-    if found.marks.get("watermarks") and not marks.watermarks:
-        yield "the watermark is not found"
-    for mark in marks.watermarks:
-        if not found.row_id.startswith(mark.prefix):
-            yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
-    if found.marks.get("label") and marks.label is None and _format(found) in LABELLED:
-        yield "the label was removed"
-
-
 def _format(found: TracedRecord) -> str:
     return str(found.record["path"] or found.record["uri"]).rpartition("/")[2].partition(".")[2]
 
@@ -260,14 +249,14 @@ def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[s
     was = np.array([found.record["height"] or 0, found.record["width"] or 0])
     if shown.size is None or not was.all():
         return
-    now, said = np.array(shown.size), f"{was[0]} x {was[1]} to {shown.size[0]} x {shown.size[1]}"
+    now, change = np.array(shown.size), f"{was[0]} x {was[1]} to {shown.size[0]} x {shown.size[1]}"
     scale = next((one.scale for one in marks.watermarks if one.scale), None)
     if scale is None:
         ratio = now / was
         if ratio.max() / ratio.min() > 1 + _NEAR:
-            yield f"cropped or stretched, from {said}"
+            yield f"cropped or stretched, from {change}"
         elif ratio.max() != 1:
-            yield f"scaled, from {said}"
+            yield f"scaled, from {change}"
         return
     left = now / scale / was  # of the clip's height and width
     if abs(scale - 1) > _NEAR / 4:

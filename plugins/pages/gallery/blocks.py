@@ -140,7 +140,11 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_decimal(kind):
         return array.cast(pa.float64())
     if pa.types.is_timestamp(kind):
-        return _moments(array)
+        zone = array.type.tz
+        try:
+            return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
+        except pa.ArrowInvalid:  # of a zone that is none
+            return pa.array([_UNREADABLE] * len(array), pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return pc.binary_join_element_wise(pc.binary_length(array).cast(pa.string()), "bytes", " ")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -153,14 +157,6 @@ def _rounded(array: pa.Array) -> pa.Array:
         return pc.round(array, _DIGITS)
     except pa.ArrowInvalid:  # of a number near the largest
         return array
-
-
-def _moments(array: pa.Array) -> pa.Array:
-    zone = array.type.tz
-    try:
-        return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
-    except pa.ArrowInvalid:  # of a zone that is none
-        return pa.array([_UNREADABLE] * len(array), pa.string())
 
 
 def _as_text(cell: pa.Scalar) -> str | None:
@@ -191,9 +187,9 @@ def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -
             if len(column.values) > MAX_DISTINCT:
                 column.values = None
                 break
-    known = [value for value in values if value is not None]
-    if column.kind in ("number", "time") and known:
-        known = list(map(float, known)) if column.kind == "number" else known
-        least, most = min(known), max(known)
+    present = [value for value in values if value is not None]
+    if column.kind in ("number", "time") and present:
+        present = list(map(float, present)) if column.kind == "number" else present
+        least, most = min(present), max(present)
         column.least = least if column.least is None else min(column.least, least)
         column.most = most if column.most is None else max(column.most, most)

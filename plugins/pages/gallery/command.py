@@ -11,25 +11,23 @@ from framefleet.jobs.options import OutputToRead, Port, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.outputs.layout import PICKS
 
-_X = Annotated[
-    str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
-]
-_Y = Annotated[
-    str | None, Option("--y", "--rows", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale.")
-]
-_Previews = Annotated[bool, Option("--previews", help="Make a preview image for each clip that has none.")]
-
-_Serve = Annotated[
-    bool, Option("--serve", help="Serve the page on this machine, and save stars and notes in the output.")
-]
-
 
 def gallery_command(
     output: OutputToRead,
-    x: _X = None,
-    y: _Y = None,
-    previews: _Previews = False,
-    serve: _Serve = False,
+    x: Annotated[
+        str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
+    ] = None,
+    y: Annotated[
+        str | None,
+        Option("--y", "--rows", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale."),
+    ] = None,
+    previews: Annotated[
+        bool, Option("--previews", help="Make a preview image for each clip that has none.")
+    ] = False,
+    serve: Annotated[
+        bool,
+        Option("--serve", help="Serve the page on this machine, and save stars and notes in the output."),
+    ] = False,
     port: Port = 0,
     sets: StorageSets = None,
     verbose: Verbose = False,

@@ -117,7 +117,12 @@ def write_gallery(
         blocks.finish()
     check()
     manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
-    manifest |= {"output": store.url_of(""), "identity": _identity(store)}
+    # Stays when the output is moved: browsers keep stars under it.
+    try:
+        claim = store.read(CLAIM, _MAX_CLAIM)
+    except FileNotFoundError:
+        claim = store.url_of("").encode()
+    manifest |= {"output": store.url_of(""), "identity": hashlib.sha256(claim).hexdigest()[:16]}
     manifest["hours"], manifest["gpus"] = worked.seconds / 3600, gpus_per_worker(store)
     manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(manifest, separators=(",", ":"))
@@ -193,26 +198,17 @@ class _Blocks:
 
 
 def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks, check: Callable[[], None]) -> dict[str, Any]:
-    found = TableBlocks(blocks.put)
+    table_blocks = TableBlocks(blocks.put)
     for table in in_blocks(tables):
         check()
-        found.add(table, roles_in(table))
-    return found.described()
+        table_blocks.add(table, roles_in(table))
+    return table_blocks.described()
 
 
 def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
     """Write a file of the gallery, unless it is there as it is."""
     if path not in there or store.read(path, len(content) + 1) != content:
         store.write(path, content)
-
-
-def _identity(store: Store) -> str:
-    """Return an id of the output that stays when it is moved: browsers keep stars under it."""
-    try:
-        claim = store.read(CLAIM, _MAX_CLAIM)
-    except FileNotFoundError:
-        claim = store.url_of("").encode()
-    return hashlib.sha256(claim).hexdigest()[:16]
 
 
 def make_stills(store: Store) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.failed_rows import failed_tables
 from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, told_arguments
+from framefleet.pipeline.outputs.row_states import failed_tables
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.gallery.blocks import Role
 
@@ -26,9 +26,9 @@ _OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
 def shown_records(store: Store) -> Iterator[pa.Table]:
     """Yield the records, with a column for each scalar argument; paths are those of files of ours."""
     previews: set[str] | None = None
-    named: set[str] = set()
-    known = record_schema_of(store).names  # of earlier versions without the two
-    columns = dict.fromkeys([*known, "path", "preview_path"])
+    argument_names: set[str] = set()
+    column_names = record_schema_of(store).names  # of earlier versions without the two
+    columns = dict.fromkeys([*column_names, "path", "preview_path"])
     for table in record_tables(store, list(columns)):
         rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()
         if previews is None and any(row["preview_path"] is None for row in rows):
@@ -38,14 +38,14 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
         table = table.drop_columns(["uri"])  # where it was first; `path` says where it is
-        yield _with_arguments(table, named)
+        yield _with_arguments(table, argument_names)
 
 
 def shown_failures(store: Store) -> Iterator[pa.Table]:
     """Yield the rows that failed and have no record, with every scalar argument as a column."""
-    named: set[str] = set()
+    argument_names: set[str] = set()
     for table in failed_tables(store):
-        yield _with_arguments(table, named)
+        yield _with_arguments(table, argument_names)
 
 
 def roles_in(table: pa.Table) -> dict[str, Role]:

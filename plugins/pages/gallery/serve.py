@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
-from framefleet.pipeline.outputs.picks import PickChange, PickKeeper
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.gallery.gallery import INDEX
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
+from framefleet.plugins.picks import PickChange, PickKeeper
 
 # The page may ask this server alone, and knows by the second line that it keeps picks.
 _MAX_PAGE = 1 << 20
@@ -63,8 +63,8 @@ class _Handler(OutputHandler):
             return page, "text/html; charset=utf-8"
         if path != "picks":
             return None
-        found = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
-        return json.dumps(found).encode(), "application/json"
+        picks = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
+        return json.dumps(picks).encode(), "application/json"
 
     def take(self, path: str, body: bytes) -> HTTPStatus:
         if path != "picks":

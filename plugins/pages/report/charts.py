@@ -111,8 +111,8 @@ def bars_chart(
         _named_rows(axes, names)
         axes.margins(x=0.3)
 
-    said = ", ".join(f"{name}: {number}" for (name, _), number in zip(values, numbers, strict=True))
-    return _svg(draw, height_in=0.45 + 0.3 * len(names), label=f"{what}: {said}")
+    listed = ", ".join(f"{name}: {number}" for (name, _), number in zip(values, numbers, strict=True))
+    return _svg(draw, height_in=0.45 + 0.3 * len(names), label=f"{what}: {listed}")
 
 
 def workers_chart(work: ModelTime) -> str:

@@ -16,10 +16,10 @@ from framefleet.jobs.look.status.status import figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.picks import read_picks
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.report.figures import COMPUTE, positive
+from framefleet.plugins.picks import read_picks
 
 _STARS = "stars"  # in conditions: of the output's own picks, null of clips that nobody gave any
 
@@ -58,15 +58,14 @@ class Yield:
 def yield_of(
     store: Store, *, accepted: str | None, ceiling: float | None, hour_price: float | None
 ) -> Yield | None:
-    """Return it; None where no driver counted anything, as of earlier versions.
+    """Return the yield; None where no driver counted anything.
 
     accepted: a condition on records in SQL; None accepts all. ceiling: rows that one worker renders in an
     hour at most. hour_price: of a worker's hour.
     """
     own = WORKER_SECONDS.by_label(figures_of(store))
-    drafts = Output(store).drafts
-    drafts_s = WORKER_SECONDS.total(figures_of(drafts.store)) if drafts else 0.0
-    if not (whole_s := sum(own.values()) + drafts_s):
+    inner = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
+    if not (whole_s := sum(own.values()) + sum(inner.values())):
         return None
     num_clips, clips_s = _sums(_records(store, None))
     num_accepted, accepted_s = (num_clips, clips_s) if accepted is None else _sums(_records(store, accepted))
@@ -74,7 +73,7 @@ def yield_of(
     seconds = {
         "accepted clips": accepted_s,
         "other clips": clips_s - accepted_s,
-        "drafts": drafts_s,
+        **inner,
         "failed or repeated": max(0.0, busy_s - clips_s),
         "loading": own.get(LOAD, 0.0),
         "waiting": sum(spent for cause, spent in own.items() if cause not in (*BUSY, LOAD)),
@@ -105,8 +104,8 @@ def _with_stars(tables: Iterator[pa.Table], store: Store) -> Iterator[pa.Table]:
     stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
     for table in tables:
         if _STARS not in table.column_names:
-            given = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
-            table = table.append_column(_STARS, pa.array(given, pa.int64()))
+            values = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
+            table = table.append_column(_STARS, pa.array(values, pa.int64()))
         yield table
 
 

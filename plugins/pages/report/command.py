@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
@@ -11,51 +11,42 @@ from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verb
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
-if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.output import Output
-
-_Price = Annotated[
-    float | None,
-    Option(
-        "--price",
-        min=0.0,
-        metavar="PRICE",
-        help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
-    ),
-]
-_Accepted = Annotated[
-    str | None,
-    Option(
-        "--accepted",
-        metavar="SQL",
-        help='Count only clips for which this is true, e.g. "stars >= 3" or "sharpness > 0.4". Default: all.',
-    ),
-]
-_Ceiling = Annotated[
-    float | None,
-    Option(
-        "--ceiling",
-        min=0.0,
-        metavar="ROWS",
-        help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
-    ),
-]
-_Serve = Annotated[
-    bool,
-    Option("--serve", help="Serve a page on this machine that follows the job and plays new clips."),
-]
-_AsJson = Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")]
-
 
 def report_command(
     output: OutputToRead,
-    price: _Price = None,
-    accepted: _Accepted = None,
-    ceiling: _Ceiling = None,
-    serve: _Serve = False,
+    price: Annotated[
+        float | None,
+        Option(
+            "--price",
+            min=0.0,
+            metavar="PRICE",
+            help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
+        ),
+    ] = None,
+    accepted: Annotated[
+        str | None,
+        Option(
+            "--accepted",
+            metavar="SQL",
+            help='Count only clips for which this is true, e.g. "stars >= 3" or "sharpness > 0.4". '
+            "Default: all.",
+        ),
+    ] = None,
+    ceiling: Annotated[
+        float | None,
+        Option(
+            "--ceiling",
+            min=0.0,
+            metavar="ROWS",
+            help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
+        ),
+    ] = None,
+    serve: Annotated[
+        bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
+    ] = False,
     port: Port = 0,
     every_s: Every = 5.0,
-    as_json: _AsJson = False,
+    as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -68,7 +59,13 @@ def report_command(
         from framefleet.jobs.job.file import output_at
 
         if serve:
-            _serve(output_at(output, sets), port=port, every_s=every_s)
+            from framefleet.plugins.pages.report.live_page import StatusServer
+
+            with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
+                stdout.say(server.url)
+                stderr.say("press Ctrl-C to stop")
+                with suppress(KeyboardInterrupt):
+                    server.wait()
             return
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
@@ -78,28 +75,18 @@ def report_command(
         store = opened.store
         with watch_on(stderr) as watch:
             wait_for(watch, f"reading the records of {opened.url}")
-            found = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+            made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
         if as_json:
-            stdout.say(found.to_json(is_ascii=True).rstrip("\n"))
+            stdout.say(made.to_json(is_ascii=True).rstrip("\n"))
             return
-        write_report(store, found)
-        if found.cost:
-            unit, cost = "GPU" if found.gpus_per_worker else "worker", found.cost
+        write_report(store, made)
+        if made.cost:
+            unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
             hours = f"{cost.gpu_hours:,.3g} {unit} hours x {cost.price_per_gpu_hour:g}"
             stdout.say(f"cost: {cost.total:,.2f} ({hours})")
-        if found.clip_yield:
-            stdout.say(f"yield: {found.clip_yield.text()}")
+        if made.clip_yield:
+            stdout.say(f"yield: {made.clip_yield.text()}")
         stdout.say(f"report: {store.url_of(PAGE)}")
         stdout.say(f"json:   {store.url_of(VALUES)}")
-        if drafts := opened.drafts:
-            stderr.say(f"drafts have a report of their own: {command('report', drafts.url)}")
-
-
-def _serve(output: Output, *, port: int, every_s: float) -> None:
-    from framefleet.plugins.pages.report.live_page import StatusServer
-
-    with StatusServer(output, port=port, every_s=every_s) as server:
-        stdout.say(server.url)
-        stderr.say("press Ctrl-C to stop")
-        with suppress(KeyboardInterrupt):
-            server.wait()
+        for name, one in opened.inner.items():
+            stderr.say(f"{name} have a report of their own: {command('report', one.url)}")

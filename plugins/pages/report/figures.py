@@ -132,21 +132,16 @@ class Figures:
         self.num_bytes += int(pc.sum(positive(table["bytes"])).as_py() or 0)
         self.clip_s += float(pc.sum(positive(table["duration_s"])).as_py() or 0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, pc.max(table["peak_memory_bytes"]).as_py() or 0)
-        self._add_times(table)
-        self._add_batches(positive(table["batch_size"]))
-        self._add_kinds(table)
-        self._add_workers(table)
-
-    def _add_times(self, table: pa.Table) -> None:
         started, finished = _moments(table["started_at"]), _moments(table["finished_at"])
         self.timeline.add(finished)
         self.started = min(filter(None, [self.started, *started]), default=None)
         self.finished = max(filter(None, [self.finished, *finished]), default=None)
-
-    def _add_batches(self, sizes: pa.ChunkedArray) -> None:
+        sizes = positive(table["batch_size"])
         self.batch_sum += float(pc.sum(pc.min_element_wise(sizes, _MAX_BATCH)).as_py() or 0)
         counts = pc.value_counts(pc.round(pc.min_element_wise(sizes, float(_MAX_BATCH))).combine_chunks())
         self.batches.update({int(one["values"].as_py()): one["counts"].as_py() for one in counts})
+        self._add_kinds(table)
+        self._add_workers(table)
 
     def _add_kinds(self, table: pa.Table) -> None:
         for *sides, rows in _grouped(table, ["num_frames", "height", "width"]):
@@ -163,8 +158,8 @@ class Figures:
         for environment, rows in _grouped(table, ["environment"]):
             place, remark = _split(environment)
             _count(self.environments, place, rows, "{}")
-            known = (known for known in _REMARKS if str(remark).startswith(known))
-            self.remarks[next(known, NOT_COMPARED)] += rows
+            starts = (start for start in _REMARKS if str(remark).startswith(start))
+            self.remarks[next(starts, NOT_COMPARED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
         """Add up what each worker did; rows without a recorded share are estimated."""
@@ -181,8 +176,10 @@ class Figures:
             for name in _SUMMED:
                 setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
         self._estimate(table.filter(pc.is_null(computed)))
-        said = zip(*(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True)
-        for name, node, causes in said:
+        idle_causes = zip(
+            *(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True
+        )
+        for name, node, causes in idle_causes:
             sums = self._worker(name, node).idle
             for cause, seconds in _causes(causes or "").items():
                 if cause in sums or len(sums) < MAX_CAUSES:
@@ -257,19 +254,19 @@ def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> Any:
 def mapping_in(text: str) -> dict[str, Any]:
     """Return the mapping in JSON of a record; {} where the text is something else."""
     try:
-        found = parse_json(text)
+        content = parse_json(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _split(environment: str) -> tuple[str, object]:
     """Return the environment of rows without the remark on their audit, and that remark."""
-    found = mapping_in(environment)
-    if AUDIT not in found:
+    values = mapping_in(environment)
+    if AUDIT not in values:
         return environment, None
-    remark = found.pop(AUDIT)
-    return canonical_json(found), remark
+    remark = values.pop(AUDIT)
+    return canonical_json(values), remark
 
 
 def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:

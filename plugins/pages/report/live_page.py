@@ -88,8 +88,11 @@ def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> st
     """Return the page. Its parts have names, by which the script of a page that is open takes new ones."""
     title = html_text(status.output.rstrip("/").rpartition("/")[2] or status.output)
     parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": _clips(clips)}
-    if status.drafts:
-        parts = {"drafts": f"<h2>Drafts</h2>{''.join(_rows(status.drafts))}", **parts}
+    inner = {
+        name: f"<h2>{html_text(name.capitalize())}</h2>{''.join(_rows(one))}"
+        for name, one in status.inner.items()
+    }
+    parts = inner | parts
     parts |= {"charts": f'<div class="charts">{"".join(_charts(status))}</div>'}
     parts |= {"failures": _failures(status), "workers": _workers(status)}
     body = [f'<div id="part-{name}">{html}</div>' for name, html in parts.items()]

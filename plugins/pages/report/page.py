@@ -14,7 +14,6 @@ from typing import Any
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
-from framefleet.pipeline.outputs.failed_rows import FailedRow
 from framefleet.pipeline.text import escaped
 from framefleet.plugins.pages.report.charts import (
     MAX_BARS,
@@ -39,7 +38,19 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
     """Return the page. stills: prompts and WebP pictures of the newest clips."""
     title = html_text(report.output.rstrip("/").rpartition("/")[2] or report.output)
-    body = [*_top(report, title), _stills(stills), *_charts(report), *_tables(report), _foot(report)]
+    made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, framefleet {html_text(report.framefleet)}"
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/webp;base64,{b64encode(still).decode()}">'
+        f"<figcaption>{html_text(prompt)}</figcaption></figure>"
+        for prompt, still in stills
+    )
+    body = [
+        *_top(report, title),
+        f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else "",
+        *_charts(report),
+        *_tables(report),
+        f"<footer>{made}. As JSON: report.json.</footer>",
+    ]
     return html_page(f"{title}: report", body, policy=_POLICY)
 
 
@@ -88,15 +99,6 @@ def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
     return f'<div class="tiles" style="--columns: {columns}">{"".join(tiles)}</div>'
 
 
-def _stills(stills: Sequence[tuple[str, bytes]]) -> str:
-    figures = "".join(
-        f'<figure><img alt="" src="data:image/webp;base64,{b64encode(still).decode()}">'
-        f"<figcaption>{html_text(prompt)}</figcaption></figure>"
-        for prompt, still in stills
-    )
-    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else ""
-
-
 def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
@@ -126,8 +128,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     yield unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
-    if said := report.audits.said:
-        yield "rows rendered again, all equal", f"{said.num_equal:,}", False
+    if figures := report.audits.said:
+        yield "rows rendered again, all equal", f"{figures.num_equal:,}", False
     if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
         yield "rows that differ, at most (95 % confidence)", share_text(report.audits.wrong_share), False
     if cost := report.cost:
@@ -229,7 +231,13 @@ def html_card(title: str, note: str, svg: str) -> str:
 def _tables(report: Report) -> Iterator[str]:
     if report.failures:
         rows = [
-            (f"{one.rows:,}", one.row.error_type, one.row.message, one.row.fix, _place(one.row))
+            (
+                f"{one.rows:,}",
+                one.row.error_type,
+                one.row.message,
+                one.row.fix,
+                f"{one.row.positions[0]:,}" if one.row.positions else one.row.row_id,
+            )
             for one in report.failures
         ]
         note = "By message. List every row with framefleet failures, render them again with framefleet retry."
@@ -246,10 +254,6 @@ def _tables(report: Report) -> Iterator[str]:
         yield html_table(
             "Environment", f"{one.rows:,} rows.", ("name", "value"), _environment(one.values.items())
         )
-
-
-def _place(row: FailedRow) -> str:
-    return f"{row.positions[0]:,}" if row.positions else row.row_id
 
 
 def _model(one: UsedModel) -> tuple[str, ...]:
@@ -270,8 +274,3 @@ def html_table(title: str, note: str, names: Sequence[str], rows: Sequence[Seque
     body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     table = f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
     return f'<section class="wide"><h2>{title}</h2><p>{html_text(note)}</p>{table}</section>'
-
-
-def _foot(report: Report) -> str:
-    made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, framefleet {html_text(report.framefleet)}"
-    return f"<footer>{made}. As JSON: report.json.</footer>"

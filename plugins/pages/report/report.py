@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -12,11 +12,10 @@ import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of, newest_clips
 from framefleet.pipeline.metrics import WORKER_SECONDS
-from framefleet.pipeline.outputs.failed_rows import FailedRow, failed_rows
 from framefleet.pipeline.outputs.media.clip_names import preview_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.row_counts import OutputCounts
+from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.report.clip_yield import yield_of
 from framefleet.plugins.pages.report.figures import (
@@ -27,7 +26,6 @@ from framefleet.plugins.pages.report.figures import (
     MODEL_NAME,
     THE_REST,
     Figures,
-    WorkerTime,
     mapping_in,
 )
 from framefleet.plugins.pages.report.values import (
@@ -67,10 +65,10 @@ def report(
     writes nothing. Needs no cluster. Raises JobError where there is no output, or its records are not ours.
     """
     store = Output.open_rendered(output, storage_options).store
-    found = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+    made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
     if write:
-        write_report(store, found)
-    return found
+        write_report(store, made)
+    return made
 
 
 def write_report(store: Store, found: Report) -> None:
@@ -89,12 +87,21 @@ def report_of(
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
+    reported, by_remark = status.audits, dict(figures.remarks.most_common())
+    share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
     return Report(
         framefleet=framefleet.__version__,
         made_at=datetime.now(UTC).replace(microsecond=0),
         output=store.url_of(""),
         rows=_rows(status, Output(store).counts()),
-        clips=_clips(figures),
+        clips=Clips(
+            num_bytes=figures.num_bytes,
+            seconds=figures.clip_s,
+            mean_batch=figures.batch_sum / figures.num_rows if figures.num_rows else None,
+            batch_sizes=dict(sorted(figures.batches.items())),
+            shapes=dict(figures.shapes.most_common()),
+            peak_memory_bytes=figures.peak_memory_bytes,
+        ),
         throughput=Throughput(
             started=_moment(figures.started),
             finished=_moment(figures.finished),
@@ -102,7 +109,7 @@ def report_of(
             bins=figures.timeline.bins(),
         ),
         work=work,
-        audits=_audits(status, figures),
+        audits=AuditedRows(said=reported, wrong_share=share, by_remark=by_remark),
         spent=spent,
         gpus_per_worker=gpus,
         gpu_hours=hours,
@@ -162,40 +169,18 @@ def _rows(status: Status, counts: OutputCounts) -> RowsByState:
     )
 
 
-def _audits(status: Status, figures: Figures) -> AuditedRows:
-    said, by_remark = status.audits, dict(figures.remarks.most_common())
-    share = said.most_wrong / figures.num_rows if said and figures.num_rows else None
-    return AuditedRows(said=said, wrong_share=share, by_remark=by_remark)
-
-
-def _clips(figures: Figures) -> Clips:
-    return Clips(
-        num_bytes=figures.num_bytes,
-        seconds=figures.clip_s,
-        mean_batch=figures.batch_sum / figures.num_rows if figures.num_rows else None,
-        batch_sizes=dict(sorted(figures.batches.items())),
-        shapes=dict(figures.shapes.most_common()),
-        peak_memory_bytes=figures.peak_memory_bytes,
-    )
-
-
 def _work(figures: Figures) -> ModelTime:
     workers = sorted(figures.workers.values(), key=lambda one: (-(one.busy_s + one.idle_s), one.name))
+    causes = {cause for one in workers for cause in one.idle}
+    sums = {cause: sum(one.idle.get(cause, 0.0) for one in workers) for cause in causes}
     return ModelTime(
         busy_s=sum(one.busy_s for one in workers),
         idle_s=sum(one.idle_s for one in workers),
-        idle=_idle(workers),
+        idle=dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES]),
         is_estimated=figures.num_estimated > 0,
         num_workers=len(workers),
         workers=tuple(workers[:_MAX_WORKERS]),
     )
-
-
-def _idle(workers: Sequence[WorkerTime]) -> dict[str, float]:
-    """Return the seconds of all by cause, the most first."""
-    causes = {cause for one in workers for cause in one.idle}
-    sums = {cause: sum(one.idle.get(cause, 0.0) for one in workers) for cause in causes}
-    return dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES])
 
 
 def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:

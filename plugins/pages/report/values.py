@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.pipeline.outputs.failed_rows import FailedRow
+from framefleet.pipeline.outputs.row_states import FailedRow
 from framefleet.plugins.pages.report.clip_yield import Yield
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
@@ -78,7 +78,7 @@ class ModelTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """gpu_hours: as of the report."""
+    """What the job cost. gpu_hours: those of the report."""
 
     price_per_gpu_hour: float
     gpu_hours: float

@@ -113,13 +113,13 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
 
 def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
-    known = list(record_schema_of(store).names)
+    columns = list(record_schema_of(store).names)
     first = next(_records(store, choice, of_all_pages=True), None)
-    known += [name for name in (told_arguments(first) if first else {}) if name not in known]
+    columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
     for name in choice.names if first else ():
-        if name not in known:
-            near = nearest(name, known)
-            fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+        if name not in columns:
+            near = nearest(name, columns)
+            fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(columns)}"
             raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
 
 

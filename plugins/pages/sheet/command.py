@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose
+from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
-    from framefleet.plugins.pages.sheet.choice import ClipChoice
-    from framefleet.plugins.pages.sheet.sheet import Drawn, OnClip
+    from framefleet.plugins.pages.sheet.sheet import Drawn
 
 
 def _column(option: str, text: str) -> Any:
     return Option(option, metavar="COLUMN", help=text)
 
 
-_Still = Annotated[Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")]
-_Moving = Annotated[
-    Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
-]
 _Rows = Annotated[str | None, _column("--rows", "Column whose values are on the left.")]
 _Columns = Annotated[str | None, _column("--columns", "Column whose values are at the top.")]
-_Pages = Annotated[
-    str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
-]
-_Where = Annotated[
-    str | None,
-    Option(
-        "--where",
-        metavar="SQL",
-        help='Include only records for which this is true, e.g. "guidance_scale < 5".',
-    ),
-]
 _Captions = Annotated[list[str] | None, _column("--caption", "Column to show below each clip; repeatable.")]
 _Limit = Annotated[int, Option("--limit", min=1, max=1000, metavar="N", help="Maximum number of clips.")]
-_GridTile = Annotated[
-    int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
-]
-_SheetTile = Annotated[
-    int | None,
-    Option(
-        "--tile",
-        min=16,
-        max=2048,
-        metavar="PIXELS",
-        help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
-    ),
-]
 
 
 def sheet_command(
     output: OutputToRead,
-    to: _Still = Path("sheet.png"),
+    to: Annotated[
+        Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")
+    ] = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
-    pages: _Pages = None,
-    where: _Where = None,
+    pages: Annotated[
+        str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
+    ] = None,
+    where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
-    tile: _SheetTile = None,
+    tile: Annotated[
+        int | None,
+        Option(
+            "--tile",
+            min=16,
+            max=2048,
+            metavar="PIXELS",
+            help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
+        ),
+    ] = None,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -72,54 +57,73 @@ def sheet_command(
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
-        from framefleet.plugins.pages.sheet.choice import ClipChoice
-        from framefleet.plugins.pages.sheet.sheet import draw_sheet
+        from framefleet.jobs.job.file import storage_options
+        from framefleet.plugins.pages.sheet.sheet import sheet
 
-        store = output_at(output, sets, is_rendered=True).store
-        choice = ClipChoice(
-            rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or []), pages=pages
+        draw = partial(
+            sheet,
+            output,
+            to,
+            rows=rows,
+            columns=columns,
+            pages=pages,
+            where=where,
+            captions=captions or (),
+            limit=limit,
+            tile=tile,
+            storage_options=storage_options(sets or []),
         )
-        _show(choice, lambda on_clip: draw_sheet(store, to, choice, tile=tile, on_clip=on_clip))
+        _show(draw, (rows, columns, pages))
 
 
 def grid_command(
     output: OutputToRead,
-    to: _Moving = Path("grid.mp4"),
+    to: Annotated[
+        Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
+    ] = Path("grid.mp4"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: _Where = None,
+    where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
-    tile: _GridTile = 192,
+    tile: Annotated[
+        int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
+    ] = 192,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
-        from framefleet.plugins.pages.sheet.choice import ClipChoice
-        from framefleet.plugins.pages.sheet.sheet import draw_grid
+        from framefleet.jobs.job.file import storage_options
+        from framefleet.plugins.pages.sheet.sheet import grid
 
-        store = output_at(output, sets, is_rendered=True).store
-        choice = ClipChoice(
-            rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or [])
+        draw = partial(
+            grid,
+            output,
+            to,
+            rows=rows,
+            columns=columns,
+            where=where,
+            captions=captions or (),
+            limit=limit,
+            tile=tile,
+            storage_options=storage_options(sets or []),
         )
-        _show(choice, lambda on_clip: draw_grid(store, to, choice, tile=tile, on_clip=on_clip))
+        _show(draw, (rows, columns))
 
 
-def _show(choice: ClipChoice, draw: Callable[[OnClip], Drawn]) -> None:
+def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
     """Draw; print where the picture is, and how many clips are not in it."""
     from framefleet.jobs.show.progress import watch_on
-    from framefleet.jobs.show.watch import ClipsProgress, wait_for
+    from framefleet.jobs.show.watch import wait_for
 
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")
-        drawn = draw(lambda done, total: watch.show(ClipsProgress(doing="read", done=done, total=total)))
+        drawn = draw(on_progress=watch.show)
     if drawn.num_found > drawn.num_clips + drawn.num_more:
         stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")
     if drawn.num_more:
-        same = " and ".join(name for name in (choice.rows, choice.columns, choice.pages) if name)
+        same = " and ".join(filter(None, axes))
         stderr.say(
             f"{drawn.num_more:,} clips are not shown, because another clip has the same {same}; "
             "choose clips with --where, or use other columns"

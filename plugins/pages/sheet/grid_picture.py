@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.contact_sheet import (
+from framefleet.plugins.pictures.contact_sheet import (
     BACKGROUND,
     CARD,
     DETAIL_COLOUR,
@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.media.contact_sheet import (
     TITLE_COLOUR,
     fold,
 )
-from framefleet.pipeline.outputs.media.lettering import draw_line, runs_of
+from framefleet.plugins.pictures.lettering import draw_line, runs_of
 
 _GAP, _MARGIN, _PADDING = 8, 16, 6
 _LINE = round(DETAIL_SIZE * LEADING)

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from framefleet.jobs.show.watch import ClipsProgress
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of, stacked, within
-from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import Output
@@ -34,13 +33,15 @@ from framefleet.plugins.pages.sheet.choice import (
     value_of,
 )
 from framefleet.plugins.pages.sheet.grid_picture import GridPicture, Tile
+from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, stacked, within
+from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
 STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
 _WEBP_QUALITY = 85
 _SHEET_COLUMNS = 3  # cards side by side, as wide as a page
 
-OnClip = Callable[[int, int], object]  # how many clips were read, of how many
+OnProgress = Callable[[ClipsProgress], object]
 MAX_SHOWN_BYTES = 2 << 30  # of all frames of a picture, which are held at once
 _GONE = (58, 30, 34)  # shown for a clip that cannot be read
 _NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
@@ -70,18 +71,38 @@ def sheet(
     limit: int = 60,
     tile: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Drawn:
     """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
 
     to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, e.g. "prompt"
     and "seed". pages: a column of which each value has a page, one below the other. where: SQL on columns.
     captions: columns below each clip. limit: at most this many clips. tile: width of a clip in pixels; None
-    is 480 for three frames and 192 for one. Raises JobError for what cannot be drawn.
+    is 480 for three frames and 192 for one. on_progress: called after each clip that was read. Raises
+    JobError for what cannot be drawn.
     """
     choice = ClipChoice(
         rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions), pages=pages
     )
-    return draw_sheet(Output.open_rendered(output, storage_options).store, to, choice, tile=tile)
+    path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
+    tile = tile or (GRID_TILE if rows or columns else STRIP_TILE)
+    chosen_pages = list(pages_of(store, choice))
+    image = stacked(
+        [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
+    )
+    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
+    return _drawn(path, [chosen for _, chosen in chosen_pages])
+
+
+def _page(
+    store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_progress: OnProgress | None
+) -> Image.Image:
+    if choice.rows or choice.columns:
+        clips = _clips(store, chosen, choice, tile, on_progress, lambda num_frames: [num_frames // 2])
+        return Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
+    clips = _clips(store, chosen, choice, tile, on_progress, shown_of)
+    tiles = ((clip.frames, clip.caption) for clip in clips)
+    return contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
 
 
 def grid(
@@ -95,49 +116,17 @@ def grid(
     limit: int = 60,
     tile: int = GRID_TILE,
     storage_options: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Drawn:
     """Draw clips of an output side by side, playing in step; shorter ones wait at their end.
 
     to: an .mp4, .mkv, .gif or .webp file; the rest as for `sheet`.
     """
     choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
-    return draw_grid(Output.open_rendered(output, storage_options).store, to, choice, tile=tile)
-
-
-def draw_sheet(
-    store: Store,
-    to: str | Path,
-    choice: ClipChoice,
-    *,
-    tile: int | None,
-    on_clip: OnClip = lambda done, total: None,
-) -> Drawn:
-    """Do what `sheet` promises. on_clip: called after each clip that was read."""
-    path = _checked_path(to, STILLS, tile)
-    tile = tile or (GRID_TILE if choice.rows or choice.columns else STRIP_TILE)
-    pages = list(pages_of(store, choice))
-    image = stacked([(name, _page(store, chosen, choice, tile, on_clip)) for name, chosen in pages])
-    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
-    return _drawn(path, [chosen for _, chosen in pages])
-
-
-def _page(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_clip: OnClip) -> Image.Image:
-    if choice.rows or choice.columns:
-        clips = _clips(store, chosen, choice, tile, on_clip, lambda num_frames: [num_frames // 2])
-        return Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
-    clips = _clips(store, chosen, choice, tile, on_clip, shown_of)
-    tiles = ((clip.frames, clip.caption) for clip in clips)
-    return contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
-
-
-def draw_grid(
-    store: Store, to: str | Path, choice: ClipChoice, *, tile: int, on_clip: OnClip = lambda done, total: None
-) -> Drawn:
-    """Do what `grid` promises. on_clip: called after each clip that was read."""
-    path = _checked_path(to, MOVING, tile)
+    path, store = _checked_path(to, MOVING, tile), Output.open_rendered(output, storage_options).store
     chosen = chosen_of(store, choice)
-    has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
-    picture = _picture(chosen, _clips(store, chosen, choice, tile, on_clip, range), has_captions=has_captions)
+    clips = _clips(store, chosen, choice, tile, on_progress, range)
+    picture = _picture(chosen, clips, has_captions=bool(captions) or not (rows or columns))
     width, height = picture.size
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
@@ -167,12 +156,13 @@ def _clips(
     chosen: Chosen,
     choice: ClipChoice,
     tile: int,
-    on_clip: OnClip,
+    on_progress: OnProgress | None,
     which: Callable[[int], Sequence[int]],
 ) -> Iterator[SmallClip]:
     for number, place in enumerate(chosen.clips, start=1):
         yield small_clip(store, place.record, width=tile, captions=choice.captions, which=which)
-        on_clip(number, len(chosen.clips))
+        if on_progress:
+            on_progress(ClipsProgress(doing="read", done=number, total=len(chosen.clips)))
 
 
 def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
@@ -264,8 +254,8 @@ def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return a caption: these columns, the first as its title; or prompt, seed and steps."""
     if names:
         title, *details = (str(value_of(record, name)) for name in names)
-        named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
-        return f"{title}\n{', '.join(named)}"
+        labelled = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
+        return f"{title}\n{', '.join(labelled)}"
     arguments = told_arguments(record)
     details = [f"seed {record['seed']}"]
     for name, short in _NAMES.items():

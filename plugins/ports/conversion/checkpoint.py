@@ -95,7 +95,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _weight_files(path: Path) -> list[str]:
     """Return the files of weights below a folder, also in folders that are links, each folder once."""
-    found: list[str] = []
+    paths: list[str] = []
     seen: set[str] = set()
     for folder, folders, files in os.walk(path, followlinks=True):
         place = os.path.realpath(folder)
@@ -106,8 +106,8 @@ def _weight_files(path: Path) -> list[str]:
         folders[:] = sorted(name for name in folders if not is_junk(name))
         files = [file for file in files if not is_junk(file)]
         own = [file for file in files if file.endswith(SUFFIXES) and not _is_twin(file, files)]
-        found += [(Path(folder) / file).relative_to(path).as_posix() for file in own]
-    return sorted(found)
+        paths += [(Path(folder) / file).relative_to(path).as_posix() for file in own]
+    return sorted(paths)
 
 
 def _is_twin(file: str, files: list[str]) -> bool:
@@ -192,17 +192,17 @@ def _refusal(path: Path) -> ModelError:
     """Return why torch does not open it. What torch says itself is how to open it nevertheless."""
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        named = sorted(name[:_LONGEST] for name in unsafe)
+        names = sorted(name[:_LONGEST] for name in unsafe)
     except Exception:  # the same damage
-        named = []
-    if not named:
+        names = []
+    if not names:
         return ModelError(
             f"{path} is damaged, or a pickle of a kind that is not read", f"fetch it again, or {_SAVE}"
         )
-    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ModelError(
         f"{path} holds more than tensors, and could run code when it is opened: "
-        f"it names {', '.join(named[:_SHOWN])}{more}",
+        f"it names {', '.join(names[:_SHOWN])}{more}",
         _SAVE,
     )
 

@@ -53,10 +53,15 @@ def convert(
     if dtype not in (None, *NAMES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
     check_new(folder)
-    checkpoint, told = open_checkpoint(path), dict(given or {})
-    for component in [name for name in told if "." not in name]:
-        checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
-    conversion = plan_conversion(checkpoint, variant=variant, given=told)
+    checkpoint, settings = open_checkpoint(path), dict(given or {})
+    for component in [name for name in settings if "." not in name]:
+        place = settings.pop(component)
+        if not isinstance(place, str | Path):
+            raise ModelError(
+                f"--set {component}={place}: it is not a path", "give a file, or a folder of files"
+            )
+        checkpoint = checkpoint.with_part(component, open_checkpoint(Path(place)))
+    conversion = plan_conversion(checkpoint, variant=variant, given=settings)
     check(conversion, checkpoint)
     cast = torch_dtype(dtype) if dtype else None
     networks = conversion.networks.values()
@@ -81,30 +86,20 @@ def plan_conversion(
         converter: Converter = named(place)
         conversion = converter(checkpoint, variant=variant, given=given or {})
         if conversion is not None:
-            _check_parts(conversion, checkpoint)
+            # A component that was given by itself, and that the conversion does not take so.
+            origins = [o.name for network in conversion.networks.values() for o in network.origins.values()]
+            for component in checkpoint.parts:
+                if not any(name.startswith(f"{component}:") for name in origins):
+                    raise ModelError(
+                        f"--set {component}: {checkpoint.path} as {conversion.variant} takes none by itself",
+                        "leave it out",
+                    )
             return conversion
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
         f"{next(iter(checkpoint.shapes), 'none')}",
         f"give {ORIGINALS}",
     )
-
-
-def _part(component: str, place: object) -> Checkpoint:
-    if not isinstance(place, str | Path):
-        raise ModelError(f"--set {component}={place}: it is not a path", "give a file, or a folder of files")
-    return open_checkpoint(Path(place))
-
-
-def _check_parts(conversion: Conversion, checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a component given by itself that the conversion does not take so."""
-    origins = [o.name for network in conversion.networks.values() for o in network.origins.values()]
-    for component in checkpoint.parts:
-        if not any(name.startswith(f"{component}:") for name in origins):
-            raise ModelError(
-                f"--set {component}: {checkpoint.path} as {conversion.variant} takes none by itself",
-                "leave it out",
-            )
 
 
 def write(
@@ -178,8 +173,8 @@ def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: to
 def _entry(component: object) -> list[str]:
     """Return [library, class] as diffusers' `save_pretrained` writes it: a class of ours by its module."""
     library, _, _ = type(component).__module__.partition(".")
-    named = library if library in ("diffusers", "transformers") else type(component).__module__
-    return [named, type(component).__name__]
+    module = library if library in ("diffusers", "transformers") else type(component).__module__
+    return [module, type(component).__name__]
 
 
 @contextmanager
@@ -194,7 +189,13 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
             check_new(folder)
             shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
             try:
-                _check_room(folder, size_bytes)
+                free = shutil.disk_usage(folder.parent).free
+                if free < size_bytes:
+                    raise ModelError(
+                        f"{folder} will take {size_bytes / _GB:.1f} GB, and {folder.parent.resolve()} has "
+                        f"{free / _GB:.1f} GB free",
+                        "free space, name a folder on another disk, or ask for smaller weights: --dtype bf16",
+                    )
                 yield partial
                 partial.rename(folder)
             finally:
@@ -228,13 +229,3 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
         lock.release()
-
-
-def _check_room(folder: Path, size_bytes: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
-    if free < size_bytes:
-        raise ModelError(
-            f"{folder} will take {size_bytes / _GB:.1f} GB, and {folder.parent.resolve()} has "
-            f"{free / _GB:.1f} GB free",
-            "free space, name a folder on another disk, or ask for smaller weights: --dtype bf16",
-        )

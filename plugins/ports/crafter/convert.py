@@ -13,11 +13,19 @@ from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
-from framefleet.plugins.ports.conversion.configs import settled
-from framefleet.plugins.ports.conversion.plan import Conversion
+from framefleet.plugins.ports.conversion.plan import Conversion, settled
 from framefleet.plugins.ports.crafter import encoder_keys as keys
-from framefleet.plugins.ports.crafter.external_encoders import ENCODERS, check_widths, with_given
-from framefleet.plugins.ports.crafter.parts import PARTS, TEXT, UNET, VISION, WHOLE_CLIP, network_parts
+from framefleet.plugins.ports.crafter.parts import (
+    ENCODERS,
+    PARTS,
+    TEXT,
+    UNET,
+    VISION,
+    WHOLE_CLIP,
+    check_widths,
+    network_parts,
+    with_given,
+)
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.plugins.ports.crafter.variants import SCALES, chosen_variant
 

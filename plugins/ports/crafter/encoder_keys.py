@@ -12,8 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.configs import count_below, size_of, whole_parts
-from framefleet.plugins.ports.conversion.plan import Origin, as_linear, renamed, unchanged
+from framefleet.plugins.ports.conversion.plan import (
+    Origin,
+    as_linear,
+    count_below,
+    renamed,
+    size_of,
+    unchanged,
+    whole_parts,
+)
 
 _Shapes = Mapping[str, Tensor]
 _Names = Iterable[str]

@@ -126,8 +126,8 @@ class CrafterPipeline(DiffusionPipeline):
         self, prompt: str | list[str] | None, embeds: Tensor | None, *, batch_size: int
     ) -> Tensor:
         """Return what guidance leads away from; the empty prompt unless one is given."""
-        given = "" if prompt is None and embeds is None else prompt
-        return self.encode_prompt(given, embeds, batch_size=batch_size, name="negative_prompt")
+        avoided = "" if prompt is None and embeds is None else prompt
+        return self.encode_prompt(avoided, embeds, batch_size=batch_size, name="negative_prompt")
 
     def prepare_latents(
         self, batch_size: int, num_frames: int, height: int, width: int, generator: Generators, latents: Any
@@ -162,7 +162,11 @@ class CrafterPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(steps.num_inference_steps, device=self._execution_device)
         self._num_timesteps = len(self.scheduler.timesteps)
         extra: dict[str, Any] = {"generator": steps.generator, "eta": steps.eta}
-        fps = self._rates(steps.fps, latents)
+        rate = self.unet.config.default_fps if steps.fps is None else steps.fps
+        rates = rate if isinstance(rate, list) else [rate] * len(latents)
+        if len(rates) != len(latents):
+            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
+        fps = None if rate is None else torch.tensor(rates, device=latents.device)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 noisy = (
@@ -188,20 +192,12 @@ class CrafterPipeline(DiffusionPipeline):
                 progress_bar.update()
         return latents
 
-    def _rates(self, fps: int | list[int] | None, latents: Tensor) -> Tensor | None:
-        """Return each clip's rate, (B); None for a model that takes none."""
-        rate = self.unet.config.default_fps if fps is None else fps
-        rates = rate if isinstance(rate, list) else [rate] * len(latents)
-        if len(rates) != len(latents):
-            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
-        return None if rate is None else torch.tensor(rates, device=latents.device)
-
     def _after_step(self, i: int, t: Tensor, latents: Tensor, steps: Steps) -> Tensor:
         if steps.callback is None:
             return latents
         changed = steps.callback(self, i, t, {name: latents for name in steps.callback_tensors})
-        kept: Tensor = changed.pop("latents", latents)
-        return kept
+        following: Tensor = changed.pop("latents", latents)
+        return following
 
     def decode(self, latents: Tensor, output_type: str, return_dict: bool) -> Any:
         """Return the output of `__call__`. Frames are decoded one by one, which bounds memory."""

@@ -73,7 +73,11 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         conditions = [Condition(text=text, image=self.image_tokens(first))]
         if self.do_classifier_free_guidance:
             text = self.encode_negative(negative_prompt, negative_prompt_embeds, batch_size=batch_size)
-            conditions = self._lesser(text, first, conditions[0]) + conditions
+            # Guidance leads away from neither prompt nor image, and from the image where that has a scale.
+            neither = Condition(text=text, image=self.image_tokens(torch.zeros_like(first)))
+            if self._image_guidance_scale is not None:
+                conditions.insert(0, Condition(text=text, image=conditions[0].image))
+            conditions.insert(0, neither)
         extra_channels = self._given_frames(first, last_image, num_frames, generator)
         noise = self.prepare_latents(batch_size, num_frames, height, width, generator, latents)
         clean = self.denoise(noise, conditions, self._scales, steps, extra_channels=extra_channels)
@@ -88,12 +92,6 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         trained = self.image_projector.config.num_frames
         if num_frames != trained:
             raise ValueError(f"`num_frames` is {num_frames}: this model renders {trained} frames")
-
-    def _lesser(self, text: Tensor, first: Tensor, full: Condition) -> list[Condition]:
-        """Return what guidance leads away from: neither prompt nor image, and where it is asked the image."""
-        neither = Condition(text=text, image=self.image_tokens(torch.zeros_like(first)))
-        image_only = Condition(text=text, image=full.image)
-        return [neither] if self._image_guidance_scale is None else [neither, image_only]
 
     def _scales(self) -> list[float]:
         image = self._image_guidance_scale

@@ -88,12 +88,11 @@ class _Layer(nn.Module):
         """queries: (B, Q, C); tokens: (B, N, C). Queries attend to the tokens and to each other."""
         own = self.norm_queries(queries)
         key, value = self.to_kv(torch.cat([self.norm_tokens(tokens), own], dim=1)).chunk(2, dim=-1)
-        query, key, value = (self._split(tensor) for tensor in (self.to_q(own), key, value))
+        query, key, value = (
+            tensor.reshape(*tensor.shape[:2], self.heads, -1).transpose(1, 2)
+            for tensor in (self.to_q(own), key, value)
+        )
         attended = functional.scaled_dot_product_attention(query, key, value)
         queries = queries + self.to_out(attended.transpose(1, 2).flatten(2))
         updated: Tensor = queries + self.ff(queries)
         return updated
-
-    def _split(self, tensor: Tensor) -> Tensor:
-        """(B, N, h*d) -> (B, h, N, d)"""
-        return tensor.reshape(*tensor.shape[:2], self.heads, -1).transpose(1, 2)

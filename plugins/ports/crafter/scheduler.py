@@ -54,7 +54,12 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         betas = np.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=np.float64) ** 2
         if rescale_betas_zero_snr:
-            betas = _zero_terminal_snr(betas)
+            roots = np.sqrt(np.cumprod(1 - betas))
+            first, last = roots[0].copy(), roots[-1].copy()
+            products = ((roots - last) * first / (first - last)) ** 2
+            alphas = products / np.concatenate([[1.0], products[:-1]])
+            rescaled: _Floats = 1 - alphas
+            betas = rescaled
         self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - betas).astype(np.float32))
         rising = np.linspace(1, latent_scale or 1, scale_steps)
         constant = np.full(max(0, num_train_timesteps - scale_steps), latent_scale or 1)
@@ -97,8 +102,8 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
         clean = clean / scale
         variance = eta**2 * (1 - next_alpha) / (1 - alpha) * (1 - alpha / next_alpha)
         # Rounding may leave a negative rest at zero SNR, whose root would be NaN.
-        kept = max(0.0, 1 - next_alpha - variance) ** 0.5
-        following = next_alpha**0.5 * next_scale * clean + kept * noise
+        deterministic = max(0.0, 1 - next_alpha - variance) ** 0.5
+        following = next_alpha**0.5 * next_scale * clean + deterministic * noise
         if eta > 0:
             if variance_noise is None:
                 variance_noise = randn_tensor(
@@ -123,12 +128,3 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
-
-
-def _zero_terminal_snr(betas: _Floats) -> _Floats:
-    roots = np.sqrt(np.cumprod(1 - betas))
-    first, last = roots[0].copy(), roots[-1].copy()
-    products = ((roots - last) * first / (first - last)) ** 2
-    alphas = products / np.concatenate([[1.0], products[:-1]])
-    rescaled: _Floats = 1 - alphas
-    return rescaled

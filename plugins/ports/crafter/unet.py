@@ -136,9 +136,14 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
             self.time_embedding = _SummedTimestepEmbedding(channels, 4 * channels)
             self.fps_embedding = TimestepEmbedding(channels, 4 * channels)
         if not use_temporal_conv:
-            self._drop_temporal_convs()
+            for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+                block.temp_convs = nn.ModuleList(_NoTemporalConv() for _ in block.temp_convs)
         if max_relative_position is not None:
-            self._add_relative_positions(attention_head_dim, max_relative_position)
+            for name, attention in self._attentions():
+                if "transformer_in." in name or ".temp_attentions." in name:
+                    attention.set_processor(
+                        RelativePositionAttnProcessor(attention_head_dim, max_relative_position)
+                    )
         if image_cross_attention:
             self._add_image_attention(cross_attention_dim, learnable_image_scale)
 
@@ -193,15 +198,6 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
         if tokens.shape[1] == num_frames * each:
             return tokens.reshape(-1, each, tokens.shape[2])
         return tokens.repeat_interleave(num_frames, dim=0)
-
-    def _drop_temporal_convs(self) -> None:
-        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
-            block.temp_convs = nn.ModuleList(_NoTemporalConv() for _ in block.temp_convs)
-
-    def _add_relative_positions(self, head_dim: int, max_distance: int) -> None:
-        for name, attention in self._attentions():
-            if "transformer_in." in name or ".temp_attentions." in name:
-                attention.set_processor(RelativePositionAttnProcessor(head_dim, max_distance))
 
     def _add_image_attention(self, cross_attention_dim: int, learnable_scale: bool) -> None:
         for name, attention in self._attentions():

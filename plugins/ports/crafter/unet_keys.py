@@ -14,8 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.configs import count_below, size_of
-from framefleet.plugins.ports.conversion.plan import Origin, as_linear, unchanged
+from framefleet.plugins.ports.conversion.plan import Origin, as_linear, count_below, size_of, unchanged
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 

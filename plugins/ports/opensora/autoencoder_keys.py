@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.configs import count_below, size_of
-from framefleet.plugins.ports.conversion.plan import Origin, renamed
+from framefleet.plugins.ports.conversion.plan import Origin, count_below, renamed, size_of
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 
@@ -71,15 +70,17 @@ def dc_config(shapes: _Shapes) -> dict[str, Any]:
 
 def _levels(shapes: _Shapes, half: str) -> list[tuple[str, int, int]]:
     """Return (block type, width, depth) of each level. Raises KeyError for one without blocks."""
-    found: list[dict[str, tuple[str, int]]] = [{} for _ in range(count_below(shapes, f"{half}.stages."))]
+    blocks_by_level: list[dict[str, tuple[str, int]]] = [
+        {} for _ in range(count_below(shapes, f"{half}.stages."))
+    ]
     for name, tensor in shapes.items():
         block = re.match(rf"{half}\.stages\.(\d+)\.op_list\.(\d+)\.(.+)\.weight$", name)
         if block and block[3] in _LAST:
-            found[int(block[1])][block[2]] = (_LAST[block[3]], tensor.shape[0])
-    for level, blocks in enumerate(found):
+            blocks_by_level[int(block[1])][block[2]] = (_LAST[block[3]], tensor.shape[0])
+    for level, blocks in enumerate(blocks_by_level):
         if not blocks:
             raise KeyError(f"{half}.stages.{level}.op_list.0.main.conv1.conv.weight")
-    return [(*next(iter(blocks.values())), len(blocks)) for blocks in found]
+    return [(*next(iter(blocks.values())), len(blocks)) for blocks in blocks_by_level]
 
 
 def is_hunyuan_autoencoder(shapes: _Shapes) -> bool:

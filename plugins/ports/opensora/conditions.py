@@ -122,8 +122,8 @@ def condition_of(
     if name not in CONDITIONS:
         raise ValueError(f"`condition_type` has to be one of {', '.join(CONDITIONS)} but is {name!r}")
     head, tail, is_video = CONDITIONS[name]
-    found = video is not None if is_video else has_image if tail else image is not None
-    if (head or tail) and not found:
+    has_input = video is not None if is_video else has_image if tail else image is not None
+    if (head or tail) and not has_input:
         raise ValueError(f"`condition_type` {name!r} needs `{'video' if is_video else 'image'}`")
     first = int(packing.is_causal and is_video)  # 33 frames are 9 latent ones then, not 8
     return FrameCondition(
@@ -148,9 +148,9 @@ def given_to_rows(
     image: _Given, last_image: _Given, video: _Given, *, num_prompts: int, times: int
 ) -> list[dict[str, _Given]]:
     """Return `image`, `last_image` and `video` of each clip; every prompt has `times` clips."""
-    named = {"image": image, "last_image": last_image, "video": video}
-    columns = [_each(given, num_prompts, name) for name, given in named.items()]
-    return [dict(zip(named, row, strict=True)) for row in zip(*columns, strict=True) for _ in range(times)]
+    inputs = {"image": image, "last_image": last_image, "video": video}
+    columns = [_each(value, num_prompts, name) for name, value in inputs.items()]
+    return [dict(zip(inputs, row, strict=True)) for row in zip(*columns, strict=True) for _ in range(times)]
 
 
 def _each(given: _Given, num_prompts: int, name: str) -> list[_Given]:
@@ -180,8 +180,8 @@ def given_frames(
             )
         head, tail = frames[:taken], frames[-taken:]
     else:
-        head = [found for found in (image or last_image,) if found]
-        tail = [found for found in (last_image or image,) if found]
+        head = [picture for picture in (image or last_image,) if picture]
+        tail = [picture for picture in (last_image or image,) if picture]
     return head if condition.num_head else [], tail if condition.num_tail else []
 
 

@@ -92,8 +92,8 @@ class GatedConv(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         widened = self.conv_depth(F.silu(self.conv_inverted(hidden_states)))
-        kept, gate = widened.chunk(2, dim=1)
-        normed: Tensor = self.norm(self.conv_point(kept * F.silu(gate)))
+        value, gate = widened.chunk(2, dim=1)
+        normed: Tensor = self.norm(self.conv_point(value * F.silu(gate)))
         return normed + hidden_states
 
 

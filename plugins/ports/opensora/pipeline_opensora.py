@@ -23,7 +23,7 @@ from framefleet.plugins.ports.opensora.denoise import (
     takes_reference,
 )
 from framefleet.plugins.ports.opensora.pipeline_components import OpenSoraComponents, with_suffixes
-from framefleet.plugins.ports.opensora.sizes import named_size
+from framefleet.plugins.ports.opensora.rules import named_size
 
 
 @dataclass
@@ -128,8 +128,8 @@ class OpenSoraPipeline(OpenSoraComponents):
         self._guidance_scale, self._interrupt = guidance_scale, False
 
         prompts = [prompt] if isinstance(prompt, str) else prompt or []
-        told = [with_suffixes(p, frame_rate=frame_rate, motion_score=motion_score) for p in prompts]
-        text = self._text(told, prompt_embeds, pooled_prompt_embeds, max_sequence_length)
+        suffixed = [with_suffixes(p, frame_rate=frame_rate, motion_score=motion_score) for p in prompts]
+        text = self._text(suffixed, prompt_embeds, pooled_prompt_embeds, max_sequence_length)
         num_prompts, negative = len(text.embeds), None
         if guidance.is_on:
             avoided = [negative_prompt] * num_prompts if isinstance(negative_prompt, str) else negative_prompt
@@ -139,8 +139,8 @@ class OpenSoraPipeline(OpenSoraComponents):
 
         rendered = num_frames + sum(condition.num_dropped)
         latents = self.prepare_latents(len(text.embeds), rendered, height, width, generator, latents)
-        given = given_to_rows(image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt)
-        mask, reference = self.prepare_reference(condition, given, latents, height, width, generator)
+        inputs = given_to_rows(image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt)
+        mask, reference = self.prepare_reference(condition, inputs, latents, height, width, generator)
         denoiser = Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
         latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
@@ -155,8 +155,8 @@ class OpenSoraPipeline(OpenSoraComponents):
         frames = arguments.get("num_frames")
         if frames is None:
             return dict(arguments)
-        given = [arguments.get(name) for name in ("condition_type", "image", "last_image", "video")]
-        return {**arguments, "num_frames": condition_of(*given, packing=self.packing).fitted(frames)}
+        conditions = [arguments.get(name) for name in ("condition_type", "image", "last_image", "video")]
+        return {**arguments, "num_frames": condition_of(*conditions, packing=self.packing).fitted(frames)}
 
     def check_inputs(
         self, height: int, width: int, num_frames: int, condition: FrameCondition, callback_tensors: list[str]
@@ -168,8 +168,8 @@ class OpenSoraPipeline(OpenSoraComponents):
                 f"but are {height} and {width}"
             )
         if broken := condition.broken_rule(num_frames):
-            given = f" for `condition_type` {condition.name!r}" if condition.num_given else ""
-            raise ValueError(f"`num_frames` has to be {broken[0]}{given} but is {num_frames}: {broken[1]}")
+            suffix = f" for `condition_type` {condition.name!r}" if condition.num_given else ""
+            raise ValueError(f"`num_frames` has to be {broken[0]}{suffix} but is {num_frames}: {broken[1]}")
         if condition.num_given and not takes_reference(self.transformer.config):
             raise ValueError("this transformer takes no frames to begin or to end with")
         if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
@@ -231,5 +231,5 @@ class OpenSoraPipeline(OpenSoraComponents):
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         clips = self.vae.decode(scaled, return_dict=False)[0]  # (B, 3, T, H, W)
         first, last = condition.num_dropped
-        kept = clips[:, :, first : clips.shape[2] - last]
-        return self.video_processor.postprocess_video(kept, output_type=output_type)
+        shown = clips[:, :, first : clips.shape[2] - last]
+        return self.video_processor.postprocess_video(shown, output_type=output_type)

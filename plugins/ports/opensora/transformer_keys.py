@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.configs import count_below, size_of
-from framefleet.plugins.ports.conversion.plan import Origin, unchanged
+from framefleet.plugins.ports.conversion.plan import Origin, count_below, size_of, unchanged
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 Change = Callable[[Tensor], Tensor]

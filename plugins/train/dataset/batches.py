@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.check import check_argument, check_frames
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.text import SHAPE_ORDER, shape_text
 from framefleet.plugins.train.dataset.rows import TrainingRows
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket
 
 _MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
@@ -29,15 +29,15 @@ def buckets_of(sizes: Sequence[Sequence[int]], spec: PipelineSpec) -> tuple[Buck
 
     Raises JobError for what the model does not render.
     """
-    given = [Bucket(num_frames=t, height=h, width=w) for t, h, w in sizes] or [_native(spec)]
-    for bucket in given:
+    buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in sizes] or [_native(spec)]
+    for bucket in buckets:
         for name, refused in _problems(bucket, spec):
             raise JobError(
                 f"train.sizes has [{bucket.num_frames}, {bucket.height}, {bucket.width}], "
                 f"but {name} {getattr(bucket, name)} will not do: {refused.reason}",
                 refused.fix,
             )
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys(buckets))
 
 
 def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refused:
@@ -45,9 +45,15 @@ def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refus
 
     Most: pixels of the bucket times the share of the picture that is left when its sides are cut off.
     """
-    filled = [bucket for bucket in buckets if _fills(video, bucket)]
+    filled = [
+        bucket
+        for bucket in buckets
+        if video.num_frames >= bucket.num_frames
+        and video.height >= bucket.height
+        and video.width >= bucket.width
+    ]
     if filled:
-        return max(filled, key=lambda bucket: (_kept(bucket, video), bucket))
+        return max(filled, key=lambda bucket: (_kept_pixels(bucket, video), bucket))
     return Refused(
         reason=f"it is {shape_text(video.num_frames, video.height, video.width)} ({SHAPE_ORDER}), and "
         f"{' or '.join(map(str, sorted(buckets)))} are trained on",
@@ -73,23 +79,18 @@ def _native(spec: PipelineSpec) -> Bucket:
 def _problems(bucket: Bucket, spec: PipelineSpec) -> Iterator[tuple[str, Refused]]:
     if spec.kind == "image" and bucket.num_frames != 1:
         yield "num_frames", Refused(reason=f"{spec.class_name} renders images", fix="use 1")
-    asked = {"height": bucket.height, "width": bucket.width}
-    for name, pixels in asked.items():
-        found = check_argument(name, pixels, "int", spec)
-        if isinstance(found, Refused):
-            yield name, found
+    sides = {"height": bucket.height, "width": bucket.width}
+    for name, pixels in sides.items():
+        checked = check_argument(name, pixels, "int", spec)
+        if isinstance(checked, Refused):
+            yield name, checked
     frames = check_frames(bucket.num_frames, spec)
     if isinstance(frames, Refused):
         yield "num_frames", frames
-    yield from ((name, refused) for name, refused in limits(spec, asked) if name in asked)
+    yield from ((name, refused) for name, refused in limits(spec, sides) if name in sides)
 
 
-def _fills(video: Described, bucket: Bucket) -> bool:
-    is_long = video.num_frames >= bucket.num_frames
-    return is_long and video.height >= bucket.height and video.width >= bucket.width
-
-
-def _kept(bucket: Bucket, video: Described) -> float:
+def _kept_pixels(bucket: Bucket, video: Described) -> float:
     ratio = (video.width * bucket.height) / (video.height * bucket.width)
     return bucket.num_frames * bucket.height * bucket.width * min(ratio, 1 / ratio)
 
@@ -160,8 +161,10 @@ class Batches:
         return batches
 
     def _too_few(self) -> TableError:
-        asked = {"batch_size": self._batch_size, "accumulation": self._accumulation}
-        words = " x ".join(f"{name} {count}" for name, count in asked.items() if count > 1 or name[0] == "b")
+        factors = {"batch_size": self._batch_size, "accumulation": self._accumulation}
+        words = " x ".join(
+            f"{name} {count}" for name, count in factors.items() if count > 1 or name[0] == "b"
+        )
         workers = f" x {self._world_size} workers" if self._world_size > 1 else ""
         sizes = ", ".join(f"{len(rows)} of {bucket}" for bucket, rows in sorted(self._groups.items()))
         buckets = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""

@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
 from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.table import Table, folder_of
-from framefleet.plugins.train.settings import TrainedPart
+from framefleet.plugins.train.job import TrainedPart
 
 _KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
 PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
@@ -34,7 +34,7 @@ TOLD = re.compile(
     r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
 )
 _URI, _ARGUMENTS = "uri", "arguments"  # columns of records
-_CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records that have no path
+_CLIP = re.compile(r"\A.*/(clips/[0-9a-f]{2}/[^/]+)\Z", re.DOTALL)  # of records that have no path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,13 @@ class Columns:
         if self.video is None:
             return [None] * batch.num_rows
         if self._is_of_clips:
-            return _clips(batch, self.table.location, self.table.schema)
+            # Where the clips of records lie in their output, which may have been moved since.
+            uris: list[Any] = batch.column(_URI).to_pylist()
+            if not _is_in_output(folder_of(self.table.location), self.table.schema):
+                return uris
+            paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
+            own = [_CLIP.sub(r"\1", uri) if isinstance(uri, str) else uri for uri in uris]
+            return [uri if path is None else path for path, uri in zip(paths, own, strict=True)]
         cells: list[Any] = batch.column(self.video).to_pylist()
         return cells
 
@@ -113,7 +119,7 @@ def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Ar
         PARAPHRASE: "str",
         CONTRAST: "str",
         REPEATS: "int",
-        **_told(spec),
+        **_call_kinds(spec),
     }
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
@@ -135,25 +141,36 @@ def plan_columns(
         raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
-    told = _told(spec)
-    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
+    call_kinds = _call_kinds(spec)
+    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds), schema)
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
     not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
     own = [name for name in schema.names if name not in not_own]
-    found = {**{name: name for name in own}, **clip, **columns}
-    kinds = _kinds(part, told)
-    read = {name: found[name] for name in kinds if name in found}
+    column_of = {**{name: name for name in own}, **clip, **columns}
+    texts: dict[str, ScalarKind] = {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str"}
+    of_part: dict[str, dict[str, ScalarKind]] = {
+        "autoencoder": {},
+        "denoiser": call_kinds,
+        "text_encoder": texts,
+    }
+    kinds: dict[str, ScalarKind] = {**of_part[part], REPEATS: "int"}
+    read = {name: column_of[name] for name in kinds if name in column_of}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
-    kind = next((name for name in _KINDS if name in found), None)
+    kind = next((name for name in _KINDS if name in column_of), None)
     of_clips = _URI if is_rendered else None
-    video = None if part == "text_encoder" else found[kind] if kind else of_clips
-    base = _base(defaults or {}, kinds, told, spec)
+    video = None if part == "text_encoder" else column_of[kind] if kind else of_clips
+    base = _base(defaults or {}, kinds, call_kinds, spec)
     needed = [name for name in required if name not in base and not (is_rendered and name == "prompt")]
     missing = [name for name in needed if name not in read]
     missing += ["video"] if video is None and part != "text_encoder" else []
     if missing:
-        raise _missing(missing, schema)
+        first = missing[0]
+        raise TableError(
+            f"the table has no column {' and none '.join(map(repr, missing))}; "
+            f"it has {', '.join(schema.names)}",
+            f"add it, or say which one it is with `columns: {{{first}: ...}}`",
+        )
     for name, column in read.items():
         check_type(schema.field(column), name, kinds[name])
     if is_rendered:
@@ -173,42 +190,15 @@ def plan_columns(
     )
 
 
-def _told(spec: PipelineSpec) -> dict[str, ScalarKind]:
+def _call_kinds(spec: PipelineSpec) -> dict[str, ScalarKind]:
     settable = spec.settable().items()
     return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
 
 
-def _kinds(part: TrainedPart, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
-    """Return what the part reads besides the video."""
-    if part == "autoencoder":
-        return {REPEATS: "int"}
-    if part == "denoiser":
-        return {**told, REPEATS: "int"}
-    return {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str", REPEATS: "int"}
-
-
-def _base(
-    defaults: Mapping[str, Any],
-    kinds: Mapping[str, ScalarKind],
-    told: Mapping[str, ScalarKind],
-    spec: PipelineSpec,
-) -> dict[str, Any]:
-    base = {}
-    for name, value in defaults.items():
-        if name not in told:
-            raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, told))
-        checked = _check(name, value, told[name], spec)
-        if isinstance(checked, Refused):
-            raise JobError(f"defaults.{name} is {shown(value)}, but {checked.reason}", checked.fix)
-        if name in kinds:
-            base[name] = checked
-    return base
-
-
-def _check_mapped(columns: Mapping[str, str], known: tuple[str, ...], schema: pa.Schema) -> None:
+def _check_mapped(columns: Mapping[str, str], targets: tuple[str, ...], schema: pa.Schema) -> None:
     for name, column in columns.items():
-        if name not in known:
-            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, known))
+        if name not in targets:
+            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
         if column not in schema.names:
             raise JobError(
                 f"columns.{name} names the column {column!r}, and the table has none of that name",
@@ -216,46 +206,38 @@ def _check_mapped(columns: Mapping[str, str], known: tuple[str, ...], schema: pa
             )
 
 
-def _missing(missing: list[str], schema: pa.Schema) -> TableError:
-    first = missing[0]
-    return TableError(
-        f"the table has no column {' and none '.join(map(repr, missing))}; it has {', '.join(schema.names)}",
-        f"add it, or say which one it is with `columns: {{{first}: ...}}`",
-    )
+def _base(
+    defaults: Mapping[str, Any],
+    kinds: Mapping[str, ScalarKind],
+    call_kinds: Mapping[str, ScalarKind],
+    spec: PipelineSpec,
+) -> dict[str, Any]:
+    base = {}
+    for name, value in defaults.items():
+        if name not in call_kinds:
+            raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, call_kinds))
+        checked = _check(name, value, call_kinds[name], spec)
+        if isinstance(checked, Refused):
+            raise JobError(f"defaults.{name} is {shown(value)}, but {checked.reason}", checked.fix)
+        if name in kinds:
+            base[name] = checked
+    return base
 
 
 def _check(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
     if name == REPEATS:
-        return _check_repeats(value)
+        count = coerce(value, "int")
+        if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
+            return count
+        return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")
     # They are prompts too: blank ones are refused.
     return check_argument("prompt" if name in (PARAPHRASE, CONTRAST) else name, value, kind, spec)
-
-
-def _check_repeats(value: Any) -> Any:
-    count = coerce(value, "int")
-    if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
-        return count
-    return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")
 
 
 def table_folder(location: str, schema: pa.Schema) -> str:
     """Return the folder that paths of a table are relative to, for `Inputs`: of records, the whole output."""
     folder = folder_of(location)
     return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
-
-
-def _clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]:
-    """Return where the clips of records lie in their output, which may have been moved since."""
-    uris: list[Any] = batch.column(_URI).to_pylist()
-    if not _is_in_output(folder_of(location), schema):
-        return uris
-    paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
-    return [_path_in(uri) if path is None else path for path, uri in zip(paths, uris, strict=True)]
-
-
-def _path_in(uri: Any) -> Any:
-    found = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
-    return found[1] if found else uri
 
 
 def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -265,15 +247,15 @@ def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[st
     arguments.
     """
     arguments = told_arguments({_ARGUMENTS: text})
-    prompts = {name: _storable(value) for name, value in arguments.items() if name.startswith("prompt")}
+    # Without lone surrogates, which JSON can spell and no column of text can hold.
+    prompts = {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in arguments.items()
+        if name.startswith("prompt")
+    }
     carried = {name: cell for name, cell in row.items() if name not in arguments}
     edited = {name: row[name] for name in prompts if row.get(name) is not None}
     return {name: value for name, value in (prompts | carried | edited).items() if name in names}
-
-
-def _storable(value: Any) -> Any:
-    """Return text without lone surrogates, which JSON can spell and no column of text can hold."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +47,7 @@ MAX_SHARD_ROWS = 512
 OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files that a process may have open
 COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
 MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
+TEXT_BYTES = 4096  # of the token ids of a row, as Python holds them
 FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
 _METADATA = "framefleet"  # one entry: several are written in any order
 
@@ -80,8 +82,11 @@ class PreparedRows:
         self._store = store
         content = canonical_json({**identity, "rows": rows.contents_digest()})
         self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        sizes = [bucket.num_frames * bucket.height * bucket.width for bucket in rows.buckets()]
+        self._largest = sizes.index(max(sizes))
+        # What a task keeps nothing of are frames, or token ids.
+        self._from_memory = lru_cache(MEMORY_BYTES // max(3 * max(sizes), TEXT_BYTES))(self._made)
         self._lock = threading.Lock()  # of what follows
-        self._memory = _Memory()
         self._shards = _Shards(store)
         self._rows_per_shard: int | None = None
 
@@ -90,17 +95,11 @@ class PreparedRows:
 
     def __getitem__(self, position: int) -> Prepared:
         """Return a row; raises TableError where its video changed since it was surveyed."""
-        if self._task.keeps_prepared:
-            with self._lock:
-                number, row = divmod(position, self._plan())
-                return self._shards.open(self._path(number))[row]
+        if not self._task.keeps_prepared:
+            return self._from_memory(position)
         with self._lock:
-            found = self._memory.get(position)
-        if found is None:
-            found = self._made(position)
-            with self._lock:
-                self._memory.keep(position, found)
-        return found
+            number, row = divmod(position, self._plan())
+            return self._shards.open(self._path(number))[row]
 
     def some(self, count: int) -> Iterator[Prepared]:
         """Yield at most `count` rows, from all over the table."""
@@ -136,17 +135,12 @@ class PreparedRows:
             try:
                 self._rows_per_shard = read_json(self._store, path, _PLAN, fix=fix).rows_per_shard
             except FileNotFoundError:
-                self._rows_per_shard = self._settled()
+                # As many of the largest row as fill a shard: every rank comes to the same number.
+                size = max(1, sum(tensor.nbytes for tensor in self._made(self._largest).values()))
+                self._rows_per_shard = max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // size))
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})
                 self._store.create(path, content.encode())
         return self._rows_per_shard
-
-    def _settled(self) -> int:
-        """Return how many rows of the largest bucket fill a shard: every rank comes to the same number."""
-        buckets = self._rows.buckets()
-        volumes = [bucket.num_frames * bucket.height * bucket.width for bucket in buckets]
-        largest = volumes.index(max(volumes))
-        return max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(_size_of(self._made(largest)), 1)))
 
     def _made(self, position: int) -> Prepared:
         row = self._rows[position]
@@ -169,28 +163,6 @@ class PreparedRows:
             return self._task.prepare(row, frames)
 
 
-class _Memory:
-    """Rows that were made on the fly, bounded by bytes; what was not asked for longest goes."""
-
-    def __init__(self, max_bytes: int = MEMORY_BYTES) -> None:
-        self._max_bytes, self._size = max_bytes, 0
-        self._rows: OrderedDict[int, Prepared] = OrderedDict()
-
-    def get(self, position: int) -> Prepared | None:
-        if position in self._rows:
-            self._rows.move_to_end(position)
-        return self._rows.get(position)
-
-    def keep(self, position: int, prepared: Prepared) -> None:
-        if position in self._rows:  # another thread was quicker
-            return
-        self._rows[position] = prepared
-        self._size += _size_of(prepared)
-        while self._size > self._max_bytes:
-            _, oldest = self._rows.popitem(last=False)
-            self._size -= _size_of(oldest)
-
-
 class _Shards:
     """Open shards, and local copies of those that lie elsewhere; what was not asked for longest goes."""
 
@@ -205,7 +177,12 @@ class _Shards:
         if path not in self._open:
             local = Path(self._store.url_of(path)) if self._is_local else self._copied(path)
             self._open[path] = Shard(local)
-            self._make_room()
+            while len(self._open) > OPEN_SHARDS or (
+                len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
+            ):
+                oldest, _ = self._open.popitem(last=False)
+                if self._sizes.pop(oldest, None) is not None and self._copies:
+                    (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
         self._open.move_to_end(path)
         return self._open[path]
 
@@ -215,18 +192,6 @@ class _Shards:
         self._store.download(path, local)
         self._sizes[path] = local.stat().st_size
         return local
-
-    def _make_room(self) -> None:
-        while len(self._open) > OPEN_SHARDS or (
-            len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
-        ):
-            oldest, _ = self._open.popitem(last=False)
-            if self._sizes.pop(oldest, None) is not None and self._copies:
-                (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
-
-
-def _size_of(prepared: Prepared) -> int:
-    return sum(tensor.nbytes for tensor in prepared.values())
 
 
 # The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture
@@ -260,8 +225,8 @@ def fitted_frames(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
 
 
 def _pictures(content: bytes) -> Generator[Image.Image]:
-    found = file_kind(content)
-    if found is not None and found.kind == "image" and found.name != "gif":
+    kind = file_kind(content)
+    if kind is not None and kind.kind == "image" and kind.name != "gif":
         yield open_image(content)
     else:
         yield from frames_of(content)
@@ -285,7 +250,7 @@ def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
 
 
 class Shard:
-    """An open file, of which only what is asked for comes into memory."""
+    """An open file; only the tensors that are asked for come into memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

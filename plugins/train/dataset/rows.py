@@ -38,9 +38,14 @@ class TrainingRows:
     """Rows in table order; refused ones are not among them, so a position is not an index in the table."""
 
     def __init__(self, rows: Iterable[TrainingRow]) -> None:
-        batches, waiting, size = [], [], 0
+        batches, size = [], 0
+        waiting: list[dict[str, Any]] = []
         for row in rows:
-            waiting.append(_cells(row))
+            waiting.append(
+                {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
+                | {name: getattr(row.bucket, name) for name in _SIZE}
+                | {"arguments": canonical_json(dict(row.arguments))}
+            )
             if len(waiting) == _PART_ROWS:
                 batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
                 waiting, size = [], size + batches[-1].nbytes
@@ -59,14 +64,18 @@ class TrainingRows:
         if not 0 <= position < len(self):
             raise IndexError(position)
         (cells,) = self._table.slice(position, 1).to_pylist()
-        return _row(cells)
+        bucket = _bucket(*(cells.pop(name) for name in _SIZE))
+        return TrainingRow(**cells | {"arguments": parse_json(cells["arguments"])}, bucket=bucket)
 
     def buckets(self) -> list[Bucket]:
         """Return the bucket of every row, each value once in memory, with the conditions that rows share."""
-        known: dict[tuple[int, int, int, str], Bucket] = {}
+        buckets_by_key: dict[tuple[int, int, int, str], Bucket] = {}
         columns = [self._table[name].to_pylist() for name in _SIZE]
-        told = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
-        return [known.setdefault(values, _bucket(*values)) for values in zip(*columns, told, strict=True)]
+        conditions = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
+        return [
+            buckets_by_key.setdefault(values, _bucket(*values))
+            for values in zip(*columns, conditions, strict=True)
+        ]
 
     def repeats(self) -> Sequence[int]:
         """Return how often an epoch has every row."""
@@ -86,29 +95,18 @@ class TrainingRows:
 
     def _digest(self, *, leave_out: Sequence[str]) -> str:
         names = [name for name in _SCHEMA.names if name not in leave_out]
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for batch in self._table.select(names).to_batches(_PART_ROWS):
-            found.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+            digest.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
 
 def _alike(arguments: str) -> str:
     """Return those of a row's arguments that a forward has once, as canonical JSON; "" for none."""
     if not any(name in arguments for name in ALIKE):
         return ""
-    told = {name: value for name, value in parse_json(arguments).items() if name in ALIKE}
-    return canonical_json(told) if told else ""
-
-
-def _cells(row: TrainingRow) -> dict[str, Any]:
-    plain = {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
-    size = {name: getattr(row.bucket, name) for name in _SIZE}
-    return plain | size | {"arguments": canonical_json(dict(row.arguments))}
-
-
-def _row(cells: dict[str, Any]) -> TrainingRow:
-    bucket = _bucket(*(cells.pop(name) for name in _SIZE))
-    return TrainingRow(**cells | {"arguments": parse_json(cells["arguments"])}, bucket=bucket)
+    conditions = {name: value for name, value in parse_json(arguments).items() if name in ALIKE}
+    return canonical_json(conditions) if conditions else ""
 
 
 def _bucket(num_frames: int, height: int, width: int, conditions: str = "") -> Bucket:

@@ -76,16 +76,18 @@ def _rows(
     checked: Callable[[int], None],
 ) -> Iterator[TrainingRow]:
     for first, batch in columns.table.batches(_BATCH_ROWS):
-        found = readable(batch, columns.names)
-        for offset, why in found.refused.items():
+        readable_rows = readable(batch, columns.names)
+        for offset, why in readable_rows.refused.items():
             refused(InvalidRow(index=first + offset, problems=tuple(why)), batch.slice(offset, 1))
-        cells = columns.videos(found.cells)
+        cells = columns.videos(readable_rows.cells)
         videos.look_at([cell for cell in cells if cell is not None])
-        for place, (arguments, problems) in enumerate(columns.arguments(found.cells)):
-            offset = found.offsets[place]
+        for place, (arguments, problems) in enumerate(columns.arguments(readable_rows.cells)):
+            offset = readable_rows.offsets[place]
             video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
             if isinstance(video, Refused):
-                problems = [_problem(columns, cells[place], video), *problems]
+                cell = cells[place]
+                shown = public_url(cell) if isinstance(cell, str) else cell
+                problems = [Problem(columns.video or "", shown, video), *problems]
             if isinstance(video, Refused) or problems:
                 row = InvalidRow(index=first + offset, problems=tuple(problems))
                 refused(row, batch.slice(offset, 1))
@@ -103,11 +105,6 @@ def _rows(
         checked(first + batch.num_rows)
 
 
-def _problem(columns: Columns, cell: Any, refused: Refused) -> Problem:
-    shown = public_url(cell) if isinstance(cell, str) else cell
-    return Problem(columns.video or "", shown, refused)
-
-
 class _Videos:
     """What the videos of a table hold, from the output where an earlier run found it out."""
 
@@ -115,19 +112,19 @@ class _Videos:
         self._inputs, self._kind = inputs, kind
         self._index = InputIndex(inputs)
         self._known: dict[tuple[str, InputKind], Described] = {}
-        for known in rows_of(read_folder(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
-            place, kind = known.pop("place"), known.pop("kind")
-            self._known[place, kind] = Described(**known)
+        for described in rows_of(read_folder(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
+            place, kind = described.pop("place"), described.pop("kind")
+            self._known[place, kind] = Described(**described)
         self._writer = PartWriter(store, _FOLDER, _SCHEMA, run=uuid.uuid4().hex)
         self._written = time.monotonic()
 
     def look_at(self, cells: Sequence[Any]) -> None:
         """Read what is not known yet, many at a time, and keep it."""
-        found = dict.fromkeys(self._locate(cell) for cell in cells)
-        uris = [uri for uri in found if isinstance(uri, str)]
+        places = dict.fromkeys(self._locate(cell) for cell in cells)
+        uris = [uri for uri in places if isinstance(uri, str)]
         for uri in uris:
-            if (known := self._known.pop((_place(uri), self._kind), None)) is not None:
-                self._index.remember(uri, self._kind, known)
+            if (recalled := self._known.pop((_place(uri), self._kind), None)) is not None:
+                self._index.remember(uri, self._kind, recalled)
         new = [uri for uri in uris if not self._index.knows(uri, self._kind)]
         self._index.prefetch((uri, self._kind) for uri in new)
         for uri in new:

@@ -47,7 +47,10 @@ class BucketCall:
     def of(cls, captured: Captured, denoiser: nn.Module, *, is_fractional: bool = False) -> BucketCall:
         """is_fractional: timesteps are never rounded, whatever the scheduler does."""
         call = captured.call
-        names = _names(call, denoiser)
+        args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
+        bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
+        owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
+        names = tuple(owners[number] for number in range(len(call.leaves)))
         timestep = names.index("timestep")
         first, seen = (float(t.max()) for t in (captured.scheduler.timesteps, call.leaves[timestep]))
         patch = getattr(denoiser.config, "patch_size", 1)
@@ -63,31 +66,33 @@ class BucketCall:
     def row(self, call: Call, empty: Call, latents: Tensor, *, index: int) -> Prepared:
         """Return what is the row's own. call, empty: with its prompt, and without; index: for errors."""
         own, dropped, shared = (self._leaves(c, latents, index) for c in (call, empty, self.call))
-        held = self.held(latents)
-        given = latents if held is None else torch.where(held, call.leaves[0].to(latents.dtype), latents)
-        prepared = {"latents": given.cpu()}
+        mask = self.clean_mask(latents)
+        own_latents = (
+            latents if mask is None else torch.where(mask, call.leaves[0].to(latents.dtype), latents)
+        )
+        prepared = {"latents": own_latents.cpu()}
         for i, (value, without, common) in enumerate(zip(own, dropped, shared, strict=True)):
             if i == self.timestep:
                 continue
             if not _equal(value, common):
                 prepared[f"{_OWN}{i}"] = _stored(value, index)
             if not _equal(value, without):
-                known = _equal(without, common)
-                prepared[f"{_EMPTY}{i}"] = torch.empty(0) if known else _stored(without, index)
+                is_common = _equal(without, common)
+                prepared[f"{_EMPTY}{i}"] = torch.empty(0) if is_common else _stored(without, index)
         return prepared
 
-    def held(self, latents: Tensor) -> Tensor | None:
+    def clean_mask(self, latents: Tensor) -> Tensor | None:
         """Return where the clip is given and takes no noise, as a mask that broadcasts to latents (B, ...).
 
         Pipelines that hold frames say so by timesteps of 0 for their tokens (Wan 2.2 TI2V, LTX).
         """
-        given: Tensor = self.call.leaves[self.timestep] == 0
-        if given.dim() < 2 or not given.any():
+        is_clean: Tensor = self.call.leaves[self.timestep] == 0
+        if is_clean.dim() < 2 or not is_clean.any():
             return None
         if latents.dim() == 3:  # tokens
-            return given[..., None]
+            return is_clean[..., None]
         sides = [size // patch for size, patch in zip(latents.shape[2:], self.patch, strict=True)]
-        mask = given.view(1, 1, *sides)
+        mask = is_clean.view(1, 1, *sides)
         for dim, patch in enumerate(self.patch, start=2):
             mask = mask.repeat_interleave(patch, dim)
         return mask
@@ -143,14 +148,6 @@ class BucketCall:
         for d in wider:
             behind = first.narrow(d, latents.shape[d], first.shape[d] - latents.shape[d])
         return [behind, *call.leaves[1:]]
-
-
-def _names(call: Call, denoiser: nn.Module) -> tuple[str, ...]:
-    """Return for each leaf the parameter of `forward` that it belongs to."""
-    args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
-    bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
-    owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
-    return tuple(owners[number] for number in range(len(call.leaves)))
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -242,9 +239,8 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
 def _reach(name: str, _: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     call = parse_call(name, args, kwargs)
     leaves, structure = flatten((args, kwargs))
-    own = [leaf[:1] if isinstance(leaf, Tensor) and _is_of(leaf, call.batch) else leaf for leaf in leaves]
+    own = [
+        leaf[:1] if isinstance(leaf, Tensor) and (leaf.dim() > 0 and leaf.shape[0] == call.batch) else leaf
+        for leaf in leaves
+    ]
     raise _Reached(replace(call, leaves=own, structure=structure, given=None, batch=1))
-
-
-def _is_of(leaf: Tensor, batch: int) -> bool:
-    return leaf.dim() > 0 and leaf.shape[0] == batch

@@ -44,10 +44,10 @@ def _not_in_fp16(vae: Any) -> Iterator[None]:
 def check_trainable(pipeline: str) -> None:
     """Raise ModelError for pipelines of a class that cannot be trained."""
     if pipeline not in family_of(pipeline).training:
-        known = [name for family in FAMILIES for name in family.training]
+        trainable = [name for family in FAMILIES for name in family.training]
         raise ModelError(
             f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
-            f"the pipelines that can are {', '.join(known)}",
+            f"the pipelines that can are {', '.join(trainable)}",
         )
 
 

@@ -20,10 +20,9 @@ from framefleet.pipeline.model.families.family import TrainingInput
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import named
-from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
-from framefleet.pipeline.model.specs.signature import INPUTS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, INPUTS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
 from framefleet.pipeline.render.fused.calls import Call
@@ -32,7 +31,7 @@ from framefleet.plugins.train.denoiser.bucket_call import BucketCall, Captured, 
 from framefleet.plugins.train.denoiser.latents import check_trainable, latents_of
 from framefleet.plugins.train.denoiser.objective import Objective, objective_of
 from framefleet.plugins.train.freezing import add_lora, trained_component
-from framefleet.plugins.train.settings import TrainSettings
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 
 
@@ -68,8 +67,13 @@ class DenoiserTask:
             raise TableError(f"row {row.index}: it has no video", "a denoiser is trained on videos")
         shared, _ = self._bucket(row.bucket)
         arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
-        call = self._call(arguments, row)
-        empty = self._without_prompt(arguments, row)
+        call, promptless = self._call(arguments, row), without_prompt(self.pipe, arguments)
+        if not INPUTS.keys().isdisjoint(promptless):
+            empty = self._call(promptless, row)
+        else:  # without frames, that of the row before may fit
+            if self._unprompted is None or self._unprompted[0] != promptless:
+                self._unprompted = promptless, self._call(promptless, row)
+            empty = self._unprompted[1]
         with torch.autocast(self.pipe.device.type, enabled=False):
             latents = latents_of(self.pipe, frames)
         if not latents.isfinite().all():
@@ -83,55 +87,36 @@ class DenoiserTask:
     def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
         num_frames, height, width = batch[0]["bucket"].tolist()
         shared, objective = self._bucket(Bucket(num_frames=num_frames, height=height, width=width))
-        drawn = [self._draw(row, objective, generator) for row in batch]
-        times, noise, dropped = zip(*drawn, strict=True)
+        times, noise, dropped = [], [], []
+        for row in batch:  # in this order: each draw takes the generator further
+            times.append(objective.draw(generator))
+            noise.append(torch.randn(row["latents"].shape, generator=generator))
+            dropped.append(float(torch.rand((), generator=generator)) < self._settings.prompt_dropout)
         device = shared.call.leaves[0].device
         clean = torch.cat([row["latents"] for row in batch]).to(device)
         noised = objective.noised(clean, torch.cat(noise).to(device), torch.stack(times))
-        held = shared.held(clean)
-        sample = noised.sample if held is None else torch.where(held, clean, noised.sample)
+        mask = shared.clean_mask(clean)
+        sample = noised.sample if mask is None else torch.where(mask, clean, noised.sample)
         args, kwargs = shared.arguments(batch, dropped, sample, noised.timesteps)
         # Called, not its `forward`: gradient checkpointing, FSDP and casts hang on the call.
         predicted: Tensor = self._module(*args, **kwargs)[0]
         errors = (predicted.float() - noised.target.float()) ** 2
-        return errors.mean() if held is None else errors[~held.expand_as(errors)].mean()
-
-    def _draw(
-        self, row: Prepared, objective: Objective, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, bool]:
-        """Return the row's time and noise, and whether its prompt is dropped."""
-        time = objective.draw(generator)
-        noise = torch.randn(row["latents"].shape, generator=generator)
-        return time, noise, float(torch.rand((), generator=generator)) < self._settings.prompt_dropout
+        return errors.mean() if mask is None else errors[~mask.expand_as(errors)].mean()
 
     def _bucket(self, bucket: Bucket) -> tuple[BucketCall, Objective]:
         if bucket not in self._buckets:
             black = np.zeros((bucket.num_frames, bucket.height, bucket.width, 3), dtype=np.uint8)
             arguments = row_arguments(self.pipe, {"prompt": ""}, frames=black, bucket=bucket)
             captured = self._capture(without_prompt(self.pipe, arguments), seed=0)
-            self._buckets[bucket] = (
-                BucketCall.of(
-                    captured, self._module, is_fractional=bool(self._settings.fractional_timesteps)
-                ),
-                objective_of(captured.scheduler, drawing=self._settings.timesteps, share=self._share()),
-            )
+            is_fractional = bool(self._settings.fractional_timesteps)
+            call = BucketCall.of(captured, self._module, is_fractional=is_fractional)
+            share = 0.0, 1.0
+            # Wan 2.2 A14B has one denoiser for high noise, one for low.
+            if (boundary := self.pipe.config.get("boundary_ratio")) is not None:
+                share = (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
+            objective = objective_of(captured.scheduler, drawing=self._settings.timesteps, share=share)
+            self._buckets[bucket] = call, objective
         return self._buckets[bucket]
-
-    def _share(self) -> tuple[float, float]:
-        """Return the noise levels that the denoiser is for: Wan 2.2 A14B has one for high, one for low."""
-        boundary = self.pipe.config.get("boundary_ratio")
-        if boundary is None:
-            return 0.0, 1.0
-        return (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
-
-    def _without_prompt(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
-        """Return the call of a row whose prompt is dropped; without frames that of the row before may fit."""
-        asked = without_prompt(self.pipe, arguments)
-        if not INPUTS.keys().isdisjoint(asked):
-            return self._call(asked, row)
-        if self._unprompted is None or self._unprompted[0] != asked:
-            self._unprompted = asked, self._call(asked, row)
-        return self._unprompted[1]
 
     def _call(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
         try:
@@ -155,20 +140,39 @@ def row_arguments(
     arguments: the row's own. index: of the row, for errors. What a clip starts from is taken from the row's
     video: `image` is its first frame.
     """
-    known = call_parameters(type(pipe).__name__)
+    parameters = call_parameters(type(pipe).__name__)
     sizes = {"height": bucket.height, "width": bucket.width}
     sizes |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
-    own = {name: value for name, value in arguments.items() if value is not None and not _is_ignored(name)}
-    if unknown := [name for name in own if name not in known]:
+    # Arguments of guidance, which training has none of, and frames, which the video gives.
+    own = {
+        name: value
+        for name, value in arguments.items()
+        if value is not None
+        and not ("guidance_scale" in name or name.startswith("negative_prompt") or name in INPUTS)
+    }
+    if unknown := [name for name in own if name not in parameters]:
         raise TableError(
             f"row {index}: {type(pipe).__name__} has no argument {unknown[0]!r}",
-            f"leave it out; it has {', '.join(known)}",
+            f"leave it out; it has {', '.join(parameters)}",
         )
-    given = own | _seen(pipe, arguments, frames)
-    given |= {name: value for name, value in sizes.items() if name in known}
-    given = fitted_arguments(pipe, given)
-    given |= {"num_inference_steps": _num_steps(pipe.scheduler), "output_type": "latent"}
-    return given | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
+    training = _training(pipe)
+    if training and training.inputs:
+        own |= named(training.inputs)(arguments, frames)
+    elif "image" in parameters:
+        own["image"] = Image.fromarray(frames[0])
+    call = own | {name: value for name, value in sizes.items() if name in parameters}
+    call = fitted_arguments(pipe, call)
+    # Enough that all noise levels of a flow are among them, shifted as the pipeline shifts.
+    is_flow = steps_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
+    call |= {
+        "num_inference_steps": int(pipe.scheduler.config.num_train_timesteps) if is_flow else 2,
+        "output_type": "latent",
+    }
+    # Where the scale is an input of the denoiser, it has the pipeline's own.
+    transformer, unet = (getattr(pipe, name, None) for name in ("transformer", "unet"))
+    embeds = transformer is not None and getattr(transformer.config, "guidance_embeds", False)
+    embeds = embeds or (unet is not None and getattr(unet.config, "time_cond_proj_dim", None))
+    return call if embeds else call | {"guidance_scale": 1.0}
 
 
 def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,31 +185,3 @@ def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _training(pipe: Any) -> TrainingInput | None:
     name = type(pipe).__name__
     return family_of(name).training.get(name)
-
-
-def _is_ignored(name: str) -> bool:
-    """Whether an argument is of guidance, which training has none of, or a frame, which the video gives."""
-    return "guidance_scale" in name or name.startswith("negative_prompt") or name in INPUTS
-
-
-def _num_steps(scheduler: Any) -> int:
-    """Return enough that all noise levels of a flow are among them, shifted as the pipeline shifts."""
-    is_flow = steps_flow(type(scheduler).__name__, scheduler.config)
-    return int(scheduler.config.num_train_timesteps) if is_flow else 2
-
-
-def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
-    """Return the frames that the pipeline is given."""
-    training = _training(pipe)
-    if training and training.inputs:
-        found: dict[str, Any] = named(training.inputs)(own, frames)
-        return found
-    takes_image = "image" in call_parameters(type(pipe).__name__)
-    return {"image": Image.fromarray(frames[0])} if takes_image else {}
-
-
-def _is_guidance_embedded(pipe: Any) -> bool:
-    """Whether the scale is an input of the denoiser, which then is to have the pipeline's own."""
-    transformer, unet = (getattr(pipe, name, None) for name in ("transformer", "unet"))
-    embeds = transformer is not None and getattr(transformer.config, "guidance_embeds", False)
-    return bool(embeds or (unet is not None and getattr(unet.config, "time_cond_proj_dim", None)))

@@ -15,11 +15,10 @@ import safetensors.torch
 import torch
 import yaml
 
+from framefleet import Store, train
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.reports import read_losses
-from framefleet.plugins.train.train import train
 from framefleet.plugins.train.trainers import Trainers
 from tests.jobs import finish, worker_pids
 from tests.servers import S3Server

@@ -8,9 +8,9 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from framefleet.pipeline.model.families.measurements import Finding, read_measured
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.plugins.models.measurements import Finding, read_measured
 from tests.long import long_but
 from tests.mixed import DTYPES, mixed_table
 from tests.tiny import SMALLEST, TYPICAL

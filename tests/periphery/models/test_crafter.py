@@ -12,12 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Clip, Model, Request, load_model
+from framefleet import Batching, Clip, Inputs, Model, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.keyframes import keyframes, refined
-from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.crafter import (
     GATE,
     IMAGE,

@@ -9,12 +9,10 @@ import diffusers
 import pytest
 import torch
 
+from framefleet import Batching, Request, load_model
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.request import Request
 from framefleet.plugins.demo.prepare import MODEL, PROMPTS, Size, prepare_demo
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table

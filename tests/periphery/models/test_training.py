@@ -18,16 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import framefleet
+from framefleet import Store, train
 from framefleet.jobs.job.file import load_job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import read_losses
-from framefleet.plugins.train.train import TrainSummary, train
+from framefleet.plugins.train.train import TrainSummary
 from tests.commands import command
 from tests.compiled import without_kernels
 from tests.jobs import write_table

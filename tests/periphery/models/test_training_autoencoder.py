@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet.pipeline.model.load_model import load_model
+from framefleet import load_model
 from framefleet.plugins.train.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.tiny import tiny

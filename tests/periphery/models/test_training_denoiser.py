@@ -20,8 +20,8 @@ from framefleet.pipeline.model.latent_tokens import pack, unpack
 from framefleet.plugins.train.denoiser.latents import latents_of
 from framefleet.plugins.train.denoiser.task import DenoiserTask
 from framefleet.plugins.train.freezing import choose_parameters
+from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import checkpoint_gradients
-from framefleet.plugins.train.settings import TrainSettings
 from framefleet.plugins.train.task import TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT
 from tests.denoiser_rows import (
@@ -92,7 +92,7 @@ def test_the_denoiser_is_called_as_the_plain_pipeline_calls_it(name: str) -> Non
     task = task_of(pipe, name)
     (row,) = prepared(task, name, count=1)
     shared, _ = task._bucket(bucket_of(name))
-    clean, held = row["latents"], shared.held(row["latents"])
+    clean, held = row["latents"], shared.clean_mask(row["latents"])
     seed = row_of(name, INDEX).seed
     draw = torch.Generator().manual_seed(seed)
     given = noise = torch.randn(clean.shape, generator=draw)
@@ -326,7 +326,7 @@ def test_frames_that_are_given_are_no_part_of_the_loss() -> None:
     task = task_of(pipe_of("wan_ti2v_image"), "wan_ti2v_image")
     (row,) = prepared(task, "wan_ti2v_image", count=1)
     shared, _ = task._bucket(bucket_of("wan_ti2v_image"))
-    held = shared.held(row["latents"])
+    held = shared.clean_mask(row["latents"])
     assert held is not None and held[:, :, 0].all() and not held[:, :, 1:].any()
 
 

@@ -10,9 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet import Store, train
 from framefleet.plugins.train.reports import read_losses
-from framefleet.plugins.train.train import train
 from tests.crafter import MOTION, TEXT, crafter
 from tests.tiny import tiny
 from tests.training_jobs import training_job, write_clips

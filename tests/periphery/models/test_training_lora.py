@@ -14,7 +14,7 @@ from framefleet import Clip, load_model
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.plugins.train.freezing import add_lora, choose_parameters, lora_file
-from framefleet.plugins.train.settings import LoraSettings
+from framefleet.plugins.train.job import LoraSettings
 from tests.denoiser_rows import descend, pipe_of, prepared, task_of
 from tests.loras import lora_rows, plain_digest, plain_pipe
 from tests.tiny import tiny

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageOps
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.lettering import (
+from framefleet.plugins.pictures.lettering import (
     MAX_LINE_LENGTH,
     Colour,
     draw_line,

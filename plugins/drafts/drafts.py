@@ -1,10 +1,4 @@
-"""Drafts first: each row rendered cheaply, the best of these chosen, and those rows rendered in full.
-
-    table -> drafts/, an output of its own, with scores -> chosen/, a table of those rows -> the output
-
-Each step goes on where it was left, and none knows the others: drafts are a job with other arguments, a
-choice is a table, and what is rendered in full are the rows of that table.
-"""
+"""From a job to the job of its drafts, and from their records to the table of the rows that are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framefleet.cluster.driver.budget import JobBudget, Spent
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.spending import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import for_drafts, step_columns
-from framefleet.jobs.render.choice import Draft, Keep, check_keep, kept_drafts
+from framefleet.jobs.job.steps import for_choice, step_columns
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import added_columns
-from framefleet.pipeline.outputs.layout import CHOSEN, DRAFTS
+from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.drafts.choice import Draft, kept_drafts
+from framefleet.plugins.drafts.section import DRAFTS, SECTION, DraftSection, KeepSection
 
 _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
@@ -53,16 +47,16 @@ class Choice:
     num_drafts: int
 
 
-def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
+def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
     carried = drafts.rows.carried.schema(drafts.table.schema)
     columns = record_schema(carried, drafts.rows.argument_fields, added_columns(drafts.steps))
     plans = [model.plan for model in drafts.models.values()]
     arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
-    known = {*columns.names, *arguments}
+    names = {*columns.names, *arguments}
     for name in keep.per:
-        if name not in known:
-            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, known))
+        if name not in names:
+            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
     if keep.where is not None:
         check_where(columns, keep.where)
     ours = {_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
@@ -81,20 +75,20 @@ def _measured(drafts: ResolvedJob) -> pa.Schema:
     )
 
 
-def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
-    """Write the table of what is kept of a job's drafts.
+def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
+    """Write the table of what is kept of a job's drafts. table: in place of the job's.
 
     It is named by its content, so that a driver at work never finds another in its place.
     """
     silent = Callback()
-    with closing(resolve_job(drafts, silent)) as drafted, closing(RowIndex()) as index:
+    with closing(resolve_job(draft_job(job), silent, table)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
         measured = _measured(drafted).names
-        kept = kept_drafts(
+        chosen = kept_drafts(
             drafted.store, keep, measured, is_wanted=lambda row_id: index.is_pending(row_id) is not None
         )
-        place = _written(job, drafted, kept) if kept else None
-        return Choice(place=place, num_kept=len(kept), num_drafts=index.counts().distinct)
+        place = _written(job, drafted, chosen) if chosen else None
+        return Choice(place=place, num_kept=len(chosen), num_drafts=index.counts().distinct)
 
 
 def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:
@@ -161,26 +155,32 @@ def _chosen(
 
 def draft_job(job: Job) -> Job:
     """Return the job that renders the drafts: the same rows with other arguments, and scores."""
-    assert job.draft is not None
     changed = {
         "output": below(job, DRAFTS),
-        "overrides": {**job.overrides, **job.draft.arguments},
-        **for_drafts(job),
-        "draft": None,
+        "overrides": {**job.overrides, **section_of(job).row_arguments},
+        **for_choice(job),
+        SECTION: None,
     }
     return job.model_copy(update=changed)
 
 
-def keep_of(job: Job) -> Keep:
-    """Return which drafts are kept. Raises JobError for what is not measured of them."""
-    assert job.draft is not None
-    given = job.draft.keep
-    keep = Keep(best=given.best, per=tuple(given.per), by=given.by, where=given.where)
-    check_keep(keep, step_columns(draft_job(job)))
+def section_of(job: Job) -> DraftSection:
+    section: DraftSection = getattr(job, SECTION)
+    return section
+
+
+def keep_of(job: Job) -> KeepSection:
+    """Return which drafts are kept. Raises JobError where they are to be ranked by what is not measured."""
+    keep, measured = section_of(job).keep, step_columns(draft_job(job))
+    if keep.score is not None and keep.score not in measured:
+        raise JobError(
+            f"draft.keep.by is {keep.by!r}, and drafts have no such score",
+            f"{did_you_mean(keep.score, measured)}; or add it to `scores:`",
+        )
     return keep
 
 
-def most_kept(job: Job, keep: Keep) -> int:
+def most_kept(job: Job, keep: KeepSection) -> int:
     """Return how many drafts can be kept: of distinct rows, by the groups that they make.
 
     A column that only records have makes one group for each row. Reads the whole table.
@@ -200,50 +200,26 @@ def most_kept(job: Job, keep: Keep) -> int:
     return sum(groups.values()) if keep.best is None else sum(min(keep.best, n) for n in groups.values())
 
 
-def _group(row: IdentifiedRow, keep: Keep, cells: Mapping[str, Any]) -> tuple[str, ...]:
+def _group(row: IdentifiedRow, keep: KeepSection, cells: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the key of the row's group, as far as it is known. cells: carried columns."""
-    known = {**cells, **row.request().arguments, "model_name": row.model}
-    return tuple(str(known.get(name, row.row_id)) for name in keep.per)
+    values = {**cells, **row.request().arguments, "model_name": row.model}
+    return tuple(str(values.get(name, row.row_id)) for name in keep.per)
 
 
-def render_drafted(job: Job, watch: Watch, *, only: Collection[str] | None) -> Summary:
-    """Render drafts, choose, and render what was chosen; return how that ended, with `drafts` in it.
-
-    only: of drafts and of rows in full, as of `render_job`; what is kept of these drafts is rendered in full
-    too. Raises as that does; rows that cannot be rendered in full are refused before any draft is. None is
-    chosen while the budget leaves drafts out; both count in it.
-    """
-    drafts, keep = draft_job(job), keep_of(job)
-    _check_in_full(job, drafts, keep, watch)
-    watch.say(f"drafts: {drafts.output}")
-    drafted = render_rows(drafts, watch, only=only, spent=_spent(job))
-    ended = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, drafts=drafted, store=store_of_job(job))
-    if drafted.over_budget:
-        return replace(ended, over_budget=drafted.over_budget)
-    wait_for(watch, "choosing among the drafts")
-    choice = choose(job, drafts, keep)
-    watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
-    if choice.place is None:
-        return replace(ended, is_none_kept=True)
-    if only is not None:
-        only = {*only, *rows_of_drafts(job, choice.place, only)}
-    full = render_rows(job, watch, only=only, table=choice.place, spent=_spent(drafts))
-    return replace(full, drafts=drafted)
+def spent_on(job: Job, elsewhere: Spent | None) -> Spent:
+    """Return what was spent on one of the two outputs, where the other's run has to know, and elsewhere."""
+    own = Spent() if job.budget == JobBudget() else spent_before(store_of_job(job))
+    return own + (elsewhere or Spent())
 
 
-def _spent(job: Job) -> Spent:
-    """Return what was spent on one of the two outputs, where the other's run has to know."""
-    return Spent() if job.budget == JobBudget() else spent_before(store_of_job(job))
-
-
-def _check_in_full(job: Job, drafts: Job, keep: Keep, watch: Watch) -> None:
+def check_in_full(job: Job, keep: KeepSection, watch: Watch, table: str | None = None) -> None:
     """Raise UserError for what would be refused once the drafts are there."""
     try:
-        with closing(resolve_job(drafts, Callback())) as resolved:
+        with closing(resolve_job(draft_job(job), Callback(), table)) as resolved:
             check_choice(resolved, keep)
     except JobError as error:  # of a key that the job has not
         raise JobError(error.problem.replace("overrides.", "draft."), error.fix) from None
-    with closing(resolve_job(job, watch)) as full, closing(RowIndex()) as index:
+    with closing(resolve_job(job, watch, table)) as full, closing(RowIndex()) as index:
         check_claim(full)
         survey = survey_rows(full, index, watch)
         check_valid(survey, full.table, on_invalid=job.on_invalid, verb="rendered in full")

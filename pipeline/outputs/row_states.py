@@ -1,0 +1,216 @@
+"""From an output to what became of the rows of its table: counts, the rows that failed, and the log.
+
+Every row is counted once, also if it is in several parts: a failure stays in failures/ until the next run
+ends, and by then its row may have a record or be gone from the table.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import FAILURES, LOGS, ROWS
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
+from framefleet.pipeline.outputs.parts.parts import find_record, read_parts, rows_in_table, rows_of
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.store import Store
+
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
+_IN_TABLE, _HAS_RECORD, _HAS_FAILURE = 1, 2, 4
+_PLACES = pa.schema([("row_id", pa.string()), ("place", pa.uint8())])
+_COUNT = """
+    SELECT places, count(*)
+    FROM (SELECT row_id, bit_or(place) AS places FROM ids GROUP BY row_id) GROUP BY places
+"""
+_HINT = "\nhint: "  # as errors of ours are written, see `FramefleetError`
+# What people do about errors that are not ours.
+_FIXES = {
+    "OutOfMemory": "render fewer pixels or frames, or set model.offload or model.vae_tiling",
+    "WorkerDied": "the row ends every worker it is on: look at the worker's log, and at its memory",
+    "TypeError": "an argument does not fit the pipeline, or the recipe: see --traceback",
+}
+# Of one run: some megabytes. Where more rows fail, failures/ has the last words of each.
+MAX_LOG_LINES = 20_000
+LOG_FIELDS = pa.schema(
+    [
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("level", "worker", "row_id", "message")),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCounts:
+    """Distinct rows that can be rendered."""
+
+    rows: int | None  # in the table as it was last read: done + failed + left; None: nobody wrote them down
+    done: int  # with a record; where `rows` is None, also of rows that are no longer in the table
+    failed: int  # with a failure and no record
+    left: int | None
+    former: int  # with a record, and no longer in the table
+
+
+def count_rows(store: Store) -> OutputCounts:
+    """Read every row_id of an output once. Raises JobError for a part that is not ours, or damaged."""
+    rows = parts_in(store, ROWS)
+    ids = (
+        pa.RecordBatch.from_arrays(
+            [batch.column(0), pa.repeat(pa.scalar(place, pa.uint8()), len(batch))], schema=_PLACES
+        )
+        for place, parts in (
+            (_IN_TABLE, rows),
+            (_HAS_RECORD, live_parts(store)),
+            (_HAS_FAILURE, parts_in(store, FAILURES)),
+        )
+        for table in _row_ids(store, parts)
+        for batch in table.to_batches()
+    )
+    import duckdb  # here: it takes a tenth of a second, and most commands count nothing
+
+    with (
+        # A hundred million rows and their records need more than one gigabyte, and then the disk.
+        tempfile.TemporaryDirectory(prefix="framefleet-") as folder,
+        duckdb.connect(config={"temp_directory": folder, "memory_limit": "4GB"}) as database,
+    ):
+        database.register("ids", pa.RecordBatchReader.from_batches(_PLACES, ids))
+        counts = dict(database.execute(_COUNT).fetchall())
+
+    def number(*, wanted: int, unwanted: int = 0) -> int:
+        return sum(n for places, n in counts.items() if places & wanted == wanted and not places & unwanted)
+
+    in_table = _IN_TABLE if rows else 0
+    total = number(wanted=_IN_TABLE)
+    done = number(wanted=in_table | _HAS_RECORD)
+    failed = number(wanted=in_table | _HAS_FAILURE, unwanted=_HAS_RECORD)
+    return OutputCounts(
+        rows=total if rows else None,
+        done=done,
+        failed=failed,
+        left=total - done - failed if rows else None,
+        former=number(wanted=_HAS_RECORD) - done,
+    )
+
+
+def _row_ids(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:
+    return read_parts(store, [part.path for part in parts], _ROW_ID)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRow:
+    """One row that was given up."""
+
+    row_id: str
+    positions: tuple[int, ...]  # in its table
+    error_type: str
+    message: str
+    fix: str  # "" if nobody knows one
+    attempts: int
+    workers: tuple[str, ...]
+    seed: int
+    recipe: str
+    arguments: str  # JSON
+    failed_at: datetime
+    traceback: str
+    inner: str = ""  # the name of the output in the job's that it is of; "": the job's own
+
+
+def failed_rows(store: Store) -> Iterator[FailedRow]:
+    """Yield the rows of `failed_tables`, in its order."""
+    for row in chain.from_iterable(
+        rows for table in failed_tables(store) for rows in rows_in_table(table, store.url_of(FAILURES))
+    ):
+        problem, _, fix = row["message"].partition(_HINT)
+        yield FailedRow(
+            row_id=row["row_id"],
+            positions=tuple(row["row_indices"]),
+            error_type=row["error_type"],
+            message=problem,
+            fix=fix or _FIXES.get(row["error_type"], ""),
+            attempts=row["attempts"],
+            workers=tuple(row["workers"]),
+            seed=row["seed"],
+            recipe=row["recipe"],
+            arguments=row["arguments"],
+            failed_at=row["failed_at"],
+            traceback=row["traceback"],
+        )
+
+
+def failed_tables(store: Store) -> Iterator[pa.Table]:
+    """Yield the rows that failed, have no record and are still in the table, each once, the newest first.
+
+    With the columns FAILURE_FIELDS. Of a row that failed in several runs it is the last failure.
+    """
+    failures, rows = parts_in(store, FAILURES), parts_in(store, ROWS)
+    left = {row_id for table in _row_ids(store, failures) for row_id in table["row_id"].to_pylist()}
+    if left:
+        left -= _among(left, _row_ids(store, live_parts(store)))
+    if left and rows:  # else nobody wrote down the rows of the table
+        left = _among(left, _row_ids(store, rows))
+    for part in reversed(failures) if left else ():
+        table = read_part(store, part.path, FAILURE_FIELDS)
+        places = []
+        for place, row_id in reversed([*enumerate(table["row_id"].to_pylist())]):
+            if row_id in left:
+                left.discard(row_id)
+                places.append(place)
+        yield table.take(pa.array(places, pa.int64()))
+
+
+def _among(row_ids: set[str], tables: Iterator[pa.Table]) -> set[str]:
+    """Return which of these row_ids are in the tables."""
+    wanted = pa.array(row_ids, pa.string())
+    return {
+        row_id
+        for table in tables
+        for row_id in table["row_id"].filter(pc.is_in(table["row_id"], wanted)).to_pylist()
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """Something that happened to a row."""
+
+    at: datetime
+    level: str  # info or warning
+    worker: str
+    row_id: str
+    message: str
+
+
+def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
+    """Yield the log, the oldest line first: of all rows, or of one, and then what its record says.
+
+    A driver keeps these lines as far as a row's record does not say it: a row that was rendered at its first
+    attempt has none.
+    """
+    for table in read_parts(store, [part.path for part in parts_in(store, LOGS)], LOG_FIELDS):
+        lines = table if row_id is None else table.filter(pc.equal(table["row_id"], row_id))
+        yield from (LogLine(**row) for row in rows_of(lines, store.url_of(LOGS)))
+    if row_id is None:
+        return
+    with suppress(JobError):  # it has no record
+        record = find_record(store, row_id)
+        took_s = (record.finished_at - record.started_at).total_seconds()
+        seconds = (
+            f"text {record.encode_s:.1f} s, denoising {record.denoise_s:.1f} s, "
+            f"decoding {record.decode_s:.1f} s, writing {record.write_s:.1f} s"
+        )
+        where = f"{record.node}, attempt {record.attempt}"
+        yield LogLine(
+            at=record.finished_at,
+            level="info",
+            worker=record.worker,
+            row_id=row_id,
+            message=f"done on {where}, in {took_s:.1f} s ({seconds}): {record.path or record.uri}",
+        )

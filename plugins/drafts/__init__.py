@@ -1,0 +1,1 @@
+"""Drafts: each row rendered cheaply first, and only the best of them in full."""

@@ -1,0 +1,103 @@
+"""Runs jobs with the section `draft`: drafts, then a choice among them, then the chosen rows in full.
+
+    table -> drafts/, an output of its own, with scores -> chosen/, a table of those rows -> the output
+
+Each run continues where it was left, and none needs to know of the others: drafts are a job with other
+arguments, a choice is a table, and what is rendered in full are the rows of that table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from framefleet.doors import JobRunner, PlanRun, Run
+from framefleet.pipeline.errors import JobError
+from framefleet.plugins.drafts.section import DRAFTS, SECTION
+
+if TYPE_CHECKING:
+    from framefleet.cluster.driver.budget import Spent
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job
+    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+    from framefleet.jobs.show.watch import Watch
+
+
+class DraftRunner(JobRunner):
+    section = SECTION
+    order = 100  # the last before rendering: whatever chooses among rows chooses among those in full
+    inner = DRAFTS
+    noun = "draft"
+    none_kept = "no draft was kept: none meets `draft.keep`"
+
+    def render(
+        self,
+        job: Job,
+        watch: Watch,
+        *,
+        run: Run,
+        only: Collection[str] | None = None,
+        limit: int | None = None,
+        table: str | None = None,
+        spent: Spent | None = None,
+    ) -> Summary:
+        """Do what `JobRunner.render` promises.
+
+        only: what is kept of these drafts is rendered in full too. Rows that cannot be rendered in full are
+        refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both count
+        in it.
+        """
+        from framefleet.cluster.driver.progress import Summary
+        from framefleet.jobs.job.output import store_of_job
+        from framefleet.jobs.show.watch import wait_for
+        from framefleet.plugins.drafts import drafts
+
+        _check_limit(limit)
+        first, keep = drafts.draft_job(job), drafts.keep_of(job)
+        drafts.check_in_full(job, keep, watch, table)
+        watch.say(f"drafts: {first.output}")
+        drafted = run(first, watch, only=only, table=table, spent=drafts.spent_on(job, spent))
+        ended = Summary(
+            done=0,
+            failed=0,
+            elapsed_s=0.0,
+            mean_batch=None,
+            inner={DRAFTS: drafted},
+            store=store_of_job(job),
+        )
+        if drafted.over_budget:
+            return replace(ended, over_budget=drafted.over_budget)
+        wait_for(watch, "choosing among the drafts")
+        choice = drafts.choose(job, keep, table)
+        watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
+        if choice.place is None:
+            return replace(ended, is_none_kept=True)
+        if only is not None:
+            only = {*only, *drafts.rows_of_drafts(job, choice.place, only)}
+        full = run(job, watch, only=only, table=choice.place, spent=drafts.spent_on(first, spent))
+        return replace(full, inner={DRAFTS: drafted})
+
+    def plan(self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun) -> JobPlan:
+        from framefleet.plugins.drafts import drafts
+        from framefleet.plugins.drafts.plan import DraftedPlan
+
+        _check_limit(wanted.limit)
+        first, keep = run(drafts.draft_job(job), watch, wanted), drafts.keep_of(job)
+        full = run(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
+        values: dict[str, Any] = {one.name: getattr(full, one.name) for one in fields(full)}
+        most_kept = drafts.most_kept(job, keep)
+        values |= {"audits": None, "drafts": first, "most_kept": most_kept, "keep": str(keep)}
+        return DraftedPlan(**values)
+
+    def table(self, job: Job) -> str:
+        from framefleet.jobs.job.output import below
+        from framefleet.pipeline.outputs.layout import CHOSEN
+
+        return below(job, f"{CHOSEN}/*.parquet")
+
+
+def _check_limit(limit: int | None) -> None:
+    """Raise JobError where the first rows cannot be chosen: drafts decide which rows are rendered."""
+    if limit is not None:
+        raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")

@@ -1,0 +1,60 @@
+"""The section `draft` of a job file. Imports nothing heavy: each job file is read with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from framefleet.jobs.job.section import Arguments, Section, as_list
+
+SECTION, DRAFTS = "draft", "drafts"  # of a job file; the output of the drafts in the job's
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class KeepSection(Section):
+    """Which drafts are rendered in full: those for which `where` is true, and of these the best."""
+
+    best: int | None = Field(default=None, ge=1)
+    """Number of drafts to keep of each group, by `by`. Default: all."""
+    per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
+    """Columns of records, e.g. [prompt]: each of their values makes a group. Default: one group."""
+    by: _Text | None = None
+    """A score, the highest first; -flicker is the lowest first."""
+    where: _Text | None = None
+    """Condition in SQL on columns of records, e.g. "sharpness > 0.4"."""
+
+    @model_validator(mode="after")
+    def _chooses(self) -> Self:
+        if (self.best is None) != (self.by is None):
+            raise PydanticCustomError("keep", "given with both `best` and `by`, or with `where` alone")
+        if self.best is None and self.where is None:
+            raise PydanticCustomError("keep", "given with `best` and `by`, or with `where`")
+        return self
+
+    @property
+    def score(self) -> str | None:
+        return self.by.removeprefix("-") if self.by else None
+
+    def __str__(self) -> str:
+        best = f"the best {self.best:,}" if self.best else "all"
+        per = f" of each {' and '.join(self.per)}" * bool(self.best and self.per)
+        by = f" by {self.by}" if self.by else ""
+        return f"{best}{per}{by}" + (f" where {self.where}" if self.where else "")
+
+
+class DraftSection(Section):
+    """Rows rendered cheaply first; the best of these drafts are then rendered in full.
+
+    All keys other than `keep` are arguments of the drafts, e.g. num_inference_steps, height and width.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Arguments = Field(init=False)
+
+    keep: KeepSection
+
+    @property
+    def row_arguments(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__)

@@ -1,0 +1,1 @@
+"""Pictures of clips with captions in any script, for every plugin that draws some."""

@@ -1,0 +1,71 @@
+"""Calls a user's score in a process of its own: frames and a record in, a number out.
+
+A process that has run a user's code renders nothing else, so no worker imports the module of such a score.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from framefleet.pipeline.guards.named_function import named_function
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, serve
+from framefleet.pipeline.outputs.frames.frames import Frames
+
+_MAX_S = 600.0  # a clip of an hour, measured frame by frame, takes a minute
+_processes = Sandboxes(__name__, max_silence_s=_MAX_S)
+
+
+class ScoreFailed(Exception):
+    """A user's function did not return a number; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsersScore:
+    """A user's score, by the name of its function; pickled without the function. For several threads."""
+
+    name: str  # module:function
+    folder: str | None  # where its module is, besides the current folder
+    function: Callable[..., object] | None = field(compare=False)  # None: where it is not imported
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UsersScore, (self.name, self.folder, None)
+
+    def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float | None:
+        """Return the score of a clip. Raises ScoreFailed."""
+        try:
+            with _processes.one() as process:
+                process.send(pickle.dumps((self.name, self.folder, frames.shape, dict(record))))
+                process.send(frames.data.cast("B") if frames.size else b"")
+                answer = json.loads(process.receive())
+        except Ended as ended:
+            raise ScoreFailed(f"the clip cannot be measured: {ended}") from None
+        if "error" in answer:
+            raise ScoreFailed(answer["error"])
+        number: float | None = answer["number"]
+        return number
+
+
+def _answer(connection: Connection) -> None:
+    name, folder, shape, record = pickle.loads(connection.recv_bytes())
+    frames = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(shape)  # of bytes: cannot be written to
+    try:
+        function = named_function(name, "score", folder=folder)
+        score: Any = function(frames, record)
+        number = score.item() if hasattr(score, "item") else score  # of NumPy, or torch: raises for many
+        if number is not None and not isinstance(number, bool | int | float):
+            raise TypeError(f"it returned {type(score).__name__}, not a number")
+        answer: dict[str, Any] = {"number": number}
+    except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    connection.send_bytes(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    serve(_answer)

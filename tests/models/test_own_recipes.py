@@ -1,0 +1,105 @@
+"""Rows of a user's recipe in one process: alone with their kind, texts encoded once, nothing put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.outputs.frames.frames import to_frames
+from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.render.audit.verdict import EQUAL, EQUAL_HERE
+from tests.tiny import SMALLEST, tiny
+
+
+def sharper(pipe: Any, request: Request, *, odd: float = 0.0) -> Any:
+    """Change an attribute of the text encoder for the call."""
+    layers = pipe.text_encoder.encoder.block
+    before = [block.layer[1].layer_norm.variance_epsilon for block in layers]
+    for block in layers:
+        block.layer[1].layer_norm.variance_epsilon += odd
+    try:
+        return generate(pipe, request)
+    finally:
+        for block, epsilon in zip(layers, before, strict=True):
+            block.layer[1].layer_norm.variance_epsilon = epsilon
+
+
+def plain(pipe: Any, request: Request) -> Any:
+    return generate(pipe, request)
+
+
+def _renderer(*functions: Callable[..., Any], model: Model | None = None, **given: Any) -> Renderer:
+    recipes = {
+        one.__name__: Recipe(name=one.__name__, function=one, digest="", is_batched=False)
+        for one in functions
+    }
+    model = model or load_model(tiny("wan"), dtype="fp32")
+    return Renderer(model, Batching(min_gain=0), recipes=recipes, **given)
+
+
+def _rows(recipe: str, num: int = 4, **own: Any) -> list[Request]:
+    sizes = SMALLEST["wan"] | {"max_sequence_length": 16, "num_inference_steps": 2}
+    return [
+        Request(arguments={**sizes, "prompt": "ball", **own}, seed=seed, recipe=recipe) for seed in range(num)
+    ]
+
+
+def _clips(renderer: Renderer, rows: list[Request]) -> list[Clip]:
+    clips = {}
+    for outcome in renderer.render(rows, progress=False):
+        assert isinstance(outcome, Clip), outcome.traceback
+        clips[outcome.request.seed] = outcome
+    return [clips[row.seed] for row in rows]
+
+
+def test_each_text_is_encoded_once_for_rows_of_a_users_recipe() -> None:
+    model, calls = load_model(tiny("wan"), dtype="fp32"), []
+    model.pipe.text_encoder.encoder.register_forward_hook(lambda *_: calls.append(1))
+    clips = _clips(_renderer(plain, model=model, audit=Audit(every=0)), _rows("plain"))
+    assert len(calls) == 2  # the prompt, and the negative one
+    assert all(clip.batch_size == 1 for clip in clips)
+
+
+def test_an_encoder_that_a_recipe_changes_for_its_call_is_another_one() -> None:
+    renderer, pipe = _renderer(sharper), load_model(tiny("wan"), dtype="fp32").pipe
+    odds = (0.0, 1e6, 0.0, 1e6)
+    rows = [
+        Request(arguments={**row.arguments, "odd": odd}, seed=row.seed, recipe="sharper")
+        for row, odd in zip(_rows("sharper"), odds, strict=True)
+    ]
+    for row, odd, clip in zip(rows, odds, _clips(renderer, rows), strict=True):
+        arguments = {name: value for name, value in row.arguments.items() if name != "odd"}
+        with torch.no_grad():
+            alone = to_frames(sharper(pipe, Request(arguments=arguments, seed=row.seed), odd=odd))
+        assert np.array_equal(clip.frames, alone)
+
+
+@pytest.mark.parametrize("order", [("generate", "plain"), ("plain", "generate"), ("plain", "sharper")])
+def test_a_renderer_refuses_rows_of_a_second_set_of_recipes(order: tuple[str, str]) -> None:
+    renderer = _renderer(plain, sharper)
+    first, second = (_rows(name, 1) for name in order)
+    assert len(_clips(renderer, first)) == 1
+    with pytest.raises(RecipeError, match="renders none of") as caught:
+        list(renderer.render(second, progress=False))
+    assert "process of its own" in caught.value.fix
+    assert len(_clips(renderer, first)) == 1
+
+
+def test_another_renderer_warns_that_its_process_has_run_a_users_recipe() -> None:
+    _clips(_renderer(plain), _rows("plain", 1))
+    with pytest.warns(
+        UserWarning, match="framefleet's own recipes are rendered in a process that has run .*plain"
+    ):
+        _clips(_renderer(), _rows("generate", 1))
+
+
+def test_an_audit_in_the_same_process_does_not_speak_for_a_users_recipe() -> None:
+    for recipe, remark in (("generate", EQUAL), ("plain", EQUAL_HERE)):
+        (clip,) = _clips(_renderer(plain, audit=Audit(every=1)), _rows(recipe, 1))
+        assert clip.environment["audit"] == remark
