@@ -115,7 +115,7 @@ class RecipeCall:
                 references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        with working_on([row.adapters]), tail.watching() if tail else nullcontext():
+        with working_on([row.adapters]), tail.watch if tail else nullcontext():
             output = recipe.render(pipe, replace(request, arguments=opened))
         rendered: Rendered = self._finish(to_rendered, output, pipe)
         if tail:
