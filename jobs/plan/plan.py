@@ -24,9 +24,8 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.mistakes import naming_model
-from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.registry import code_of
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.input_shapes import Shapes

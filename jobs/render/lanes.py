@@ -15,8 +15,6 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.frames.result import KeptSteps
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 

@@ -28,7 +28,7 @@ from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelU
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe
 from framefleet.pipeline.recipes.second_model import open_second_models
