@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store

@@ -23,8 +23,9 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
+from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
@@ -153,7 +154,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
                 "revision": model.settings.revision,
                 "lock": model.settings.lock,
                 "allow_pickle": model.settings.allow_pickle,
-                "dtype": asked(model.settings.dtype),
+                "dtype": canonical_dtype(model.settings.dtype),
                 "digest": model.digest,
             }
             for name, model in resolved.second_models.items()
@@ -165,7 +166,13 @@ def _named_model(model: ResolvedModel) -> dict[str, Any]:
     """Return where a model is, so that any machine finds it."""
     settings = model.settings
     adapter = {"ip_adapter": _where(settings.ip_adapter)} if settings.ip_adapter else {}
-    return {"path": public_name(settings.path, None), "revision": settings.revision, **adapter}
+    return {
+        "path": public_name(settings.path, None),
+        "revision": settings.revision,
+        "base": None,  # a single file is one of the parts
+        "parts": {name: _where(part) for name, part in settings.parts.items()},
+        **adapter,
+    }
 
 
 def _opened(model: ResolvedModel) -> dict[str, Any]:
@@ -228,7 +235,7 @@ def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
     return {name: one.row_arguments for name, one in added.items() if one is not None and one.row_arguments}
 
 
-def _where(adapter: Lora | IpAdapter) -> dict[str, Any]:
+def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
     return asdict(adapter) | {"path": public_name(adapter.path, None)}
 
 

@@ -21,7 +21,7 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.doors import Run, listeners, runners_of
-from framefleet.jobs.job.file import check_gpu, job_as
+from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
@@ -66,7 +66,7 @@ def render(
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
     goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
-    asked = job_as(Job, job) if table is None else with_table(job, table)
+    asked = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)
     with serving_metrics(Callback(on_progress), at, output=store_of_job(asked).url_of("")) as watch:
         return render_job(asked, watch)

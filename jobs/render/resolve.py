@@ -26,8 +26,9 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import Mistakes, naming_model
 from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
+from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe
 from framefleet.pipeline.recipes.second_model import open_second_models
@@ -125,7 +126,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     for name, model in opened.items():
         wait_for(watch, f"reading the files of {model.settings.name}")
         files = {**model.weights.digests(), **model.adapter_files}
-        numerics = model.settings.numerics(job.batching.mode)
+        numerics = model.settings.numerics(job.batching.mode) | numerics_of_code(model.spec.class_name)
         identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
         parts = {field.name: getattr(model, field.name) for field in fields(model)}
         models[name] = ResolvedModel(**parts, files=files, rows=TableRows(plans[name], identity))

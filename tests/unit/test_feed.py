@@ -15,7 +15,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Paces, Row
 from framefleet.cluster.driver.feed import Feed, Pending, pending_rows
 from framefleet.cluster.driver.lanes import order_of
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows, write_invalid
@@ -30,7 +30,7 @@ ROWS = prompt_rows(4)
 
 
 def _resolved(folder: Path, **more: Any) -> ResolvedJob:
-    return resolve_job(job_from_mapping(job_values(folder / "t.parquet", folder / "out") | more), Callback())
+    return resolve_job(load_job(job_values(folder / "t.parquet", folder / "out") | more), Callback())
 
 
 def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> list[Row]:

@@ -20,7 +20,7 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -125,7 +125,7 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
     folder = tmp_path_factory.mktemp("job")
     table = write_table(folder / "t.parquet", prompt_rows(NUM_ROWS))
     values = job_values(table, folder / "out", retries={"stall_s": 30})
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
 
