@@ -61,7 +61,7 @@ class AuditFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RunFigures:
     """How far a run is, under way or at its end."""
 
     done: int  # rows of this run that are committed, or about to be
@@ -75,7 +75,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(Standing):
+class Progress(RunFigures):
     """A job under way."""
 
     total: int  # rows that this run has to render
@@ -99,7 +99,7 @@ class LackingColumn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary(Standing):
+class Summary(RunFigures):
     """How a run ended."""
 
     apart: tuple[str, ...] = ()  # kinds of rows that differed in an audit; their later rows were plain calls

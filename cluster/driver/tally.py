@@ -12,7 +12,7 @@ from framefleet.cluster.driver.progress import (
     WORKER_STATES,
     LackingColumn,
     Progress,
-    Standing,
+    RunFigures,
     Summary,
     WorkerState,
 )
@@ -235,7 +235,7 @@ class Tally:
     def summary(self, last: Progress) -> Summary:
         """Return how the run ended. last: its progress then."""
         return Summary(
-            **{field.name: getattr(last, field.name) for field in fields(Standing)},
+            **{field.name: getattr(last, field.name) for field in fields(RunFigures)},
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
             lacking=dict(self._lacking),
