@@ -35,7 +35,8 @@ def render_here(
     rows = [
         row for first, batch in resolved.table.batches() for row in resolved.first.plan.rows(first, batch)
     ]
-    setup = work_of(resolved, RowIndex(), None, run="r1").setup  # type: ignore[arg-type]
+    work = work_of(resolved, RowIndex(), None, run="r1")  # type: ignore[arg-type]
+    setup = next(iter(work.setups.values()))
     renderer = Renderer(
         load(setup.model, setup.model_files),
         setup.batching,

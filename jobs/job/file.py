@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 
-from framefleet.cluster.fleet.gpus import lacking_gpu
+from framefleet.cluster.fleet.settings import lacking_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import check_variables, resolve_paths

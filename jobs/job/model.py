@@ -20,6 +20,8 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.packing import packed_components
+from framefleet.pipeline.model.sources.parts import base_and_parts, by_component
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -45,9 +47,10 @@ class OpenedModel:
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
     """Return a model of a job. Raises UserError for one that is not there, or is none."""
-    values = section.model_dump(exclude=set(Options.model_fields))
+    values = section.model_dump(exclude={*Options.model_fields, "base"})
+    path, parts = base_and_parts(section.path, section.base, values["parts"])
     unresolved = ModelSettings(
-        **values | {"ip_adapter": ip_adapter_of(values["ip_adapter"])},
+        **values | {"path": path, "parts": parts, "ip_adapter": ip_adapter_of(values["ip_adapter"])},
         options=section.options,
         storage_options=storage_options,
     )
@@ -56,12 +59,16 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     configs = weights.configs()
     spec = inspect_model(configs)
     license = license_of(source, spec.preset, unresolved.license)
-    settings = replace(unresolved, path=source.path, revision=source.revision, license=license.name)
+    settings = replace(
+        unresolved,
+        path=source.path,
+        revision=source.revision,
+        parts={file.name: file.part for file in weights.parts},
+        license=license.name,
+    )
     if adapter := fetch_ip_adapter(unresolved.ip_adapter, unresolved.storage_options):
-        settings, spec = (
-            replace(settings, ip_adapter=adapter.adapter),
-            with_ip_adapter(spec, unresolved.options),
-        )
+        settings = replace(settings, ip_adapter=adapter.adapter)
+        spec = with_ip_adapter(spec, unresolved.options)
     return OpenedModel(
         settings=settings,
         weights=weights,
@@ -81,7 +88,10 @@ def check_model_fits(model: OpenedModel) -> None:
     weights, settings = model.weights, model.settings
     if weights.source.is_local:
         folder = Path(weights.source.path)
-        check_placement(folder, weights.files, weights.components, allow_unmatched=allow_unmatched)
+        # What single files and packed weights hold is compared once they are unpacked: when they are loaded.
+        apart = {*by_component(weights.parts, weights.components), *packed_components(folder, weights.files)}
+        plain = [component for component in weights.components if component.name not in apart]
+        check_placement(folder, weights.files, plain, allow_unmatched=allow_unmatched)
     if adapter := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
         check_ip_adapter_fits(adapter, weights, model.spec, allow_unmatched=allow_unmatched)
 

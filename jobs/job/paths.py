@@ -26,10 +26,13 @@ log = logging.getLogger(__name__)
 
 _MODELS = (("model",), ("models", "*"))
 # Keys whose texts may be paths, or names of the hub.
-_NAMES: tuple[Key, ...] = tuple(
-    (*key, *more)
-    for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
-    for more in ((), ("path",), ("ip_adapter", "path"))
+_NAMES: tuple[Key, ...] = (
+    *(
+        (*key, *more)
+        for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
+        for more in ((), ("path",), ("ip_adapter", "path"))
+    ),
+    *((*key, *more) for key in _MODELS for more in (("base",), ("parts", "*"), ("parts", "*", "path"))),
 )
 # Keys whose texts are paths or URLs.
 _PATHS: tuple[Key, ...] = (
@@ -109,8 +112,7 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(named.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        is_file_name = named.text.startswith(("./", "../")) or is_weights(named.text)
-        may_be_of_hub = named.may_be_of_hub and not is_file_name
+        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named)
         if named.place == "output" or is_next or not (is_here or may_be_of_hub):
             named.replace(str(job.parent / named.text))
         elif is_elsewhere:
@@ -135,6 +137,13 @@ def check_variables(values: Mapping[str, Any]) -> None:
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
                 f'{_SET} {named.place}="{public_url(named.text)}"',
             )
+
+
+def _is_file_name(named: NamedPath) -> bool:
+    """Tell whether a text is no name of the hub. Parts of a model are files of the hub: org/name/file."""
+    if named.text.startswith(("./", "../")):
+        return True
+    return is_weights(named.text) and not ("parts" in named.key and named.text.count("/") > 1)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

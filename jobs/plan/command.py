@@ -191,7 +191,8 @@ def _show(plan: JobPlan) -> None:
         preset = f", preset {one.preset}" if one.preset else ""
         options = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
         title = f"model {name}: " if name else "model:  "
-        stdout.say(f"{title}{one.model} ({one.pipeline}{preset}{options})")
+        code = f" of the package {one.code}" if one.code else ""
+        stdout.say(f"{title}{one.model} ({one.pipeline}{code}{preset}{options})")
         stdout.say(f"license: {one.license}")
     counts = plan.counts
     numbers = {

@@ -24,7 +24,8 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.mistakes import naming_model
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.registry import code_of
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.input_shapes import Shapes
@@ -48,6 +49,7 @@ class ModelPlan:
     model: str
     license: str  # with what is unusual in it
     pipeline: str
+    code: str | None  # the package that holds the pipeline, if neither diffusers nor framefleet
     preset: str | None
     options: Mapping[str, Any]  # that the job sets
     arguments: tuple[Argument, ...]  # all, and who says each
@@ -230,8 +232,9 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         model=settings.name,
         license=str(model.license),
         pipeline=model.plan.spec.class_name,
+        code=code.title if (code := code_of(model.plan.spec.class_name)) else None,
         preset=model.plan.spec.preset.name if model.plan.spec.preset else None,
-        options={"dtype": asked(settings.dtype), **settings.options.numerics()},
+        options={"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()},
         arguments=all_arguments(job, model.plan),
         unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
         num_cut=cut.num_rows,

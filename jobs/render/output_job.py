@@ -131,6 +131,9 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     for place, model in sections.items():
         if disk := getattr(model.offload, "disk", None):
             yield f"{place}.offload.disk", disk
+        for part, file in model.parts.items():
+            if not is_opened(file.path):
+                yield f"{place}.parts.{part}.path", file.path
         if (adapter := model.ip_adapter) and not is_opened(adapter.path):
             yield f"{place}.ip_adapter.path", adapter.path
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}

@@ -185,8 +185,8 @@ def test_lanes_whose_rows_are_added_are_weighed_as_those_of_the_table(tmp_path: 
             framefleet.add(values, rows[1:], wait_s=0)
             added = additions.take()
     assert added and added.num_new == 1
-    assert set(added.largest) == set(added.row_work) == set(map(LaneKey, MODELS))
-    assert all(work > 1 for work in added.row_work.values())
+    assert set(added.lanes) == set(map(LaneKey, MODELS))
+    assert all(lane.largest and lane.row_work > 1 for lane in added.lanes.values())
 
 
 def test_a_table_that_was_checked_before_is_not_checked_again(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store, Summary
-from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.earlier_runs import Adoption, spent_before
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render

@@ -11,8 +11,7 @@ from typing import Any, cast
 import pytest
 
 from framefleet import plan
-from framefleet.cluster.driver.encoding import ENCODER_POOL
-from framefleet.cluster.driver.lanes import Lanes
+from framefleet.cluster.driver.lanes import ENCODER_POOL, Lanes
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.command import memory_line

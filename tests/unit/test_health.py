@@ -13,8 +13,8 @@ import pytest
 
 from framefleet import Summary, open_output
 from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
@@ -133,8 +133,7 @@ def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]
     fleet = Played(resolved.first.identity.model_digest, list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey = survey_rows(resolved, index, Callback())
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        work = replace(work, largest={LaneKey(): survey.largest(None, resolved.first.settings.options)})
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch), survey=survey)
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 

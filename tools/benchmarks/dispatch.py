@@ -143,7 +143,7 @@ def drive_null_workers(resolved: ResolvedJob, index: RowIndex, lock: DriverLock,
     rows = index.counts().pending
     watcher = Watcher(rows)
     work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-    fleet = Fleet(FleetSettings(workers=workers), work.setups, work.faults, worker_class=NullWorker)
+    fleet = Fleet(FleetSettings(workers=workers), work.setups, work.run.job.retries, worker_class=NullWorker)
     with fleet:
         Driver(work, on_progress=watcher).run(fleet)  # until all is committed; then Ray is stopped
         assert watcher.began is not None

@@ -46,7 +46,7 @@ def walks() -> Iterator[str]:
 
         stops, (resolved, work) = _walk(set_up)
         yield _line("a job, until its workers start", stops)
-        stops, _ = _walk(_one_clip(resolved, work.setup))
+        stops, _ = _walk(_one_clip(resolved, next(iter(work.setups.values()))))
         yield _line("a clip, from its row to its record", stops)
 
 

@@ -34,6 +34,14 @@ MovedLoras = Annotated[
     list[str] | None,
     Option("--lora", metavar="NAME=PATH", help="Path or URL of a LoRA, if it has moved; repeatable."),
 ]
+MovedParts = Annotated[
+    list[str] | None,
+    Option(
+        "--part",
+        metavar="NAME=PATH",
+        help="Path or URL of a file with a component's weights, if it has moved; repeatable.",
+    ),
+]
 MovedIpAdapter = Annotated[
     str | None, Option("--ip-adapter", metavar="PATH", help="Path or URL of the IP-adapter, if it has moved.")
 ]
@@ -65,6 +73,7 @@ def replay_command(
     output: _RecordedOutput,
     row_id: _RowId,
     models: MovedModels = None,
+    parts: MovedParts = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -85,7 +94,9 @@ def replay_command(
         from framefleet.jobs.job.file import storage_options_alone
 
         options = storage_options_alone(sets)
-        consent = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
+        consent = given_of(
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
+        )
         is_equal = True
         if script:
             quiet_libraries()
@@ -99,6 +110,7 @@ def replay_command(
 
 def given_of(
     models: MovedModels,
+    parts: MovedParts,
     loras: MovedLoras,
     ip_adapter: MovedIpAdapter,
     second_models: MovedSecondModels,
@@ -121,6 +133,7 @@ def given_of(
     return Given(
         model=models[0] if models and len(models) == 1 else None,
         models=by_name,
+        parts=places(parts or [], "--part"),
         loras=places(loras or [], "--lora"),
         ip_adapter=ip_adapter,
         second_models=places(second_models or [], "--second-model"),

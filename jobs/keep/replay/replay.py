@@ -27,7 +27,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.frames.extras import kept_in
+from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe

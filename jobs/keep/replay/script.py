@@ -26,7 +26,9 @@ from framefleet.pipeline.model.options.tuning import Setup, script_setup
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
+from framefleet.pipeline.model.sources.parts import by_component, open_parts
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
+from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
@@ -140,7 +142,10 @@ def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Compon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code."""
+    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code.
+
+    part_classes: those of diffusers that read single files.
+    """
 
     class_name: str
     loading: str
@@ -148,6 +153,7 @@ class _Call:
     frames: str
     sound: str
     guiders: str = ""
+    part_classes: Collection[str] = ()
 
 
 def _call_of(
@@ -163,6 +169,8 @@ def _call_of(
     networks = [component.name for component in components if component.has_weights]
     revision = f", revision={source.revision!r}" if source.revision else ""
     options = f"{revision}, dtype={for_diffusers(recorded.environment['dtype'])!r}"
+    lines, part_classes = _parts(recorded, spec, components)
+    options += "".join(f", {name}={name}" for name in lines)
     options += f", use_safetensors={dict.fromkeys(networks, safe) if modular else safe}"
     if setup.quantization:
         options += f", quantization_config={setup.quantization}" + ".quant_mapping" * modular
@@ -173,7 +181,8 @@ def _call_of(
     if not modular:
         return _Call(
             class_name=spec.class_name,
-            loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
+            loading="".join(lines.values()) + f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
+            part_classes=part_classes,
             arguments=arguments,
             frames=f"output.{pictures}{first}",
             sound=f"output.{sound}",
@@ -198,6 +207,31 @@ def _call_of(
     )
 
 
+def _parts(
+    recorded: Recorded, spec: PipelineSpec, components: Collection[Component]
+) -> tuple[dict[str, str], set[str]]:
+    """Return the line that loads the single file of each component that has one, and the classes in it."""
+    files = open_parts(recorded.model.parts, recorded.model.storage_options)
+    given = by_component(files, components)
+    classes = {component.name: component for component in components}
+    dtypes = for_diffusers(recorded.environment["dtype"])
+    lines, names = {}, set()
+    for name, file in given.items():
+        if classes[name].loader != "diffusers" or is_modular(spec.class_name):
+            raise JobError(
+                f"its {name} is of the file {file.where}, which --script cannot include",
+                "use `framefleet replay` without --script",
+            )
+        dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
+        packing = f", quantization_config={GGUF_CONFIG}(compute_dtype={dtype!r})" * file.is_gguf
+        names |= {classes[name].class_name, *([GGUF_CONFIG] * file.is_gguf)}
+        lines[name] = (
+            f"{name} = {classes[name].class_name}.from_single_file({str(file.fetched())!r}, config=MODEL, "
+            f"subfolder={name!r}, torch_dtype={dtype!r}{packing})\n"
+        )
+    return lines, names
+
+
 def _named(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
@@ -214,7 +248,7 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
         overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
         scheduler = f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
     class_names: dict[str, list[str]] = {}  # by module: of diffusers, and of ours that diffusers lacks
-    for name in sorted({call.class_name, choice.class_name, *setup.classes} - {""}):
+    for name in sorted({call.class_name, choice.class_name, *setup.classes, *call.part_classes} - {""}):
         class_names.setdefault(module_of(name), []).append(name)
     return TEMPLATE.format(
         row_id=recorded.record.row_id,

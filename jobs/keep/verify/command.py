@@ -19,6 +19,7 @@ from framefleet.jobs.keep.replay.command import (
     MovedIpAdapter,
     MovedLoras,
     MovedModels,
+    MovedParts,
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
@@ -79,6 +80,7 @@ def verify_command(
     by_fleet: _ByFleet = False,
     as_json: AsJson = False,
     models: MovedModels = None,
+    parts: MovedParts = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -97,7 +99,9 @@ def verify_command(
         from framefleet.jobs.job.file import storage_options
 
         options = storage_options(sets)
-        consent = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
+        consent = given_of(
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
+        )
         quiet_libraries()
         if files:
             is_well = show_damages(output, options, as_json=as_json)
