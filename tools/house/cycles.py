@@ -10,7 +10,7 @@ from tools.house.house import PACKAGES, Finding, House
 
 
 def import_cycles(house: House) -> Iterator[Finding]:
-    """Yield cycles, each once. Imports for type checkers alone close none."""
+    """Yield cycles. Imports for type checkers alone close none."""
     graph = {path: _imported(house, path) for path in house.trees if path.startswith(PACKAGES)}
     while cycle := _cycle(graph):
         first, line = cycle[0], graph[cycle[0]].pop(cycle[1])
