@@ -32,7 +32,6 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table

@@ -13,7 +13,6 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.drafts.choice import kept_drafts
 from framefleet.plugins.drafts.drafts import draft_job, keep_of
 from framefleet.plugins.drafts.section import KeepSection

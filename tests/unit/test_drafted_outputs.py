@@ -31,7 +31,6 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.drafts.drafts import (
     check_choice,
     choose,

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.model.class_cache import kept
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
@@ -73,7 +73,7 @@ def check_placement(
         log.warning("%s/%s", folder, strict[0])
 
 
-@kept(TypeAdapter(_Errors), decided_by=lambda content, components, *_: [content, components])
+@disk_cached(TypeAdapter(_Errors), decided_by=lambda content, components, *_: [content, components])
 def _errors(content: str, components: list[dict[str, Any]], folder: str, files: list[str]) -> _Errors:
     # Closed afterwards: with the libraries it holds as much memory as a worker before it loads its model.
     with tempfile.TemporaryDirectory(prefix="framefleet-") as place, closing(_BOXES), _BOXES.one() as box:
