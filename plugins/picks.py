@@ -63,13 +63,13 @@ def gathered_picks(store: Store) -> bytes:
 
 def _merged(store: Store) -> dict[str, KeptPick]:
     """Return what counts of each clip, also that its pick was taken back."""
-    found: dict[str, KeptPick] = {}
+    latest: dict[str, KeptPick] = {}
     # The last: who corrects a line of it by hand leaves its `at` as it is.
     for path in (*(path for path in store.list(PICK_FILES) if path.endswith(".jsonl")), PICKS):
         for pick in _picks_in(store, path):
-            if pick.row_id not in found or found[pick.row_id].at <= pick.at:
-                found[pick.row_id] = pick
-    return found
+            if pick.row_id not in latest or latest[pick.row_id].at <= pick.at:
+                latest[pick.row_id] = pick
+    return latest
 
 
 def _picks_in(store: Store, path: str) -> list[KeptPick]:
@@ -91,18 +91,18 @@ class PickKeeper:
 
     def all(self) -> dict[str, KeptPick]:
         """Do what `read_picks` does."""
-        found = _merged(self._store)
-        self._seen = {row_id: pick.at for row_id, pick in found.items()}
-        return {row_id: pick for row_id, pick in found.items() if pick.is_pick}
+        picks = _merged(self._store)
+        self._seen = {row_id: pick.at for row_id, pick in picks.items()}
+        return {row_id: pick for row_id, pick in picks.items() if pick.is_pick}
 
     def change(self, pick: PickChange) -> None:
         """Keep what is said of one clip, in place of what was; nothing of one without stars and note."""
         with self._lock:
             at = max(time.time_ns(), self._seen.get(pick.row_id, 0) + 1)
-            kept = KeptPick(**pick.model_dump() | {"at": at})
+            dated = KeptPick(**pick.model_dump() | {"at": at})
             # Stored, or not kept at all: the caller learns which.
-            self._store.write(self._path, _lines({**self._own, pick.row_id: kept}.values()))
-            self._own[pick.row_id] = kept
+            self._store.write(self._path, _lines({**self._own, pick.row_id: dated}.values()))
+            self._own[pick.row_id] = dated
             self._gather()
 
     def _gather(self) -> None:

@@ -33,8 +33,8 @@ class _Groups:
     heaps: dict[str, list[tuple[float, int, Draft]]] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any], draft: Draft) -> None:
-        told = with_arguments(row)
-        group = canonical_json([str(told.get(name)) for name in self.keep.per])
+        columns = with_arguments(row)
+        group = canonical_json([str(columns.get(name)) for name in self.keep.per])
         # Equal scores: the smaller row_id, so that every run keeps the same.
         entry = (self._rank(draft.values), -int(draft.row_id, 16), draft)
         heap = self.heaps.setdefault(group, [])

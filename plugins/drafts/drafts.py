@@ -53,10 +53,10 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     columns = record_schema(carried, drafts.rows.argument_fields, added_columns(drafts.steps))
     plans = [model.plan for model in drafts.models.values()]
     arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
-    known = {*columns.names, *arguments}
+    names = {*columns.names, *arguments}
     for name in keep.per:
-        if name not in known:
-            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, known))
+        if name not in names:
+            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
     if keep.where is not None:
         check_where(columns, keep.where)
     ours = {_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
@@ -84,11 +84,11 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
     with closing(resolve_job(draft_job(job), silent, table)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
         measured = _measured(drafted).names
-        kept = kept_drafts(
+        chosen = kept_drafts(
             drafted.store, keep, measured, is_wanted=lambda row_id: index.is_pending(row_id) is not None
         )
-        place = _written(job, drafted, kept) if kept else None
-        return Choice(place=place, num_kept=len(kept), num_drafts=index.counts().distinct)
+        place = _written(job, drafted, chosen) if chosen else None
+        return Choice(place=place, num_kept=len(chosen), num_drafts=index.counts().distinct)
 
 
 def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:
@@ -202,8 +202,8 @@ def most_kept(job: Job, keep: KeepSection) -> int:
 
 def _group(row: IdentifiedRow, keep: KeepSection, cells: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the key of the row's group, as far as it is known. cells: carried columns."""
-    known = {**cells, **row.request().arguments, "model_name": row.model}
-    return tuple(str(known.get(name, row.row_id)) for name in keep.per)
+    values = {**cells, **row.request().arguments, "model_name": row.model}
+    return tuple(str(values.get(name, row.row_id)) for name in keep.per)
 
 
 def spent_on(job: Job, elsewhere: Spent | None) -> Spent:

@@ -110,17 +110,17 @@ def warn_of_missing_fonts(texts: Iterable[str]) -> None:
 
 def _paths(text: str) -> list[tuple[str | None, str]]:
     """Return each character with its font, without those of no look; [] where one that matters has none."""
-    found: list[tuple[str | None, str]] = []
+    drawn: list[tuple[str | None, str]] = []
     for place, character in enumerate(text):
-        if found and _goes_on(character):
-            found.append((found[-1][0], character))
+        if drawn and _goes_on(character):
+            drawn.append((drawn[-1][0], character))
             continue
         font = font_with(character, is_emoji=text[place + 1 : place + 2] == _PICTURE)
         if font is not None:
-            found.append((font[0], character))
+            drawn.append((font[0], character))
         elif unicodedata.category(character) not in _WITHOUT_MEANING:
             return []
-    return found
+    return drawn
 
 
 def _joined(paths: Iterable[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
@@ -158,8 +158,8 @@ def font_with(character: str, *, is_emoji: bool = False) -> tuple[str | None] | 
     for path in paths:
         if has(path, character):
             return (path,)
-    found = of_system(character)
-    return (found,) if found else None
+    font = of_system(character)
+    return (font,) if font else None
 
 
 @cache

@@ -57,10 +57,10 @@ def _answer(connection: Connection) -> None:
     frames = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(shape)  # of bytes: cannot be written to
     try:
         function = named_function(name, "score", folder=folder)
-        given: Any = function(frames, record)
-        number = given.item() if hasattr(given, "item") else given  # of NumPy, or torch: raises for many
+        score: Any = function(frames, record)
+        number = score.item() if hasattr(score, "item") else score  # of NumPy, or torch: raises for many
         if number is not None and not isinstance(number, bool | int | float):
-            raise TypeError(f"it returned {type(given).__name__}, not a number")
+            raise TypeError(f"it returned {type(score).__name__}, not a number")
         answer: dict[str, Any] = {"number": number}
     except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
         answer = {"error": f"{type(error).__name__}: {error}"}
