@@ -55,8 +55,10 @@ class Carried:
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return what is carried of some rows. Of places what may be shown, without signatures in URLs."""
         cells = [
-            _public(batch.column(column)) if column in self.places else batch.column(column)
-            for column in self.names
+            pa.array([_public_cell(cell) for cell in column.to_pylist()], column.type)
+            if name in self.places
+            else column
+            for name, column in ((name, batch.column(name)) for name in self.names)
         ]
         if not cells:
             return batch.select([])
@@ -88,11 +90,6 @@ def carried_columns(
         own.add(plain_name(name))
     places = frozenset(column for target, column in read.items() if kinds[target] in PLACES)
     return Carried(names=names, places=places)
-
-
-def _public(cells: pa.Array) -> pa.Array:
-    public = [_public_cell(cell) for cell in cells.to_pylist()]
-    return pa.array(public, cells.type)
 
 
 def _public_cell(cell: Any) -> Any:
@@ -137,11 +134,7 @@ def _cell(value: Any, kind: pa.DataType) -> str | int | float | bool | None:
         return value if kind == pa.bool_() and isinstance(value, bool) else None
     if kind == pa.int64():
         return value if isinstance(value, int) and value in _INT64 else None
-    return _number(value) if isinstance(value, int | float) else None
-
-
-def _number(value: float) -> float | None:
     try:
-        return float(value)
+        return float(value) if isinstance(value, int | float) else None
     except OverflowError:  # a whole number of pages
         return None
