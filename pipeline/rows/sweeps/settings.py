@@ -26,7 +26,7 @@ SampleMethod = Literal["sobol", "random"]
 MAX_VALUES = 1_000_000  # values of one argument that are kept in memory; whole numbers in steps are not
 _DIGITS = 6  # of numbers between: no argument is read more finely, and machines may differ in the sixteenth
 _SHORT = re.compile(r"\s*(-?\d{1,19})\s*-\s*(-?\d{1,19})\s*(?::\s*(\d{1,19})\s*)?")
-_FILE = re.compile(r"@(.+\.txt|\S+)", re.IGNORECASE)  # `@prompts.txt`, as on the command line
+MARKED_FILE = re.compile(r"@(.+\.txt|\S+)", re.IGNORECASE)  # `@prompts.txt`, as on the command line
 _INT64 = range(-(2**63), 2**63)
 
 NumberList = range | list[float] | list[int]
@@ -84,7 +84,7 @@ def _wrong(should_be: str) -> PydanticCustomError:
 def _mapping(written: object) -> object:
     if isinstance(written, Mapping | Spread):
         return written
-    if isinstance(written, str) and _FILE.fullmatch(written):
+    if isinstance(written, str) and MARKED_FILE.fullmatch(written):
         return {"file": written[1:]}
     return {"values": written if isinstance(written, list) else [written]}
 
