@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.request import is_input, is_model
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
+_NAMELESS = "unnamed"  # what a column without a name is called: neither SQL nor Lance knows such a name
 _TYPES: Mapping[ArgumentKind, pa.DataType] = {
     "str": pa.string(),
     "int": pa.int64(),
@@ -79,7 +80,7 @@ def carried_columns(
     own, others = {plain_name(name) for name in taken}, {plain_name(name) for name in carried}
     names: dict[str, str] = {}
     for column in carried:
-        name = f"{_SOURCE}{column}" if plain_name(column) in own else column
+        name = f"{_SOURCE}{column}" if plain_name(column) in own else column or _NAMELESS
         if plain_name(name) in own or (name != column and plain_name(name) in others):
             raise TableError(
                 f"column {column!r} has the name of a column that every record gets (or of another "
