@@ -80,7 +80,7 @@ def code_of(name: str) -> PipelineCode | None:
         return None
     packages = metadata.packages_distributions().get(top, ())
     title = f"{packages[0]} {metadata.version(packages[0])}" if packages else top
-    return PipelineCode(title, source_digest(importlib.import_module(module)))
+    return PipelineCode(title, source_digest(own_class(name)))
 
 
 def numerics_of_code(name: str) -> dict[str, str]:

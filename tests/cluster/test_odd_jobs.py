@@ -1,4 +1,4 @@
-"""Recipes that leave things behind spoil no row of `generate` of their job, and no wrong row is called equal."""
+"""Recipes that leave things behind spoil no row of `generate`, and no wrong row is said to be equal."""
 
 from __future__ import annotations
 
