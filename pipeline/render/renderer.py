@@ -17,8 +17,7 @@ from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.outputs.clips import Clip, Outcome
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
-from framefleet.pipeline.outputs.frames.result import Rendered
+from framefleet.pipeline.outputs.frames.result import KeptSteps, Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models

@@ -8,8 +8,8 @@ a network after it, and those that draw from global generators, which rows that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import greenlet
 from torch import nn
@@ -61,24 +61,17 @@ class RowTail:
         self._num_looks = 0
         self._draws = b""  # what would be drawn next, as it looked last
         self._has_ended = self._calls_later = False  # a network, after it looked last
+        self.watch = ExitStack()  # held while the row's code runs
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Notice whether the block, which is the row's code, calls networks, if that is to be learned."""
-        if row_thread() or not self._tails.is_to_learn(self._recipe):
-            yield
-            return
+    def _begin_to_watch(self) -> None:
+        """Notice whether the row calls networks from now on. Not before: each call of each module is seen."""
         mine = greenlet.getcurrent()
 
         def see(*_: object) -> None:
             if greenlet.getcurrent() is mine:
                 self._calls_later = True
 
-        handle = nn.modules.module.register_module_forward_pre_hook(see)
-        try:
-            yield
-        finally:
-            handle.remove()
+        self.watch.callback(nn.modules.module.register_module_forward_pre_hook(see).remove)
 
     def look(self) -> None:
         """The row's code looks at its frames."""
@@ -86,6 +79,8 @@ class RowTail:
             return
         self._num_looks += 1
         if (thread := row_thread()) is None:
+            if self._num_looks == 1 and self._tails.is_to_learn(self._recipe):
+                self._begin_to_watch()
             self._draws, self._calls_later = _next_draws(), False
         elif self._num_looks == self._num_expected and self._tails.has_room():
             thread.go_away()

@@ -17,6 +17,7 @@ from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request,
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.row_thread import is_away
+from framefleet.pipeline.render.row_tails import Tails
 from tests.tiny import SMALLEST, tiny
 
 AWAY: dict[int, bool] = {}  # by seed, whether the row's last lines ran away from the renderer
@@ -167,13 +168,17 @@ def test_the_next_row_denoises_while_one_looks_and_clips_come_as_they_end() -> N
 
 def test_of_two_rows_that_look_the_one_that_ends_first_comes_first() -> None:
     HELD.clear()
-    threading.Timer(20, HELD.set).start()
+    late = threading.Timer(300, HELD.set)  # so that the test fails, and does not wait for ever
+    late.start()
     seeds = []
-    for outcome in _renderer().render(_rows("slow")):
-        seeds.append(outcome.request.seed)
-        if len(seeds) == 3:
-            assert not HELD.is_set()
-            HELD.set()
+    try:
+        for outcome in _renderer().render(_rows("slow")):
+            seeds.append(outcome.request.seed)
+            if len(seeds) == 3:
+                assert not HELD.is_set()
+                HELD.set()
+    finally:
+        late.cancel()
     assert seeds == [0, 2, 3, 1]
 
 
@@ -189,3 +194,16 @@ def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten()
         assert not thread.is_alive()
     assert renderer.num_active == 0
     assert len(_frames(renderer, _rows("looking"))) == 4
+
+
+def test_calls_of_modules_are_seen_only_from_a_rows_first_look_to_its_end() -> None:
+    hooks = nn.modules.module._global_forward_pre_hooks
+    before = dict(hooks)
+    tail = Tails(lambda: 0, is_able=True).begin("looking")
+    with tail.watch:
+        assert hooks == before, "each call of each module of every row would be slower"
+        tail.look()
+        assert len(hooks) == len(before) + 1
+        tail.look()
+        assert len(hooks) == len(before) + 1
+    assert hooks == before

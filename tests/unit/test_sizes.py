@@ -169,12 +169,11 @@ def test_the_largest_size_that_seems_to_pay_is_proven_first() -> None:
     assert sizes.pays(4, seconds=2.4), "it has to beat what is proven, and not what seemed to pay"
 
 
-def test_a_smaller_size_is_proven_once_it_was_missed_for_as_long_as_that_takes() -> None:
+def test_a_smaller_size_is_proven_once_no_more_rows_are_there() -> None:
     sizes = _climbed()
     sizes.accept(8, seconds=1.0)
-    assert [sizes.next(8), sizes.next(7)] == [8, 1]
-    taken = [sizes.take(4) for _ in range(20)]
-    assert taken == [1] * 14 + [4] * 6
+    assert [sizes.take(8), sizes.take(7), sizes.take(3)] == [8, 4, 2]
+    assert not sizes.is_new(4)
 
 
 def test_what_another_process_found_of_a_large_size_is_hoped_of_smaller_ones() -> None:

@@ -108,6 +108,11 @@ class Way:
     is_warm: bool = False
     has_drafts: bool = False
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Which arguments are pictures."""
+        return _PICTURES.get(self.recipe, ())
+
     def load(self) -> Model:
         options = {"cache": {"type": self.cache}} if self.cache else {}
         return load_model(
@@ -118,9 +123,7 @@ class Way:
         """Return rows of two prompts, each of a seed; of one picture, where they take one."""
         given = (SMALLEST | {"crafter": SMALLEST_CRAFTER})[self.model] | {"num_inference_steps": NUM_STEPS}
         given |= {"max_sequence_length": 32} if self.model == "wan" else {}  # 512 cost more than all else
-        given |= {
-            name: str(folder / "picture.png") for name in _PICTURES.get(self.recipe, ())
-        } | self.arguments
+        given |= {name: str(folder / "picture.png") for name in self.pictures} | self.arguments
         rows = [
             Request(arguments=given | {"prompt": PROMPTS[seed % 2]}, seed=seed, recipe=self.recipe, fps=4.0)
             for seed in range(NUM_ROWS)
@@ -151,7 +154,7 @@ WAYS = {
     ),
     "image to video": Way(model="wan_i2v", recipe="image_to_video"),
 }
-WITH_WAITS = ("alone", "cached steps", "own recipe")
+WITH_WAITS = ("alone", "cached steps", "own recipe", "image to video")
 
 
 def measured(name: str, folder: Path) -> Count:
@@ -219,12 +222,17 @@ def counted(names: Iterable[str] = ()) -> Iterator[Count]:
     wanted = [*names] or [*WAYS, *JOBS]
     waits = waits_of([name for name in wanted if name in WITH_WAITS])
     with tempfile.TemporaryDirectory() as path:
-        folder = Path(path)
-        pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "picture.png")
+        folder = with_picture(Path(path))
         for name in wanted:
             count = JOBS[name](folder) if name in JOBS else measured(name, folder)
             yield replace(count, waits=waits.get(name))
+
+
+def with_picture(folder: Path) -> Path:
+    """Put the picture of rows that take one into a folder; return the folder."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    return folder
 
 
 def waits_of(names: list[str]) -> dict[str, int]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from PIL import Image
+
 from tests.standin.install import install
 
 
@@ -25,8 +27,9 @@ def main(names: list[str]) -> None:
     from tools.benchmarks import counts
 
     waits = _Waits(gpus)
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({name: _extra(counts, waits, name, Path(folder)) for name in names}))
+    with tempfile.TemporaryDirectory() as path:
+        folder = counts.with_picture(Path(path))
+        print(json.dumps({name: _extra(counts, waits, name, folder) for name in names}))
 
 
 class _Waits:
@@ -72,7 +75,8 @@ def _extra(counts: Any, waits: _Waits, name: str, folder: Path) -> int:
 
     def script() -> None:
         for row in rows:
-            pipe(**row.arguments, generator=row.generator(), output_type="pt")
+            arguments = row.arguments | {name: Image.open(row.arguments[name]) for name in way.pictures}
+            pipe(**arguments, generator=row.generator(), output_type="pt")
 
     with waits.stepping(pipe.transformer):
         renderer = way.renderer(model, folder)

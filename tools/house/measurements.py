@@ -73,11 +73,11 @@ def _in_page(path: str, text: str) -> Iterator[Finding]:
         if match["body"] and match["digest"] != digest_of(match["body"]):  # an empty one waits for its tool
             write = f"python -m tools.benchmarks.bench --write-docs {match['name']}"
             yield Finding(path, line_of(text, match.start()), f"no tool wrote this block: run `{write}`")
-    for hidden in (BLOCK, _CODE):  # with as many lines, so that lines have their numbers
-        text = hidden.sub(lambda match: "\n" * match[0].count("\n"), text)
+    text = _hidden(BLOCK, text)
     for table in _TABLE.finditer(text):
         line = line_of(text, table.end() - 1)
         yield Finding(path, line, f"this table is measured: {FIX}")
+    text = _hidden(_CODE, text)
     for sentence in _SENTENCE.finditer(text):
         if _PUBLISHED.search(sentence[0]):
             continue
@@ -88,3 +88,8 @@ def _in_page(path: str, text: str) -> Iterator[Finding]:
                     path, line, f"{figure[0]!r} is measured: put it into a block that a tool writes"
                 )
                 break
+
+
+def _hidden(pattern: re.Pattern[str], text: str) -> str:
+    """Return the text without matches, with as many lines, so that lines have their numbers."""
+    return pattern.sub(lambda match: "\n" * match[0].count("\n"), text)

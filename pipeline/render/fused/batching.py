@@ -34,8 +34,7 @@ TRIAL_COST: dict[Mode, tuple[float, float]] = {"exact": (8.0, 1.7), "fast": (1.0
 # How many times longer than its trial takes rows must have missed a size before it is tried, where it gains
 # little: sizes between powers of two, which are wanted as the last rows of a job end, and what comes once in
 # a row, such as decoding. A short job would not earn these trials. Powers of two are tried at once, as they
-# about halve the time of all later forwards, or, below a size that pays, once they were missed for as long as
-# their trial takes.
+# about halve the time of all later forwards.
 PATIENCE = 4.0
 
 
@@ -65,7 +64,7 @@ class Sizes:
     """The sizes that one shape of forward may use.
 
     A forward of each size shows whether it seems to pay. Where a size has to be proven, which takes as long
-    as dozens of forwards, that is done for the largest of these; smaller ones follow as they are missed.
+    as dozens of forwards, that is done for the largest of these; smaller ones follow as they are wanted.
 
     min_gain: how many times the rows per second of the next smaller size make a size worth using; 0 takes
     every size that can be run. trial_cost: as `TRIAL_COST`. is_rare: once in a
@@ -131,11 +130,10 @@ class Sizes:
 
     def _is_due(self, size: int) -> bool:
         """Whether a trial of this size would have been worth it by now."""
-        is_rare = self._is_rare or size.bit_count() > 1
-        if size in self._rates or not (is_rare or size < max(self._rates, default=1)):
+        if size in self._rates or (size.bit_count() == 1 and not self._is_rare):
             return True
         base, per_row = self._trial_cost
-        return self._missed[size] >= (PATIENCE if is_rare else 1) * (base + per_row * size)
+        return self._missed[size] >= PATIENCE * (base + per_row * size)
 
     def num_going_on(self, waiting: int) -> int:
         """Return how many of these rows continue now: all once a size pays, else those of the next trial.
